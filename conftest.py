@@ -1,0 +1,92 @@
+"""Fixtures for the tests of every distribution: real servers (tests/servers.py) and the URLs of empty stores."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import servers
+
+WORKER = os.environ.get("PYTEST_XDIST_WORKER", "gw0")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):  # the controller, or a run without workers
+        run = servers.whole_run()
+        run.__enter__()
+        config.add_cleanup(lambda: run.__exit__(None, None, None))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for line in servers.summary():
+        terminalreporter.write_line(line)
+
+
+def need(kind: str) -> str:
+    """The URL of the run's server; without one the test fails: a test that did not run must not look like one."""
+    try:
+        return servers.shared(kind).url
+    except servers.Unavailable as error:
+        pytest.fail(str(error), pytrace=False)
+
+
+def own_database(kind: str, *words: str) -> Iterator[str]:
+    server, name = need(kind), servers.database_name(WORKER, *words)
+    yield servers.create_database(server, name)
+    servers.drop_database(server, name)
+
+
+@pytest.fixture(scope="session")
+def postgresql_url() -> Iterator[str]:
+    """An empty PostgreSQL database, this test process's own."""
+    yield from own_database("postgresql")
+
+
+@pytest.fixture(scope="session")
+def mariadb_url() -> Iterator[str]:
+    """An empty MariaDB database, this test process's own."""
+    yield from own_database("mariadb")
+
+
+@pytest.fixture(scope="session")
+def valkey_url() -> str:
+    """A Valkey (or Redis) database, this test process's own: its number is in the URL, so pass no `db=` beside it."""
+    return f"{need('valkey').rstrip('/')}/{int(WORKER.removeprefix('gw')) % servers.VALKEY_DATABASES}"
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    """A SQLite file that does not exist yet."""
+    return f"sqlite:///{tmp_path / 'jobs.db'}"
+
+
+@pytest.fixture
+def make_store_url(tmp_path: Path) -> Iterator[Callable[[str], str]]:
+    """`make_store_url("sqlite" | "postgresql" | "mariadb")`: each call gives a new, empty store, for this test only.
+
+    It costs a `create database`; where deleting rows between tests will do, take the session's URLs instead.
+    """
+    made: list[tuple[str, str]] = []
+
+    def make(kind: str) -> str:
+        if kind == "sqlite":
+            made.append(("", ""))
+            return f"sqlite:///{tmp_path / f'store-{len(made)}.db'}"
+        server, name = need(kind), servers.database_name(WORKER, "own")
+        url = servers.create_database(server, name)
+        made.append((server, name))
+        return url
+
+    yield make
+    for server, name in made:
+        if server:
+            servers.drop_database(server, name)
+
+
+@pytest.fixture(params=["sqlite", "postgresql", "mariadb"])
+def store_url(request: pytest.FixtureRequest, make_store_url: Callable[[str], str]) -> str:
+    """A new, empty SQL store of each kind in turn: the test runs once for each."""
+    return make_store_url(request.param)

@@ -1,0 +1,130 @@
+"""What follows once the store has answered: the event to send, and the job's own `failed()`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable
+from typing import TypedDict, cast
+
+from protojobs import codec
+from protojobs._execution import Interrupted
+from protojobs.errors import PayloadNotDecodable
+from protojobs.events import (
+    JobCancelled,
+    JobEvent,
+    JobFailed,
+    JobLate,
+    JobProcessed,
+    JobReleased,
+    JobRetrying,
+    JobSnoozed,
+)
+from protojobs.jobs import JobDefinition
+from protojobs.lifecycle import JobState, Verb
+from protojobs.outcomes import Outcome
+from protojobs.records import ClaimedJob, Settled, SettleStatus
+
+__all__ = ["FAILED_LIMIT_S", "FailedCall", "announcement", "job_facts"]
+
+FAILED_LIMIT_S = 30.0  # for `failed()`; it is a courtesy, and may not hold a slot for long
+_log = logging.getLogger("protojobs.worker")
+
+
+def announcement(outcome: Outcome, answer: Settled, *, late_s: float) -> JobEvent:
+    """The event that the store's answer calls for: it follows the job's resulting state, not the run's wish."""
+    facts = job_facts(outcome.claimed)
+    sent = outcome.settlement
+    if answer.status is SettleStatus.STALE:
+        return JobLate(**facts, late_s=late_s)
+    if answer.state is JobState.CANCELLED:
+        return JobCancelled(**facts, reason=sent.reason or "cancelled on request")
+    match sent.verb:
+        case Verb.COMPLETE:
+            return JobProcessed(**facts, result=outcome.result, duration_s=outcome.duration_s)
+        case Verb.FAIL:
+            return JobFailed(**facts, exception=outcome.exception, error=sent.error)
+        case Verb.RETRY:
+            return JobRetrying(**facts, exception=outcome.exception, error=sent.error, available_at=answer.available_at)
+        case Verb.SNOOZE:
+            return JobSnoozed(**facts, available_at=answer.available_at)
+        case _:
+            return JobReleased(**facts, reason=sent.reason, available_at=answer.available_at)
+
+
+class JobFacts(TypedDict):
+    """The fields that every job event has."""
+
+    job_id: str
+    job_name: str
+    job_class: str
+    queue: str
+    attempt: int
+
+
+def job_facts(claimed: ClaimedJob) -> JobFacts:
+    """What an event says of the job that it is about."""
+    return {
+        "job_id": claimed.id,
+        "job_name": claimed.job_name,
+        "job_class": claimed.job_class,
+        "queue": claimed.queue,
+        "attempt": claimed.attempts,
+    }
+
+
+class FailedCall:
+    """The call of a job's `failed(exception, data)`, after the store knows that the job has failed.
+
+    It runs at most once; its own errors are logged and change nothing. Undecodable data arrives as None.
+    """
+
+    __slots__ = ("_definition", "_exception", "claimed", "cut_by", "key")
+
+    def __init__(self, claimed: ClaimedJob, definition: JobDefinition, exception: BaseException) -> None:
+        self.claimed = claimed
+        self.key = (claimed.id, -claimed.claim_seq)  # apart from the run's own key
+        self.cut_by = ""
+        self._definition = definition
+        self._exception = exception
+
+    @property
+    def is_async(self) -> bool:
+        """Whether the job's `failed` is a coroutine function."""
+        return self._definition.failed_is_async
+
+    def execute(self) -> Outcome | None:
+        """Call a plain `failed` in this thread."""
+        try:
+            self._call()
+        except Interrupted:
+            raise
+        except BaseException as error:  # noqa: BLE001  (the user's code, and a courtesy)
+            self._complain(error)
+        return None
+
+    async def aexecute(self) -> Outcome | None:
+        """Await an async `failed` on this loop."""
+        try:
+            await cast("Awaitable[object]", self._call())
+        except Exception as error:  # noqa: BLE001  (as above)
+            self._complain(error)
+        return None
+
+    def tell_cancelled(self) -> None:
+        """The job has failed already; there is nothing to cancel."""
+
+    def cut(self, *, ended: bool = True, exit_bound: float = 0.0) -> Outcome | None:
+        """It was ended from outside: there is nothing to store."""
+        _log.error("failed() of job %s was ended by a %s", self.claimed.id, self.cut_by)
+        return None
+
+    def _call(self) -> object:
+        what = f"failed() of job {self.claimed.id}"
+        try:
+            data = codec.decode(self.claimed.data, self._definition.data_type, what=what)
+        except PayloadNotDecodable:
+            data = None
+        return self._definition.failed(self._exception, data)
+
+    def _complain(self, error: BaseException) -> None:
+        _log.error("failed() of job %s failed itself: %r", self.claimed.id, error, exc_info=error)

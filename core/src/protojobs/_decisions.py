@@ -1,0 +1,345 @@
+"""What a worker claims, starts, settles and reclaims, and when. No thread, no clock, no I/O.
+
+The worker tells what happened (`claimed`, `finished`, `settled`, `rang` ...) and when, and asks `plan` what to
+do next. The simulator in the tests drives the very same object under a virtual clock.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from msgspec import Struct
+
+from protojobs.lifecycle import SUSPECT_RECLAIMS, Verb
+from protojobs.outcomes import Outcome, settlement
+from protojobs.records import BATCH_JOBS_MAX, ClaimedJob, Heartbeat, Settled
+
+__all__ = ["Decisions", "LeaseWatch", "Plan", "WorkLimits"]
+
+Key = tuple[str, int]  # (id, claim_seq): one run of one job
+
+UNSETTLED_MAX = 2_000  # results that wait for a store that is away; beyond it nothing new is claimed
+PREFETCH_MAX = 200  # the knee of the measured batch sizes; docs/decisions/0003
+PREFETCH_RUN_S = 0.1  # jobs that take longer gain nothing from being fetched ahead
+PREFETCH_WAIT_S = 2.0  # a job that waited so long in memory goes back, for others to run
+PAUSE_FIRST_S, PAUSE_MAX_S = 0.1, 2.0  # between tries while the store is away
+GOOD_BEATS = 3  # before a worker may reclaim: after an outage the others get their chance to renew first
+TICK_S = 1.0  # the longest the loop sleeps: memory and time limits are looked at as often
+
+
+class WorkLimits(Struct, frozen=True, kw_only=True):
+    """How much, how long, and when to end."""
+
+    concurrency: int
+    poll_s: float
+    grace_s: float
+    exit_bound_s: float
+    max_jobs: int | None = None  # runs
+    max_time_s: float | None = None
+    ends_when_empty: bool = False
+    is_sync: bool = False  # settle = "sync": a slot is free again only when its result is stored
+
+
+class Plan(Struct, frozen=True, kw_only=True):
+    """What to do now, in this order; then wait up to `wait_s` for something to happen."""
+
+    ended: str | None = None  # the reason: stop here
+    settle: tuple[Outcome, ...] = ()
+    slots: int = 0
+    limit: int = 0  # claim so many, `slots` of them for slots that are free
+    start: tuple[ClaimedJob, ...] = ()
+    cut_all: bool = False  # end every running job: the grace is over
+    is_idle: bool = False  # a slot is free: listen for the doorbell
+    wait_s: float = TICK_S
+
+
+class LeaseWatch:
+    """What a worker's heartbeats have told it: may it start jobs, may it reclaim those of others, and when."""
+
+    def __init__(self, lease_s: float) -> None:
+        self.in_doubt = False
+        self.next_beat_at = 0.0
+        self.last_good_at = 0.0
+        self._lease_s = lease_s
+        self._good = 0
+        self._first_good_at = 0.0
+        self._misses = 0
+        self._reclaim_at = 0.0
+
+    def begin(self, now: float) -> None:
+        """A new registration: it counts as a good beat of its own."""
+        self.in_doubt, self._good, self._misses = False, 0, 0
+        self.good_beat(now, Heartbeat())
+
+    def is_beat_due(self, now: float) -> bool:
+        """Whether the last good beat is a sixth of the lease ago."""
+        return now >= self.next_beat_at
+
+    def good_beat(self, sent_at: float, reply: Heartbeat, jitter: float = 0.0) -> None:
+        """The store answered. The lease counts from before the call was sent: a slow success extends nothing."""
+        if self._good == 0 or sent_at - self.last_good_at > self._lease_s / 2:
+            self._good, self._first_good_at = 0, sent_at
+        self._good += 1
+        self._misses = 0
+        self.in_doubt = False
+        self.last_good_at = sent_at
+        self.next_beat_at = sent_at + self._lease_s / 6
+        self.plan_reclaim(sent_at, reply.others_end_in, jitter)
+
+    def missed_beat(self) -> None:
+        """The store did not answer. Two in a row: in doubt, start nothing new."""
+        self._good = 0
+        self._misses += 1
+        self.in_doubt = self._misses >= 2
+
+    def plan_reclaim(self, now: float, others_end_in: float | None, jitter: float) -> None:
+        """Reclaim when the earliest other lease ends; for orphans look once a lease in any case."""
+        wait = self._lease_s if others_end_in is None else min(max(others_end_in, 0.0) + jitter, self._lease_s)
+        due = now + wait
+        self._reclaim_at = due if self._reclaim_at <= now else min(self._reclaim_at, due)
+
+    def may_reclaim(self, now: float) -> bool:
+        """Whether it is time, and this worker has seen the store stand long enough."""
+        seen_s = self.last_good_at - self._first_good_at
+        return self._good >= GOOD_BEATS and seen_s >= self._lease_s / 3 and now >= self._reclaim_at
+
+    def reclaimed(self, now: float, others_end_in: float | None, has_more: bool, jitter: float) -> None:
+        """A round is done."""
+        self._reclaim_at = 0.0
+        self.plan_reclaim(now, 0.0 if has_more else others_end_in, 0.0 if has_more else jitter)
+
+
+class Decisions:
+    """The worker's mind."""
+
+    def __init__(self, limits: WorkLimits, watch: LeaseWatch, now: float, roll: Callable[[float], float]) -> None:
+        self.limits = limits
+        self.watch = watch
+        self.runs = 0
+        self.stop_level = 0
+        self.stop_reason = "stopped"
+        self._roll = roll  # seconds -> jittered seconds
+        self._waiting: deque[ClaimedJob] = deque()
+        self._waiting_since = now
+        self._running: dict[Key, ClaimedJob | None] = {}  # None: a `failed()` at work
+        self._unsettled: dict[Key, Outcome] = {}
+        self._prefetch = 0
+        self._mean_run_s: float | None = None
+        self._claim_at = now
+        self._found_nothing = False
+        self._quiet_until = now  # the store is away: no call before this
+        self._pause = PAUSE_FIRST_S
+        self._began_at = now
+        self._grace_ends = 0.0
+        self._is_cut = False
+
+    # ------------------------------------------------------------------------------------------------- what happened
+
+    def claimed(self, now: float, plan: Plan, jobs: Sequence[ClaimedJob]) -> None:
+        """The answer to a claim that the plan asked for."""
+        if not self._waiting:
+            self._waiting_since = now
+        self._waiting.extend(jobs)
+        self._found_nothing = not jobs and plan.slots > 0
+        if len(jobs) >= plan.limit:
+            self._prefetch = min(PREFETCH_MAX, max(2 * self._prefetch, self.limits.concurrency))
+        elif len(jobs) < plan.limit // 4:
+            self._prefetch //= 2
+        if (
+            len(jobs) < plan.limit
+        ):  # nothing is left: trust the doorbell and the next settle, look again once in a while
+            self._claim_at = now + self._roll(self.limits.poll_s)
+
+    def adopted(self, now: float, jobs: Sequence[ClaimedJob]) -> None:
+        """What the store says this worker holds, after a claim whose answer was lost: take what is not known here."""
+        known = {(job.id, job.claim_seq) for job in self._waiting} | self._running.keys() | self._unsettled.keys()
+        self._waiting.extend(job for job in jobs if (job.id, job.claim_seq) not in known)
+        self._waiting_since = now
+
+    def finished(self, now: float, key: Key, outcome: Outcome | None, *, was_run: bool = True) -> None:
+        """A run has ended, or will not be waited for. `was_run` False: it was lent, and not run."""
+        if key not in self._running:
+            return  # reported before, when it counted as stuck
+        del self._running[key]
+        self._found_nothing = False
+        if self.limits.ends_when_empty:
+            self._claim_at = min(self._claim_at, now)
+        if not was_run:
+            self.runs -= 1
+        if outcome is not None:
+            self._unsettled[key] = outcome
+            if was_run:
+                mean_s = outcome.duration_s if self._mean_run_s is None else self._mean_run_s
+                self._mean_run_s = mean_s + (outcome.duration_s - mean_s) / 5
+
+    def calling_failed(self, key: Key) -> None:
+        """A `failed()` has been handed to an executor; `finished` tells its end."""
+        self._running[key] = None
+
+    def settled(self, answers: Sequence[Settled], outcomes: Sequence[Outcome]) -> None:
+        """The store has answered for these results, whatever the answer."""
+        for _, outcome in zip(answers, outcomes, strict=True):
+            self._unsettled.pop((outcome.settlement.id, outcome.settlement.claim_seq), None)
+
+    def store_answered(self) -> None:
+        """The store is (still) there."""
+        self._pause = PAUSE_FIRST_S
+
+    def store_failed(self, now: float) -> None:
+        """No answer: pause, a little longer each time, and keep everything."""
+        self._quiet_until = now + self._roll(self._pause)
+        self._pause = min(2 * self._pause, PAUSE_MAX_S)
+
+    def rang(self, now: float) -> None:
+        """The doorbell: a job may be due."""
+        self._claim_at = min(self._claim_at, now)
+
+    def lease_lost(self, now: float) -> None:
+        """Others may have our jobs: forget what was not started. What runs, runs on, and its result is sent."""
+        self._waiting.clear()
+        self._claim_at = now
+
+    def cancel_waiting(self, key: Key) -> ClaimedJob | None:
+        """Take a job that was not started out of the line, if it is there."""
+        for job in self._waiting:
+            if (job.id, job.claim_seq) == key:
+                self._waiting.remove(job)
+                self._running[key] = job
+                self.runs += 1
+                return job
+        return None
+
+    def stop(self, now: float, level: int, reason: str) -> None:
+        """Stop: level 1 lets running jobs finish within the grace, 2 cuts them now."""
+        if self.stop_level == 0:
+            self.stop_reason = reason
+            self._grace_ends = now + self.limits.grace_s
+        self.stop_level = max(self.stop_level, level)
+        if level >= 2:
+            self._grace_ends = now
+
+    def stuck(self, now: float) -> None:
+        """A run cannot be ended: this process must."""
+        self.stop(now, 1, "stuck")
+        self.stop_reason = "stuck"
+
+    # -------------------------------------------------------------------------------------------------- what to do now
+
+    def plan(self, now: float) -> Plan:
+        """What to do now. Call it again after doing that, or when something happened."""
+        self._give_back(now)
+        cut_all = bool(self.stop_level) and now >= self._grace_ends and not self._is_cut
+        self._is_cut = self._is_cut or cut_all
+        if ended := self._why_ended(now):
+            return Plan(ended=ended)
+        start = self._startable()
+        settle: tuple[Outcome, ...] = ()
+        slots = limit = 0
+        if now >= self._quiet_until:
+            settle = tuple(self._unsettled.values())[:BATCH_JOBS_MAX]
+            slots, limit = self._appetite(now, travels=bool(settle))
+        return Plan(
+            settle=settle,
+            slots=slots,
+            limit=limit,
+            start=start,
+            cut_all=cut_all,
+            is_idle=self._free() > 0,
+            wait_s=0.0 if start or cut_all else self._wait_s(now),
+        )
+
+    def _startable(self) -> tuple[ClaimedJob, ...]:
+        """Take from the line what may start now. A suspect runs alone: after its neighbours, before the next."""
+        if self.stop_level or self.watch.in_doubt:
+            return ()
+        chosen: list[ClaimedJob] = []
+        while self._waiting and self._free() > 0 and not self._runs_a_suspect():
+            job = self._waiting[0]
+            if job.reclaims >= SUSPECT_RECLAIMS and (self._running or self._unsettled or len(self._waiting) > 1):
+                self._give_back_all_but_first("suspect")
+                break
+            self._running[job.id, job.claim_seq] = self._waiting.popleft()
+            self.runs += 1
+            chosen.append(job)
+        return tuple(chosen)
+
+    def _runs_a_suspect(self) -> bool:
+        if len(self._running) != 1:
+            return False
+        (only,) = self._running.values()
+        return only is not None and only.reclaims >= SUSPECT_RECLAIMS
+
+    def _free(self) -> int:
+        taken = len(self._running) + (len(self._unsettled) if self.limits.is_sync else 0)
+        return self.limits.concurrency - taken
+
+    def _appetite(self, now: float, *, travels: bool) -> tuple[int, int]:
+        """(free slots, jobs to claim) for a claim now; (0, 0) for none. `travels`: a settle goes anyway."""
+        if self.stop_level or self.watch.in_doubt or len(self._unsettled) >= UNSETTLED_MAX or self._runs_a_suspect():
+            return 0, 0
+        if self._waiting and self._waiting[0].reclaims >= SUSPECT_RECLAIMS:
+            return 0, 0
+        if not travels and now < self._claim_at:
+            return 0, 0
+        slots = max(0, self._free() - len(self._waiting))
+        limit = slots + (self._ahead() if len(self._waiting) <= self._ahead() // 2 else 0)
+        if self.limits.max_jobs is not None:
+            left = self.limits.max_jobs - self.runs - len(self._waiting)
+            slots, limit = min(slots, left), min(limit, left)
+        return (slots, limit) if slots > 0 or limit >= self.limits.concurrency else (0, 0)
+
+    def _ahead(self) -> int:
+        """How many jobs to fetch ahead of free slots: none of long ones, and no more than are run within 0.1 s."""
+        if self.limits.is_sync or self._mean_run_s is None or self._mean_run_s > PREFETCH_RUN_S:
+            return 0
+        enough = PREFETCH_RUN_S * self.limits.concurrency / max(self._mean_run_s, 1e-6)
+        return int(min(self._prefetch, enough))
+
+    def _give_back(self, now: float) -> None:
+        """Return what waits in vain: everything at a stop, and what has waited too long."""
+        if not self._waiting:
+            return
+        if self.stop_level:
+            self._release_waiting("shutdown", keep=0)
+        elif now - self._waiting_since > PREFETCH_WAIT_S:
+            if self._free() <= 0 or self.watch.in_doubt:
+                self._prefetch = 0
+                self._release_waiting("prefetch", keep=0)
+            self._waiting_since = now
+
+    def _give_back_all_but_first(self, reason: str) -> None:
+        self._release_waiting(reason, keep=1)
+
+    def _release_waiting(self, reason: str, *, keep: int) -> None:
+        while len(self._waiting) > keep:
+            job = self._waiting.pop()
+            back = settlement(
+                job, Verb.RELEASE, available_at=job.available_at, reason=reason, counts_return=reason == "shutdown"
+            )
+            self._unsettled[job.id, job.claim_seq] = Outcome(claimed=job, settlement=back)
+            self._found_nothing = False
+
+    def _why_ended(self, now: float) -> str | None:
+        limits = self.limits
+        if not self.stop_level and limits.max_time_s is not None and now - self._began_at >= limits.max_time_s:
+            self.stop(now, 1, "max_time")
+        if self.stop_level and now >= self._grace_ends + limits.exit_bound_s:
+            return self.stop_reason  # the bound of the whole stop; what is unsettled, others will find by its lease
+        if self._running or self._waiting or self._unsettled:
+            return None
+        if self.stop_level:
+            return self.stop_reason
+        if limits.max_jobs is not None and self.runs >= limits.max_jobs:
+            return "max_jobs"
+        return "empty" if limits.ends_when_empty and self._found_nothing else None
+
+    def _wait_s(self, now: float) -> float:
+        times = [now + TICK_S]
+        if self._free() > 0 and not self.stop_level:
+            times.append(self._claim_at)
+        if self._waiting:
+            times.append(self._waiting_since + PREFETCH_WAIT_S)
+        if self.stop_level and not self._is_cut:
+            times.append(self._grace_ends)
+        return max(0.0, max(min(times), self._quiet_until) - now)

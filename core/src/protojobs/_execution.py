@@ -1,0 +1,242 @@
+"""One run of one claimed job: decode, call, and decide. Returns an Outcome; touches no store and starts no thread."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import timedelta
+from types import TracebackType
+from typing import Unpack, cast
+
+import msgspec
+
+from protojobs import codec
+from protojobs.backoff import from_policy
+from protojobs.clock import Clock
+from protojobs.context import JobContext
+from protojobs.errors import JobCrashed, JobError, JobLost, JobTimeout
+from protojobs.hooks import Hooks
+from protojobs.jobs import JobDefinition, Registry
+from protojobs.lifecycle import CRASHES_MAX, Verb
+from protojobs.names import check_seconds
+from protojobs.outcomes import Details, Discard, Outcome, Retry, Snooze, settlement
+from protojobs.records import ClaimedJob, Fence
+
+__all__ = ["Interrupted", "Run", "prepare", "unrun"]
+
+ERROR_CHARS_MAX = 60_000  # with four-byte characters cut by the stores' columns at 64 KiB
+UNKNOWN_DELAY_MAX_S = 300.0
+
+
+class Interrupted(BaseException):
+    """Raised inside a run's thread to end it. No Exception, so that jobs which catch everything let it pass."""
+
+
+class Run:
+    """A job about to run, or running: everything an executor needs, and the judge of how it ended."""
+
+    __slots__ = ("_bytes_max", "_clock", "_hooks", "_started", "claimed", "context", "cut_by", "definition", "key")
+
+    def __init__(
+        self, claimed: ClaimedJob, definition: JobDefinition, context: JobContext, hooks: Hooks, clock: Clock
+    ) -> None:
+        self.claimed = claimed
+        self.definition = definition
+        self.context = context
+        self.key = (claimed.id, claimed.claim_seq)
+        self.cut_by = ""  # `timeout`, `cancel` or `shutdown` once somebody has ended it from outside
+        self._hooks = hooks
+        self._clock = clock
+        self._started = clock.monotonic()
+
+    @property
+    def is_async(self) -> bool:
+        """Whether it belongs on the event loop."""
+        return self.definition.is_async
+
+    @property
+    def timeout(self) -> float:
+        """Seconds; 0 = none."""
+        return self.claimed.timeout
+
+    def execute(self) -> Outcome:
+        """Run a plain job in this thread. Only `Interrupted` passes."""
+        self._started = self._clock.monotonic()
+        try:
+            data = self._decoded()
+            if self._hooks.around_job:
+                with self._hooks.around(self.context):
+                    result = self.definition.call(data, self.context)
+            else:
+                result = self.definition.call(data, self.context)
+        except (Interrupted, GeneratorExit):
+            raise
+        except BaseException as error:  # noqa: BLE001  (the job's own code: whatever it raises is its failure, sys.exit() too)
+            return self.raised(error)
+        return self.returned(result)
+
+    async def aexecute(self) -> Outcome:
+        """Run an async job on this loop. A cancellation from outside ends as `cut` says."""
+        import asyncio  # loaded already where a loop runs
+
+        self._started = self._clock.monotonic()
+        try:
+            data = self._decoded()
+            with self._hooks.around(self.context):
+                result = await cast("Awaitable[object]", self.definition.call(data, self.context))
+        except GeneratorExit:
+            raise
+        except asyncio.CancelledError as error:
+            return self.cut() if self.cut_by else self.raised(error)
+        except BaseException as error:  # noqa: BLE001  (as above)
+            return self.raised(error)
+        return self.returned(result)
+
+    def tell_cancelled(self) -> None:
+        """Let the job know that a person wants it to end."""
+        self.context.request_cancel()
+
+    def returned(self, result: object) -> Outcome:
+        """What a returned value means: Snooze, Retry and Discard steer, all else is the result."""
+        match result:
+            case Snooze():
+                return self._outcome(Verb.SNOOZE, delay=check_seconds("Snooze", result.in_))
+            case Discard():
+                return self._outcome(Verb.CANCEL, reason=result.reason or "discarded by the job")
+            case Retry():
+                return self._again(JobError("the job asked for a retry"), result.in_)
+            case _:
+                return self._outcome(Verb.COMPLETE, result=result)
+
+    def raised(self, error: BaseException) -> Outcome:
+        """What an exception means: the end, or another attempt by the job's policy."""
+        definition = self.definition
+        if definition.discard_on and isinstance(error, definition.discard_on):
+            return self._outcome(Verb.CANCEL, exception=error, reason=f"{type(error).__name__}: {error}"[:500])
+        if definition.retry_on and not isinstance(error, (*definition.retry_on, JobTimeout)):
+            return self._outcome(Verb.FAIL, exception=error)
+        return self._again(error, cast("float | timedelta | None", getattr(error, "retry_after", None)))
+
+    def cut(self, *, ended: bool = True, exit_bound: float = 0.0) -> Outcome:
+        """How a run ends that was ended from outside.
+
+        Not `ended`: its thread may still be at work. Then it is not run again for `exit_bound` seconds, within which
+        this process ends.
+        """
+        if self.cut_by == "timeout":
+            limit = f"{self.timeout:g} s"
+            error = JobTimeout(
+                f"the run outlasted its timeout of {limit}", mend="" if ended else "and could not be ended."
+            )
+            outcome = self.raised(error)
+            if ended or outcome.settlement.verb is not Verb.RETRY:
+                return outcome
+            delay = max(outcome.settlement.delay, exit_bound)
+            return msgspec.structs.replace(outcome, settlement=msgspec.structs.replace(outcome.settlement, delay=delay))
+        if self.cut_by == "cancel":
+            return self._outcome(Verb.CANCEL, reason="cancelled while running")
+        return self._outcome(Verb.RELEASE, reason="shutdown", counts_return=True, delay=0.0 if ended else exit_bound)
+
+    def _again(self, error: BaseException, delay: float | timedelta | None) -> Outcome:
+        claimed = self.claimed
+        if claimed.attempts > claimed.max_retries:
+            return self._outcome(Verb.FAIL, exception=error)
+        try:
+            if delay is None:
+                delay = self.definition.retry_in(claimed.attempts, error)
+            wait = None if delay is None else check_seconds("the delay before a retry", delay)
+        except Exception as own:  # noqa: BLE001  (the job's own `retry_in`, or a `retry_after` that is no number)
+            self.context.log.error("job %s could not say when to retry, its policy decides: %r", claimed.id, own)
+            wait = None
+        if wait is None:
+            wait = from_policy(claimed.retry_policy).delay(claimed.attempts, claimed.retry_delay, claimed.id)
+        return self._outcome(Verb.RETRY, exception=error, delay=wait)
+
+    def _decoded(self) -> object:
+        claimed = self.claimed
+        return codec.decode(claimed.data, self.definition.data_type, what=f'job {claimed.id} "{claimed.job_name}"')
+
+    def _outcome(
+        self, verb: Verb, *, exception: BaseException | None = None, result: object = None, **rest: Unpack[Details]
+    ) -> Outcome:
+        return Outcome(
+            claimed=self.claimed,
+            settlement=settlement(self.claimed, verb, **_with_error(rest, exception)),
+            exception=exception,
+            result=result,
+            duration_s=self._clock.monotonic() - self._started,
+        )
+
+
+def prepare(
+    claimed: ClaimedJob, registry: Registry, hooks: Hooks, clock: Clock, report: Callable[[Fence, float], None]
+) -> Run | Outcome:
+    """The claimed job as a Run, or the Outcome of one that must not run here."""
+    if claimed.is_cancel_requested:
+        return unrun(claimed, Verb.CANCEL, reason="cancelled before it ran")
+    if claimed.crashes >= CRASHES_MAX:
+        error = JobCrashed(f"the job took its process down {claimed.crashes} times, and is not run again")
+        return unrun(claimed, Verb.FAIL, exception=error)
+    if claimed.attempts > claimed.max_retries + 1:
+        return unrun(claimed, Verb.FAIL, exception=JobLost("the job was lent more often than its attempts allow"))
+    if (definition := registry.find(claimed.job_name)) is None:
+        return unrun(claimed, Verb.RELEASE, reason="unknown_name", delay=_growing(claimed))
+    try:
+        opened = hooks.before_run(claimed)
+    except Exception as error:  # noqa: BLE001  (a transform fails closed: the job waits until the plugin is mended)
+        return unrun(claimed, Verb.RELEASE, reason="transform", delay=_growing(claimed), exception=error)
+    context = JobContext(
+        Fence(id=claimed.id, claim_seq=claimed.claim_seq, reserved_by=claimed.reserved_by),
+        queue=claimed.queue,
+        job_name=claimed.job_name,
+        attempt=claimed.attempts,
+        timeout=claimed.timeout,
+        meta=_meta(claimed),
+        clock=clock,
+        report=report,
+    )
+    return Run(opened, definition, context, hooks, clock)
+
+
+def unrun(
+    claimed: ClaimedJob, verb: Verb, *, exception: BaseException | None = None, **rest: Unpack[Details]
+) -> Outcome:
+    """The Outcome of a job that was lent but not run."""
+    return Outcome(
+        claimed=claimed, settlement=settlement(claimed, verb, **_with_error(rest, exception)), exception=exception
+    )
+
+
+def _with_error(details: Details, exception: BaseException | None) -> Details:
+    return details if exception is None else {**details, "error": _error_text(exception)}
+
+
+def _error_text(error: BaseException) -> str:
+    """The traceback as text, without our own frames, cut in the middle beyond ERROR_CHARS_MAX."""
+    text = "".join(traceback.format_exception(type(error), error, _users_part(error.__traceback__)))
+    text = text.encode("utf-8", "backslashreplace").decode().replace("\x00", "\\x00")
+    if len(text) > ERROR_CHARS_MAX:
+        half = ERROR_CHARS_MAX // 2
+        text = f"{text[:half]}\n... {len(text) - ERROR_CHARS_MAX:,} characters cut ...\n{text[-half:]}"
+    return text
+
+
+def _users_part(trace: TracebackType | None) -> TracebackType | None:
+    first = trace
+    while trace is not None and str(trace.tb_frame.f_globals.get("__name__", "")).startswith("protojobs."):
+        trace = trace.tb_next
+    return trace or first
+
+
+def _growing(claimed: ClaimedJob) -> float:
+    """1 s, 2 s, 4 s ... 5 min: the difference of the two counters is how often the job went back unspent."""
+    return min(UNKNOWN_DELAY_MAX_S, 2.0 ** min(max(claimed.claim_seq - claimed.attempts, 0), 9))
+
+
+def _meta(claimed: ClaimedJob) -> Mapping[str, str]:
+    if not claimed.meta:
+        return {}
+    try:
+        return msgspec.json.decode(claimed.meta, type=dict[str, str])
+    except msgspec.DecodeError:  # foreign writing; the job's data is what counts
+        return {}

@@ -1,0 +1,58 @@
+"""Where jobs run. An executor runs what it is given and reports the Outcome; it knows no driver and decides nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol, TypeAlias
+
+from protojobs.outcomes import Outcome
+
+__all__ = ["Executor", "Report", "Runnable"]
+
+
+class Runnable(Protocol):
+    """What an executor can run: a job, or a job's `failed()`."""
+
+    key: tuple[str, int]
+    cut_by: str
+
+    @property
+    def is_async(self) -> bool:
+        """Whether it belongs on the event loop."""
+        ...
+
+    def execute(self) -> Outcome | None:
+        """Run in this thread; only Interrupted passes."""
+        ...
+
+    async def aexecute(self) -> Outcome | None:
+        """Run on this loop."""
+        ...
+
+    def tell_cancelled(self) -> None:
+        """Let the job know that a person wants it to end."""
+        ...
+
+    def cut(self, *, ended: bool = True, exit_bound: float = 0.0) -> Outcome | None:
+        """The Outcome of a run that was ended from outside."""
+        ...
+
+
+Report: TypeAlias = Callable[[tuple[str, int], "Outcome | None"], None]
+"""Called once for each run, from the executor's own thread."""
+
+
+class Executor(Protocol):
+    """A place where runs happen."""
+
+    def start(self, run: Runnable) -> None:
+        """Take the run; it is reported once. Never blocks."""
+        ...
+
+    def interrupt(self, run: Runnable) -> None:
+        """End the run if it is still going: it is reported as its `cut_by` says. Never blocks."""
+        ...
+
+    def close(self) -> None:
+        """Take no more, and let idle threads go. Does not wait for a run."""
+        ...

@@ -1,0 +1,56 @@
+"""Async jobs, as tasks of one event loop on a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+from protojobs._executors import Report, Runnable
+
+__all__ = ["AsyncExecutor"]
+
+
+class AsyncExecutor:
+    """One event loop; how many tasks it has at once is the worker's decision."""
+
+    def __init__(self, report: Report) -> None:
+        self._report = report
+        self._loop = asyncio.new_event_loop()
+        self._tasks: dict[tuple[str, int], asyncio.Task[None]] = {}
+        self._thread = threading.Thread(target=self._run_loop, name="protojobs-loop", daemon=True)
+        self._thread.start()
+
+    def start(self, run: Runnable) -> None:
+        self._loop.call_soon_threadsafe(self._begin, run)
+
+    def interrupt(self, run: Runnable) -> None:
+        self._loop.call_soon_threadsafe(self._cancel, run)
+
+    def close(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+
+    def _begin(self, run: Runnable) -> None:
+        self._tasks[run.key] = self._loop.create_task(self._perform(run))
+
+    def _cancel(self, run: Runnable) -> None:
+        if task := self._tasks.get(run.key):
+            task.cancel()
+
+    async def _perform(self, run: Runnable) -> None:
+        try:
+            outcome = await run.aexecute()
+        except asyncio.CancelledError:
+            outcome = run.cut()
+        finally:
+            self._tasks.pop(run.key, None)
+        self._report(run.key, outcome)
+
+    def _run_loop(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_forever()
+        finally:
+            for task in self._tasks.values():
+                task.cancel()
+            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+            self._loop.close()

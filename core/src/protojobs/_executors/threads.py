@@ -1,0 +1,93 @@
+"""Plain functions, each in one of a bounded number of threads.
+
+A run is ended from outside by raising `Interrupted` in its thread, which Python does between two bytecodes: a run inside
+one long C call does not notice until that returns. The exception is only ever aimed at a run, under that slot's lock,
+and a thread that was aimed at takes no further job: it cannot reach the next one.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from queue import SimpleQueue
+
+from protojobs._execution import Interrupted
+from protojobs._executors import Report, Runnable
+from protojobs.outcomes import Outcome
+
+__all__ = ["ThreadExecutor"]
+
+_LOCK_S = 1.0  # the lock is held for microseconds; an interrupted thread might in theory leave it locked
+
+
+class ThreadExecutor:
+    """At most `size` threads, made as jobs come."""
+
+    def __init__(self, size: int, report: Report) -> None:
+        self._size = size
+        self._report = report
+        self._inbox: SimpleQueue[Runnable | None] = SimpleQueue()
+        self._slots: list[_Slot] = []
+
+    def start(self, run: Runnable) -> None:
+        self._slots = [slot for slot in self._slots if not slot.is_retired]
+        if len(self._slots) < self._size:
+            self._slots.append(_Slot(self._inbox, self._report))
+        self._inbox.put(run)
+
+    def interrupt(self, run: Runnable) -> None:
+        for slot in self._slots:
+            slot.interrupt(run)
+
+    def close(self) -> None:
+        for _ in self._slots:
+            self._inbox.put(None)
+
+
+class _Slot:
+    """One thread, and the run that it has in hand."""
+
+    def __init__(self, inbox: SimpleQueue[Runnable | None], report: Report) -> None:
+        self.is_retired = False
+        self._inbox = inbox
+        self._report = report
+        self._lock = threading.Lock()
+        self._run: Runnable | None = None
+        self._thread = threading.Thread(target=self._serve, name="protojobs-job", daemon=True)
+        self._thread.start()
+
+    def interrupt(self, run: Runnable) -> None:
+        """Raise Interrupted in the thread, if it is running `run` right now."""
+        if not self._lock.acquire(timeout=_LOCK_S):
+            return
+        try:
+            if self._run is run and not self.is_retired:
+                self.is_retired = True
+                _raise_in(self._thread, Interrupted)
+        finally:
+            self._lock.release()
+
+    def _serve(self) -> None:
+        while not self.is_retired and (run := self._inbox.get()) is not None:
+            try:
+                outcome = self._perform(run)
+                if self.is_retired:
+                    _raise_in(self._thread, None)  # what was aimed at the run must not strike after it
+            except Interrupted:
+                outcome = run.cut()
+            self._report(run.key, outcome)
+
+    def _perform(self, run: Runnable) -> Outcome | None:
+        with self._lock:
+            self._run = run
+        try:
+            return run.execute()
+        finally:
+            with self._lock:
+                self._run = None
+
+
+def _raise_in(thread: threading.Thread, exception: type[BaseException] | None) -> None:
+    """Raise `exception` in another thread at its next bytecode; None takes back one that has not struck yet."""
+    target = ctypes.py_object(exception) if exception else None
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), target)

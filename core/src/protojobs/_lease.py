@@ -1,0 +1,126 @@
+"""A worker's lease: one small write every sixth of it, from a thread of its own that no job can hold up."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from protojobs._decisions import LeaseWatch
+from protojobs.clock import Clock
+from protojobs.entropy import fresh_id
+from protojobs.errors import DriverError, LeaseLost
+from protojobs.protocols import Driver
+from protojobs.records import Fence, Heartbeat, WorkerInfo
+
+__all__ = ["BEATS_PER_LEASE", "Beat", "WorkerLease"]
+
+BEATS_PER_LEASE = 6
+_log = logging.getLogger("protojobs.worker")
+
+
+class Beat(msgspec.Struct, frozen=True):
+    """How one heartbeat went. `reply` is None when the store did not answer; `is_lost` when the row was gone."""
+
+    sent_at: float
+    reply: Heartbeat | None = None
+    is_lost: bool = False
+
+
+class WorkerLease:
+    """The worker's row in the store, and the thread that keeps it standing.
+
+    A worker is one fresh id per process (a fork makes a new one). The lease of a JobQueue that works now and then stays
+    registered between its calls, so that it gathers the good heartbeats which `reclaim` asks for.
+    """
+
+    def __init__(
+        self, driver: Driver, queues: Sequence[str], *, concurrency: int, lease_s: float, clock: Clock
+    ) -> None:
+        self.info = WorkerInfo(
+            id=fresh_id(),
+            host=socket.gethostname()[:100],
+            pid=os.getpid(),
+            queues=tuple(queues),
+            concurrency=concurrency,
+            lease_s=lease_s,
+        )
+        self.watch = LeaseWatch(lease_s)
+        self._driver = driver
+        self._clock = clock
+        self._is_registered = False
+        self._progress: dict[Fence, float] = {}
+        self._end = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether this process may use it: not after a fork."""
+        return self.info.pid == os.getpid()
+
+    def resume(self) -> None:
+        """Register, or prove that the lease of the last call still stands. Raises StoreUnavailable."""
+        if self._is_registered:
+            sent_at = self._clock.monotonic()
+            if not self.watch.is_beat_due(sent_at):
+                return
+            try:
+                self.watch.good_beat(sent_at, self._driver.heartbeat(self.info.id, {}))
+                return
+            except LeaseLost:
+                pass  # reclaimed while nobody worked; nothing was held
+        self.renew_identity()
+
+    def renew_identity(self) -> None:
+        """Become a new worker: an id is never used again once its lease was lost."""
+        self.info = msgspec.structs.replace(self.info, id=fresh_id())
+        self._is_registered = False
+        sent_at = self._clock.monotonic()
+        self._driver.register(self.info)
+        self._is_registered = True
+        self.watch.begin(sent_at)
+
+    def start(self, tell: Callable[[Beat], None]) -> None:
+        """Beat until `stop`, and tell how each beat went."""
+        self._end = threading.Event()
+        self._thread = threading.Thread(
+            target=self._beat, args=(tell, self._end), name="protojobs-heartbeat", daemon=True
+        )
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread; the row stays."""
+        self._end.set()
+
+    def leave(self) -> None:
+        """Delete the row. Best effort: a row that stays lapses by itself."""
+        if self._is_registered and self.is_ours:
+            self._is_registered = False
+            try:
+                self._driver.leave(self.info.id)
+            except DriverError as error:
+                _log.info("worker %s could not sign off, its lease will lapse: %s", self.info.id, error)
+
+    def report(self, fence: Fence, share: float) -> None:
+        """Progress of a run, to be sent with the next beat."""
+        self._progress[fence] = share
+
+    def _beat(self, tell: Callable[[Beat], None], end: threading.Event) -> None:
+        interval = self.info.lease_s / BEATS_PER_LEASE
+        while not end.wait(max(0.0, self.watch.next_beat_at - self._clock.monotonic())):
+            worker, sent_at = self.info.id, self._clock.monotonic()
+            progress, self._progress = self._progress, {}
+            try:
+                beat = Beat(sent_at, self._driver.heartbeat(worker, progress))
+            except LeaseLost:
+                beat = Beat(sent_at, is_lost=worker == self.info.id)
+            except DriverError as error:
+                _log.debug("heartbeat: %s", error)
+                beat = Beat(sent_at)
+            # counted from before it was sent, and never two at once
+            self.watch.next_beat_at = max(sent_at + interval, self._clock.monotonic())
+            tell(beat)

@@ -1,0 +1,102 @@
+"""Entry-point name -> driver class or plugin, loaded on first use. Nothing is imported before it is asked for."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from typing import cast
+
+from protojobs.errors import ConfigurationError, DriverNotFound, did_you_mean
+from protojobs.protocols import PORT_VERSION, Store
+
+__all__ = ["create_driver", "driver_entry_points", "load_plugins", "masked", "plugin_entry_points"]
+
+DRIVERS, PLUGINS = "protojobs.drivers", "protojobs.plugins"
+_EXTRAS = {
+    "sqlite": "sql",
+    "postgresql": "postgresql",
+    "postgres": "postgresql",
+    "mysql": "mysql",
+    "mariadb": "mysql",
+    "redis": "redis",
+    "rediss": "redis",
+    "valkey": "redis",
+    "memory": "memory",
+}
+_log = logging.getLogger("protojobs.registry")
+
+
+def driver_entry_points() -> list[EntryPoint]:
+    """The installed drivers, by scheme."""
+    return sorted(entry_points(group=DRIVERS), key=lambda entry: entry.name)
+
+
+def plugin_entry_points() -> list[EntryPoint]:
+    """The installed plugins, by name."""
+    return sorted(entry_points(group=PLUGINS), key=lambda entry: entry.name)
+
+
+def create_driver(url: str, **options: object) -> Store:
+    """The driver for a URL such as `sqlite:///jobs.db`, `postgresql://db/app`, `redis://cache` or `memory://`.
+
+    Its scheme (before any `+`) names the entry point; nothing else is imported, and nothing is opened yet. `options` go
+    to the driver's constructor. Raises DriverNotFound, which names what to install.
+    """
+    scheme, separator, _ = url.partition("://")
+    scheme = scheme.split("+")[0]
+    if not separator or not scheme:
+        raise DriverNotFound(f'"{masked(url)}" is not a URL.', mend='Write it like "sqlite:///jobs.db".')
+    found = [entry for entry in driver_entry_points() if entry.name == scheme]
+    if not found:
+        raise _not_found(scheme)
+    try:
+        factory = cast("Callable[..., Store]", found[0].load())
+    except ImportError as error:
+        extra = _EXTRAS.get(scheme, scheme)
+        raise DriverNotFound(
+            f'The driver for "{scheme}" cannot be imported: {error}.', mend=f"Try: pip install 'protojobs[{extra}]'"
+        ) from error
+    driver = factory(url, **options)
+    if driver.port_version != PORT_VERSION:
+        raise ConfigurationError(
+            f'The driver for "{scheme}" speaks port version {driver.port_version}, this protojobs {PORT_VERSION}.',
+            mend="Install matching versions.",
+        )
+    return driver
+
+
+def masked(url: str) -> str:
+    """The URL without its password, fit for people's eyes."""
+    scheme, separator, rest = url.partition("://")
+    credentials, at, place = rest.rpartition("@")
+    user, colon, _ = credentials.partition(":")
+    return f"{scheme}{separator}{user}{':***' if colon else ''}{at}{place}"
+
+
+def load_plugins(names: Sequence[str], disabled: Sequence[str]) -> list[tuple[str, object]]:
+    """The installed plugins and the modules of `names`. One that cannot be loaded is left out with one log line."""
+    loaders: list[tuple[str, Callable[[], object]]] = [(entry.name, entry.load) for entry in plugin_entry_points()]
+    loaders += [(name, partial(import_module, name)) for name in names]
+    plugins: list[tuple[str, object]] = []
+    for name, load in loaders:
+        if name in disabled:
+            continue
+        try:
+            plugin = load()
+            plugins.append((name, plugin() if isinstance(plugin, type) else plugin))
+        except Exception as error:  # noqa: BLE001  (somebody else's package must not stop the program that has it installed)
+            _log.error("plugin %s is left out, it cannot be loaded: %r", name, error)
+    return plugins
+
+
+def _not_found(scheme: str) -> DriverNotFound:
+    if extra := _EXTRAS.get(scheme):
+        return DriverNotFound(
+            f'The driver for "{scheme}" is not installed.', mend=f"Try: pip install 'protojobs[{extra}]'"
+        )
+    known = [entry.name for entry in driver_entry_points()]
+    mend = did_you_mean(scheme, {*known, *_EXTRAS}) or f"Installed: {', '.join(known) or 'none'}."
+    return DriverNotFound(f'No driver is known for "{scheme}".', mend=mend)

@@ -1,0 +1,86 @@
+"""What every worker does beside its jobs: take back those of dead workers, prune, and look at its own memory."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from protojobs._administration import RESEND_WINDOW_S
+from protojobs._lease import WorkerLease
+from protojobs._memory import resident_bytes
+from protojobs.entropy import jittered
+from protojobs.events import Event, JobReclaimed
+
+if TYPE_CHECKING:
+    from protojobs.queue import JobQueue
+
+__all__ = ["Upkeep"]
+
+RECLAIM_ROUND = 500  # jobs taken back in one step
+RECLAIM_JITTER_S = 0.5  # a fleet does not reclaim in step; with the beats it keeps recovery within lease + 2 s
+PRUNE_EVERY_S = 60.0
+PRUNE_ROUND = 1_000
+MEMORY_EVERY_S = 1.0
+_HOUR_S = 3600.0
+_log = logging.getLogger("protojobs.worker")
+
+
+class Upkeep:
+    """Each task on its own jittered timer, in bounded rounds between two round trips of the claim loop."""
+
+    def __init__(self, queue: JobQueue, lease: WorkerLease, send: Callable[[Event], None]) -> None:
+        self._driver = queue.driver
+        self._settings = queue.settings
+        self._lease = lease
+        self._send = send
+        self._prune_at = queue.clock.monotonic() + jittered(PRUNE_EVERY_S)
+        self._memory_at = 0.0
+        self._memory = 0
+
+    def turn(self, now: float, *, may_write: bool) -> None:
+        """Do what is due. Raises DriverErrors; the next turn tries again."""
+        if may_write and self._lease.watch.may_reclaim(now):
+            self._reclaim(now)
+        if may_write and now >= self._prune_at:
+            self._prune_at = now + jittered(PRUNE_EVERY_S)
+            self._prune(now)
+
+    def jitter(self) -> float:
+        """Seconds to wait beyond the end of another's lease."""
+        return jittered(RECLAIM_JITTER_S, 1.0) / 2
+
+    def memory(self, now: float) -> int:
+        """Resident bytes with children, measured once a second."""
+        if now >= self._memory_at:
+            self._memory_at = now + MEMORY_EVERY_S
+            self._memory = resident_bytes()
+        return self._memory
+
+    def _reclaim(self, now: float) -> None:
+        taken = self._driver.reclaim(RECLAIM_ROUND)
+        self._lease.watch.reclaimed(now, taken.others_end_in, taken.has_more, self.jitter())
+        for worker in taken.workers:
+            _log.warning("worker %s has not been heard of for its lease; taking back its jobs", worker)
+        for job in taken.jobs:
+            self._send(
+                JobReclaimed(
+                    job_id=job.id,
+                    job_name=job.job_name,
+                    job_class=job.job_class,
+                    queue=job.queue,
+                    attempt=job.attempts,
+                    reserved_by=job.reserved_by,
+                    state=job.state.value,
+                )
+            )
+
+    def _prune(self, now: float) -> None:
+        pruned = self._driver.prune(
+            completed_older_than=self._settings.completed_job_retention * _HOUR_S,
+            failed_older_than=self._settings.failed_job_retention * _HOUR_S,
+            arrived_before=RESEND_WINDOW_S,
+            limit=PRUNE_ROUND,
+        )
+        if pruned.has_more:
+            self._prune_at = now

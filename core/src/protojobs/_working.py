@@ -1,0 +1,90 @@
+"""From `queue.work(...)` to a running Worker: its limits, and the lease that a JobQueue keeps between two calls."""
+
+from __future__ import annotations
+
+import weakref
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from protojobs._decisions import WorkLimits
+from protojobs._lease import WorkerLease
+from protojobs.errors import OptionInvalid
+from protojobs.names import check_count, check_name
+from protojobs.outcomes import WorkReport
+from protojobs.stopping import StopToken
+from protojobs.worker import Worker
+
+if TYPE_CHECKING:
+    from protojobs.queue import JobQueue
+
+__all__ = ["work"]
+
+QUEUES_MAX = 100  # each costs an index probe or two in every claim
+
+# The leases of queues whose work() has returned. A loop around `work("default", 1)` goes on with one of them, and so
+# gathers the good heartbeats that reclaiming asks for. They are left when the JobQueue goes, or with the process.
+_resting: weakref.WeakKeyDictionary[JobQueue, deque[WorkerLease]] = weakref.WeakKeyDictionary()
+
+
+def work(  # noqa: PLR0913  (the options of a worker, all by keyword)
+    queue: JobQueue,
+    queues: str | Sequence[str] | None = None,
+    *,
+    max_jobs: int | None = None,
+    ends_when_empty: bool = False,
+    concurrency: int | None = None,
+    max_time_s: float | None = None,
+    stop: StopToken | None = None,
+) -> WorkReport:
+    """Run one worker in this thread until its limits, or its stop token, end it."""
+    settings = queue.settings
+    names = [queues] if isinstance(queues, str) else list(queues or [settings.default_queue])
+    if len(names) > QUEUES_MAX or len(set(names)) != len(names):
+        raise OptionInvalid(f"A worker serves 1 to {QUEUES_MAX} different queues.", mend=f"These are {len(names)}.")
+    slots = check_count(
+        "concurrency", settings.concurrency if concurrency is None else concurrency, minimum=1, maximum=10_000
+    )
+    limits = WorkLimits(
+        concurrency=slots if max_jobs is None else min(slots, check_count("max_jobs", max_jobs, minimum=1)),
+        poll_s=settings.poll_interval,
+        grace_s=settings.shutdown_grace,
+        exit_bound_s=settings.exit_bound,
+        max_jobs=max_jobs,
+        max_time_s=max_time_s,
+        ends_when_empty=ends_when_empty,
+        is_sync=settings.settle == "sync",
+    )
+    lease = _awake(queue, [check_name("queue", name) for name in names], limits.concurrency)
+    try:
+        report = Worker(queue, names, limits, lease, settings.max_memory).run(stop or StopToken())
+    except BaseException:
+        lease.leave()
+        raise
+    if ends_when_empty and report.reason != "stuck":
+        _rest(queue, lease)
+    else:
+        lease.leave()
+    return report
+
+
+def _awake(queue: JobQueue, names: Sequence[str], concurrency: int) -> WorkerLease:
+    leases = _resting.get(queue)
+    while leases:
+        lease = leases.popleft()
+        if lease.is_ours:
+            return lease
+    return WorkerLease(queue.driver, names, concurrency=concurrency, lease_s=queue.settings.lease, clock=queue.clock)
+
+
+def _rest(queue: JobQueue, lease: WorkerLease) -> None:
+    leases = _resting.get(queue)
+    if leases is None:
+        leases = _resting[queue] = deque()
+        weakref.finalize(queue, _leave_all, leases)
+    leases.append(lease)
+
+
+def _leave_all(leases: deque[WorkerLease]) -> None:
+    while leases:
+        leases.popleft().leave()

@@ -1,0 +1,126 @@
+"""A job's data <-> the text that the store keeps. What would not come back as it went in is refused at push.
+
+JSON loses things in silence: NaN becomes null, a date becomes text, `{1: ...}` becomes `{"1": ...}`, a misspelt key of
+a typed record is dropped. So `encode` looks at the data first, decodes what it wrote, and compares.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from itertools import zip_longest
+from typing import TypeAlias, cast
+
+import msgspec
+
+from protojobs.errors import DataInvalid, PayloadNotDecodable, PayloadNotEncodable, PayloadTooLarge
+
+__all__ = ["DEPTH_MAX", "PAYLOAD_BYTES_MAX", "decode", "encode"]
+
+PAYLOAD_BYTES_MAX = (
+    1024 * 1024
+)  # default of the setting `payload_bytes_max`; a store holds references to more, not blobs
+DEPTH_MAX = 100  # nested lists and objects; deeper data is a mistake or an attack, and would exhaust the stack
+_INT_MIN, _INT_MAX = -(2**63), 2**64 - 1  # what every JSON reader of the field keeps exactly
+
+DataType: TypeAlias = object
+"""A dataclass, TypedDict or msgspec.Struct, or None: any JSON value."""
+
+
+def encode(data: object, data_type: DataType, *, what: str, bytes_max: int = PAYLOAD_BYTES_MAX) -> str:
+    """`data` as JSON text. Raises a PayloadError that names the place in the data; `what` names the job."""
+    if data_type is None:
+        plain = data
+    else:
+        try:
+            plain = msgspec.to_builtins(data, order="deterministic")
+        except (TypeError, ValueError, RecursionError) as error:
+            raise PayloadNotEncodable(f"{what}: the data cannot be stored as JSON: {error}.") from error
+    _check(plain, "$", what, 0)
+    encoded = msgspec.json.encode(plain)
+    if len(encoded) > bytes_max:
+        raise PayloadTooLarge(
+            f"{what}: the data takes {len(encoded):,} bytes, and at most {bytes_max:,} are allowed.",
+            mend="Store the large part elsewhere and push a reference to it, or raise payload_bytes_max.",
+        )
+    if data_type is not None:
+        try:
+            came_back = msgspec.to_builtins(msgspec.json.decode(encoded, type=data_type), order="deterministic")
+        except msgspec.ValidationError as error:
+            message, _, path = str(error).partition(" - at `")
+            raise DataInvalid(
+                f"{what}: {message} at {path.rstrip('`') or '$'}.", path=path.rstrip("`") or "$"
+            ) from None
+        _compare(plain, came_back, "$", what)
+    return encoded.decode()
+
+
+def decode(text: str, data_type: DataType, *, what: str) -> object:
+    """The data as the job wants it. Raises PayloadNotDecodable when the text is not (or no longer) that."""
+    try:
+        return msgspec.json.decode(text, type=object if data_type is None else cast("type[object]", data_type))
+    except (msgspec.DecodeError, UnicodeError, RecursionError, ValueError, TypeError) as error:
+        raise PayloadNotDecodable(
+            f"{what}: the stored data does not decode: {error}.",
+            mend="It was written by another version of the job, or changed in the store.",
+        ) from error
+
+
+def _check(value: object, path: str, what: str, depth: int) -> None:
+    """Refuse what JSON would change or cannot hold, naming the place."""
+    if value is None or isinstance(value, bool):
+        return
+    kind = type(value)
+    if kind is str:
+        try:
+            cast("str", value).encode()
+        except UnicodeEncodeError:
+            raise PayloadNotEncodable(f"{what}: {path} holds half of a surrogate pair.", path=path) from None
+    elif kind is int:
+        if not _INT_MIN <= cast("int", value) <= _INT_MAX:
+            raise PayloadNotEncodable(
+                f"{what}: {path} is a whole number beyond 64 bits.", path=path, mend="Send it as text."
+            )
+    elif kind is float:
+        if not math.isfinite(cast("float", value)):
+            raise PayloadNotEncodable(f"{what}: {path} is {value}, which JSON does not have.", path=path)
+    elif isinstance(value, list | tuple | Mapping):
+        _check_container(cast("list[object] | Mapping[object, object]", value), path, what, depth + 1)
+    else:
+        raise PayloadNotEncodable(
+            f"{what}: {path} is a {kind.__module__}.{kind.__qualname__}, which would not come back as it is.",
+            path=path,
+            mend="Push plain data, or declare a type for it: class MyJob(Job[MyData]).",
+        )
+
+
+def _check_container(value: list[object] | Mapping[object, object], path: str, what: str, depth: int) -> None:
+    if depth > DEPTH_MAX:
+        raise PayloadNotEncodable(f"{what}: the data is nested more than {DEPTH_MAX} deep.", path=path)
+    if not isinstance(value, Mapping):
+        for index, item in enumerate(value):
+            _check(item, f"{path}[{index}]", what, depth)
+        return
+    for key, item in value.items():
+        if type(key) is not str:
+            raise PayloadNotEncodable(
+                f"{what}: {path} has the key {key!r}, and JSON keys are strings.", path=path, mend="Use string keys."
+            )
+        _check(key, f"{path} (a key)", what, depth)
+        _check(item, f"{path}.{key}", what, depth)
+
+
+def _compare(sent: object, came_back: object, path: str, what: str) -> None:
+    """Refuse what the declared type dropped or changed. Keys that it added are its defaults."""
+    if isinstance(sent, dict) and isinstance(came_back, dict):
+        there = cast("dict[str, object]", came_back)
+        for key, item in cast("dict[str, object]", sent).items():
+            if key not in there:
+                raise DataInvalid(f"{what}: {path}.{key} is not a field of the job's data type.", path=f"{path}.{key}")
+            _compare(item, there[key], f"{path}.{key}", what)
+    elif isinstance(sent, list | tuple) and isinstance(came_back, list | tuple):
+        pairs = zip_longest(cast("list[object]", sent), cast("list[object]", came_back))
+        for index, (item, other) in enumerate(pairs):
+            _compare(item, other, f"{path}[{index}]", what)
+    elif sent != came_back or isinstance(sent, bool) != isinstance(came_back, bool):
+        raise DataInvalid(f"{what}: {path} would come back as {came_back!r} instead of {sent!r}.", path=path)

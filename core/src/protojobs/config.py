@@ -1,0 +1,150 @@
+"""Settings: constructor, then environment `PROTOJOBS_*`, then `protojobs.toml` or pyproject.toml, then the defaults.
+
+An unset variable is not a value. Unknown keys are errors with a suggestion; unknown `PROTOJOBS_*` variables a warning,
+since they may be meant for another program or a plugin.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal, cast
+
+import msgspec
+
+from protojobs.errors import ConfigurationError, OptionInvalid, did_you_mean
+from protojobs.names import check_count, check_name, check_seconds
+
+__all__ = ["ENV_PREFIX", "Settings", "load_settings", "settings_file"]
+
+ENV_PREFIX = "PROTOJOBS_"
+_FILE_NAMES = ("protojobs.toml", "pyproject.toml")
+_log = logging.getLogger("protojobs.config")
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Every setting with its default. Durations are seconds unless the text says otherwise."""
+
+    url: str | None = None
+    """The store, such as `sqlite:///jobs.db`; its scheme picks the driver."""
+    app: tuple[str, ...] = ()
+    """Modules to import so that their jobs are known: `["shop.jobs"]`, or `module:object`."""
+    default_queue: str = "default"
+    max_retries: int = 3
+    """Runs after the first; 3 means at most four."""
+    retry_delay: float = 60.0
+    timeout: float = 60.0
+    """For one run; 0 = none."""
+    failed_job_retention: float = 168.0
+    """Hours."""
+    completed_job_retention: float = 24.0
+    """Hours; cancelled jobs too."""
+    concurrency: int = 8
+    """Jobs that one worker runs at once."""
+    lease: float = 60.0
+    """A worker that has not been heard of for so long may lose its jobs to others."""
+    poll_interval: float = 1.0
+    """How long an idle worker trusts that the store will ring; docs/how-to/configuration.md."""
+    shutdown_grace: float = 25.0
+    """How long running jobs may go on after the first stop signal."""
+    exit_bound: float = 10.0
+    """A run that cannot be ended ends its process within this time; its retry waits as long."""
+    push_timeout: float = 10.0
+    """`push` answers within this time."""
+    payload_bytes_max: int = 1024 * 1024
+    settle: Literal["batch", "sync"] = "batch"
+    """`sync` stores each result before its slot takes another job."""
+    max_memory: int = 0
+    """Bytes of memory, with children, beyond which a worker stops once its jobs are done; 0 = no limit."""
+    timezone: str = "UTC"
+    """The zone of times written without an offset."""
+    plugins: tuple[str, ...] = ()
+    """Further plugin modules, beside the installed ones."""
+    plugins_disabled: tuple[str, ...] = ()
+    """Names of installed plugins to leave out."""
+
+    def __post_init__(self) -> None:
+        check_name("default_queue", self.default_queue)
+        check_count("max_retries", self.max_retries, maximum=10_000)
+        for field in ("retry_delay", "timeout", "failed_job_retention", "completed_job_retention"):
+            check_seconds(field, getattr(self, field))
+        for field in ("lease", "poll_interval", "shutdown_grace", "exit_bound", "push_timeout"):
+            check_seconds(field, getattr(self, field), maximum=86_400.0)
+        if self.lease < 1 or self.poll_interval <= 0:
+            raise OptionInvalid(
+                f"lease is {self.lease:g}, poll_interval {self.poll_interval:g}.", mend="lease is 1 or more."
+            )
+        check_count("concurrency", self.concurrency, minimum=1, maximum=10_000)
+        check_count("payload_bytes_max", self.payload_bytes_max, minimum=1, maximum=8 * 1024 * 1024)
+        check_count("max_memory", self.max_memory, maximum=2**62)
+
+
+_FIELDS = {field.name: field for field in msgspec.structs.fields(Settings)}
+
+
+def load_settings(
+    given: Mapping[str, object] | None = None,
+    *,
+    environ: Mapping[str, str] | None = None,
+    folder: Path | None = None,
+) -> Settings:
+    """The settings in force. Raises ConfigurationError that names the source and the key."""
+    path = settings_file(folder or Path.cwd())
+    merged: dict[str, object] = {}
+    for source, values, is_text in (
+        (str(path), _read(path) if path else {}, False),
+        ("the environment", _from_environment(os.environ if environ is None else environ), True),
+        ("the configuration given", {k: v for k, v in (given or {}).items() if v is not None}, False),
+    ):
+        for key, value in values.items():
+            if key not in _FIELDS:
+                raise ConfigurationError(f'{source}: unknown setting "{key}".', mend=did_you_mean(key, _FIELDS))
+            try:
+                merged[key] = msgspec.convert(value, type=_FIELDS[key].type, strict=not is_text)
+            except msgspec.ValidationError as error:
+                raise ConfigurationError(f"{source}: {key} = {value!r} does not fit: {error}.") from None
+    return msgspec.convert(merged, Settings)
+
+
+def settings_file(folder: Path) -> Path | None:
+    """The nearest `protojobs.toml`, or pyproject.toml with a `[tool.protojobs]`, in `folder` or above it."""
+    for place in (folder, *folder.parents):
+        for name in _FILE_NAMES:
+            path = place / name
+            if path.is_file() and (name == "protojobs.toml" or "protojobs" in _tool_table(path)):
+                return path
+    return None
+
+
+def _tool_table(path: Path) -> dict[str, object]:
+    return cast("dict[str, object]", _parse(path).get("tool", {}))
+
+
+def _read(path: Path) -> dict[str, object]:
+    return _parse(path) if path.name == "protojobs.toml" else cast("dict[str, object]", _tool_table(path)["protojobs"])
+
+
+def _parse(path: Path) -> dict[str, object]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        if path.name != "protojobs.toml":  # somebody else's broken file is not ours to complain about
+            return {}
+        raise ConfigurationError(f"{path} is not valid TOML: {error}.") from None
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for variable, text in environ.items():
+        if not variable.startswith(ENV_PREFIX):
+            continue
+        key = variable.removeprefix(ENV_PREFIX).lower()
+        if key in _FIELDS:
+            found[key] = tuple(filter(None, text.split(","))) if key in ("app", "plugins", "plugins_disabled") else text
+        elif difflib.get_close_matches(key, _FIELDS, n=1, cutoff=0.8):
+            _log.warning("%s is no setting of protojobs. %s", variable, did_you_mean(key, _FIELDS))
+    return found

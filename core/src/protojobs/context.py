@@ -1,0 +1,81 @@
+"""What a running job may know and say: the `JobContext` that a parameter annotated with it receives."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+
+from protojobs.clock import Clock
+from protojobs.errors import OptionInvalid
+from protojobs.records import Fence
+
+__all__ = ["JobContext"]
+
+
+class JobContext:
+    """One run of one job, seen from inside.
+
+    `attempt` counts spent attempts from 1 (this one included), `claim_seq` every time the job was lent.
+    """
+
+    __slots__ = (
+        "_cancelled",
+        "_clock",
+        "_ends",
+        "_report",
+        "attempt",
+        "fence",
+        "id",
+        "job_name",
+        "log",
+        "meta",
+        "queue",
+    )
+
+    def __init__(  # noqa: PLR0913  (built in one place, by the worker)
+        self,
+        fence: Fence,
+        *,
+        queue: str,
+        job_name: str,
+        attempt: int,
+        timeout: float,
+        meta: Mapping[str, str],
+        clock: Clock,
+        report: Callable[[Fence, float], None],
+    ) -> None:
+        self.fence = fence
+        self.id = fence.id
+        self.queue = queue
+        self.job_name = job_name
+        self.attempt = attempt
+        self.meta = meta
+        self.log = logging.LoggerAdapter(logging.getLogger("protojobs.job"), {"job_id": fence.id, "attempt": attempt})
+        self._clock = clock
+        self._ends = clock.monotonic() + timeout if timeout else None
+        self._report = report
+        self._cancelled = False
+
+    @property
+    def claim_seq(self) -> int:
+        """How often this job has been lent, this time included; with the id it names this very run."""
+        return self.fence.claim_seq
+
+    @property
+    def deadline_s(self) -> float | None:
+        """Seconds left of the job's timeout; None without one, negative beyond it."""
+        return None if self._ends is None else self._ends - self._clock.monotonic()
+
+    def progress(self, share: float) -> None:
+        """Report how much is done, from 0 to 1. Stored with the next heartbeat, so call it as often as you like."""
+        if not 0 <= share <= 1:
+            raise OptionInvalid(f"progress is {share}.", mend="It goes from 0 to 1.")
+        self._report(self.fence, share)
+
+    def cancelled(self) -> bool:
+        """Whether somebody wants this run to end. A plain function asks now and then, and returns early."""
+        return self._cancelled
+
+    def request_cancel(self) -> None:
+        """Make `cancelled()` true. Called by the worker."""
+        self._cancelled = True

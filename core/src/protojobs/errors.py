@@ -1,0 +1,144 @@
+"""Every exception that protojobs raises, in one tree.
+
+Each message answers three questions: what happened, why, and how to mend it. The facts are attributes as well, so that
+a program need not read prose. Foreign exceptions are translated once, at a driver's edge, with `raise ... from exc`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = [
+    "ConfigurationError",
+    "ContractBroken",
+    "DataInvalid",
+    "DriverError",
+    "DriverNotFound",
+    "JobCrashed",
+    "JobError",
+    "JobLost",
+    "JobTimeout",
+    "JobUnknown",
+    "LeaseLost",
+    "NotSupported",
+    "OptionInvalid",
+    "PayloadError",
+    "PayloadNotDecodable",
+    "PayloadNotEncodable",
+    "PayloadTooLarge",
+    "ProtojobsError",
+    "PushRejected",
+    "SchemaOutdated",
+    "StoreUnavailable",
+    "did_you_mean",
+]
+
+
+class ProtojobsError(Exception):
+    """The root: catch this to catch everything of ours.
+
+    `mend` is the sentence that says what to do; it is part of `str(error)` too.
+    """
+
+    def __init__(self, message: str, *, mend: str = "") -> None:
+        super().__init__(f"{message} {mend}".rstrip())
+        self.message = message
+        self.mend = mend
+
+
+class ConfigurationError(ProtojobsError):
+    """A setting, name or option is wrong; found before any work starts."""
+
+
+class OptionInvalid(ConfigurationError, ValueError):
+    """A value is outside what its option allows: a name, a delay, a priority, a date."""
+
+
+class DriverNotFound(ConfigurationError):
+    """No installed driver answers to the URL's scheme; the message names the `pip install` to type."""
+
+
+class JobUnknown(ConfigurationError, LookupError):
+    """No job of this name (or class) has been imported in this process."""
+
+
+class NotSupported(ConfigurationError):
+    """The driver does not claim the capability that this call needs."""
+
+
+class PushRejected(ProtojobsError):
+    """A plugin vetoed the push, or failed while it transformed the job; nothing was stored."""
+
+
+class PayloadError(ProtojobsError, ValueError):
+    """A job's data cannot cross the store. `path` names the place in the data, such as `$.user.id`."""
+
+    def __init__(self, message: str, *, path: str = "$", mend: str = "") -> None:
+        super().__init__(message, mend=mend)
+        self.path = path
+
+
+class PayloadNotEncodable(PayloadError):
+    """The data holds something that JSON cannot carry without loss."""
+
+
+class PayloadTooLarge(PayloadNotEncodable):
+    """The encoded data is larger than `payload_bytes_max`."""
+
+
+class DataInvalid(PayloadError, TypeError):
+    """The data does not fit the type that the job declares for it."""
+
+
+class PayloadNotDecodable(PayloadError):
+    """What the store holds is no longer valid data of this job. It counts as a failed attempt, nothing is lost."""
+
+
+class DriverError(ProtojobsError):
+    """The store refused or could not be reached."""
+
+
+class StoreUnavailable(DriverError):
+    """The store did not answer, or answered that it cannot now; the outcome may be unknown. May be retried.
+
+    `job_ids` are the ids of a `push` that got no answer: pushing again with the same id stores the job once.
+    """
+
+    def __init__(self, message: str, *, mend: str = "", job_ids: tuple[str, ...] = ()) -> None:
+        super().__init__(message, mend=mend)
+        self.job_ids = job_ids
+
+
+class SchemaOutdated(DriverError):
+    """The database's tables are missing, or older or newer than this version of protojobs."""
+
+
+class ContractBroken(DriverError):
+    """The store holds or answered something that the driver contract rules out. Retrying will not help."""
+
+
+class LeaseLost(ProtojobsError):
+    """This worker's lease no longer stands: other workers may have its jobs. Drop what was not started."""
+
+
+class JobError(ProtojobsError):
+    """A run ended without an answer of its own; the text lands in `failed_jobs.exception`."""
+
+
+class JobTimeout(JobError, TimeoutError):
+    """The run outlasted the job's `timeout`. It counts as a failed attempt."""
+
+
+class JobCrashed(JobError):
+    """The process that ran the job died of it, as often as is allowed."""
+
+
+class JobLost(JobError):
+    """The job was lent more often than its attempts allow, and is given up unrun."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """` Did you mean "x"?` for the closest known word, or an empty string."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f'Did you mean "{close[0]}"?' if close else ""

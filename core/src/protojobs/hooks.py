@@ -1,0 +1,247 @@
+"""The only way out for plugins: pluggy hook specifications, and the calls that keep one plugin from hurting another.
+
+Three kinds of hook, and what happens when one raises:
+
+* *observers* (`protojobs_job_processed(event)` and its kin): each in its own `try`; the others still run, the job does
+  not notice. Twenty errors in a row silence that listener for five minutes.
+* *around* (`protojobs_around_job`): a context manager entered in the job's own thread and context. An error of its own
+  is logged; the job runs.
+* *transforms* (`protojobs_before_push`, `protojobs_before_run`): they fail closed, since a plugin that encrypts must
+  not be passed over. The push raises; at run time the job goes back unspent.
+
+`pm.hook.x()` is not called for events: it stops at the first error and costs most when nobody listens. The
+implementations are taken once, and looped over.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue as queues
+import threading
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import cast
+
+import pluggy
+
+from protojobs import events
+from protojobs.clock import SYSTEM_CLOCK, Clock
+from protojobs.context import JobContext
+from protojobs.errors import ProtojobsError, PushRejected
+from protojobs.events import Event, Listener
+from protojobs.records import ClaimedJob, NewJob
+
+__all__ = ["Dispatcher", "HookSpecs", "Hooks", "hookimpl"]
+
+QUARANTINE_AFTER = 20  # errors in a row
+QUARANTINE_S = 300.0
+BACKLOG_MAX = 10_000  # events waiting for slow observers in one worker; beyond it they are dropped and counted
+
+hookimpl = pluggy.HookimplMarker("protojobs")
+_hookspec = pluggy.HookspecMarker("protojobs")
+_log = logging.getLogger("protojobs.hooks")
+
+
+class HookSpecs:
+    """What a plugin may implement. Each is optional; name only the arguments you need."""
+
+    @_hookspec
+    def protojobs_before_push(self, job: NewJob) -> NewJob | None:
+        """Transform: return a changed job, or None to leave it; raise `PushRejected` to veto. Before `job.queuing`."""
+
+    @_hookspec
+    def protojobs_before_run(self, job: ClaimedJob) -> ClaimedJob | None:
+        """Transform: undo before the run what `protojobs_before_push` did, in reverse order."""
+
+    @_hookspec
+    def protojobs_around_job(self, context: JobContext) -> AbstractContextManager[object] | None:
+        """Around: a context manager entered before the job's own code and left after it, in its thread."""
+
+
+def _observer_spec(name: str) -> Callable[..., object]:
+    def spec(self: HookSpecs, event: Event) -> None: ...
+
+    spec.__name__ = _hook_name(name)
+    spec.__doc__ = f"Observer: `{name}` happened. {events.EVENTS[name].__doc__}"
+    return _hookspec(spec)
+
+
+def _hook_name(event_name: str) -> str:
+    return "protojobs_" + event_name.replace(".", "_")
+
+
+for _event_name in events.EVENTS:  # one hook for each event, with the event's own words
+    setattr(HookSpecs, _hook_name(_event_name), _observer_spec(_event_name))
+
+
+class Hooks:
+    """The plugins of one JobQueue, and everybody who listens to events in this process."""
+
+    def __init__(self, plugins: Sequence[tuple[str, object]] = (), *, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._clock = clock
+        self._manager = pluggy.PluginManager("protojobs")
+        self._manager.add_hookspecs(HookSpecs)
+        for name, plugin in plugins:
+            try:
+                self._manager.register(plugin, name)
+            except Exception as error:  # noqa: BLE001  (a broken plugin must not stop the program that has it installed)
+                _log.error("plugin %s is left out, it does not fit the hooks: %s", name, error)
+        self._observers = {name: tuple(self._implementations(_hook_name(name))) for name in events.EVENTS}
+        self._before_push = cast(
+            "tuple[Callable[[NewJob], NewJob | None], ...]", tuple(self._implementations("protojobs_before_push"))
+        )
+        self._before_run = cast(
+            "tuple[Callable[[ClaimedJob], ClaimedJob | None], ...]",
+            tuple(self._implementations("protojobs_before_run"))[::-1],
+        )
+        self.around_job = cast(
+            "tuple[Callable[[JobContext], AbstractContextManager[object] | None], ...]",
+            tuple(self._implementations("protojobs_around_job")),
+        )
+        self._errors: dict[object, int] = {}
+        self._silent_until: dict[object, float] = {}
+
+    @property
+    def plugins(self) -> list[str]:
+        """The names of the plugins in use."""
+        return [name for name, _ in self._manager.list_name_plugin()]
+
+    def implemented_by(self, plugin_name: str) -> list[str]:
+        """The hooks that a plugin implements."""
+        callers = self._manager.get_hookcallers(self._manager.get_plugin(plugin_name)) or []
+        return sorted(caller.name for caller in callers)
+
+    def listens(self, event_name: str) -> bool:
+        """Whether anybody would hear it; ask before building the event."""
+        return bool(self._observers[event_name] or events.listeners(event_name))
+
+    def notify(self, event: Event) -> None:
+        """Call every observer of the event here and now, each in isolation. Never raises an Exception."""
+        name = event.event_name
+        for listener in (*self._observers[name], *events.listeners(name)):
+            if self._silent_until and self._is_silent(listener):
+                continue
+            try:
+                listener(event)
+            except Exception as error:  # noqa: BLE001  (a listener's own trouble is nobody else's)
+                self._count_error(name, listener, error)
+            else:
+                self._errors.pop(listener, None)
+
+    def before_push(self, job: NewJob) -> NewJob:
+        """Run the push transforms in order. Raises PushRejected, and nothing else."""
+        for transform in self._before_push:
+            try:
+                job = transform(job) or job
+            except ProtojobsError:
+                raise
+            except Exception as error:
+                raise PushRejected(
+                    f'job "{job.job_name}" was not stored: a plugin failed while it prepared the job ({error!r}).',
+                    mend="Mend or disable the plugin (`protojobs plugins` lists them).",
+                ) from error
+        return job
+
+    def before_run(self, job: ClaimedJob) -> ClaimedJob:
+        """Run the run transforms in reverse order; whatever they raise passes."""
+        for transform in self._before_run:
+            job = transform(job) or job
+        return job
+
+    @contextmanager
+    def around(self, context: JobContext) -> Generator[None]:
+        """All around hooks, entered; their own errors are logged and change nothing."""
+        with ExitStack() as stack:
+            for hook in self.around_job:
+                stack.enter_context(_isolated(hook, context))
+            yield
+
+    def _implementations(self, hook_name: str) -> Iterator[Listener]:
+        caller = cast("pluggy.HookCaller", getattr(self._manager.hook, hook_name))
+        for implementation in caller.get_hookimpls():
+            function = cast("Listener", implementation.function)
+            yield function if implementation.argnames else _without_arguments(function)
+
+    def _is_silent(self, listener: object) -> bool:
+        until = self._silent_until.get(listener)
+        if until is not None and self._clock.monotonic() >= until:
+            del self._silent_until[listener]
+            until = None
+        return until is not None
+
+    def _count_error(self, name: str, listener: object, error: Exception) -> None:
+        count = self._errors[listener] = self._errors.get(listener, 0) + 1
+        _log.error("a listener to %s failed, the job is not affected: %r", name, error, exc_info=error)
+        if count >= QUARANTINE_AFTER:
+            del self._errors[listener]
+            self._silent_until[listener] = self._clock.monotonic() + QUARANTINE_S
+            _log.error("%r failed %d times in a row and is left out for %d s", listener, count, QUARANTINE_S)
+
+
+class Dispatcher:
+    """A worker's thread for observers, so that neither its jobs nor its claim loop ever wait for them."""
+
+    def __init__(self, hooks: Hooks) -> None:
+        self.dropped = 0
+        self._hooks = hooks
+        self._backlog: queues.Queue[Event | threading.Event | None] = queues.Queue(BACKLOG_MAX)
+        self._thread: threading.Thread | None = None
+
+    def send(self, event: Event) -> None:
+        """Hand the event over. With the backlog full it is dropped and counted."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="protojobs-observers", daemon=True)
+            self._thread.start()
+        try:
+            self._backlog.put_nowait(event)
+        except queues.Full:
+            self.dropped += 1
+            if self.dropped == 1:
+                _log.error("observers are too slow: %d events wait, further ones are dropped", BACKLOG_MAX)
+
+    def close(self, timeout: float) -> None:
+        """Return when all events sent so far have been observed, or after `timeout` seconds."""
+        if self._thread is None:
+            return
+        try:
+            self._backlog.put(None, timeout=timeout)
+        except queues.Full:
+            _log.error("observers did not catch up within %g s", timeout)
+        else:
+            self._thread.join(timeout)
+        self._thread = None
+
+    def _run(self) -> None:
+        while (event := self._backlog.get()) is not None:
+            self._hooks.notify(cast("Event", event))
+
+
+@contextmanager
+def _isolated(
+    hook: Callable[[JobContext], AbstractContextManager[object] | None], context: JobContext
+) -> Generator[None]:
+    try:
+        if (manager := hook(context)) is not None:
+            manager.__enter__()
+    except Exception:  # noqa: BLE001  (tracing must not fail the job)
+        _log.exception("an around hook failed on the way in; job %s runs on", context.id)
+        yield
+        return
+    if manager is None:
+        yield
+        return
+    caught: BaseException | None = None
+    try:
+        yield
+    except BaseException as error:
+        caught = error
+        raise
+    finally:
+        try:
+            manager.__exit__(type(caught) if caught else None, caught, caught.__traceback__ if caught else None)
+        except Exception:  # noqa: BLE001  (as above, on the way out)
+            _log.exception("an around hook failed on the way out; job %s is not affected", context.id)
+
+
+def _without_arguments(function: Listener) -> Listener:
+    return lambda _event: cast("Callable[[], object]", function)()

@@ -1,0 +1,86 @@
+"""What users may call things, and how long they may make us wait. Checked once, where the value enters."""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+from protojobs.errors import OptionInvalid
+
+__all__ = ["DELAY_MAX_S", "NAME_BYTES_MAX", "check_count", "check_name", "check_seconds", "parse_when"]
+
+NAME_BYTES_MAX = 100  # fits an indexed column of every store, four-byte characters included
+DELAY_MAX_S = 100 * 366 * 86400.0  # a century: far beyond use, and no store's calendar overflows
+_YEAR_MIN, _YEAR_MAX = 1970, 9999
+
+
+def check_name(what: str, name: object) -> str:
+    """`name` itself, if it may name a queue or a job: 1 to 100 bytes of UTF-8 without control characters.
+
+    Names are compared byte by byte on every store: `Emails`, `émails` and `emails` are three queues.
+    """
+    if not isinstance(name, str):
+        raise OptionInvalid(f"{what} must be a string, not {type(name).__name__}.")
+    if not name:
+        raise OptionInvalid(f"{what} is empty.", mend=f"Give it 1 to {NAME_BYTES_MAX} bytes.")
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:
+        raise OptionInvalid(f"{what} {name!r} holds half of a surrogate pair, which no store can keep.") from None
+    if size > NAME_BYTES_MAX:
+        raise OptionInvalid(f"{what} {name[:20]!r}... has {size} bytes.", mend=f"At most {NAME_BYTES_MAX} are allowed.")
+    if any(unicodedata.category(c) in ("Cc", "Zl", "Zp") for c in name):
+        raise OptionInvalid(f"{what} {name!r} holds a control character.", mend="Use printable characters.")
+    return name
+
+
+def check_seconds(what: str, value: object, *, maximum: float = DELAY_MAX_S) -> float:
+    """`value` (a number of seconds, or a timedelta) as seconds, from 0 to `maximum`."""
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise OptionInvalid(f"{what} must be a number of seconds or a timedelta, not {type(value).__name__}.")
+    if not math.isfinite(value):
+        raise OptionInvalid(f"{what} is {value}.", mend="Give a finite number of seconds.")
+    if value < 0:
+        raise OptionInvalid(f"{what} is negative ({value}).", mend="0 means at once.")
+    if value > maximum:
+        raise OptionInvalid(f"{what} is {value:g} seconds.", mend=f"At most {maximum:g} are allowed.")
+    return float(value)
+
+
+def check_count(what: str, value: object, *, minimum: int = 0, maximum: int = 2**31 - 1) -> int:
+    """`value` as an int from `minimum` to `maximum`; a bool is refused."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise OptionInvalid(f"{what} must be a whole number, not {type(value).__name__}.")
+    if not minimum <= value <= maximum:
+        raise OptionInvalid(f"{what} is {value}.", mend=f"It goes from {minimum} to {maximum}.")
+    return value
+
+
+def parse_when(what: str, value: object, zone: str = "UTC") -> datetime:
+    """An aware datetime, or text such as `2030-01-01 12:00:00`, as UTC. Text without an offset is read in `zone`."""
+    if isinstance(value, str):
+        try:
+            parsed = datetime.fromisoformat(value)
+        except ValueError:
+            raise OptionInvalid(
+                f"{what} {value!r} is not a date.", mend='Write it like "2030-01-31 12:00:00".'
+            ) from None
+        value = parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC if zone == "UTC" else ZoneInfo(zone))
+    if not isinstance(value, datetime):
+        raise OptionInvalid(f"{what} must be an aware datetime or a string, not {type(value).__name__}.")
+    if value.tzinfo is None or value.utcoffset() is None:
+        raise OptionInvalid(
+            f"{what} {value.isoformat()} has no time zone, so its moment is a guess.",
+            mend="Use datetime.now(timezone.utc) or give tzinfo=.",
+        )
+    try:
+        moment = value.astimezone(UTC)
+    except OverflowError:
+        raise OptionInvalid(f"{what} {value.isoformat()} is outside the calendar.") from None
+    if not _YEAR_MIN <= moment.year <= _YEAR_MAX:
+        raise OptionInvalid(f"{what} {moment.isoformat()}: years go from {_YEAR_MIN} to {_YEAR_MAX}.")
+    return moment

@@ -1,0 +1,85 @@
+"""The options of a job: what may be set on its class, by `@job`, or on a copy for one push."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, cast
+
+import msgspec
+
+from protojobs.backoff import Backoff, as_backoff
+from protojobs.errors import OptionInvalid, did_you_mean
+from protojobs.names import check_count, check_name, check_seconds
+
+if TYPE_CHECKING:
+    from typing import Self
+
+__all__ = ["OPTIONS", "Fluent", "JobOptions", "changed_options", "checked_options", "options_of"]
+
+PRIORITY_MAX = 100
+RETRIES_MAX = 10_000
+OPTIONS = ("queue", "max_retries", "retry_delay", "backoff", "timeout", "priority")
+
+
+class JobOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What may be set per job. None takes the queue's configured default."""
+
+    queue: str | None = None
+    max_retries: int | None = None
+    retry_delay: float | None = None
+    backoff: Backoff | None = None
+    timeout: float | None = None
+    priority: int = 0
+
+
+def checked_options(**given: object) -> JobOptions:
+    """JobOptions from what a user wrote. Raises OptionInvalid, and for a misspelt option says which was meant."""
+    for name in given:
+        if name not in OPTIONS:
+            raise OptionInvalid(f'There is no job option "{name}".', mend=did_you_mean(name, OPTIONS))
+    queue, retries, delay, timeout = (given.get(name) for name in ("queue", "max_retries", "retry_delay", "timeout"))
+    return JobOptions(
+        queue=None if queue is None else check_name("queue", queue),
+        max_retries=None if retries is None else check_count("max_retries", retries, maximum=RETRIES_MAX),
+        retry_delay=None if delay is None else check_seconds("retry_delay", delay),
+        backoff=as_backoff(cast("Backoff | None", given.get("backoff"))),
+        timeout=None if timeout is None else check_seconds("timeout", timeout),
+        priority=check_count("priority", given.get("priority", 0), minimum=-PRIORITY_MAX, maximum=PRIORITY_MAX),
+    )
+
+
+class Fluent:
+    """The documented run-time settings. Each returns a copy, so a job that others share never changes."""
+
+    def on_queue(self, queue: str) -> Self:
+        """The same job, for another queue."""
+        return self._with(queue=queue)
+
+    def retries(self, max_retries: int) -> Self:
+        """The same job with at most `max_retries` runs after the first."""
+        return self._with(max_retries=max_retries)
+
+    def retry_after(self, seconds: float | timedelta) -> Self:
+        """The same job with this first delay before a retry."""
+        return self._with(retry_delay=seconds)
+
+    def with_timeout(self, seconds: float | timedelta) -> Self:
+        """The same job with another limit for one run; 0 = none."""
+        return self._with(timeout=seconds)
+
+    def with_priority(self, priority: int) -> Self:
+        """The same job with a priority from -100 to 100 within its queue, higher first."""
+        return self._with(priority=priority)
+
+    def _with(self, **option: object) -> Self:
+        raise NotImplementedError
+
+
+def options_of(source: object) -> JobOptions:
+    """The options that stand as attributes on a job, class or instance."""
+    return checked_options(**{name: getattr(source, name) for name in OPTIONS})
+
+
+def changed_options(options: JobOptions, **change: object) -> JobOptions:
+    """A copy with some options changed."""
+    return checked_options(**{**{name: getattr(options, name) for name in OPTIONS}, **change})

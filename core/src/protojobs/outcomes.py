@@ -1,0 +1,81 @@
+"""What a run leads to: the values a job may return to steer itself, and the Outcome that the worker stores."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import TypedDict, Unpack
+
+from msgspec import Struct
+
+from protojobs.lifecycle import Verb
+from protojobs.names import check_seconds
+from protojobs.records import ClaimedJob, Settlement
+
+__all__ = ["Details", "Discard", "Outcome", "Retry", "Snooze", "WorkReport", "settlement"]
+
+
+class Snooze(Struct, frozen=True):
+    """Return this to run again in `in_` seconds without spending an attempt."""
+
+    in_: float | timedelta
+
+    def __post_init__(self) -> None:
+        check_seconds("Snooze", self.in_)
+
+
+class Retry(Struct, frozen=True):
+    """Return this to run again in `in_` seconds (by default after the job's backoff). Spends an attempt.
+
+    On the last attempt it is a failure.
+    """
+
+    in_: float | timedelta | None = None
+
+    def __post_init__(self) -> None:
+        if self.in_ is not None:
+            check_seconds("Retry", self.in_)
+
+
+class Discard(Struct, frozen=True):
+    """Return this to end the job as cancelled: its work is no longer wanted, and that is no failure."""
+
+    reason: str = ""
+
+
+class Outcome(Struct, frozen=True, kw_only=True):
+    """What one run decided. Executors return it and never touch the store; the worker sends its settlement."""
+
+    claimed: ClaimedJob
+    settlement: Settlement
+    result: object = None
+    exception: BaseException | None = None
+    duration_s: float = 0.0
+
+
+class WorkReport(Struct, frozen=True, kw_only=True):
+    """What a `work()` did: jobs completed, jobs given up, runs in all, and why it returned.
+
+    `reason`: `empty` (nothing was due), `max_jobs`, `max_time`, `stopped` (its stop token or a signal), `memory`,
+    `stuck` (a run could not be ended: its thread still works, see the log).
+    """
+
+    done: int
+    failed: int
+    runs: int
+    reason: str
+
+
+class Details(TypedDict, total=False):
+    """The fields of a Settlement beside its fence and verb."""
+
+    delay: float
+    available_at: datetime
+    error: str
+    reason: str
+    counts_return: bool
+    counts_crash: bool
+
+
+def settlement(claimed: ClaimedJob, verb: Verb, **details: Unpack[Details]) -> Settlement:
+    """A settlement of this very claim."""
+    return Settlement(id=claimed.id, claim_seq=claimed.claim_seq, reserved_by=claimed.reserved_by, verb=verb, **details)

@@ -1,0 +1,309 @@
+"""The port: what core asks of a store, in the domain's verbs. This page is the driver contract.
+
+Synchronous, because every store has a good synchronous client and a stranger can write that in a day; thread-safe,
+because a worker calls from its claim loop, its heartbeat and its wait thread at once; batch-shaped, because one round
+trip for a hundred jobs is what makes a queue fast. Values cross as the frozen records of `protojobs.records`.
+
+Rules for every verb:
+
+* One atomic step each: a process that dies at any instruction leaves the verb done or not done.
+* Store time decides: the server's clock plus the driver argument `time_offset` (seconds, 0 in production), read inside
+  the step. All stored times are store time, UTC, to the microsecond.
+* A foreign exception leaves as `StoreUnavailable` (the call may be repeated; its outcome may be unknown) or as
+  `ContractBroken` (repeating will not help), with the original as cause.
+* Names are compared byte by byte.
+* No verb waits without a bound, and a driver opens nothing before its first verb and starts afresh in a forked child.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Protocol, runtime_checkable
+
+from protojobs.records import (
+    CancelAnswer,
+    Capabilities,
+    ClaimedJob,
+    ClaimReply,
+    Cleared,
+    Enqueued,
+    ExportedJob,
+    FailedJob,
+    FailedPage,
+    Fence,
+    Heartbeat,
+    JobFilter,
+    JobPage,
+    JobRecord,
+    NewJob,
+    Pruned,
+    QueueInfo,
+    Reclaimed,
+    RetryAnswer,
+    Settled,
+    Settlement,
+    Stats,
+    WorkerInfo,
+    WorkerRecord,
+)
+
+__all__ = [
+    "PORT_VERSION",
+    "Administers",
+    "Driver",
+    "Inspects",
+    "Store",
+    "SupportsAsyncTransaction",
+    "SupportsTransaction",
+]
+
+PORT_VERSION = 1
+
+
+class Driver(Protocol):
+    """What a store must do for jobs to be pushed and worked."""
+
+    port_version: int
+    capabilities: Capabilities
+
+    def setup(self) -> None:
+        """Create the storage, or upgrade it.
+
+        Idempotent, and safe when ten processes start at once; a starter that dies half-way leaves it re-runnable.
+        """
+        ...
+
+    def teardown(self) -> None:
+        """Remove everything that `setup` made, jobs included."""
+        ...
+
+    def close(self) -> None:
+        """Give back connections. The driver may be used again afterwards, and opens new ones then."""
+        ...
+
+    def now(self) -> datetime:
+        """Store time."""
+        ...
+
+    def enqueue(self, jobs: Sequence[NewJob]) -> list[Enqueued]:
+        """Store all of `jobs` or none, and answer for each, in order, whether it was stored or already there.
+
+        At most BATCH_JOBS_MAX jobs and BATCH_BYTES_MAX payload bytes. An id that the store holds (in any state) is a
+        duplicate and changes nothing, so sending again after an unknown outcome stores once. Rings the doorbell of the
+        queues after the jobs are durable.
+        """
+        ...
+
+    def register(self, worker: WorkerInfo) -> None:
+        """Store the worker's row; its lease ends `lease_s` seconds from the store's now."""
+        ...
+
+    def heartbeat(self, worker: str, progress: Mapping[Fence, float]) -> Heartbeat:
+        """Prolong the lease to `lease_s` from now, and store the progress (0..1) of the claims that still match.
+
+        A lapsed row that still stands is renewed all the same: reclaim, not the clock, ends a lease. A row that is gone
+        is never made again: that raises `LeaseLost`.
+        """
+        ...
+
+    def leave(self, worker: str) -> None:
+        """Delete the worker's row. Jobs that it still holds become orphans, which `reclaim` takes back."""
+        ...
+
+    def reclaim(self, limit: int) -> Reclaimed:
+        """Take back up to `limit` jobs whose holder's lease has ended, and the orphans.
+
+        First delete each worker row whose lease end has passed, checking the lapse again in the deleting step; then
+        move its jobs from processing to pending: claim_seq + 1, `reserved_by` emptied, due at once, returns + 1,
+        reclaims + 1, and the attempt given back (attempts - 1) unless returns was RETURNS_FREE or more. A job that was
+        a suspect already (reclaims >= SUSPECT_RECLAIMS before this) and whose worker did not isolate keeps its attempt
+        and counts crashes + 1. A cancel mark makes it cancelled instead of pending.
+
+        An orphan is a processing job whose `reserved_by` has no standing worker row; it is taken back the same way
+        (never counting a crash). Rows locked by others are passed over: they are orphans of the next round. Rings the
+        doorbell of the queues.
+        """
+        ...
+
+    def claim(self, worker: str, queues: Sequence[str], *, slots: int, limit: int) -> list[ClaimedJob]:
+        """Lend up to `limit` due jobs: queues in the caller's order, then higher priority, then (available_at, id).
+
+        Two claims never overlap. Beyond the first `slots` only jobs are lent that have an attempt left after this one
+        (attempts + 1 <= max_retries), since they wait in the worker's memory. Paused queues lend nothing. The payloads
+        of one claim stay within BATCH_BYTES_MAX, but the first job is always lent. Sets processing, `reserved_at`,
+        `reserved_by`, attempts + 1, claim_seq + 1.
+
+        In the same step the worker's row must stand, locked against its deletion; else nothing is lent and `LeaseLost`
+        is raised. A new (queue, priority) lane may be overlooked for at most one second of store time, but never by a
+        claim that returns fewer than `limit`, nor after an enqueue through this same object.
+        """
+        ...
+
+    def settle(self, settlements: Sequence[Settlement]) -> list[Settled]:
+        """Apply each settlement whose claim (id, claim_seq, reserved_by) is the job's current one; answer in order.
+
+        complete: completed. retry: pending, due by its delay or time, attempt spent. fail: failed, and a row in
+        failed_jobs in the same step. snooze: as retry, attempt given back. release: as snooze; with `counts_return`
+        returns + 1, and the attempt is spent where returns was RETURNS_FREE or more. cancel: cancelled with its reason.
+        `counts_crash`: crashes + 1. On a job with a cancel mark retry, fail, snooze and release give cancelled (and no
+        failed_jobs row). Every one empties `reserved_by` and leaves claim_seq as it is; finished ones set
+        `processed_at`.
+
+        A settlement that does not match is read again: same claim_seq and no holder is `repeated`, all else `stale`.
+        """
+        ...
+
+    def settle_and_claim(
+        self, worker: str, settlements: Sequence[Settlement], queues: Sequence[str], *, slots: int, limit: int
+    ) -> ClaimReply:
+        """`settle`, then `claim`, in one round trip where the store can. Never raises LeaseLost: says it in the reply.
+
+        `limit` 0 only settles.
+        """
+        ...
+
+    def held(self, worker: str) -> list[ClaimedJob]:
+        """The jobs that the store thinks this worker has: what to adopt after a claim of unknown outcome."""
+        ...
+
+    def wait(self, queues: Sequence[str], timeout: float) -> bool:
+        """Block for up to `timeout` seconds, and return True at once when one of `queues` may have a due job.
+
+        A hint: it may be wrong either way, and returns in time even on a dead network. Uses a connection of its own.
+        """
+        ...
+
+
+class Inspects(Protocol):
+    """Looking into the store. Every call is bounded, however many jobs there are."""
+
+    def get(self, ids: Sequence[str]) -> list[JobRecord]:
+        """The jobs that exist among `ids` (at most 1,000), in any order."""
+        ...
+
+    def find(self, which: JobFilter, *, limit: int = 50, cursor: str | None = None) -> JobPage:
+        """A page of jobs, newest id first. Examines a bounded number of rows, so a page may be short and go on."""
+        ...
+
+    def failed(self, *, queue: str | None = None, limit: int = 50, cursor: str | None = None) -> FailedPage:
+        """A page of failed_jobs, newest first."""
+        ...
+
+    def get_failed(self, ids: Sequence[str]) -> list[FailedJob]:
+        """The rows of failed_jobs that exist among `ids` (at most 1,000), in any order."""
+        ...
+
+    def stats(self, queue: str | None = None) -> Stats:
+        """Counts of one queue or of all. Exact after the caller's own writes; live ones beyond 100,000 may be guessed.
+
+        Finished states come from counters kept in the settling step, from which prune, clear, forget and retry_failed
+        subtract in theirs.
+        """
+        ...
+
+    def queues(self) -> list[QueueInfo]:
+        """Every queue that has jobs or is paused, by name (at most 10,000)."""
+        ...
+
+    def workers(self) -> list[WorkerRecord]:
+        """Every worker whose row stands, lapsed ones included, oldest first (at most 10,000)."""
+        ...
+
+
+class Administers(Protocol):
+    """What people do to jobs. Bulk verbs work in bounded rounds and say `has_more`."""
+
+    def cancel(self, ids: Sequence[str], *, reason: str = "") -> list[CancelAnswer]:
+        """Cancel pending jobs at once, mark processing ones; answers in order."""
+        ...
+
+    def retry_failed(self, ids: Sequence[str]) -> list[RetryAnswer]:
+        """Requeue by failed_jobs id: the same job goes failed -> pending, due at once, with its own settings.
+
+        attempts, crashes, returns and reclaims become 0, claim_seq + 1, and the failed_jobs row goes in the same step.
+        """
+        ...
+
+    def forget_failed(self, ids: Sequence[str]) -> int:
+        """Delete failed jobs by failed_jobs id, job and row together; answers how many there were."""
+        ...
+
+    def clear(self, queue: str, *, limit: int = 1_000) -> Cleared:
+        """Remove up to `limit` pending or finished jobs of the queue and their failed_jobs rows; no processing one."""
+        ...
+
+    def pause(self, queue: str) -> bool:
+        """From the next claim on the queue lends nothing, to any worker, until `resume`. False: it was paused."""
+        ...
+
+    def resume(self, queue: str) -> bool:
+        """Undo `pause` and ring the doorbell. False: it was not paused."""
+        ...
+
+    def prune(
+        self,
+        *,
+        completed_older_than: float | None = None,
+        failed_older_than: float | None = None,
+        arrived_before: float = 0.0,
+        limit: int = 1_000,
+    ) -> Pruned:
+        """Delete up to `limit` finished jobs whose `processed_at` lies more than that many seconds back.
+
+        Cancelled jobs go with the completed ones. None: not these. `arrived_before`: also only jobs created more than
+        that many seconds ago (so that a push sent again still meets its first copy). Walks an index; never a live row.
+        """
+        ...
+
+    def export_jobs(
+        self, token: str, *, cursor: str | None = None, limit: int = 500
+    ) -> tuple[list[ExportedJob], str | None]:
+        """Set pending and failed jobs to `moving` under `token` (claim_seq + 1) and return them with their old state.
+
+        A page and the cursor of the next, None at the end. Calling again with the same token and cursor returns the
+        same jobs: those already moving under the token come first.
+        """
+        ...
+
+    def import_jobs(self, jobs: Sequence[ExportedJob]) -> list[Enqueued]:
+        """Store exported jobs as they were: attempts, settings, times, failed rows. Known ids are duplicates."""
+        ...
+
+    def drop_exported(self, token: str, ids: Sequence[str]) -> int:
+        """Delete jobs that are `moving` under `token`, with their failed_jobs rows; answers how many there were."""
+        ...
+
+
+class Store(Driver, Inspects, Administers, Protocol):
+    """The whole of what the first-party drivers give, and what `JobQueue` asks for."""
+
+
+@runtime_checkable
+class SupportsTransaction(Protocol):
+    """Jobs that commit or vanish together with the caller's own rows."""
+
+    def enqueue_in(
+        self, transaction: object, jobs: Sequence[NewJob], *, on_commit: Callable[[], None] | None = None
+    ) -> list[Enqueued]:
+        """As `enqueue`, inside the caller's transaction: never commits, never opens a second connection.
+
+        `on_commit` is called once after the *root* commit where the driver can know it (a Session), else never. Raises
+        `OptionInvalid` for an object that it does not know, or that belongs to another database.
+        """
+        ...
+
+    def complete_in(self, transaction: object, claim: Fence) -> None:
+        """Settle the claim as completed inside the caller's transaction; `LeaseLost` when it is not current."""
+        ...
+
+
+@runtime_checkable
+class SupportsAsyncTransaction(Protocol):
+    """The same for asynchronous transactions."""
+
+    async def aenqueue_in(
+        self, transaction: object, jobs: Sequence[NewJob], *, on_commit: Callable[[], None] | None = None
+    ) -> list[Enqueued]:
+        """As `enqueue_in`, for an AsyncSession or AsyncConnection."""
+        ...

@@ -1,0 +1,276 @@
+"""JobQueue, where a job's life begins: data -> NewJob -> driver.enqueue. Its other verbs are in `_administration`."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, cast
+
+from protojobs import codec
+from protojobs._administration import QueueAdministration
+from protojobs._offload import offload
+from protojobs._registry import create_driver, load_plugins
+from protojobs._retrying import until_answered
+from protojobs.backoff import to_policy
+from protojobs.clock import SYSTEM_CLOCK, Clock
+from protojobs.config import Settings, load_settings
+from protojobs.entropy import fresh_id
+from protojobs.errors import ConfigurationError, NotSupported, OptionInvalid, StoreUnavailable
+from protojobs.events import JobQueued, JobQueuing
+from protojobs.hooks import Hooks
+from protojobs.jobs import REGISTRY, BoundJob, Registry, as_bound
+from protojobs.names import check_seconds, parse_when
+from protojobs.protocols import Store, SupportsAsyncTransaction, SupportsTransaction
+from protojobs.records import BATCH_BYTES_MAX, Enqueued, NewJob
+
+if TYPE_CHECKING:
+    from protojobs.outcomes import WorkReport
+    from protojobs.stopping import StopToken
+
+__all__ = ["JobQueue"]
+
+CHUNK_JOBS = 500  # push_many sends so many at a time: memory stays bounded, a lost chunk is small
+_ID_BYTES_MAX = 100
+
+
+class JobQueue(QueueAdministration):
+    """Pushes jobs into a store, works them, and looks after them. Thread-safe; opens nothing before its first use.
+
+    `config` holds settings (`Settings`), which win over the environment and the configuration file. Every method that
+    waits for the store has a twin with an `a` in front for coroutines.
+    """
+
+    def __init__(
+        self,
+        driver: Store,
+        config: Mapping[str, object] | Settings | None = None,
+        *,
+        registry: Registry = REGISTRY,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        settings = config if isinstance(config, Settings) else load_settings(config)
+        super().__init__(driver, settings)
+        self.registry = registry
+        self.clock = clock
+        self._hooks: Hooks | None = None
+
+    @classmethod
+    def from_config(cls, **given: object) -> JobQueue:
+        """The queue that the configuration describes; its `url` picks the driver. `given` settings win.
+
+        Raises ConfigurationError when no `url` is set anywhere.
+        """
+        settings = load_settings(given)
+        if settings.url is None:
+            raise ConfigurationError(
+                "No store is configured.", mend='Set url = "sqlite:///jobs.db" in protojobs.toml, or PROTOJOBS_URL.'
+            )
+        return cls(create_driver(settings.url), settings)
+
+    @property
+    def hooks(self) -> Hooks:
+        """The plugins in use, loaded on first need."""
+        if self._hooks is None:
+            plugins = load_plugins(self.settings.plugins, self.settings.plugins_disabled)
+            self._hooks = Hooks(plugins, clock=self.clock)
+        return self._hooks
+
+    def push(self, job: object, data: object = None, *, id: str | None = None, session: object = None) -> str:
+        """Store a job to run as soon as a worker is free; returns its id once the store has it.
+
+        `job` is a Job instance or class, a `@job` function (or `function.bind(...)`), or a registered name. With
+        `session` (a SQLAlchemy Session or Connection) the job commits or vanishes with the caller's own rows. `id`
+        sends a push again whose answer was lost: the same id is stored once.
+
+        Raises a PayloadError or ConfigurationError with nothing stored, or StoreUnavailable after `push_timeout`
+        seconds, which carries the id.
+        """
+        return self._push([self._new(as_bound(job, data, self.registry), id=id)], session)[0].id
+
+    def later(
+        self, delay: float | timedelta | datetime, job: object, data: object = None, *, session: object = None
+    ) -> str:
+        """As `push`, but not before `delay`: seconds, a timedelta, or an aware datetime."""
+        new = self._new(as_bound(job, data, self.registry), delay=delay)
+        return self._push([new], session)[0].id
+
+    def push_many(self, jobs: Iterable[object], *, session: object = None) -> list[str]:
+        """Push many, each a bound job or a `(job, data)` pair, and return their ids.
+
+        Sent in chunks of 500, each all or nothing; with `session` the whole is. All of a chunk is checked before any of
+        it is sent.
+        """
+        ids: list[str] = []
+        iterator = iter(jobs)
+        while chunk := [self._new(_pair(item, self.registry)) for item in itertools.islice(iterator, CHUNK_JOBS)]:
+            for part in _within_bytes(chunk):
+                ids += [stored.id for stored in self._push(part, session)]
+        return ids
+
+    async def apush(self, job: object, data: object = None, *, id: str | None = None, session: object = None) -> str:
+        """`push` for coroutines; `session` is an AsyncSession or AsyncConnection."""
+        new = self._new(as_bound(job, data, self.registry), id=id)
+        return (await self._apush([new], session))[0].id
+
+    async def alater(
+        self, delay: float | timedelta | datetime, job: object, data: object = None, *, session: object = None
+    ) -> str:
+        """`later` for coroutines."""
+        new = self._new(as_bound(job, data, self.registry), delay=delay)
+        return (await self._apush([new], session))[0].id
+
+    async def apush_many(self, jobs: Iterable[object], *, session: object = None) -> list[str]:
+        """`push_many` for coroutines."""
+        ids: list[str] = []
+        iterator = iter(jobs)
+        while chunk := [self._new(_pair(item, self.registry)) for item in itertools.islice(iterator, CHUNK_JOBS)]:
+            for part in _within_bytes(chunk):
+                ids += [stored.id for stored in await self._apush(part, session)]
+        return ids
+
+    def work(
+        self,
+        queues: str | Sequence[str] | None = None,
+        max_jobs: int | None = None,
+        *,
+        concurrency: int | None = None,
+        stop: StopToken | None = None,
+    ) -> WorkReport:
+        """Work jobs here, in this process, and say what was done.
+
+        `queues` is one name or a list, served in that order; None the default queue. With `max_jobs` it returns after
+        that many runs, or when nothing is due; without, when `stop` is told to. Raises StoreUnavailable if the store
+        cannot be reached at the start; a later outage is sat out.
+        """
+        from protojobs._working import work  # processes that only push never load the worker
+
+        # 0 is "no limit", as on the command line
+        return work(
+            self, queues, max_jobs=max_jobs or None, ends_when_empty=bool(max_jobs), concurrency=concurrency, stop=stop
+        )
+
+    async def awork(
+        self,
+        queues: str | Sequence[str] | None = None,
+        max_jobs: int | None = None,
+        *,
+        concurrency: int | None = None,
+        stop: StopToken | None = None,
+    ) -> WorkReport:
+        """`work` for coroutines, on a thread of the pool."""
+        return await offload(self.work, queues, max_jobs, concurrency=concurrency, stop=stop)
+
+    def _new(
+        self,
+        bound: BoundJob,
+        *,
+        id: str | None = None,
+        delay: float | timedelta | datetime = 0.0,
+    ) -> NewJob:
+        """Check and encode one job, in the caller's stack; transforms and `job.queuing` come after."""
+        if id is not None and (not id or len(id.encode()) > _ID_BYTES_MAX):
+            raise OptionInvalid(f"id {id!r} is not one that push made.", mend="Send again the id of StoreUnavailable.")
+        definition, options, settings = bound.definition, bound.options, self.settings
+        moment = None
+        if isinstance(delay, datetime):
+            moment, delay = parse_when("delay", delay), 0.0
+        new = NewJob(
+            id=id or fresh_id(),
+            queue=options.queue or settings.default_queue,
+            job_name=definition.name,
+            job_class=definition.job_class,
+            data=codec.encode(
+                bound.data,
+                definition.data_type,
+                what=f'job "{definition.name}"',
+                bytes_max=settings.payload_bytes_max,
+            ),
+            priority=options.priority,
+            max_retries=settings.max_retries if options.max_retries is None else options.max_retries,
+            retry_delay=settings.retry_delay if options.retry_delay is None else options.retry_delay,
+            retry_policy=to_policy(options.backoff),
+            timeout=settings.timeout if options.timeout is None else options.timeout,
+            delay=check_seconds("delay", delay),
+            available_at=moment,
+        )
+        return self.hooks.before_push(new)
+
+    def _push(self, jobs: Sequence[NewJob], session: object) -> list[Enqueued]:
+        self._queuing(jobs)
+        if session is not None:
+            if not isinstance(self.driver, SupportsTransaction):
+                raise _no_sessions(self.driver)
+            return self.driver.enqueue_in(session, jobs, on_commit=self._queued_later(jobs))
+        enqueued = self._enqueue(jobs)
+        self._queued(jobs, enqueued)
+        return enqueued
+
+    async def _apush(self, jobs: Sequence[NewJob], session: object) -> list[Enqueued]:
+        if session is None:
+            return await offload(self._push, jobs, None)
+        self._queuing(jobs)
+        if not isinstance(self.driver, SupportsAsyncTransaction):
+            raise _no_sessions(self.driver)
+        return await self.driver.aenqueue_in(session, jobs, on_commit=self._queued_later(jobs))
+
+    def _enqueue(self, jobs: Sequence[NewJob]) -> list[Enqueued]:
+        # The ids are ours, so sending again after an unknown outcome stores each job once.
+        try:
+            return until_answered(lambda: self.driver.enqueue(jobs), self.settings.push_timeout, self.clock)
+        except StoreUnavailable as error:
+            ids = tuple(job.id for job in jobs)
+            raise StoreUnavailable(
+                f"{len(ids)} job(s) may not be stored: {error.message}",
+                mend="Push again with the same id= (error.job_ids); it is stored once.",
+                job_ids=ids,
+            ) from error
+
+    def _queuing(self, jobs: Sequence[NewJob]) -> None:
+        if self.hooks.listens("job.queuing"):
+            for job in jobs:
+                self.hooks.notify(
+                    JobQueuing(job_id=job.id, job_name=job.job_name, job_class=job.job_class, queue=job.queue)
+                )
+
+    def _queued(self, jobs: Sequence[NewJob], enqueued: Sequence[Enqueued]) -> None:
+        if self.hooks.listens("job.queued"):
+            for job, answer in zip(jobs, enqueued, strict=True):
+                self.hooks.notify(
+                    JobQueued(
+                        job_id=job.id,
+                        job_name=job.job_name,
+                        job_class=job.job_class,
+                        queue=job.queue,
+                        duplicate_of=answer.duplicate_of,
+                    )
+                )
+
+    def _queued_later(self, jobs: Sequence[NewJob]) -> Callable[[], None]:
+        return lambda: self._queued(jobs, [Enqueued(id=job.id) for job in jobs])
+
+
+def _pair(item: object, registry: Registry) -> BoundJob:
+    job, data = cast("tuple[object, object]", item) if isinstance(item, tuple) else (item, None)
+    return as_bound(job, data, registry)
+
+
+def _within_bytes(jobs: list[NewJob]) -> Iterable[list[NewJob]]:
+    """Cut a chunk where its payloads would not fit one enqueue."""
+    part: list[NewJob] = []
+    size = 0
+    for job in jobs:
+        job_bytes = len(job.data.encode())
+        if part and size + job_bytes > BATCH_BYTES_MAX:
+            yield part
+            part, size = [], 0
+        part.append(job)
+        size += job_bytes
+    yield part
+
+
+def _no_sessions(driver: Store) -> NotSupported:
+    return NotSupported(
+        f"{type(driver).__name__} cannot store a job in your transaction.",
+        mend="Use a SQLAlchemy driver on the same database, or push after the commit.",
+    )

@@ -1,0 +1,30 @@
+"""The driver contract as tests. Subclass `DriverConformance`, give it a `driver_factory`, and run pytest:
+
+    from protojobs.testing.conformance import DriverConformance
+
+    class TestMyDriver(DriverConformance):
+        @pytest.fixture(scope="class")
+        def driver_factory(self):
+            return functools.partial(MyDriver, "my://localhost/test")
+
+Every test goes through the public port alone. Store time is moved by a second driver with `time_offset`, never by
+sleeping. `fixtures.py` says what else you may give; each further module holds the tests of one concern.
+"""
+
+import pytest
+
+# Shipped test modules are not rewritten by themselves: without this a failure reads a bare AssertionError.
+pytest.register_assert_rewrite(
+    *(
+        f"{__name__}.{module}"
+        for module in (
+            "administering", "claiming", "counting", "delays", "enqueueing", "failures", "fencing", "honesty", "leases",
+            "listing", "machine", "naming", "racing", "settling", "steps", "transferring", "waiting", "walking",
+        )
+    )
+)  # fmt: skip
+
+from protojobs.testing.conformance.fixtures import DriverFactory, Handles, Later  # noqa: E402  after the registration
+from protojobs.testing.conformance.suite import DriverConformance  # noqa: E402  after the registration
+
+__all__ = ["DriverConformance", "DriverFactory", "Handles", "Later"]

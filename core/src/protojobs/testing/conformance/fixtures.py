@@ -1,0 +1,107 @@
+"""What a driver's author gives to the kit, and what the kit makes of it for its tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from importlib.metadata import entry_points
+from typing import Protocol
+
+import pytest
+
+from protojobs.entropy import fresh_id
+from protojobs.protocols import Store
+
+__all__ = ["DriverFactory", "Fixtures", "Handles", "Later"]
+
+Later = Callable[[float], Store]
+
+
+class DriverFactory(Protocol):
+    """Makes one more driver object that looks at the same store."""
+
+    def __call__(self, *, time_offset: float = 0.0) -> Store:
+        """A new driver whose store time runs `time_offset` seconds ahead."""
+        ...
+
+
+class Handles:
+    """The driver objects of one test. Each stands for a process of its own, so none is ever handed out twice."""
+
+    def __init__(self, factory: DriverFactory) -> None:
+        self._factory = factory
+        self._made: list[Store] = []
+
+    def __call__(self, time_offset: float = 0.0) -> Store:
+        """One more driver on the test's store."""
+        driver = self._factory(time_offset=time_offset) if time_offset else self._factory()
+        self._made.append(driver)
+        return driver
+
+    def close(self) -> None:
+        """Close all of them."""
+        for driver in self._made:
+            driver.close()
+
+
+class Fixtures:
+    """Override `driver_factory`; `reset` and `disturb` where you can do better than the defaults."""
+
+    @pytest.fixture
+    def driver_factory(self) -> DriverFactory:
+        """To be given: a callable that makes driver objects on one store, and takes `time_offset`."""
+        pytest.fail(
+            "The conformance kit needs a `driver_factory` fixture in your test class: a callable that returns a new"
+            " driver object on the same store at each call, and passes on time_offset=."
+        )
+
+    @pytest.fixture
+    def reset(self, driver_factory: DriverFactory) -> Callable[[], None]:
+        """May be given: a callable that leaves the store set up and empty. Called before each test, so make it cheap."""
+
+        def tear_down_and_set_up() -> None:
+            driver = driver_factory()
+            driver.teardown()
+            driver.setup()
+            driver.close()
+
+        return tear_down_and_set_up
+
+    @pytest.fixture
+    def disturb(self, handles: Handles) -> Callable[[], None]:
+        """May be given: a callable that cuts every connection to the store. By default the drivers are closed."""
+        return handles.close
+
+    @pytest.fixture
+    def model_factory(self) -> DriverFactory:
+        """The store that the state machine takes for the truth: the memory driver, with a store of its own."""
+        found = tuple(entry_points(group="protojobs.drivers", name="memory"))
+        if not found:
+            pytest.fail("The state machine compares with the memory driver: pip install protojobs-memory")
+        factory: DriverFactory = partial(found[0].load(), f"memory://conformance-{fresh_id()}")
+        return factory
+
+    @pytest.fixture
+    def handles(self, driver_factory: DriverFactory, reset: Callable[[], None]) -> Iterator[Handles]:
+        """Makes further driver objects on the store, which is empty when the test begins."""
+        reset()
+        handles = Handles(driver_factory)
+        yield handles
+        handles.close()
+
+    @pytest.fixture
+    def driver(self, handles: Handles) -> Store:
+        """The driver under test, on an empty store."""
+        return handles()
+
+    @pytest.fixture
+    def later(self, handles: Handles) -> Later:
+        """`later(70)`: a driver on the same store, for which 70 more seconds have passed."""
+        known: dict[float, Store] = {}
+
+        def moved_by(seconds: float) -> Store:
+            if seconds not in known:
+                known[seconds] = handles(seconds)
+            return known[seconds]
+
+        return moved_by

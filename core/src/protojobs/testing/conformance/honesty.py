@@ -1,0 +1,51 @@
+"""What a driver says of itself must be so; and no test may be quietly left out."""
+
+from __future__ import annotations
+
+from msgspec.structs import asdict
+
+from protojobs.protocols import PORT_VERSION, Store, SupportsAsyncTransaction, SupportsTransaction
+from protojobs.records import Capabilities
+from protojobs.testing.conformance.fixtures import Fixtures
+
+__all__ = ["Honesty"]
+
+KIT = __name__.rpartition(".")[0]
+RESERVED = ("unique_keys", "limits", "results")
+
+
+class Honesty(Fixtures):
+    """A capability claimed and missing fails, and so does one that is there and not claimed."""
+
+    def test_the_driver_speaks_this_version_of_the_port(self, driver: Store) -> None:
+        assert driver.port_version == PORT_VERSION
+
+    def test_capabilities_are_a_frozen_record_that_stays_the_same(self, driver: Store) -> None:
+        assert isinstance(driver.capabilities, Capabilities)
+        assert all(isinstance(value, bool) for value in asdict(driver.capabilities).values())
+        assert driver.capabilities == driver.capabilities
+
+    def test_transactions_are_claimed_exactly_when_the_verbs_are_there(self, driver: Store) -> None:
+        assert driver.capabilities.transactions is isinstance(driver, SupportsTransaction)
+
+    def test_async_transactions_are_claimed_exactly_when_the_verbs_are_there(self, driver: Store) -> None:
+        assert driver.capabilities.async_transactions is isinstance(driver, SupportsAsyncTransaction)
+
+    def test_what_is_reserved_for_later_is_not_claimed_yet(self, driver: Store) -> None:
+        assert [name for name in RESERVED if getattr(driver.capabilities, name)] == []
+
+    def test_no_test_of_the_kit_is_overridden_without_a_reason(self) -> None:
+        silent = [
+            name for name in dir(type(self)) if name.startswith("test_") and is_silently_replaced(type(self), name)
+        ]
+        assert silent == [], 'mark each with @pytest.mark.xfail(reason="...")'
+
+
+def is_silently_replaced(suite: type, name: str) -> bool:
+    """Whether a test of the kit has another body in the driver's class, and no mark that says why."""
+    owners = [owner for owner in suite.__mro__ if name in vars(owner)]
+    is_ours = any(owner.__module__.startswith(KIT) for owner in owners)
+    if not is_ours or owners[0].__module__.startswith(KIT):
+        return False
+    marks = getattr(vars(owners[0])[name], "pytestmark", [])
+    return not any(mark.kwargs.get("reason") for mark in marks)

@@ -1,0 +1,342 @@
+"""A random walk over the whole port, step by step beside a model: the memory driver.
+
+Both stores are told the same, and must answer the same and hold the same jobs after every step. Ids are made in
+ascending order, and each move of time opens a fresh driver, so that neither ties nor a driver's own caches (which may
+overlook a new lane for a second) make two right answers possible.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import TypeVar
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,  # pyright: ignore[reportUnknownVariableType]  hypothesis types its settings loosely
+)
+from msgspec.structs import replace
+
+from protojobs.errors import LeaseLost
+from protojobs.lifecycle import Verb
+from protojobs.protocols import Store
+from protojobs.records import ClaimedJob, ClaimReply, JobRecord, NewJob, Settlement
+from protojobs.testing.conformance.fixtures import DriverFactory, Fixtures
+from protojobs.testing.conformance.steps import (
+    LEASE_S,
+    SETTLING,
+    all_failed,
+    all_jobs,
+    fence_of,
+    join,
+    new_job,
+    settlement,
+)
+
+__all__ = ["Comparing"]
+
+QUEUES = ("a", "A", "b")
+ALL = 1_000
+NEVER = datetime(1970, 1, 1, tzinfo=UTC)
+
+Thing = TypeVar("Thing")
+
+queue_names = st.sampled_from(QUEUES)
+places = st.integers(0, 30)  # picks one of whatever there is
+
+
+class Comparing(Fixtures):
+    """The store under test answers as the memory driver does, whatever happens in whatever order."""
+
+    machine_examples = 30
+    machine_steps = 30
+
+    def test_a_random_walk_is_answered_as_by_the_memory_driver(
+        self, driver_factory: DriverFactory, model_factory: DriverFactory, reset: Callable[[], None]
+    ) -> None:
+        class Walk(StoreBesideModel):
+            def __init__(self) -> None:
+                super().__init__(driver_factory, model_factory, reset)
+
+        run_state_machine_as_test(
+            Walk,
+            settings=settings(
+                max_examples=self.machine_examples,
+                stateful_step_count=self.machine_steps,
+                deadline=None,
+                database=None,
+                derandomize=True,
+                suppress_health_check=list(HealthCheck),
+            ),
+        )
+
+
+class StoreBesideModel(RuleBasedStateMachine):
+    """The rules: one for each verb of the port, with the arguments that make a difference."""
+
+    def __init__(self, real_factory: DriverFactory, model_factory: DriverFactory, reset: Callable[[], None]) -> None:
+        super().__init__()
+        self._factories = (real_factory, model_factory)
+        self._reset = reset
+        self._offset = 0.0
+        self._made = 0
+        self._jobs: list[NewJob] = []
+        self._workers: list[str] = []
+        self._claims: list[ClaimedJob] = []
+
+    @initialize()
+    def begin(self) -> None:
+        """Both stores are empty."""
+        self._reset()
+        self.real, self.model = (factory() for factory in self._factories)
+        self.model.teardown()
+        self.begin_work()
+
+    def begin_work(self) -> None:
+        """A worker and a few jobs, so that a short walk meets something."""
+        self.a_worker_joins(isolates=False)
+        self.jobs_come(queue="a", priorities=[0, 1], retries=1, delay=0.0)
+
+    def teardown(self) -> None:
+        """Give the drivers back."""
+        if hasattr(self, "real"):
+            self.real.close()
+            self.model.close()
+
+    # ------------------------------------------------------------------------------------------------------------- jobs
+
+    @rule(
+        queue=queue_names,
+        priorities=st.lists(st.sampled_from([-100, 0, 1, 100]), min_size=1, max_size=3),
+        retries=st.sampled_from([0, 1, 3]),
+        delay=st.sampled_from([0.0, 0.0, 10.0, 1000.0]),
+    )
+    def jobs_come(self, queue: str, priorities: list[int], retries: int, delay: float) -> None:
+        batch = [
+            new_job(queue, id=self._next_id(), priority=priority, max_retries=retries, delay=delay)
+            for priority in priorities
+        ]
+        self._jobs.extend(batch)
+        self._same(lambda store: store.enqueue(batch))
+
+    @rule(place=places)
+    @precondition(lambda self: self._jobs)
+    def a_job_is_sent_again(self, place: int) -> None:
+        job = pick(self._jobs, place)
+        self._same(lambda store: store.enqueue([job]))
+
+    # ---------------------------------------------------------------------------------------------------------- workers
+
+    @rule(isolates=st.booleans())
+    def a_worker_joins(self, isolates: bool) -> None:
+        worker = self._next_id()
+        self._workers.append(worker)
+        self._same(lambda store: join(store, id=worker, isolates=isolates) and None)
+
+    @rule(place=places, has_progress=st.booleans())
+    def a_worker_beats(self, place: int, has_progress: bool) -> None:
+        worker = pick(self._workers, place)
+        progress = {fence_of(pick(self._claims, place)): 0.5} if has_progress and self._claims else {}
+        self._same(lambda store: sorted(fence.id for fence in store.heartbeat(worker, progress).cancels))
+
+    @rule(place=places)
+    def a_worker_leaves(self, place: int) -> None:
+        self._same(lambda store: store.leave(pick(self._workers, place)))
+
+    @rule()
+    def lost_jobs_are_taken_back(self) -> None:
+        def reclaim(store: Store) -> object:
+            round_ = store.reclaim(ALL)
+            return sorted(round_.jobs, key=lambda job: job.id), sorted(round_.workers), round_.has_more
+
+        self._same(reclaim)
+
+    # -------------------------------------------------------------------------------------------------- claim and settle
+
+    @rule(place=places, queues=st.lists(queue_names, min_size=1, max_size=3), slots=st.integers(0, 4))
+    def a_worker_takes_all(self, place: int, queues: list[str], slots: int) -> None:
+        self._claim(pick(self._workers, place), queues, slots, ALL)
+
+    @rule(place=places, queues=st.lists(queue_names, min_size=1, max_size=3), limit=st.integers(1, 3))
+    def a_worker_takes_some(self, place: int, queues: list[str], limit: int) -> None:
+        self.time_passes(2.0)  # no lane may be overlooked for longer
+        self._claim(pick(self._workers, place), queues, limit, limit)
+
+    @rule(
+        place=places,
+        verb=st.sampled_from(SETTLING),
+        delay=st.sampled_from([0.0, 10.0]),
+        counts=st.booleans(),
+    )
+    @precondition(lambda self: self._claims)
+    def a_claim_is_settled(self, place: int, verb: Verb, delay: float, counts: bool) -> None:
+        self._settle([self._say(pick(self._claims, place), verb, delay, counts)])
+
+    @rule(verbs=st.lists(st.sampled_from(SETTLING), min_size=1, max_size=4))
+    @precondition(lambda self: self._claims)
+    def the_latest_claims_are_settled(self, verbs: list[Verb]) -> None:
+        self._settle([settlement(claim, verb) for claim, verb in zip(reversed(self._claims), verbs, strict=False)])
+
+    @rule(place=places, verb=st.sampled_from(SETTLING), queue=queue_names)
+    @precondition(lambda self: self._claims)
+    def a_worker_settles_and_claims(self, place: int, verb: Verb, queue: str) -> None:
+        claim = pick(self._claims, place)
+
+        def both(store: Store) -> ClaimReply:
+            return store.settle_and_claim(claim.reserved_by, [settlement(claim, verb)], [queue], slots=9, limit=ALL)
+
+        real, model = both(self.real), both(self.model)
+        assert [(each.status, each.state) for each in real.settled] == [
+            (each.status, each.state) for each in model.settled
+        ]
+        assert (visible_claims(real.claimed), real.lease_lost) == (visible_claims(model.claimed), model.lease_lost)
+        self._claims.extend(real.claimed)
+
+    @rule(place=places)
+    def a_worker_asks_what_it_holds(self, place: int) -> None:
+        worker = pick(self._workers, place)
+        self._same(lambda store: sorted(visible_claims(store.held(worker)), key=repr))
+
+    # ----------------------------------------------------------------------------------------------------------- people
+
+    @rule(place=places)
+    @precondition(lambda self: self._jobs)
+    def a_person_cancels(self, place: int) -> None:
+        self._same(lambda store: store.cancel([pick(self._jobs, place).id]))
+
+    @rule(place=places, forgets=st.booleans())
+    @precondition(lambda self: self._jobs)
+    def a_person_retries_or_forgets_a_failure(self, place: int, forgets: bool) -> None:
+        job_id = pick(self._jobs, place).id
+
+        def act(store: Store) -> object:
+            rows = [row.id for row in all_failed(store) if row.job_id == job_id]
+            return store.forget_failed(rows) if forgets else store.retry_failed(rows)
+
+        self._same(act)
+
+    @rule(queue=queue_names)
+    def a_person_clears(self, queue: str) -> None:
+        self._same(lambda store: store.clear(queue))
+
+    @rule(queue=queue_names)
+    def a_person_pauses(self, queue: str) -> None:
+        self._same(lambda store: store.pause(queue))
+
+    @rule(queue=queue_names)
+    def a_person_resumes(self, queue: str) -> None:
+        self._same(lambda store: store.resume(queue))
+
+    @rule(age=st.sampled_from([5.0, 500.0]), arrived=st.sampled_from([0.0, 50.0]))
+    def old_jobs_are_pruned(self, age: float, arrived: float) -> None:
+        self._same(
+            lambda store: store.prune(completed_older_than=age, failed_older_than=2 * age, arrived_before=arrived)
+        )
+
+    @rule(drops=st.booleans())
+    def jobs_move_away_and_perhaps_back(self, drops: bool) -> None:
+        def transfer(store: Store) -> object:
+            jobs, cursor = store.export_jobs("token", limit=ALL)
+            dropped = store.drop_exported("token", [job.id for job in jobs]) if drops else 0
+            answers = store.import_jobs(jobs)
+            return sorted((answer.id, answer.duplicate_of) for answer in answers), cursor, dropped
+
+        self._same(transfer)
+
+    # ------------------------------------------------------------------------------------------------------------- time
+
+    @rule(seconds=st.sampled_from([10.0, LEASE_S + 10.0, 1000.0]))
+    def time_passes(self, seconds: float) -> None:
+        self._offset += seconds
+        self.teardown()
+        self.real, self.model = (factory(time_offset=self._offset) for factory in self._factories)
+
+    # -------------------------------------------------------------------------------------------------- what must hold
+
+    @invariant()
+    def both_hold_the_same_jobs(self) -> None:
+        if hasattr(self, "real"):
+            self._same(lambda store: [visible(job) for job in all_jobs(store, limit=ALL)])
+            self._same(lambda store: sorted((row.job_id, row.queue, row.attempts) for row in all_failed(store)))
+
+    @invariant()
+    def both_count_the_same(self) -> None:
+        if hasattr(self, "real"):
+            self._same(lambda store: (store.queues(), store.stats()))
+
+    @invariant()
+    def both_know_the_same_workers(self) -> None:
+        if hasattr(self, "real"):
+            self._same(lambda store: [(row.id, row.isolates, row.processing) for row in store.workers()])
+
+    def _claim(self, worker: str, queues: list[str], slots: int, limit: int) -> None:
+        lent = [claim_or_none(store, worker, queues, slots, limit) for store in (self.real, self.model)]
+        assert (lent[0] is None) is (lent[1] is None), "one says LeaseLost, the other does not"
+        assert visible_claims(lent[0] or []) == visible_claims(lent[1] or [])
+        self._claims.extend(lent[0] or [])
+
+    def _settle(self, said: list[Settlement]) -> None:
+        self._same(lambda store: [(answer.id, answer.status, answer.state) for answer in store.settle(said)])
+
+    def _say(self, claim: ClaimedJob, verb: Verb, delay: float, counts: bool) -> Settlement:
+        """A settlement with all the fields that its verb may carry."""
+        said = settlement(claim, verb)
+        match verb:
+            case Verb.RELEASE:
+                return replace(said, delay=delay, counts_return=counts)
+            case Verb.RETRY:
+                return replace(said, delay=delay, counts_crash=counts)
+            case Verb.FAIL:
+                return replace(said, counts_crash=counts, error="Traceback")
+            case Verb.SNOOZE:
+                return replace(said, delay=delay)
+            case _:
+                return said
+
+    def _same(self, ask: Callable[[Store], object]) -> None:
+        """Ask both, and expect one answer; LeaseLost is an answer too."""
+        answers: list[object] = []
+        for store in (self.real, self.model):
+            try:
+                answers.append(ask(store))
+            except LeaseLost:
+                answers.append(LeaseLost)
+        real, model = answers
+        assert real == model
+
+    def _next_id(self) -> str:
+        """Ids in ascending order, of the form that core makes."""
+        self._made += 1
+        return str(uuid.UUID(int=0x0199_0000_0000_7000_8000_0000_0000_0000 + self._made))
+
+
+def pick(things: list[Thing], place: int) -> Thing:
+    """One of the things, counted from the newest."""
+    return things[-1 - place % len(things)]
+
+
+def claim_or_none(store: Store, worker: str, queues: list[str], slots: int, limit: int) -> list[ClaimedJob] | None:
+    """What was lent; None when the lease is gone."""
+    try:
+        return store.claim(worker, queues, slots=slots, limit=limit)
+    except LeaseLost:
+        return None
+
+
+def visible_claims(claims: Sequence[ClaimedJob]) -> list[ClaimedJob]:
+    """The claims without their times, which differ by the microseconds between two calls."""
+    return [replace(claim, available_at=NEVER, reserved_at=NEVER) for claim in claims]
+
+
+def visible(job: JobRecord) -> tuple[object, ...]:
+    """What must be the same of a job, times aside: of those only whether they are there."""
+    counters = (job.attempts, job.claim_seq, job.crashes, job.returns, job.reclaims, job.reserved_by)
+    settings_ = (job.queue, job.job_name, job.data, job.priority, job.max_retries)
+    return (job.id, job.status, counters, settings_, job.processed_at is None)

@@ -1,0 +1,274 @@
+"""The worker: one claim loop that alone writes, and around it the threads that run, beat, ring and observe.
+
+Everything that happens arrives in one inbox. The loop tells it to `Decisions`, does what the plan says, and waits for
+more: finished runs are settled and new jobs are claimed in the same round trip.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, TypeAlias
+
+from protojobs._afterwards import FAILED_LIMIT_S, FailedCall, announcement, job_facts
+from protojobs._deadlines import Deadlines
+from protojobs._decisions import Decisions, Plan, WorkLimits
+from protojobs._doorbell import Doorbell
+from protojobs._execution import prepare, unrun
+from protojobs._executors import Executor, Runnable
+from protojobs._executors.threads import ThreadExecutor
+from protojobs._lease import Beat, WorkerLease
+from protojobs._upkeep import Upkeep
+from protojobs.entropy import jittered
+from protojobs.errors import DriverError, LeaseLost
+from protojobs.events import Event, JobProcessing, WorkerDegraded, WorkerMemoryExceeded, WorkerStarting, WorkerStopped
+from protojobs.hooks import Dispatcher
+from protojobs.lifecycle import JobState, Verb
+from protojobs.outcomes import Outcome, WorkReport
+from protojobs.records import ClaimedJob, Settled, SettleStatus
+from protojobs.stopping import StopToken
+
+if TYPE_CHECKING:
+    from protojobs.queue import JobQueue
+
+__all__ = ["Worker"]
+
+OBSERVERS_END_S = 5.0  # how long `work()` waits for observers before it returns
+_log = logging.getLogger("protojobs.worker")
+
+_Key: TypeAlias = tuple[str, int]
+_Message: TypeAlias = "tuple[_Key, Outcome | None] | Beat | Runnable | int | None"
+"""A run ended | a heartbeat | a run is stuck | a stop of that level | the doorbell."""
+
+
+class Worker:
+    """One `work()`: claims, runs and settles until its limits say that it is done."""
+
+    def __init__(
+        self, queue: JobQueue, names: Sequence[str], limits: WorkLimits, lease: WorkerLease, max_memory: int
+    ) -> None:
+        self._queue = queue
+        self._driver = queue.driver
+        self._clock = queue.clock
+        self._lease = lease
+        self._names = names
+        self._inbox: SimpleQueue[_Message] = SimpleQueue()
+        self._decide = Decisions(limits, lease.watch, self._clock.monotonic(), jittered)
+        self._deadlines = Deadlines(self._clock, self._inbox.put)
+        self._doorbell = Doorbell(self._driver, names, lambda: self._inbox.put(None))
+        self._dispatcher = Dispatcher(queue.hooks)
+        self._upkeep = Upkeep(queue, lease, self._send)
+        self._threads = ThreadExecutor(limits.concurrency, self._report)
+        self._loop_executor: Executor | None = None
+        self._max_memory = max_memory
+        self._done = self._failed = 0
+        self._unknown = False  # a claim's answer was lost: ask the store what we hold
+        self._is_degraded = False
+
+    def run(self, stop: StopToken) -> WorkReport:
+        """Work until the end. Raises only what `DriverError`s at the start raise."""
+        self._lease.resume()
+        self._send(
+            WorkerStarting(
+                worker=self._lease.info.id, queues=tuple(self._names), concurrency=self._decide.limits.concurrency
+            )
+        )
+        unsubscribe = stop.subscribe(self._inbox.put)
+        self._lease.start(self._inbox.put)
+        try:
+            reason = self._loop()
+        finally:
+            unsubscribe()
+            self._lease.stop()
+            for part in (self._doorbell, self._deadlines, self._threads, self._loop_executor):
+                if part is not None:
+                    part.close()
+        report = WorkReport(done=self._done, failed=self._failed, runs=self._decide.runs, reason=reason)
+        self._send(WorkerStopped(worker=self._lease.info.id, reason=reason, done=report.done, failed=report.failed))
+        self._dispatcher.close(OBSERVERS_END_S)
+        return report
+
+    # -------------------------------------------------------------------------------------------------- the claim loop
+
+    def _loop(self) -> str:
+        while True:
+            plan = self._decide.plan(self._clock.monotonic())
+            if plan.ended is not None:
+                return plan.ended
+            for claimed in plan.start:
+                self._begin(claimed)
+            if plan.cut_all:
+                self._deadlines.cut(None, "shutdown")
+            talks = bool(plan.settle or plan.limit)
+            if talks:
+                self._talk(plan)
+            elif plan.is_idle and not self._decide.limits.ends_when_empty:
+                self._doorbell.listen()
+            self._listen(0.0 if talks else plan.wait_s)
+            self._keep_up()
+
+    def _talk(self, plan: Plan) -> None:
+        """Settle and claim in one round trip, and take in the answers."""
+        worker = self._lease.info.id
+        sent = [outcome.settlement for outcome in plan.settle]
+        try:
+            if self._unknown:
+                self._decide.adopted(self._clock.monotonic(), self._driver.held(worker))
+                self._unknown = False
+            reply = self._driver.settle_and_claim(worker, sent, self._names, slots=plan.slots, limit=plan.limit)
+        except DriverError as error:
+            self._unknown = True  # it may have been done all the same
+            self._degraded(error)
+            self._decide.store_failed(self._clock.monotonic())
+            return
+        self._recovered()
+        self._decide.settled(reply.settled, plan.settle)
+        for answer, outcome in zip(reply.settled, plan.settle, strict=True):
+            self._settled(answer, outcome)
+        now = self._clock.monotonic()
+        if reply.lease_lost:
+            self._lost_lease(now)
+        elif plan.limit:
+            self._decide.claimed(now, plan, reply.claimed)
+
+    def _begin(self, claimed: ClaimedJob) -> None:
+        """Hand a job to its executor, or settle it unrun."""
+        run = prepare(claimed, self._queue.registry, self._queue.hooks, self._clock, self._lease.report)
+        if isinstance(run, Outcome):
+            self._decide.finished(self._clock.monotonic(), (claimed.id, claimed.claim_seq), run, was_run=False)
+            return
+        if self._queue.hooks.listens("job.processing"):
+            self._send(JobProcessing(**job_facts(claimed)))
+        self._start(run, run.timeout)
+
+    def _start(self, run: Runnable, timeout: float) -> None:
+        executor: Executor = self._async_executor() if run.is_async else self._threads
+        self._deadlines.add(run, executor, timeout)
+        executor.start(run)
+
+    def _settled(self, answer: Settled, outcome: Outcome) -> None:
+        """The store has the result: tell observers, and the job itself if it has failed for good."""
+        if answer.status is SettleStatus.STALE:
+            _log.warning(
+                "job %s (attempt %d): its result came after its claim had ended, and was not recorded",
+                outcome.claimed.id,
+                outcome.claimed.attempts,
+            )
+        elif answer.state is JobState.COMPLETED:
+            self._done += 1
+        elif answer.state is JobState.FAILED:
+            self._failed += 1
+            self._call_failed(outcome)
+        late_s = self._clock.monotonic() - self._lease.watch.last_good_at
+        event = announcement(outcome, answer, late_s=late_s)
+        if self._queue.hooks.listens(event.event_name):
+            self._send(event)
+
+    def _call_failed(self, outcome: Outcome) -> None:
+        definition = self._queue.registry.find(outcome.claimed.job_name)
+        if definition is not None and definition.has_failed and outcome.exception is not None:
+            call = FailedCall(outcome.claimed, definition, outcome.exception)
+            self._decide.calling_failed(call.key)
+            self._start(call, FAILED_LIMIT_S)
+
+    # ---------------------------------------------------------------------------------------------------- the inbox
+
+    def _listen(self, wait_s: float) -> None:
+        """Take in everything that has happened; with an empty inbox wait up to `wait_s`."""
+        try:
+            message = self._inbox.get(timeout=wait_s) if wait_s > 0 else self._inbox.get_nowait()
+            while True:
+                self._take(message)
+                message = self._inbox.get_nowait()
+        except Empty:
+            return
+
+    def _take(self, message: _Message) -> None:
+        now = self._clock.monotonic()
+        match message:
+            case None:
+                self._decide.rang(now)
+            case int():
+                self._decide.stop(now, message, "stopped")
+            case Beat():
+                self._beat(now, message)
+            case (key, outcome):
+                self._deadlines.remove(key)
+                self._decide.finished(now, key, outcome)
+            case _:
+                outcome = message.cut(ended=False, exit_bound=self._decide.limits.exit_bound_s)
+                self._decide.finished(now, message.key, outcome)
+                self._decide.stuck(now)
+
+    def _beat(self, now: float, beat: Beat) -> None:
+        if beat.is_lost:
+            self._lost_lease(now)
+        elif beat.reply is None:
+            self._decide.watch.missed_beat()
+            if self._decide.watch.in_doubt:
+                self._degraded(None)
+        else:
+            self._decide.watch.good_beat(beat.sent_at, beat.reply, self._upkeep.jitter())
+            for fence in beat.reply.cancels:
+                self._cancel((fence.id, fence.claim_seq))
+
+    def _cancel(self, key: _Key) -> None:
+        """A person wants this run to end: stop it, or settle it if it has not begun. A plain function is only told."""
+        if (waiting := self._decide.cancel_waiting(key)) is not None:
+            outcome = unrun(waiting, Verb.CANCEL, reason="cancelled before it ran")
+            self._decide.finished(self._clock.monotonic(), key, outcome, was_run=False)
+        else:
+            self._deadlines.cancel(key)
+
+    def _lost_lease(self, now: float) -> None:
+        """Others may have our jobs: drop what was not started, become a new worker. Results are sent all the same."""
+        _log.error("worker %s: the lease is gone; its jobs run again elsewhere, starting afresh", self._lease.info.id)
+        self._decide.lease_lost(now)
+        try:
+            self._lease.renew_identity()
+        except (DriverError, LeaseLost) as error:
+            self._degraded(error)
+            self._decide.store_failed(now)
+
+    # ------------------------------------------------------------------------------------------------------- the rest
+
+    def _keep_up(self) -> None:
+        """Reclaim and prune when it is time; stop when the memory limit is passed."""
+        now = self._clock.monotonic()
+        try:
+            self._upkeep.turn(now, may_write=self._decide.stop_level == 0)
+        except DriverError as error:
+            self._degraded(error)
+        if self._max_memory and self._decide.stop_level == 0 and (rss := self._upkeep.memory(now)) > self._max_memory:
+            event = WorkerMemoryExceeded(worker=self._lease.info.id, rss_bytes=rss, limit_bytes=self._max_memory)
+            _log.warning("memory: %d MiB, beyond the limit; stopping once the jobs are done", rss >> 20)
+            self._send(event)
+            self._decide.stop(now, 1, "memory")
+
+    def _degraded(self, error: Exception | None) -> None:
+        if not self._is_degraded:  # once per outage
+            self._is_degraded = True
+            reason = str(error or "two heartbeats in a row got no answer")
+            _log.error("degraded: the store does not answer; staying, and trying again: %s", reason)
+            self._send(WorkerDegraded(worker=self._lease.info.id, reason=reason))
+
+    def _recovered(self) -> None:
+        self._decide.store_answered()
+        if self._is_degraded:
+            self._is_degraded = False
+            _log.warning("the store answers again")
+
+    def _send(self, event: Event) -> None:
+        if self._queue.hooks.listens(event.event_name):
+            self._dispatcher.send(event)
+
+    def _report(self, key: _Key, outcome: Outcome | None) -> None:
+        self._inbox.put((key, outcome))
+
+    def _async_executor(self) -> Executor:
+        if self._loop_executor is None:
+            from protojobs._executors.loop import AsyncExecutor  # asyncio costs 30 ms that plain workers need not pay
+
+            self._loop_executor = AsyncExecutor(self._report)
+        return self._loop_executor

@@ -1,0 +1,52 @@
+"""What each driver object has of its own: which store it looks at, and what time it takes it to be."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from urllib.parse import urlsplit
+
+from protojobs.clock import SYSTEM_CLOCK, Clock
+from protojobs.errors import OptionInvalid
+from protojobs.records import BATCH_JOBS_MAX
+from protojobs_memory.state import State
+
+__all__ = ["Handle"]
+
+_shared: dict[str, State] = {}
+_shared_lock = threading.Lock()
+
+
+class Handle:
+    """One handle of a store. `time_offset` (seconds) moves its idea of the time, not that of other handles."""
+
+    def __init__(self, url: str = "memory://", *, time_offset: float = 0.0, clock: Clock = SYSTEM_CLOCK) -> None:
+        self.state = _state_of(url)
+        self.time_offset = time_offset
+        self._clock = clock
+
+    def now(self) -> datetime:
+        """Store time: this process's clock, never running backwards, plus `time_offset`."""
+        with self.state.lock:
+            moment = self.state.never_back(self._clock.now())
+        return moment + timedelta(seconds=self.time_offset) if self.time_offset else moment
+
+
+def check_batch(ids: Sequence[object]) -> None:
+    """Refuse more than BATCH_JOBS_MAX of whatever is asked for at once."""
+    if len(ids) > BATCH_JOBS_MAX:
+        raise OptionInvalid(f"{len(ids)} at once are too many.", mend=f"Send at most {BATCH_JOBS_MAX}.")
+
+
+def _state_of(url: str) -> State:
+    """A store of one's own for `memory://`, the one that all of this process share for `memory://name`."""
+    parts = urlsplit(url)
+    if parts.scheme != "memory" or parts.path.strip("/") or parts.query or parts.fragment:
+        raise OptionInvalid(
+            f"{url!r} is no memory URL.", mend='Write "memory://", or "memory://name" to share a store.'
+        )
+    if not parts.netloc:
+        return State()
+    with _shared_lock:
+        return _shared.setdefault(parts.netloc, State())

@@ -1,0 +1,227 @@
+"""What a memory store holds, and the only place where a job changes its state.
+
+Read `State.move` first: everything a job can go through is one call of it. Whoever calls anything here holds
+`State.lock`; that is what makes each verb of the driver one atomic step.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections import defaultdict
+from datetime import UTC, datetime, timedelta
+
+from msgspec import Struct
+
+from protojobs.errors import ContractBroken
+from protojobs.lifecycle import FINISHED, TRANSITIONS, JobState, Verb
+from protojobs.records import FailedJob, NewJob, WorkerRecord
+from protojobs_memory.sorted_keys import SortedKeys, TimeKey
+
+__all__ = ["Queue", "Row", "State", "after"]
+
+MICROSECOND = timedelta(microseconds=1)
+
+
+def after(moment: datetime) -> TimeKey:
+    """The bound below which lie exactly the keys of `moment` and before."""
+    return moment + MICROSECOND, ""
+
+
+class Row(Struct, eq=False, gc=False):
+    """A job in the store: what the caller said of it, which never changes, and what has become of it."""
+
+    job: NewJob
+    size: int  # bytes of its payload
+    created_at: datetime
+    available_at: datetime
+    state: JobState = JobState.PENDING
+    attempts: int = 0
+    claim_seq: int = 0
+    reserved_by: str = ""  # empty outside processing
+    reserved_at: datetime | None = None
+    processed_at: datetime | None = None
+    crashes: int = 0
+    returns: int = 0
+    reclaims: int = 0
+    progress: float | None = None
+    cancel_requested_at: datetime | None = None
+    reason: str | None = None
+    failed_id: str | None = None  # its row in failed_jobs
+    moving_from: JobState | None = None  # while moving: the state that it had ...
+    export_key: str = ""  # ... and its place in the order of its export
+
+
+class Queue:
+    """The jobs of one queue. A lane holds the pending ones of one priority, by (available_at, id)."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.is_paused = False
+        self.rows: dict[str, Row] = {}
+        self.lanes: dict[int, SortedKeys[TimeKey]] = {}  # by priority, the highest first
+        self.counts = dict.fromkeys(JobState, 0)
+
+    def lane(self, priority: int) -> SortedKeys[TimeKey]:
+        """The lane of this priority, made at its first job."""
+        lane = self.lanes.get(priority)
+        if lane is None:
+            lane = self.lanes[priority] = SortedKeys()
+            self.lanes = dict(sorted(self.lanes.items(), reverse=True))
+        return lane
+
+    def next_due(self) -> datetime | None:
+        """When the first of its jobs is, or was, due; None when it lends nothing."""
+        if self.is_paused:
+            return None
+        firsts = [key[0] for lane in self.lanes.values() if (key := lane.first())]
+        return min(firsts, default=None)
+
+
+class State:
+    """Everything that one store holds, behind one lock.
+
+    A forked child keeps a copy of the jobs as they were at the fork, never one from the middle of a step, under a lock
+    of its own; from then on the two stores go separate ways.
+    """
+
+    def __init__(self) -> None:
+        self.renew_lock()
+        self.time_high = datetime.min.replace(tzinfo=UTC)
+        self.empty()
+        _states.add(self)
+
+    def renew_lock(self) -> None:
+        """Make a fresh lock, and the doorbell that hangs on it."""
+        self.lock = threading.RLock()
+        self.doorbell = threading.Condition(self.lock)
+
+    def empty(self) -> None:
+        """Forget all jobs, workers and pauses."""
+        self.rows: dict[str, Row] = {}
+        self.ids: SortedKeys[str] = SortedKeys()
+        self.queues: dict[str, Queue] = {}
+        self.holders: defaultdict[str, dict[str, Row]] = defaultdict(dict)  # worker -> the jobs that it holds
+        self.workers: dict[str, WorkerRecord] = {}
+        self.ended: dict[JobState, SortedKeys[TimeKey]] = {state: SortedKeys() for state in FINISHED}
+        self.failed: dict[str, FailedJob] = {}
+        self.failures: SortedKeys[TimeKey] = SortedKeys()  # the same by (failed_at, id)
+        self.exports: dict[str, SortedKeys[str]] = {}  # token -> what moves under it, as `number/id`
+        self.exports_begun = 0  # numbers them, and never goes back, so that a cursor stays a place
+
+    def never_back(self, moment: datetime) -> datetime:
+        """`moment`, or the latest one seen before, should this machine's clock have been set back."""
+        self.time_high = max(self.time_high, moment)
+        return self.time_high
+
+    def queue(self, name: str) -> Queue:
+        """The queue of this name, made at its first job or pause."""
+        queue = self.queues.get(name)
+        if queue is None:
+            queue = self.queues[name] = Queue(name)
+        return queue
+
+    def add(self, row: Row) -> None:
+        """Store a job that is not there yet."""
+        self.rows[row.job.id] = row
+        self.ids.add(row.job.id)
+        self.queue(row.job.queue).rows[row.job.id] = row
+        self._enter(row)
+
+    def move(self, row: Row, verb: Verb, to: JobState, at: datetime, *, holder: str = "") -> None:
+        """Bring a job to its next state, if the table of lifecycle.py has that move.
+
+        `at` is the moment that the new state asks for: when it is due (pending), was lent (processing), or ended.
+        """
+        if to not in TRANSITIONS.get((row.state, verb), ()):
+            raise ContractBroken(f"job {row.job.id}: {verb} cannot lead from {row.state} to {to}.")
+        self._leave(row)
+        row.state = to
+        row.reserved_by = holder
+        if to is JobState.PROCESSING:
+            row.reserved_at = at
+        elif to is JobState.PENDING:
+            row.available_at, row.reserved_at, row.processed_at = at, None, None
+        elif to in FINISHED:
+            row.processed_at = at
+        self._enter(row)
+
+    def remove(self, row: Row, verb: Verb) -> None:
+        """Delete a job and its row of failed_jobs, if the table allows that verb here."""
+        if None not in TRANSITIONS.get((row.state, verb), ()):
+            raise ContractBroken(f"job {row.job.id}: {verb} cannot delete it while it is {row.state}.")
+        self._leave(row)
+        self.drop_failure(row)
+        del self.rows[row.job.id]
+        self.ids.remove(row.job.id)
+        queue = self.queues[row.job.queue]
+        del queue.rows[row.job.id]
+        if not queue.rows and not queue.is_paused:
+            del self.queues[queue.name]
+
+    def add_failure(self, row: Row, failure: FailedJob) -> None:
+        """Write the job's row of failed_jobs."""
+        row.failed_id = failure.id
+        self.failed[failure.id] = failure
+        self.failures.add((failure.failed_at, failure.id))
+
+    def drop_failure(self, row: Row) -> None:
+        """Delete the job's row of failed_jobs, if it has one."""
+        if row.failed_id is not None:
+            failure = self.failed.pop(row.failed_id)
+            self.failures.remove((failure.failed_at, failure.id))
+            row.failed_id = None
+
+    def ring(self) -> None:
+        """Wake whoever waits for jobs."""
+        self.doorbell.notify_all()
+
+    def _enter(self, row: Row) -> None:
+        """Enter the job where its state is looked for."""
+        queue = self.queues[row.job.queue]
+        queue.counts[row.state] += 1
+        if row.state is JobState.PENDING:
+            queue.lane(row.job.priority).add((row.available_at, row.job.id))
+        elif row.state is JobState.PROCESSING:
+            self.holders[row.reserved_by][row.job.id] = row
+        elif row.processed_at is not None and row.state in FINISHED:
+            self.ended[row.state].add((row.processed_at, row.job.id))
+
+    def _leave(self, row: Row) -> None:
+        """The reverse of `_enter`."""
+        queue = self.queues[row.job.queue]
+        queue.counts[row.state] -= 1
+        if row.state is JobState.PENDING:
+            queue.lanes[row.job.priority].remove((row.available_at, row.job.id))
+        elif row.state is JobState.PROCESSING:
+            held = self.holders[row.reserved_by]
+            del held[row.job.id]
+            if not held:
+                del self.holders[row.reserved_by]
+        elif row.processed_at is not None and row.state in FINISHED:
+            self.ended[row.state].remove((row.processed_at, row.job.id))
+
+
+# -------------------------------------------------------------------------------------------------------------- forks
+
+_states: weakref.WeakSet[State] = weakref.WeakSet()
+
+
+def _before_fork() -> None:
+    for state in list(_states):
+        state.lock.acquire()
+
+
+def _in_parent() -> None:
+    for state in list(_states):
+        state.lock.release()
+
+
+def _in_child() -> None:
+    for state in list(_states):
+        state.renew_lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_in_parent, after_in_child=_in_child)

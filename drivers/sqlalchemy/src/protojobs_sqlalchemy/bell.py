@@ -1,0 +1,44 @@
+"""The doorbell between the threads of one process: whoever stores a job wakes who waits for its queue."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Sequence
+
+from protojobs.clock import SYSTEM_CLOCK
+
+__all__ = ["Bell"]
+
+
+class Bell:
+    """Counts rings per queue; a listener compares with the counts it saw, so that no ring between two waits is lost."""
+
+    def __init__(self) -> None:
+        self._rung = threading.Condition()
+        self._total = 0
+        self._last: dict[str, int] = {}
+
+    def listen(self) -> int:
+        """A mark: `wait` answers what rang after it."""
+        with self._rung:
+            return self._total
+
+    def ring(self, queues: Iterable[str]) -> None:
+        """Wake those who wait for one of `queues`."""
+        with self._rung:
+            self._total += 1
+            for queue in queues:
+                self._last[queue] = self._total
+            self._rung.notify_all()
+
+    def wait(self, mark: int, queues: Sequence[str], timeout: float) -> bool:
+        """Whether one of `queues` rang after `mark`; waits up to `timeout` seconds for it."""
+        ends_at = SYSTEM_CLOCK.monotonic() + timeout
+        with self._rung:
+            while True:
+                if any(self._last.get(queue, 0) > mark for queue in queues):
+                    return True
+                left = ends_at - SYSTEM_CLOCK.monotonic()
+                if left <= 0:
+                    return False
+                self._rung.wait(left)

@@ -1,0 +1,158 @@
+"""Where connections come from, and the one way in which a step runs on them: begin, step, commit, again on a conflict."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import TypeVar
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError
+
+from protojobs.clock import SYSTEM_CLOCK
+from protojobs.entropy import jittered
+from protojobs_sqlalchemy.dialects import Dialect, Mode
+from protojobs_sqlalchemy.translation import original, translated
+
+__all__ = ["Connections"]
+
+T = TypeVar("T")
+
+_HELD_MAX = 4  # idle connections that stay checked out of our own engine's pool: a checkout costs as much as a claim
+_PING_AFTER_S = 30.0  # one that was idle for longer is asked first whether its server is still there
+_CONFLICT_S = 5.0  # a step that meets others is run again for so long
+_CONFLICT_PAUSE_S = 0.005
+
+_inherited: list[object] = []  # a forked child must neither use nor close its parent's connections, so it keeps them
+
+
+class Connections:
+    """Connections in autocommit mode: of our own engine, a few of which stay open, or of the application's pool.
+
+    An application's engine is never disposed of, nothing of it stays checked out between two verbs, and no setting of
+    its connections outlives a verb.
+    """
+
+    def __init__(self, engine: Engine, dialect: Dialect, *, is_ours: bool) -> None:
+        self.engine = engine
+        self.is_ours = is_ours
+        self._dialect = dialect
+        self._held: deque[tuple[Connection, float]] = deque()
+        self._pid = os.getpid()
+
+    def run(self, step: Callable[[Connection], T], mode: Mode) -> T:
+        """Run `step` as one atomic step, and again when it met another one. Only our own exceptions leave."""
+        gives_up_at = SYSTEM_CLOCK.monotonic() + _CONFLICT_S
+        while True:
+            try:
+                return self._once(step, mode)
+            except Exception as error:  # noqa: BLE001 (every foreign exception is translated here)
+                is_conflict = self._dialect.is_conflict(original(error))
+                if not is_conflict or SYSTEM_CLOCK.monotonic() > gives_up_at:
+                    self.raise_translated(error)
+            time.sleep(jittered(_CONFLICT_PAUSE_S, 0.9))
+
+    def raise_translated(self, error: Exception) -> None:
+        """Raise what the port promises instead of `error`, or `error` itself when it is not the store's."""
+        ours = translated(error, self.engine, self._dialect)
+        if ours is None or ours is error:
+            raise error
+        raise ours from error
+
+    def connect(self) -> Connection:
+        """A connection in autocommit mode that the caller closes."""
+        self._start_afresh_after_fork()
+        conn = self.engine.connect()
+        try:
+            return conn.execution_options(isolation_level="AUTOCOMMIT")
+        except BaseException:
+            conn.close()
+            raise
+
+    def close(self) -> None:
+        """Close what is held, and our own pool."""
+        self._start_afresh_after_fork()
+        while self._held:
+            self._held.pop()[0].close()
+        if self.is_ours:
+            self.engine.dispose()
+
+    def _once(self, step: Callable[[Connection], T], mode: Mode) -> T:
+        conn = self._take()
+        try:
+            if mode is Mode.SINGLE:
+                result = step(conn)
+            else:
+                self._dialect.begin(conn, mode)
+                result = step(conn)
+                self._dialect.end(conn, mode)
+        except BaseException as error:
+            self._drop(conn, error)
+            raise
+        self._keep(conn)
+        return result
+
+    def _take(self) -> Connection:
+        self._start_afresh_after_fork()
+        while self._held:
+            try:
+                conn, since = self._held.pop()  # the one used last; another thread may be faster
+            except IndexError:
+                break
+            if SYSTEM_CLOCK.monotonic() - since < _PING_AFTER_S or self._answers(conn):
+                return conn
+        return self.connect()
+
+    def _answers(self, conn: Connection) -> bool:
+        raw = conn.connection.dbapi_connection
+        try:
+            if raw is not None and self.engine.dialect.do_ping(raw):
+                return True
+        except self.engine.dialect.loaded_dbapi.Error:
+            pass
+        conn.invalidate()
+        conn.close()
+        return False
+
+    def _keep(self, conn: Connection) -> None:
+        if self.is_ours and len(self._held) < _HELD_MAX:
+            self._held.append((conn, SYSTEM_CLOCK.monotonic()))
+        else:
+            conn.close()
+
+    def _drop(self, conn: Connection, error: BaseException) -> None:
+        """Undo the step. A connection whose state is in doubt is not used again, nor are its older sisters."""
+        cause = original(error)
+        is_unsure = not isinstance(error, Exception) or isinstance(error, DBAPIError) and error.connection_invalidated
+        try:
+            if not conn.invalidated:
+                raw = conn.connection.dbapi_connection
+                if is_unsure or self.engine.dialect.is_disconnect(cause, raw, None):  # type: ignore[arg-type]
+                    conn.invalidate()
+                    self._forget_held()
+                elif raw is not None:
+                    raw.rollback()
+            conn.close()
+        except Exception:  # noqa: BLE001 (the connection is given up anyway; the step's own error says more)
+            conn.invalidate()
+            conn.close()
+
+    def _forget_held(self) -> None:
+        while self._held:
+            try:
+                conn, _ = self._held.pop()
+            except IndexError:
+                return
+            conn.invalidate()
+            conn.close()
+
+    def _start_afresh_after_fork(self) -> None:
+        if self._pid == os.getpid():
+            return
+        _inherited.extend(self._held)
+        self._held = deque()
+        self._pid = os.getpid()
+        if self.is_ours:
+            self.engine.dispose(close=False)

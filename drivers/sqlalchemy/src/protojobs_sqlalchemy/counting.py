@@ -1,0 +1,49 @@
+"""The counters of finished jobs, kept in the very step that finishes or removes them."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+
+from sqlalchemy import Connection
+from sqlalchemy.dialects import mysql, postgresql, sqlite
+
+from protojobs_sqlalchemy.tables import COUNTER_SHARDS, counters
+
+__all__ = ["Deltas", "count", "lone_shard", "shard_of"]
+
+Deltas = Mapping[tuple[str, str], int]  # (queue, status) -> how many more
+
+_LONE_SHARDS = 240
+
+
+def shard_of(worker: str) -> int:
+    """The row that this worker counts in, so that workers seldom wait for each other's."""
+    return zlib.crc32(worker.encode()) % COUNTER_SHARDS
+
+
+def lone_shard(job_id: str) -> int:
+    """A row for a count inside a caller's transaction, which may stay open: no worker shall wait for it."""
+    return COUNTER_SHARDS + zlib.crc32(job_id.encode()) % _LONE_SHARDS
+
+
+def count(conn: Connection, deltas: Deltas, shard: int = 0) -> None:
+    """Add `deltas` to the counters. In one order everywhere, so that two steps never wait for each other."""
+    rows = [
+        {"queue": queue, "status": status, "shard": shard, "count": delta}
+        for (queue, status), delta in sorted(deltas.items())
+        if delta
+    ]
+    if not rows:
+        return
+    if conn.dialect.name in ("mysql", "mariadb"):
+        insert = mysql.insert(counters)
+        conn.execute(insert.on_duplicate_key_update(count=counters.c.count + insert.inserted.count), rows)
+        return
+    key = [counters.c.queue, counters.c.status, counters.c.shard]
+    if conn.dialect.name == "postgresql":
+        new = postgresql.insert(counters)
+        conn.execute(new.on_conflict_do_update(index_elements=key, set_={"count": counters.c.count + new.excluded.count}), rows)
+    else:
+        add = sqlite.insert(counters)
+        conn.execute(add.on_conflict_do_update(index_elements=key, set_={"count": counters.c.count + add.excluded.count}), rows)

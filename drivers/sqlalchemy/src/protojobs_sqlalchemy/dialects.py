@@ -1,0 +1,101 @@
+"""What differs from database to database: the hot statements, how a step begins, and what its errors mean."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+from enum import Enum
+from typing import Protocol
+
+from msgspec import Struct
+from sqlalchemy import Connection, Engine
+
+from protojobs.records import ClaimReply, NewJob, Settlement
+
+__all__ = ["Ask", "Dialect", "Mode"]
+
+
+class Mode(Enum):
+    """How one atomic step runs."""
+
+    SINGLE = "single"  # it is one statement, atomic by itself
+    READ = "read"
+    WORK = "work"  # claims, settlements, leases: a power cut may undo the last of them, which only repeats work
+    STORE = "store"  # what nobody would send again: a power cut must not undo it
+
+
+class Ask(Struct, frozen=True, kw_only=True):
+    """One turn of a worker: what it settles, and what it wants next."""
+
+    worker: str
+    settlements: Sequence[Settlement] = ()
+    queues: Sequence[str] = ()
+    slots: int = 0
+    limit: int = 0
+
+
+class Dialect(Protocol):
+    """One database's way. Connections come in autocommit mode; `begin` and `end` frame a step of several statements."""
+
+    time_offset: float  # seconds added to the clock of the store
+    turn_mode: Mode  # how `turn` is to be run
+
+    def prepare(self, engine: Engine) -> None:
+        """Fit our own engine's new connections out. Never called for an application's engine."""
+        ...
+
+    def begin(self, conn: Connection, mode: Mode) -> None:
+        """Open the step's transaction."""
+        ...
+
+    def end(self, conn: Connection, mode: Mode) -> None:
+        """Commit it."""
+        ...
+
+    def now(self, conn: Connection) -> datetime:
+        """Store time; the same for two calls in one step only where the caller keeps it."""
+        ...
+
+    def is_conflict(self, error: BaseException) -> bool:
+        """Whether the step met another one (deadlock, busy, serialization) and may simply run again."""
+        ...
+
+    def is_schema_missing(self, error: BaseException) -> bool:
+        """Whether a table or column is not there."""
+        ...
+
+    def enqueue_mode(self, jobs: Sequence[NewJob]) -> Mode:
+        """How `enqueue` of these is to be run."""
+        ...
+
+    def enqueue(self, conn: Connection, jobs: Sequence[NewJob]) -> list[bool]:
+        """Insert the jobs whose id is not there; says for each whether it was stored."""
+        ...
+
+    def turn(self, conn: Connection, ask: Ask) -> ClaimReply:
+        """Settle, then claim; the worker's row is locked first, and `lease_lost` says that it is gone."""
+        ...
+
+    def ring(self, queues: Iterable[str]) -> None:
+        """Wake those who wait for these queues, here and in other processes. After the commit; never raises."""
+        ...
+
+    def ring_inside(self, conn: Connection, queues: Iterable[str]) -> None:
+        """Ring when the caller's transaction commits, where the database can do that."""
+        ...
+
+    def wait(self, queues: Sequence[str], timeout: float) -> bool:
+        """The port's `wait`."""
+        ...
+
+    def identity(self, conn: Connection) -> str:
+        """Which database this is, however it was addressed."""
+        ...
+
+    def lock_schema(self, conn: Connection) -> Callable[[], None]:
+        """Make other migrations wait until the function that this returns is called (or the transaction ends)."""
+        ...
+
+    def close(self) -> None:
+        """Give back what `wait` and `ring` hold."""
+        ...

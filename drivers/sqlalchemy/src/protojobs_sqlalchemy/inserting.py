@@ -1,0 +1,99 @@
+"""Inserting jobs whose id is not there yet, by Core alone: for callers' transactions and for transfers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection, insert
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import IntegrityError
+
+from protojobs.records import Enqueued, NewJob
+from protojobs_sqlalchemy.conditions import is_mysql
+from protojobs_sqlalchemy.tables import jobs
+
+__all__ = ["answers", "insert_absent", "new_row"]
+
+_MYSQL_DUPLICATE = 1062
+
+
+def new_row(job: NewJob, now: datetime) -> dict[str, object]:
+    """The row of a job that arrives now."""
+    return {
+        "id": job.id,
+        "queue": job.queue,
+        "job_class": job.job_class,
+        "job_name": job.job_name,
+        "data": job.data,
+        "attempts": 0,
+        "max_retries": job.max_retries,
+        "timeout": job.timeout,
+        "status": "pending",
+        "created_at": now,
+        "available_at": job.available_at or now + timedelta(seconds=job.delay),
+        "priority": job.priority,
+        "retry_delay": job.retry_delay,
+        "retry_policy": job.retry_policy,
+        "claim_seq": 0,
+        "crashes": 0,
+        "returns": 0,
+        "reclaims": 0,
+        "meta": job.meta,
+    }
+
+
+def insert_absent(conn: Connection, rows: Sequence[Mapping[str, object]]) -> set[str]:
+    """Insert the rows whose id is not in `jobs` (nor earlier among `rows`); answers the ids that were inserted."""
+    first: dict[str, Mapping[str, object]] = {}
+    for row in rows:
+        first.setdefault(str(row["id"]), row)
+    batch = list(first.values())
+    if not batch:
+        return set()
+    if is_mysql(conn):
+        return _insert_on_mysql(conn, batch)
+    if conn.dialect.name == "postgresql":
+        statement = postgresql.insert(jobs).on_conflict_do_nothing(index_elements=[jobs.c.id]).returning(jobs.c.id)
+    else:
+        statement = sqlite.insert(jobs).on_conflict_do_nothing(index_elements=[jobs.c.id]).returning(jobs.c.id)
+    return set(conn.execute(statement, batch).scalars())
+
+
+def _insert_on_mysql(conn: Connection, batch: Sequence[Mapping[str, object]]) -> set[str]:
+    """All at once; only when one of them is there already, one by one.
+
+    Not INSERT IGNORE, which would also cut what is too long; and there is no telling the rows that ON DUPLICATE KEY
+    left alone.
+    """
+    try:
+        with conn.begin_nested():
+            conn.execute(insert(jobs), batch)
+    except IntegrityError as error:
+        _must_be_duplicate(error)
+        return {str(row["id"]) for row in batch if _insert_one_on_mysql(conn, row)}
+    return {str(row["id"]) for row in batch}
+
+
+def _insert_one_on_mysql(conn: Connection, row: Mapping[str, object]) -> bool:
+    try:
+        conn.execute(insert(jobs), row)
+    except IntegrityError as error:
+        _must_be_duplicate(error)
+        return False
+    return True
+
+
+def _must_be_duplicate(error: IntegrityError) -> None:
+    if error.orig is None or error.orig.args[0] != _MYSQL_DUPLICATE:
+        raise error
+
+
+def answers(ids: Sequence[str], stored: set[str]) -> list[Enqueued]:
+    """For each id, in order, whether this call stored it; the second of two equal ones is a duplicate."""
+    left = set(stored)
+    found: list[Enqueued] = []
+    for job_id in ids:
+        found.append(Enqueued(id=job_id) if job_id in left else Enqueued(id=job_id, duplicate_of=job_id))
+        left.discard(job_id)
+    return found

@@ -1,0 +1,127 @@
+"""Looking into the store: every query here walks an index and stops at a bound."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, Connection, String, and_, cast, func, or_, select
+
+from protojobs.errors import OptionInvalid
+from protojobs.lifecycle import JobState
+from protojobs.records import FailedJob, FailedPage, JobFilter, JobPage, JobRecord, WorkerRecord
+from protojobs_sqlalchemy.conditions import is_processing
+from protojobs_sqlalchemy.ids import canonical, known
+from protojobs_sqlalchemy.rows import failed_job, job_record
+from protojobs_sqlalchemy.tables import failed_jobs, jobs, workers
+from protojobs_sqlalchemy.types import from_microseconds, to_microseconds
+
+__all__ = ["EXAMINED_MAX", "failed", "find", "get", "get_failed", "list_workers"]
+
+EXAMINED_MAX = 5_000  # rows that one page looks at
+_WORKERS_MAX = 10_000
+_LAST_ID = "ffffffff-ffff-ffff-ffff-ffffffffffff"
+
+
+def get(conn: Connection, ids: Sequence[str]) -> list[JobRecord]:
+    """The jobs that exist among `ids`."""
+    return [job_record(row) for row in conn.execute(select(jobs).where(jobs.c.id.in_(known(ids))))]
+
+
+def get_failed(conn: Connection, ids: Sequence[str]) -> list[FailedJob]:
+    """The failed_jobs rows that exist among `ids`."""
+    return [failed_job(row) for row in conn.execute(select(failed_jobs).where(failed_jobs.c.id.in_(known(ids))))]
+
+
+def find(conn: Connection, which: JobFilter, limit: int, cursor: str | None) -> JobPage:
+    """A page of jobs, newest id first."""
+    if cursor is not None and not canonical(cursor):
+        raise _bad_cursor(cursor)
+    below = jobs.c.id < cursor if cursor else jobs.c.id <= _LAST_ID
+    if JobState.FAILED in which.states and len(which.states) == 1:
+        # A failed job has its failed_jobs row under the same id: no need to look at all the others.
+        window = select(failed_jobs.c.id).where(failed_jobs.c.id < cursor if cursor else failed_jobs.c.id <= _LAST_ID)
+        span = window.order_by(failed_jobs.c.id.desc()).limit(EXAMINED_MAX).subquery("examined")
+    else:
+        span = select(jobs.c.id).where(below).order_by(jobs.c.id.desc()).limit(EXAMINED_MAX).subquery("examined")
+    query = select(jobs).join(span, span.c.id == jobs.c.id).where(*_conditions(which))
+    rows = conn.execute(query.order_by(jobs.c.id.desc()).limit(limit + 1)).fetchall()
+    page = tuple(job_record(row) for row in rows[:limit])
+    if len(rows) > limit:
+        return JobPage(jobs=page, cursor=page[-1].id)
+    count, last = conn.execute(select(func.count(), _lowest(conn, span.c.id)).select_from(span)).one()
+    return JobPage(jobs=page, cursor=str(last) if count == EXAMINED_MAX else None)
+
+
+def _lowest(conn: Connection, ids: ColumnElement[str]) -> ColumnElement[str]:
+    """min(id); PostgreSQL before 18 has none for uuid, and its text sorts the same way."""
+    if conn.dialect.name == "postgresql":
+        return func.min(cast(ids, String))
+    return func.min(ids)
+
+
+def _conditions(which: JobFilter) -> list[ColumnElement[bool]]:
+    conditions: list[ColumnElement[bool]] = []
+    if which.states:
+        conditions.append(jobs.c.status.in_([state.value for state in which.states]))
+    if which.queue is not None:
+        conditions.append(jobs.c.queue == which.queue)
+    if which.job_name is not None:
+        conditions.append(jobs.c.job_name == which.job_name)
+    return conditions
+
+
+def failed(conn: Connection, queue: str | None, limit: int, cursor: str | None) -> FailedPage:
+    """A page of failed_jobs, the latest failure first."""
+    query = select(failed_jobs)
+    if queue is not None:
+        query = query.where(failed_jobs.c.queue == queue)
+    if cursor is not None:
+        moment, last = _read_cursor(cursor)
+        query = query.where(
+            or_(failed_jobs.c.failed_at < moment, and_(failed_jobs.c.failed_at == moment, failed_jobs.c.id < last))
+        ).where(failed_jobs.c.failed_at <= moment)
+    query = query.order_by(failed_jobs.c.failed_at.desc(), failed_jobs.c.id.desc()).limit(limit + 1)
+    rows = [failed_job(row) for row in conn.execute(query)]
+    page = tuple(rows[:limit])
+    more = f"{to_microseconds(page[-1].failed_at)}:{page[-1].id}" if len(rows) > limit else None
+    return FailedPage(jobs=page, cursor=more)
+
+
+def list_workers(conn: Connection) -> list[WorkerRecord]:
+    """Every worker whose row stands, with the number of jobs that it holds."""
+    rows = conn.execute(select(workers).order_by(workers.c.started_at, workers.c.id).limit(_WORKERS_MAX)).fetchall()
+    busy = (
+        select(jobs.c.reserved_by, func.count().label("held"))
+        .where(is_processing(conn))
+        .group_by(jobs.c.reserved_by)
+    )
+    held: dict[str, int] = {row.reserved_by: row.held for row in conn.execute(busy)}
+    return [
+        WorkerRecord(
+            id=row.id,
+            host=row.host,
+            pid=row.pid,
+            queues=tuple(json.loads(row.queues)),
+            concurrency=row.concurrency,
+            lease_s=row.lease_s,
+            isolates=bool(row.isolates),
+            started_at=row.started_at,
+            heartbeat_at=row.heartbeat_at,
+            lease_ends_at=row.lease_ends_at,
+            processing=held.get(row.id, 0),
+        )
+        for row in rows
+    ]
+
+
+def _read_cursor(cursor: str) -> tuple[datetime, str]:
+    moment, _, last = cursor.partition(":")
+    if not moment.lstrip("-").isdecimal() or not canonical(last):
+        raise _bad_cursor(cursor)
+    return from_microseconds(int(moment)), last
+
+
+def _bad_cursor(cursor: str) -> OptionInvalid:
+    return OptionInvalid(f"{cursor[:60]!r} is not a cursor.", mend="Give the one of the page before, unchanged.")

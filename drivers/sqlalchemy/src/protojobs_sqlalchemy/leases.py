@@ -1,0 +1,191 @@
+"""Workers' leases: their rows, their heartbeats, and taking back what the dead held."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection, bindparam, delete, exists, func, insert, literal_column, select, update
+
+from protojobs.errors import LeaseLost
+from protojobs.lifecycle import RETURNS_FREE, SUSPECT_RECLAIMS, JobState
+from protojobs.records import Fence, Heartbeat, LostJob, Reclaimed, WorkerInfo
+from protojobs_sqlalchemy.counting import count
+from protojobs_sqlalchemy.ids import canonical
+from protojobs_sqlalchemy.rows import Found
+from protojobs_sqlalchemy.tables import jobs, workers
+
+__all__ = ["heartbeat", "leave", "lease_lost", "reclaim", "register"]
+
+_RECLAIMED = ("status", "attempts", "returns", "reclaims", "crashes", "available_at", "processed_at")
+
+_prolong = (
+    update(workers)
+    .where(workers.c.id == bindparam("b_id"))
+    .values(heartbeat_at=bindparam("b_now"), lease_ends_at=bindparam("b_end"))
+)
+_report = (
+    update(jobs)
+    .where(jobs.c.id == bindparam("b_id"))
+    .where(jobs.c.claim_seq == bindparam("b_claim_seq"), jobs.c.reserved_by == bindparam("b_reserved_by"))
+    .values(progress=bindparam("b_progress"))
+)
+_marked = select(jobs.c.id, jobs.c.claim_seq, jobs.c.reserved_by).where(
+    jobs.c.status == literal_column("'processing'"),
+    jobs.c.reserved_by == bindparam("b_worker"),
+    jobs.c.cancel_requested_at.is_not(None),
+)
+_held_by = select(
+    jobs.c.id,
+    jobs.c.queue,
+    jobs.c.job_name,
+    jobs.c.job_class,
+    jobs.c.attempts,
+    jobs.c.returns,
+    jobs.c.reclaims,
+    jobs.c.crashes,
+    jobs.c.reserved_by,
+    jobs.c.cancel_requested_at,
+    jobs.c.available_at,
+).where(jobs.c.status == literal_column("'processing'"), jobs.c.reserved_by.is_not(None))
+_take_back = (
+    update(jobs)
+    .where(jobs.c.id == bindparam("b_id"))
+    .values({name: bindparam(f"b_{name}", type_=jobs.c[name].type) for name in _RECLAIMED})
+    .values(claim_seq=jobs.c.claim_seq + 1, reserved_by=None, reserved_at=None)
+)
+
+
+def lease_lost(worker: str) -> LeaseLost:
+    """The error for a worker whose row is gone."""
+    return LeaseLost(
+        f"The lease of worker {worker} no longer stands.", mend="Others may have its jobs; register under a new id."
+    )
+
+
+def register(conn: Connection, worker: WorkerInfo, now: datetime) -> None:
+    """Store the worker's row."""
+    conn.execute(
+        insert(workers),
+        {
+            "id": worker.id,
+            "host": worker.host,
+            "pid": worker.pid,
+            "queues": json.dumps(worker.queues, ensure_ascii=False),
+            "concurrency": worker.concurrency,
+            "lease_s": worker.lease_s,
+            "isolates": int(worker.isolates),
+            "started_at": now,
+            "heartbeat_at": now,
+            "lease_ends_at": now + timedelta(seconds=worker.lease_s),
+        },
+    )
+
+
+def heartbeat(conn: Connection, worker: str, progress: Mapping[Fence, float], now: datetime) -> Heartbeat:
+    """Prolong the lease; LeaseLost when the row is gone."""
+    lease_s = conn.execute(select(workers.c.lease_s).where(workers.c.id == worker).with_for_update()).scalar()
+    if lease_s is None:
+        raise lease_lost(worker)
+    conn.execute(_prolong, {"b_id": worker, "b_now": now, "b_end": now + timedelta(seconds=lease_s)})
+    reports = [
+        {"b_id": f.id, "b_claim_seq": f.claim_seq, "b_reserved_by": f.reserved_by, "b_progress": min(max(p, 0.0), 1.0)}
+        for f, p in sorted(progress.items(), key=lambda item: item[0].id)
+        if canonical(f.id)
+    ]
+    if reports:
+        conn.execute(_report, reports)
+    marks = conn.execute(_marked, {"b_worker": worker})
+    cancels = tuple(Fence(id=row.id, claim_seq=row.claim_seq, reserved_by=row.reserved_by) for row in marks)
+    return Heartbeat(cancels=cancels, others_end_in=_others_end_in(conn, now, apart_from=worker))
+
+
+def leave(conn: Connection, worker: str) -> None:
+    """Delete the worker's row."""
+    conn.execute(delete(workers).where(workers.c.id == worker))
+
+
+def reclaim(conn: Connection, limit: int, now: datetime) -> Reclaimed:
+    """Delete lapsed workers' rows, then take their jobs and the orphans back."""
+    # A worker that is renewing or claiming right now has its row locked: it is passed over, since it lives.
+    lapsed = conn.execute(
+        select(workers.c.id, workers.c.isolates)
+        .where(workers.c.lease_ends_at <= now)
+        .order_by(workers.c.lease_ends_at)
+        .limit(max(limit, 1))
+        .with_for_update(skip_locked=True)
+    ).fetchall()
+    gone = {row.id: bool(row.isolates) for row in lapsed}
+    if gone:
+        conn.execute(delete(workers).where(workers.c.id.in_(gone)))
+    rows = _orphans(conn, limit, list(gone))
+    if rows:
+        after = [_taken_back(row, now, counts_crash=not gone.get(row.reserved_by, True)) for row in rows]
+        conn.execute(_take_back, after)
+        cancelled = Counter(
+            (row.queue, "cancelled") for row, new in zip(rows, after, strict=True) if new["b_status"] == "cancelled"
+        )
+        count(conn, cancelled)
+        lost = tuple(_lost(row, new) for row, new in zip(rows, after, strict=True))
+    else:
+        lost = ()
+    return Reclaimed(
+        jobs=lost,
+        workers=tuple(gone),
+        has_more=len(lost) >= limit or len(gone) >= limit,
+        others_end_in=_others_end_in(conn, now),
+    )
+
+
+def _orphans(conn: Connection, limit: int, first: list[str]) -> list[Found]:
+    """Up to `limit` locked jobs whose holder has no row, those of the workers in `first` before all others."""
+    found: list[Found] = []
+    if first:
+        query = _held_by.where(jobs.c.reserved_by.in_(first)).limit(limit).with_for_update(skip_locked=True)
+        found += conn.execute(query)
+    if len(found) < limit:
+        standing = exists().where(workers.c.id == jobs.c.reserved_by)
+        query = _held_by.where(~standing, jobs.c.reserved_by.not_in(first)).limit(limit - len(found))
+        found += conn.execute(query.with_for_update(of=jobs, skip_locked=True))
+    if not found:
+        return []
+    # Between that statement's snapshot and its locks a job may have been taken back by another and lent to a worker
+    # that registered only then. Its row is locked now, so a new statement tells for sure.
+    holders = {row.reserved_by for row in found}
+    standing_now = set(conn.execute(select(workers.c.id).where(workers.c.id.in_(holders))).scalars())
+    return [row for row in found if row.reserved_by not in standing_now]
+
+
+def _taken_back(job: Found, now: datetime, *, counts_crash: bool) -> dict[str, object]:
+    is_crash = counts_crash and job.reclaims >= SUSPECT_RECLAIMS
+    keeps_attempt = is_crash or job.returns >= RETURNS_FREE
+    is_cancelled = job.cancel_requested_at is not None
+    return {
+        "b_id": job.id,
+        "b_status": (JobState.CANCELLED if is_cancelled else JobState.PENDING).value,
+        "b_attempts": job.attempts if keeps_attempt else job.attempts - 1,
+        "b_returns": job.returns + 1,
+        "b_reclaims": job.reclaims + 1,
+        "b_crashes": job.crashes + is_crash,
+        "b_available_at": job.available_at if is_cancelled else now,
+        "b_processed_at": now if is_cancelled else None,
+    }
+
+
+def _lost(job: Found, after: dict[str, object]) -> LostJob:
+    return LostJob(
+        id=job.id,
+        queue=job.queue,
+        job_name=job.job_name,
+        job_class=job.job_class,
+        attempts=int(str(after["b_attempts"])),
+        state=JobState(str(after["b_status"])),
+        reserved_by=job.reserved_by,
+    )
+
+
+def _others_end_in(conn: Connection, now: datetime, apart_from: str = "") -> float | None:
+    end = conn.execute(select(func.min(workers.c.lease_ends_at)).where(workers.c.id != apart_from)).scalar()
+    return None if end is None else (end - now).total_seconds()

@@ -1,0 +1,86 @@
+"""From rows to the records of the port."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import Row
+
+from protojobs.lifecycle import JobState
+from protojobs.records import ClaimedJob, FailedJob, JobRecord
+
+__all__ = ["Found", "claimed_job", "failed_job", "job_record"]
+
+Found = Row[*tuple[object, ...]]
+
+
+def job_record(row: Found) -> JobRecord:
+    """A row of `jobs` as it stands."""
+    return JobRecord(
+        id=row.id,
+        queue=row.queue,
+        job_name=row.job_name,
+        job_class=row.job_class,
+        data=row.data,
+        status=JobState(row.status),
+        priority=row.priority,
+        attempts=row.attempts,
+        max_retries=row.max_retries,
+        retry_delay=row.retry_delay,
+        retry_policy=row.retry_policy,
+        timeout=row.timeout,
+        created_at=row.created_at,
+        available_at=row.available_at,
+        reserved_at=row.reserved_at,
+        processed_at=row.processed_at,
+        reserved_by=row.reserved_by or "",
+        claim_seq=row.claim_seq,
+        crashes=row.crashes,
+        returns=row.returns,
+        reclaims=row.reclaims,
+        progress=row.progress,
+        cancel_requested_at=row.cancel_requested_at,
+        reason=row.reason,
+        meta=row.meta,
+    )
+
+
+def claimed_job(row: Found, reserved_at: datetime | None = None) -> ClaimedJob:
+    """A row of `jobs` that a worker holds."""
+    return ClaimedJob(
+        id=row.id,
+        claim_seq=row.claim_seq,
+        reserved_by=row.reserved_by,
+        queue=row.queue,
+        job_name=row.job_name,
+        job_class=row.job_class,
+        data=row.data,
+        priority=row.priority,
+        attempts=row.attempts,
+        max_retries=row.max_retries,
+        retry_delay=row.retry_delay,
+        retry_policy=row.retry_policy,
+        timeout=row.timeout,
+        available_at=row.available_at,
+        reserved_at=row.reserved_at or reserved_at,
+        crashes=row.crashes,
+        returns=row.returns,
+        reclaims=row.reclaims,
+        meta=row.meta,
+        is_cancel_requested=row.cancel_requested_at is not None,
+    )
+
+
+def failed_job(row: Found) -> FailedJob:
+    """A row of `failed_jobs`."""
+    return FailedJob(
+        id=row.id,
+        job_id=row.job_id,
+        queue=row.queue,
+        job_class=row.job_class,
+        job_name=row.job_name,
+        data=row.data,
+        attempts=row.attempts,
+        exception=row.exception,
+        failed_at=row.failed_at,
+    )

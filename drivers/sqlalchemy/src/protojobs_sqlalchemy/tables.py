@@ -1,0 +1,140 @@
+"""The tables, as the driver's statements and the mapped classes see them. The migrations create them.
+
+`jobs` and `failed_jobs` have the documented columns under the documented names; what stands beside them is ours. Rows
+stay narrow: tracebacks live in `failed_jobs`, since a claim rewrites the whole row of `jobs`.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Column, Double, Integer, MetaData, SmallInteger, Table
+
+from protojobs_sqlalchemy.types import LongText, Name, StoredId, StoredTime
+
+__all__ = [
+    "COUNTER_SHARDS",
+    "JOB_CLASS_MAX",
+    "VERSION_TABLE",
+    "WORKER_ID_MAX",
+    "counters",
+    "failed_jobs",
+    "jobs",
+    "metadata",
+    "queues",
+    "schedules",
+    "workers",
+]
+
+VERSION_TABLE = "protojobs_schema_version"
+JOB_CLASS_MAX = 512  # characters; module and qualified name, for people
+WORKER_ID_MAX = 64
+COUNTER_SHARDS = 16  # settling workers are spread over this many rows per counter
+
+metadata = MetaData()
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", StoredId, primary_key=True),
+    Column("queue", Name, nullable=False),
+    Column("job_class", Name(JOB_CLASS_MAX), nullable=False),
+    Column("job_name", Name, nullable=False),
+    Column("data", LongText, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("max_retries", Integer, nullable=False),
+    Column("timeout", Double, nullable=False),
+    Column("status", Name(12), nullable=False),
+    Column("created_at", StoredTime, nullable=False),
+    Column("available_at", StoredTime, nullable=False),
+    Column("reserved_at", StoredTime),
+    Column("processed_at", StoredTime),
+    Column("priority", SmallInteger, nullable=False),
+    Column("retry_delay", Double, nullable=False),
+    Column("retry_policy", LongText),
+    Column("claim_seq", Integer, nullable=False),
+    Column("crashes", Integer, nullable=False),
+    Column("returns", Integer, nullable=False),
+    Column("reclaims", Integer, nullable=False),
+    Column("reserved_by", Name(WORKER_ID_MAX)),  # NULL outside processing
+    Column("cancel_requested_at", StoredTime),
+    Column("reason", LongText),
+    Column("progress", Double),
+    Column("meta", LongText),
+    Column("unique_key", Name(255)),  # reserved
+    Column("moving_token", Name),  # the export that holds the job while its status is `moving` ...
+    Column("moved_from", Name(12)),  # ... and the status that it had
+)
+
+failed_jobs = Table(
+    "failed_jobs",
+    metadata,
+    Column("id", StoredId, primary_key=True),  # the job's own id: a job fails for good only once
+    Column("job_id", StoredId, nullable=False),
+    Column("queue", Name, nullable=False),
+    Column("job_class", Name(JOB_CLASS_MAX), nullable=False),
+    Column("job_name", Name, nullable=False),
+    Column("data", LongText, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("exception", LongText, nullable=False),
+    Column("failed_at", StoredTime, nullable=False),
+)
+
+workers = Table(
+    "workers",
+    metadata,
+    Column("id", Name(WORKER_ID_MAX), primary_key=True),
+    Column("host", Name(255), nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("queues", LongText, nullable=False),  # JSON list of names
+    Column("concurrency", Integer, nullable=False),
+    Column("lease_s", Double, nullable=False),
+    Column("isolates", SmallInteger, nullable=False),
+    Column("started_at", StoredTime, nullable=False),
+    Column("heartbeat_at", StoredTime, nullable=False),
+    Column("lease_ends_at", StoredTime, nullable=False),
+)
+
+queues = Table(
+    "queues",
+    metadata,
+    Column("name", Name, primary_key=True),
+    Column("paused_at", StoredTime),
+)
+
+# Finished jobs are counted here, in the step that finishes or removes them, so that `stats` never counts rows.
+counters = Table(
+    "counters",
+    metadata,
+    Column("queue", Name, primary_key=True),
+    Column("status", Name(12), primary_key=True),
+    Column("shard", SmallInteger, primary_key=True, autoincrement=False),
+    Column("count", BigInteger, nullable=False),
+)
+
+# Made now, used by the scheduler's verbs, which are not written yet.
+schedules = Table(
+    "schedules",
+    metadata,
+    Column("id", Name(255), primary_key=True),
+    Column("spec", LongText, nullable=False),
+    Column("queue", Name, nullable=False),
+    Column("job_class", Name(JOB_CLASS_MAX), nullable=False),
+    Column("job_name", Name, nullable=False),
+    Column("data", LongText, nullable=False),
+    Column("priority", SmallInteger, nullable=False),
+    Column("max_retries", Integer, nullable=False),
+    Column("retry_delay", Double, nullable=False),
+    Column("retry_policy", LongText),
+    Column("timeout", Double, nullable=False),
+    Column("meta", LongText),
+    Column("timezone", Name, nullable=False),
+    Column("misfire", Name(16), nullable=False),
+    Column("overlap", Name(16), nullable=False),
+    Column("jitter", Double, nullable=False),
+    Column("start_at", StoredTime),
+    Column("end_at", StoredTime),
+    Column("is_paused", SmallInteger, nullable=False),
+    Column("next_due_at", StoredTime),
+    Column("last_due_at", StoredTime),
+    Column("last_job_id", StoredId),
+    Column("version", Integer, nullable=False),
+)

@@ -1,0 +1,111 @@
+"""Moving jobs to another store: `moving` under a token, stored there, dropped here; a transfer may die anywhere."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from msgspec.structs import asdict
+from sqlalchemy import Connection, delete, insert, select, update
+
+from protojobs.errors import OptionInvalid
+from protojobs.lifecycle import FINISHED, JobState
+from protojobs.records import Enqueued, ExportedJob, FailedJob
+from protojobs_sqlalchemy.counting import count
+from protojobs_sqlalchemy.ids import canonical, known
+from protojobs_sqlalchemy.inserting import answers, insert_absent
+from protojobs_sqlalchemy.inspection import EXAMINED_MAX, get_failed
+from protojobs_sqlalchemy.rows import Found, job_record
+from protojobs_sqlalchemy.tables import failed_jobs, jobs
+
+__all__ = ["drop_exported", "export_jobs", "import_jobs"]
+
+_FIRST_ID = "00000000-0000-0000-0000-000000000000"
+
+
+def export_jobs(conn: Connection, token: str, cursor: str | None, limit: int) -> tuple[list[ExportedJob], str | None]:
+    """A page of pending and failed jobs, now `moving` under `token`, and where the next page begins.
+
+    Those that are moving under it already come first, so that a page whose answer was lost is given out again.
+    """
+    start = cursor or _FIRST_ID
+    if not canonical(start):
+        raise OptionInvalid(f"{start[:60]!r} is not a cursor.", mend="Give the one of the page before, unchanged.")
+    again = select(jobs).where(jobs.c.moving_token == token, jobs.c.id > start).order_by(jobs.c.id).limit(limit)
+    rows = list(conn.execute(again.with_for_update()))
+    after = rows[-1].id if rows else None
+    if len(rows) < limit:
+        fresh, after = _fresh(conn, start, limit - len(rows))
+        if fresh:
+            _set_moving(conn, token, fresh)
+            moved = [row.id for row in fresh]
+            rows += conn.execute(select(jobs).where(jobs.c.id.in_(moved)).order_by(jobs.c.id))
+    failures = {row.id: row for row in get_failed(conn, [row.id for row in rows if row.moved_from == JobState.FAILED])}
+    return [_exported(row, failures.get(row.id)) for row in rows], after
+
+
+def _fresh(conn: Connection, start: str, limit: int) -> tuple[list[Found], str | None]:
+    """Up to `limit` locked jobs after `start`, and the cursor after them (None: there are no more)."""
+    span = conn.execute(
+        select(jobs.c.id).where(jobs.c.id > start).order_by(jobs.c.id).limit(EXAMINED_MAX)
+    ).scalars().all()
+    if not span:
+        return [], None
+    movable = jobs.c.status.in_([JobState.PENDING.value, JobState.FAILED.value])
+    query = select(jobs.c.id, jobs.c.queue, jobs.c.status).where(jobs.c.id > start, jobs.c.id <= span[-1], movable)
+    rows = list(conn.execute(query.order_by(jobs.c.id).limit(limit).with_for_update()))
+    if len(rows) == limit:
+        return rows, rows[-1].id
+    return rows, span[-1] if len(span) == EXAMINED_MAX else None
+
+
+def _set_moving(conn: Connection, token: str, rows: Sequence[Found]) -> None:
+    moved = [row.id for row in rows]
+    conn.execute(
+        # moved_from before status: MySQL and MariaDB assign from left to right, each seeing the one before
+        update(jobs)
+        .where(jobs.c.id.in_(moved))
+        .ordered_values(
+            (jobs.c.moved_from, jobs.c.status),
+            (jobs.c.status, JobState.MOVING.value),
+            (jobs.c.moving_token, token),
+            (jobs.c.claim_seq, jobs.c.claim_seq + 1),
+        )
+    )
+    failed = Counter((row.queue, "failed") for row in rows if row.status == JobState.FAILED)
+    count(conn, {key: -number for key, number in failed.items()})
+
+
+def _exported(row: Found, failed: FailedJob | None) -> ExportedJob:
+    record = asdict(job_record(row)) | {"status": JobState(row.moved_from)}
+    return ExportedJob(**record, failed=failed)
+
+
+def import_jobs(conn: Connection, exported: Sequence[ExportedJob]) -> list[Enqueued]:
+    """Store exported jobs as they were; known ids are duplicates."""
+    stored = insert_absent(conn, [_row(job) for job in exported])
+    kept = {job.id: job for job in exported if job.id in stored}
+    failures = [asdict(job.failed) for job in kept.values() if job.failed is not None]
+    if failures:
+        conn.execute(insert(failed_jobs), failures)
+    count(conn, Counter((job.queue, job.status.value) for job in kept.values() if job.status in FINISHED))
+    return answers([job.id for job in exported], stored)
+
+
+def _row(job: ExportedJob) -> dict[str, object]:
+    row = asdict(job) | {"status": job.status.value, "reserved_by": None, "reserved_at": None}
+    del row["failed"]
+    return row
+
+
+def drop_exported(conn: Connection, token: str, ids: Sequence[str]) -> int:
+    """Delete jobs that are moving under `token`, with their failed_jobs rows."""
+    wanted = known(ids)
+    if not wanted:
+        return 0
+    mine = select(jobs.c.id).where(jobs.c.id.in_(wanted), jobs.c.moving_token == token, jobs.c.status == "moving")
+    moving = list(conn.execute(mine.with_for_update()).scalars())
+    if moving:
+        conn.execute(delete(failed_jobs).where(failed_jobs.c.id.in_(moving)))
+        conn.execute(delete(jobs).where(jobs.c.id.in_(moving)))
+    return len(moving)

@@ -1,0 +1,66 @@
+"""Foreign exceptions become ours here, and nowhere else."""
+
+from __future__ import annotations
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from protojobs.errors import ContractBroken, ProtojobsError, SchemaOutdated, StoreUnavailable
+from protojobs_sqlalchemy.dialects import Dialect
+from protojobs_sqlalchemy.urls import masked
+
+__all__ = ["MIGRATE", "original", "translated"]
+
+MIGRATE = 'Type "protojobs migrate", or call driver.setup().'
+_REPEATABLE = ("OperationalError", "InterfaceError", "InternalError", "Warning")
+_REFUSALS = {"42501", "28P01", "28000", "3D000"}  # SQLSTATEs of PostgreSQL that time will not mend, but people can
+
+
+def original(error: BaseException) -> BaseException:
+    """The DBAPI's own exception inside SQLAlchemy's, or the error itself."""
+    return error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+
+
+def translated(error: Exception, engine: Engine, dialect: Dialect) -> ProtojobsError | None:
+    """What to raise instead of `error`; None for an error that is not the store's."""
+    if isinstance(error, ProtojobsError):
+        return error
+    cause, place = original(error), masked(engine.url)
+    if isinstance(error, PoolTimeout):
+        return StoreUnavailable(
+            f"All connections of the pool to {place} are in use.", mend="Give the engine a larger pool_size."
+        )
+    if not isinstance(cause, engine.dialect.loaded_dbapi.Error) and not isinstance(error, SQLAlchemyError | OSError):
+        return None
+    text = _without_password(str(cause).strip(), engine)
+    if dialect.is_schema_missing(cause):
+        return SchemaOutdated(f"The database {place} lacks a table or column of protojobs: {text}", mend=MIGRATE)
+    if dialect.is_conflict(cause):
+        return StoreUnavailable(f"{place} stayed busy: {text}.", mend=_busy_mend(engine))
+    names = {cls.__name__ for cls in type(cause).__mro__}
+    if isinstance(error, OSError) or (names & set(_REPEATABLE) and getattr(cause, "sqlstate", None) != "42501"):
+        state = getattr(cause, "sqlstate", None)
+        mend = "Check the user, the password and the database's name." if state in _REFUSALS else ""
+        return StoreUnavailable(f"{place} did not do it: {text}.", mend=mend or _unavailable_mend(engine))
+    return ContractBroken(f"{place} refused a statement: {text}.", mend="Trying again will not help.")
+
+
+def _without_password(text: str, engine: Engine) -> str:
+    password = engine.url.password
+    return text.replace(str(password), "***") if password else text
+
+
+def _busy_mend(engine: Engine) -> str:
+    if engine.dialect.name == "sqlite":
+        return (
+            "Another connection holds SQLite's only write lock; most often it is a job's own transaction that stays"
+            " open while the job runs. Commit it sooner, or push with session= inside it."
+        )
+    return "Other transactions hold the rows for too long; look for one that stays open."
+
+
+def _unavailable_mend(engine: Engine) -> str:
+    if engine.dialect.name == "sqlite":
+        return "Check the file, its folder's permissions and the space on the disk."
+    return "Is the server running, and can it be reached from here?"

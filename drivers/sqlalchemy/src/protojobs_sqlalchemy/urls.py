@@ -1,0 +1,152 @@
+"""From a URL to an engine of our own: which DBAPI, which limits, and what to say when it cannot be."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from pathlib import Path
+
+from sqlalchemy import URL, Engine, create_engine, make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+
+from protojobs.errors import ConfigurationError, DriverNotFound, OptionInvalid
+
+__all__ = ["backend_of", "make_engine", "masked", "parse", "same_address"]
+
+# scheme -> (the DBAPI that the driver runs on, the extra that brings it)
+_DBAPIS = {
+    "sqlite": ("sqlite+pysqlite", "sqlite"),
+    "postgresql": ("postgresql+psycopg", "postgresql"),
+    "mysql": ("mysql+pymysql", "mysql"),
+    "mariadb": ("mariadb+pymysql", "mysql"),
+}
+_DRIVERS = {"pysqlite", "psycopg", "pymysql"}
+_SQLITE_MIN = (3, 35, 0)  # UPDATE ... FROM and RETURNING
+_CONNECT_S = 5
+
+
+def masked(url: URL | str) -> str:
+    """The URL without its password, for people and logs."""
+    if isinstance(url, URL):
+        return url.render_as_string(hide_password=True)
+    return re.sub(r"//([^:/@]*):.*@", r"//\1:***@", url)
+
+
+def parse(text: str | URL) -> URL:
+    """The URL that the driver connects to, with the DBAPI of its own choice in it."""
+    try:
+        url = make_url(text)
+        url.port  # noqa: B018 (make_url reads it lazily in some versions: a wrong port shall show here)
+    except (ArgumentError, ValueError) as error:
+        raise ConfigurationError(
+            f"{masked(str(text))!r} is not a database URL.",
+            mend='Write one like "postgresql://user@localhost/app" or "sqlite:///jobs.db".',
+        ) from error
+    scheme = url.get_backend_name()
+    if scheme not in _DBAPIS:
+        raise DriverNotFound(
+            f"The SQLAlchemy driver does not know the scheme {scheme!r}.", mend=f"It knows {', '.join(_DBAPIS)}."
+        )
+    url = url.set(drivername=_DBAPIS[scheme][0])
+    return _file_url(url) if scheme == "sqlite" else url
+
+
+def _file_url(url: URL) -> URL:
+    """A SQLite URL whose path is absolute, so that a later change of folder does not open another database."""
+    path = url.database or ""
+    if path in ("", ":memory:") or ":memory:" in path or "mode=memory" in str(url):
+        raise ConfigurationError(
+            "SQLite in memory is refused: every connection would see a database of its own.",
+            mend='Use a file ("sqlite:///jobs.db"), or the memory driver ("memory://").',
+        )
+    if path.startswith("file:"):
+        return url
+    place = Path(path).absolute()
+    if not place.parent.is_dir():
+        raise ConfigurationError(
+            f"The folder {str(place.parent)!r} of the SQLite database {place.name!r} does not exist.", mend="Make it."
+        )
+    return url.set(database=str(place))
+
+
+def make_engine(url: URL, *, timeout: float, is_pooled: bool) -> Engine:
+    """An engine that has opened nothing yet; no call over it takes longer than about `timeout` seconds."""
+    scheme = url.get_backend_name()
+    try:
+        if scheme == "sqlite":
+            _check_sqlite_version()
+            return create_engine(url, connect_args={"timeout": 0}, pool_timeout=timeout)
+        if scheme == "postgresql":
+            arguments = _postgresql_arguments(timeout, is_pooled=is_pooled)
+        else:
+            arguments = {
+                "connect_timeout": _CONNECT_S,
+                "read_timeout": timeout,
+                "write_timeout": timeout,
+                "charset": "utf8mb4",
+            }
+        # One verb at a time holds a connection, and a few stay open: enough for the three threads of a worker and for
+        # the bounded pool of asynchronous callers, whatever else the process does.
+        return create_engine(url, connect_args=arguments, pool_pre_ping=True, pool_timeout=timeout, max_overflow=20)
+    except (ImportError, NoSuchModuleError) as error:
+        extra = _DBAPIS[scheme][1]
+        raise DriverNotFound(
+            f"{scheme} needs the module {url.get_driver_name()!r}, which is not installed.",
+            mend=f'Type: pip install "protojobs[{extra}]"',
+        ) from error
+    except (TypeError, ValueError, ArgumentError) as error:
+        raise ConfigurationError(f"The options of {masked(url)} are not understood: {error}.") from error
+
+
+def _postgresql_arguments(timeout: float, *, is_pooled: bool) -> dict[str, object]:
+    arguments: dict[str, object] = {
+        "connect_timeout": _CONNECT_S,
+        "application_name": "protojobs",
+        # A peer that vanished is noticed by the kernel ...
+        "keepalives_idle": 5,
+        "keepalives_interval": 2,
+        "keepalives_count": 3,
+        "tcp_user_timeout": int(timeout * 1000),
+    }
+    if is_pooled:
+        # PgBouncer hands the next statement to another session: nothing may be kept in one.
+        return arguments | {"prepare_threshold": None}
+    # ... and a client that froze inside a transaction by the server, which then frees its locks.
+    limit = int(timeout * 1000)
+    settings = {"statement_timeout": limit, "idle_in_transaction_session_timeout": limit, "timezone": "UTC"}
+    return arguments | {"options": " ".join(f"-c {name}={value}" for name, value in settings.items())}
+
+
+def _check_sqlite_version() -> None:
+    if sqlite3.sqlite_version_info < _SQLITE_MIN:
+        raise ConfigurationError(
+            f"This Python brings SQLite {sqlite3.sqlite_version}.",
+            mend=f"protojobs needs {'.'.join(map(str, _SQLITE_MIN))} or newer.",
+        )
+
+
+def backend_of(engine: Engine) -> str:
+    """The scheme of an application's engine, or an error that says which engines will do."""
+    scheme, driver = engine.url.get_backend_name(), engine.dialect.driver
+    if scheme not in _DBAPIS or driver not in _DRIVERS:
+        raise OptionInvalid(
+            f"An engine on {scheme}+{driver} will not do.",
+            mend="Give one on sqlite+pysqlite, postgresql+psycopg, mysql+pymysql or mariadb+pymysql, or just its URL.",
+        )
+    if scheme == "sqlite":
+        _check_sqlite_version()
+        if engine.url.database in (None, "", ":memory:"):
+            _file_url(engine.url)
+    return scheme
+
+
+def same_address(one: URL, other: URL) -> bool:
+    """Whether two URLs plainly lead to one database, whichever DBAPI and user they name."""
+    schemes = {one.get_backend_name().replace("mariadb", "mysql"), other.get_backend_name().replace("mariadb", "mysql")}
+    if len(schemes) > 1:
+        return False
+    if schemes == {"sqlite"}:
+        ours, theirs = Path(one.database or ""), Path(other.database or "")
+        return ours.absolute() == theirs.absolute() or (ours.exists() and theirs.exists() and ours.samefile(theirs))
+    port = {"postgresql": 5432}.get(one.get_backend_name(), 3306)
+    return (one.host, one.port or port, one.database) == (other.host, other.port or port, other.database)

@@ -1,0 +1,88 @@
+"""`pip install 'protojobs[sql]'` in an empty environment, and what a user does next."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+IMPORT_MS_MAX = 60  # the promise of design.md, section 3
+
+FIRST_PROGRAM = """
+from protojobs import Job, JobQueue, create_driver
+
+class Greet(Job):
+    def handle(self, data):
+        print("hello,", data["name"])
+
+queue = JobQueue(create_driver("sqlite:///jobs.db"))
+job_id = queue.push(Greet(), {"name": "world"})
+assert queue.get_stats().pending == 1
+report = queue.work("default", 1)
+print("done", report.done, "failed", report.failed)
+print("left", queue.get_stats().pending)
+"""
+
+WHAT_IS_LOADED = """
+import sys
+import protojobs
+print(" ".join(sorted({name.partition(".")[0] for name in sys.modules})))
+"""
+
+
+def test_a_first_program_pushes_a_job_to_a_file_and_works_it(installed, tmp_path: Path) -> None:
+    (tmp_path / "first.py").write_text(FIRST_PROGRAM)
+    printed = installed.run(installed.python, "first.py", cwd=tmp_path)
+    assert printed.splitlines() == ["hello, world", "done 1 failed 0", "left 0"]
+    assert (tmp_path / "jobs.db").exists()
+
+
+def test_the_command_line_is_there_and_explains_itself(installed, tmp_path: Path) -> None:
+    printed = installed.run(installed.protojobs, "--help", cwd=tmp_path)
+    assert "Usage: protojobs" in printed
+    assert "worker" in printed
+
+
+def test_what_is_installed_is_what_the_extra_needs_and_no_more(installed, tmp_path: Path) -> None:
+    program = "import importlib.metadata as m; print(*sorted(d.name.lower() for d in m.distributions()))"
+    found = set(installed.run(installed.python, "-c", program, cwd=tmp_path).split())
+    assert {"protojobs", "protojobs-sqlalchemy", "sqlalchemy", "aiosqlite"} <= found
+    assert found & {"protojobs-redis", "protojobs-memory", "redis", "psycopg", "pytest", "pillow"} == set()
+
+
+def test_importing_protojobs_loads_no_driver_and_no_command_line(installed, tmp_path: Path) -> None:
+    loaded = set(installed.run(installed.python, "-c", WHAT_IS_LOADED, cwd=tmp_path).split())
+    heavy = {"protojobs_sqlalchemy", "sqlalchemy", "alembic", "click", "rich", "pytest", "hypothesis", "sqlite3"}
+    assert "protojobs" in loaded
+    assert loaded & heavy == set()
+
+
+def test_importing_protojobs_is_quick(installed, tmp_path: Path) -> None:
+    def milliseconds(program: str) -> float:
+        began = time.perf_counter()
+        subprocess.run([installed.python, "-c", program], cwd=tmp_path, check=True, timeout=60)
+        return (time.perf_counter() - began) * 1000
+
+    milliseconds("import protojobs")  # the first one reads from a cold disk
+    for _ in range(3):  # a machine busy with other tests may spoil a round, not three
+        rounds = [(milliseconds("pass"), milliseconds("import protojobs")) for _ in range(7)]
+        cost = statistics.median(with_it for _, with_it in rounds) - statistics.median(empty for empty, _ in rounds)
+        if cost < IMPORT_MS_MAX:
+            return
+    pytest.fail(f"import protojobs costs {cost:.0f} ms over an empty interpreter; the promise is {IMPORT_MS_MAX} ms")
+
+
+def test_the_installed_distributions_fit_together(installed, tmp_path: Path) -> None:
+    program = """
+import importlib.metadata as m
+for group in ("console_scripts", "protojobs.drivers"):
+    for point in m.entry_points(group=group):
+        if point.dist.name.startswith("protojobs"):
+            point.load()
+            print(point.name)
+"""
+    printed = installed.run(installed.python, "-c", program, cwd=tmp_path)
+    assert sorted(printed.split()) == ["mariadb", "mysql", "postgresql", "protojobs", "sqlite"]
