@@ -41,11 +41,11 @@ def copy(tmp_path: Path) -> Path:
 
 def broken_contracts(copy: Path) -> list[str]:
     linter = Path(sys.executable).with_name("lint-imports")
-    command = [linter, "--config", rules.ROOT / "pyproject.toml", "--no-cache"]
+    command = [linter, rules.ROOT / "pyproject.toml", "--no-cache"]
     environment = {**os.environ, "PYTHONPATH": str(copy), "COLUMNS": "200"}
     ran = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, timeout=60)
     assert "Contracts:" in ran.stdout, ran.stdout + ran.stderr
-    return [line for line in ran.stdout.splitlines() if line.endswith(" BROKEN")]
+    return [line for line in ran.stdout.splitlines() if " BROKEN" in line]
 
 
 @pytest.mark.parametrize(("contract", "module", "code"), PLANTED.values(), ids=PLANTED)

@@ -16,10 +16,15 @@ CORE_MODULES = {p.stem for p in (rules.ROOT / "core/src/protojobs").iterdir() if
 MAY_ASK = {"core/src/protojobs/clock.py", "core/src/protojobs/entropy.py"}
 
 # Imports inside functions: (module, what is imported) -> why. One that is no longer there is a failure as well.
+SQL_DRIVER = "drivers/sqlalchemy/src/protojobs_sqlalchemy/driver.py"
 LATE_IMPORTS: dict[tuple[str, str], str] = {
     ("core/src/protojobs/_execution.py", "asyncio"): "where it runs a loop has loaded it; plain jobs do without",
+    ("core/src/protojobs/cli/output.py", "protojobs.cli.terminal"): "rich is for terminals; a pipe does without",
     ("core/src/protojobs/queue.py", "protojobs._working"): "a process that only pushes never loads the worker",
-    ("core/src/protojobs/worker.py", "protojobs._executors.loop"): "asyncio's start-up cost is for workers of async jobs",
+    ("core/src/protojobs/worker.py", "protojobs._executors.loop"): "only async jobs pay for asyncio",
+    (SQL_DRIVER, "protojobs_sqlalchemy.sqlite"): "a program loads the dialect of its own store only",
+    (SQL_DRIVER, "protojobs_sqlalchemy.postgresql"): "its DBAPI is an extra",
+    (SQL_DRIVER, "protojobs_sqlalchemy.mariadb"): "its DBAPI is an extra",
 }
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -19,11 +18,12 @@ class Greet(Job):
         print("hello,", data["name"])
 
 queue = JobQueue(create_driver("sqlite:///jobs.db"))
+queue.driver.setup()
 job_id = queue.push(Greet(), {"name": "world"})
-assert queue.get_stats().pending == 1
+assert queue.stats().pending == 1
 report = queue.work("default", 1)
 print("done", report.done, "failed", report.failed)
-print("left", queue.get_stats().pending)
+print("left", queue.stats().pending)
 """
 
 WHAT_IS_LOADED = """
@@ -61,18 +61,19 @@ def test_importing_protojobs_loads_no_driver_and_no_command_line(installed, tmp_
 
 
 def test_importing_protojobs_is_quick(installed, tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource", reason="no processor time of children on Windows")
+
     def milliseconds(program: str) -> float:
-        began = time.perf_counter()
+        """Processor time, which the other tests on a busy machine do not add to as they do to the time of day."""
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run([installed.python, "-c", program], cwd=tmp_path, check=True, timeout=60)
-        return (time.perf_counter() - began) * 1000
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) * 1000
 
     milliseconds("import protojobs")  # the first one reads from a cold disk
-    for _ in range(3):  # a machine busy with other tests may spoil a round, not three
-        rounds = [(milliseconds("pass"), milliseconds("import protojobs")) for _ in range(7)]
-        cost = statistics.median(with_it for _, with_it in rounds) - statistics.median(empty for empty, _ in rounds)
-        if cost < IMPORT_MS_MAX:
-            return
-    pytest.fail(f"import protojobs costs {cost:.0f} ms over an empty interpreter; the promise is {IMPORT_MS_MAX} ms")
+    rounds = [(milliseconds("pass"), milliseconds("import protojobs")) for _ in range(7)]
+    cost = statistics.median(with_it for _, with_it in rounds) - statistics.median(empty for empty, _ in rounds)
+    assert cost < IMPORT_MS_MAX, f"import protojobs costs {cost:.0f} ms over an empty interpreter"
 
 
 def test_the_installed_distributions_fit_together(installed, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ class Broken(Job):
     def handle(self, data): raise RuntimeError("on purpose")
 
 queue = JobQueue(create_driver("sqlite:///jobs.db"))
+queue.driver.setup()
 queue.push(Fine(), {})
 queue.push(Broken(), {})
 queue.work("default", 2)

@@ -104,9 +104,14 @@ class FailedCall:
 
     async def aexecute(self) -> Outcome | None:
         """Await an async `failed` on this loop."""
+        import asyncio  # loaded already where a loop runs
+
         try:
             await cast("Awaitable[object]", self._call())
-        except Exception as error:  # noqa: BLE001  (as above)
+        except asyncio.CancelledError:
+            if self.cut_by:
+                raise
+        except BaseException as error:  # noqa: BLE001  (as above; a sys.exit() would end the whole loop)
             self._complain(error)
         return None
 

@@ -65,11 +65,12 @@ class LeaseWatch:
         self._good = 0
         self._first_good_at = 0.0
         self._misses = 0
-        self._reclaim_at = 0.0
+        self.reclaim_at = 0.0
 
     def begin(self, now: float) -> None:
         """A new registration: it counts as a good beat of its own."""
         self.in_doubt, self._good, self._misses = False, 0, 0
+        self.reclaim_at = now + self._lease_s
         self.good_beat(now, Heartbeat())
 
     def is_beat_due(self, now: float) -> bool:
@@ -95,19 +96,18 @@ class LeaseWatch:
 
     def plan_reclaim(self, now: float, others_end_in: float | None, jitter: float) -> None:
         """Reclaim when the earliest other lease ends; for orphans look once a lease in any case."""
-        wait = self._lease_s if others_end_in is None else min(max(others_end_in, 0.0) + jitter, self._lease_s)
-        due = now + wait
-        self._reclaim_at = due if self._reclaim_at <= now else min(self._reclaim_at, due)
+        if others_end_in is not None:  # a time that has come stays: a beat must not put the reclaim off
+            self.reclaim_at = min(self.reclaim_at, now + max(others_end_in, 0.0) + jitter)
 
     def may_reclaim(self, now: float) -> bool:
         """Whether it is time, and this worker has seen the store stand long enough."""
         seen_s = self.last_good_at - self._first_good_at
-        return self._good >= GOOD_BEATS and seen_s >= self._lease_s / 3 and now >= self._reclaim_at
+        return self._good >= GOOD_BEATS and seen_s >= self._lease_s / 3 and now >= self.reclaim_at
 
     def reclaimed(self, now: float, others_end_in: float | None, has_more: bool, jitter: float) -> None:
         """A round is done."""
-        self._reclaim_at = 0.0
-        self.plan_reclaim(now, 0.0 if has_more else others_end_in, 0.0 if has_more else jitter)
+        self.reclaim_at = now if has_more else now + self._lease_s
+        self.plan_reclaim(now, others_end_in, jitter)
 
 
 class Decisions:
@@ -338,6 +338,8 @@ class Decisions:
         times = [now + TICK_S]
         if self._free() > 0 and not self.stop_level:
             times.append(self._claim_at)
+        if self.watch.reclaim_at > now:
+            times.append(self.watch.reclaim_at)
         if self._waiting:
             times.append(self._waiting_since + PREFETCH_WAIT_S)
         if self.stop_level and not self._is_cut:

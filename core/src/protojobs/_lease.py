@@ -24,11 +24,12 @@ _log = logging.getLogger("protojobs.worker")
 
 
 class Beat(msgspec.Struct, frozen=True):
-    """How one heartbeat went. `reply` is None when the store did not answer; `is_lost` when the row was gone."""
+    """How one heartbeat went. `reply` is None when the store did not answer; `is_lost` when the row of `worker` was gone."""
 
     sent_at: float
     reply: Heartbeat | None = None
     is_lost: bool = False
+    worker: str = ""
 
 
 class WorkerLease:
@@ -114,10 +115,11 @@ class WorkerLease:
         while not end.wait(max(0.0, self.watch.next_beat_at - self._clock.monotonic())):
             worker, sent_at = self.info.id, self._clock.monotonic()
             progress, self._progress = self._progress, {}
+            progress = dict(progress)  # a job's thread may still have the old one in hand
             try:
                 beat = Beat(sent_at, self._driver.heartbeat(worker, progress))
             except LeaseLost:
-                beat = Beat(sent_at, is_lost=worker == self.info.id)
+                beat = Beat(sent_at, is_lost=True, worker=worker)
             except DriverError as error:
                 _log.debug("heartbeat: %s", error)
                 beat = Beat(sent_at)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import import_module
@@ -26,6 +27,8 @@ _EXTRAS = {
     "valkey": "redis",
     "memory": "memory",
 }
+_URL_EXAMPLE = 'Write it like "sqlite:///jobs.db".'
+_SECRETS = re.compile(r"(?i)((?:password|passwd|pwd|secret|token)=)[^&]*")
 _log = logging.getLogger("protojobs.registry")
 
 
@@ -45,10 +48,12 @@ def create_driver(url: str, **options: object) -> Store:
     Its scheme (before any `+`) names the entry point; nothing else is imported, and nothing is opened yet. `options` go
     to the driver's constructor. Raises DriverNotFound, which names what to install.
     """
+    if not isinstance(url, str):
+        raise DriverNotFound(f"The URL must be a string, not {type(url).__name__}.", mend=_URL_EXAMPLE)
     scheme, separator, _ = url.partition("://")
     scheme = scheme.split("+")[0]
     if not separator or not scheme:
-        raise DriverNotFound(f'"{masked(url)}" is not a URL.', mend='Write it like "sqlite:///jobs.db".')
+        raise DriverNotFound(f'"{masked(url)}" is not a URL.', mend=_URL_EXAMPLE)
     found = [entry for entry in driver_entry_points() if entry.name == scheme]
     if not found:
         raise _not_found(scheme)
@@ -70,7 +75,8 @@ def create_driver(url: str, **options: object) -> Store:
 
 def masked(url: str) -> str:
     """The URL without its password, fit for people's eyes."""
-    scheme, separator, rest = url.partition("://")
+    scheme, separator, rest = url.partition("://") if "://" in url else ("", "", url)
+    rest = _SECRETS.sub(r"\1***", rest)
     credentials, at, place = rest.rpartition("@")
     user, colon, _ = credentials.partition(":")
     return f"{scheme}{separator}{user}{':***' if colon else ''}{at}{place}"

@@ -9,13 +9,14 @@ import msgspec
 
 from protojobs.entropy import stable_fraction
 from protojobs.errors import OptionInvalid
-from protojobs.names import check_seconds
+from protojobs.names import DELAY_MAX_S, check_seconds
 
 __all__ = ["CAP_S", "DEFAULT_BACKOFF", "Backoff", "as_backoff", "from_policy", "to_policy"]
 
 CAP_S = 6 * 3600.0  # a retry that waits longer than a working day helps nobody; never below the job's own retry_delay
 _EXPONENT_MAX = 60  # 2 ** 60 seconds is far beyond any cap; keeps the power from overflowing
 _DELAYS_MAX = 100
+FACTOR_MAX = 1_000  # to the sixtieth it still is a float
 
 
 class Backoff(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -31,6 +32,14 @@ class Backoff(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, for
     cap: float = CAP_S
     jitter: float = 0.25
 
+    def __post_init__(self) -> None:
+        for delay in self.delays:
+            check_seconds("a delay in backoff", delay)
+        check_seconds("cap", self.cap)
+        for what, value, lowest, highest in (("factor", self.factor, 1, FACTOR_MAX), ("jitter", self.jitter, 0, 1)):
+            if not lowest <= value <= highest:  # NaN too
+                raise OptionInvalid(f"{what} is {value}.", mend=f"It goes from {lowest} to {highest}.")
+
     def delay(self, attempt: int, retry_delay: float, job_id: str) -> float:
         """Seconds to wait after `attempt` (counted from 1) failed."""
         if self.delays:
@@ -38,7 +47,7 @@ class Backoff(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, for
         else:
             base = retry_delay * self.factor ** min(attempt - 1, _EXPONENT_MAX)
             base = min(max(self.cap, retry_delay), base)
-        return base * (1 + self.jitter * stable_fraction(job_id, attempt))
+        return min(DELAY_MAX_S, base * (1 + self.jitter * stable_fraction(job_id, attempt)))
 
 
 DEFAULT_BACKOFF = Backoff()

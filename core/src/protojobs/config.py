@@ -10,14 +10,14 @@ import difflib
 import logging
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal, cast
 
 import msgspec
 
 from protojobs.errors import ConfigurationError, OptionInvalid, did_you_mean
-from protojobs.names import check_count, check_name, check_seconds
+from protojobs.names import check_count, check_name, check_seconds, check_zone
 
 __all__ = ["ENV_PREFIX", "Settings", "load_settings", "settings_file"]
 
@@ -81,6 +81,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         check_count("concurrency", self.concurrency, minimum=1, maximum=10_000)
         check_count("payload_bytes_max", self.payload_bytes_max, minimum=1, maximum=8 * 1024 * 1024)
         check_count("max_memory", self.max_memory, maximum=2**62)
+        check_zone("timezone", self.timezone)
 
 
 _FIELDS = {field.name: field for field in msgspec.structs.fields(Settings)}
@@ -107,7 +108,7 @@ def load_settings(
                 merged[key] = msgspec.convert(value, type=_FIELDS[key].type, strict=not is_text)
             except msgspec.ValidationError as error:
                 raise ConfigurationError(f"{source}: {key} = {value!r} does not fit: {error}.") from None
-    return msgspec.convert(merged, Settings)
+    return cast("Callable[..., Settings]", Settings)(**merged)  # not by convert, which would hide our own errors
 
 
 def settings_file(folder: Path) -> Path | None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from datetime import UTC, datetime, timedelta
-from zoneinfo import ZoneInfo
+from datetime import UTC, datetime, timedelta, tzinfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from protojobs.errors import OptionInvalid
 
-__all__ = ["DELAY_MAX_S", "NAME_BYTES_MAX", "check_count", "check_name", "check_seconds", "parse_when"]
+__all__ = ["DELAY_MAX_S", "NAME_BYTES_MAX", "check_count", "check_name", "check_seconds", "check_zone", "parse_when"]
 
 NAME_BYTES_MAX = 100  # fits an indexed column of every store, four-byte characters included
 DELAY_MAX_S = 100 * 366 * 86400.0  # a century: far beyond use, and no store's calendar overflows
@@ -42,13 +42,17 @@ def check_seconds(what: str, value: object, *, maximum: float = DELAY_MAX_S) -> 
         value = value.total_seconds()
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise OptionInvalid(f"{what} must be a number of seconds or a timedelta, not {type(value).__name__}.")
+    try:
+        value = float(value)
+    except OverflowError:  # a whole number beyond what a float can hold
+        value = math.inf
     if not math.isfinite(value):
         raise OptionInvalid(f"{what} is {value}.", mend="Give a finite number of seconds.")
     if value < 0:
         raise OptionInvalid(f"{what} is negative ({value}).", mend="0 means at once.")
     if value > maximum:
         raise OptionInvalid(f"{what} is {value:g} seconds.", mend=f"At most {maximum:g} are allowed.")
-    return float(value)
+    return value
 
 
 def check_count(what: str, value: object, *, minimum: int = 0, maximum: int = 2**31 - 1) -> int:
@@ -60,6 +64,16 @@ def check_count(what: str, value: object, *, minimum: int = 0, maximum: int = 2*
     return value
 
 
+def check_zone(what: str, zone: str) -> tzinfo:
+    """The IANA zone of that name."""
+    if zone == "UTC":  # known without any zone file
+        return UTC
+    try:
+        return ZoneInfo(zone)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise OptionInvalid(f"{what} {zone!r} is no time zone known here.", mend='Write it like "Europe/Paris".') from None
+
+
 def parse_when(what: str, value: object, zone: str = "UTC") -> datetime:
     """An aware datetime, or text such as `2030-01-01 12:00:00`, as UTC. Text without an offset is read in `zone`."""
     if isinstance(value, str):
@@ -69,7 +83,7 @@ def parse_when(what: str, value: object, zone: str = "UTC") -> datetime:
             raise OptionInvalid(
                 f"{what} {value!r} is not a date.", mend='Write it like "2030-01-31 12:00:00".'
             ) from None
-        value = parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC if zone == "UTC" else ZoneInfo(zone))
+        value = parsed if parsed.tzinfo else parsed.replace(tzinfo=check_zone("zone", zone))
     if not isinstance(value, datetime):
         raise OptionInvalid(f"{what} must be an aware datetime or a string, not {type(value).__name__}.")
     if value.tzinfo is None or value.utcoffset() is None:

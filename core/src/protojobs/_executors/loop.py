@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from functools import partial
 
 from protojobs._executors import Report, Runnable
+from protojobs.outcomes import Outcome
 
 __all__ = ["AsyncExecutor"]
 
@@ -16,7 +18,7 @@ class AsyncExecutor:
     def __init__(self, report: Report) -> None:
         self._report = report
         self._loop = asyncio.new_event_loop()
-        self._tasks: dict[tuple[str, int], asyncio.Task[None]] = {}
+        self._tasks: dict[tuple[str, int], asyncio.Task[Outcome | None]] = {}
         self._thread = threading.Thread(target=self._run_loop, name="protojobs-loop", daemon=True)
         self._thread.start()
 
@@ -30,20 +32,17 @@ class AsyncExecutor:
         self._loop.call_soon_threadsafe(self._loop.stop)
 
     def _begin(self, run: Runnable) -> None:
-        self._tasks[run.key] = self._loop.create_task(self._perform(run))
+        task = self._tasks[run.key] = self._loop.create_task(_perform(run))
+        task.add_done_callback(partial(self._ended, run))
+
+    def _ended(self, run: Runnable, task: asyncio.Task[Outcome | None]) -> None:
+        del self._tasks[run.key]
+        # A task that is cancelled before its first step never enters its coroutine: so the answer is given here.
+        self._report(run.key, run.cut() if task.cancelled() else task.result())
 
     def _cancel(self, run: Runnable) -> None:
         if task := self._tasks.get(run.key):
             task.cancel()
-
-    async def _perform(self, run: Runnable) -> None:
-        try:
-            outcome = await run.aexecute()
-        except asyncio.CancelledError:
-            outcome = run.cut()
-        finally:
-            self._tasks.pop(run.key, None)
-        self._report(run.key, outcome)
 
     def _run_loop(self) -> None:
         asyncio.set_event_loop(self._loop)
@@ -54,3 +53,7 @@ class AsyncExecutor:
                 task.cancel()
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
             self._loop.close()
+
+
+async def _perform(run: Runnable) -> Outcome | None:
+    return await run.aexecute()

@@ -81,7 +81,8 @@ class _Slot:
         with self._lock:
             self._run = run
         try:
-            return run.execute()
+            # A run that was cut while it waited for this thread does not begin.
+            return run.cut() if run.cut_by else run.execute()
         finally:
             with self._lock:
                 self._run = None

@@ -10,16 +10,82 @@ from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, 
 
 from protojobs.lifecycle import FINISHED, JobState
 from protojobs.records import CancelAnswer, Cleared, Pruned, RetryAnswer
+from protojobs_sqlalchemy.bounds import check_count
 from protojobs_sqlalchemy.conditions import is_finished, is_pending
 from protojobs_sqlalchemy.counting import count
+from protojobs_sqlalchemy.dialects import Mode
 from protojobs_sqlalchemy.ids import known
 from protojobs_sqlalchemy.rows import Found
 from protojobs_sqlalchemy.settling import storable
+from protojobs_sqlalchemy.steps import Steps
 from protojobs_sqlalchemy.tables import counters, failed_jobs, jobs, queues
 
-__all__ = ["cancel", "clear", "forget_failed", "pause", "prune", "resume", "retry_failed"]
+__all__ = ["Administration"]
 
+_RETRIED = {
+    "status": "pending",
+    "claim_seq": jobs.c.claim_seq + 1,
+    "attempts": 0,
+    "crashes": 0,
+    "returns": 0,
+    "reclaims": 0,
+    "reserved_at": None,
+    "processed_at": None,
+    "cancel_requested_at": None,
+    "reason": None,
+    "progress": None,
+}
+_DONE = (JobState.COMPLETED, JobState.CANCELLED)
 _lock = select(jobs.c.id, jobs.c.queue, jobs.c.status).order_by(jobs.c.id).with_for_update()
+
+
+class Administration(Steps):
+    """The verbs of `protojobs.protocols.Administers`, apart from the transfer's."""
+
+    def cancel(self, ids: Sequence[str], *, reason: str = "") -> list[CancelAnswer]:
+        """Cancel pending jobs at once, mark processing ones; answers in order."""
+        check_count(ids)
+        return self._run_at(lambda conn, now: cancel(conn, ids, reason, now), Mode.STORE)
+
+    def retry_failed(self, ids: Sequence[str]) -> list[RetryAnswer]:
+        """Requeue by failed_jobs id; answers in order."""
+        check_count(ids)
+        answers, woken = self._run_at(lambda conn, now: retry_failed(conn, ids, now), Mode.STORE)
+        self._dialect.ring(woken)
+        return answers
+
+    def forget_failed(self, ids: Sequence[str]) -> int:
+        """Delete failed jobs by failed_jobs id; answers how many there were."""
+        check_count(ids)
+        return self._run(lambda conn: forget_failed(conn, ids), Mode.STORE)
+
+    def clear(self, queue: str, *, limit: int = 1_000) -> Cleared:
+        """Remove up to `limit` pending and finished jobs of the queue."""
+        return self._run(lambda conn: clear(conn, queue, limit), Mode.STORE)
+
+    def pause(self, queue: str) -> bool:
+        """From the next claim on the queue lends nothing. False: it was paused already."""
+        return self._run_at(lambda conn, now: pause(conn, queue, now), Mode.STORE)
+
+    def resume(self, queue: str) -> bool:
+        """Undo `pause`. False: it was not paused."""
+        was_paused = self._run(lambda conn: resume(conn, queue), Mode.STORE)
+        self._dialect.ring([queue])
+        return was_paused
+
+    def prune(
+        self,
+        *,
+        completed_older_than: float | None = None,
+        failed_older_than: float | None = None,
+        arrived_before: float = 0.0,
+        limit: int = 1_000,
+    ) -> Pruned:
+        """Delete up to `limit` finished jobs older than so many seconds."""
+        ages = [(_DONE, completed_older_than), ((JobState.FAILED,), failed_older_than)]
+        return self._run_at(
+            lambda conn, now: prune(conn, ages, arrived_before=arrived_before, limit=limit, now=now), Mode.STORE
+        )
 
 
 def cancel(conn: Connection, ids: Sequence[str], reason: str, now: datetime) -> list[CancelAnswer]:
@@ -27,93 +93,69 @@ def cancel(conn: Connection, ids: Sequence[str], reason: str, now: datetime) -> 
     rows = _locked(conn, ids)
     pending = [row.id for row in rows.values() if row.status == JobState.PENDING]
     processing = [row.id for row in rows.values() if row.status == JobState.PROCESSING]
-    mark = {"cancel_requested_at": now, "reason": storable(reason) or None}
+    why = {"reason": storable(reason)} if reason else {}
     if pending:
-        conn.execute(
-            update(jobs).where(jobs.c.id.in_(pending)).values(status="cancelled", processed_at=now, **mark)
-        )
+        conn.execute(update(jobs).where(jobs.c.id.in_(pending)).values(status="cancelled", processed_at=now, **why))
         count(conn, Counter((rows[job_id].queue, "cancelled") for job_id in pending))
-    if processing:
-        unmarked = jobs.c.cancel_requested_at.is_(None)  # the first reason stands
-        conn.execute(update(jobs).where(jobs.c.id.in_(processing), unmarked).values(**mark))
-    answers = dict.fromkeys(pending, CancelAnswer.CANCELLED) | dict.fromkeys(processing, CancelAnswer.REQUESTED)
-    missing = {JobState.MOVING.value}  # it belongs to another store already
-    seen: set[str] = set()
-    out: list[CancelAnswer] = []
+    if processing:  # its worker decides; the mark outlives it
+        first = func.coalesce(jobs.c.cancel_requested_at, now)
+        conn.execute(update(jobs).where(jobs.c.id.in_(processing)).values(cancel_requested_at=first, **why))
+    answers = dict.fromkeys(rows, CancelAnswer.FINISHED)
+    answers |= dict.fromkeys(pending, CancelAnswer.CANCELLED) | dict.fromkeys(processing, CancelAnswer.REQUESTED)
+    given: list[CancelAnswer] = []
     for job_id in ids:
-        row = rows.get(job_id)
-        if row is None or row.status in missing:
-            out.append(CancelAnswer.MISSING)
-        elif job_id in seen and row.status == JobState.PENDING:
-            out.append(CancelAnswer.FINISHED)
-        else:
-            out.append(answers.get(job_id, CancelAnswer.FINISHED))
-        seen.add(job_id)
-    return out
+        given.append(answers.get(job_id, CancelAnswer.MISSING))
+        if given[-1] is CancelAnswer.CANCELLED:
+            answers[job_id] = CancelAnswer.FINISHED  # asked twice in one call
+    return given
 
 
 def retry_failed(conn: Connection, ids: Sequence[str], now: datetime) -> tuple[list[RetryAnswer], set[str]]:
     """Requeue by failed_jobs id; answers in order, and the queues that got a job."""
-    found = known(ids)
-    present = set(conn.execute(select(failed_jobs.c.id).where(failed_jobs.c.id.in_(found))).scalars()) if found else set()
-    rows = _locked(conn, list(present))
-    ready = [row for row in rows.values() if row.status == JobState.FAILED]
-    if ready:
-        chosen = [row.id for row in ready]
-        # Read again under the jobs' locks: another may have retried them since.
-        still = conn.execute(select(failed_jobs.c.id).where(failed_jobs.c.id.in_(chosen)).with_for_update()).scalars()
-        present, chosen = present - set(chosen), list(still)
-        present |= set(chosen)
-        ready = [row for row in ready if row.id in present]
-        conn.execute(delete(failed_jobs).where(failed_jobs.c.id.in_(chosen)))
-        conn.execute(
-            update(jobs)
-            .where(jobs.c.id.in_(chosen))
-            .values(
-                status="pending",
-                available_at=now,
-                processed_at=None,
-                reserved_at=None,
-                claim_seq=jobs.c.claim_seq + 1,
-                attempts=0,
-                crashes=0,
-                returns=0,
-                reclaims=0,
-                cancel_requested_at=None,
-                reason=None,
-                progress=None,
-            )
-        )
-        count(conn, {key: -n for key, n in Counter((row.queue, "failed") for row in ready).items()})
-    left = {row.id for row in ready}
+    failures = _failures(conn, ids)
+    rows = {failed_id: row for failed_id, row in failures.items() if row.status == JobState.FAILED}
+    if rows:
+        chosen = [row.id for row in rows.values()]
+        conn.execute(delete(failed_jobs).where(failed_jobs.c.id.in_(rows)))
+        conn.execute(update(jobs).where(jobs.c.id.in_(chosen)).values(_RETRIED).values(available_at=now))
+        count(conn, {key: -n for key, n in Counter((row.queue, "failed") for row in rows.values()).items()})
     answers: list[RetryAnswer] = []
-    for job_id in ids:
-        if job_id in left:
-            left.discard(job_id)  # asked twice in one call: the second time its row is gone
-            present.discard(job_id)
-            answers.append(RetryAnswer.REQUEUED)
+    for place, failed_id in enumerate(ids):
+        if failed_id not in failures or (failed_id in rows and failed_id in ids[:place]):
+            answers.append(RetryAnswer.MISSING)  # asked twice in one call: the second time its row is gone
         else:
-            answers.append(RetryAnswer.CONFLICT if job_id in present else RetryAnswer.MISSING)
-    return answers, {row.queue for row in ready}
+            answers.append(RetryAnswer.REQUEUED if failed_id in rows else RetryAnswer.CONFLICT)
+    return answers, {row.queue for row in rows.values()}
 
 
 def forget_failed(conn: Connection, ids: Sequence[str]) -> int:
-    """Delete failed jobs and their failed_jobs rows."""
-    rows = [row for row in _locked(conn, ids).values() if row.status == JobState.FAILED]
+    """Delete failed jobs and their failed_jobs rows, by failed_jobs id."""
+    rows = [row for row in _failures(conn, ids).values() if row.status == JobState.FAILED]
     _delete(conn, rows)
     return len(rows)
+
+
+def _failures(conn: Connection, ids: Sequence[str]) -> dict[str, Found]:
+    """The jobs of these failures, locked, by failed_jobs id."""
+    wanted = known(ids)
+    if not wanted:
+        return {}
+    query = select(failed_jobs.c.id, failed_jobs.c.job_id).where(failed_jobs.c.id.in_(wanted))
+    named = {row.id: row.job_id for row in conn.execute(query)}
+    locked = _locked(conn, list(named.values()))
+    # Read again under the jobs' locks: another may have retried one of them since.
+    still = set(conn.execute(query.with_for_update()).scalars()) if locked else set()
+    return {failed_id: locked[job_id] for failed_id, job_id in named.items() if failed_id in still and job_id in locked}
 
 
 def clear(conn: Connection, queue: str, limit: int) -> Cleared:
     """Delete pending and finished jobs of the queue."""
     rows: list[Found] = []
     for condition in _removable(conn, queue):  # one index range each; an OR of them would scan the table
-        if len(rows) < limit:
-            query = _lock.where(*condition).limit(limit - len(rows))
-            rows += conn.execute(query.order_by(None).with_for_update(skip_locked=True))
-    _delete(conn, rows)
-    removed = Counter(str(row.status) for row in rows)
-    return Cleared(has_more=len(rows) >= limit, **removed)
+        query = _lock.where(*condition).order_by(None).limit(limit + 1 - len(rows))
+        rows += conn.execute(query.with_for_update(skip_locked=True)) if len(rows) <= limit else ()
+    _delete(conn, rows[:limit])
+    return Cleared(has_more=len(rows) > limit, **Counter(str(row.status) for row in rows[:limit]))
 
 
 def _removable(conn: Connection, queue: str) -> list[list[ColumnElement[bool]]]:
@@ -152,16 +194,15 @@ def prune(
     rows: list[Found] = []
     for states, age in ages:
         for state in states if age is not None else ():
-            if len(rows) >= limit:
+            if len(rows) > limit:
                 break
             old = jobs.c.processed_at < now - timedelta(seconds=age or 0.0)
-            query = _lock.where(*is_finished(conn, state), old).limit(limit - len(rows))
+            query = _lock.where(*is_finished(conn, state), old).limit(limit + 1 - len(rows))
             query = query if arrived is None else query.where(arrived)
             query = query.order_by(None).order_by(jobs.c.processed_at).with_for_update(skip_locked=True)
             rows += conn.execute(query)
-    _delete(conn, rows)
-    removed = Counter(str(row.status) for row in rows)
-    return Pruned(has_more=len(rows) >= limit, **removed)
+    _delete(conn, rows[:limit])
+    return Pruned(has_more=len(rows) > limit, **Counter(str(row.status) for row in rows[:limit]))
 
 
 def _locked(conn: Connection, ids: Sequence[str]) -> dict[str, Found]:
@@ -175,7 +216,7 @@ def _delete(conn: Connection, rows: Sequence[Found]) -> None:
         return
     failed = [row.id for row in rows if row.status == JobState.FAILED]
     if failed:
-        conn.execute(delete(failed_jobs).where(failed_jobs.c.id.in_(failed)))
+        conn.execute(delete(failed_jobs).where(failed_jobs.c.job_id.in_(failed)))
     conn.execute(delete(jobs).where(jobs.c.id.in_([row.id for row in rows])))
     finished = Counter((row.queue, row.status) for row in rows if row.status in FINISHED)
     count(conn, {key: -number for key, number in finished.items()})

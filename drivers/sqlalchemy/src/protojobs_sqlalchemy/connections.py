@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from sqlalchemy import Connection, Engine
@@ -45,21 +46,26 @@ class Connections:
     def run(self, step: Callable[[Connection], T], mode: Mode) -> T:
         """Run `step` as one atomic step, and again when it met another one. Only our own exceptions leave."""
         gives_up_at = SYSTEM_CLOCK.monotonic() + _CONFLICT_S
-        while True:
-            try:
-                return self._once(step, mode)
-            except Exception as error:  # noqa: BLE001 (every foreign exception is translated here)
-                is_conflict = self._dialect.is_conflict(original(error))
-                if not is_conflict or SYSTEM_CLOCK.monotonic() > gives_up_at:
-                    self.raise_translated(error)
-            time.sleep(jittered(_CONFLICT_PAUSE_S, 0.9))
+        with self.translating():
+            while True:
+                try:
+                    return self._once(step, mode)
+                except self.engine.dialect.loaded_dbapi.Error as error:
+                    self._must_be_conflict(error, gives_up_at)
+                except DBAPIError as error:
+                    self._must_be_conflict(error, gives_up_at)
+                time.sleep(jittered(_CONFLICT_PAUSE_S, 0.9))
 
-    def raise_translated(self, error: Exception) -> None:
-        """Raise what the port promises instead of `error`, or `error` itself when it is not the store's."""
-        ours = translated(error, self.engine, self._dialect)
-        if ours is None or ours is error:
-            raise error
-        raise ours from error
+    @contextmanager
+    def translating(self) -> Iterator[None]:
+        """Turn what the database's libraries raise into what the port promises."""
+        try:
+            yield
+        except Exception as error:
+            ours = translated(error, self.engine, self._dialect)
+            if ours is None or ours is error:
+                raise
+            raise ours from error
 
     def connect(self) -> Connection:
         """A connection in autocommit mode that the caller closes."""
@@ -78,6 +84,10 @@ class Connections:
             self._held.pop()[0].close()
         if self.is_ours:
             self.engine.dispose()
+
+    def _must_be_conflict(self, error: Exception, gives_up_at: float) -> None:
+        if not self._dialect.is_conflict(original(error)) or SYSTEM_CLOCK.monotonic() > gives_up_at:
+            raise error
 
     def _once(self, step: Callable[[Connection], T], mode: Mode) -> T:
         conn = self._take()

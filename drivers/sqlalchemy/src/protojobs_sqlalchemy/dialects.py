@@ -68,8 +68,8 @@ class Dialect(Protocol):
         """How `enqueue` of these is to be run."""
         ...
 
-    def enqueue(self, conn: Connection, jobs: Sequence[NewJob]) -> list[bool]:
-        """Insert the jobs whose id is not there; says for each whether it was stored."""
+    def enqueue(self, conn: Connection, jobs: Sequence[NewJob]) -> set[str]:
+        """Insert the jobs whose id is not there; answers the ids that were stored."""
         ...
 
     def turn(self, conn: Connection, ask: Ask) -> ClaimReply:

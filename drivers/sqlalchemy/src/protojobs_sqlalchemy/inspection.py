@@ -10,18 +10,56 @@ from sqlalchemy import ColumnElement, Connection, String, and_, cast, func, or_,
 
 from protojobs.errors import OptionInvalid
 from protojobs.lifecycle import JobState
-from protojobs.records import FailedJob, FailedPage, JobFilter, JobPage, JobRecord, WorkerRecord
+from protojobs.records import FailedJob, FailedPage, JobFilter, JobPage, JobRecord, QueueInfo, Stats, WorkerRecord
+from protojobs_sqlalchemy import stats
+from protojobs_sqlalchemy.bounds import check_count
 from protojobs_sqlalchemy.conditions import is_processing
+from protojobs_sqlalchemy.dialects import Mode
 from protojobs_sqlalchemy.ids import canonical, known
 from protojobs_sqlalchemy.rows import failed_job, job_record
+from protojobs_sqlalchemy.steps import Steps
 from protojobs_sqlalchemy.tables import failed_jobs, jobs, workers
 from protojobs_sqlalchemy.types import from_microseconds, to_microseconds
 
-__all__ = ["EXAMINED_MAX", "failed", "find", "get", "get_failed", "list_workers"]
+__all__ = ["EXAMINED_MAX", "Inspection", "get_failed"]
 
 EXAMINED_MAX = 5_000  # rows that one page looks at
 _WORKERS_MAX = 10_000
 _LAST_ID = "ffffffff-ffff-ffff-ffff-ffffffffffff"
+
+
+class Inspection(Steps):
+    """The verbs of `protojobs.protocols.Inspects`."""
+
+    def get(self, ids: Sequence[str]) -> list[JobRecord]:
+        """The jobs that exist among `ids`."""
+        check_count(ids)
+        return self._run(lambda conn: get(conn, ids), Mode.READ)
+
+    def find(self, which: JobFilter, *, limit: int = 50, cursor: str | None = None) -> JobPage:
+        """A page of jobs, newest id first."""
+        return self._run(lambda conn: find(conn, which, limit, cursor), Mode.READ)
+
+    def failed(self, *, queue: str | None = None, limit: int = 50, cursor: str | None = None) -> FailedPage:
+        """A page of failed_jobs, the latest failure first."""
+        return self._run(lambda conn: failed(conn, queue, limit, cursor), Mode.READ)
+
+    def get_failed(self, ids: Sequence[str]) -> list[FailedJob]:
+        """The rows of failed_jobs that exist among `ids`."""
+        check_count(ids)
+        return self._run(lambda conn: get_failed(conn, ids), Mode.READ)
+
+    def stats(self, queue: str | None = None) -> Stats:
+        """Counts of one queue or of all."""
+        return self._run_at(lambda conn, now: stats.of_queue(conn, queue, now), Mode.READ)
+
+    def queues(self) -> list[QueueInfo]:
+        """Every queue that has jobs or is paused, by name."""
+        return self._run_at(stats.list_queues, Mode.READ)
+
+    def workers(self) -> list[WorkerRecord]:
+        """Every worker whose row stands, oldest first."""
+        return self._run(list_workers, Mode.READ)
 
 
 def get(conn: Connection, ids: Sequence[str]) -> list[JobRecord]:
@@ -40,9 +78,10 @@ def find(conn: Connection, which: JobFilter, limit: int, cursor: str | None) -> 
         raise _bad_cursor(cursor)
     below = jobs.c.id < cursor if cursor else jobs.c.id <= _LAST_ID
     if JobState.FAILED in which.states and len(which.states) == 1:
-        # A failed job has its failed_jobs row under the same id: no need to look at all the others.
-        window = select(failed_jobs.c.id).where(failed_jobs.c.id < cursor if cursor else failed_jobs.c.id <= _LAST_ID)
-        span = window.order_by(failed_jobs.c.id.desc()).limit(EXAMINED_MAX).subquery("examined")
+        # A failed job has its one failed_jobs row: no need to look at all the others.
+        job_id = failed_jobs.c.job_id
+        window = select(job_id.label("id")).where(job_id < cursor if cursor else job_id <= _LAST_ID)
+        span = window.order_by(job_id.desc()).limit(EXAMINED_MAX).subquery("examined")
     else:
         span = select(jobs.c.id).where(below).order_by(jobs.c.id.desc()).limit(EXAMINED_MAX).subquery("examined")
     query = select(jobs).join(span, span.c.id == jobs.c.id).where(*_conditions(which))

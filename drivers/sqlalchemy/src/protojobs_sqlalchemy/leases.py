@@ -11,13 +11,15 @@ from sqlalchemy import Connection, bindparam, delete, exists, func, insert, lite
 
 from protojobs.errors import LeaseLost
 from protojobs.lifecycle import RETURNS_FREE, SUSPECT_RECLAIMS, JobState
-from protojobs.records import Fence, Heartbeat, LostJob, Reclaimed, WorkerInfo
+from protojobs.records import ClaimedJob, Fence, Heartbeat, LostJob, Reclaimed, WorkerInfo
 from protojobs_sqlalchemy.counting import count
+from protojobs_sqlalchemy.dialects import Mode
 from protojobs_sqlalchemy.ids import canonical
-from protojobs_sqlalchemy.rows import Found
+from protojobs_sqlalchemy.rows import Found, claimed_job
+from protojobs_sqlalchemy.steps import Steps
 from protojobs_sqlalchemy.tables import jobs, workers
 
-__all__ = ["heartbeat", "leave", "lease_lost", "reclaim", "register"]
+__all__ = ["Leases", "lease_lost"]
 
 _RECLAIMED = ("status", "attempts", "returns", "reclaims", "crashes", "available_at", "processed_at")
 
@@ -58,6 +60,32 @@ _take_back = (
 )
 
 
+class Leases(Steps):
+    """The port's verbs on a worker's lease."""
+
+    def register(self, worker: WorkerInfo) -> None:
+        """Store the worker's row; its lease ends `lease_s` seconds from the store's now."""
+        self._run_at(lambda conn, now: register(conn, worker, now), Mode.WORK)
+
+    def heartbeat(self, worker: str, progress: Mapping[Fence, float]) -> Heartbeat:
+        """Prolong the lease, store progress; LeaseLost when the row is gone."""
+        return self._run_at(lambda conn, now: heartbeat(conn, worker, progress, now), Mode.WORK)
+
+    def leave(self, worker: str) -> None:
+        """Delete the worker's row."""
+        self._run(lambda conn: leave(conn, worker), Mode.WORK)
+
+    def reclaim(self, limit: int) -> Reclaimed:
+        """Take back up to `limit` jobs of the dead."""
+        round_ = self._run_at(lambda conn, now: reclaim(conn, limit, now), Mode.WORK)
+        self._dialect.ring({job.queue for job in round_.jobs})
+        return round_
+
+    def held(self, worker: str) -> list[ClaimedJob]:
+        """The jobs that the store thinks this worker has."""
+        return self._run(lambda conn: held(conn, worker), Mode.READ)
+
+
 def lease_lost(worker: str) -> LeaseLost:
     """The error for a worker whose row is gone."""
     return LeaseLost(
@@ -66,22 +94,20 @@ def lease_lost(worker: str) -> LeaseLost:
 
 
 def register(conn: Connection, worker: WorkerInfo, now: datetime) -> None:
-    """Store the worker's row."""
-    conn.execute(
-        insert(workers),
-        {
-            "id": worker.id,
-            "host": worker.host,
-            "pid": worker.pid,
-            "queues": json.dumps(worker.queues, ensure_ascii=False),
-            "concurrency": worker.concurrency,
-            "lease_s": worker.lease_s,
-            "isolates": int(worker.isolates),
-            "started_at": now,
-            "heartbeat_at": now,
-            "lease_ends_at": now + timedelta(seconds=worker.lease_s),
-        },
-    )
+    """Store the worker's row; once, however often an answer was lost on the way."""
+    row = {
+        "host": worker.host,
+        "pid": worker.pid,
+        "queues": json.dumps(worker.queues, ensure_ascii=False),
+        "concurrency": worker.concurrency,
+        "lease_s": worker.lease_s,
+        "isolates": int(worker.isolates),
+        "started_at": now,
+        "heartbeat_at": now,
+        "lease_ends_at": now + timedelta(seconds=worker.lease_s),
+    }
+    if not conn.execute(update(workers).where(workers.c.id == worker.id).values(row)).rowcount:
+        conn.execute(insert(workers).values(id=worker.id, **row))
 
 
 def heartbeat(conn: Connection, worker: str, progress: Mapping[Fence, float], now: datetime) -> Heartbeat:
@@ -107,6 +133,12 @@ def leave(conn: Connection, worker: str) -> None:
     conn.execute(delete(workers).where(workers.c.id == worker))
 
 
+def held(conn: Connection, worker: str) -> list[ClaimedJob]:
+    """The jobs that this worker holds."""
+    query = select(jobs).where(jobs.c.status == literal_column("'processing'"), jobs.c.reserved_by == worker)
+    return [claimed_job(row) for row in conn.execute(query.order_by(jobs.c.id))]
+
+
 def reclaim(conn: Connection, limit: int, now: datetime) -> Reclaimed:
     """Delete lapsed workers' rows, then take their jobs and the orphans back."""
     # A worker that is renewing or claiming right now has its row locked: it is passed over, since it lives.
@@ -120,8 +152,9 @@ def reclaim(conn: Connection, limit: int, now: datetime) -> Reclaimed:
     gone = {row.id: bool(row.isolates) for row in lapsed}
     if gone:
         conn.execute(delete(workers).where(workers.c.id.in_(gone)))
-    rows = _orphans(conn, limit, list(gone))
-    if rows:
+    rows = _orphans(conn, limit + 1, list(gone))
+    has_more = len(rows) > limit or len(gone) >= max(limit, 1)
+    if rows := rows[:limit]:
         after = [_taken_back(row, now, counts_crash=not gone.get(row.reserved_by, True)) for row in rows]
         conn.execute(_take_back, after)
         cancelled = Counter(
@@ -134,7 +167,7 @@ def reclaim(conn: Connection, limit: int, now: datetime) -> Reclaimed:
     return Reclaimed(
         jobs=lost,
         workers=tuple(gone),
-        has_more=len(lost) >= limit or len(gone) >= limit,
+        has_more=has_more,
         others_end_in=_others_end_in(conn, now),
     )
 

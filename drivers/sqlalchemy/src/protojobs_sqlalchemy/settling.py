@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Connection, Row, bindparam, insert, select, update
 
+from protojobs.entropy import fresh_id
 from protojobs.lifecycle import FINISHED, RETURNS_FREE, JobState, Verb
 from protojobs.records import Settled, Settlement, SettleStatus
 from protojobs_sqlalchemy.counting import count
@@ -49,7 +50,7 @@ _write = (
 _give_up = insert(failed_jobs).from_select(
     ["id", "job_id", "queue", "job_class", "job_name", "data", "attempts", "exception", "failed_at"],
     select(
-        jobs.c.id,
+        bindparam("b_failed_id", type_=failed_jobs.c.id.type),
         jobs.c.id,
         jobs.c.queue,
         jobs.c.job_class,
@@ -98,7 +99,7 @@ def apply(conn: Connection, settlements: Sequence[Settlement], now: datetime, sh
         after = {s.id: decided(rows[s.id], s, now) for s in current}
         conn.execute(_write, [{f"b_{name}": value for name, value in values.items()} for values in after.values()])
         failures = [
-            {"b_id": s.id, "b_exception": storable(s.error), "b_failed_at": now}
+            {"b_id": s.id, "b_failed_id": fresh_id(), "b_exception": storable(s.error), "b_failed_at": now}
             for s in current
             if after[s.id]["status"] == JobState.FAILED
         ]
@@ -168,10 +169,8 @@ def _unmatched(job: Row[*tuple[object, ...]] | None, s: Settlement) -> Settled:
 
 
 def _reason(job: Row[*tuple[object, ...]], s: Settlement) -> str | None:
-    """The person's reason stays; else the settlement's, where it has one."""
-    if job.cancel_requested_at is not None and job.reason:
-        return str(job.reason)
-    return storable(s.reason) or job.reason
+    """A person's reason stays; else the settlement's, where it has one."""
+    return job.reason if job.cancel_requested_at is not None or not s.reason else storable(s.reason)
 
 
 def _moment(values: dict[str, object]) -> datetime | None:

@@ -19,6 +19,7 @@ from protojobs.lifecycle import JobState
 from protojobs.records import BATCH_BYTES_MAX, ClaimedJob, ClaimReply, NewJob, Settled, Settlement, SettleStatus
 from protojobs_sqlalchemy import settling
 from protojobs_sqlalchemy.bell import Bell
+from protojobs_sqlalchemy.bounds import payload_bytes
 from protojobs_sqlalchemy.counting import shard_of
 from protojobs_sqlalchemy.dialects import Ask, Mode
 from protojobs_sqlalchemy.types import from_microseconds, to_microseconds
@@ -162,10 +163,10 @@ class SQLiteDialect:
     def enqueue_mode(self, jobs: Sequence[NewJob]) -> Mode:
         return Mode.STORE
 
-    def enqueue(self, conn: Connection, jobs: Sequence[NewJob]) -> list[bool]:
+    def enqueue(self, conn: Connection, jobs: Sequence[NewJob]) -> set[str]:
         now = to_microseconds(self.now(conn))
         cursor = _raw(conn).cursor()
-        return [cursor.execute(_INSERT, _new_row(job, now)).rowcount == 1 for job in jobs]
+        return {job.id for job in jobs if cursor.execute(_INSERT, _new_row(job, now)).rowcount == 1}
 
     # ------------------------------------------------------------------------------------------------------- turn
 
@@ -217,7 +218,7 @@ class SQLiteDialect:
                 if len(lent) >= ask.slots and row[6] > row[7]:
                     passed_over += 1  # it would wait in the worker's memory with its last attempt spent
                     continue
-                room -= len(row[5]) if row[5].isascii() else len(row[5].encode())
+                room -= payload_bytes(row[5])
                 if room < 0 and lent:
                     break
                 row_ids.append(row[0])

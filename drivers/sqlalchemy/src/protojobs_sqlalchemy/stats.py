@@ -37,9 +37,10 @@ def list_queues(conn: Connection, now: datetime) -> list[QueueInfo]:
     finished = _finished(conn, None)
     paused = set(conn.execute(select(queues.c.name).where(queues.c.paused_at.is_not(None)).limit(_QUEUES_MAX)).scalars())
     live = _live_by_queue(conn, now)
-    is_capped = live is None
     names = set(paused) | {name for by_queue in finished.values() for name, number in by_queue.items() if number}
     names |= set(live) if live is not None else set(_live_names(conn))
+    moving = set(conn.execute(select(jobs.c.queue).where(jobs.c.moving_token.is_not(None)).distinct()).scalars())
+    names |= moving
     found: list[QueueInfo] = []
     for name in sorted(names)[:_QUEUES_MAX]:
         if live is None:
@@ -47,7 +48,7 @@ def list_queues(conn: Connection, now: datetime) -> list[QueueInfo]:
         else:
             stats = live.get(name, Stats())
             stats = replace(stats, **{status: by_queue.get(name, 0) for status, by_queue in finished.items()})
-        if stats.total or name in paused or is_capped:
+        if stats.total or name in paused or name in moving:
             found.append(QueueInfo(name=name, is_paused=name in paused, stats=stats))
     return found
 

@@ -67,8 +67,8 @@ jobs = Table(
 failed_jobs = Table(
     "failed_jobs",
     metadata,
-    Column("id", StoredId, primary_key=True),  # the job's own id: a job fails for good only once
-    Column("job_id", StoredId, nullable=False),
+    Column("id", StoredId, primary_key=True),  # of this failure: a retry that is sent again does not meet a later one
+    Column("job_id", StoredId, nullable=False),  # unique: a job that is failed has one row here, any other none
     Column("queue", Name, nullable=False),
     Column("job_class", Name(JOB_CLASS_MAX), nullable=False),
     Column("job_name", Name, nullable=False),

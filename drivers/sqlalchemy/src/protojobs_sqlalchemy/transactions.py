@@ -72,7 +72,8 @@ class _Promises:
     """What one session owes to the jobs that were pushed in it."""
 
     def __init__(self, session: Session) -> None:
-        self._open: list[tuple[tuple[SessionTransaction, ...], Connection, Callable[[], None]]] = []
+        self._session = session
+        self._owed: list[tuple[list[SessionTransaction], Connection, Callable[[], None]]] = []
         event.listen(session, "after_commit", self._committed)
         event.listen(session, "after_soft_rollback", self._rolled_back)
         event.listen(session, "after_transaction_end", self._ended)
@@ -87,8 +88,27 @@ class _Promises:
         return promises
 
     def add(self, conn: Connection, callback: Callable[[], None]) -> None:
-        """Owe `callback` to the transactions that are open now, from the innermost outwards."""
+        """Owe `callback`, to be dropped with any of the transactions that are open now."""
         chain: list[SessionTransaction] = []
-        inner = session_transaction(conn, self) if False else None
-        del inner
-        raise NotImplementedError
+        inner = self._session.get_nested_transaction() or self._session.get_transaction()
+        while inner is not None:
+            chain.append(inner)
+            inner = inner.parent
+        self._owed.append((chain, conn, callback))
+
+    def _committed(self, session: Session) -> None:
+        if session.get_nested_transaction() is not None:
+            return  # only a savepoint was released
+        owed, self._owed = self._owed, []
+        for _, conn, callback in owed:
+            # A session that was bound to a connection with a transaction of its own has committed nothing yet, and we
+            # are not told when that one does.
+            if conn.closed or not conn.in_transaction():
+                callback()
+
+    def _rolled_back(self, _session: Session, transaction: SessionTransaction) -> None:
+        self._owed = [owed for owed in self._owed if transaction not in owed[0]]
+
+    def _ended(self, _session: Session, transaction: SessionTransaction) -> None:
+        if transaction.parent is None:  # closed without a commit
+            self._owed = []

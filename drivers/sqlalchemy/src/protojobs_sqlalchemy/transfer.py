@@ -11,16 +11,41 @@ from sqlalchemy import Connection, delete, insert, select, update
 from protojobs.errors import OptionInvalid
 from protojobs.lifecycle import FINISHED, JobState
 from protojobs.records import Enqueued, ExportedJob, FailedJob
+from protojobs_sqlalchemy.bounds import check_count
 from protojobs_sqlalchemy.counting import count
+from protojobs_sqlalchemy.dialects import Mode
 from protojobs_sqlalchemy.ids import canonical, known
 from protojobs_sqlalchemy.inserting import answers, insert_absent
-from protojobs_sqlalchemy.inspection import EXAMINED_MAX, get_failed
-from protojobs_sqlalchemy.rows import Found, job_record
+from protojobs_sqlalchemy.inspection import EXAMINED_MAX
+from protojobs_sqlalchemy.rows import Found, failed_job, job_record
+from protojobs_sqlalchemy.steps import Steps
 from protojobs_sqlalchemy.tables import failed_jobs, jobs
 
-__all__ = ["drop_exported", "export_jobs", "import_jobs"]
+__all__ = ["Transfer"]
 
 _FIRST_ID = "00000000-0000-0000-0000-000000000000"
+
+
+class Transfer(Steps):
+    """The verbs of a transfer."""
+
+    def export_jobs(
+        self, token: str, *, cursor: str | None = None, limit: int = 500
+    ) -> tuple[list[ExportedJob], str | None]:
+        """A page of jobs, now `moving` under `token`, and the cursor of the next."""
+        return self._run(lambda conn: export_jobs(conn, token, cursor, limit), Mode.STORE)
+
+    def import_jobs(self, jobs: Sequence[ExportedJob]) -> list[Enqueued]:
+        """Store exported jobs as they were; known ids are duplicates."""
+        check_count(jobs)
+        stored = self._run(lambda conn: import_jobs(conn, jobs), Mode.STORE)
+        self._dialect.ring({job.queue for job in jobs})
+        return stored
+
+    def drop_exported(self, token: str, ids: Sequence[str]) -> int:
+        """Delete jobs that are `moving` under `token`; answers how many there were."""
+        check_count(ids)
+        return self._run(lambda conn: drop_exported(conn, token, ids), Mode.STORE)
 
 
 def export_jobs(conn: Connection, token: str, cursor: str | None, limit: int) -> tuple[list[ExportedJob], str | None]:
@@ -40,7 +65,9 @@ def export_jobs(conn: Connection, token: str, cursor: str | None, limit: int) ->
             _set_moving(conn, token, fresh)
             moved = [row.id for row in fresh]
             rows += conn.execute(select(jobs).where(jobs.c.id.in_(moved)).order_by(jobs.c.id))
-    failures = {row.id: row for row in get_failed(conn, [row.id for row in rows if row.moved_from == JobState.FAILED])}
+    moved = [row.id for row in rows if row.moved_from == JobState.FAILED]
+    found = conn.execute(select(failed_jobs).where(failed_jobs.c.job_id.in_(moved))) if moved else ()
+    failures = {row.job_id: failed_job(row) for row in found}
     return [_exported(row, failures.get(row.id)) for row in rows], after
 
 
@@ -93,7 +120,7 @@ def import_jobs(conn: Connection, exported: Sequence[ExportedJob]) -> list[Enque
 
 
 def _row(job: ExportedJob) -> dict[str, object]:
-    row = asdict(job) | {"status": job.status.value, "reserved_by": None, "reserved_at": None}
+    row = asdict(job) | {"status": job.status.value, "reserved_by": None}
     del row["failed"]
     return row
 
@@ -106,6 +133,6 @@ def drop_exported(conn: Connection, token: str, ids: Sequence[str]) -> int:
     mine = select(jobs.c.id).where(jobs.c.id.in_(wanted), jobs.c.moving_token == token, jobs.c.status == "moving")
     moving = list(conn.execute(mine.with_for_update()).scalars())
     if moving:
-        conn.execute(delete(failed_jobs).where(failed_jobs.c.id.in_(moving)))
+        conn.execute(delete(failed_jobs).where(failed_jobs.c.job_id.in_(moving)))
         conn.execute(delete(jobs).where(jobs.c.id.in_(moving)))
     return len(moving)

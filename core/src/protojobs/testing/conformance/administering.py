@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 from protojobs.entropy import fresh_id
@@ -85,16 +87,14 @@ class Administering(Fixtures):
         worker = join(driver)
         for _ in range(10):
             (job_id,) = push(driver)
-            answer, lent = at_once(lambda job_id=job_id: other.cancel([job_id])[0], lambda: lend(driver, worker))
+            answers, lent = at_once(partial(other.cancel, [job_id]), partial(lend, driver, worker))
+            is_lent = lent != []
             expected = (
-                (CancelAnswer.REQUESTED, JobState.PROCESSING)
-                if lent
-                else (
-                    CancelAnswer.CANCELLED,
-                    JobState.CANCELLED,
-                )
+                ([CancelAnswer.REQUESTED], JobState.PROCESSING)
+                if is_lent
+                else ([CancelAnswer.CANCELLED], JobState.CANCELLED)
             )
-            assert (answer, job_of(driver, job_id).status) == expected
+            assert (answers, job_of(driver, job_id).status) == expected
 
     # ------------------------------------------------------------------------------------------------------------ clear
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
+from typing import TypeVar
 
 import pytest
 
@@ -15,6 +17,8 @@ from protojobs.testing.conformance.fixtures import Fixtures, Handles
 from protojobs.testing.conformance.steps import at_once, fresh_ids, job_of, join, lend, new_job, push, settle
 
 __all__ = ["Enqueueing"]
+
+Answer = TypeVar("Answer")
 
 
 class Enqueueing(Fixtures):
@@ -116,7 +120,7 @@ class Enqueueing(Fixtures):
     def test_of_several_enqueues_of_one_id_at_once_one_stores_it(self, handles: Handles) -> None:
         job = new_job()
         drivers = [handles() for _ in range(4)]
-        answers = at_once(*[lambda driver=driver: driver.enqueue([job]) for driver in drivers])
+        answers = at_once(*[partial(each.enqueue, [job]) for each in drivers])
         assert sorted(str(answer) for answer in answers) == sorted(
             [str([Enqueued(id=job.id)]), *[str([Enqueued(id=job.id, duplicate_of=job.id)])] * 3]
         )
@@ -155,13 +159,11 @@ class Enqueueing(Fixtures):
         assert [claim.id for claim in claims] == [job.id]
 
 
-def until_answered(call: Callable[[], object]) -> list[object]:
+def until_answered(call: Callable[[], list[Answer]]) -> list[Answer]:
     """What the call answers at last, after a few StoreUnavailable at most."""
     for _ in range(5):
         try:
-            answer = call()
+            return call()
         except StoreUnavailable:
             continue
-        assert isinstance(answer, list)
-        return list[object](answer)
     pytest.fail("the driver did not find its store again")

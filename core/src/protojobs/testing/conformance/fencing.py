@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 from msgspec.structs import replace
@@ -16,6 +17,7 @@ from protojobs.testing.conformance.steps import (
     LEASE_S,
     SETTLING,
     all_failed,
+    all_well,
     at_once,
     fence_of,
     job_of,
@@ -102,6 +104,13 @@ class Fencing(Fixtures):
         assert_refused(driver, replace(claim, id=other_id), verb, SettleStatus.STALE)
 
     @each_verb
+    def test_a_claim_without_holder_settles_nothing(self, driver: Store, verb: Verb) -> None:
+        push(driver)
+        (claim,) = lend(driver, join(driver))
+        settle(driver, claim, Verb.RETRY)
+        assert_refused(driver, replace(claim, reserved_by=""), verb, SettleStatus.REPEATED)
+
+    @each_verb
     def test_a_missing_job_is_stale_and_has_no_state(self, driver: Store, verb: Verb) -> None:
         push(driver)
         (claim,) = lend(driver, join(driver))
@@ -163,8 +172,9 @@ class Fencing(Fixtures):
         (claim,) = lend(driver, join(driver))
         said = settlement(claim, Verb.RELEASE)
         drivers = [handles() for _ in range(4)]
-        answers = at_once(*[lambda driver=driver: driver.settle([said])[0].status for driver in drivers])
-        assert sorted(map(str, answers)) == sorted([str(SettleStatus.APPLIED), *[str(SettleStatus.REPEATED)] * 3])
+        answers = all_well(at_once(*[partial(each.settle, [said]) for each in drivers]))
+        statuses = sorted(answer.status for each in answers for answer in each)
+        assert statuses == [SettleStatus.APPLIED, *[SettleStatus.REPEATED] * 3]
         assert job_of(driver, job_id).attempts == 0
 
 

@@ -57,7 +57,7 @@ class Fixtures:
 
     @pytest.fixture
     def reset(self, driver_factory: DriverFactory) -> Callable[[], None]:
-        """May be given: a callable that leaves the store set up and empty. Called before each test, so make it cheap."""
+        """May be given: a callable that leaves the store set up and empty. It runs before each test: make it cheap."""
 
         def tear_down_and_set_up() -> None:
             driver = driver_factory()

@@ -14,8 +14,17 @@ from protojobs.testing.conformance.steps import all_failed, all_jobs, join, lend
 __all__ = ["Naming"]
 
 ALIKE = (  # what collations, trimming, normal forms and compatibility foldings take for the same
-    "emails", "Emails", "EMAILS", "émails", "e\u0301mails", "emails ", " emails", "ｅｍａｉｌｓ", "emaıls", "emails\u200b",
-)  # fmt: skip
+    "emails",
+    "Emails",
+    "EMAILS",
+    "émails",
+    "e\u0301mails",
+    "emails ",
+    " emails",
+    "ｅｍａｉｌｓ",
+    "emaıls",
+    "emails\u200b",
+)
 STRANGE = {
     "quote": "a'b",
     "double-quote": 'a"b',

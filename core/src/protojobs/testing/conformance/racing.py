@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from typing import TypeVar
+from functools import partial
 
 from protojobs.errors import LeaseLost
 from protojobs.lifecycle import JobState, Verb
@@ -14,6 +13,7 @@ from protojobs.testing.conformance.fixtures import Fixtures, Handles
 from protojobs.testing.conformance.steps import (
     LEASE_S,
     all_jobs,
+    all_well,
     at_once,
     fresh_ids,
     join,
@@ -24,8 +24,6 @@ from protojobs.testing.conformance.steps import (
 )
 
 __all__ = ["Racing"]
-
-Answer = TypeVar("Answer")
 
 CROWD = 4  # threads, each with a driver of its own
 JOBS = 120
@@ -39,7 +37,7 @@ class Racing(Fixtures):
         push(driver, *[new_job(id=job_id, priority=place % 3) for place, job_id in enumerate(ids)])
         drivers = [handles() for _ in range(CROWD)]
         workers = [join(each) for each in drivers]
-        stories = [lambda d=d, w=w: claim_until_dry(d, w) for d, w in zip(drivers, workers, strict=True)]
+        stories = [partial(claim_until_dry, *pair) for pair in zip(drivers, workers, strict=True)]
         lent = [claim for claims in all_well(at_once(*stories)) for claim in claims]
         assert Counter(claim.id for claim in lent) == Counter(ids)
         assert {claim.claim_seq for claim in lent} == {1}
@@ -49,12 +47,13 @@ class Racing(Fixtures):
     def test_the_threads_of_one_driver_are_lent_each_job_once(self, driver: Store) -> None:
         ids = push(driver, *[new_job() for _ in range(JOBS)])
         worker = join(driver)
-        lent = all_well(at_once(*[lambda: claim_until_dry(driver, worker)] * CROWD))
+        lent = all_well(at_once(*[partial(claim_until_dry, driver, worker)] * CROWD))
         assert Counter(claim.id for claims in lent for claim in claims) == Counter(ids)
 
     def test_a_full_run_by_many_completes_each_job_once(self, driver: Store, handles: Handles) -> None:
         ids = push(driver, *[new_job() for _ in range(JOBS)])
-        stories = [lambda d=handles(): work_until_dry(d) for _ in range(CROWD)]
+        drivers = [handles() for _ in range(CROWD)]
+        stories = [partial(work_until_dry, each) for each in drivers]
         done = [job_id for each in all_well(at_once(*stories)) for job_id in each]
         assert Counter(done) == Counter(ids)
         assert (driver.stats("q").completed, driver.stats("q").total) == (JOBS, JOBS)
@@ -64,7 +63,7 @@ class Racing(Fixtures):
         worker = join(driver)
         lend(driver, worker)
         drivers = [handles(LEASE_S + 10) for _ in range(CROWD)]
-        stories: list[Callable[[], list[Reclaimed]]] = [lambda d=d: reclaim_until_dry(d) for d in drivers]
+        stories = [partial(reclaim_until_dry, each) for each in drivers]
         rounds = [round_ for each in all_well(at_once(*stories)) for round_ in each]
         rounds.extend(reclaim_until_dry(drivers[0]))  # what was locked just then
         assert Counter(job.id for round_ in rounds for job in round_.jobs) == Counter(ids)
@@ -75,7 +74,7 @@ class Racing(Fixtures):
         beating, taking = handles(LEASE_S + 10), handles(LEASE_S + 10)
         for _ in range(10):
             worker = join(driver)
-            beat, taken = at_once(lambda worker=worker: beating.heartbeat(worker, {}), lambda: taking.reclaim(100))
+            beat, taken = at_once(partial(beating.heartbeat, worker, {}), partial(taking.reclaim, 100))
             assert isinstance(taken, Reclaimed)
             assert isinstance(beat, Heartbeat | LeaseLost)
             assert (worker in taken.workers) is isinstance(beat, LeaseLost)
@@ -86,7 +85,7 @@ class Racing(Fixtures):
         for _ in range(10):
             push(driver)
             worker = join(driver)
-            lent, taken = at_once(lambda worker=worker: lend(claiming, worker), lambda: taking.reclaim(100))
+            lent, taken = at_once(partial(lend, claiming, worker), partial(taking.reclaim, 100))
             assert isinstance(taken, Reclaimed)
             assert isinstance(lent, list | LeaseLost)
             reclaim_until_dry(taking)
@@ -127,13 +126,3 @@ def reclaim_until_dry(driver: Store) -> list[Reclaimed]:
     while rounds[-1].has_more or rounds[-1].jobs:
         rounds.append(driver.reclaim(7))
     return rounds
-
-
-def all_well(answers: list[Answer | Exception]) -> list[Answer]:
-    """The answers, none of which may be an exception."""
-    well: list[Answer] = []
-    for answer in answers:
-        if isinstance(answer, Exception):
-            raise answer
-        well.append(answer)
-    return well

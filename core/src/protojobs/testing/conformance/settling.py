@@ -167,7 +167,7 @@ class Settling(Fixtures):
         assert (job_of(driver, failed).crashes, job_of(driver, failed).status) == (1, JobState.FAILED)
         assert [job.crashes for job in lend(driver, join(driver))] == [1]
 
-    # ------------------------------------------------------------------------------------------------- reasons and marks
+    # ------------------------------------------------------------------------------------------------ reasons and marks
 
     def test_a_cancelled_and_a_released_job_tell_why(self, driver: Store) -> None:
         push(driver, new_job(), new_job())

@@ -56,6 +56,7 @@ def upgrade() -> None:
         _index("jobs_finished", "jobs", ["status", "processed_at"], where="processed_at IS NOT NULL")
         _index("jobs_moving", "jobs", ["moving_token"], where="moving_token IS NOT NULL")
         _index("jobs_unique", "jobs", ["unique_key"], where=f"unique_key IS NOT NULL AND {_LIVE}", unique=True)
+    _index("failed_jobs_job", "failed_jobs", ["job_id"], unique=True)
     _index("failed_jobs_time", "failed_jobs", ["failed_at", "id"])
     _index("failed_jobs_queue", "failed_jobs", ["queue", "failed_at", "id"])
 

@@ -1,0 +1,53 @@
+"""The jobs of the demo's little shop. `--app protojobs_examples.demo_jobs` makes them known to a worker, and the three
+example jobs with them."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import msgspec
+
+from protojobs import Job, job
+from protojobs_examples.data_cleanup import DataCleanupJob
+from protojobs_examples.process_image import ProcessImageJob
+from protojobs_examples.send_email import SendEmailJob
+
+__all__ = ["DataCleanupJob", "ProcessImageJob", "SendEmailJob", "WriteInvoiceJob", "add_up_order"]
+
+
+@job(name="shop.add_up_order", queue="orders", max_retries=3)
+def add_up_order(order: int, prices: list[float]) -> dict[str, object]:
+    """A small job: a function, with arguments that are checked when it is pushed."""
+    return {"order": order, "total": round(sum(prices), 2)}
+
+
+class Invoice(msgspec.Struct, frozen=True, kw_only=True):
+    """Whom to write an invoice to, and over what."""
+
+    customer: int
+    total: float
+
+
+class WriteInvoiceJob(Job[Invoice]):
+    """Write an invoice to a customer whose address is on file, in the folder SHOP_FOLDER."""
+
+    name = "shop.write_invoice"
+    queue = "invoices"
+    max_retries = 1
+    retry_delay = 0.5
+
+    def handle(self, data: Invoice) -> str:
+        """Write it, whole: a second run writes the same text over it."""
+        shop = Path(os.environ.get("SHOP_FOLDER", "."))
+        on_file = shop / "customers" / f"{data.customer}.json"
+        if not on_file.exists():
+            raise LookupError(f"customer {data.customer} has no address: customers/{on_file.name} is missing")
+        address = json.loads(on_file.read_text(encoding="utf-8"))
+        invoice = shop / "invoices" / f"{data.customer}.txt"
+        invoice.parent.mkdir(exist_ok=True)
+        part = invoice.with_suffix(".part")
+        part.write_text(f"To {address['name']}: please pay {data.total:.2f}.\n", encoding="utf-8")
+        part.replace(invoice)
+        return invoice.name

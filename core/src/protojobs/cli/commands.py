@@ -1,0 +1,88 @@
+"""Which commands there are. A command's module is imported when it is called, not before: `--help` stays quick."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from typing import cast
+
+import click
+
+from protojobs.cli.options import StoreGroup
+from protojobs.errors import ConfigurationError
+
+__all__ = ["BUILT_IN", "ENTRY_POINTS", "CommandTable"]
+
+ENTRY_POINTS = "protojobs.commands"
+
+# name -> what it does; the module of that name has the click command as `command`. Tests hold the words together.
+BUILT_IN: Mapping[str, str] = {
+    "worker": "Run jobs until told to stop.",
+    "push": "Store a job, and print its id.",
+    "stats": "How many jobs are in which state.",
+    "jobs": "List, show and cancel jobs.",
+    "failed": "List, show, retry and forget failed jobs.",
+    "queues": "List, pause, resume and clear queues.",
+    "workers": "List the workers that the store knows.",
+    "prune": "Delete old finished jobs.",
+    "migrate": "Create or upgrade the store's tables.",
+    "drivers": "List the installed drivers.",
+    "plugins": "List the installed plugins and their hooks.",
+}
+
+# What comes with an extra: name -> (the extra, what it does).
+_EXTRAS = {"demo": ("demo", "A live demonstration in this terminal.")}
+
+
+class CommandTable(StoreGroup):
+    """The root: our commands by name, and those that other distributions bring by the entry points."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Ours in the order of the table, then the others by name."""
+        return [*BUILT_IN, *sorted({*_found(), *_EXTRAS} - set(BUILT_IN))]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command, imported now. Raises ConfigurationError for one that is known and cannot be."""
+        if cmd_name in BUILT_IN:
+            return cast("click.Command", import_module(f"protojobs.cli.{cmd_name}").command)
+        if (entry := _found().get(cmd_name)) is not None:
+            return _loaded(entry)
+        if cmd_name in _EXTRAS and not ctx.resilient_parsing:
+            raise ConfigurationError(
+                f'The command "{cmd_name}" is not installed.', mend=f'pip install "protojobs[{_EXTRAS[cmd_name][0]}]"'
+            )
+        return None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list for `--help`, without importing one of them."""
+        found = _found()
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, _words(name, found.get(name))) for name in self.list_commands(ctx)])
+
+
+def _words(name: str, entry: EntryPoint | None) -> str:
+    if name in BUILT_IN:
+        return BUILT_IN[name]
+    extra, words = _EXTRAS.get(name, ("", ""))
+    if entry is None:
+        return f'{words}  (pip install "protojobs[{extra}]")'
+    return words or f"From {entry.dist.name if entry.dist else entry.value}."
+
+
+def _found() -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group=ENTRY_POINTS)}
+
+
+def _loaded(entry: EntryPoint) -> click.Command:
+    source = entry.dist.name if entry.dist else entry.value
+    try:
+        command: object = entry.load()
+    except Exception as error:  # somebody else's package; its trouble is told with its name
+        raise ConfigurationError(
+            f'The command "{entry.name}" of {source} cannot be imported. {type(error).__name__}: {error}.',
+            mend=f"pip install --upgrade {source}",
+        ) from error
+    if not isinstance(command, click.Command):
+        raise ConfigurationError(f'The command "{entry.name}" of {source} is no click command, but {command!r}.')
+    return command

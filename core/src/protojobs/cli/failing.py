@@ -1,0 +1,85 @@
+"""Errors for people, on stderr: what happened, why, and what to try."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import traceback
+
+import click
+
+from protojobs._registry import masked
+from protojobs.cli.exits import Exit, exit_of
+from protojobs.cli.session import Session
+from protojobs.cli.text import escaped
+from protojobs.errors import ProtojobsError, SchemaOutdated, StoreUnavailable, did_you_mean
+
+__all__ = ["complain"]
+
+_SENTENCE_END = re.compile(r"(?<=[a-z0-9\"'`)\]][.:]) (?=[A-Z])")
+_SPOKEN = re.compile(r"^(?:Try|Type):? +")
+
+
+def complain(error: BaseException, session: Session) -> int:
+    """Write the error down, and answer the exit code that belongs to it."""
+    if session.is_debug:
+        click.echo("".join(traceback.format_exception(error)), err=True)
+    match error:
+        case click.UsageError():
+            return _usage(error)
+        case click.ClickException():
+            _say(error.format_message(), "", "")
+            return Exit.USAGE
+        case KeyboardInterrupt() | click.Abort() | EOFError():
+            _say("interrupted", "", "")
+            return Exit.INTERRUPTED
+        case ProtojobsError():
+            _say(*_split(error.message), _mend(error, session))
+            return exit_of(error)
+        case _:
+            said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            what = f"unexpected {said}"
+            _say(
+                what,
+                "This is a fault in protojobs, a driver or a plugin, not in what you typed.",
+                "the same with --debug",
+            )
+            return Exit.BAD
+
+
+def _usage(error: click.UsageError) -> int:
+    path = error.ctx.command_path if error.ctx else "protojobs"
+    if isinstance(error, click.NoSuchOption):
+        known = [name for param in error.ctx.command.get_params(error.ctx) for name in param.opts] if error.ctx else []
+        meant = did_you_mean(error.option_name, known)
+        what, why = f'There is no option "{error.option_name}".', meant
+    else:
+        what, why = _split(error.format_message())
+    _say(what, why, f"{path} --help")
+    return Exit.USAGE
+
+
+def _mend(error: ProtojobsError, session: Session) -> str:
+    if isinstance(error, SchemaOutdated) and "migrate" in error.mend:
+        return f"protojobs migrate --url {masked(session.url)}" if session.url else "protojobs migrate"
+    if isinstance(error, StoreUnavailable) and error.job_ids:
+        return f"the same command with --id {error.job_ids[0]}, which stores the job once"
+    return error.mend
+
+
+def _split(text: str) -> tuple[str, str]:
+    """The first sentence, and the others."""
+    parts = _SENTENCE_END.split(text.strip(), maxsplit=1)
+    return parts[0], parts[1] if len(parts) > 1 else ""
+
+
+def _say(what: str, why: str, mend: str) -> None:
+    may_colour = "NO_COLOR" not in os.environ and sys.stderr.isatty()
+    head = click.style("error:", fg="red", bold=True) if may_colour else "error:"
+    click.echo(f"{head} {escaped(what)}", err=True)
+    if why:
+        click.echo(f"  {escaped(why)}", err=True)
+    if mend:
+        mend = _SPOKEN.sub("", mend)
+        click.echo(f"  {escaped(mend)}" if mend.startswith("Did you mean") else f"  try: {escaped(mend)}", err=True)

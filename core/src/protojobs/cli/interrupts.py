@@ -1,0 +1,41 @@
+"""SIGTERM and Ctrl-C: the first asks the worker to stop, the second to hurry."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from types import FrameType
+
+from protojobs.stopping import StopToken
+
+__all__ = ["stopped_by_signals"]
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextmanager
+def stopped_by_signals(stop: StopToken, note: Callable[[str, int], bytes]) -> Generator[None]:
+    """Tell `stop` of each signal, and write `note(signal's name, level)` to stderr. Elsewhere than in the main thread
+    there are no signals to catch.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(number: int, _frame: FrameType | None) -> None:
+        stop.stop()
+        try:
+            # Straight to the file: the signal may have struck in the middle of a write to the stream.
+            os.write(2, note(signal.Signals(number).name, stop.level))
+        except OSError:
+            pass  # nobody reads stderr any more; stopping matters more
+
+    before = {number: signal.signal(number, handle) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

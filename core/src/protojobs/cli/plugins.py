@@ -1,0 +1,91 @@
+"""`protojobs plugins`: what is installed, what it listens to, and what is wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from importlib import import_module
+
+import click
+import msgspec
+import pluggy
+
+from protojobs._registry import plugin_entry_points
+from protojobs.cli.options import StoreCommand
+from protojobs.cli.output import Cell, Column
+from protojobs.cli.session import Session
+from protojobs.errors import did_you_mean
+from protojobs.hooks import HookSpecs
+
+__all__ = ["command"]
+
+_COLUMNS = (
+    Column("name"),
+    Column("distribution"),
+    Column("version"),
+    Column("state", "state"),
+    Column("hooks"),
+    Column("reason"),
+)
+_PREFIX = "protojobs_"
+
+
+class _Plugin(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+    distribution: str
+    version: str
+    state: str = "loaded"
+    hooks: tuple[str, ...] = ()
+    reason: str = ""
+
+
+@click.command("plugins", cls=StoreCommand, short_help="List the installed plugins and their hooks.")
+@click.pass_obj
+def command(session: Session) -> None:
+    """List the plugins: those that are installed, and the modules of the setting `plugins`. Needs no store.
+
+    Columns: name, distribution, version, state (loaded, disabled by the setting plugins_disabled, or broken), the
+    hooks that it implements (without their common `protojobs_`), and the reason where it is broken.
+    """
+    settings = session.settings()
+    found = list(_plugins(settings.plugins, settings.plugins_disabled))
+    rows: list[list[Cell]] = [
+        [p.name, p.distribution, p.version, p.state, " ".join(h.removeprefix(_PREFIX) for h in p.hooks), p.reason]
+        for p in found
+    ]
+    session.out.items("plugins@1", found, _COLUMNS, rows)
+    if not found:
+        session.out.note("No plugin is installed.")
+
+
+def _plugins(modules: tuple[str, ...], disabled: tuple[str, ...]) -> Iterator[_Plugin]:
+    for entry in plugin_entry_points():
+        source = (entry.dist.name, entry.dist.version) if entry.dist else ("", "")
+        yield _looked_at(entry.name, source, entry.load, is_disabled=entry.name in disabled)
+    for name in modules:
+        yield _looked_at(name, ("", ""), partial(import_module, name), is_disabled=name in disabled)
+
+
+def _looked_at(name: str, source: tuple[str, str], load: Callable[[], object], *, is_disabled: bool) -> _Plugin:
+    plugin = _Plugin(name=name, distribution=source[0], version=source[1])
+    if is_disabled:
+        return msgspec.structs.replace(plugin, state="disabled")
+    try:
+        hooks = _hooks_of(name, load())
+    except Exception as error:  # noqa: BLE001 (somebody else's package: what is wrong with it is the answer)
+        return msgspec.structs.replace(plugin, state="broken", reason=f"{type(error).__name__}: {error}")
+    return msgspec.structs.replace(plugin, hooks=tuple(hooks))
+
+
+def _hooks_of(name: str, loaded: object) -> list[str]:
+    """The hooks that a plugin implements. Raises for one that does not fit, or that there is not."""
+    plugin = loaded() if isinstance(loaded, type) else loaded
+    manager = pluggy.PluginManager("protojobs")
+    manager.add_hookspecs(HookSpecs)
+    manager.register(plugin, name)
+    hooks = sorted(caller.name for caller in manager.get_hookcallers(plugin) or [])
+    known = [hook for hook in dir(HookSpecs) if hook.startswith(_PREFIX)]
+    for hook in hooks:
+        if hook not in known:
+            raise LookupError(f"there is no hook {hook}. {did_you_mean(hook, known)}".rstrip())
+    return hooks

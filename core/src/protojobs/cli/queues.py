@@ -1,0 +1,100 @@
+"""`protojobs queues`: list, pause, resume, clear."""
+
+from __future__ import annotations
+
+import click
+
+from protojobs.cli.asking import YES, confirm
+from protojobs.cli.exits import CommandFailed, Exit
+from protojobs.cli.options import StoreCommand, StoreGroup
+from protojobs.cli.output import Cell, Column
+from protojobs.cli.session import Session
+from protojobs.cli.stats import COUNTS, counts, queue_item
+from protojobs.errors import did_you_mean
+
+__all__ = ["command"]
+
+_COLUMNS = (Column("queue"), Column("state", "state"), *(Column(name, "number") for name in COUNTS))
+_NAME = click.argument("name")
+
+
+@click.group("queues", cls=StoreGroup, short_help="List, pause, resume and clear queues.")
+def command() -> None:
+    """List, pause, resume and clear queues."""
+
+
+@command.command("list", cls=StoreCommand)
+@click.pass_obj
+def list_queues(session: Session) -> None:
+    """List the queues that have jobs or are paused, by name.
+
+    Columns: queue, active or paused, and the numbers of `protojobs stats`.
+    """
+    found = session.store().queues()
+    rows: list[list[Cell]] = [
+        [info.name, "paused" if info.is_paused else "active", *counts(info.stats).values()] for info in found
+    ]
+    session.out.items("queues.list@1", [queue_item(info) for info in found], _COLUMNS, rows)
+    if not found:
+        session.out.note("There are no queues: a queue is there once a job is pushed to it.")
+
+
+@command.command("pause", cls=StoreCommand)
+@_NAME
+@click.pass_obj
+def pause(session: Session, name: str) -> None:
+    """Stop handing out a queue's jobs, on every worker. Running jobs go on; pushing goes on."""
+    jobs = session.queue()
+    names = [info.name for info in jobs.queues()]
+    has_changed = jobs.pause(name)
+    _tell(session, name, is_paused=True, has_changed=has_changed)
+    if name not in names:
+        session.out.note(f'Note that "{name}" has no jobs yet. {did_you_mean(name, names)}'.rstrip())
+
+
+@command.command("resume", cls=StoreCommand)
+@_NAME
+@click.pass_obj
+def resume(session: Session, name: str) -> None:
+    """Hand out a paused queue's jobs again."""
+    jobs = session.queue()
+    paused = [info.name for info in jobs.queues() if info.is_paused]
+    has_changed = jobs.resume(name)
+    _tell(session, name, is_paused=False, has_changed=has_changed)
+    if not has_changed and (meant := did_you_mean(name, paused)):
+        session.out.note(meant)
+
+
+@command.command("clear", cls=StoreCommand)
+@_NAME
+@YES
+@click.pass_obj
+def clear(session: Session, name: str, yes: bool) -> None:
+    """Delete a queue's pending, finished and failed jobs; those being processed stay. Counts and asks first."""
+    jobs = session.queue()
+    known = {info.name: info.stats for info in jobs.queues()}
+    if name not in known:
+        meant = did_you_mean(name, known)
+        raise CommandFailed(Exit.NOT_FOUND, f'There is no queue "{name}".', mend=meant or "protojobs queues list")
+    stats = known[name]
+    numbers = counts(stats)
+    examples = [
+        f"{numbers[state]:,} {state}" for state in ("pending", "completed", "failed", "cancelled") if numbers[state]
+    ]
+    if stats.processing:
+        examples.append(f"({stats.processing:,} being processed stay)")
+    about = "about " if stats.is_estimate else ""
+    if doomed := stats.total - stats.processing:
+        confirm(session.out, f'Delete {about}{doomed:,} jobs of queue "{name}" for good:', examples, is_agreed=yes)
+    done = jobs.clear(name)
+    item: dict[str, Cell] = {"queue": name, "pending": done.pending, "completed": done.completed, "failed": done.failed}
+    item |= {"cancelled": done.cancelled, "total": done.total}
+    session.out.item("queues.clear@1", item, list(item.items()))
+
+
+def _tell(session: Session, name: str, *, is_paused: bool, has_changed: bool) -> None:
+    state = "paused" if is_paused else "active"
+    item: dict[str, Cell] = {"queue": name, "is_paused": is_paused, "has_changed": has_changed}
+    session.out.item("queues.pause@1", item, [("queue", name), ("state", state)])
+    if not has_changed:
+        session.out.note(f'"{name}" was {"paused already" if is_paused else "not paused"}.')

@@ -1,0 +1,90 @@
+"""What the options before and after a command's name add up to: the settings, the store, and where to write."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+
+from msgspec.structs import replace
+
+from protojobs._registry import create_driver, masked
+from protojobs.cli.app import load_app
+from protojobs.cli.exits import CommandFailed, Exit
+from protojobs.cli.output import Output
+from protojobs.config import Settings, load_settings
+from protojobs.errors import ConfigurationError, DriverError
+from protojobs.protocols import Store
+from protojobs.queue import JobQueue
+
+__all__ = ["NO_STORE_MEND", "Session"]
+
+NO_STORE_MEND = 'Add --url sqlite:///jobs.db, or set PROTOJOBS_URL, or url = "sqlite:///jobs.db" in protojobs.toml.'
+
+
+class Session:
+    """One run of the command line. Options fill it while they are parsed; commands ask it for what they need."""
+
+    def __init__(self) -> None:
+        self.url: str | None = None
+        self.apps: list[str] = []
+        self.is_json = False
+        self.is_debug = False
+        self._opened: list[Store] = []
+
+    @cached_property
+    def out(self) -> Output:
+        """Where to write."""
+        return Output(is_json=self.is_json)
+
+    def settings(self, changes: Mapping[str, object] | None = None) -> Settings:
+        """The settings in force: the options, then the environment, then the configuration file."""
+        return load_settings({"url": self.url, "app": tuple(self.apps) or None, **(changes or {})})
+
+    def queue(self, *, needs_jobs: bool = False, changes: Mapping[str, object] | None = None) -> JobQueue:
+        """The queue to work with. Looking into a store imports no application, unless only that knows the store.
+
+        The store is that of `--url`, else that of a JobQueue named as `--app module:object`, else the configured url.
+        """
+        settings = self.settings(changes)
+        is_known = settings.url is not None
+        wanted = [name for name in settings.app if needs_jobs or (self.url is None and (":" in name or not is_known))]
+        own = _only_one([found for name in wanted if (found := load_app(name)) is not None])
+        if own is None:
+            return JobQueue(self._open(settings.url), settings)
+        given = {key: value for key, value in (changes or {}).items() if value is not None}
+        if self.url is None and not given:
+            return own
+        driver = own.driver if self.url is None else self._open(self.url)
+        return JobQueue(driver, replace(own.settings, **given), registry=own.registry, clock=own.clock)
+
+    def store(self) -> Store:
+        """The store, for looking into it."""
+        return self.queue().driver
+
+    def place(self, queue: JobQueue) -> str:
+        """The store's address for people, without its password."""
+        url = self.url or queue.settings.url
+        return masked(url) if url else type(queue.driver).__name__
+
+    def close(self) -> None:
+        """Give back what was opened here."""
+        while self._opened:
+            try:
+                self._opened.pop().close()
+            except DriverError:
+                continue  # the command has said what there was to say
+
+    def _open(self, url: str | None) -> Store:
+        if url is None:
+            raise ConfigurationError("No store is configured.", mend=NO_STORE_MEND)
+        driver = create_driver(url)
+        self._opened.append(driver)
+        return driver
+
+
+def _only_one(queues: list[JobQueue]) -> JobQueue | None:
+    if len({id(queue) for queue in queues}) > 1:
+        raise CommandFailed(
+            Exit.USAGE, "The applications name more than one JobQueue.", mend="Leave :object away from all but one."
+        )
+    return queues[0] if queues else None

@@ -1,0 +1,50 @@
+"""Text for people: escaped, so that nothing from a store reaches the terminal's controls; ages and lengths of time."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+
+__all__ = ["age", "escaped", "escaped_lines", "iso", "length"]
+
+# C0 and C1 controls, line separators, marks that turn the writing direction, halves of surrogate pairs.
+_HOSTILE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
+_SHORT = {"\n": r"\n", "\t": r"\t", "\r": r"\r"}
+_UNITS = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"))
+
+
+def escaped(text: str) -> str:
+    """`text` on one line, with every control character written out: ESC becomes `\\x1b`."""
+    return _HOSTILE.sub(_written_out, text)
+
+
+def escaped_lines(text: str) -> list[str]:
+    """The lines of `text`, each escaped; tabs become spaces."""
+    return [escaped(line) for line in text.replace("\r\n", "\n").expandtabs(4).split("\n")]
+
+
+def iso(moment: datetime) -> str:
+    """ISO 8601 in UTC, to the microsecond: `2026-11-24T13:40:35.123456Z`."""
+    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def length(seconds: float) -> str:
+    """A length of time, to read: `0.25 s`, `41 s`, `3 min`, `2 h`, `5 d`."""
+    for size, unit in _UNITS:
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit}" if seconds >= 10 * size else f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+
+
+def age(moment: datetime, now: datetime) -> str:
+    """`3 min ago` or `in 2 h`."""
+    seconds = (now - moment).total_seconds()
+    if abs(seconds) < 1:
+        return "now"
+    return f"{length(seconds)} ago" if seconds > 0 else f"in {length(-seconds)}"
+
+
+def _written_out(found: re.Match[str]) -> str:
+    character = found.group()
+    code = ord(character)
+    return _SHORT.get(character) or (f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}")

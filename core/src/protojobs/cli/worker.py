@@ -1,0 +1,191 @@
+"""`protojobs worker`: one worker in the foreground, until a limit or a signal ends it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import version
+from itertools import islice
+from typing import TypedDict, Unpack
+
+import click
+
+from protojobs._working import work
+from protojobs.cli.amounts import duration, size
+from protojobs.cli.exits import Exit
+from protojobs.cli.interrupts import stopped_by_signals
+from protojobs.cli.logs import FORMATS, LEVELS, job_lines, level_of, logging_to_stderr
+from protojobs.cli.options import StoreCommand
+from protojobs.cli.session import Session
+from protojobs.cli.text import escaped
+from protojobs.clock import SYSTEM_CLOCK
+from protojobs.outcomes import WorkReport
+from protojobs.queue import JobQueue
+from protojobs.stopping import StopToken
+
+__all__ = ["command"]
+
+_WHY = {
+    "empty": "nothing was due",
+    "max_jobs": "--max-jobs is reached",
+    "max_time": "--max-time is over",
+    "stopped": "it was told to stop",
+    "memory": "the memory limit is passed",
+    "stuck": "a run could not be ended, so the process ends itself; the job runs again",
+}
+_JOBS_SHOWN = 8
+_log = logging.getLogger("protojobs.cli")
+
+
+class _Options(TypedDict):
+    max_jobs: int
+    sleep: float | None
+    concurrency: int | None
+    stop_when_empty: bool
+    all_queues: bool
+    max_memory: int | None
+    max_time: float
+    verbose: int
+    log_level: str | None
+    log_format: str
+
+
+@click.command("worker", cls=StoreCommand, short_help="Run jobs until told to stop.")
+@click.argument("queues", metavar="[QUEUE]...", nargs=-1)
+@click.option("--max-jobs", type=click.IntRange(0), metavar="N", default=0, help="End after N runs; 0 = no limit.")
+@click.option("--sleep", type=duration, metavar="TIME", help="Between two looks into an idle store.  [default: 1s]")
+@click.option("--concurrency", type=click.IntRange(1, 10_000), metavar="N", help="Jobs at once.  [default: 8]")
+@click.option("--stop-when-empty", is_flag=True, help="End when nothing is due.")
+@click.option("--all-queues", is_flag=True, help="All queues there are at the start, by name, and the default one.")
+@click.option("--max-memory", type=size, metavar="SIZE", help="End after its jobs beyond 512M, 2G ...; 0 = no limit.")
+@click.option(
+    "--max-time", type=duration, metavar="TIME", default="0", help="End after its jobs after 1h, 7d ...; 0 = no limit."
+)
+@click.option("-v", "--verbose", count=True, help="A line for each job; -vv for everything.")
+@click.option("--log-level", type=click.Choice(LEVELS), metavar="LEVEL", help=f"Instead of -v: {', '.join(LEVELS)}.")
+@click.option(
+    "--log-format", type=click.Choice(FORMATS), metavar="FORMAT", default="text", help="Of stderr: text or json."
+)
+@click.pass_obj
+def command(session: Session, queues: Sequence[str], **options: Unpack[_Options]) -> int:
+    """Run jobs until told to stop: of the QUEUEs, in that order; by default of the default queue.
+
+    Name the modules that define your jobs with --app. Ctrl-C or SIGTERM lets running jobs finish for shutdown_grace
+    (25 s); a second one cuts them short. What was not finished runs again; none of it counts as an attempt.
+
+    \b
+    protojobs worker --app shop.jobs
+    protojobs worker urgent default --app shop.jobs --concurrency 20 --max-memory 512M
+    protojobs worker --app shop.jobs --stop-when-empty
+    """
+    if queues and options["all_queues"]:
+        raise click.UsageError("Give names of queues or --all-queues, not both.", click.get_current_context())
+    level = level_of(options["log_level"], options["verbose"])
+    with logging_to_stderr(level, options["log_format"]):
+        report = _work(session, queues, options, level)
+    if report.reason == "stuck":
+        # A thread of ours still runs a job that the store counts as ended. Only the end of the process ends it.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(Exit.BAD)
+    return Exit.OK
+
+
+def _work(session: Session, queues: Sequence[str], options: _Options, level: int) -> WorkReport:
+    is_json_log = options["log_format"] == "json"
+    changes: dict[str, object] = {
+        "concurrency": options["concurrency"],
+        "max_memory": options["max_memory"],
+        "poll_interval": options["sleep"],
+    }
+    jobs = session.queue(needs_jobs=True, changes=changes)
+    # Asked before anything is promised: is the store there, and migrated?
+    known = {info.name: info.is_paused for info in jobs.queues()}
+    names = list(queues) or [jobs.settings.default_queue]
+    if options["all_queues"]:
+        names = sorted({*known, jobs.settings.default_queue})
+    _begin(session, jobs, names, is_json_log=is_json_log)
+    for warning in _warnings(jobs, names, known):
+        _log.warning("%s", warning)
+    stop, grace = StopToken(), f"{jobs.settings.shutdown_grace:g} s"
+    with job_lines(level), stopped_by_signals(stop, lambda name, n: _stopping(name, n, grace, is_json=is_json_log)):
+        report = work(
+            jobs,
+            names,
+            max_jobs=options["max_jobs"] or None,
+            ends_when_empty=options["stop_when_empty"],
+            max_time_s=options["max_time"] or None,
+            stop=stop,
+        )
+    _end(session, report, is_json_log=is_json_log)
+    return report
+
+
+def _begin(session: Session, jobs: JobQueue, names: Sequence[str], *, is_json_log: bool) -> None:
+    """The banner: who works what, and how to stop it."""
+    registered = list(jobs.registry)
+    place, settings = session.place(jobs), jobs.settings
+    if is_json_log:
+        said = {
+            "version": version("protojobs"),
+            "store": place,
+            "queues": ",".join(names),
+            "jobs_known": len(registered),
+        }
+        _say_json("worker starting", **said, concurrency=settings.concurrency)
+    else:
+        more = f" and {len(registered) - _JOBS_SHOWN} more" if len(registered) > _JOBS_SHOWN else ""
+        listed = f" ({', '.join(islice(registered, _JOBS_SHOWN))}{more})" if registered else ""
+        order = ", in this order" if len(names) > 1 else ""
+        for line in (
+            f"protojobs {version('protojobs')} worker, pid {os.getpid()}",
+            f"  store        {place}",
+            f"  queues       {', '.join(names)}{order}",
+            f"  concurrency  {settings.concurrency}",
+            f"  jobs known   {len(registered)}{listed}",
+            f"  to stop      Ctrl-C or SIGTERM: running jobs get {settings.shutdown_grace:g} s; again: cut short",
+        ):
+            session.out.note(line)
+
+
+def _warnings(jobs: JobQueue, names: Sequence[str], known: Mapping[str, bool]) -> Iterator[str]:
+    """What looks like a mistake."""
+    for name in names:
+        if known.get(name):
+            yield f'queue "{name}" is paused; protojobs queues resume {name}'
+        if name.isdigit():
+            yield f'"{name}" is taken for a queue; did you mean --max-jobs {name}?'
+    if not list(jobs.registry):
+        yield "no jobs are known here, so none can be run: name the module that defines them with --app"
+
+
+def _stopping(name: str, level: int, grace: str, *, is_json: bool) -> bytes:
+    text = f"{name}: claiming no more; running jobs get {grace}. Again to cut them short."
+    if level > 1:
+        text = f"{name}: cutting running jobs short; they run again, and it counts as no attempt."
+    return (_json_line(text) if is_json else f"\n{text}").encode() + b"\n"
+
+
+def _end(session: Session, report: WorkReport, *, is_json_log: bool) -> None:
+    why = _WHY.get(report.reason, report.reason)
+    if is_json_log:
+        counts = {"done": report.done, "failed": report.failed, "runs": report.runs, "reason": report.reason}
+        _say_json(f"worker ended: {why}", **counts)
+    else:
+        others = report.runs - report.done - report.failed
+        rest = f", {others:,} to run again or cancelled" if others > 0 else ""
+        session.out.note(f"worker ended, since {why}: {report.done:,} done, {report.failed:,} failed{rest}")
+    if session.out.is_json:
+        session.out.item("worker@1", report, ())
+
+
+def _say_json(message: str, **facts: object) -> None:
+    click.echo(_json_line(message, **facts), err=True)
+
+
+def _json_line(message: str, **facts: object) -> str:
+    time = SYSTEM_CLOCK.now().isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return json.dumps({"time": time, "level": "info", "logger": "protojobs.cli", "message": escaped(message), **facts})

@@ -1,0 +1,47 @@
+"""What a call may ask for at once. Checked before anything is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence, Sized
+
+from protojobs.errors import OptionInvalid
+from protojobs.lifecycle import Verb
+from protojobs.records import BATCH_BYTES_MAX, BATCH_JOBS_MAX, NewJob, Settlement
+from protojobs_sqlalchemy.ids import canonical
+from protojobs_sqlalchemy.tables import JOB_CLASS_MAX
+
+__all__ = ["check_count", "check_new", "check_settlements", "payload_bytes"]
+
+_SETTLING = frozenset({Verb.COMPLETE, Verb.RETRY, Verb.FAIL, Verb.SNOOZE, Verb.RELEASE, Verb.CANCEL})
+
+
+def check_count(batch: Sized) -> None:
+    """Refuse more than BATCH_JOBS_MAX of whatever is asked for."""
+    if len(batch) > BATCH_JOBS_MAX:
+        raise OptionInvalid(f"{len(batch)} at once are too many.", mend=f"Send at most {BATCH_JOBS_MAX}.")
+
+
+def check_new(jobs: Sequence[NewJob]) -> None:
+    """Refuse too many jobs, too large ones, and what a column would cut."""
+    check_count(jobs)
+    size = sum(payload_bytes(job.data) for job in jobs)
+    if size > BATCH_BYTES_MAX:
+        raise OptionInvalid(f"{size} payload bytes are too many.", mend=f"Send at most {BATCH_BYTES_MAX} at once.")
+    for job in jobs:
+        if not canonical(job.id):
+            raise OptionInvalid(f"{job.id[:60]!r} is no UUID in lower case.", mend="Leave id= out, or use fresh_id().")
+        if len(job.job_class) > JOB_CLASS_MAX:
+            raise OptionInvalid(f"job_class {job.job_class[:40]!r}... is longer than {JOB_CLASS_MAX} characters.")
+
+
+def check_settlements(settlements: Sequence[Settlement]) -> None:
+    """Refuse too many of them, and verbs that settle nothing."""
+    check_count(settlements)
+    for settlement in settlements:
+        if settlement.verb not in _SETTLING:
+            raise OptionInvalid(f"{settlement.verb!r} does not settle a claim.", mend="Use one of the six that do.")
+
+
+def payload_bytes(data: str) -> int:
+    """How many bytes the payload has in UTF-8."""
+    return len(data) if data.isascii() else len(data.encode())

@@ -1,0 +1,170 @@
+"""SQLAlchemyDriver: the port's verbs, each one step on a connection. The hot statements are in the dialects' files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import URL, Engine
+
+from protojobs.errors import OptionInvalid
+from protojobs.protocols import PORT_VERSION
+from protojobs.records import Capabilities, ClaimedJob, ClaimReply, Enqueued, NewJob, Settled, Settlement
+from protojobs_sqlalchemy.administration import Administration
+from protojobs_sqlalchemy.bounds import check_new, check_settlements
+from protojobs_sqlalchemy.connections import Connections
+from protojobs_sqlalchemy.dialects import Ask, Dialect, Mode
+from protojobs_sqlalchemy.inserting import answers
+from protojobs_sqlalchemy.inspection import Inspection
+from protojobs_sqlalchemy.joining import Joining
+from protojobs_sqlalchemy.leases import Leases, lease_lost
+from protojobs_sqlalchemy.transfer import Transfer
+from protojobs_sqlalchemy.urls import backend_of, make_engine, masked, parse
+
+__all__ = ["SQLAlchemyDriver"]
+
+
+class SQLAlchemyDriver(Leases, Inspection, Administration, Transfer, Joining):
+    """Jobs in SQLite, PostgreSQL, MariaDB or MySQL; implements `Store` and both transaction protocols.
+
+    `where` is a URL, or your application's own Engine: then its pool is used, never disposed of, and no setting of its
+    connections outlives a verb. Nothing is opened before the first verb. A verb takes at most about `timeout` seconds.
+
+    `time_offset` is added to the store's clock (tests move it; 0 in production). `is_pooled` says that the URL leads to
+    a pooler such as PgBouncer: nothing is kept in a session then, and LISTEN needs `listen_url`, a direct one.
+    """
+
+    port_version = PORT_VERSION
+
+    def __init__(
+        self,
+        where: str | URL | Engine,
+        *,
+        time_offset: float = 0.0,
+        timeout: float = 10.0,
+        is_pooled: bool = False,
+        listen_url: str | None = None,
+    ) -> None:
+        is_ours = not isinstance(where, Engine)
+        if isinstance(where, Engine):
+            backend_of(where)
+            engine = where
+        elif isinstance(where, str | URL):
+            engine = make_engine(parse(where), timeout=timeout, is_pooled=is_pooled)
+        else:
+            raise OptionInvalid(
+                f"A driver is made from a URL or an Engine, not from {type(where).__name__}.",
+                mend="From an AsyncEngine, give its sync URL.",
+            )
+        listen = parse(listen_url) if listen_url else None if is_pooled else engine.url
+        dialect = _dialect(engine, time_offset, is_ours=is_ours, listen=listen)
+        if is_ours:
+            dialect.prepare(engine)
+        super().__init__(Connections(engine, dialect, is_ours=is_ours), dialect)
+        self.capabilities = Capabilities(
+            transactions=True, async_transactions=True, server_time=engine.dialect.name != "sqlite"
+        )
+
+    @classmethod
+    def from_url(cls, url: str) -> SQLAlchemyDriver:
+        """A driver with the default settings."""
+        return cls(url)
+
+    def __repr__(self) -> str:
+        return f"<SQLAlchemyDriver {masked(self.engine.url)}>"
+
+    @property
+    def engine(self) -> Engine:
+        """The engine that the driver works on; your own sessions may use it too."""
+        return self._connections.engine
+
+    @property
+    def time_offset(self) -> float:
+        """Seconds that the store's clock is ahead of the server's."""
+        return self._dialect.time_offset
+
+    @time_offset.setter
+    def time_offset(self, seconds: float) -> None:
+        self._dialect.time_offset = seconds
+
+    # -------------------------------------------------------------------------------------------------- the storage
+
+    def setup(self) -> None:
+        """Create or upgrade the tables."""
+        self.migrate()
+
+    def teardown(self) -> None:
+        """Remove the tables, jobs included."""
+        self.migrate(down=True)
+
+    def migrate(self, *, down: bool = False) -> list[str]:
+        """As `setup` (or `teardown`); answers the revisions that were run."""
+        applied = self._schema.migrate(down=down)
+        self._is_checked = not down
+        return applied
+
+    def migration_sql(self, *, down: bool = False) -> str:
+        """The statements of a whole migration, to be read or run by hand."""
+        return self._schema.sql(down=down)
+
+    def close(self) -> None:
+        """Give back connections; the next verb opens new ones."""
+        self._dialect.close()
+        self._connections.close()
+
+    def now(self) -> datetime:
+        """Store time."""
+        return self._connections.run(self._dialect.now, Mode.SINGLE)
+
+    # -------------------------------------------------------------------------------------------------- the hot path
+
+    def enqueue(self, jobs: Sequence[NewJob]) -> list[Enqueued]:
+        """Store all of `jobs` or none."""
+        if not jobs:
+            return []
+        check_new(jobs)
+        stored = self._run(lambda conn: self._dialect.enqueue(conn, jobs), self._dialect.enqueue_mode(jobs))
+        self._dialect.ring({job.queue for job in jobs})
+        return answers([job.id for job in jobs], stored)
+
+    def claim(self, worker: str, queues: Sequence[str], *, slots: int, limit: int) -> list[ClaimedJob]:
+        """Lend up to `limit` due jobs; LeaseLost when the worker's row is gone."""
+        reply = self._turn(Ask(worker=worker, queues=queues, slots=slots, limit=limit))
+        if reply.lease_lost:
+            raise lease_lost(worker)
+        return list(reply.claimed)
+
+    def settle(self, settlements: Sequence[Settlement]) -> list[Settled]:
+        """Apply each settlement whose claim is the job's current one; answer in order."""
+        if not settlements:
+            return []
+        return list(self._turn(Ask(worker=settlements[0].reserved_by, settlements=settlements)).settled)
+
+    def settle_and_claim(
+        self, worker: str, settlements: Sequence[Settlement], queues: Sequence[str], *, slots: int, limit: int
+    ) -> ClaimReply:
+        """`settle`, then `claim`, in one round trip where the database can."""
+        return self._turn(Ask(worker=worker, settlements=settlements, queues=queues, slots=slots, limit=limit))
+
+    def _turn(self, ask: Ask) -> ClaimReply:
+        check_settlements(ask.settlements)
+        return self._run(lambda conn: self._dialect.turn(conn, ask), self._dialect.turn_mode)
+
+    def wait(self, queues: Sequence[str], timeout: float) -> bool:
+        """Block for up to `timeout` seconds, or until one of `queues` may have a due job."""
+        with self._connections.translating():
+            return self._dialect.wait(queues, timeout)
+
+
+def _dialect(engine: Engine, time_offset: float, *, is_ours: bool, listen: URL | None) -> Dialect:
+    if engine.dialect.name == "sqlite":
+        from protojobs_sqlalchemy.sqlite import SQLiteDialect
+
+        return SQLiteDialect(engine, time_offset, is_ours=is_ours)
+    if engine.dialect.name == "postgresql":
+        from protojobs_sqlalchemy.postgresql import PostgreSQLDialect  # its DBAPI is an extra
+
+        return PostgreSQLDialect(time_offset, is_ours=is_ours, listen=listen)
+    from protojobs_sqlalchemy.mariadb import MariaDBDialect  # its DBAPI is an extra
+
+    return MariaDBDialect(engine, time_offset, is_ours=is_ours)

@@ -1,0 +1,103 @@
+"""The verbs that work inside the caller's own transaction. They never commit and never open a second connection."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+from sqlalchemy import Connection, select, update
+
+from protojobs.errors import LeaseLost, OptionInvalid
+from protojobs.records import Enqueued, Fence, NewJob
+from protojobs_sqlalchemy.bounds import check_new
+from protojobs_sqlalchemy.counting import count, lone_shard
+from protojobs_sqlalchemy.dialects import Mode
+from protojobs_sqlalchemy.ids import canonical
+from protojobs_sqlalchemy.inserting import answers, insert_absent, new_row
+from protojobs_sqlalchemy.schema import check
+from protojobs_sqlalchemy.steps import Steps
+from protojobs_sqlalchemy.tables import jobs
+from protojobs_sqlalchemy.transactions import asynchronous, connection_of, session_of, when_committed
+from protojobs_sqlalchemy.urls import masked, same_address
+
+__all__ = ["Joining"]
+
+
+class Joining(Steps):
+    """`SupportsTransaction` and `SupportsAsyncTransaction`."""
+
+    _identity: str | None = None
+
+    def enqueue_in(
+        self, transaction: object, jobs: Sequence[NewJob], *, on_commit: Callable[[], None] | None = None
+    ) -> list[Enqueued]:
+        """As `enqueue`, inside the caller's Session, scoped_session or Connection."""
+        check_new(jobs)
+        conn = self._join(transaction)
+        session = session_of(transaction)
+        woken = {job.queue for job in jobs}
+        with self._connections.translating():
+            now = self._dialect.now(conn)
+            stored = insert_absent(conn, [new_row(job, now) for job in jobs])
+            if session is None:
+                self._dialect.ring_inside(conn, woken)
+        if session is not None:
+            when_committed(session, conn, lambda: self._dialect.ring(woken))
+            if on_commit is not None:
+                when_committed(session, conn, on_commit)
+        return answers([job.id for job in jobs], stored)
+
+    async def aenqueue_in(
+        self, transaction: object, jobs: Sequence[NewJob], *, on_commit: Callable[[], None] | None = None
+    ) -> list[Enqueued]:
+        """As `enqueue_in`, inside the caller's AsyncSession or AsyncConnection."""
+        theirs = asynchronous(transaction)
+        return await theirs.run_sync(lambda inner: self.enqueue_in(inner, jobs, on_commit=on_commit))
+
+    def complete_in(self, transaction: object, claim: Fence) -> None:
+        """Settle the claim as completed inside the caller's transaction; LeaseLost when it is not current."""
+        conn = self._join(transaction)
+        with self._connections.translating():
+            is_done = _complete(conn, claim, self._dialect.now(conn))
+        if not is_done:
+            raise LeaseLost(
+                f"Job {claim.id} is no longer lent to this run (claim {claim.claim_seq}), so it was not completed.",
+                mend="Roll the transaction back: another run does the work.",
+            )
+
+    def _join(self, transaction: object) -> Connection:
+        with self._connections.translating():
+            conn = connection_of(transaction)
+            if not self._is_ours(conn):
+                raise OptionInvalid(
+                    f"The transaction is on {masked(conn.engine.url)}, but the jobs are elsewhere.",
+                    mend=f"Give a session of {masked(self._connections.engine.url)}.",
+                )
+            if not self._is_checked:
+                check(conn)
+                self._is_checked = True
+        return conn
+
+    def _is_ours(self, conn: Connection) -> bool:
+        """Whether the caller's connection leads to the driver's database."""
+        ours, theirs = self._connections.engine, conn.engine
+        if theirs.pool is ours.pool or same_address(ours.url, theirs.url):
+            return True
+        if theirs.dialect.name != ours.dialect.name:
+            return False
+        # Another name for one server (localhost and 127.0.0.1, a socket, a pooler)? The database itself knows best.
+        if self._identity is None:
+            self._identity = self._connections.run(self._dialect.identity, Mode.READ)
+        return self._dialect.identity(conn) == self._identity
+
+
+def _complete(conn: Connection, claim: Fence, now: datetime) -> bool:
+    if not canonical(claim.id):
+        return False
+    is_current = (jobs.c.id == claim.id, jobs.c.claim_seq == claim.claim_seq, jobs.c.reserved_by == claim.reserved_by)
+    change = update(jobs).where(*is_current).values(status="completed", processed_at=now, reserved_by=None)
+    if conn.execute(change).rowcount != 1:
+        return False
+    queue = conn.execute(select(jobs.c.queue).where(jobs.c.id == claim.id)).scalar_one()
+    count(conn, {(queue, "completed"): 1}, lone_shard(claim.id))
+    return True

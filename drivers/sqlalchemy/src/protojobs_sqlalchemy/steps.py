@@ -1,0 +1,37 @@
+"""What every group of verbs stands on: the database, and running one step there once its tables are known to fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import TypeVar
+
+from sqlalchemy import Connection
+
+from protojobs_sqlalchemy.connections import Connections
+from protojobs_sqlalchemy.dialects import Dialect, Mode
+from protojobs_sqlalchemy.schema import Schema, check
+
+__all__ = ["Steps"]
+
+T = TypeVar("T")
+
+
+class Steps:
+    """Holds the connections and the dialect; the driver's groups of verbs inherit from it."""
+
+    def __init__(self, connections: Connections, dialect: Dialect) -> None:
+        self._connections = connections
+        self._dialect = dialect
+        self._schema = Schema(connections, dialect)
+        self._is_checked = False
+
+    def _run(self, step: Callable[[Connection], T], mode: Mode) -> T:
+        if not self._is_checked:  # once per driver: a table that vanishes later is told by the database's own error
+            self._connections.run(check, Mode.READ)
+            self._is_checked = True
+        return self._connections.run(step, mode)
+
+    def _run_at(self, step: Callable[[Connection, datetime], T], mode: Mode) -> T:
+        """As `_run`, for a step that asks the store's time once, at its start."""
+        return self._run(lambda conn: step(conn, self._dialect.now(conn)), mode)
