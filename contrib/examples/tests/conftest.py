@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
+
 from protojobs import JobQueue, create_driver
 from protojobs.records import FailedJob, JobRecord
 from protojobs_examples.mail_catcher import MailCatcher

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+
 from protojobs import JobQueue
 from protojobs.errors import DataInvalid
 from protojobs_examples import data_cleanup

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+
 from protojobs import JobQueue
 from protojobs.errors import DataInvalid
 from protojobs_examples import process_image

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from protojobs import JobQueue
 from protojobs.errors import DataInvalid
 from protojobs_examples.mail_catcher import MailCatcher

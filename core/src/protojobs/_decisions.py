@@ -131,7 +131,7 @@ class Decisions:
         self._quiet_until = now  # the store is away: no call before this
         self._pause = PAUSE_FIRST_S
         self._began_at = now
-        self._grace_ends = 0.0
+        self._grace_ends = self._ends_by = 0.0
         self._is_cut = False
 
     # ------------------------------------------------------------------------------------------------- what happened
@@ -157,10 +157,13 @@ class Decisions:
         self._waiting.extend(job for job in jobs if (job.id, job.claim_seq) not in known)
         self._waiting_since = now
 
-    def finished(self, now: float, key: Key, outcome: Outcome | None, *, was_run: bool = True) -> None:
-        """A run has ended, or will not be waited for. `was_run` False: it was lent, and not run."""
+    def finished(self, now: float, key: Key, outcome: Outcome | None, *, was_run: bool = True) -> bool:
+        """A run has ended, or will not be waited for. `was_run` False: it was lent, and not run.
+
+        False: nobody waits for this run any more.
+        """
         if key not in self._running:
-            return  # reported before, when it counted as stuck
+            return False  # reported before, when it counted as stuck
         del self._running[key]
         self._found_nothing = False
         if self.limits.ends_when_empty:
@@ -172,10 +175,16 @@ class Decisions:
             if was_run:
                 mean_s = outcome.duration_s if self._mean_run_s is None else self._mean_run_s
                 self._mean_run_s = mean_s + (outcome.duration_s - mean_s) / 5
+        return True
 
     def calling_failed(self, key: Key) -> None:
-        """A `failed()` has been handed to an executor; `finished` tells its end."""
+        """A `failed()` wants a slot; `finished` tells its end."""
         self._running[key] = None
+
+    @property
+    def running(self) -> int:
+        """How many runs and `failed()` have a slot, or wait for one."""
+        return len(self._running)
 
     def settled(self, answers: Sequence[Settled], outcomes: Sequence[Outcome]) -> None:
         """The store has answered for these results, whatever the answer."""
@@ -215,14 +224,19 @@ class Decisions:
         if self.stop_level == 0:
             self.stop_reason = reason
             self._grace_ends = now + self.limits.grace_s
+            self._ends_by = self._grace_ends + self.limits.exit_bound_s
         self.stop_level = max(self.stop_level, level)
         if level >= 2:
-            self._grace_ends = now
+            self._grace_ends = min(self._grace_ends, now)
+            self._ends_by = min(self._ends_by, now + self.limits.exit_bound_s)
 
     def stuck(self, now: float) -> None:
         """A run cannot be ended: this process must."""
         self.stop(now, 1, "stuck")
         self.stop_reason = "stuck"
+        # Its retry may be due in exit_bound from now. By then this process must be gone, so its neighbours have half.
+        self._grace_ends = min(self._grace_ends, now + self.limits.exit_bound_s / 2)
+        self._ends_by = min(self._ends_by, now + self.limits.exit_bound_s)
 
     # -------------------------------------------------------------------------------------------------- what to do now
 
@@ -302,7 +316,7 @@ class Decisions:
             return
         if self.stop_level:
             self._release_waiting("shutdown", keep=0)
-        elif now - self._waiting_since > PREFETCH_WAIT_S:
+        elif now >= self._waiting_since + PREFETCH_WAIT_S:
             if self._free() <= 0 or self.watch.in_doubt:
                 self._prefetch = 0
                 self._release_waiting("prefetch", keep=0)
@@ -324,7 +338,7 @@ class Decisions:
         limits = self.limits
         if not self.stop_level and limits.max_time_s is not None and now - self._began_at >= limits.max_time_s:
             self.stop(now, 1, "max_time")
-        if self.stop_level and now >= self._grace_ends + limits.exit_bound_s:
+        if self.stop_level and now >= self._ends_by:
             return self.stop_reason  # the bound of the whole stop; what is unsettled, others will find by its lease
         if self._running or self._waiting or self._unsettled:
             return None
@@ -336,12 +350,14 @@ class Decisions:
 
     def _wait_s(self, now: float) -> float:
         times = [now + TICK_S]
-        if self._free() > 0 and not self.stop_level:
-            times.append(self._claim_at)
+        if self._quiet_until > now:
+            times.append(self._quiet_until)
+        elif self._claim_at > now and self._free() > 0 and not self.stop_level:
+            times.append(self._claim_at)  # one that has come, with nothing claimed, waits for something else to happen
         if self.watch.reclaim_at > now:
             times.append(self.watch.reclaim_at)
         if self._waiting:
             times.append(self._waiting_since + PREFETCH_WAIT_S)
         if self.stop_level and not self._is_cut:
             times.append(self._grace_ends)
-        return max(0.0, max(min(times), self._quiet_until) - now)
+        return max(0.0, min(times) - now)

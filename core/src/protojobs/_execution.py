@@ -25,6 +25,7 @@ from protojobs.records import ClaimedJob, Fence
 __all__ = ["Interrupted", "Run", "prepare", "unrun"]
 
 ERROR_CHARS_MAX = 60_000  # with four-byte characters cut by the stores' columns at 64 KiB
+REASON_CHARS_MAX = 500
 UNKNOWN_DELAY_MAX_S = 300.0
 
 
@@ -108,14 +109,14 @@ class Run:
             case _:
                 return self._outcome(Verb.COMPLETE, result=result)
 
-    def raised(self, error: BaseException) -> Outcome:
+    def raised(self, error: BaseException, *, asks_job: bool = True) -> Outcome:
         """What an exception means: the end, or another attempt by the job's policy."""
         definition = self.definition
         if definition.discard_on and isinstance(error, definition.discard_on):
-            return self._outcome(Verb.CANCEL, exception=error, reason=f"{type(error).__name__}: {error}"[:500])
+            return self._outcome(Verb.CANCEL, exception=error, reason=traceback.format_exception_only(error)[-1])
         if definition.retry_on and not isinstance(error, (*definition.retry_on, JobTimeout)):
             return self._outcome(Verb.FAIL, exception=error)
-        return self._again(error, cast("float | timedelta | None", getattr(error, "retry_after", None)))
+        return self._again(error, None, asks_job=asks_job)
 
     def cut(self, *, ended: bool = True, exit_bound: float = 0.0) -> Outcome:
         """How a run ends that was ended from outside.
@@ -128,7 +129,8 @@ class Run:
             error = JobTimeout(
                 f"the run outlasted its timeout of {limit}", mend="" if ended else "and could not be ended."
             )
-            outcome = self.raised(error)
+            # Not ended: we are in the claim loop, where none of the job's own code may run.
+            outcome = self.raised(error, asks_job=ended)
             if ended or outcome.settlement.verb is not Verb.RETRY:
                 return outcome
             delay = max(outcome.settlement.delay, exit_bound)
@@ -137,15 +139,17 @@ class Run:
             return self._outcome(Verb.CANCEL, reason="cancelled while running")
         return self._outcome(Verb.RELEASE, reason="shutdown", counts_return=True, delay=0.0 if ended else exit_bound)
 
-    def _again(self, error: BaseException, delay: float | timedelta | None) -> Outcome:
+    def _again(self, error: BaseException, delay: float | timedelta | None, *, asks_job: bool = True) -> Outcome:
         claimed = self.claimed
         if claimed.attempts > claimed.max_retries:
             return self._outcome(Verb.FAIL, exception=error)
         try:
-            if delay is None:
+            if delay is None and asks_job:
+                delay = cast("float | timedelta | None", getattr(error, "retry_after", None))
+            if delay is None and asks_job:
                 delay = self.definition.retry_in(claimed.attempts, error)
             wait = None if delay is None else check_seconds("the delay before a retry", delay)
-        except Exception as own:  # noqa: BLE001  (the job's own `retry_in`, or a `retry_after` that is no number)
+        except (Exception, SystemExit) as own:  # noqa: BLE001  (the job's own `retry_in`, or a `retry_after` that is no number)
             self.context.log.error("job %s could not say when to retry, its policy decides: %r", claimed.id, own)
             wait = None
         if wait is None:
@@ -208,17 +212,24 @@ def unrun(
 
 
 def _with_error(details: Details, exception: BaseException | None) -> Details:
+    if "reason" in details:
+        details = {**details, "reason": _storable(str(details["reason"]).strip())[:REASON_CHARS_MAX]}
     return details if exception is None else {**details, "error": _error_text(exception)}
 
 
 def _error_text(error: BaseException) -> str:
     """The traceback as text, without our own frames, cut in the middle beyond ERROR_CHARS_MAX."""
     text = "".join(traceback.format_exception(type(error), error, _users_part(error.__traceback__)))
-    text = text.encode("utf-8", "backslashreplace").decode().replace("\x00", "\\x00")
+    text = _storable(text)
     if len(text) > ERROR_CHARS_MAX:
         half = ERROR_CHARS_MAX // 2
         text = f"{text[:half]}\n... {len(text) - ERROR_CHARS_MAX:,} characters cut ...\n{text[-half:]}"
     return text
+
+
+def _storable(text: str) -> str:
+    """Text that every store can keep: neither halves of surrogate pairs nor NUL."""
+    return text.encode("utf-8", "backslashreplace").decode().replace("\x00", "\\x00")
 
 
 def _users_part(trace: TracebackType | None) -> TracebackType | None:

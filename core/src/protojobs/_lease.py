@@ -24,7 +24,7 @@ _log = logging.getLogger("protojobs.worker")
 
 
 class Beat(msgspec.Struct, frozen=True):
-    """How one heartbeat went. `reply` is None when the store did not answer; `is_lost` when the row of `worker` was gone."""
+    """How one heartbeat went. `reply` is None when the store did not answer; `is_lost`: the row of `worker` is gone."""
 
     sent_at: float
     reply: Heartbeat | None = None

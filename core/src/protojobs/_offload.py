@@ -1,14 +1,15 @@
-"""A bounded pool of four threads, through which coroutines call what waits for the store."""
+"""Threads through which coroutines call what waits: a bounded pool of four, and one of its own for `awork`."""
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import ParamSpec, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
-__all__ = ["offload"]
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
+
+__all__ = ["offload", "on_own_thread"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -19,9 +20,30 @@ _pools: dict[int, ThreadPoolExecutor] = {}  # by process id: a forked child must
 
 async def offload(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
     """Run `function` on the pool. Cancelling the caller does not stop it: what is being stored will be stored."""
+    import asyncio  # loaded already where a coroutine runs; programs without one do without
+    from concurrent.futures import ThreadPoolExecutor
+
     pid = os.getpid()
     if pid not in _pools:
         _pools.clear()
         _pools[pid] = ThreadPoolExecutor(THREADS, thread_name_prefix="protojobs-async")
     loop = asyncio.get_running_loop()
     return await asyncio.shield(loop.run_in_executor(_pools[pid], lambda: function(*args, **kwargs)))
+
+
+async def on_own_thread(function: Callable[[], T], *, cancelled: Callable[[], None]) -> T:
+    """Run what takes long on a thread of its own, not one of the four. A cancelled caller calls `cancelled`, and waits.
+
+    It waits for the end all the same: what runs on must not outlive the coroutine that owns it.
+    """
+    import asyncio
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(1, thread_name_prefix="protojobs-awork") as thread:
+        running = asyncio.get_running_loop().run_in_executor(thread, function)
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            cancelled()
+            await asyncio.wait([running])
+            raise

@@ -39,8 +39,9 @@ def work(  # noqa: PLR0913  (the options of a worker, all by keyword)
 ) -> WorkReport:
     """Run one worker in this thread until its limits, or its stop token, end it."""
     settings = queue.settings
-    names = [queues] if isinstance(queues, str) else list(queues or [settings.default_queue])
-    if len(names) > QUEUES_MAX or len(set(names)) != len(names):
+    given = [settings.default_queue] if queues is None else [queues] if isinstance(queues, str) else queues
+    names = [check_name("queue", name) for name in given]
+    if not 1 <= len(names) <= QUEUES_MAX or len(set(names)) != len(names):
         raise OptionInvalid(f"A worker serves 1 to {QUEUES_MAX} different queues.", mend=f"These are {len(names)}.")
     slots = check_count(
         "concurrency", settings.concurrency if concurrency is None else concurrency, minimum=1, maximum=10_000
@@ -55,7 +56,7 @@ def work(  # noqa: PLR0913  (the options of a worker, all by keyword)
         ends_when_empty=ends_when_empty,
         is_sync=settings.settle == "sync",
     )
-    lease = _awake(queue, [check_name("queue", name) for name in names], limits.concurrency)
+    lease = _awake(queue, names, limits.concurrency)
     try:
         report = Worker(queue, names, limits, lease, settings.max_memory).run(stop or StopToken())
     except BaseException:

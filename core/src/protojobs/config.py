@@ -122,11 +122,15 @@ def settings_file(folder: Path) -> Path | None:
 
 
 def _tool_table(path: Path) -> dict[str, object]:
-    return cast("dict[str, object]", _parse(path).get("tool", {}))
+    table = _parse(path).get("tool")
+    return cast("dict[str, object]", table) if isinstance(table, dict) else {}
 
 
 def _read(path: Path) -> dict[str, object]:
-    return _parse(path) if path.name == "protojobs.toml" else cast("dict[str, object]", _tool_table(path)["protojobs"])
+    table = _parse(path) if path.name == "protojobs.toml" else _tool_table(path)["protojobs"]
+    if not isinstance(table, dict):
+        raise ConfigurationError(f"{path}: tool.protojobs is {table!r}.", mend="Write a table: [tool.protojobs].")
+    return cast("dict[str, object]", table)
 
 
 def _parse(path: Path) -> dict[str, object]:

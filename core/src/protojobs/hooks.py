@@ -20,7 +20,7 @@ import queue as queues
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from typing import cast
+from typing import TypeVar, cast
 
 import pluggy
 
@@ -40,6 +40,7 @@ BACKLOG_MAX = 10_000  # events waiting for slow observers in one worker; beyond 
 hookimpl = pluggy.HookimplMarker("protojobs")
 _hookspec = pluggy.HookspecMarker("protojobs")
 _log = logging.getLogger("protojobs.hooks")
+_T = TypeVar("_T", NewJob, ClaimedJob)
 
 
 class HookSpecs:
@@ -86,6 +87,8 @@ class Hooks:
                 self._manager.register(plugin, name)
             except Exception as error:  # noqa: BLE001  (a broken plugin must not stop the program that has it installed)
                 _log.error("plugin %s is left out, it does not fit the hooks: %s", name, error)
+                if self._manager.get_plugin(name) is plugin:  # pluggy keeps what it had taken in before
+                    self._manager.unregister(plugin)
         self._observers = {name: tuple(self._implementations(_hook_name(name))) for name in events.EVENTS}
         self._before_push = cast(
             "tuple[Callable[[NewJob], NewJob | None], ...]", tuple(self._implementations("protojobs_before_push"))
@@ -98,8 +101,8 @@ class Hooks:
             "tuple[Callable[[JobContext], AbstractContextManager[object] | None], ...]",
             tuple(self._implementations("protojobs_around_job")),
         )
-        self._errors: dict[object, int] = {}
-        self._silent_until: dict[object, float] = {}
+        self._errors: dict[int, int] = {}  # by the listener's id(): it need not be hashable
+        self._silent_until: dict[int, float] = {}
 
     @property
     def plugins(self) -> list[str]:
@@ -126,13 +129,13 @@ class Hooks:
             except Exception as error:  # noqa: BLE001  (a listener's own trouble is nobody else's)
                 self._count_error(name, listener, error)
             else:
-                self._errors.pop(listener, None)
+                self._errors.pop(id(listener), None)
 
     def before_push(self, job: NewJob) -> NewJob:
         """Run the push transforms in order. Raises PushRejected, and nothing else."""
         for transform in self._before_push:
             try:
-                job = transform(job) or job
+                job = _same_kind(transform(job), job)
             except ProtojobsError:
                 raise
             except Exception as error:
@@ -145,7 +148,7 @@ class Hooks:
     def before_run(self, job: ClaimedJob) -> ClaimedJob:
         """Run the run transforms in reverse order; whatever they raise passes."""
         for transform in self._before_run:
-            job = transform(job) or job
+            job = _same_kind(transform(job), job)
         return job
 
     @contextmanager
@@ -163,18 +166,18 @@ class Hooks:
             yield function if implementation.argnames else _without_arguments(function)
 
     def _is_silent(self, listener: object) -> bool:
-        until = self._silent_until.get(listener)
+        until = self._silent_until.get(id(listener))
         if until is not None and self._clock.monotonic() >= until:
-            del self._silent_until[listener]
+            del self._silent_until[id(listener)]
             until = None
         return until is not None
 
     def _count_error(self, name: str, listener: object, error: Exception) -> None:
-        count = self._errors[listener] = self._errors.get(listener, 0) + 1
+        count = self._errors[id(listener)] = self._errors.get(id(listener), 0) + 1
         _log.error("a listener to %s failed, the job is not affected: %r", name, error, exc_info=error)
         if count >= QUARANTINE_AFTER:
-            del self._errors[listener]
-            self._silent_until[listener] = self._clock.monotonic() + QUARANTINE_S
+            del self._errors[id(listener)]
+            self._silent_until[id(listener)] = self._clock.monotonic() + QUARANTINE_S
             _log.error("%r failed %d times in a row and is left out for %d s", listener, count, QUARANTINE_S)
 
 
@@ -184,7 +187,7 @@ class Dispatcher:
     def __init__(self, hooks: Hooks) -> None:
         self.dropped = 0
         self._hooks = hooks
-        self._backlog: queues.Queue[Event | threading.Event | None] = queues.Queue(BACKLOG_MAX)
+        self._backlog: queues.Queue[Event | None] = queues.Queue(BACKLOG_MAX)
         self._thread: threading.Thread | None = None
 
     def send(self, event: Event) -> None:
@@ -206,14 +209,26 @@ class Dispatcher:
         try:
             self._backlog.put(None, timeout=timeout)
         except queues.Full:
-            _log.error("observers did not catch up within %g s", timeout)
+            _log.error("observers did not catch up within %g s, %d events are dropped", timeout, BACKLOG_MAX)
+            self._end_now()
         else:
             self._thread.join(timeout)
         self._thread = None
 
+    def _end_now(self) -> None:
+        while True:  # only `send` puts something in, in this very thread
+            try:
+                self._backlog.get_nowait()
+            except queues.Empty:
+                self._backlog.put_nowait(None)
+                return
+
     def _run(self) -> None:
         while (event := self._backlog.get()) is not None:
-            self._hooks.notify(cast("Event", event))
+            try:
+                self._hooks.notify(event)
+            except BaseException as error:  # noqa: BLE001  (a listener's sys.exit() must not end the thread of all the others)
+                _log.error("a listener to %s wanted to end the program, and may not: %r", event.event_name, error)
 
 
 @contextmanager
@@ -225,8 +240,7 @@ def _isolated(
             manager.__enter__()
     except Exception:  # noqa: BLE001  (tracing must not fail the job)
         _log.exception("an around hook failed on the way in; job %s runs on", context.id)
-        yield
-        return
+        manager = None
     if manager is None:
         yield
         return
@@ -241,6 +255,15 @@ def _isolated(
             manager.__exit__(type(caught) if caught else None, caught, caught.__traceback__ if caught else None)
         except Exception:  # noqa: BLE001  (as above, on the way out)
             _log.exception("an around hook failed on the way out; job %s is not affected", context.id)
+
+
+def _same_kind(answer: _T | None, job: _T) -> _T:
+    """What a transform made of the job; None leaves it as it is."""
+    if answer is None:
+        return job
+    if not isinstance(answer, type(job)):
+        raise TypeError(f"it answered {type(answer).__name__} where a {type(job).__name__} or None is due")
+    return answer
 
 
 def _without_arguments(function: Listener) -> Listener:

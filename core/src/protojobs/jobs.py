@@ -12,7 +12,7 @@ import sys
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
-from functools import cached_property, update_wrapper
+from functools import cached_property, partial, update_wrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Generic, ParamSpec, cast, overload
 
@@ -22,7 +22,7 @@ from protojobs.backoff import Backoff
 from protojobs.context import JobContext
 from protojobs.errors import DataInvalid, JobUnknown, OptionInvalid, did_you_mean
 from protojobs.names import check_name, check_seconds
-from protojobs.options import OPTIONS, Fluent, JobOptions, changed_options, checked_options, options_of
+from protojobs.options import OPTIONS, Fluent, JobOptions, changed_options, checked_options, exception_types, options_of
 
 if TYPE_CHECKING:
     from typing import Self
@@ -53,25 +53,38 @@ class JobDefinition:
         self._type = cast("type[Job[object]]", source) if isinstance(source, type) else None
         self._function = source
         if self._type is not None:
-            self.retry_on, self.discard_on = tuple(self._type.retry_on), tuple(self._type.discard_on)
+            self.retry_on = exception_types("retry_on", self._type.retry_on)
+            self.discard_on = exception_types("discard_on", self._type.discard_on)
 
     @property
     def _body(self) -> Callable[..., object]:
         # A fresh instance for each run: what a run leaves on `self` must not reach the next one, or its neighbour.
         return self._function if self._type is None else self._type().handle
 
+    @property
+    def _code(self) -> Callable[..., object]:
+        # To be looked at only, so that an `__init__` which fails is the run's trouble, not the worker's.
+        return self._function if self._type is None else self._type.handle
+
     @cached_property
     def is_async(self) -> bool:
         """Whether the job runs on the worker's event loop."""
-        return inspect.iscoroutinefunction(self._body)
+        return inspect.iscoroutinefunction(self._code)
 
     @cached_property
     def _hints(self) -> dict[str, object]:
         # Hints are read late, on first use, when the names that they speak of exist.
-        return typing.get_type_hints(self._body, include_extras=True)
+        try:
+            return typing.get_type_hints(self._code, include_extras=True)
+        except (NameError, AttributeError, TypeError, SyntaxError) as error:
+            raise OptionInvalid(
+                f'job "{self.name}": its annotations cannot be read: {error}.',
+                mend="Import what they speak of at the top of the module, not under `if TYPE_CHECKING:`.",
+            ) from error
 
     @cached_property
-    def _context_parameter(self) -> str | None:
+    def context_parameter(self) -> str | None:
+        """The name of the parameter that wants the JobContext, if there is one."""
         return next((name for name, hint in self._hints.items() if hint is JobContext and name != "return"), None)
 
     @cached_property
@@ -82,12 +95,14 @@ class JobDefinition:
         for base in (b for cls in self._type.__mro__ for b in cls.__dict__.get("__orig_bases__", ())):
             if typing.get_origin(base) is Job and not isinstance(typing.get_args(base)[0], typing.TypeVar):
                 return _typed(typing.get_args(base)[0])
-        parameters = [name for name in inspect.signature(self._body).parameters if name != self._context_parameter]
-        return _typed(self._hints.get(parameters[0])) if parameters else None
+        is_bare = isinstance(inspect.getattr_static(self._type, "handle"), staticmethod | classmethod)
+        parameters = [name for name in inspect.signature(self._code).parameters if name != self.context_parameter]
+        own = parameters if is_bare else parameters[1:]  # without `self`
+        return _typed(self._hints.get(own[0])) if own else None
 
     def call(self, data: object, context: JobContext) -> object:
         """Run the job's own code. For an async job the answer is its coroutine."""
-        extra = {self._context_parameter: context} if self._context_parameter else {}
+        extra = {self.context_parameter: context} if self.context_parameter else {}
         if self._type is not None:
             return self._body(data, **extra)
         return self._body(**msgspec.structs.asdict(cast("msgspec.Struct", data)), **extra)
@@ -229,10 +244,16 @@ class FunctionJob(Fluent, Generic[P, R]):
         """Run the function, here and now."""
         return self._function(*args, **kwargs)
 
+    @property
+    def _data_signature(self) -> inspect.Signature:
+        whole = inspect.signature(self._function)
+        context = self.definition.context_parameter  # comes from the worker
+        return whole.replace(parameters=[known for name, known in whole.parameters.items() if name != context])
+
     def bind(self, *args: P.args, **kwargs: P.kwargs) -> BoundJob:
         """This job with its arguments, for `push`. Raises DataInvalid when they do not fit the signature."""
         try:
-            bound = inspect.signature(self._function).bind_partial(*args, **kwargs)
+            bound = self._data_signature.bind_partial(*args, **kwargs)
         except TypeError as error:
             raise DataInvalid(f"{self.definition.name}: {error}.") from None
         return BoundJob(self.definition, self.options, bound.arguments)
@@ -275,12 +296,11 @@ def job(
     checked = checked_options(**options)
 
     def decorate(function: Callable[P, R]) -> FunctionJob[P, R]:
-        for parameter in inspect.signature(function).parameters.values():
-            if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
-                raise OptionInvalid(f"@job {function.__qualname__}: {parameter} cannot travel by name.")
+        _check_signature(function)
         own = name or f"{_module_name(function.__module__)}.{function.__qualname__}"
         definition = JobDefinition(own, function, checked)
-        definition.retry_on, definition.discard_on = tuple(retry_on), tuple(discard_on)
+        definition.retry_on = exception_types("retry_on", retry_on)
+        definition.discard_on = exception_types("discard_on", discard_on)
         REGISTRY.add(definition, aliases)
         return FunctionJob(function, definition, checked)
 
@@ -315,6 +335,22 @@ def as_bound(what: object, data: object, registry: Registry) -> BoundJob:
     )
 
 
+def _check_signature(function: Callable[..., object]) -> None:
+    if not inspect.isfunction(function):
+        raise OptionInvalid(f"@job is for functions, and {function!r} is none.", mend="Write a function around it.")
+    parameters = inspect.signature(function).parameters
+    if next(iter(parameters), None) in ("self", "cls"):
+        raise OptionInvalid(
+            f"@job {function.__qualname__} is a method, and a worker has no object to call it on.",
+            mend="Write a function, or a class with `handle`.",
+        )
+    for parameter in parameters.values():
+        if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+            raise OptionInvalid(
+                f"@job {function.__qualname__}: {parameter} cannot travel by name.", mend="Name each argument."
+            )
+
+
 def _runnable(cls: type[Job[object]]) -> JobDefinition:
     if cls.handle is Job.handle:
         raise OptionInvalid(f"{cls.__name__} has no handle(data).", mend="Write one, or push a subclass that has it.")
@@ -335,7 +371,10 @@ def _parameters_struct(function: Callable[..., object], hints: Mapping[str, obje
         if hints.get(name) is JobContext:
             continue
         hint = hints.get(name, typing.Any)
-        fields.append((name, hint) if parameter.default is parameter.empty else (name, hint, parameter.default))
+        if parameter.default is parameter.empty:
+            fields.append((name, hint))
+        else:  # by a factory: msgspec refuses lists and the like that are not empty
+            fields.append((name, hint, msgspec.field(default_factory=partial(copy.deepcopy, parameter.default))))
     return msgspec.defstruct(
         f"{function.__name__}_data", cast("list[tuple[str, type]]", fields), kw_only=True, forbid_unknown_fields=True
     )

@@ -71,7 +71,9 @@ def check_zone(what: str, zone: str) -> tzinfo:
     try:
         return ZoneInfo(zone)
     except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise OptionInvalid(f"{what} {zone!r} is no time zone known here.", mend='Write it like "Europe/Paris".') from None
+        raise OptionInvalid(
+            f"{what} {zone!r} is no time zone known here.", mend='Write it like "Europe/Paris".'
+        ) from None
 
 
 def parse_when(what: str, value: object, zone: str = "UTC") -> datetime:

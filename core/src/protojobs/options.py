@@ -14,7 +14,7 @@ from protojobs.names import check_count, check_name, check_seconds
 if TYPE_CHECKING:
     from typing import Self
 
-__all__ = ["OPTIONS", "Fluent", "JobOptions", "changed_options", "checked_options", "options_of"]
+__all__ = ["OPTIONS", "Fluent", "JobOptions", "changed_options", "checked_options", "exception_types", "options_of"]
 
 PRIORITY_MAX = 100
 RETRIES_MAX = 10_000
@@ -46,6 +46,17 @@ def checked_options(**given: object) -> JobOptions:
         timeout=None if timeout is None else check_seconds("timeout", timeout),
         priority=check_count("priority", given.get("priority", 0), minimum=-PRIORITY_MAX, maximum=PRIORITY_MAX),
     )
+
+
+def exception_types(what: str, value: object) -> tuple[type[BaseException], ...]:
+    """What a user wrote for `retry_on` or `discard_on`: one exception class, or several."""
+    given = cast(
+        "tuple[object, ...]", tuple(cast("list[object]", value)) if isinstance(value, list | tuple) else (value,)
+    )
+    for kind in given:
+        if not (isinstance(kind, type) and issubclass(kind, BaseException)):
+            raise OptionInvalid(f"{what} holds {kind!r}, which is no exception class.", mend="Write (ValueError, ...).")
+    return cast("tuple[type[BaseException], ...]", given)
 
 
 class Fluent:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, cast
+from uuid import UUID
 
 from protojobs import codec
 from protojobs._administration import QueueAdministration
-from protojobs._offload import offload
+from protojobs._offload import offload, on_own_thread
 from protojobs._registry import create_driver, load_plugins
 from protojobs._retrying import until_answered
 from protojobs.backoff import to_policy
@@ -23,15 +25,14 @@ from protojobs.jobs import REGISTRY, BoundJob, Registry, as_bound
 from protojobs.names import check_seconds, parse_when
 from protojobs.protocols import Store, SupportsAsyncTransaction, SupportsTransaction
 from protojobs.records import BATCH_BYTES_MAX, Enqueued, NewJob
+from protojobs.stopping import StopToken
 
 if TYPE_CHECKING:
     from protojobs.outcomes import WorkReport
-    from protojobs.stopping import StopToken
 
 __all__ = ["JobQueue"]
 
 CHUNK_JOBS = 500  # push_many sends so many at a time: memory stays bounded, a lost chunk is small
-_ID_BYTES_MAX = 100
 
 
 class JobQueue(QueueAdministration):
@@ -89,9 +90,11 @@ class JobQueue(QueueAdministration):
         return self._push([self._new(as_bound(job, data, self.registry), id=id)], session)[0].id
 
     def later(
-        self, delay: float | timedelta | datetime, job: object, data: object = None, *, session: object = None
+        self, delay: float | timedelta | datetime | str, job: object, data: object = None, *, session: object = None
     ) -> str:
-        """As `push`, but not before `delay`: seconds, a timedelta, or an aware datetime."""
+        """As `push`, but not before `delay`: seconds, a timedelta, an aware datetime, or text such as
+        `2030-01-31 12:00`, which without an offset is read in the configured `timezone`.
+        """
         new = self._new(as_bound(job, data, self.registry), delay=delay)
         return self._push([new], session)[0].id
 
@@ -114,7 +117,7 @@ class JobQueue(QueueAdministration):
         return (await self._apush([new], session))[0].id
 
     async def alater(
-        self, delay: float | timedelta | datetime, job: object, data: object = None, *, session: object = None
+        self, delay: float | timedelta | datetime | str, job: object, data: object = None, *, session: object = None
     ) -> str:
         """`later` for coroutines."""
         new = self._new(as_bound(job, data, self.registry), delay=delay)
@@ -158,23 +161,25 @@ class JobQueue(QueueAdministration):
         concurrency: int | None = None,
         stop: StopToken | None = None,
     ) -> WorkReport:
-        """`work` for coroutines, on a thread of the pool."""
-        return await offload(self.work, queues, max_jobs, concurrency=concurrency, stop=stop)
+        """`work` for coroutines, on a thread of its own. When the caller is cancelled, the worker is told to stop."""
+        token = stop or StopToken()
+        work = partial(self.work, queues, max_jobs, concurrency=concurrency, stop=token)
+        return await on_own_thread(work, cancelled=token.stop)
 
     def _new(
         self,
         bound: BoundJob,
         *,
         id: str | None = None,
-        delay: float | timedelta | datetime = 0.0,
+        delay: float | timedelta | datetime | str = 0.0,
     ) -> NewJob:
         """Check and encode one job, in the caller's stack; transforms and `job.queuing` come after."""
-        if id is not None and (not id or len(id.encode()) > _ID_BYTES_MAX):
+        if id is not None and not _is_id(id):
             raise OptionInvalid(f"id {id!r} is not one that push made.", mend="Send again the id of StoreUnavailable.")
         definition, options, settings = bound.definition, bound.options, self.settings
         moment = None
-        if isinstance(delay, datetime):
-            moment, delay = parse_when("delay", delay), 0.0
+        if isinstance(delay, datetime | str):
+            moment, delay = parse_when("delay", delay, settings.timezone), 0.0
         new = NewJob(
             id=id or fresh_id(),
             queue=options.queue or settings.default_queue,
@@ -251,8 +256,19 @@ class JobQueue(QueueAdministration):
 
 
 def _pair(item: object, registry: Registry) -> BoundJob:
-    job, data = cast("tuple[object, object]", item) if isinstance(item, tuple) else (item, None)
-    return as_bound(job, data, registry)
+    if not isinstance(item, tuple):
+        return as_bound(item, None, registry)
+    pair = cast("tuple[object, ...]", item)
+    if len(pair) != 2:
+        raise OptionInvalid(f"push_many got a tuple of {len(pair)}.", mend="Write (job, data), or a bound job.")
+    return as_bound(pair[0], pair[1], registry)
+
+
+def _is_id(text: object) -> bool:
+    try:
+        return isinstance(text, str) and str(UUID(text)) == text  # some stores keep ids as native UUIDs
+    except ValueError:
+        return False
 
 
 def _within_bytes(jobs: list[NewJob]) -> Iterable[list[NewJob]]:

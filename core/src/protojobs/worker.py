@@ -7,6 +7,7 @@ more: finished runs are settled and new jobs are claimed in the same round trip.
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Sequence
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, TypeAlias
@@ -64,6 +65,8 @@ class Worker:
         self._max_memory = max_memory
         self._done = self._failed = 0
         self._unknown = False  # a claim's answer was lost: ask the store what we hold
+        self._unsure: set[_Key] = set()  # results whose settling got no answer
+        self._calls: deque[FailedCall] = deque()  # `failed()` waiting for a slot
         self._is_degraded = False
 
     def run(self, stop: StopToken) -> WorkReport:
@@ -78,6 +81,9 @@ class Worker:
         self._lease.start(self._inbox.put)
         try:
             reason = self._loop()
+        except BaseException:
+            self._dispatcher.close(0.0)
+            raise
         finally:
             unsubscribe()
             self._lease.stop()
@@ -98,6 +104,7 @@ class Worker:
                 return plan.ended
             for claimed in plan.start:
                 self._begin(claimed)
+            self._start_calls()
             if plan.cut_all:
                 self._deadlines.cut(None, "shutdown")
             talks = bool(plan.settle or plan.limit)
@@ -119,6 +126,7 @@ class Worker:
             reply = self._driver.settle_and_claim(worker, sent, self._names, slots=plan.slots, limit=plan.limit)
         except DriverError as error:
             self._unknown = True  # it may have been done all the same
+            self._unsure.update((result.id, result.claim_seq) for result in sent)
             self._degraded(error)
             self._decide.store_failed(self._clock.monotonic())
             return
@@ -147,9 +155,19 @@ class Worker:
         self._deadlines.add(run, executor, timeout)
         executor.start(run)
 
+    def _start_calls(self) -> None:
+        """Start the waiting `failed()` for which there is a slot: their time limit begins only then."""
+        while self._calls and self._decide.running - len(self._calls) < self._decide.limits.concurrency:
+            self._start(self._calls.popleft(), FAILED_LIMIT_S)
+
     def _settled(self, answer: Settled, outcome: Outcome) -> None:
         """The store has the result: tell observers, and the job itself if it has failed for good."""
+        key = (outcome.claimed.id, outcome.claimed.claim_seq)
+        is_unsure = key in self._unsure
+        self._unsure.discard(key)
         if answer.status is SettleStatus.STALE:
+            if is_unsure:
+                return  # the call that got no answer had stored it, and the job has moved on since
             _log.warning(
                 "job %s (attempt %d): its result came after its claim had ended, and was not recorded",
                 outcome.claimed.id,
@@ -170,7 +188,7 @@ class Worker:
         if definition is not None and definition.has_failed and outcome.exception is not None:
             call = FailedCall(outcome.claimed, definition, outcome.exception)
             self._decide.calling_failed(call.key)
-            self._start(call, FAILED_LIMIT_S)
+            self._calls.append(call)
 
     # ---------------------------------------------------------------------------------------------------- the inbox
 
@@ -198,12 +216,13 @@ class Worker:
                 self._decide.finished(now, key, outcome)
             case _:
                 outcome = message.cut(ended=False, exit_bound=self._decide.limits.exit_bound_s)
-                self._decide.finished(now, message.key, outcome)
-                self._decide.stuck(now)
+                if self._decide.finished(now, message.key, outcome):  # else it has ended just now, after all
+                    self._decide.stuck(now)
 
     def _beat(self, now: float, beat: Beat) -> None:
         if beat.is_lost:
-            self._lost_lease(now)
+            if beat.worker == self._lease.info.id:  # not heard of from a claim's answer before
+                self._lost_lease(now)
         elif beat.reply is None:
             self._decide.watch.missed_beat()
             if self._decide.watch.in_doubt:

@@ -1,4 +1,4 @@
-"""What the demo shows: words and progress on stderr, the outcome on stdout; bars on a terminal, plain lines in a pipe."""
+"""What the demo shows: words and progress on stderr, the outcome on stdout. Bars on a terminal, lines in a pipe."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Screen:
                 Text(str(count.completed), style="green"),
                 Text(str(count.retried), style="yellow" if count.retried else "dim"),
                 Text(str(count.failed), style="red" if count.failed else "dim"),
-                f"{count.run_s:.2f} s",
+                f"{count.run_s * 1000:,.0f} ms",
             )
         self._out.print()
         self._out.print(table)
@@ -114,7 +114,7 @@ class Screen:
     def kept(self, folder: Path) -> None:
         """Where everything is."""
         self._line()
-        self._line(f"Everything is kept in {folder}; delete the folder when you are done.")
+        self._line(f"All of it is kept in {folder}; delete that when you are done.")
 
     def _line(self, text: str = "", style: str = "") -> None:
         # Never wrapped: a path or a command that is cut in two cannot be copied.

@@ -1,4 +1,4 @@
-"""The demo's little shop: a folder with images, old files and a database; what it asks of its jobs, and what came of it."""
+"""The demo's little shop: a folder with images, old files and a database; what it pushes, and what came of it."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ class Shop:
     def _paint(self) -> None:
         (self.folder / "painted").mkdir()
         for number in range(1, IMAGES + 1):
-            image = Image.radial_gradient("L").resize((1600, 1200)).convert("RGB")
+            image = Image.merge("RGB", [Image.radial_gradient("L")] * 3).resize(size=(1600, 1200))
             draw = ImageDraw.Draw(image)
             for ring in range(12):
                 edge = 40 + ring * 45

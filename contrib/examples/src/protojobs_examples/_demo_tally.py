@@ -44,7 +44,7 @@ class Tally:
     @contextmanager
     def listening(self) -> Generator[None]:
         """Listen to the events of this process, until the end of the block."""
-        listeners = {
+        listeners: dict[str, Callable[..., object]] = {
             "job.processed": self._processed,
             "job.retrying": self._retrying,
             "job.failed": self._failed,

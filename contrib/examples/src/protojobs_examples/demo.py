@@ -20,6 +20,7 @@ from protojobs_examples._demo_tally import Tally
 
 __all__ = ["command"]
 
+APP = "protojobs_examples.demo_jobs"
 RUN_MAX_S = 25.0
 STOP_MAX_S = 10.0
 
@@ -61,11 +62,11 @@ def tell(shop: Shop, queue: JobQueue, url: str, screen: Screen) -> bool:
     took = time.monotonic() - started
     total = sum(pushed.values())
     screen.say(f"{total} jobs are stored, in {took:.2f} s. None has run yet: the shop need not wait.")
-    screen.say("What push has stored is not lost any more, whichever process dies from now on.")
+    screen.say("What push has stored is not lost any more, whichever process dies.")
 
     screen.heading("2. A worker runs them")
-    screen.say(f"The mail server will be busy twice for {BUSY}: that job is tried again.")
-    screen.say(f"Customer {MISSING_CUSTOMER} has no address on file: that job fails for good, and is kept.")
+    screen.say(f"The mail server is busy twice for {BUSY}: to be tried again.")
+    screen.say(f"Customer {MISSING_CUSTOMER} has no address: that job fails for good, and is kept.")
     tally = Tally(pushed, lambda text: screen.say(text, "yellow"))
     with tally.listening(), working(queue) as worker:
         screen.watch(tally, RUN_MAX_S, worker.is_alive)
@@ -112,7 +113,7 @@ def _exports(url: str, folder: Path) -> list[str]:
     shown = (
         url if "@" not in url else "...the URL that you gave..."
     )  # it may hold a password, which belongs on no screen
-    return [f"export PROTOJOBS_URL={shown}", f"export SHOP_FOLDER={folder}"]
+    return [f"export PROTOJOBS_URL={shown}", f"export PROTOJOBS_APP={APP} SHOP_FOLDER={folder}"]
 
 
 def _looking() -> list[str]:
@@ -123,7 +124,7 @@ def _mending(failed_id: str) -> list[str]:
     return [
         f"""echo '{{"name": "Jo"}}' > "$SHOP_FOLDER/customers/{MISSING_CUSTOMER}.json" """.rstrip(),
         f"{_program()} failed retry {failed_id}",
-        f"{_program()} worker invoices --max-jobs 1 --app protojobs_examples.demo_jobs",
+        f"{_program()} worker invoices --max-jobs 1",
     ]
 
 

@@ -1,5 +1,4 @@
-"""The jobs of the demo's little shop. `--app protojobs_examples.demo_jobs` makes them known to a worker, and the three
-example jobs with them."""
+"""The jobs of the demo's little shop; `--app protojobs_examples.demo_jobs` makes them, and the examples, known."""
 
 from __future__ import annotations
 
@@ -43,7 +42,8 @@ class WriteInvoiceJob(Job[Invoice]):
         shop = Path(os.environ.get("SHOP_FOLDER", "."))
         on_file = shop / "customers" / f"{data.customer}.json"
         if not on_file.exists():
-            raise LookupError(f"customer {data.customer} has no address: customers/{on_file.name} is missing")
+            problem = f"customer {data.customer} has no address: customers/{on_file.name} is missing"
+            raise LookupError(problem)
         address = json.loads(on_file.read_text(encoding="utf-8"))
         invoice = shop / "invoices" / f"{data.customer}.txt"
         invoice.parent.mkdir(exist_ok=True)

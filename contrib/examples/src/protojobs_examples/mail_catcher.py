@@ -6,15 +6,15 @@ import asyncio
 import threading
 from collections.abc import Mapping, Sequence
 from email import message_from_bytes, policy
-from email.message import EmailMessage
 from types import TracebackType
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from aiosmtpd.smtp import SMTP
 
 if TYPE_CHECKING:
+    from typing import Self
+
     from aiosmtpd.smtp import Envelope, Session
-    from typing_extensions import Self
 
 __all__ = ["CaughtMail", "MailCatcher"]
 
@@ -27,7 +27,7 @@ class CaughtMail:
     def __init__(self, sender: str, recipients: Sequence[str], content: bytes) -> None:
         self.sender = sender
         self.recipients = list(recipients)
-        self.message = cast("EmailMessage", message_from_bytes(content, policy=policy.default))
+        self.message = message_from_bytes(content, policy=policy.default)
 
 
 class MailCatcher:
@@ -74,7 +74,7 @@ class MailCatcher:
 
     # The names of the handlers are aiosmtpd's.
 
-    async def handle_RCPT(  # noqa: N802
+    async def handle_RCPT(
         self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
     ) -> str:
         """Refuse the recipient as long as there are refusals for it, then accept it."""
@@ -84,7 +84,7 @@ class MailCatcher:
         envelope.rcpt_tos.append(address)
         return "250 OK"
 
-    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802
+    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
         """Keep the message."""
         content = envelope.content
         raw = content.encode() if isinstance(content, str) else content or b""

@@ -1,6 +1,6 @@
 """Plain functions, each in one of a bounded number of threads.
 
-A run is ended from outside by raising `Interrupted` in its thread, which Python does between two bytecodes: a run inside
+A run is ended from outside by raising `Interrupted` in its thread, which Python does between two bytecodes: a run in
 one long C call does not notice until that returns. The exception is only ever aimed at a run, under that slot's lock,
 and a thread that was aimed at takes no further job: it cannot reach the next one.
 """

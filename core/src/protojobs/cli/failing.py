@@ -17,7 +17,7 @@ from protojobs.errors import ProtojobsError, SchemaOutdated, StoreUnavailable, d
 
 __all__ = ["complain"]
 
-_SENTENCE_END = re.compile(r"(?<=[a-z0-9\"'`)\]][.:]) (?=[A-Z])")
+_SENTENCE_END = re.compile(r"(?<=[a-z0-9\"'`)\]]\.) (?=[A-Z])")
 _SPOKEN = re.compile(r"^(?:Try|Type):? +")
 
 

@@ -23,8 +23,7 @@ _COLUMNS = (
     Column("name"),
     Column("state", "state"),
     Column("attempts", "number"),
-    Column("created", "time"),
-    Column("due or ended", "time"),
+    Column("when", "time"),
 )
 _PAGE_MAX = 500
 _STATES = ", ".join(state.value for state in JobState)
@@ -62,7 +61,7 @@ def list_jobs(
 ) -> None:
     """List jobs, newest first.
 
-    Columns: id, queue, name, state, attempts, created, and when it is due (pending), was taken (processing) or ended.
+    Columns: id, queue, name, state, attempts, and when it is due (pending), was taken (processing) or has ended.
     """
     store = session.store()
     which = JobFilter(states=tuple(JobState(state) for state in states), queue=queue, job_name=name)
@@ -74,7 +73,7 @@ def list_jobs(
         if cursor is None or len(jobs) >= limit:
             break
     rows: list[list[Cell]] = [
-        [job.id, job.queue, job.job_name, job.status.value, job.attempts, job.created_at, _moment(job)] for job in jobs
+        [job.id, job.queue, job.job_name, job.status.value, job.attempts, _moment(job)] for job in jobs
     ]
     session.out.items("jobs.list@1", jobs, _COLUMNS, rows, now=store.now, cursor=cursor)
     if not jobs:
@@ -159,7 +158,7 @@ def _fields(job: JobRecord) -> list[tuple[str, Cell]]:
         ("progress", None if job.progress is None else f"{job.progress:.0%}"),
         ("cancel asked", job.cancel_requested_at),
         ("reason", job.reason or None),
-        ("lent", f"{job.claim_seq} times"),
+        ("lent", job.claim_seq),
         ("returns", job.returns or None),
         ("reclaims", job.reclaims or None),
         ("crashes", job.crashes or None),

@@ -30,19 +30,24 @@ def level_of(name: str | None, verbosity: int) -> int:
 
 
 @contextmanager
-def logging_to_stderr(level: int, form: str) -> Generator[None]:
-    """All logging of the process goes to stderr, for the time being. An application may still set up its own."""
+def logging_to_stderr(level: int, form: str, *, quiet_others: bool) -> Generator[None]:
+    """All logging of the process goes to stderr, for the time being. An application may still set up its own.
+
+    `quiet_others`: below warnings only protojobs and its jobs are heard (`ctx.log`), and no libraries.
+    """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonLines() if form == "json" else _TextLines())
-    root = logging.getLogger()
-    before = root.level
+    root, ours = logging.getLogger(), logging.getLogger("protojobs")
+    before = root.level, ours.level
     root.addHandler(handler)
-    root.setLevel(level)
+    root.setLevel(max(level, logging.WARNING) if quiet_others else level)
+    ours.setLevel(level)
     try:
         yield
     finally:
         root.removeHandler(handler)
-        root.setLevel(before)
+        root.setLevel(before[0])
+        ours.setLevel(before[1])
 
 
 @contextmanager
@@ -58,10 +63,10 @@ def job_lines(level: int) -> Generator[None]:
             events.off(name, listener)
 
 
-def _line(level: int, event: Event, text: str, *, exception: BaseException | None = None) -> None:
+def _line(level: int, event: Event, text: str, **more: str) -> None:
     job = cast("JobEvent", event)
-    extra = {"job_id": job.job_id, "attempt": job.attempt, "job_name": job.job_name, "queue": job.queue}
-    _log.log(level, "%s: %s", job.job_name, text, extra=extra, exc_info=exception)
+    extra = {"job_id": job.job_id, "attempt": job.attempt, "job_name": job.job_name, "queue": job.queue, **more}
+    _log.log(level, "%s: %s", job.job_name, text, extra=extra)
 
 
 def _processing(event: Event) -> None:
@@ -79,9 +84,8 @@ def _retrying(event: Event) -> None:
 
 
 def _failed(event: Event) -> None:
-    exception = event.get("exception")
-    text = f"failed for good: {_short(exception)}"
-    _line(logging.ERROR, event, text, exception=exception if isinstance(exception, BaseException) else None)
+    # `error` is the traceback that failed_jobs keeps: it begins in the job's own code.
+    _line(logging.ERROR, event, f"failed for good: {_short(event.get('exception'))}", exception=str(event.get("error")))
 
 
 def _cancelled(event: Event) -> None:
@@ -123,8 +127,10 @@ class _TextLines(logging.Formatter):
         parts = [f"{iso(_moment(record))} {record.levelname:7} {record.name}: {escaped(record.getMessage())}"]
         if job_id := getattr(record, "job_id", None):
             parts.append(f" [job {escaped(str(job_id))} attempt {getattr(record, 'attempt', '?')}]")
+        exception = getattr(record, "exception", "")
         if record.exc_info and record.exc_info[0]:
-            parts += [f"\n    {line}" for line in escaped_lines(self.formatException(record.exc_info))]
+            exception = self.formatException(record.exc_info)
+        parts += [f"\n    {line}" for line in escaped_lines(exception.rstrip())] if exception else []
         return "".join(parts)
 
 

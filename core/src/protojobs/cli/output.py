@@ -84,7 +84,7 @@ class Output:
                 click.echo(f"{click.style(f'{label:14}', bold=True)} {_moment_and_age(cell, moment)}")
         for label, text in blocks:
             click.echo(click.style(f"{label}:", bold=self.is_terminal or None))
-            for line in escaped_lines(text):
+            for line in escaped_lines(text.rstrip()):
                 click.echo(f"  {line}".rstrip())
 
     def _document(self, document: Mapping[str, object]) -> None:

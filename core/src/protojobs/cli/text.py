@@ -10,7 +10,7 @@ __all__ = ["age", "escaped", "escaped_lines", "iso", "length"]
 # C0 and C1 controls, line separators, marks that turn the writing direction, halves of surrogate pairs.
 _HOSTILE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
 _SHORT = {"\n": r"\n", "\t": r"\t", "\r": r"\r"}
-_UNITS = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"))
+_UNITS = ((86400.0, "d"), (3600.0, "h"), (60.0, "m"))
 
 
 def escaped(text: str) -> str:
@@ -29,15 +29,15 @@ def iso(moment: datetime) -> str:
 
 
 def length(seconds: float) -> str:
-    """A length of time, to read: `0.25 s`, `41 s`, `3 min`, `2 h`, `5 d`."""
+    """A length of time, to read at a glance: `41s`, `3m`, `2h`, `5d`; in the larger unit from two of it on."""
     for size, unit in _UNITS:
-        if seconds >= size:
-            return f"{seconds / size:.0f} {unit}" if seconds >= 10 * size else f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f}{unit}"
+    return f"{seconds:.0f}s"
 
 
 def age(moment: datetime, now: datetime) -> str:
-    """`3 min ago` or `in 2 h`."""
+    """`3m ago` or `in 2h`."""
     seconds = (now - moment).total_seconds()
     if abs(seconds) < 1:
         return "now"

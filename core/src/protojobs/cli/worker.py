@@ -84,7 +84,8 @@ def command(session: Session, queues: Sequence[str], **options: Unpack[_Options]
     if queues and options["all_queues"]:
         raise click.UsageError("Give names of queues or --all-queues, not both.", click.get_current_context())
     level = level_of(options["log_level"], options["verbose"])
-    with logging_to_stderr(level, options["log_format"]):
+    quiet = options["log_level"] is None and options["verbose"] < 2
+    with logging_to_stderr(level, options["log_format"], quiet_others=quiet):
         report = _work(session, queues, options, level)
     if report.reason == "stuck":
         # A thread of ours still runs a job that the store counts as ended. Only the end of the process ends it.

@@ -80,17 +80,16 @@ class MemoryDriver(Inspection, Administration, Transfer):
             raise OptionInvalid(f"{sum(sizes)} payload bytes are too many.", mend=f"Send at most {BATCH_BYTES_MAX}.")
         with self.state.lock:
             now, known = self.now(), self.state.rows
-            rows = [
-                Row(job=job, size=size, created_at=now, available_at=_due(now, job.delay, job.available_at))
-                for job, size in zip(jobs, sizes, strict=True)
-            ]
+            new: dict[str, Row] = {}
             answers: list[Enqueued] = []
-            for row in rows:  # from here on nothing can fail
-                if (job_id := row.job.id) in known:
-                    answers.append(Enqueued(id=job_id, duplicate_of=job_id))
-                else:
-                    self.state.add(row)
-                    answers.append(Enqueued(id=job_id))
+            for job, size in zip(jobs, sizes, strict=True):
+                is_known = job.id in known or job.id in new
+                answers.append(Enqueued(id=job.id, duplicate_of=job.id if is_known else None))
+                if not is_known:
+                    due = _due(now, job.delay, job.available_at)
+                    new[job.id] = Row(job=job, size=size, created_at=now, available_at=due)
+            for job_id in sorted(new):  # in order they go to the end of each index; and nothing can fail from here on
+                self.state.add(new[job_id])
             self.state.ring()
             return answers
 

@@ -48,7 +48,7 @@ class SortedKeys(Generic[Key]):
         blocks = self._blocks
         at = 0 if key <= blocks[0][-1] else bisect_left(blocks, key, key=_last)
         block = blocks[at]
-        place = bisect_left(block, key)
+        place = 0 if block[0] == key else bisect_left(block, key)  # claims take from the front
         assert block[place] == key
         del block[place]
         if not block:

@@ -126,8 +126,9 @@ class State:
         """Store a job that is not there yet."""
         self.rows[row.job.id] = row
         self.ids.add(row.job.id)
-        self.queue(row.job.queue).rows[row.job.id] = row
-        self._enter(row)
+        queue = self.queue(row.job.queue)
+        queue.rows[row.job.id] = row
+        self._enter(row, queue)
 
     def move(self, row: Row, verb: Verb, to: JobState, at: datetime, *, holder: str = "") -> None:
         """Bring a job to its next state, if the table of lifecycle.py has that move.
@@ -136,7 +137,8 @@ class State:
         """
         if to not in TRANSITIONS.get((row.state, verb), ()):
             raise ContractBroken(f"job {row.job.id}: {verb} cannot lead from {row.state} to {to}.")
-        self._leave(row)
+        queue = self.queues[row.job.queue]
+        self._leave(row, queue)
         row.state = to
         row.reserved_by = holder
         if to is JobState.PROCESSING:
@@ -145,17 +147,17 @@ class State:
             row.available_at, row.reserved_at, row.processed_at = at, None, None
         elif to in FINISHED:
             row.processed_at = at
-        self._enter(row)
+        self._enter(row, queue)
 
     def remove(self, row: Row, verb: Verb) -> None:
         """Delete a job and its row of failed_jobs, if the table allows that verb here."""
         if None not in TRANSITIONS.get((row.state, verb), ()):
             raise ContractBroken(f"job {row.job.id}: {verb} cannot delete it while it is {row.state}.")
-        self._leave(row)
+        queue = self.queues[row.job.queue]
+        self._leave(row, queue)
         self.drop_failure(row)
         del self.rows[row.job.id]
         self.ids.remove(row.job.id)
-        queue = self.queues[row.job.queue]
         del queue.rows[row.job.id]
         if not queue.rows and not queue.is_paused:
             del self.queues[queue.name]
@@ -177,9 +179,8 @@ class State:
         """Wake whoever waits for jobs."""
         self.doorbell.notify_all()
 
-    def _enter(self, row: Row) -> None:
+    def _enter(self, row: Row, queue: Queue) -> None:
         """Enter the job where its state is looked for."""
-        queue = self.queues[row.job.queue]
         queue.counts[row.state] += 1
         if row.state is JobState.PENDING:
             queue.lane(row.job.priority).add((row.available_at, row.job.id))
@@ -188,9 +189,8 @@ class State:
         elif row.processed_at is not None and row.state in FINISHED:
             self.ended[row.state].add((row.processed_at, row.job.id))
 
-    def _leave(self, row: Row) -> None:
+    def _leave(self, row: Row, queue: Queue) -> None:
         """The reverse of `_enter`."""
-        queue = self.queues[row.job.queue]
         queue.counts[row.state] -= 1
         if row.state is JobState.PENDING:
             queue.lanes[row.job.priority].remove((row.available_at, row.job.id))

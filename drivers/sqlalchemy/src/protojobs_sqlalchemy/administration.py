@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, delete, func, insert, literal, select, update
 
 from protojobs.lifecycle import FINISHED, JobState
 from protojobs.records import CancelAnswer, Cleared, Pruned, RetryAnswer
@@ -98,7 +98,7 @@ def cancel(conn: Connection, ids: Sequence[str], reason: str, now: datetime) -> 
         conn.execute(update(jobs).where(jobs.c.id.in_(pending)).values(status="cancelled", processed_at=now, **why))
         count(conn, Counter((rows[job_id].queue, "cancelled") for job_id in pending))
     if processing:  # its worker decides; the mark outlives it
-        first = func.coalesce(jobs.c.cancel_requested_at, now)
+        first = func.coalesce(jobs.c.cancel_requested_at, literal(now, jobs.c.cancel_requested_at.type))
         conn.execute(update(jobs).where(jobs.c.id.in_(processing)).values(cancel_requested_at=first, **why))
     answers = dict.fromkeys(rows, CancelAnswer.FINISHED)
     answers |= dict.fromkeys(pending, CancelAnswer.CANCELLED) | dict.fromkeys(processing, CancelAnswer.REQUESTED)

@@ -10,12 +10,16 @@ from protojobs.clock import SYSTEM_CLOCK
 __all__ = ["Bell"]
 
 
+_KNOWN_MAX = 10_000
+
+
 class Bell:
-    """Counts rings per queue; a listener compares with the counts it saw, so that no ring between two waits is lost."""
+    """Counts rings per queue; a listener compares with the count that it saw, so that no ring between is lost."""
 
     def __init__(self) -> None:
         self._rung = threading.Condition()
         self._total = 0
+        self._for_all = 0
         self._last: dict[str, int] = {}
 
     def listen(self) -> int:
@@ -27,8 +31,18 @@ class Bell:
         """Wake those who wait for one of `queues`."""
         with self._rung:
             self._total += 1
+            if len(self._last) > _KNOWN_MAX:
+                self._last.clear()
+                self._for_all = self._total
             for queue in queues:
                 self._last[queue] = self._total
+            self._rung.notify_all()
+
+    def ring_all(self) -> None:
+        """Wake all: something may have been missed."""
+        with self._rung:
+            self._total += 1
+            self._for_all = self._total
             self._rung.notify_all()
 
     def wait(self, mark: int, queues: Sequence[str], timeout: float) -> bool:
@@ -36,7 +50,7 @@ class Bell:
         ends_at = SYSTEM_CLOCK.monotonic() + timeout
         with self._rung:
             while True:
-                if any(self._last.get(queue, 0) > mark for queue in queues):
+                if self._for_all > mark or any(self._last.get(queue, 0) > mark for queue in queues):
                     return True
                 left = ends_at - SYSTEM_CLOCK.monotonic()
                 if left <= 0:

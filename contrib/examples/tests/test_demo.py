@@ -1,0 +1,93 @@
+"""`protojobs demo`: what a stranger sees first."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from protojobs import JobQueue, create_driver
+from protojobs_examples import _demo_shop, demo
+from protojobs_examples.demo import command
+
+MAX_S = 60  # the demo takes five seconds; this is for a machine that is busy
+
+
+@pytest.fixture(scope="module")
+def demonstration(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess[str]:
+    """One run, in a pipe, as a script would start it."""
+    folder = tmp_path_factory.mktemp("demo")
+    environment = {**os.environ, "TMPDIR": str(folder), "MAIL_HOST": "mail.invalid", "MAIL_USER": "someone"}
+    program = "from protojobs_examples.demo import command; command()"
+    return subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=MAX_S, env=environment, cwd=folder
+    )
+
+
+class TestTheDemo:
+    def test_keeps_its_promises(self, demonstration: subprocess.CompletedProcess[str]) -> None:
+        assert demonstration.returncode == 0, demonstration.stdout + demonstration.stderr
+        assert demonstration.stdout.count("  ok  ") == 5
+        assert "of 228 jobs 227 completed and 1 failed; none was lost" in demonstration.stdout
+
+    def test_tells_on_stderr_what_happens(self, demonstration: subprocess.CompletedProcess[str]) -> None:
+        told = demonstration.stderr
+        assert "SendEmailJob: attempt 2 failed" in told and "SendEmailJob: attempt 3 worked" in told
+        assert "WriteInvoiceJob: attempt 2 failed, its last" in told
+        assert "Traceback" not in told
+
+    def test_shows_the_failed_job_and_where_it_failed(self, demonstration: subprocess.CompletedProcess[str]) -> None:
+        assert re.search(r'File ".*demo_jobs\.py", line \d+, in handle', demonstration.stdout)
+        assert "LookupError: customer 41 has no address: customers/41.json is missing" in demonstration.stdout
+
+    def test_is_plain_text_in_a_pipe(self, demonstration: subprocess.CompletedProcess[str]) -> None:
+        assert "\x1b" not in demonstration.stdout + demonstration.stderr
+
+    def test_fits_a_terminal_of_80_columns(self, demonstration: subprocess.CompletedProcess[str]) -> None:
+        lines = (demonstration.stdout + demonstration.stderr).splitlines()
+        # Paths are as long as they are: those of this test's folder, and of the code in a traceback.
+        assert [line for line in lines if len(line) > 80 and "/" not in line] == []
+
+    def test_prints_commands_that_work_on_the_database_it_keeps(
+        self, demonstration: subprocess.CompletedProcess[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        url = re.search(r"export PROTOJOBS_URL=(\S+)", demonstration.stdout)
+        folder = re.search(r"SHOP_FOLDER=(\S+)", demonstration.stdout)
+        failed_id = re.search(r"failed retry (\S+)", demonstration.stdout)
+        assert url and folder and failed_id
+        monkeypatch.setenv("SHOP_FOLDER", folder[1])
+        (Path(folder[1]) / "customers" / "41.json").write_text('{"name": "Jo"}')
+        queue = JobQueue(create_driver(url[1]))
+        assert queue.retry_failed(failed_id[1]) == ["requeued"]
+        assert queue.work("invoices", 1).done == 1
+        assert queue.stats().completed == 228
+        assert (Path(folder[1]) / "invoices" / "41.txt").read_text() == "To Jo: please pay 99.50.\n"
+        queue.driver.close()
+
+
+class TestOnAnotherStore:
+    def test_it_leaves_one_alone_that_has_jobs(self, tmp_path: Path) -> None:
+        url = f"sqlite:///{tmp_path / 'mine.db'}"
+        queue = JobQueue(create_driver(url))
+        queue.driver.setup()
+        queue.push("shop.add_up_order", {"order": 1, "prices": []})
+        ran = CliRunner().invoke(command, ["--url", url])
+        assert (ran.exit_code, "not empty" in ran.output) == (1, True)
+        assert queue.stats().pending == 1
+        queue.driver.close()
+
+    def test_it_shows_no_password(self) -> None:
+        shown = "\n".join(demo._exports("postgresql://me:hush@db/jobs", Path("/tmp/x")))
+        assert "hush" not in shown
+
+    def test_it_says_so_when_a_promise_is_broken(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        monkeypatch.setattr(_demo_shop, "EMAILS", 3)  # among three customers nobody's server is busy
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+        ran = CliRunner().invoke(command, ["--url", "memory://"])
+        assert ran.exit_code == 1
+        assert "BROKEN" in ran.stdout

@@ -1,0 +1,79 @@
+"""PostgreSQL's doorbell: LISTEN on a connection of its own, in a thread that rings the process's bell."""
+
+from __future__ import annotations
+
+import select
+import socket
+import threading
+from collections.abc import Callable
+
+import psycopg
+
+from protojobs.clock import SYSTEM_CLOCK
+from protojobs_sqlalchemy.bell import Bell
+
+__all__ = ["CHANNEL", "Listener"]
+
+CHANNEL = "protojobs"
+_TURN_S = 1.0  # how often the thread looks whether it is still wanted
+_UNWANTED_S = 30.0  # nobody waited for so long: end, so that the server need not keep notifications for us
+_RETRY_S = 1.0
+_JOIN_S = 2.0
+
+
+class Listener:
+    """Starts with the first wait, ends when nobody waits any more; survives server restarts and forks."""
+
+    def __init__(self, bell: Bell, connect: Callable[[], psycopg.Connection[tuple[object, ...]]]) -> None:
+        self._bell = bell
+        self._connect = connect
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._wanted_at = 0.0
+        self._stop: socket.socket | None = None  # closing it ends the thread at once
+
+    def want(self) -> None:
+        """Be sure that somebody listens."""
+        self._wanted_at = SYSTEM_CLOCK.monotonic()
+        with self._lock:
+            if self._thread is None or not self._thread.is_alive():  # also in a forked child: threads do not follow
+                self._stop, heard = socket.socketpair()
+                self._thread = threading.Thread(
+                    target=self._listen, args=(heard,), name="protojobs-listen", daemon=True
+                )
+                self._thread.start()
+
+    def close(self) -> None:
+        """Stop listening; the next wait starts again."""
+        with self._lock:
+            thread, stop, self._thread, self._stop = self._thread, self._stop, None, None
+        if stop is not None:
+            stop.close()
+        if thread is not None:
+            thread.join(_JOIN_S)
+
+    def _listen(self, stop: socket.socket) -> None:
+        with stop:
+            while self._is_wanted():
+                try:
+                    with self._connect() as conn:
+                        conn.execute(f"LISTEN {CHANNEL}")
+                        self._bell.ring_all()  # what came before nobody heard
+                        if self._pass_on(conn, stop):
+                            return
+                except (psycopg.Error, OSError):  # the worker polls meanwhile
+                    if select.select([stop], [], [], _RETRY_S)[0]:
+                        return
+
+    def _pass_on(self, conn: psycopg.Connection[tuple[object, ...]], stop: socket.socket) -> bool:
+        """Ring for every notification; True when asked to stop."""
+        while self._is_wanted():
+            ready, _, _ = select.select([conn.fileno(), stop], [], [], _TURN_S)
+            if stop in ready:
+                return True
+            if ready:
+                self._bell.ring({note.payload for note in conn.notifies(timeout=0)})
+        return True
+
+    def _is_wanted(self) -> bool:
+        return SYSTEM_CLOCK.monotonic() - self._wanted_at < _UNWANTED_S
