@@ -1,4 +1,4 @@
-"""Real worker processes for the tests: started, watched through a journal that they append to, and ended by their id."""
+"""Real worker processes for the tests: started, watched through the journal they append to, ended by their id."""
 
 from __future__ import annotations
 

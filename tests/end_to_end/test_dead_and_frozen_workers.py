@@ -10,9 +10,9 @@ from crew import Crew, wait_for
 from worker_process import wait_at_gate
 
 from protojobs import JobQueue
+from protojobs.lifecycle import Verb
 from protojobs.protocols import Store
 from protojobs.records import Settlement, SettleStatus, WorkerInfo
-from protojobs.lifecycle import Verb
 
 LEASE_S = 3.0
 TEN = 10
@@ -72,9 +72,7 @@ def test_late_results_of_a_frozen_worker_are_stale(
         records = store.get(sorted(ids))
         if is_claimed_again:
             assert {(r.status, r.reserved_by, r.claim_seq) for r in records} == {("processing", "other", 3)}
-            done = [
-                Settlement(id=c.id, claim_seq=c.claim_seq, reserved_by="other", verb=Verb.COMPLETE) for c in claims
-            ]
+            done = [Settlement(id=c.id, claim_seq=c.claim_seq, reserved_by="other", verb=Verb.COMPLETE) for c in claims]
             assert {answer.status for answer in store.settle(done)} == {SettleStatus.APPLIED}
         else:
             assert {(r.status, r.reserved_by, r.claim_seq, r.attempts) for r in records} == {("pending", "", 2, 0)}

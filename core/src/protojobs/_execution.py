@@ -249,5 +249,5 @@ def _meta(claimed: ClaimedJob) -> Mapping[str, str]:
         return {}
     try:
         return msgspec.json.decode(claimed.meta, type=dict[str, str])
-    except msgspec.DecodeError:  # foreign writing; the job's data is what counts
+    except (msgspec.DecodeError, UnicodeError):  # foreign writing; the job's data is what counts
         return {}

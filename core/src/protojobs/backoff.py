@@ -75,5 +75,5 @@ def from_policy(policy: str | None) -> Backoff:
         return DEFAULT_BACKOFF
     try:
         return msgspec.json.decode(policy, type=Backoff)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeError):
         return DEFAULT_BACKOFF

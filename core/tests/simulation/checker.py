@@ -1,4 +1,4 @@
-"""Reads a history and says what the promise does not allow. Empty: nothing was lost, nothing doubled without a reason."""
+"""Reads a history and says what the promise does not allow. Empty: nothing lost, nothing doubled without reason."""
 
 from __future__ import annotations
 

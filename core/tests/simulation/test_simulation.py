@@ -1,14 +1,14 @@
-"""The worker's own decisions under a virtual clock, faults and a seed. A seed that fails is a bug report: it replays."""
+"""The worker's own decisions under a virtual clock, faults and a seed. A failing seed is a bug report: it replays."""
 
 from __future__ import annotations
 
 import pytest
-from protojobs_memory import MemoryDriver
 
 from protojobs.lifecycle import Verb
+from protojobs_memory import MemoryDriver
 
 from .checker import complaints
-from .world import World
+from .world import LEASE_S, World
 
 SEEDS = 150
 
@@ -66,3 +66,20 @@ def test_the_checker_sees_a_store_that_breaks_its_promise(broken: type[MemoryDri
         world.run()
         found += complaints(world)
     assert found
+
+
+def test_a_killed_workers_job_runs_again_within_lease_plus_2_s() -> None:
+    for seed in range(60):
+        world = World(seed, jobs=0, workers=2)
+        world.may_fail = False
+        push_at, kill_at = 3 * LEASE_S, 3 * LEASE_S + world.dice.uniform(0.1, LEASE_S)
+
+        def kill_the_runner(world: World = world) -> None:
+            (runner,) = {note.worker for note in world.history.runs}
+            next(worker for worker in world.workers if worker.id == runner).is_dead = True
+
+        world.at(push_at, lambda world=world: world.push(0, takes_s=100.0))
+        world.at(kill_at, kill_the_runner)
+        world.run(faults_until=push_at, limit=kill_at + 3 * LEASE_S)
+        _, again = world.history.runs
+        assert again.started_at - kill_at <= LEASE_S + 2, f"seed {seed}"

@@ -1,7 +1,7 @@
 """A seeded world: simulated workers, with the product's own decisions, on a memory store under a virtual clock.
 
-One seed gives one history, exactly. Workers are killed, frozen past their lease, cut off from the store before or after a
-call took effect; everybody shares one event queue, in which the seed also picks the order of things that happen at once.
+One seed gives one history, exactly. Workers are killed, frozen past their lease, cut off from the store before or after
+a call took effect; all share one event queue, in which the seed also picks the order of things that happen at once.
 """
 
 from __future__ import annotations
@@ -10,8 +10,6 @@ import heapq
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
-
-from protojobs_memory import MemoryDriver
 
 from protojobs._decisions import Decisions, LeaseWatch, Plan, WorkLimits
 from protojobs._execution import prepare
@@ -23,6 +21,7 @@ from protojobs.options import JobOptions
 from protojobs.outcomes import Outcome, settlement
 from protojobs.records import ClaimedJob, NewJob, Reclaimed, WorkerInfo
 from protojobs.testing import ManualClock
+from protojobs_memory import MemoryDriver
 
 LEASE_S = 6.0
 QUEUES = ("high", "low")
@@ -84,7 +83,7 @@ class World:
     def run(self, faults_until: float = 60.0, limit: float = 600.0) -> History:
         """Push and break things until `faults_until`, then let it come to rest."""
         for number in range(self._jobs):
-            self.at(self.dice.uniform(0, faults_until), lambda number=number: self._push(number))
+            self.at(self.dice.uniform(0, faults_until), lambda number=number: self.push(number))
         self.at(self.dice.uniform(2, 8), self._fault)
         self.at(faults_until, self._calm)
         while self._events and self.now < limit:
@@ -97,9 +96,10 @@ class World:
 
     def _is_at_rest(self) -> bool:
         stats = self.store.stats()
-        return len(self.history.pushed) == self._jobs and stats.pending == stats.processing == 0
+        return len(self.history.pushed) >= self._jobs > 0 and stats.pending == stats.processing == 0
 
-    def _push(self, number: int) -> None:
+    def push(self, number: int, *, takes_s: float | None = None) -> None:
+        """Push one job; `takes_s` None leaves its duration and its fate to the dice."""
         new = NewJob(
             id=f"job-{number:04}",
             queue=self.dice.choice(QUEUES),
@@ -109,7 +109,8 @@ class World:
             priority=self.dice.choice((0, 0, 5)),
             max_retries=3,
             retry_delay=1.0,
-            delay=self.dice.choice((0.0, 0.0, 3.0)),
+            delay=0.0 if takes_s else self.dice.choice((0.0, 0.0, 3.0)),
+            meta=None if takes_s is None else str(takes_s),
         )
         self.store.enqueue([new])
         self.history.pushed[new.id] = new
@@ -255,7 +256,7 @@ class SimulatedWorker:
             return
         note = RunNote(job, self.id, self.world.now)
         self.world.history.runs.append(note)
-        took = self.world.dice.choice((0.01, 0.2, 1.0, 1.5 * LEASE_S))
+        took = float(job.meta or self.world.dice.choice((0.01, 0.2, 1.0, 1.5 * LEASE_S)))
 
         def end() -> None:
             note.ended_at = self.world.now

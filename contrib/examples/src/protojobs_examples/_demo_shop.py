@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import sqlalchemy as sa
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 
 from protojobs import JobQueue
 from protojobs_examples.demo_jobs import DataCleanupJob, ProcessImageJob, SendEmailJob, WriteInvoiceJob, add_up_order
@@ -115,7 +115,7 @@ class Shop:
     def _paint(self) -> None:
         (self.folder / "painted").mkdir()
         for number in range(1, IMAGES + 1):
-            image = Image.merge("RGB", [Image.radial_gradient("L")] * 3).resize(size=(1600, 1200))
+            image = ImageOps.fit(Image.merge("RGB", [Image.radial_gradient("L")] * 3), (1600, 1200))
             draw = ImageDraw.Draw(image)
             for ring in range(12):
                 edge = 40 + ring * 45

@@ -16,6 +16,7 @@ from protojobs.cli.jobs import pretty
 from protojobs.cli.options import StoreCommand, StoreGroup, given_ids
 from protojobs.cli.output import Cell, Column
 from protojobs.cli.session import Session
+from protojobs.cli.text import counted
 from protojobs.protocols import Store
 from protojobs.records import FailedJob, RetryAnswer
 
@@ -139,7 +140,7 @@ def forget(session: Session, ids: Sequence[str], is_all: bool, queue: str | None
     if "-" in ids:
         confirm(
             session.out,
-            f"Forget {len(found):,} failed jobs.",
+            f"Forget {counted(len(found), 'failed job')}.",
             map(_words, islice(found.values(), _EXAMPLES)),
             is_agreed=yes,
         )
@@ -174,7 +175,7 @@ def _all(
         words = [_words(job) for job in examples] + (
             [f"and {count - len(examples):,} more"] if count > len(examples) else []
         )
-        confirm(session.out, f"{verb}: {count:,} failed jobs{where}.", words, is_agreed=is_agreed)
+        confirm(session.out, f"{verb}: {counted(count, 'failed job')}{where}.", words, is_agreed=is_agreed)
         for page in _with_progress(session, failed_pages(store, queue), count):
             done += act([job.id for job in page])
     item = {name: done.get(name, 0) for name in dict.fromkeys(["forgotten"] if verb == "Forget" else list(RetryAnswer))}

@@ -82,4 +82,7 @@ def _say(what: str, why: str, mend: str) -> None:
         click.echo(f"  {escaped(why)}", err=True)
     if mend:
         mend = _SPOKEN.sub("", mend)
-        click.echo(f"  {escaped(mend)}" if mend.startswith("Did you mean") else f"  try: {escaped(mend)}", err=True)
+        click.echo(
+            f"  {escaped(mend)}" if mend.startswith(("Did you mean", "Installed")) else f"  try: {escaped(mend)}",
+            err=True,
+        )

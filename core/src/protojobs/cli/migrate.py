@@ -10,6 +10,7 @@ from protojobs.cli.asking import YES, confirm
 from protojobs.cli.options import StoreCommand
 from protojobs.cli.output import Column
 from protojobs.cli.session import Session
+from protojobs.cli.text import counted
 from protojobs.errors import NotSupported, SchemaOutdated
 from protojobs.protocols import Store
 
@@ -49,7 +50,9 @@ def command(session: Session, down: bool, sql: bool, yes: bool) -> None:
     if down:
         count = _count(driver)
         confirm(
-            session.out, f"Remove the tables of protojobs from {place}, with {count:,} jobs in them.", is_agreed=yes
+            session.out,
+            f"Remove the tables of protojobs from {place}, with {counted(count, 'job')} in them.",
+            is_agreed=yes,
         )
     revisions = driver.migrate(down=down) if isinstance(driver, Migrates) else _plainly(driver, down=down)
     direction = "down" if down else "up"

@@ -31,7 +31,7 @@ def _keep(name: str) -> Callable[[click.Context, click.Parameter, object], objec
 def _common(flag: str, name: str, words: str, *, metavar: str | None = None, multiple: bool = False) -> click.Option:
     return click.Option(
         [flag],
-        is_flag=metavar is None,
+        is_flag=True if metavar is None else None,
         metavar=metavar,
         multiple=multiple,
         expose_value=False,

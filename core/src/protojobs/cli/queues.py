@@ -10,6 +10,7 @@ from protojobs.cli.options import StoreCommand, StoreGroup
 from protojobs.cli.output import Cell, Column
 from protojobs.cli.session import Session
 from protojobs.cli.stats import COUNTS, counts, queue_item
+from protojobs.cli.text import counted
 from protojobs.errors import did_you_mean
 
 __all__ = ["command"]
@@ -85,7 +86,9 @@ def clear(session: Session, name: str, yes: bool) -> None:
         examples.append(f"({stats.processing:,} being processed stay)")
     about = "about " if stats.is_estimate else ""
     if doomed := stats.total - stats.processing:
-        confirm(session.out, f'Delete {about}{doomed:,} jobs of queue "{name}" for good:', examples, is_agreed=yes)
+        confirm(
+            session.out, f'Delete {about}{counted(doomed, "job")} of queue "{name}" for good:', examples, is_agreed=yes
+        )
     done = jobs.clear(name)
     item: dict[str, Cell] = {"queue": name, "pending": done.pending, "completed": done.completed, "failed": done.failed}
     item |= {"cancelled": done.cancelled, "total": done.total}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 
-__all__ = ["age", "escaped", "escaped_lines", "iso", "length"]
+__all__ = ["age", "counted", "escaped", "escaped_lines", "iso", "length"]
 
 # C0 and C1 controls, line separators, marks that turn the writing direction, halves of surrogate pairs.
 _HOSTILE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
@@ -21,6 +21,11 @@ def escaped(text: str) -> str:
 def escaped_lines(text: str) -> list[str]:
     """The lines of `text`, each escaped; tabs become spaces."""
     return [escaped(line) for line in text.replace("\r\n", "\n").expandtabs(4).split("\n")]
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 job`, `2,000 jobs`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def iso(moment: datetime) -> str:

@@ -114,3 +114,238 @@ _BOTH: LiteralString = f"WITH {_DONE}, {_LENT} SELECT {_APPLIED}, {_STANDS}, {_R
 _NOTIFY: LiteralString = f"""
 SELECT set_config('synchronous_commit', 'off', true), pg_notify('{CHANNEL}', name) FROM unnest(%(queues)s::text[]) AS name
 """
+
+Row = tuple[object, ...]
+
+
+class PostgreSQLDialect:
+    """The hot statements on psycopg's own cursor, in the time of the server's clock."""
+
+    turn_mode = Mode.SINGLE
+
+    def __init__(self, engine: Engine, send: Send, time_offset: float, *, is_ours: bool, listen: URL | None) -> None:
+        self.time_offset = time_offset
+        self._engine = engine
+        self._is_ours = is_ours
+        self._listen_url = listen
+        self._lanes = LaneMemory()
+        self._bell = Bell()
+        self._heard = 0
+        self._listener = Listener(self._bell, self._open_listener)
+        self._notifier = Notifier(self._notify)
+
+    # ------------------------------------------------------------------------------------------------------ steps
+
+    def prepare(self, engine: Engine) -> None:
+        @event.listens_for(engine, "do_connect")
+        def _connect(  # pyright: ignore[reportUnusedFunction]
+            _dialect: object, _record: object, arguments: list[object], options: dict[str, object]
+        ) -> object:
+            return BoundedConnection.connect(*arguments, **options)  # type: ignore[arg-type]
+
+    def begin(self, conn: Connection, mode: Mode) -> None:
+        _raw(conn).execute("BEGIN ISOLATION LEVEL READ COMMITTED")
+
+    def end(self, conn: Connection, mode: Mode) -> None:
+        _raw(conn).execute("COMMIT")
+
+    def now(self, conn: Connection) -> datetime:
+        moment = conn.exec_driver_sql("SELECT statement_timestamp()").scalar_one()
+        assert isinstance(moment, datetime)
+        return moment.astimezone(UTC) + timedelta(seconds=self.time_offset)
+
+    def is_conflict(self, error: BaseException) -> bool:
+        return isinstance(error, errors.DeadlockDetected | errors.SerializationFailure | errors.LockNotAvailable)
+
+    def is_schema_missing(self, error: BaseException) -> bool:
+        return isinstance(error, errors.UndefinedTable | errors.UndefinedColumn)
+
+    def identity(self, conn: Connection) -> str:
+        row = conn.exec_driver_sql("SELECT current_database(), pg_postmaster_start_time()::text").one()
+        return f"{row[0]} since {row[1]}"
+
+    def lock_schema(self, conn: Connection) -> Callable[[], None]:
+        raw = _raw(conn)
+        raw.execute("SET LOCAL statement_timeout = 0")  # a large table takes its time ...
+        raw.execute("SET LOCAL lock_timeout = '60s'")  # ... but nobody waits for ever
+        raw.execute("SELECT pg_advisory_xact_lock(hashtext('protojobs'), hashtext(current_schema()))")
+        return lambda: None  # ends with the transaction
+
+    # ---------------------------------------------------------------------------------------------------- enqueue
+
+    def enqueue_mode(self, jobs: Sequence[NewJob]) -> Mode:
+        return Mode.SINGLE
+
+    def enqueue(self, conn: Connection, jobs: Sequence[NewJob]) -> set[str]:
+        stored = {str(row[0]) for row in self._rows(conn, _ENQUEUE, _columns(jobs))}
+        self._lanes.note_enqueue({job.queue for job in jobs})
+        return stored
+
+    # ------------------------------------------------------------------------------------------------------- turn
+
+    def turn(self, conn: Connection, ask: Ask) -> ClaimReply:
+        if ask.limit:
+            self._heard = self._bell.listen()
+        plain, others = settling.split(ask.settlements)
+        if not others and len({s.id for s in plain}) == len(plain):
+            return self._plain_turn(conn, ask)
+        # Jobs that go back to pending may be claimed again by this very turn, which one statement cannot see.
+        self.begin(conn, Mode.WORK)
+        lock = "SELECT id FROM workers WHERE id = %(worker)s FOR KEY SHARE"
+        stands = not ask.limit or bool(self._rows(conn, lock, {"worker": ask.worker}))
+        now, shard = self.now(conn), shard_of(ask.worker)
+        settled = settling.in_rounds(ask.settlements, lambda round_: settling.apply(conn, round_, now, shard))
+        self._lanes.note_enqueue(ask.queues)
+        claimed = self._fill(conn, ask, []) if stands and ask.limit else []
+        self.end(conn, Mode.WORK)
+        return ClaimReply(settled=tuple(settled), claimed=tuple(claimed), lease_lost=not stands)
+
+    def _plain_turn(self, conn: Connection, ask: Ask) -> ClaimReply:
+        """The hot path: completions only, and the next claim, in one statement that is its own transaction."""
+        done = ask.settlements
+        if not ask.limit:
+            rows = self._rows(conn, _SETTLE, _completions(done, ask.worker))
+            return ClaimReply(settled=self._answers(conn, done, rows[0][0]))
+        lanes, has_looked = self._known_lanes(conn, ask)
+        values = _claim_values(ask, lanes, [])
+        if done:
+            rows = self._rows(conn, _BOTH, values | _completions(done, ask.worker))
+        else:
+            rows = self._rows(conn, _CLAIM, values)
+        settled = self._answers(conn, done, rows[0][0]) if done else ()
+        if not rows[0][1]:
+            return ClaimReply(settled=settled, lease_lost=True)
+        claimed = _claimed(rows, lanes)
+        lanes.note_claim(claimed, is_full=len(claimed) >= ask.limit)
+        return ClaimReply(settled=settled, claimed=tuple(self._fill(conn, ask, claimed, has_looked=has_looked)))
+
+    def _fill(
+        self, conn: Connection, ask: Ask, claimed: list[ClaimedJob], *, has_looked: bool
+    ) -> list[ClaimedJob]:
+        """Claim once more where the batch is not full and the first claim may have overlooked something."""
+        is_choosy = ask.slots < ask.limit  # then jobs on their last attempt may have stood before others
+        if len(claimed) >= ask.limit or (has_looked and not is_choosy):
+            return claimed
+        lanes, _ = self._known_lanes(conn, ask)
+        rows = self._rows(conn, _CLAIM, _claim_values(ask, lanes, claimed, _PASSED_OVER_MAX if is_choosy else 0))
+        claimed = claimed + _claimed(rows, lanes)
+        lanes.note_claim(claimed, is_full=len(claimed) >= ask.limit)
+        return claimed
+
+    def _known_lanes(self, conn: Connection, ask: Ask) -> tuple[Lanes, bool]:
+        """The lanes of the asked queues, and whether they were read just now."""
+        queues = tuple(dict.fromkeys(ask.queues))
+        known = self._lanes.fresh(queues, self.time_offset)
+        if known is not None:
+            return known, False
+
+        def look() -> list[Lane]:
+            return [(str(row[0]), int(str(row[1]))) for row in self._rows(conn, _LANES, {"queues": list(queues)})]
+
+        return self._lanes.read(queues, self.time_offset, look), True
+
+    def _answers(self, conn: Connection, done: Sequence[Settlement], applied: object) -> tuple[Settled, ...]:
+        """Each completion's fate. `applied` are the ids that did, or an empty list when all of them did."""
+        if not applied and applied is not None:
+            return tuple(_completed(s.id) for s in done)
+        ids = set(applied) if isinstance(applied, list) else set[str]()
+        others = settling.answer_unmatched(conn, [s for s in done if s.id not in ids])
+        return tuple(_completed(s.id) if s.id in ids else others[s.id] for s in done)
+
+    def _rows(self, conn: Connection, statement: LiteralString, values: dict[str, object]) -> list[Row]:
+        values["offset"] = timedelta(seconds=self.time_offset)
+        return _raw(conn).execute(statement, values, binary=True).fetchall()
+
+    # ------------------------------------------------------------------------------------------------------- wait
+
+    def ring(self, queues: Iterable[str]) -> None:
+        names = set(queues)
+        if names:
+            self._bell.ring(names)
+            self._notifier.notify(names)
+
+    def ring_inside(self, conn: Connection, queues: Iterable[str]) -> None:
+        for queue in sorted(queues):
+            conn.exec_driver_sql("SELECT pg_notify(%(channel)s, %(queue)s)", {"channel": CHANNEL, "queue": queue})
+
+    def wait(self, queues: Sequence[str], timeout: float) -> bool:
+        if self._listen_url is not None:
+            self._listener.want()
+        return self._bell.wait(self._heard, queues, timeout)
+
+    def close(self) -> None:
+        self._listener.close()
+
+    def _notify(self, queues: list[str]) -> None:
+        try:
+            self._send(lambda conn: self._rows(conn, _NOTIFY, {"queues": queues}))
+        except ProtojobsError:
+            pass  # the jobs are stored; a worker's poll finds them
+
+    def _open_listener(self) -> psycopg.Connection[Row]:
+        assert self._listen_url is not None
+        arguments, options = self._engine.dialect.create_connect_args(self._listen_url)
+        options |= {"connect_timeout": 5, "autocommit": True, "application_name": "protojobs-listen"}
+        return psycopg.connect(*arguments, **options)
+
+
+def _raw(conn: Connection) -> psycopg.Connection[Row]:
+    raw = conn.connection.driver_connection
+    assert isinstance(raw, psycopg.Connection)
+    return raw
+
+
+def _columns(jobs: Sequence[NewJob]) -> dict[str, object]:
+    return {
+        "ids": [job.id for job in jobs],
+        "queues": [job.queue for job in jobs],
+        "classes": [job.job_class for job in jobs],
+        "names": [job.job_name for job in jobs],
+        "datas": [job.data for job in jobs],
+        "retries": [job.max_retries for job in jobs],
+        "timeouts": [job.timeout for job in jobs],
+        "moments": [job.available_at for job in jobs],
+        "delays": [timedelta(seconds=job.delay) for job in jobs],
+        "priorities": [job.priority for job in jobs],
+        "retry_delays": [job.retry_delay for job in jobs],
+        "policies": [job.retry_policy for job in jobs],
+        "metas": [job.meta for job in jobs],
+    }
+
+
+def _completions(done: Sequence[Settlement], worker: str) -> dict[str, object]:
+    known = [s for s in done if canonical(s.id)]
+    return {
+        "ids": [s.id for s in known],
+        "seqs": [s.claim_seq for s in known],
+        "holders": [s.reserved_by for s in known],
+        "sent": len(done),
+        "shard": shard_of(worker),
+    }
+
+
+def _claim_values(
+    ask: Ask, lanes: Lanes, claimed: Sequence[ClaimedJob], passes_over: int = 0
+) -> dict[str, object]:
+    limit = ask.limit - len(claimed)
+    return {
+        "worker": ask.worker,
+        "queues": [queue for queue, _ in lanes.order],
+        "priorities": [priority for _, priority in lanes.order],
+        "floors": [floor or "-infinity" for floor in lanes.floors],
+        "limit": limit,
+        "looks_at": limit + passes_over,
+        "slots": max(0, ask.slots - len(claimed)),
+        "bytes": BATCH_BYTES_MAX - sum(payload_bytes(job.data) for job in claimed),
+    }
+
+
+def _completed(job_id: str) -> Settled:
+    return Settled(id=job_id, status=SettleStatus.APPLIED, state=JobState.COMPLETED)
+
+
+def _claimed(rows: Sequence[Row], lanes: Lanes) -> list[ClaimedJob]:
+    """The lent jobs in the order of the lanes: UPDATE ... RETURNING has none."""
+    rank = {lane: place for place, lane in enumerate(lanes.order)}
+    jobs = [_job(row) for row in rows if row[2] is not None]
+    return sorted(jobs, key=lambda job: (rank[job.queue, job.priority], job.available_at, job.id))

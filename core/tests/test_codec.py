@@ -1,0 +1,268 @@
+"""A job's data crosses the store as it is, or is refused at push with the place of the trouble."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from enum import Enum
+from types import MappingProxyType
+from typing import Annotated, Literal, TypedDict
+from uuid import UUID
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from protojobs import codec
+from protojobs.errors import DataInvalid, PayloadNotDecodable, PayloadNotEncodable, PayloadTooLarge
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(exclude_categories=["Cs"])),
+    lambda inner: st.lists(inner, max_size=5)
+    | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), inner, max_size=5),
+    max_leaves=20,
+)
+
+
+class Colour(Enum):
+    RED = "red"
+
+
+class Size(msgspec.Struct):
+    width: int
+    height: int = 10
+
+
+@dataclasses.dataclass
+class Order:
+    id: UUID
+    placed_at: datetime
+    sizes: list[Size]
+    tags: set[str] = dataclasses.field(default_factory=set)
+    weight: float | None = None
+    note: str = ""
+
+
+class Person(TypedDict, total=False):
+    name: str
+    born: date
+    price: Decimal
+    colour: Colour
+    waits: timedelta
+    raw: bytes
+    pair: tuple[int, str]
+
+
+AN_ORDER = Order(UUID(int=7), datetime(2030, 1, 1, 12, tzinfo=UTC), [Size(1, 2), Size(3)], {"b", "a"}, 1.5, "é")
+
+
+def encode(data: object, data_type: object = None, bytes_max: int = codec.PAYLOAD_BYTES_MAX) -> str:
+    return codec.encode(data, data_type, what="job", bytes_max=bytes_max)
+
+
+def decode(text: str, data_type: object = None) -> object:
+    return codec.decode(text, data_type, what="job")
+
+
+class TestPlainData:
+    @given(JSON)
+    @settings(max_examples=200, deadline=None)
+    def test_any_json_value_comes_back_as_it_went_in(self, value: object) -> None:
+        came_back = decode(encode(value))
+
+        assert came_back == value
+        assert repr(came_back) == repr(value) or isinstance(value, (dict, list, float))
+
+    @given(st.binary(max_size=200))
+    @settings(max_examples=200, deadline=None)
+    def test_whatever_bytes_the_store_holds_decode_or_raise_our_error(self, junk: bytes) -> None:
+        try:
+            decode(junk.decode("utf-8", "surrogateescape"))
+        except PayloadNotDecodable:
+            pass
+
+    def test_a_tuple_arrives_as_a_list(self) -> None:
+        assert decode(encode({"pair": (1, 2)})) == {"pair": [1, 2]}
+
+    @pytest.mark.parametrize("number", [2**64 - 1, -(2**63)])
+    def test_whole_numbers_of_64_bits_are_exact(self, number: int) -> None:
+        assert decode(encode([number])) == [number]
+
+    @pytest.mark.parametrize(
+        ("value", "path"),
+        [
+            ({"a": [1, {"b": math.nan}]}, "$.a[1].b"),
+            ({"a": math.inf}, "$.a"),
+            ([2**64], "$[0]"),
+            ([-(2**63) - 1], "$[0]"),
+            ({"name": "\ud800"}, "$.name"),
+            ({"\udfff": 1}, "$ (a key)"),
+            ({1: "one"}, "$"),
+            ({None: 1}, "$"),
+            ({"raw": b"bytes"}, "$.raw"),
+            ({"when": AN_ORDER.placed_at}, "$.when"),
+            ({"id": AN_ORDER.id}, "$.id"),
+            ([{1, 2}], "$[0]"),
+            ([Decimal(1)], "$[0]"),
+            ([Colour.RED], "$[0]"),
+            ([1j], "$[0]"),
+            ([object()], "$[0]"),
+            ({"f": print}, "$.f"),
+            (AN_ORDER, "$"),
+            (MappingProxyType({"a": 1}), "$"),
+        ],
+    )
+    def test_what_json_would_change_or_cannot_hold_is_refused_with_its_path(self, value: object, path: str) -> None:
+        with pytest.raises(PayloadNotEncodable) as refusal:
+            encode(value)
+
+        assert refusal.value.path == path
+        assert "job: " in str(refusal.value)
+
+    def test_data_deeper_than_100_is_refused_and_exactly_100_is_not(self) -> None:
+        nested: object = []
+        for _ in range(codec.DEPTH_MAX - 1):
+            nested = [nested]
+
+        assert decode(encode(nested)) == nested
+        with pytest.raises(PayloadNotEncodable, match="deep"):
+            encode([nested])
+
+    def test_data_that_holds_itself_is_refused(self) -> None:
+        loop: list[object] = []
+        loop.append(loop)
+        with pytest.raises(PayloadNotEncodable, match="deep"):
+            encode(loop)
+
+    def test_data_over_the_limit_is_refused_and_data_at_the_limit_is_not(self) -> None:
+        fits = "x" * (codec.PAYLOAD_BYTES_MAX - 2)
+        assert len(encode(fits)) == codec.PAYLOAD_BYTES_MAX
+
+        with pytest.raises(PayloadTooLarge, match="1,048,577 bytes") as refusal:
+            encode(fits + "x")
+        assert "payload_bytes_max" in refusal.value.mend
+
+    def test_the_limit_counts_bytes_not_characters(self) -> None:
+        with pytest.raises(PayloadTooLarge):
+            encode("é" * 10, bytes_max=20)
+
+
+class TestTypedData:
+    def test_a_dataclass_with_all_kinds_of_fields_comes_back_equal(self) -> None:
+        assert decode(encode(AN_ORDER, Order), Order) == AN_ORDER
+
+    @given(st.builds(Order, placed_at=st.datetimes(timezones=st.just(UTC)), weight=st.none() | st.floats(-9, 9),
+                     sizes=st.lists(st.builds(Size, st.integers(-9, 9), st.integers(-9, 9)), max_size=3),
+                     note=st.text(st.characters(exclude_categories=["Cs"])), tags=st.sets(st.sampled_from("abc"))))  # fmt: skip
+    @settings(max_examples=100, deadline=None)
+    def test_any_order_comes_back_equal(self, order: Order) -> None:
+        assert decode(encode(order, Order), Order) == order
+
+    def test_a_typed_dict_carries_dates_decimals_enums_durations_bytes_and_tuples(self) -> None:
+        person: Person = {
+            "born": date(1815, 12, 10),
+            "price": Decimal("1.10"),
+            "colour": Colour.RED,
+            "waits": timedelta(minutes=3),
+            "raw": b"\x00\xff",
+            "pair": (1, "a"),
+        }
+        assert decode(encode(person, Person), Person) == person
+
+    def test_plain_data_may_stand_for_the_type_and_gets_its_defaults(self) -> None:
+        assert decode(encode({"width": 1}, Size), Size) == Size(1, 10)
+
+    def test_another_spelling_of_the_same_date_or_uuid_is_accepted(self) -> None:
+        plain = {"id": str(AN_ORDER.id).upper(), "placed_at": "2030-01-01T12:00:00+00:00", "sizes": []}
+        assert decode(encode(plain, Order), Order) == Order(AN_ORDER.id, AN_ORDER.placed_at, [])
+
+    @pytest.mark.parametrize(
+        ("data", "path"),
+        [
+            ({"width": "wide"}, "$.width"),
+            ({"width": True}, "$.width"),
+            ({"width": 1, "heigth": 3}, "$.heigth"),
+            ({}, "$"),
+            ([], "$"),
+            ("text", "$"),
+            (None, "$"),
+        ],
+    )
+    def test_data_of_the_wrong_type_and_lost_keys_are_refused_with_their_path(self, data: object, path: str) -> None:
+        with pytest.raises(DataInvalid) as refusal:
+            encode(data, Size)
+
+        assert refusal.value.path == path
+        assert isinstance(refusal.value, TypeError)
+        assert isinstance(refusal.value, ValueError)
+
+    def test_a_lost_key_deep_inside_is_named_by_its_path(self) -> None:
+        with pytest.raises(DataInvalid) as refusal:
+            encode({**dataclasses.asdict(AN_ORDER), "sizes": [{"width": 1, "depth": 2}]}, Order)
+        assert refusal.value.path == "$.sizes[0].depth"
+
+    @pytest.mark.parametrize("weight", [math.nan, math.inf])
+    def test_nan_inside_an_optional_float_is_refused_though_json_would_make_it_none(self, weight: float) -> None:
+        with pytest.raises(PayloadNotEncodable) as refusal:
+            encode(dataclasses.replace(AN_ORDER, weight=weight), Order)
+        assert refusal.value.path == "$.weight"
+
+    def test_a_lone_surrogate_inside_a_typed_string_is_refused(self) -> None:
+        with pytest.raises(PayloadNotEncodable) as refusal:
+            encode(dataclasses.replace(AN_ORDER, note="\ud800"), Order)
+        assert refusal.value.path == "$.note"
+
+    def test_typed_data_that_holds_itself_is_refused(self) -> None:
+        @dataclasses.dataclass
+        class Node:
+            next: object = None
+
+        node = Node()
+        node.next = node
+        with pytest.raises(PayloadNotEncodable):
+            encode(node, Node)
+
+    def test_a_bool_does_not_pass_for_a_number(self) -> None:
+        with pytest.raises(DataInvalid):
+            encode([True], list[int])
+
+    def test_a_number_beyond_64_bits_is_refused_in_typed_data_too(self) -> None:
+        with pytest.raises(PayloadNotEncodable):
+            encode({"width": 2**70}, Size)
+
+    def test_constraints_of_the_type_hold(self) -> None:
+        positive = Annotated[int, msgspec.Meta(gt=0)]
+        assert encode(1, positive) == "1"
+        with pytest.raises(DataInvalid):
+            encode(0, positive)
+        with pytest.raises(DataInvalid):
+            encode("c", Literal["a", "b"])
+
+    def test_a_type_that_json_cannot_fill_is_an_error_that_says_so(self) -> None:
+        class Handmade:
+            pass
+
+        with pytest.raises(DataInvalid, match="Handmade"):
+            encode({}, Handmade)
+
+
+class TestStoredDataThatNoLongerFits:
+    @pytest.mark.parametrize(
+        "text",
+        ['{"width"', "", "nul", "[" * 100_000, '{"a": 1e}', '{"wid":1}', '{"width":"x"}', "\ud800", '"\\ud800"', "[]"],
+        ids=["cut", "empty", "no word", "deep", "number", "keys", "type", "surrogate", "escaped surrogate", "shape"],
+    )
+    def test_it_raises_our_error_whatever_is_wrong(self, text: str) -> None:
+        with pytest.raises(PayloadNotDecodable) as refusal:
+            decode(text, Size)
+        assert refusal.value.mend
+
+    def test_unknown_keys_are_passed_over_so_that_old_workers_can_run_new_jobs(self) -> None:
+        assert decode('{"width":1,"colour":"red"}', Size) == Size(1, 10)

@@ -1,0 +1,162 @@
+"""Function jobs: still ordinary functions, whose arguments are checked when they are pushed."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import pytest
+
+from protojobs import Job, JobContext, JobQueue, job
+from protojobs.errors import DataInvalid, OptionInvalid, PayloadError
+from protojobs.jobs import REGISTRY
+
+SENTINEL = object()
+ran: list[object] = []
+
+
+@pytest.fixture(autouse=True)
+def _nothing_ran_yet() -> None:
+    ran.clear()
+
+
+def test_a_function_job_is_still_an_ordinary_function() -> None:
+    @job(name="add")
+    def add(a: int, b: int = 2) -> int:
+        """Add."""
+        return a + b
+
+    assert add(1) == 3
+    assert (add.__name__, add.__doc__) == ("add", "Add.")
+
+
+def test_its_arguments_reach_the_worker_with_the_defaults_of_the_worker(queue: JobQueue) -> None:
+    @job(name="add", queue="math", max_retries=5)
+    def add(a: int, b: int = 2, *, scale: float = 1.0) -> None:
+        ran.append((a, b, scale))
+
+    queue.push(add.bind(1))
+    queue.push(add.bind(1, 5, scale=3))
+    queue.push(add, {"a": 9})
+    queue.push("add", {"a": 10})
+    assert queue.work("math", 9).done == 4
+    assert ran == [(1, 2, 1.0), (1, 5, 3.0), (9, 2, 1.0), (10, 2, 1.0)]
+
+
+def test_the_bare_decorator_names_it_by_module_and_qualified_name() -> None:
+    assert bare.definition.name == f"{__name__}.bare"
+
+
+@job
+def bare() -> None: ...
+
+
+def test_bind_refuses_what_does_not_fit_the_signature_in_the_callers_stack(queue: JobQueue) -> None:
+    @job(name="add")
+    def add(a: int, b: int) -> None: ...
+
+    for wrong in (lambda: add.bind(1, 2, 3), lambda: add.bind(1, c=2), lambda: add.bind(1, a=1)):  # type: ignore[call-arg, misc]  # the point
+        with pytest.raises(DataInvalid):
+            wrong()
+    for bound in (add.bind(1), add.bind("x", 2), add.bind(1, None), add.bind(1, 2.5)):  # type: ignore[call-arg, arg-type]  # the point
+        with pytest.raises(DataInvalid):
+            queue.push(bound)
+    for data in ({"a": 1}, {"a": 1, "b": 2, "c": 3}, None, [1, 2]):
+        with pytest.raises(DataInvalid):
+            queue.push(add, data)
+    assert queue.stats().total == 0
+
+
+def test_arguments_without_annotation_may_be_any_json(queue: JobQueue) -> None:
+    @job(name="loose")
+    def loose(value, other: Any = None):  # type: ignore[no-untyped-def]  # the point
+        ran.append((value, other))
+
+    queue.push(loose.bind({"a": [1]}, other="x"))
+    with pytest.raises(PayloadError):
+        queue.push(loose.bind(object()))
+    queue.work("default", 5)
+    assert ran == [({"a": [1]}, "x")]
+
+
+def test_defaults_that_are_lists_are_fresh_for_each_run(queue: JobQueue) -> None:
+    @job(name="collect")
+    def collect(n: int, seen: list[int] = [0]) -> None:  # noqa: B006  (the point)
+        seen.append(n)
+        ran.append(seen)
+
+    queue.push(collect.bind(1))
+    queue.push(collect.bind(2))
+    assert queue.work("default", 2, concurrency=1).done == 2
+    assert ran == [[0, 1], [0, 2]]
+
+
+def test_a_default_that_json_cannot_hold_is_a_typed_error_at_push(queue: JobQueue) -> None:
+    @job(name="odd")
+    def odd(n: int, mark: object = SENTINEL) -> None: ...
+
+    with pytest.raises(DataInvalid, match="default"):
+        queue.push(odd.bind(1))
+    assert queue.stats().total == 0
+
+
+def test_the_context_comes_from_the_worker_wherever_the_parameter_stands(queue: JobQueue) -> None:
+    @job(name="first")
+    def first(context: JobContext, n: int) -> None:
+        ran.append((context.attempt, context.queue, n))
+
+    @job(name="last")
+    def last(n: int, *, context: JobContext) -> None:
+        ran.append((context.attempt, context.queue, n))
+
+    queue.push(first.bind(1))  # type: ignore[call-arg, arg-type]  # a type checker cannot know
+    queue.push(last.bind(2))  # type: ignore[call-arg]  # as above
+    queue.work("default", 2, concurrency=1)
+    assert ran == [(1, "default", 1), (1, "default", 2)]
+
+
+def test_an_async_function_runs_on_the_event_loop(queue: JobQueue) -> None:
+    @job(name="hello")
+    async def hello(name: str) -> str:
+        ran.append(name)
+        return name
+
+    queue.push(hello.bind("jo"))
+    assert queue.work("default", 1).done == 1
+    assert ran == ["jo"]
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda *args: None,
+        lambda **kwargs: None,
+        lambda a, /: None,
+        lambda self, a: None,
+        lambda cls: None,
+        functools.partial(print, 1),
+        print,
+        Job,
+    ],
+)
+def test_what_cannot_travel_by_name_or_has_no_object_in_a_worker_is_refused_at_definition(function: Any) -> None:
+    with pytest.raises(OptionInvalid, match="@job"):
+        job(name="wrong")(function)
+    assert list(REGISTRY) == []
+
+
+def test_a_static_method_is_a_function_and_may_be_a_job(queue: JobQueue) -> None:
+    class Shop:
+        @staticmethod
+        @job(name="shop.close")
+        def close(n: int) -> None:
+            ran.append(n)
+
+    queue.push(Shop.close.bind(3))
+    queue.work("default", 1)
+    assert ran == [3]
+
+
+def test_a_misspelt_option_is_an_error_that_says_which_was_meant() -> None:
+    with pytest.raises(OptionInvalid, match='Did you mean "max_retries"'):
+        job(max_retrys=3)  # type: ignore[call-overload]  # the point
