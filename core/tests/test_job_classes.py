@@ -228,7 +228,9 @@ class TestTypedData:
 
             def handle(self, data: dict[str, object]) -> None: ...
 
-        found = [as_bound(kind, None, REGISTRY).definition.data_type for kind in (ByBase, ByHint, ContextFirst, Untyped)]
+        found = [
+            as_bound(kind, None, REGISTRY).definition.data_type for kind in (ByBase, ByHint, ContextFirst, Untyped)
+        ]
         assert found == [Picture, Picture, Picture, None]
 
     def test_wrong_data_is_refused_at_push_and_nothing_is_stored(self, queue: JobQueue) -> None:
@@ -269,7 +271,9 @@ def _with_unreadable_annotation(self: object, data: Missing) -> None:  # type: i
 
 
 def test_defining_a_job_opens_nothing_and_loads_no_driver() -> None:
-    code = "import sys, protojobs; print([m for m in sys.modules if m.startswith(('sqlalchemy', 'redis', 'protojobs_'))])"
+    code = (
+        "import sys, protojobs; print([m for m in sys.modules if m.startswith(('sqlalchemy', 'redis', 'protojobs_'))])"
+    )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
     assert ran.stdout.strip() == "[]"
 

@@ -22,7 +22,8 @@ MAX_S = 60  # the demo takes five seconds; this is for a machine that is busy
 def demonstration(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess[str]:
     """One run, in a pipe, as a script would start it."""
     folder = tmp_path_factory.mktemp("demo")
-    environment = {**os.environ, "TMPDIR": str(folder), "MAIL_HOST": "mail.invalid", "MAIL_USER": "someone"}
+    foreign = {"MAIL_HOST": "mail.invalid", "MAIL_USER": "someone", "SHOP_SLOW": "1", "PROTOJOBS_CONCURRENCY": "1"}
+    environment = {**os.environ, **foreign, "TMPDIR": str(folder)}
     program = "from protojobs_examples.demo import command; command()"
     return subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=MAX_S, env=environment, cwd=folder
@@ -32,8 +33,8 @@ def demonstration(tmp_path_factory: pytest.TempPathFactory) -> subprocess.Comple
 class TestTheDemo:
     def test_keeps_its_promises(self, demonstration: subprocess.CompletedProcess[str]) -> None:
         assert demonstration.returncode == 0, demonstration.stdout + demonstration.stderr
-        assert demonstration.stdout.count("  ok  ") == 5
-        assert "of 228 jobs 227 completed and 1 failed; none was lost" in demonstration.stdout
+        assert demonstration.stdout.count("  ok  ") == 6
+        assert "of 229 jobs 228 completed and 1 failed; none was lost" in demonstration.stdout
 
     def test_tells_on_stderr_what_happens(self, demonstration: subprocess.CompletedProcess[str]) -> None:
         told = demonstration.stderr
@@ -53,31 +54,44 @@ class TestTheDemo:
         # Paths are as long as they are: those of this test's folder, and of the code in a traceback.
         assert [line for line in lines if len(line) > 80 and "/" not in line] == []
 
-    def test_prints_commands_that_work_on_the_database_it_keeps(
-        self, demonstration: subprocess.CompletedProcess[str], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        url = re.search(r"export PROTOJOBS_URL=(\S+)", demonstration.stdout)
+    def test_kills_a_worker_and_runs_its_job_again(self, demonstration: subprocess.CompletedProcess[str]) -> None:
+        killed = re.search(r"kill -9 (\d+)", demonstration.stderr)
         folder = re.search(r"SHOP_FOLDER=(\S+)", demonstration.stdout)
-        failed_id = re.search(r"failed retry (\S+)", demonstration.stdout)
-        assert url and folder and failed_id
-        monkeypatch.setenv("SHOP_FOLDER", folder[1])
-        (Path(folder[1]) / "customers" / "41.json").write_text('{"name": "Jo"}')
-        queue = JobQueue(create_driver(url[1]))
-        assert queue.retry_failed(failed_id[1]) == ["requeued"]
-        assert queue.work("invoices", 1).done == 1
-        assert queue.stats().completed == 228
+        assert killed and folder
+        first, second = (Path(folder[1]) / "deliveries.txt").read_text().splitlines()
+        assert first == f"parcel 1: on its way with process {killed[1]}"
+        assert second.startswith("parcel 1: on its way") and second != first
+        assert "taken back from the worker that was killed" in demonstration.stderr
+
+    def test_prints_commands_that_work_as_they_stand(self, demonstration: subprocess.CompletedProcess[str]) -> None:
+        _, _, looking = demonstration.stdout.partition("Look into it")
+        commands = [line for line in looking.splitlines() if line.startswith("  ")]
+        assert len(commands) == 9
+        programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        ran = subprocess.run(
+            ["bash", "-e"],
+            input="\n".join(commands),
+            capture_output=True,
+            text=True,
+            timeout=MAX_S,
+            env={**os.environ, "PATH": programs},
+        )
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+        folder = re.search(r"SHOP_FOLDER=(\S+)", demonstration.stdout)
+        assert folder
         assert (Path(folder[1]) / "invoices" / "41.txt").read_text() == "To Jo: please pay 99.50.\n"
-        queue.driver.close()
 
 
 class TestOnAnotherStore:
-    def test_it_leaves_one_alone_that_has_jobs(self, tmp_path: Path) -> None:
+    def test_it_leaves_one_alone_that_has_jobs(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
         url = f"sqlite:///{tmp_path / 'mine.db'}"
         queue = JobQueue(create_driver(url))
         queue.driver.setup()
         queue.push("shop.add_up_order", {"order": 1, "prices": []})
         ran = CliRunner().invoke(command, ["--url", url])
         assert (ran.exit_code, "not empty" in ran.output) == (1, True)
+        assert list(tmp_path.glob("protojobs-demo-*")) == []
         assert queue.stats().pending == 1
         queue.driver.close()
 

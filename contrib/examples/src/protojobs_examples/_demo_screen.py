@@ -114,7 +114,7 @@ class Screen:
     def kept(self, folder: Path) -> None:
         """Where everything is."""
         self._line()
-        self._line(f"All of it is kept in {folder}; delete that when you are done.")
+        self._line(f"Kept in {folder}: yours to look at, and to delete.")
 
     def _line(self, text: str = "", style: str = "") -> None:
         # Never wrapped: a path or a command that is cut in two cannot be copied.

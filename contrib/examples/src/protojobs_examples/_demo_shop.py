@@ -13,7 +13,14 @@ import sqlalchemy as sa
 from PIL import Image, ImageDraw, ImageOps
 
 from protojobs import JobQueue
-from protojobs_examples.demo_jobs import DataCleanupJob, ProcessImageJob, SendEmailJob, WriteInvoiceJob, add_up_order
+from protojobs_examples.demo_jobs import (
+    DataCleanupJob,
+    ProcessImageJob,
+    SendEmailJob,
+    WriteInvoiceJob,
+    add_up_order,
+    deliver,
+)
 from protojobs_examples.mail_catcher import MailCatcher
 
 __all__ = ["BUSY", "MISSING_CUSTOMER", "QUEUES", "Promise", "Shop"]
@@ -24,6 +31,7 @@ QUEUES = {  # in the order in which the worker serves them -> what each is for
     "invoices": "WriteInvoiceJob",
     "maintenance": "DataCleanupJob",
     "orders": "add_up_order",
+    "deliveries": "deliver",
 }
 EMAILS, IMAGES, ORDERS, OLD_FILES, OLD_ROWS = 20, 6, 200, 12, 500
 MISSING_CUSTOMER = 41
@@ -84,7 +92,8 @@ class Shop:
         )
         # Many at once: push_many sends them in chunks, each all or nothing, instead of one by one.
         queue.push_many(add_up_order.bind(number, [1.5, number * 0.25]) for number in range(ORDERS))
-        return {"emails": EMAILS, "images": IMAGES, "invoices": 1, "maintenance": 1, "orders": ORDERS}
+        queue.push(deliver.bind(1))
+        return {"emails": EMAILS, "images": IMAGES, "invoices": 1, "maintenance": 1, "orders": ORDERS, "deliveries": 1}
 
     def promises(self) -> list[Promise]:
         """What should be true of the world outside the job store after all is done, and whether it is."""
@@ -150,7 +159,7 @@ class Shop:
 @contextmanager
 def _environment(settings: Mapping[str, str]) -> Generator[None]:
     """The variables set, and nothing else of the mail server's: a demo must never find somebody's real one."""
-    touched = [*settings, "MAIL_USER", "MAIL_PASSWORD", "MAIL_SECURITY", "MAIL_ATTACHMENTS"]
+    touched = [*settings, "MAIL_USER", "MAIL_PASSWORD", "MAIL_SECURITY", "MAIL_ATTACHMENTS", "SHOP_SLOW"]
     before = {name: os.environ.pop(name) for name in touched if name in os.environ}
     os.environ.update(settings)
     try:

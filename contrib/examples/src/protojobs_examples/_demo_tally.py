@@ -48,6 +48,7 @@ class Tally:
             "job.processed": self._processed,
             "job.retrying": self._retrying,
             "job.failed": self._failed,
+            "job.lost": self._lost,
         }
         for name, listener in listeners.items():
             events.on(name, listener)
@@ -76,6 +77,10 @@ class Tally:
             f"{_short(event)}: attempt {event.attempt} failed, its last: kept among the failed jobs{_why(event)}"
         )
         self._look()
+
+    def _lost(self, event: events.JobReclaimed) -> None:
+        self.counts[event.queue].retried += 1
+        self._tell(f"{_short(event)}: taken back from the worker that was killed, runs again")
 
     def _look(self) -> None:
         if all(count.ended >= count.pushed for count in self.counts.values()):

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import click
 
 from protojobs import JobQueue, Settings, StopToken, WorkReport, create_driver
+from protojobs_examples._demo_killed import CAN_KILL, kill_a_worker
 from protojobs_examples._demo_screen import Screen
 from protojobs_examples._demo_shop import BUSY, MISSING_CUSTOMER, QUEUES, Promise, Shop
 from protojobs_examples._demo_tally import Tally
@@ -21,7 +23,8 @@ from protojobs_examples._demo_tally import Tally
 __all__ = ["command"]
 
 APP = "protojobs_examples.demo_jobs"
-RUN_MAX_S = 25.0
+LEASE_S = 2.0  # of each worker; 60 s unless told otherwise, which is long for a demo
+RUN_MAX_S = 20.0
 STOP_MAX_S = 10.0
 
 
@@ -29,12 +32,22 @@ STOP_MAX_S = 10.0
 @click.option("--url", help="An empty store to use instead of a new SQLite file.", metavar="URL")
 @click.pass_context
 def command(ctx: click.Context, url: str | None) -> None:
-    """Run a little shop's background jobs, and watch them: mails, images, a clean-up, one retry and one failure.
+    """Run a little shop's background jobs, and watch them: retries, a failure, and a worker that is killed.
 
     Takes a few seconds. Mails go to a catcher on this machine. Exit code 0 when all went as promised, 1 when not.
     """
     folder = Path(tempfile.mkdtemp(prefix="protojobs-demo-"))
-    ctx.exit(0 if run(folder, url, Screen()) else 1)
+    # Given before the command's name it belongs to the root, whose object keeps it.
+    given = url or getattr(ctx.find_root().obj, "url", None)
+    # A worker that takes back jobs logs a warning, and here the screen says so already.
+    logging.getLogger("protojobs").addHandler(logging.NullHandler())
+    try:
+        is_kept = run(folder, given, Screen())
+    except BaseException:
+        with suppress(OSError):
+            folder.rmdir()  # it goes if nothing was put there yet
+        raise
+    ctx.exit(0 if is_kept else 1)
 
 
 def run(folder: Path, url: str | None, screen: Screen) -> bool:
@@ -42,7 +55,7 @@ def run(folder: Path, url: str | None, screen: Screen) -> bool:
     store = url or f"sqlite:///{folder / 'jobs.db'}"
     driver = create_driver(store)
     # Settings given whole: the configuration of the project that the demo is started in is none of its business.
-    queue = JobQueue(driver, Settings(retry_delay=1.0, concurrency=4))
+    queue = JobQueue(driver, Settings(retry_delay=1.0, concurrency=4, lease=LEASE_S))
     try:
         driver.setup()
         if queue.stats().total:
@@ -56,6 +69,7 @@ def run(folder: Path, url: str | None, screen: Screen) -> bool:
 
 def tell(shop: Shop, queue: JobQueue, url: str, screen: Screen) -> bool:
     """Push, work, and show what came of it."""
+    screen.heading("A little shop and its background jobs. No mail leaves this machine.")
     screen.heading("1. The shop pushes its work")
     started = time.monotonic()
     pushed = shop.push_all(queue)
@@ -64,14 +78,23 @@ def tell(shop: Shop, queue: JobQueue, url: str, screen: Screen) -> bool:
     screen.say(f"{total} jobs are stored, in {took:.2f} s. None has run yet: the shop need not wait.")
     screen.say("What push has stored is not lost any more, whichever process dies.")
 
-    screen.heading("2. A worker runs them")
+    can_kill = CAN_KILL and queue.driver.capabilities.cross_process
+    if can_kill:
+        screen.heading("2. A worker is killed in the middle of a job")
+        killed = kill_a_worker(url, shop.folder, APP, lease_s=LEASE_S)
+        screen.say(
+            f"kill -9 {killed}: it was delivering a parcel, and can tell nobody." if killed else "It did not start."
+        )
+        screen.say(f"When nobody has heard of it for {LEASE_S:g} s, another worker may take the job back.")
+
+    screen.heading("3. Another worker runs them all")
     screen.say(f"The mail server is busy twice for {BUSY}: to be tried again.")
     screen.say(f"Customer {MISSING_CUSTOMER} has no address: that job fails for good, and is kept.")
     tally = Tally(pushed, lambda text: screen.say(text, "yellow"))
     with tally.listening(), working(queue) as worker:
         screen.watch(tally, RUN_MAX_S, worker.is_alive)
 
-    screen.heading("3. What came of it")
+    screen.heading("4. What came of it")
     stats = queue.stats()
     promises: list[Promise] = [
         (
@@ -80,6 +103,11 @@ def tell(shop: Shop, queue: JobQueue, url: str, screen: Screen) -> bool:
         ),
         *shop.promises(),
         ("the busy mail server was asked three times", tally.counts["emails"].retried == 2),
+        *(
+            [("the job of the killed worker was run again", tally.counts["deliveries"].retried == 1)]
+            if can_kill
+            else []
+        ),
     ]
     screen.table(tally)
     screen.promises(promises)
@@ -113,11 +141,11 @@ def _exports(url: str, folder: Path) -> list[str]:
     shown = (
         url if "@" not in url else "...the URL that you gave..."
     )  # it may hold a password, which belongs on no screen
-    return [f"export PROTOJOBS_URL={shown}", f"export PROTOJOBS_APP={APP} SHOP_FOLDER={folder}"]
+    return [f"export PROTOJOBS_URL={shown}", f"export PROTOJOBS_APP={APP}", f"export SHOP_FOLDER={folder}"]
 
 
 def _looking() -> list[str]:
-    return [f"{_program()} {rest}" for rest in ("stats", "jobs list", "failed list")]
+    return [f"{_program()} {rest}" for rest in ("stats", "jobs list --queue emails", "failed list")]
 
 
 def _mending(failed_id: str) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 
 import msgspec
@@ -13,13 +14,22 @@ from protojobs_examples.data_cleanup import DataCleanupJob
 from protojobs_examples.process_image import ProcessImageJob
 from protojobs_examples.send_email import SendEmailJob
 
-__all__ = ["DataCleanupJob", "ProcessImageJob", "SendEmailJob", "WriteInvoiceJob", "add_up_order"]
+__all__ = ["DataCleanupJob", "ProcessImageJob", "SendEmailJob", "WriteInvoiceJob", "add_up_order", "deliver"]
 
 
 @job(name="shop.add_up_order", queue="orders", max_retries=3)
 def add_up_order(order: int, prices: list[float]) -> dict[str, object]:
     """A small job: a function, with arguments that are checked when it is pushed."""
     return {"order": order, "total": round(sum(prices), 2)}
+
+
+@job(name="shop.deliver", queue="deliveries", timeout=60)
+def deliver(parcel: int) -> None:
+    """Write down who delivers which parcel. In a worker that has SHOP_SLOW in its environment it takes for ever."""
+    with (Path(os.environ.get("SHOP_FOLDER", ".")) / "deliveries.txt").open("a", encoding="utf-8") as notes:
+        notes.write(f"parcel {parcel}: on its way with process {os.getpid()}\n")
+    if os.environ.get("SHOP_SLOW"):
+        time.sleep(60)
 
 
 class Invoice(msgspec.Struct, frozen=True, kw_only=True):

@@ -32,7 +32,7 @@ BUILT_IN: Mapping[str, str] = {
 }
 
 # What comes with an extra: name -> (the extra, what it does).
-_EXTRAS = {"demo": ("demo", "A live demonstration in this terminal.")}
+_EXTRAS = {"demo": ("demo", "See it all at work, here.")}
 
 
 class CommandTable(StoreGroup):

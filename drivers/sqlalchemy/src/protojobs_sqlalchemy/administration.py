@@ -144,7 +144,7 @@ def _failures(conn: Connection, ids: Sequence[str]) -> dict[str, Found]:
     named = {row.id: row.job_id for row in conn.execute(query)}
     locked = _locked(conn, list(named.values()))
     # Read again under the jobs' locks: another may have retried one of them since.
-    still = set(conn.execute(query.with_for_update()).scalars()) if locked else set()
+    still = set(conn.execute(query.with_for_update()).scalars()) if locked else set[str]()
     return {failed_id: locked[job_id] for failed_id, job_id in named.items() if failed_id in still and job_id in locked}
 
 

@@ -1,15 +1,16 @@
-"""Where connections come from, and the one way in which a step runs on them: begin, step, commit, again on a conflict."""
+"""Where connections come from, and the one way in which a step runs: begin, do, commit, again on a conflict."""
 
 from __future__ import annotations
 
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import TypeVar
 
 from sqlalchemy import Connection, Engine
+from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError
 
 from protojobs.clock import SYSTEM_CLOCK
@@ -57,7 +58,7 @@ class Connections:
                 time.sleep(jittered(_CONFLICT_PAUSE_S, 0.9))
 
     @contextmanager
-    def translating(self) -> Iterator[None]:
+    def translating(self) -> Generator[None]:
         """Turn what the database's libraries raise into what the port promises."""
         try:
             yield
@@ -139,7 +140,7 @@ class Connections:
         try:
             if not conn.invalidated:
                 raw = conn.connection.dbapi_connection
-                if is_unsure or self.engine.dialect.is_disconnect(cause, raw, None):  # type: ignore[arg-type]
+                if is_unsure or self._is_disconnect(cause, raw):
                     conn.invalidate()
                     self._forget_held()
                 elif raw is not None:
@@ -148,6 +149,10 @@ class Connections:
         except Exception:  # noqa: BLE001 (the connection is given up anyway; the step's own error says more)
             conn.invalidate()
             conn.close()
+
+    def _is_disconnect(self, error: BaseException, raw: DBAPIConnection | None) -> bool:
+        dialect = self.engine.dialect
+        return isinstance(error, dialect.loaded_dbapi.Error) and dialect.is_disconnect(error, raw, None)
 
     def _forget_held(self) -> None:
         while self._held:

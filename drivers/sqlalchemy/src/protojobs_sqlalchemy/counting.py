@@ -43,7 +43,11 @@ def count(conn: Connection, deltas: Deltas, shard: int = 0) -> None:
     key = [counters.c.queue, counters.c.status, counters.c.shard]
     if conn.dialect.name == "postgresql":
         new = postgresql.insert(counters)
-        conn.execute(new.on_conflict_do_update(index_elements=key, set_={"count": counters.c.count + new.excluded.count}), rows)
+        conn.execute(
+            new.on_conflict_do_update(index_elements=key, set_={"count": counters.c.count + new.excluded.count}), rows
+        )
     else:
         add = sqlite.insert(counters)
-        conn.execute(add.on_conflict_do_update(index_elements=key, set_={"count": counters.c.count + add.excluded.count}), rows)
+        conn.execute(
+            add.on_conflict_do_update(index_elements=key, set_={"count": counters.c.count + add.excluded.count}), rows
+        )

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine
 
 from protojobs.records import ClaimReply, NewJob, Settlement
 
-__all__ = ["Ask", "Dialect", "Mode"]
+__all__ = ["Ask", "Dialect", "Mode", "Run"]
 
 
 class Mode(Enum):
@@ -34,6 +34,14 @@ class Ask(Struct, frozen=True, kw_only=True):
     limit: int = 0
 
 
+class Run(Protocol):
+    """Runs a step on a connection of the driver's."""
+
+    def __call__(self, step: Callable[[Connection], object], mode: Mode) -> object:
+        """As `Connections.run`."""
+        ...
+
+
 class Dialect(Protocol):
     """One database's way. Connections come in autocommit mode; `begin` and `end` frame a step of several statements."""
 
@@ -42,6 +50,10 @@ class Dialect(Protocol):
 
     def prepare(self, engine: Engine) -> None:
         """Fit our own engine's new connections out. Never called for an application's engine."""
+        ...
+
+    def attach(self, run: Run) -> None:
+        """Learn how to run a step outside of any verb."""
         ...
 
     def begin(self, conn: Connection, mode: Mode) -> None:

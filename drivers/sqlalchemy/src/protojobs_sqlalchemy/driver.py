@@ -60,7 +60,9 @@ class SQLAlchemyDriver(Leases, Inspection, Administration, Transfer, Joining):
         dialect = _dialect(engine, time_offset, is_ours=is_ours, listen=listen)
         if is_ours:
             dialect.prepare(engine)
-        super().__init__(Connections(engine, dialect, is_ours=is_ours), dialect)
+        connections = Connections(engine, dialect, is_ours=is_ours)
+        dialect.attach(connections.run)
+        super().__init__(connections, dialect)
         self.capabilities = Capabilities(
             transactions=True, async_transactions=True, server_time=engine.dialect.name != "sqlite"
         )
@@ -164,7 +166,7 @@ def _dialect(engine: Engine, time_offset: float, *, is_ours: bool, listen: URL |
     if engine.dialect.name == "postgresql":
         from protojobs_sqlalchemy.postgresql import PostgreSQLDialect  # its DBAPI is an extra
 
-        return PostgreSQLDialect(time_offset, is_ours=is_ours, listen=listen)
+        return PostgreSQLDialect(engine, time_offset, is_ours=is_ours, listen=listen)
     from protojobs_sqlalchemy.mariadb import MariaDBDialect  # its DBAPI is an extra
 
     return MariaDBDialect(engine, time_offset, is_ours=is_ours)

@@ -132,9 +132,7 @@ def list_workers(conn: Connection) -> list[WorkerRecord]:
     """Every worker whose row stands, with the number of jobs that it holds."""
     rows = conn.execute(select(workers).order_by(workers.c.started_at, workers.c.id).limit(_WORKERS_MAX)).fetchall()
     busy = (
-        select(jobs.c.reserved_by, func.count().label("held"))
-        .where(is_processing(conn))
-        .group_by(jobs.c.reserved_by)
+        select(jobs.c.reserved_by, func.count().label("held")).where(is_processing(conn)).group_by(jobs.c.reserved_by)
     )
     held: dict[str, int] = {row.reserved_by: row.held for row in conn.execute(busy)}
     return [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from typing import Any
 
 from sqlalchemy import Row
 
@@ -11,7 +11,7 @@ from protojobs.records import ClaimedJob, FailedJob, JobRecord
 
 __all__ = ["Found", "claimed_job", "failed_job", "job_record"]
 
-Found = Row[*tuple[object, ...]]
+Found = Row[*tuple[Any, ...]]
 
 
 def job_record(row: Found) -> JobRecord:
@@ -45,7 +45,7 @@ def job_record(row: Found) -> JobRecord:
     )
 
 
-def claimed_job(row: Found, reserved_at: datetime | None = None) -> ClaimedJob:
+def claimed_job(row: Found) -> ClaimedJob:
     """A row of `jobs` that a worker holds."""
     return ClaimedJob(
         id=row.id,
@@ -62,7 +62,7 @@ def claimed_job(row: Found, reserved_at: datetime | None = None) -> ClaimedJob:
         retry_policy=row.retry_policy,
         timeout=row.timeout,
         available_at=row.available_at,
-        reserved_at=row.reserved_at or reserved_at,
+        reserved_at=row.reserved_at,
         crashes=row.crashes,
         returns=row.returns,
         reclaims=row.reclaims,

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, column, inspect, select, table, text
+from sqlalchemy import Connection, String, column, inspect, select, table, text
 
 from protojobs.errors import SchemaOutdated
 from protojobs_sqlalchemy.connections import Connections
@@ -85,7 +85,7 @@ def _version(conn: Connection) -> str | None:
     # Asked of the catalogue first: on PostgreSQL a SELECT that fails would spoil a caller's transaction.
     if not inspect(conn).has_table(VERSION_TABLE):
         return None
-    return conn.execute(select(column("version_num")).select_from(table(VERSION_TABLE))).scalar()
+    return conn.execute(select(column("version_num", String())).select_from(table(VERSION_TABLE))).scalar()
 
 
 def _outdated(conn: Connection, version: str | None) -> SchemaOutdated:

@@ -1,4 +1,4 @@
-"""Settlements: what each does to a job's row. The rules stand here once; the dialects have a short cut for `complete`."""
+"""What each settlement does to a job's row. The rules stand here once; the dialects have a short cut for `complete`."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import Connection, Row, bindparam, insert, select, update
+from sqlalchemy import Connection, bindparam, insert, select, update
 
 from protojobs.entropy import fresh_id
 from protojobs.lifecycle import FINISHED, RETURNS_FREE, JobState, Verb
 from protojobs.records import Settled, Settlement, SettleStatus
 from protojobs_sqlalchemy.counting import count
 from protojobs_sqlalchemy.ids import canonical
+from protojobs_sqlalchemy.rows import Found
 from protojobs_sqlalchemy.tables import failed_jobs, jobs
 
 __all__ = ["answer_unmatched", "apply", "in_rounds", "split", "storable"]
@@ -80,7 +81,8 @@ def in_rounds(
     waiting = list(enumerate(settlements))
     while waiting:
         seen: set[str] = set()
-        now, later = [], []
+        now: list[tuple[int, Settlement]] = []
+        later: list[tuple[int, Settlement]] = []
         for place, settlement in waiting:
             (later if settlement.id in seen else now).append((place, settlement))
             seen.add(settlement.id)
@@ -105,7 +107,9 @@ def apply(conn: Connection, settlements: Sequence[Settlement], now: datetime, sh
         ]
         if failures:
             conn.execute(_give_up, failures)
-        count(conn, Counter((rows[i].queue, str(v["status"])) for i, v in after.items() if v["status"] in FINISHED), shard)
+        count(
+            conn, Counter((rows[i].queue, str(v["status"])) for i, v in after.items() if v["status"] in FINISHED), shard
+        )
         applied = {
             i: Settled(id=i, status=SettleStatus.APPLIED, state=JobState(str(v["status"])), available_at=_moment(v))
             for i, v in after.items()
@@ -115,7 +119,7 @@ def apply(conn: Connection, settlements: Sequence[Settlement], now: datetime, sh
     return [applied.get(s.id) or _unmatched(rows.get(s.id), s) for s in settlements]
 
 
-def decided(job: Row[*tuple[object, ...]], s: Settlement, now: datetime) -> dict[str, object]:
+def decided(job: Found, s: Settlement, now: datetime) -> dict[str, object]:
     """The row's new values. `now` is the store's, so that delays count from its clock."""
     state = _NEXT_STATE[s.verb]
     if job.cancel_requested_at is not None and s.verb is not Verb.COMPLETE:
@@ -150,13 +154,11 @@ def storable(text: str) -> str:
     return text.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode()
 
 
-def _is_current(job: Row[*tuple[object, ...]], s: Settlement) -> bool:
-    return bool(
-        job.status == JobState.PROCESSING and job.claim_seq == s.claim_seq and job.reserved_by == s.reserved_by
-    )
+def _is_current(job: Found, s: Settlement) -> bool:
+    return bool(job.status == JobState.PROCESSING and job.claim_seq == s.claim_seq and job.reserved_by == s.reserved_by)
 
 
-def _unmatched(job: Row[*tuple[object, ...]] | None, s: Settlement) -> Settled:
+def _unmatched(job: Found | None, s: Settlement) -> Settled:
     if job is None:
         return Settled(id=s.id, status=SettleStatus.STALE)
     is_repeated = job.claim_seq == s.claim_seq and not job.reserved_by
@@ -168,7 +170,7 @@ def _unmatched(job: Row[*tuple[object, ...]] | None, s: Settlement) -> Settled:
     )
 
 
-def _reason(job: Row[*tuple[object, ...]], s: Settlement) -> str | None:
+def _reason(job: Found, s: Settlement) -> str | None:
     """A person's reason stays; else the settlement's, where it has one."""
     return job.reason if job.cancel_requested_at is not None or not s.reason else storable(s.reason)
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import Connection, Engine, event
 
@@ -21,7 +22,7 @@ from protojobs_sqlalchemy import settling
 from protojobs_sqlalchemy.bell import Bell
 from protojobs_sqlalchemy.bounds import payload_bytes
 from protojobs_sqlalchemy.counting import shard_of
-from protojobs_sqlalchemy.dialects import Ask, Mode
+from protojobs_sqlalchemy.dialects import Ask, Mode, Run
 from protojobs_sqlalchemy.types import from_microseconds, to_microseconds
 
 __all__ = ["SQLiteDialect"]
@@ -105,20 +106,27 @@ class SQLiteDialect:
     # ------------------------------------------------------------------------------------------------------ steps
 
     def prepare(self, engine: Engine) -> None:
+        """See Dialect.prepare."""
+
         @event.listens_for(engine, "connect")
-        def _set_up(raw: sqlite3.Connection, _record: object) -> None:  # pyright: ignore[reportUnusedFunction]
+        def _set_up(raw: sqlite3.Connection, _record: object) -> None:
             raw.isolation_level = None  # the module begins nothing by itself: it would begin too late, and too weakly
             for pragma in _PRAGMAS:
                 _patiently(lambda sql=f"PRAGMA {pragma}": raw.execute(sql))  # type: ignore[misc]
 
         @event.listens_for(engine, "begin")
-        def _begin(conn: Connection) -> None:  # pyright: ignore[reportUnusedFunction]
+        def _begin(conn: Connection) -> None:
             options = conn.get_execution_options()
             if options.get("isolation_level") != "AUTOCOMMIT":  # a session of the application's on our engine
                 kind = options.get("sqlite_begin", "IMMEDIATE")
                 _patiently(lambda: _raw(conn).execute(f"BEGIN {kind}"))
 
+    def attach(self, run: Run) -> None:
+        """See Dialect.attach."""
+        # nothing is ever done outside of a verb
+
     def begin(self, conn: Connection, mode: Mode) -> None:
+        """See Dialect.begin."""
         raw = _raw(conn)
         if raw.in_transaction:  # an application's own recipe has begun one, of a kind that we do not know
             raw.execute("COMMIT")
@@ -133,37 +141,50 @@ class SQLiteDialect:
         _patiently(lambda: raw.execute("BEGIN IMMEDIATE"))
 
     def end(self, conn: Connection, mode: Mode) -> None:
+        """See Dialect.end."""
         raw = _raw(conn)
         _patiently(raw.commit)
         if mode is Mode.STORE and not self._is_ours:
             raw.execute(f"PRAGMA synchronous = {int(conn.info.pop('synchronous', 2))}")
 
     def now(self, conn: Connection) -> datetime:
+        """See Dialect.now."""
         return self._clock()
 
     def _clock(self) -> datetime:
         return SYSTEM_CLOCK.now() + timedelta(seconds=self.time_offset)
 
     def is_conflict(self, error: BaseException) -> bool:
+        """See Dialect.is_conflict."""
         code = getattr(error, "sqlite_errorcode", 0) or 0
-        return isinstance(error, sqlite3.OperationalError) and code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+        return isinstance(error, sqlite3.OperationalError) and code & 0xFF in (
+            sqlite3.SQLITE_BUSY,
+            sqlite3.SQLITE_LOCKED,
+        )
 
     def is_schema_missing(self, error: BaseException) -> bool:
-        return isinstance(error, sqlite3.OperationalError) and str(error).startswith(("no such table", "no such column"))
+        """See Dialect.is_schema_missing."""
+        return isinstance(error, sqlite3.OperationalError) and str(error).startswith(
+            ("no such table", "no such column")
+        )
 
     def identity(self, conn: Connection) -> str:
+        """See Dialect.identity."""
         rows = conn.exec_driver_sql("PRAGMA database_list").fetchall()
         return str(Path(next(str(row[2]) for row in rows if row[1] == "main")).resolve())
 
     def lock_schema(self, conn: Connection) -> Callable[[], None]:
+        """See Dialect.lock_schema."""
         return lambda: None  # BEGIN IMMEDIATE has locked everything
 
     # ---------------------------------------------------------------------------------------------------- enqueue
 
     def enqueue_mode(self, jobs: Sequence[NewJob]) -> Mode:
+        """See Dialect.enqueue_mode."""
         return Mode.STORE
 
     def enqueue(self, conn: Connection, jobs: Sequence[NewJob]) -> set[str]:
+        """See Dialect.enqueue."""
         now = to_microseconds(self.now(conn))
         cursor = _raw(conn).cursor()
         return {job.id for job in jobs if cursor.execute(_INSERT, _new_row(job, now)).rowcount == 1}
@@ -171,6 +192,7 @@ class SQLiteDialect:
     # ------------------------------------------------------------------------------------------------------- turn
 
     def turn(self, conn: Connection, ask: Ask) -> ClaimReply:
+        """See Dialect.turn."""
         now = self.now(conn)
         cursor = _raw(conn).cursor()
         stands = not ask.limit or cursor.execute("SELECT 1 FROM workers WHERE id = ?", (ask.worker,)).fetchone()
@@ -232,12 +254,15 @@ class SQLiteDialect:
     # ------------------------------------------------------------------------------------------------------- wait
 
     def ring(self, queues: Iterable[str]) -> None:
+        """See Dialect.ring."""
         self._bell.ring(queues)  # other processes see it by the file's data_version
 
     def ring_inside(self, conn: Connection, queues: Iterable[str]) -> None:
-        pass  # the commit itself changes data_version
+        """See Dialect.ring_inside."""
+        # the commit itself changes data_version
 
     def wait(self, queues: Sequence[str], timeout: float) -> bool:
+        """See Dialect.wait."""
         ends_at = SYSTEM_CLOCK.monotonic() + timeout
         heard = self._bell.listen()
         with closing(self._open()) as raw:
@@ -257,7 +282,8 @@ class SQLiteDialect:
     def _open(self) -> sqlite3.Connection:
         """A connection apart from the pool's: it looks and sleeps, and nobody shall wait for it."""
         arguments, options = self._engine.dialect.create_connect_args(self._engine.url)
-        return sqlite3.connect(*arguments, **options | {"isolation_level": None, "timeout": 0.1})
+        options.update(isolation_level=None, timeout=0.1)
+        return sqlite3.connect(arguments[0], **options)
 
     def _next_due(self, raw: sqlite3.Connection, queues: Sequence[str]) -> int | None:
         lanes = raw.execute(_LANES, (json.dumps(list(queues)),)).fetchall()
@@ -265,7 +291,7 @@ class SQLiteDialect:
         return min((moment for moment in moments if moment is not None), default=None)
 
     def close(self) -> None:
-        pass
+        """See Dialect.close."""
 
 
 def _patiently(action: Callable[[], object]) -> None:
@@ -300,7 +326,7 @@ def _new_row(job: NewJob, now: int) -> tuple[object, ...]:
     )
 
 
-def _claimed(row: tuple[object, ...], queue: str, priority: int, worker: str, now: int) -> ClaimedJob:
+def _claimed(row: tuple[Any, ...], queue: str, priority: int, worker: str, now: int) -> ClaimedJob:
     (_, id_, seq, name, class_, data, attempts, retries, delay, policy, timeout, due, crashes, returns, reclaims, meta,
      cancel) = row  # fmt: skip
     return ClaimedJob(

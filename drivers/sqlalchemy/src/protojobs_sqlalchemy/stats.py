@@ -35,7 +35,9 @@ def of_queue(conn: Connection, queue: str | None, now: datetime) -> Stats:
 def list_queues(conn: Connection, now: datetime) -> list[QueueInfo]:
     """Every queue that has jobs, or is paused."""
     finished = _finished(conn, None)
-    paused = set(conn.execute(select(queues.c.name).where(queues.c.paused_at.is_not(None)).limit(_QUEUES_MAX)).scalars())
+    paused = set(
+        conn.execute(select(queues.c.name).where(queues.c.paused_at.is_not(None)).limit(_QUEUES_MAX)).scalars()
+    )
     live = _live_by_queue(conn, now)
     names = set(paused) | {name for by_queue in finished.values() for name, number in by_queue.items() if number}
     names |= set(live) if live is not None else set(_live_names(conn))
@@ -108,7 +110,7 @@ def _live_by_queue(conn: Connection, now: datetime) -> dict[str, Stats] | None:
             counts[queue][status] = number
             if status == "pending":
                 counts[queue]["scheduled"] = int(scheduled)
-    return {queue: Stats(**numbers) for queue, numbers in counts.items()}
+    return {queue: replace(Stats(), **numbers) for queue, numbers in counts.items()}
 
 
 def _live_names(conn: Connection) -> list[str]:

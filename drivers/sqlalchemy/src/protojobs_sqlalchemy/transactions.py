@@ -21,7 +21,8 @@ _KEY = "protojobs.when_committed"
 def session_of(transaction: object) -> Session | None:
     """The Session, where the caller gave one (or a registry of them)."""
     if isinstance(transaction, scoped_session):
-        transaction = transaction()
+        registry: scoped_session[Session] = transaction
+        return registry()
     return transaction if isinstance(transaction, Session) else None
 
 
@@ -41,12 +42,11 @@ def connection_of(transaction: object) -> Connection:
             raise OptionInvalid(f"The session is in no state to store a job: {error}") from error
     if isinstance(transaction, Connection):
         return transaction
+    kind = type(transaction).__name__
     if isinstance(transaction, AsyncSession | AsyncConnection | async_scoped_session):
-        raise OptionInvalid(
-            f"{type(transaction).__name__} is asynchronous.", mend="Use apush (or aenqueue_in), and await it."
-        )
+        raise OptionInvalid(f"{kind} is asynchronous.", mend="Use apush (or aenqueue_in), and await it.")
     raise OptionInvalid(
-        f"{type(transaction).__name__} is no transaction that this driver knows.",
+        f"{kind} is no transaction that this driver knows.",
         mend="Give a SQLAlchemy Session, scoped_session or Connection.",
     )
 
@@ -54,11 +54,13 @@ def connection_of(transaction: object) -> Connection:
 def asynchronous(transaction: object) -> AsyncSession | AsyncConnection:
     """The caller's AsyncSession or AsyncConnection; OptionInvalid for anything else."""
     if isinstance(transaction, async_scoped_session):
-        transaction = transaction()
+        registry: async_scoped_session[AsyncSession] = transaction
+        return registry()
     if isinstance(transaction, AsyncSession | AsyncConnection):
         return transaction
+    kind = type(transaction).__name__
     raise OptionInvalid(
-        f"{type(transaction).__name__} is no asynchronous transaction.",
+        f"{kind} is no asynchronous transaction.",
         mend="Give an AsyncSession or AsyncConnection; for a Session use push instead of apush.",
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 from msgspec.structs import asdict
 from sqlalchemy import Connection, delete, insert, select, update
@@ -73,9 +74,9 @@ def export_jobs(conn: Connection, token: str, cursor: str | None, limit: int) ->
 
 def _fresh(conn: Connection, start: str, limit: int) -> tuple[list[Found], str | None]:
     """Up to `limit` locked jobs after `start`, and the cursor after them (None: there are no more)."""
-    span = conn.execute(
-        select(jobs.c.id).where(jobs.c.id > start).order_by(jobs.c.id).limit(EXAMINED_MAX)
-    ).scalars().all()
+    span = (
+        conn.execute(select(jobs.c.id).where(jobs.c.id > start).order_by(jobs.c.id).limit(EXAMINED_MAX)).scalars().all()
+    )
     if not span:
         return [], None
     movable = jobs.c.status.in_([JobState.PENDING.value, JobState.FAILED.value])
@@ -104,7 +105,8 @@ def _set_moving(conn: Connection, token: str, rows: Sequence[Found]) -> None:
 
 
 def _exported(row: Found, failed: FailedJob | None) -> ExportedJob:
-    record = asdict(job_record(row)) | {"status": JobState(row.moved_from)}
+    record: dict[str, Any] = asdict(job_record(row))
+    record["status"] = JobState(row.moved_from)
     return ExportedJob(**record, failed=failed)
 
 
@@ -120,7 +122,7 @@ def import_jobs(conn: Connection, exported: Sequence[ExportedJob]) -> list[Enque
 
 
 def _row(job: ExportedJob) -> dict[str, object]:
-    row = asdict(job) | {"status": job.status.value, "reserved_by": None}
+    row: dict[str, object] = asdict(job) | {"status": job.status.value, "reserved_by": None}
     del row["failed"]
     return row
 

@@ -42,6 +42,7 @@ class _MariaDBUuid(UserDefinedType[str]):
     cache_ok = True
 
     def get_col_spec(self, **_options: object) -> str:
+        """For CREATE TABLE."""
         return "UUID"
 
 
@@ -52,6 +53,7 @@ class StoredId(TypeDecorator[str]):
     cache_ok = True
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[str]:
+        """What this database keeps it as."""
         if dialect.name == "postgresql":
             return dialect.type_descriptor(postgresql.UUID(as_uuid=False))
         if _is_mariadb(dialect):
@@ -72,6 +74,7 @@ class Name(TypeDecorator[str]):
         self.length = length
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[str]:
+        """What this database keeps it as."""
         if dialect.name == "postgresql":
             return dialect.type_descriptor(Text(collation="C"))
         if dialect.name in ("mysql", "mariadb"):
@@ -87,6 +90,7 @@ class LongText(TypeDecorator[str]):
     cache_ok = True
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[str]:
+        """What this database keeps it as."""
         if dialect.name in ("mysql", "mariadb"):
             return dialect.type_descriptor(mysql.LONGTEXT(charset="utf8mb4", collation=_binary_collation(dialect)))
         return dialect.type_descriptor(Text())
@@ -103,6 +107,7 @@ class StoredTime(TypeDecorator[datetime]):
     cache_ok = True
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[datetime] | TypeEngine[int]:
+        """What this database keeps it as."""
         if dialect.name == "postgresql":
             return dialect.type_descriptor(postgresql.TIMESTAMP(timezone=True))
         if dialect.name in ("mysql", "mariadb"):
@@ -110,6 +115,7 @@ class StoredTime(TypeDecorator[datetime]):
         return dialect.type_descriptor(BigInteger())
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | int | None:
+        """To the database."""
         if value is None:
             return None
         if dialect.name == "sqlite":
@@ -118,6 +124,7 @@ class StoredTime(TypeDecorator[datetime]):
         return value if dialect.name == "postgresql" else value.replace(tzinfo=None)
 
     def process_result_value(self, value: datetime | int | None, dialect: Dialect) -> datetime | None:
+        """From the database."""
         if value is None:
             return None
         if isinstance(value, int):

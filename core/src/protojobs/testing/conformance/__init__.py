@@ -3,12 +3,13 @@
     from protojobs.testing.conformance import DriverConformance
 
     class TestMyDriver(DriverConformance):
-        @pytest.fixture(scope="class")
+        @pytest.fixture
         def driver_factory(self):
             return functools.partial(MyDriver, "my://localhost/test")
 
 Every test goes through the public port alone. Store time is moved by a second driver with `time_offset`, never by
-sleeping. `fixtures.py` says what else you may give; each further module holds the tests of one concern.
+sleeping. `fixtures.py` says what else you may give; each further module holds the tests of one concern. The random walk
+of `machine.py` goes further with `machine_examples = 1000` in your class.
 """
 
 import pytest

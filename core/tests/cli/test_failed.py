@@ -1,0 +1,147 @@
+"""`protojobs failed`: list, show, retry, forget; in bulk only after counting, showing and asking."""
+
+from __future__ import annotations
+
+import pytest
+
+
+@pytest.fixture
+def fail(push, type_, queue):
+    """`fail(3)` -> the failed_jobs ids of three more failed jobs, newest first."""
+
+    def make(number: int, name: str = "default") -> list[str]:
+        for index in range(number):
+            push("broken", f'{{"text": "no luck {index}"}}', "--queue", name)
+        assert type_("worker", name, "--app", "shop", "--stop-when-empty").code == 0
+        return [job.id for job in queue.failed_jobs(name)]
+
+    return make
+
+
+def test_list_tells_the_last_line_of_each_traceback(fail, type_) -> None:
+    ids = fail(2)
+    lines = type_("failed", "list").lines
+    assert [line[0] for line in lines] == ids
+    assert [line[1:4] for line in lines] == [["default", "broken", "1"]] * 2
+    assert {line[5] for line in lines} == {"ValueError: no luck 0", "ValueError: no luck 1"}
+
+
+def test_list_of_one_queue_page_by_page_in_json(fail, type_) -> None:
+    fail(1, "other")
+    ids = fail(2)
+    first = type_("failed", "list", "--queue", "default", "--limit", "1", "--json").document
+    assert first["schema"] == "protojobs/failed.list@1"
+    second = type_("failed", "list", "--queue", "default", "--limit", "1", "--json", "--cursor", first["next"]).document
+    assert [item["id"] for item in first["items"] + second["items"]] == ids
+    assert second["next"] is None
+
+
+def test_none_is_an_empty_list_and_a_word(type_, url) -> None:
+    typed = type_("failed", "list")
+    assert (typed.code, typed.out, typed.err) == (0, "", "There are no failed jobs.\n")
+
+
+@pytest.mark.parametrize("by", ["id", "job_id"])
+def test_show_has_the_whole_traceback_by_either_id(fail, type_, queue, by) -> None:
+    fail(1)
+    (failure,) = queue.failed_jobs()
+    typed = type_("failed", "show", getattr(failure, by))
+    assert typed.code == 0
+    assert "Traceback (most recent call last):" in typed.out
+    assert "ValueError: no luck 0" in typed.out
+    assert type_("failed", "show", getattr(failure, by), "--json").document["item"]["exception"] == failure.exception
+
+
+def test_show_of_one_that_is_not_there(type_, url) -> None:
+    typed = type_("failed", "show", "nope")
+    assert typed.code == 3
+    assert 'There is no failed job "nope".' in typed.err
+
+
+class TestRetry:
+    def test_by_id(self, fail, type_, queue) -> None:
+        (one,) = fail(1)
+        assert type_("failed", "retry", one).lines == [[one, "requeued"]]
+        assert (queue.stats().pending, queue.stats().failed) == (1, 0)
+
+    def test_by_the_id_of_the_job(self, fail, type_, queue) -> None:
+        fail(1)
+        (failure,) = queue.failed_jobs()
+        assert type_("failed", "retry", failure.job_id).lines == [[failure.job_id, "requeued"]]
+
+    def test_one_that_is_not_there(self, type_, url) -> None:
+        typed = type_("failed", "retry", "nope", "--json")
+        assert (typed.code, typed.document["items"]) == (3, [{"id": "nope", "answer": "missing"}])
+
+    def test_some_of_several(self, fail, type_) -> None:
+        (one,) = fail(1)
+        typed = type_("failed", "retry", one, "nope")
+        assert (typed.code, typed.lines) == (6, [[one, "requeued"], ["nope", "missing"]])
+
+    def test_all_counts_shows_and_refuses_without_a_yes(self, fail, type_, queue) -> None:
+        fail(7)
+        typed = type_("failed", "retry", "--all")
+        assert (typed.code, typed.out) == (2, "")
+        assert "Run again: 7 failed jobs." in typed.err
+        assert typed.err.count("ValueError: no luck") == 5
+        assert "and 2 more" in typed.err
+        assert "--yes" in typed.err
+        assert queue.stats().failed == 7
+
+    def test_all_with_a_yes(self, fail, type_, queue) -> None:
+        fail(3)
+        typed = type_("failed", "retry", "--all", "--yes")
+        assert (typed.code, typed.lines) == (0, [["requeued", "3"], ["conflict", "0"], ["missing", "0"]])
+        assert queue.stats().pending == 3
+
+    def test_all_of_a_queue(self, fail, type_, queue) -> None:
+        fail(2)
+        fail(1, "other")
+        assert (
+            type_("failed", "retry", "--all", "--queue", "other", "--yes", "--json").document["item"]["requeued"] == 1
+        )
+        assert queue.stats("default").failed == 2
+
+    def test_more_than_a_page(self, push, type_, queue) -> None:
+        push("broken")
+        queue.push_many([("broken", {})] * 700)
+        type_("worker", "--app", "shop", "--stop-when-empty")
+        assert type_("failed", "retry", "--all", "--yes").lines[0] == ["requeued", "701"]
+        assert queue.stats().pending == 701
+
+    def test_none_at_all(self, type_, url) -> None:
+        assert type_("failed", "retry", "--all").code == 0
+
+    @pytest.mark.parametrize("words", [(), ("x", "--all"), ("x", "--queue", "q")])
+    def test_contradictions(self, type_, url, words) -> None:
+        assert type_("failed", "retry", *words).code == 2
+
+
+class TestForget:
+    def test_by_id(self, fail, type_, queue) -> None:
+        one, _ = fail(2)
+        assert type_("failed", "forget", one).lines == [[one, "forgotten"]]
+        assert queue.stats().failed == 1
+
+    def test_one_that_is_not_there(self, type_, url) -> None:
+        assert type_("failed", "forget", "nope").code == 3
+
+    def test_all_refuses_without_a_yes(self, fail, type_, queue) -> None:
+        fail(1)
+        typed = type_("failed", "forget", "--all")
+        assert typed.code == 2
+        assert "Forget: 1 failed job." in typed.err
+        assert queue.stats().failed == 1
+
+    def test_all_with_a_yes(self, fail, type_, queue) -> None:
+        fail(2)
+        assert type_("failed", "forget", "--all", "-y").lines == [["forgotten", "2"]]
+        assert queue.stats().total == 0
+
+    def test_those_of_a_list_only_with_a_yes(self, fail, type_, queue) -> None:
+        fail(2)
+        listed = type_("failed", "list").out
+        assert type_("failed", "forget", "-", stdin=listed).code == 2
+        assert queue.stats().failed == 2
+        assert type_("failed", "forget", "-", "--yes", stdin=listed).code == 0
+        assert queue.stats().failed == 0

@@ -1,0 +1,130 @@
+"""Which store, which application, which settings: options, environment, file; and what is said when there is none."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from protojobs import JobQueue, create_driver
+
+
+def test_without_a_store_it_says_how_to_name_one(type_) -> None:
+    typed = type_("stats")
+    assert (typed.code, typed.out) == (2, "")
+    assert typed.err.startswith("error: No store is configured.\n  try: ")
+    for way in ("--url", "PROTOJOBS_URL", "protojobs.toml"):
+        assert way in typed.err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("--url", "URL", "stats", "emails"), ("stats", "--url", "URL", "emails"), ("stats", "emails", "--url", "URL")],
+)
+def test_the_url_may_stand_before_or_after_the_command(type_, queue, url, monkeypatch, push, words) -> None:
+    push("mail.welcome", '{"email": "a@example.com"}')
+    monkeypatch.delenv("PROTOJOBS_URL")
+    assert type_(*(url if word == "URL" else word for word in words)).lines[0][:2] == ["emails", "1"]
+
+
+def test_the_option_wins_over_the_environment(type_, url, folder) -> None:
+    other = create_driver("sqlite:///other.db")
+    other.setup()
+    other.pause("other")
+    assert [line[0] for line in type_("queues", "list", "--url", "sqlite:///other.db").lines] == ["other"]
+
+
+def test_the_configuration_file_names_the_store(type_, folder) -> None:
+    (folder / "protojobs.toml").write_text('url = "memory://"\n')
+    assert type_("stats").code == 0
+
+
+def test_a_broken_configuration_is_named(type_, folder) -> None:
+    (folder / "protojobs.toml").write_text("concurency = 3\n")
+    typed = type_("stats")
+    assert typed.code == 2
+    assert "protojobs.toml" in typed.err
+    assert 'Did you mean "concurrency"?' in typed.err
+
+
+def test_looking_imports_no_application(type_, url) -> None:
+    assert type_("stats", "--app", "shop").code == 0
+    assert type_("jobs", "list", "--app", "there_is_no_such_module").code == 0
+    assert "shop" not in sys.modules
+
+
+class TestAnApplicationWithAJobQueueOfItsOwn:
+    @pytest.fixture
+    def own(self, folder) -> JobQueue:
+        queue = JobQueue(create_driver("sqlite:///own.db"))
+        queue.driver.setup()
+        queue.pause("its-own")
+        return queue
+
+    def test_gives_the_store(self, type_, own) -> None:
+        assert [line[0] for line in type_("queues", "list", "--app", "shop:queue").lines] == ["its-own"]
+
+    def test_gives_its_settings(self, type_, own) -> None:
+        typed = type_("worker", "--app", "shop:queue", "--stop-when-empty")
+        assert typed.code == 0
+        assert "queues       mine" in typed.err
+
+    def test_and_options_of_the_command_win_over_them(self, type_, own) -> None:
+        typed = type_("worker", "--app", "shop:queue", "--stop-when-empty", "--concurrency", "3")
+        assert "concurrency  3" in typed.err
+        assert "queues       mine" in typed.err
+
+    def test_wins_over_a_configured_url(self, type_, own, url) -> None:
+        assert [line[0] for line in type_("queues", "list", "--app", "shop:queue").lines] == ["its-own"]
+
+    def test_does_not_win_over_the_option(self, type_, own, url) -> None:
+        assert type_("queues", "list", "--app", "shop:queue", "--url", url).lines == []
+
+    def test_may_be_named_by_the_environment(self, type_, own, monkeypatch) -> None:
+        monkeypatch.setenv("PROTOJOBS_APP", "shop:queue")
+        assert [line[0] for line in type_("queues", "list").lines] == ["its-own"]
+
+
+@pytest.mark.parametrize(
+    ("app", "what", "mend"),
+    [
+        ("shpo", 'There is no module "shpo".', 'Did you mean "shop"?'),
+        ("shop/jobs.py", '"shop/jobs.py" is no module name.', "try: --app shop.jobs"),
+        ("shop:not_a_queue", "shop:not_a_queue is a int, not a JobQueue.", "--app shop"),
+        ("shop:queu", 'shop has no "queu".', 'Did you mean "queue"?'),
+        ("bad_syntax", 'Importing "bad_syntax" failed.', "bad_syntax.py, line 2"),
+        ("raises", 'Importing "raises" failed.', "ValueError: on purpose"),
+        ("exits", 'Importing "exits" failed.', "SystemExit: 3"),
+        ("lacks", 'Importing "lacks" failed.', "No module named 'numbrs'"),
+    ],
+)
+def test_an_application_that_cannot_be_had(type_, url, folder, app, what, mend) -> None:
+    (folder / "bad_syntax.py").write_text("x = 1\ndef (:\n")
+    (folder / "raises.py").write_text('raise ValueError("on purpose")\n')
+    (folder / "exits.py").write_text("raise SystemExit(3)\n")
+    (folder / "lacks.py").write_text("import numbrs\n")
+    typed = type_("push", "add", "{}", "--app", app)
+    assert (typed.code, typed.out) == (2, "")
+    assert f"error: {what}" in typed.err
+    assert mend in typed.err
+
+
+def test_two_queues_of_applications_are_one_too_many(type_, folder) -> None:
+    (folder / "second.py").write_text("from protojobs import *\nq = JobQueue(create_driver('memory://'))\n")
+    typed = type_("stats", "--app", "shop:queue", "--app", "second:q")
+    assert typed.code == 2
+    assert "more than one JobQueue" in typed.err
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("jobs.db", 'Write it like "sqlite:///jobs.db"'),
+        ("memry://", 'Did you mean "memory"?'),
+        ("sqlite:///no/such/folder/jobs.db", "does not exist"),
+    ],
+)
+def test_an_address_that_is_none(type_, address, said) -> None:
+    typed = type_("stats", "--url", address)
+    assert typed.code == 2
+    assert said in typed.err

@@ -1,0 +1,128 @@
+"""`protojobs jobs`: list, show, cancel."""
+
+from __future__ import annotations
+
+import pytest
+
+from protojobs.lifecycle import JobState
+
+
+@pytest.fixture
+def three(push, type_) -> dict[str, str]:
+    """A pending, a completed and a failed job."""
+    made = {"completed": push("add", '{"a": 1, "b": 2}'), "failed": push("broken")}
+    assert type_("worker", "math", "default", "--app", "shop", "--stop-when-empty").code == 0
+    return {**made, "pending": push("mail.welcome", '{"email": "jo@example.com"}')}
+
+
+class TestList:
+    def test_newest_first_one_line_each(self, type_, three) -> None:
+        lines = type_("jobs", "list").lines
+        assert [line[0] for line in lines] == [three["pending"], three["failed"], three["completed"]]
+        assert [line[1:5] for line in lines] == [
+            ["emails", "mail.welcome", "pending", "0"],
+            ["default", "broken", "failed", "1"],
+            ["math", "add", "completed", "1"],
+        ]
+        assert all(line[5].startswith("20") and line[5].endswith("Z") for line in lines)
+
+    @pytest.mark.parametrize(
+        ("words", "found"),
+        [
+            (("--state", "failed"), ["failed"]),
+            (("--state", "failed", "--state", "pending"), ["pending", "failed"]),
+            (("--queue", "math"), ["completed"]),
+            (("--name", "broken"), ["failed"]),
+            (("--name", "broken", "--state", "pending"), []),
+        ],
+    )
+    def test_only_what_is_asked_for(self, type_, three, words, found) -> None:
+        typed = type_("jobs", "list", *words)
+        assert typed.code == 0
+        assert [line[0] for line in typed.lines] == [three[state] for state in found]
+        assert ("No jobs match." in typed.err) is not bool(found)
+
+    def test_page_by_page(self, type_, three) -> None:
+        first = type_("jobs", "list", "--limit", "2")
+        assert "--cursor " in first.err
+        cursor = first.err.split("--cursor ")[1].strip()
+        second = type_("jobs", "list", "--limit", "2", "--cursor", cursor)
+        assert [line[0] for line in first.lines + second.lines] == [
+            three["pending"],
+            three["failed"],
+            three["completed"],
+        ]
+        assert second.err == ""
+
+    def test_more_than_a_page_of_the_driver(self, type_, queue) -> None:
+        type_("push", "broken", "--app", "shop")
+        queue.push_many([("broken", {})] * 600)
+        assert len(type_("jobs", "list", "--limit", "1000").lines) == 601
+
+    def test_in_json(self, type_, three) -> None:
+        document = type_("jobs", "list", "--json", "--limit", "1").document
+        assert document["schema"] == "protojobs/jobs.list@1"
+        (job,) = document["items"]
+        assert (job["id"], job["status"], job["data"]) == (three["pending"], "pending", {"email": "jo@example.com"})
+        assert job["timeout"] == 60.0
+        assert job["created_at"].endswith("Z")
+        assert document["next"]
+        assert type_("jobs", "list", "--json").document["next"] is None
+
+    def test_nothing_there_is_an_empty_list_and_a_word(self, type_, url) -> None:
+        typed = type_("jobs", "list")
+        assert (typed.code, typed.out, typed.err) == (0, "", "There are no jobs.\n")
+
+    def test_an_unknown_state_lists_the_known_ones(self, type_, url) -> None:
+        typed = type_("jobs", "list", "--state", "done")
+        assert typed.code == 2
+        assert "'completed'" in typed.err
+
+
+class TestShow:
+    def test_everything_about_it(self, type_, three) -> None:
+        typed = type_("jobs", "show", three["failed"])
+        fields = dict(line for line in typed.lines if len(line) == 2)
+        assert (fields["id"], fields["state"], fields["attempts"]) == (three["failed"], "failed", "1 of 1")
+        assert fields["ended"].endswith("Z")
+        assert "ValueError: no luck" in typed.out
+
+    def test_in_json(self, type_, three, queue) -> None:
+        document = type_("jobs", "show", three["failed"], "--json").document
+        (failure,) = queue.failed_jobs()
+        assert document["schema"] == "protojobs/jobs.show@1"
+        assert document["item"]["failed_id"] == failure.id
+        assert document["item"]["exception"] == failure.exception
+        assert document["item"]["max_retries"] == 0
+
+    def test_data_is_laid_out(self, type_, three) -> None:
+        assert '  {\n    "email": "jo@example.com"\n  }\n' in type_("jobs", "show", three["pending"]).out
+
+    def test_one_that_is_not_there(self, type_, url) -> None:
+        typed = type_("jobs", "show", "nope")
+        assert (typed.code, typed.out) == (3, "")
+        assert 'There is no job "nope".' in typed.err
+
+
+class TestCancel:
+    def test_a_pending_job_at_once_with_the_reason(self, type_, three, queue) -> None:
+        typed = type_("jobs", "cancel", three["pending"], "--reason", "a mistake")
+        assert (typed.code, typed.lines) == (0, [[three["pending"], "cancelled"]])
+        job = queue.get(three["pending"])
+        assert (job.status, job.reason) == (JobState.CANCELLED, "a mistake")
+
+    def test_one_that_has_ended_is_a_conflict(self, type_, three) -> None:
+        typed = type_("jobs", "cancel", three["completed"])
+        assert (typed.code, typed.lines) == (4, [[three["completed"], "finished"]])
+
+    def test_one_that_is_not_there(self, type_, url) -> None:
+        assert type_("jobs", "cancel", "nope").code == 3
+
+    def test_some_of_several(self, type_, three) -> None:
+        typed = type_("jobs", "cancel", three["pending"], "nope", "--json")
+        assert typed.code == 6
+        assert [item["answer"] for item in typed.document["items"]] == ["cancelled", "missing"]
+
+    def test_ids_may_come_from_a_list(self, type_, three) -> None:
+        listed = type_("jobs", "list", "--state", "pending").out
+        assert type_("jobs", "cancel", "-", stdin=listed).lines == [[three["pending"], "cancelled"]]

@@ -1,0 +1,100 @@
+"""PostgreSQL's hot statements. The rest of its ways is in `postgresql.py`."""
+
+from __future__ import annotations
+
+from typing import LiteralString
+
+from protojobs_sqlalchemy.listening import CHANNEL
+
+__all__ = ["CLAIM", "ENQUEUE", "LANES", "NOTIFY", "SETTLE", "SETTLE_AND_CLAIM"]
+
+# statement_timestamp() and not now(): in a caller's long transaction a delay counts from the push, not from BEGIN; and
+# not clock_timestamp(), which no index condition may use.
+_NOW = "(statement_timestamp() + %(offset)s::interval)"
+
+ENQUEUE: LiteralString = f"""
+INSERT INTO jobs (id, queue, job_class, job_name, data, attempts, max_retries, timeout, status, created_at,
+                  available_at, priority, retry_delay, retry_policy, claim_seq, crashes, returns, reclaims, meta)
+SELECT id, queue, job_class, job_name, data, 0, max_retries, timeout, 'pending', {_NOW},
+       coalesce(available_at, {_NOW} + delay), priority, retry_delay, retry_policy, 0, 0, 0, 0, meta
+FROM unnest(%(ids)s::uuid[], %(queues)s::text[], %(classes)s::text[], %(names)s::text[], %(datas)s::text[],
+            %(retries)s::int[], %(timeouts)s::float8[], %(moments)s::timestamptz[], %(delays)s::interval[],
+            %(priorities)s::int2[], %(retry_delays)s::float8[], %(policies)s::text[], %(metas)s::text[])
+     AS new (id, queue, job_class, job_name, data, max_retries, timeout, available_at, delay, priority, retry_delay,
+             retry_policy, meta)
+ON CONFLICT (id) DO NOTHING
+RETURNING id::text
+"""
+
+# Jumps from one (queue, priority) to the next in jobs_ready: two probes each, however many jobs wait there.
+LANES: LiteralString = """
+WITH RECURSIVE lanes (place, queue, priority) AS (
+    SELECT place, name, (SELECT max(priority) FROM jobs WHERE status = 'pending' AND queue = name)
+    FROM unnest(%(queues)s::text[]) WITH ORDINALITY AS wanted (name, place)
+    UNION ALL
+    SELECT place, queue, (SELECT max(priority) FROM jobs
+                          WHERE status = 'pending' AND queue = lanes.queue AND priority < lanes.priority)
+    FROM lanes WHERE priority IS NOT NULL
+)
+SELECT queue, priority FROM lanes WHERE priority IS NOT NULL ORDER BY place, priority DESC
+"""
+
+# The fence names no status on purpose: with one the planner may take jobs_processing and walk its dead entries.
+_DONE: LiteralString = f"""
+done AS (
+    UPDATE jobs AS j SET status = 'completed', processed_at = {_NOW}, reserved_by = NULL
+    FROM unnest(%(ids)s::uuid[], %(seqs)s::int[], %(holders)s::text[]) AS said (id, claim_seq, reserved_by)
+    WHERE j.id = said.id AND j.claim_seq = said.claim_seq AND j.reserved_by = said.reserved_by
+    RETURNING j.id, j.queue, j.available_at
+),
+counted AS (
+    INSERT INTO counters AS c (queue, status, shard, count)
+    SELECT queue, 'completed', %(shard)s, count(*) FROM done GROUP BY queue ORDER BY queue
+    ON CONFLICT (queue, status, shard) DO UPDATE SET count = c.count + excluded.count
+)"""
+
+# From the inside out: each lane in turn gives its first due jobs, locked, those that others lock passed over; the
+# outer LIMIT stops at the lane that fills the batch. Then the batch is cut where its bytes or the free slots end. The
+# worker's row comes first of all (EXISTS is evaluated before the update looks at any job), locked against its deletion.
+# ANY (ARRAY (...)), since IN (SELECT ... FOR UPDATE) may be run again for every row.
+_LENT: LiteralString = f"""
+standing AS MATERIALIZED (SELECT id FROM workers WHERE id = %(worker)s FOR KEY SHARE),
+lent AS (
+    UPDATE jobs AS j SET status = 'processing', attempts = j.attempts + 1, claim_seq = j.claim_seq + 1,
+                         reserved_at = {_NOW}, reserved_by = %(worker)s, progress = NULL
+    WHERE EXISTS (SELECT FROM standing) AND j.id = ANY (ARRAY (
+        SELECT id FROM (
+            SELECT id, has_spare, row_number() OVER () AS place, sum(size) OVER (ROWS UNBOUNDED PRECEDING) AS total
+            FROM (
+                SELECT due.* FROM unnest(%(queues)s::text[], %(priorities)s::int2[], %(floors)s::timestamptz[])
+                                  WITH ORDINALITY AS lane (queue, priority, floor, place),
+                LATERAL (
+                    SELECT id, attempts < max_retries AS has_spare, octet_length(data) AS size FROM jobs
+                    WHERE status = 'pending' AND queue = lane.queue AND priority = lane.priority
+                      AND available_at <= {_NOW} AND available_at >= lane.floor
+                    ORDER BY available_at, id LIMIT %(looks_at)s FOR UPDATE SKIP LOCKED
+                ) AS due
+                WHERE lane.queue <> ALL (ARRAY (SELECT name FROM queues WHERE paused_at IS NOT NULL))
+                LIMIT %(looks_at)s
+            ) AS found
+        ) AS counted
+        WHERE (has_spare OR place <= %(slots)s) AND (total <= %(bytes)s OR place = %(always)s)
+        ORDER BY place LIMIT %(limit)s))
+    RETURNING j.id::text, j.claim_seq, j.queue, j.job_name, j.job_class, j.data, j.priority, j.attempts, j.max_retries,
+              j.retry_delay, j.retry_policy, j.timeout, j.available_at, j.reserved_at, j.crashes, j.returns, j.reclaims,
+              j.meta, j.cancel_requested_at, j.reserved_by
+)"""
+
+# Which completions applied is told only when not all did.
+_APPLIED: LiteralString = "(SELECT CASE WHEN count(*) < %(sent)s THEN array_agg(id::text) ELSE '{}' END FROM done)"
+_STANDS: LiteralString = "(SELECT count(*) FROM standing)"
+_ROWS: LiteralString = "lent.* FROM (SELECT 1) AS once LEFT JOIN lent ON true"
+
+SETTLE: LiteralString = f"WITH {_DONE} SELECT {_APPLIED}, 1"
+CLAIM: LiteralString = f"WITH {_LENT} SELECT NULL::text[], {_STANDS}, {_ROWS}"
+SETTLE_AND_CLAIM: LiteralString = f"WITH {_DONE}, {_LENT} SELECT {_APPLIED}, {_STANDS}, {_ROWS}"
+
+NOTIFY: LiteralString = f"""
+SELECT set_config('synchronous_commit', 'off', true), pg_notify('{CHANNEL}', name)
+FROM unnest(%(queues)s::text[]) AS name
+"""
