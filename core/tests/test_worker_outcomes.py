@@ -120,7 +120,7 @@ class TestExceptions:
         self, queue: JobQueue, clock: ManualClock, heard: Heard
     ) -> None:
         told = heard("job.retrying", "job.failed")
-        record = one_run(queue, raising(ValueError("boom")), max_retries=3, queue="default")
+        record = one_run(queue, raising(ValueError("boom")), max_retries=3)
         for _ in range(10):
             clock.advance(6 * 3600)
             queue.work("default", 1)

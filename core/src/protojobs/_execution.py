@@ -70,7 +70,7 @@ class Run:
                     result = self.definition.call(data, self.context)
             else:
                 result = self.definition.call(data, self.context)
-        except (Interrupted, GeneratorExit):
+        except Interrupted:
             raise
         except BaseException as error:  # noqa: BLE001  (the job's own code: whatever it raises is its failure, sys.exit() too)
             return self.raised(error)
@@ -85,8 +85,6 @@ class Run:
             data = self._decoded()
             with self._hooks.around(self.context):
                 result = await cast("Awaitable[object]", self.definition.call(data, self.context))
-        except GeneratorExit:
-            raise
         except asyncio.CancelledError as error:
             return self.cut() if self.cut_by else self.raised(error)
         except BaseException as error:  # noqa: BLE001  (as above)

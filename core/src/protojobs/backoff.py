@@ -47,7 +47,7 @@ class Backoff(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, for
         else:
             base = retry_delay * self.factor ** min(attempt - 1, _EXPONENT_MAX)
             base = min(max(self.cap, retry_delay), base)
-        return min(DELAY_MAX_S, base * (1 + self.jitter * stable_fraction(job_id, attempt)))
+        return min(DELAY_MAX_S, max(0.0, base) * (1 + self.jitter * stable_fraction(job_id, attempt)))
 
 
 DEFAULT_BACKOFF = Backoff()

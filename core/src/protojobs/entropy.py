@@ -6,20 +6,30 @@ It does without `random`, `uuid` and `hashlib`, which together would be a tenth 
 from __future__ import annotations
 
 import os
+import threading
 import time
 import zlib
 
 __all__ = ["fresh_id", "jittered", "stable_fraction"]
 
 
-def fresh_id() -> str:
-    """A new UUIDv7 as text: unique without asking anybody, and ordered by time to the millisecond (RFC 9562, 5.7).
+_lock = threading.Lock()
+_last_tick = 0
 
-    Ids are made by the client, so that a push whose answer was lost can be sent again under the same id.
+
+def fresh_id() -> str:
+    """A new UUIDv7 as text: unique without asking anybody, and each one of a process greater than the one before.
+
+    Ids are made by the client, so that a push whose answer was lost can be sent again under the same id; jobs of one
+    moment keep the order in which they were pushed. A tick is 1/4096 ms (RFC 9562, 5.7 and 6.2, methods 3 and 1).
     """
-    value = (time.time_ns() // 1_000_000 & 0xFFFF_FFFF_FFFF) << 80 | int.from_bytes(os.urandom(10), "big")
-    value = value & ~(0xF << 76) | 0x7 << 76  # version
-    value = value & ~(0x3 << 62) | 0x2 << 62  # variant
+    global _last_tick
+    now_us = time.time_ns() // 1_000
+    with _lock:
+        _last_tick = max((now_us // 1_000) << 12 | (now_us % 1_000) * 4096 // 1_000, _last_tick + 1)
+        tick = _last_tick
+    value = (tick >> 12) << 80 | 0x7 << 76 | (tick & 0xFFF) << 64 | 0x2 << 62
+    value |= int.from_bytes(os.urandom(8), "big") >> 2
     digits = f"{value:032x}"
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 

@@ -73,9 +73,12 @@ class JobDefinition:
 
     @cached_property
     def _hints(self) -> dict[str, object]:
-        # Hints are read late, on first use, when the names that they speak of exist.
+        # Read late, on first use, when the names that they speak of exist. What it returns is nobody's business here.
+        code = inspect.unwrap(self._code)
+        parameters = {name: hint for name, hint in code.__annotations__.items() if name != "return"}
+        carrier = type(self.name, (), {"__annotations__": parameters})
         try:
-            return typing.get_type_hints(self._code, include_extras=True)
+            return typing.get_type_hints(carrier, getattr(code, "__globals__", {}), include_extras=True)
         except (NameError, AttributeError, TypeError, SyntaxError) as error:
             raise OptionInvalid(
                 f'job "{self.name}": its annotations cannot be read: {error}.',
@@ -85,7 +88,7 @@ class JobDefinition:
     @cached_property
     def context_parameter(self) -> str | None:
         """The name of the parameter that wants the JobContext, if there is one."""
-        return next((name for name, hint in self._hints.items() if hint is JobContext and name != "return"), None)
+        return next((name for name, hint in self._hints.items() if hint is JobContext), None)
 
     @cached_property
     def data_type(self) -> object:
@@ -193,8 +196,12 @@ class Job(Fluent, Generic[D]):
         if cls.handle is not Job.handle:  # an abstract base in between is nothing to run
             REGISTRY.add(cls.definition, cls.__dict__.get("aliases", ()))
 
-    def handle(self, data: D) -> object:
-        """Do the work. What it returns is the result, unless it is a Snooze, Retry or Discard. May be `async`."""
+    # The Anys let type checkers accept `handle(self, data, ctx: JobContext)`, whatever the parameter is called.
+    def handle(self, data: D, *args: typing.Any, **kwargs: typing.Any) -> object:  # noqa: ANN401
+        """Do the work. What it returns is the result, unless it is a Snooze, Retry or Discard. May be `async`.
+
+        A second parameter annotated `JobContext`, under any name, gets the context of the run.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no handle(data)")
 
     def failed(self, exception: BaseException, data: D) -> object:

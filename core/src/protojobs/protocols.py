@@ -130,7 +130,8 @@ class Driver(Protocol):
         """Lend up to `limit` due jobs: queues in the caller's order, then higher priority, then (available_at, id).
 
         Two claims never overlap. Beyond the first `slots` only jobs are lent that have an attempt left after this one
-        (attempts + 1 <= max_retries), since they wait in the worker's memory. Paused queues lend nothing. The payloads
+        (attempts + 1 <= max_retries), since they wait in the worker's memory; a claim passes over at most 1,000 others
+        and may then lend fewer than `limit`. Paused queues lend nothing. The payloads
         of one claim stay within BATCH_BYTES_MAX, but the first job is always lent. Sets processing, `reserved_at`,
         `reserved_by`, attempts + 1, claim_seq + 1.
 
@@ -215,7 +216,7 @@ class Administers(Protocol):
     """What people do to jobs. Bulk verbs work in bounded rounds and say `has_more`."""
 
     def cancel(self, ids: Sequence[str], *, reason: str = "") -> list[CancelAnswer]:
-        """Cancel pending jobs at once, mark processing ones; answers in order."""
+        """Cancel pending jobs at once, mark processing ones; answers in order. A moving job counts as finished here."""
         ...
 
     def retry_failed(self, ids: Sequence[str]) -> list[RetryAnswer]:

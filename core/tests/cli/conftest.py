@@ -57,6 +57,12 @@ not_a_queue = 41
 """
 
 
+# Takes its stdin for its controlling terminal, so that Ctrl-C is a signal there, and becomes the command.
+OWN_TERMINAL = (
+    "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+)
+
+
 class Typed:
     """What a command answered."""
 
@@ -171,15 +177,20 @@ def start():
 
 @pytest.fixture
 def on_terminal() -> Callable[..., Typed]:
-    """`on_terminal("stats", keys="y\\n", columns=80)`: stdin, stdout and stderr are one terminal."""
+    """`on_terminal("stats", keys="y\\n", columns=80)`: stdin, stdout and stderr are one terminal.
+
+    The keys are pressed when it asks something: when it has written `[y/N]`.
+    """
 
     def run(*words: str, keys: str = "", columns: int = 100) -> Typed:
-        ours, theirs = pty.openpty()
         environment = {**os.environ, "TERM": "xterm", "COLUMNS": str(columns), "LINES": "40"}
         command = [sys.executable, "-m", "protojobs.cli", *words]
-        process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
+        ours, theirs = pty.openpty()
+        process = subprocess.Popen(
+            [sys.executable, "-c", OWN_TERMINAL, *command],
+            stdin=theirs, stdout=theirs, stderr=theirs, env=environment, start_new_session=True,
+        )  # fmt: skip
         os.close(theirs)
-        os.write(ours, keys.encode())
         seen, ends = b"", time.monotonic() + 30
         while time.monotonic() < ends:
             if select.select([ours], [], [], 0.1)[0]:
@@ -190,6 +201,11 @@ def on_terminal() -> Callable[..., Typed]:
                 if not piece:
                     break
                 seen += piece
+                if keys and b"[y/N]" in seen:
+                    os.write(ours, keys.encode())
+                    keys = ""
+        else:
+            process.kill()
         os.close(ours)
         return Typed(process.wait(10), seen.decode().replace("\r\n", "\n"), "")
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
-import time
 from importlib import import_module
 
 import click
@@ -68,14 +68,15 @@ def test_help_loads_no_driver_no_worker_and_no_rich() -> None:
     assert ran.returncode == 0, ran.stderr
 
 
-def test_help_comes_within_150_ms() -> None:
+def test_help_takes_less_than_150_ms() -> None:
     def took() -> float:
-        started = time.perf_counter()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run([sys.executable, "-m", "protojobs.cli", "--help"], check=True, capture_output=True, timeout=30)
-        return time.perf_counter() - started
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
-    # The best of several: a shared machine is only ever too slow.
-    assert min(took() for _ in range(8)) < 0.15
+    # Processor time, and the best of several: other processes of this machine are not what is measured.
+    assert min(took() for _ in range(5)) < 0.15
 
 
 class TestCommandsOfOtherDistributions:

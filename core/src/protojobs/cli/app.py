@@ -11,20 +11,18 @@ from pathlib import Path
 from protojobs.errors import ConfigurationError, did_you_mean
 from protojobs.queue import JobQueue
 
-__all__ = ["load_app"]
+__all__ = ["load_app", "look_here"]
 
 
 def load_app(name: str) -> JobQueue | None:
-    """Import the module; with `:object` answer that JobQueue. The current folder is looked in first, as by `python -m`.
+    """Import the module; with `:object` answer that JobQueue.
 
     Raises ConfigurationError that says where the trouble is.
     """
     module_name, colon, path = name.partition(":")
     if not all(part.isidentifier() for part in module_name.split(".")):
         raise _no_module_name(module_name)
-    here = os.getcwd()
-    if sys.path[:1] not in ([here], [""]):
-        sys.path.insert(0, here)
+    look_here()
     found: object = _imported(module_name)
     if not colon:
         return None
@@ -39,6 +37,13 @@ def load_app(name: str) -> JobQueue | None:
             mend=f"Name a JobQueue, or the module alone: --app {module_name}",
         )
     return found
+
+
+def look_here() -> None:
+    """Let imports find what is in the current folder, first, as `python -m` does."""
+    here = os.getcwd()
+    if sys.path[:1] not in ([here], [""]):
+        sys.path.insert(0, here)
 
 
 def _imported(name: str) -> object:

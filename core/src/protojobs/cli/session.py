@@ -8,7 +8,7 @@ from functools import cached_property
 from msgspec.structs import replace
 
 from protojobs._registry import create_driver, masked
-from protojobs.cli.app import load_app
+from protojobs.cli.app import load_app, look_here
 from protojobs.cli.exits import CommandFailed, Exit
 from protojobs.cli.output import Output
 from protojobs.config import Settings, load_settings
@@ -38,7 +38,10 @@ class Session:
 
     def settings(self, changes: Mapping[str, object] | None = None) -> Settings:
         """The settings in force: the options, then the environment, then the configuration file."""
-        return load_settings({"url": self.url, "app": tuple(self.apps) or None, **(changes or {})})
+        settings = load_settings({"url": self.url, "app": tuple(self.apps) or None, **(changes or {})})
+        if settings.plugins:  # modules, which the application may have beside its own
+            look_here()
+        return settings
 
     def queue(self, *, needs_jobs: bool = False, changes: Mapping[str, object] | None = None) -> JobQueue:
         """The queue to work with. Looking into a store imports no application, unless only that knows the store.

@@ -28,7 +28,8 @@ _STATES = {
 }
 
 
-_FLEXIBLE_MIN = 12  # letters that a column of text keeps, however narrow the terminal
+_TEXT_MIN = 12  # letters that a column of text keeps, however narrow the terminal
+_GAP = 2
 
 
 def print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
@@ -36,17 +37,26 @@ def print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> Non
 
     Only columns of text are cut. Half an id, a number or an age would be wrong; rather the lines are too long.
     """
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    needed = 0
-    for index, column in enumerate(columns):
-        widest = max(cell_len(cell) for cell in (column.title, *(row[index] for row in rows)))
-        least = min(widest, _FLEXIBLE_MIN) if column.kind == "text" else widest
-        needed += least + 2
+    console = Console()
+    widths = _widths(columns, rows, console.width)
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, _GAP, 0, 0))
+    for column, width in zip(columns, widths, strict=True):
         justify: JustifyMethod = "right" if column.kind in ("number", "time") else "left"
-        table.add_column(Text(column.title), justify=justify, no_wrap=True, overflow="ellipsis", min_width=least)
+        table.add_column(Text(column.title), justify=justify, no_wrap=True, overflow="ellipsis", width=width)
     for row in rows:
         styles = [_STATES.get(cell, "") if col.kind == "state" else "" for col, cell in zip(columns, row, strict=True)]
         table.add_row(*(Text(cell, style=style) for cell, style in zip(row, styles, strict=True)))
-    console = Console()
-    console.width = max(console.width, needed)
+    console.width = max(console.width, sum(widths) + _GAP * len(widths))
     console.print(table)
+
+
+def _widths(columns: Sequence[Column], rows: Sequence[Sequence[str]], space: int) -> list[int]:
+    """The width of each column: what it needs, less what the widest columns of text must give."""
+    widths = [max(map(cell_len, (column.title, *(row[i] for row in rows)))) for i, column in enumerate(columns)]
+    texts = [i for i, column in enumerate(columns) if column.kind == "text"]
+    while sum(widths) + _GAP * (len(widths) - 1) > space and texts:
+        widest = max(texts, key=widths.__getitem__)
+        if widths[widest] <= _TEXT_MIN:
+            break
+        widths[widest] -= 1
+    return widths

@@ -68,8 +68,8 @@ class Listener:
     def _pass_on(self, conn: psycopg.Connection[tuple[object, ...]], stop: socket.socket) -> bool:
         """Ring for every notification; True when asked to stop."""
         while self._is_wanted():
-            ready, _, _ = select.select([conn.fileno(), stop], [], [], _TURN_S)
-            if stop in ready:
+            ready, _, _ = select.select([conn.fileno(), stop.fileno()], [], [], _TURN_S)
+            if stop.fileno() in ready:
                 return True
             if ready:
                 self._bell.ring({note.payload for note in conn.notifies(timeout=0)})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 from sqlalchemy import Connection, event
 from sqlalchemy.exc import InvalidRequestError, UnboundExecutionError
@@ -21,8 +22,7 @@ _KEY = "protojobs.when_committed"
 def session_of(transaction: object) -> Session | None:
     """The Session, where the caller gave one (or a registry of them)."""
     if isinstance(transaction, scoped_session):
-        registry: scoped_session[Session] = transaction
-        return registry()
+        return cast("scoped_session[Session]", transaction)()
     return transaction if isinstance(transaction, Session) else None
 
 
@@ -54,8 +54,7 @@ def connection_of(transaction: object) -> Connection:
 def asynchronous(transaction: object) -> AsyncSession | AsyncConnection:
     """The caller's AsyncSession or AsyncConnection; OptionInvalid for anything else."""
     if isinstance(transaction, async_scoped_session):
-        registry: async_scoped_session[AsyncSession] = transaction
-        return registry()
+        return cast("async_scoped_session[AsyncSession]", transaction)()
     if isinstance(transaction, AsyncSession | AsyncConnection):
         return transaction
     kind = type(transaction).__name__

@@ -121,8 +121,8 @@ def import_jobs(conn: Connection, exported: Sequence[ExportedJob]) -> list[Enque
     return answers([job.id for job in exported], stored)
 
 
-def _row(job: ExportedJob) -> dict[str, object]:
-    row: dict[str, object] = asdict(job) | {"status": job.status.value, "reserved_by": None}
+def _row(job: ExportedJob) -> dict[str, Any]:
+    row: dict[str, Any] = asdict(job) | {"status": job.status.value, "reserved_by": None}
     del row["failed"]
     return row
 

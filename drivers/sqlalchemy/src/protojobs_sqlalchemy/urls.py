@@ -113,7 +113,13 @@ def _postgresql_arguments(timeout: float, *, is_pooled: bool) -> dict[str, objec
         return arguments | {"prepare_threshold": None}
     # ... and a client that froze inside a transaction by the server, which then frees its locks.
     limit = int(timeout * 1000)
-    settings = {"statement_timeout": limit, "idle_in_transaction_session_timeout": limit, "timezone": "UTC"}
+    settings = {
+        "statement_timeout": limit,
+        "idle_in_transaction_session_timeout": limit,
+        "timezone": "UTC",
+        # Every statement here walks an index. A plan that was cached while the table was small must do so too.
+        "enable_seqscan": "off",
+    }
     return arguments | {"options": " ".join(f"-c {name}={value}" for name, value in settings.items())}
 
 
