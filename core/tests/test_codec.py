@@ -160,9 +160,16 @@ class TestTypedData:
     def test_a_dataclass_with_all_kinds_of_fields_comes_back_equal(self) -> None:
         assert decode(encode(AN_ORDER, Order), Order) == AN_ORDER
 
-    @given(st.builds(Order, placed_at=st.datetimes(timezones=st.just(UTC)), weight=st.none() | st.floats(-9, 9),
-                     sizes=st.lists(st.builds(Size, st.integers(-9, 9), st.integers(-9, 9)), max_size=3),
-                     note=st.text(st.characters(exclude_categories=["Cs"])), tags=st.sets(st.sampled_from("abc"))))  # fmt: skip
+    @given(
+        st.builds(
+            Order,
+            placed_at=st.datetimes(timezones=st.just(UTC)),
+            weight=st.none() | st.floats(-9, 9),
+            sizes=st.lists(st.builds(Size, st.integers(-9, 9), st.integers(-9, 9)), max_size=3),
+            note=st.text(st.characters(exclude_categories=["Cs"])),
+            tags=st.sets(st.sampled_from("abc")),
+        )
+    )
     @settings(max_examples=100, deadline=None)
     def test_any_order_comes_back_equal(self, order: Order) -> None:
         assert decode(encode(order, Order), Order) == order

@@ -41,7 +41,7 @@ def test_listeners_are_called_in_the_order_of_registration(queue: JobQueue) -> N
 
     order: list[int] = []
     for number in range(3):
-        events.on("job.queued", lambda event, number=number: order.append(number))  # type: ignore[misc]  # a default
+        events.on("job.queued", lambda event, number=number: order.append(number))
     queue.push(Plain)
     assert order == [0, 1, 2]
 
@@ -59,7 +59,7 @@ def test_async_listeners_and_what_cannot_be_called_are_refused() -> None:
     with pytest.raises(OptionInvalid, match="plain function"):
         events.on("job.failed", tell)
     with pytest.raises(OptionInvalid, match="plain function"):
-        events.on("job.failed", 3)  # type: ignore[type-var]  # what an unchecked caller may pass
+        events.on("job.failed", 3)  # type: ignore[call-overload]  # what an unchecked caller may pass
     assert events.listeners("job.failed") == ()
 
 

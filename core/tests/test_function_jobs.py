@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 
-from protojobs import Job, JobContext, JobQueue, job
+from protojobs import BoundJob, Job, JobContext, JobQueue, job
 from protojobs.errors import DataInvalid, OptionInvalid, PayloadError
 from protojobs.jobs import REGISTRY
 
@@ -27,7 +27,7 @@ def test_a_function_job_is_still_an_ordinary_function() -> None:
         return a + b
 
     assert add(1) == 3
-    assert (add.__name__, add.__doc__) == ("add", "Add.")
+    assert (vars(add)["__name__"], add.__doc__) == ("add", "Add.")
 
 
 def test_its_arguments_reach_the_worker_with_the_defaults_of_the_worker(queue: JobQueue) -> None:
@@ -57,7 +57,7 @@ def test_bind_refuses_what_does_not_fit_the_signature_in_the_callers_stack(queue
 
     for wrong in (lambda: add.bind(1, 2, 3), lambda: add.bind(1, c=2), lambda: add.bind(1, a=1)):  # type: ignore[call-arg, misc]  # the point
         with pytest.raises(DataInvalid):
-            wrong()
+            wrong()  # type: ignore[no-untyped-call]  # lambdas
     for bound in (add.bind(1), add.bind("x", 2), add.bind(1, None), add.bind(1, 2.5)):  # type: ignore[call-arg, arg-type]  # the point
         with pytest.raises(DataInvalid):
             queue.push(bound)
@@ -68,13 +68,14 @@ def test_bind_refuses_what_does_not_fit_the_signature_in_the_callers_stack(queue
 
 
 def test_arguments_without_annotation_may_be_any_json(queue: JobQueue) -> None:
-    @job(name="loose")
-    def loose(value, other: Any = None):  # type: ignore[no-untyped-def]  # the point
+    def loose(value, other: object = None):  # type: ignore[no-untyped-def]  # the point
         ran.append((value, other))
 
-    queue.push(loose.bind({"a": [1]}, other="x"))
+    plain: Callable[..., None] = loose
+    bind: Callable[..., BoundJob] = job(name="loose")(plain).bind
+    queue.push(bind({"a": [1]}, other="x"))
     with pytest.raises(PayloadError):
-        queue.push(loose.bind(object()))
+        queue.push(bind(object()))
     queue.work("default", 5)
     assert ran == [({"a": [1]}, "x")]
 
@@ -139,9 +140,9 @@ def test_an_async_function_runs_on_the_event_loop(queue: JobQueue) -> None:
         Job,
     ],
 )
-def test_what_cannot_travel_by_name_or_has_no_object_in_a_worker_is_refused_at_definition(function: Any) -> None:
+def test_what_cannot_travel_by_name_or_has_no_object_in_a_worker_is_refused_at_definition(function: object) -> None:
     with pytest.raises(OptionInvalid, match="@job"):
-        job(name="wrong")(function)
+        job(name="wrong")(function)  # type: ignore[arg-type]  # what an unchecked caller may write
     assert list(REGISTRY) == []
 
 

@@ -88,7 +88,8 @@ class TestNaming:
          (["-m", "shop"], "shop.Send"), (["-c", "import runpy; runpy.run_path('shop_tasks.py')"], "<run_path>.Send")],
     )  # fmt: skip
     def test_no_job_is_ever_called_main(self, command: list[str], expected: str, tmp_path: Path) -> None:
-        code = "from protojobs import Job\nclass Send(Job):\n    def handle(self, data): ...\nprint(Send.definition.name)\n"
+        code = "from protojobs import Job\nclass Send(Job):\n    def handle(self, data): ...\n"
+        code += "print(Send.definition.name)\n"
         (tmp_path / "shop_tasks.py").write_text(code)
         (tmp_path / "shop").mkdir()
         (tmp_path / "shop" / "__main__.py").write_text(code)
@@ -152,7 +153,7 @@ class TestOptions:
     )  # fmt: skip
     def test_an_option_out_of_range_is_refused_when_the_class_is_defined(self, wrong: dict[str, object]) -> None:
         with pytest.raises(OptionInvalid, match=next(iter(wrong))):
-            define("Wrong", **wrong)
+            define("Wrong", **wrong)  # type: ignore[arg-type]  # attributes only
         assert list(REGISTRY) == []
 
     def test_one_exception_class_may_stand_alone(self) -> None:
@@ -239,7 +240,8 @@ class TestTypedData:
 
             def handle(self, data: Picture) -> None: ...
 
-        for wrong in ({"path": 1}, {}, {"path": "x", "heigth": 1}, 3, MappingProxyType({})):
+        wrongs: tuple[object, ...] = ({"path": 1}, {}, {"path": "x", "heigth": 1}, 3, MappingProxyType({}))
+        for wrong in wrongs:
             with pytest.raises(PayloadError):
                 queue.push(Resize, wrong)
         with pytest.raises(DataInvalid, match="heigth"):

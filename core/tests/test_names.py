@@ -72,7 +72,7 @@ class TestMoments:
 
     def test_a_naive_datetime_is_refused_and_the_error_says_how_to_mend_it(self) -> None:
         with pytest.raises(OptionInvalid, match="no time zone") as refusal:
-            parse_when("start", datetime(2030, 1, 1))
+            parse_when("start", datetime(2030, 1, 1))  # noqa: DTZ001  (the point)
         assert "timezone.utc" in refusal.value.mend
 
     @pytest.mark.parametrize(

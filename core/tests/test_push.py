@@ -13,6 +13,7 @@ import pytest
 from protojobs import Job, JobQueue, job
 from protojobs.clock import Clock
 from protojobs.errors import ConfigurationError, JobUnknown, NotSupported, OptionInvalid, PayloadError, StoreUnavailable
+from protojobs.jobs import REGISTRY
 from protojobs.queue import CHUNK_JOBS
 from protojobs.records import BATCH_BYTES_MAX, Enqueued, NewJob
 from protojobs.testing import FlakyDriver, ManualClock
@@ -22,29 +23,15 @@ MakeQueue = Callable[..., JobQueue]
 AN_ID = "0190f5a0-0000-7000-8000-000000000001"
 
 
-@pytest.fixture(autouse=True)
-def _send() -> type[Job]:
-    global Send
-
-    class Send(Job):
-        name = "send"
-
-        def handle(self, data: dict[str, object]) -> None: ...
-
-    return Send
-
-
-class Send(Job):  # replaced for each test, in the clean registry
-    name = "send-template"
+class Send(Job):
+    name = "send"
 
     def handle(self, data: dict[str, object]) -> None: ...
 
 
-class SleepingClock(ManualClock):
-    """Time passes when somebody sleeps, and not otherwise."""
-
-    def sleep(self, seconds: float) -> None:
-        self.advance(seconds)
+@pytest.fixture(autouse=True)
+def _send_is_known() -> None:
+    REGISTRY.add(Send.definition)
 
 
 class AwayDriver(MemoryDriver):
@@ -153,8 +140,8 @@ class TestLater:
 
     @pytest.mark.parametrize(
         "delay",
-        [-1, float("nan"), float("inf"), 10**400, 1e12, timedelta(-1), timedelta.max, datetime(2031, 1, 1), "soon",
-         datetime(1969, 1, 1, tzinfo=UTC), None, True],
+        [-1, float("nan"), float("inf"), 10**400, 1e12, timedelta(-1), timedelta.max, "soon", None, True,
+         datetime(2031, 1, 1), datetime(1969, 1, 1, tzinfo=UTC)],  # noqa: DTZ001  (the point)
     )  # fmt: skip
     def test_a_delay_that_makes_no_sense_is_refused_and_nothing_is_stored(self, queue: JobQueue, delay: object) -> None:
         with pytest.raises(OptionInvalid, match="delay"):
@@ -226,14 +213,14 @@ class TestStoreAway:
         for after in (False, True):
             store = MemoryDriver()
             flaky = FlakyDriver(store, 1, after=after, only=["enqueue"])
-            job_id = on(flaky, SleepingClock()).push(Send)
+            job_id = on(flaky, ManualClock()).push(Send)
             assert flaky.has_failed
             assert [record.id for record in store.get([job_id])] == [job_id]
             assert store.stats().total == 1
 
     @pytest.mark.parametrize("takes_s", [0.0, 3.0])
     def test_push_gives_up_within_push_timeout_and_hands_over_the_id(self, takes_s: float) -> None:
-        clock = SleepingClock()
+        clock = ManualClock()
         driver = AwayDriver(clock, takes_s)
         with pytest.raises(StoreUnavailable, match="nobody there") as failure:
             on(driver, clock, push_timeout=10.0).push(Send)
@@ -243,7 +230,7 @@ class TestStoreAway:
         assert "id=" in failure.value.mend
 
     def test_pushing_again_with_the_id_of_the_error_stores_the_job_once(self) -> None:
-        store, clock = MemoryDriver(), SleepingClock()
+        store, clock = MemoryDriver(), ManualClock()
         flaky = FlakyDriver(store, 1, after=True, only=["enqueue"])
         queue = on(flaky, clock, push_timeout=0.0)  # no time for a second try
         with pytest.raises(StoreUnavailable) as failure:
@@ -253,7 +240,7 @@ class TestStoreAway:
         assert store.stats().total == 1
 
     def test_a_failed_chunk_of_push_many_hands_over_all_of_its_ids(self) -> None:
-        clock = SleepingClock()
+        clock = ManualClock()
         with pytest.raises(StoreUnavailable) as failure:
             on(AwayDriver(clock), clock, push_timeout=1.0).push_many([Send] * 3)
         assert len(set(failure.value.job_ids)) == 3
@@ -265,7 +252,7 @@ class TestCoroutines:
                  "cancel", "retry_failed", "forget_failed", "pause", "resume", "clear", "prune"]  # fmt: skip
         public = {name for name in dir(JobQueue) if not name.startswith("_") and callable(getattr(JobQueue, name))}
         assert {f"a{name}" for name in waits} <= public
-        assert public - {f"a{name}" for name in waits} - set(waits) <= {"from_config"}
+        assert public - {f"a{name}" for name in waits} - set(waits) <= {"from_config", "close", "leave"}
 
     def test_the_twins_do_what_their_originals_do(self, queue: JobQueue) -> None:
         async def story() -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import pytest
 
-from protojobs import Job, JobQueue, _afterwards, job, worker
+from protojobs import Job, JobQueue, _afterwards, events, job, worker
 from protojobs.entropy import fresh_id
 from protojobs.events import Event
 from protojobs.records import NewJob
@@ -153,7 +153,7 @@ class TestFailed:
 
         class Wanted(Job):
             name = "wanted"
-            discard_on = KeyError
+            discard_on = (KeyError,)
 
             def handle(self, data: object) -> None:
                 raise (KeyError if data else ValueError)
@@ -311,8 +311,6 @@ class TestRowsThatMakeNoSense:
 
 class TestListeners:
     def test_a_listener_that_fails_changes_no_job(self, queue: JobQueue, caplog: pytest.LogCaptureFixture) -> None:
-        from protojobs import events
-
         def broken(event: Event) -> None:
             raise RuntimeError("listener trouble")
 
@@ -330,8 +328,6 @@ class TestListeners:
     def test_the_claim_loop_never_waits_for_a_slow_listener_but_work_does_before_it_returns(
         self, queue: JobQueue
     ) -> None:
-        from protojobs import events
-
         runs_seen: list[int] = []
         ran: list[int] = []
         all_ran = threading.Event()

@@ -99,8 +99,8 @@ class TestReturns:
         assert list(queue.failed_jobs()) == []
 
     @pytest.mark.parametrize("reason", ["\x00\ud800" * 3, "x" * 10_000, 7])
-    def test_no_reason_is_more_than_a_store_can_keep(self, queue: JobQueue, reason: Any) -> None:
-        record = one_run(queue, lambda: Discard(reason))
+    def test_no_reason_is_more_than_a_store_can_keep(self, queue: JobQueue, reason: object) -> None:
+        record = one_run(queue, lambda: Discard(reason))  # type: ignore[arg-type]  # unchecked
         assert record.reason is not None
         assert "\x00" not in record.reason
         assert len(record.reason.encode()) <= 500
@@ -120,7 +120,11 @@ class TestExceptions:
         self, queue: JobQueue, clock: ManualClock, heard: Heard
     ) -> None:
         told = heard("job.retrying", "job.failed")
-        record = one_run(queue, raising(ValueError("boom")), max_retries=3)
+
+        def boom() -> None:
+            raise ValueError("boom")
+
+        record = one_run(queue, boom, max_retries=3)
         for _ in range(10):
             clock.advance(6 * 3600)
             queue.work("default", 1)

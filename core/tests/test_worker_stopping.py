@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +14,11 @@ from typing import Any
 import pytest
 
 from protojobs import JobQueue, StopToken, job
+from protojobs._memory import resident_bytes
+from protojobs.errors import OptionInvalid, StoreUnavailable
 from protojobs.events import Event
+from protojobs.testing import FlakyDriver
+from protojobs_memory import MemoryDriver
 
 MakeQueue = Callable[..., JobQueue]
 Eventually = Callable[[Callable[[], object]], None]
@@ -170,14 +176,17 @@ class TestLimits:
         assert (report.done, report.reason) == (6, "empty")
 
     @pytest.mark.parametrize("wrong", [-1, 1.5, "3", True])
-    def test_a_maximum_that_is_no_count_is_refused(self, queue: JobQueue, wrong: Any) -> None:
-        from protojobs.errors import OptionInvalid
-
+    def test_a_maximum_that_is_no_count_is_refused(self, queue: JobQueue, wrong: object) -> None:
         with pytest.raises(OptionInvalid, match="max_jobs"):
-            queue.work("default", wrong)
+            queue.work("default", wrong)  # type: ignore[arg-type]  # what an unchecked caller may pass
 
     def test_beyond_the_memory_limit_it_stops_once_its_jobs_are_done_and_says_why(
-        self, make_queue: MakeQueue, gate: Gate, working: Working, heard: Callable[..., list[Event]], eventually: Eventually
+        self,
+        make_queue: MakeQueue,
+        gate: Gate,
+        working: Working,
+        heard: Callable[..., list[Event]],
+        eventually: Eventually,
     ) -> None:
         exceeded = heard("worker.memory_exceeded")
         queue = make_queue(max_memory=1)
@@ -188,11 +197,6 @@ class TestLimits:
         assert int(str(exceeded[0].get("rss_bytes"))) > 1_000_000
 
     def test_memory_of_children_counts(self) -> None:
-        import subprocess
-        import sys
-
-        from protojobs._memory import resident_bytes
-
         alone = resident_bytes()
         code = "x = bytearray(60_000_000); print(len(x), flush=True); input()"
         with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
@@ -223,22 +227,16 @@ class TestNothingIsLeft:
             worker.join()
         eventually(lambda: not {t for t in set(threading.enumerate()) - before if t.name.startswith("protojobs")})
 
-    def test_a_queue_that_is_let_go_signs_its_worker_off(self, make_queue: MakeQueue) -> None:
-        from protojobs_memory import MemoryDriver
-
+    def test_calls_with_a_maximum_share_one_worker_which_is_signed_off_when_the_queue_is_closed(self) -> None:
         driver = MemoryDriver()
-        queue = JobQueue(driver, {})
-        queue.work("default", 1)
-        queue.work("default", 1)
-        assert len(driver.workers()) == 1
-        del queue
+        with JobQueue(driver, {}) as queue:
+            queue.work("default", 1)
+            (first,) = driver.workers()
+            queue.work("default", 1)
+            assert driver.workers() == [first]
         assert driver.workers() == []
 
     def test_a_worker_that_fails_at_the_start_leaves_nothing_behind(self, make_queue: MakeQueue) -> None:
-        from protojobs.errors import StoreUnavailable
-        from protojobs.testing import FlakyDriver
-        from protojobs_memory import MemoryDriver
-
         store = MemoryDriver()
         before = threading.active_count()
         queue = JobQueue(FlakyDriver(store, 1, only=["register"]), {})  # type: ignore[arg-type]  # any store
@@ -246,5 +244,3 @@ class TestNothingIsLeft:
             queue.work("default", 1)
         assert (store.workers(), threading.active_count()) == ([], before)
         assert queue.work("default", 1).reason == "empty"
-
-

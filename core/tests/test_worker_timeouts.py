@@ -170,20 +170,6 @@ class TestAsync:
         assert queue.work("default", 1).reason == "stuck"
         assert "could not be ended" in the_failure(queue)
 
-    def test_one_whose_time_is_over_before_its_first_step_is_settled_all_the_same(self, queue: JobQueue) -> None:
-        """Its task is cancelled before it ever ran, while another job holds up the loop."""
-
-        @job(name="blocking", timeout=5)
-        async def blocking() -> None:
-            time.sleep(0.15)
-
-        @job(name="waits", timeout=0.02)
-        async def waits() -> None: ...
-
-        queue.push_many([blocking.bind(), waits.bind()])
-        report = queue.work("default", 3)
-        assert (report.done, report.failed, report.reason) == (1, 1, "empty")
-
 
 class TestStuck:
     def test_a_thread_that_cannot_be_ended_is_reported_and_its_retry_waits_for_exit_bound(

@@ -8,7 +8,7 @@ import pytest
 from pages import blocks_of
 from running import complaint_about
 
-PREPARED = '''```python title="shop.py"
+PREPARED = """```python title="shop.py"
 from protojobs import job
 
 @job(name="math.add")
@@ -26,15 +26,15 @@ $ protojobs push math.add '{"a": 1, "b": 2}'
 01a20dda-e010-7472-a530-157e4f4077e8
 ```
 
-'''
+"""
 
 TRUE = {
     "output": "```python\nprint(1 + 1)\n```\n\n```text output\n2\n```\n",
     "an id": "```console\n$ protojobs jobs show 01a20dda-e010-7472-a530-157e4f4077e8\nid 01a20dda-e010-7472-a530-"
     "157e4f4077e8\n...\n```\n",
     "an exit code": "```console\n$ protojobs jobs show nothing\n...\n$ echo $?\n3\n```\n",
-    "Ctrl-C": "```console\n$ protojobs worker nowhere\n...\n^C\n...\nworker ended, since it was told to stop: 0 done, 0 "
-    "failed\n```\n",
+    "Ctrl-C": "```console\n$ protojobs worker nowhere\n...\n^C\n...\nworker ended, since it was told to stop: "
+    "0 done, 0 failed\n```\n",
     "settings": '```toml\nurl = "memory://"\n```\n',
     "a script": '```python title="a.py"\nprint(__name__)\n```\n\n```console\n$ python3 a.py\n__main__\n```\n',
 }

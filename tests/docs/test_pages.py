@@ -20,4 +20,5 @@ def test_each_block_is_run_or_says_that_it_is_only_text(page: Path) -> None:
 
 @pytest.mark.parametrize("page", WITH_EXAMPLES, ids=name_of)
 def test_a_page_does_what_it_shows(page: Path, tmp_path: Path) -> None:
-    assert complaint_about(name_of(page), blocks_of(page), tmp_path) == ""
+    if complaint := complaint_about(name_of(page), blocks_of(page), tmp_path):
+        pytest.fail(complaint, pytrace=False)

@@ -217,7 +217,14 @@ def _with_error(details: Details, exception: BaseException | None) -> Details:
 
 def _error_text(error: BaseException) -> str:
     """The traceback as text, without our own frames, cut in the middle beyond ERROR_CHARS_MAX."""
-    text = "".join(traceback.format_exception(type(error), error, _users_part(error.__traceback__)))
+    trace = _users_part(error.__traceback__)
+    try:
+        lines = traceback.format_exception(type(error), error, trace)
+    except SystemError:  # CPython before 3.11.8 and 3.12.2, when two threads do this at once (its issue 106905)
+        frames = traceback.walk_tb(trace)
+        lines = [f'  File "{frame.f_code.co_filename}", line {n}, in {frame.f_code.co_name}\n' for frame, n in frames]
+        lines += traceback.format_exception_only(error)
+    text = "".join(lines)
     text = _storable(text)
     if len(text) > ERROR_CHARS_MAX:
         half = ERROR_CHARS_MAX // 2

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from protojobs._administration import RESEND_WINDOW_S
+from protojobs._joblog import log_event
 from protojobs._lease import WorkerLease
 from protojobs._memory import resident_bytes
 from protojobs.entropy import jittered
@@ -63,17 +64,17 @@ class Upkeep:
         for worker in taken.workers:
             _log.warning("worker %s has not been heard of for its lease; taking back its jobs", worker)
         for job in taken.jobs:
-            self._send(
-                JobReclaimed(
-                    job_id=job.id,
-                    job_name=job.job_name,
-                    job_class=job.job_class,
-                    queue=job.queue,
-                    attempt=job.attempts,
-                    reserved_by=job.reserved_by,
-                    state=job.state.value,
-                )
+            event = JobReclaimed(
+                job_id=job.id,
+                job_name=job.job_name,
+                job_class=job.job_class,
+                queue=job.queue,
+                attempt=job.attempts,
+                reserved_by=job.reserved_by,
+                state=job.state.value,
             )
+            log_event(event)
+            self._send(event)
 
     def _prune(self, now: float) -> None:
         pruned = self._driver.prune(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
 import weakref
-from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -22,9 +22,9 @@ __all__ = ["work"]
 
 QUEUES_MAX = 100  # each costs an index probe or two in every claim
 
-# The leases of queues whose work() has returned. A loop around `work("default", 1)` goes on with one of them, and so
-# gathers the good heartbeats that reclaiming asks for. They are left when the JobQueue goes, or with the process.
-_resting: weakref.WeakKeyDictionary[JobQueue, deque[WorkerLease]] = weakref.WeakKeyDictionary()
+# Queues with resting leases, which leave when the process ends. Not when the queue is collected: a finalizer may strike
+# in the middle of another transaction of this very thread, and would wait for it. Such a lease lapses by itself.
+_queues: weakref.WeakSet[JobQueue] = weakref.WeakSet()
 
 
 def work(  # noqa: PLR0913  (the options of a worker, all by keyword)
@@ -63,29 +63,28 @@ def work(  # noqa: PLR0913  (the options of a worker, all by keyword)
         lease.leave()
         raise
     if ends_when_empty and report.reason != "stuck":
-        _rest(queue, lease)
+        if not _queues:
+            atexit.register(_leave_all)
+        _queues.add(queue)
+        queue.resting.append(lease)
     else:
         lease.leave()
     return report
 
 
 def _awake(queue: JobQueue, names: Sequence[str], concurrency: int) -> WorkerLease:
-    leases = _resting.get(queue)
-    while leases:
-        lease = leases.popleft()
+    """A lease that rests since an earlier call, or a new one.
+
+    A loop around `work("default", 1)` goes on with the same lease, and so gathers the good heartbeats that reclaiming
+    asks for.
+    """
+    while queue.resting:
+        lease = queue.resting.popleft()
         if lease.is_ours:
             return lease
     return WorkerLease(queue.driver, names, concurrency=concurrency, lease_s=queue.settings.lease, clock=queue.clock)
 
 
-def _rest(queue: JobQueue, lease: WorkerLease) -> None:
-    leases = _resting.get(queue)
-    if leases is None:
-        leases = _resting[queue] = deque()
-        weakref.finalize(queue, _leave_all, leases)
-    leases.append(lease)
-
-
-def _leave_all(leases: deque[WorkerLease]) -> None:
-    while leases:
-        leases.popleft().leave()
+def _leave_all() -> None:
+    for queue in list(_queues):
+        queue.leave()

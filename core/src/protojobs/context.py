@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 
 from protojobs.clock import Clock
 from protojobs.errors import OptionInvalid
 from protojobs.records import Fence
 
 __all__ = ["JobContext"]
+
+_NOTHING = nullcontext()
 
 
 class JobContext:
@@ -24,6 +27,7 @@ class JobContext:
         "_ends",
         "_report",
         "attempt",
+        "effect_probe",
         "fence",
         "id",
         "job_name",
@@ -50,6 +54,7 @@ class JobContext:
         self.job_name = job_name
         self.attempt = attempt
         self.meta = meta
+        self.effect_probe: Callable[[str], AbstractContextManager[None]] | None = None  # set by assert_idempotent only
         self.log = logging.LoggerAdapter(logging.getLogger("protojobs.job"), {"job_id": fence.id, "attempt": attempt})
         self._clock = clock
         self._ends = clock.monotonic() + timeout if timeout else None
@@ -75,6 +80,14 @@ class JobContext:
     def cancelled(self) -> bool:
         """Whether somebody wants this run to end. A plain function asks now and then, and returns early."""
         return self._cancelled
+
+    def effect(self, name: str) -> AbstractContextManager[None]:
+        """Say that what is done inside changes the world outside: `with context.effect("charge the card"): ...`.
+
+        A worker does nothing with it. In tests `protojobs.testing.assert_idempotent` stops the run before and after
+        each effect, as a crash would, runs the job again, and compares.
+        """
+        return _NOTHING if self.effect_probe is None else self.effect_probe(name)
 
     def request_cancel(self) -> None:
         """Make `cancelled()` true. Called by the worker."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
@@ -28,6 +29,9 @@ from protojobs.records import BATCH_BYTES_MAX, Enqueued, NewJob
 from protojobs.stopping import StopToken
 
 if TYPE_CHECKING:
+    from typing import Self
+
+    from protojobs._lease import WorkerLease
     from protojobs.outcomes import WorkReport
 
 __all__ = ["JobQueue"]
@@ -54,6 +58,7 @@ class JobQueue(QueueAdministration):
         super().__init__(driver, settings)
         self.registry = registry
         self.clock = clock
+        self.resting: deque[WorkerLease] = deque()  # leases of calls of work() that have returned
         self._hooks: Hooks | None = None
 
     @classmethod
@@ -68,6 +73,24 @@ class JobQueue(QueueAdministration):
                 "No store is configured.", mend='Set url = "sqlite:///jobs.db" in protojobs.toml, or PROTOJOBS_URL.'
             )
         return cls(create_driver(settings.url), settings)
+
+    def close(self) -> None:
+        """Sign off what `work` registered, and close the driver. A later call opens both again."""
+        self.leave()
+        self.driver.close()
+
+    def __enter__(self) -> Self:
+        """Itself: `with JobQueue(...) as queue:` closes it at the end."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Close."""
+        self.close()
+
+    def leave(self) -> None:
+        """Sign off the worker that earlier calls of `work(queue, n)` have registered."""
+        while self.resting:
+            self.resting.popleft().leave()
 
     @property
     def hooks(self) -> Hooks:
@@ -90,12 +113,18 @@ class JobQueue(QueueAdministration):
         return self._push([self._new(as_bound(job, data, self.registry), id=id)], session)[0].id
 
     def later(
-        self, delay: float | timedelta | datetime | str, job: object, data: object = None, *, session: object = None
+        self,
+        delay: float | timedelta | datetime | str,
+        job: object,
+        data: object = None,
+        *,
+        id: str | None = None,
+        session: object = None,
     ) -> str:
         """As `push`, but not before `delay`: seconds, a timedelta, an aware datetime, or text such as
         `2030-01-31 12:00`, which without an offset is read in the configured `timezone`.
         """
-        new = self._new(as_bound(job, data, self.registry), delay=delay)
+        new = self._new(as_bound(job, data, self.registry), id=id, delay=delay)
         return self._push([new], session)[0].id
 
     def push_many(self, jobs: Iterable[object], *, session: object = None) -> list[str]:
@@ -117,10 +146,16 @@ class JobQueue(QueueAdministration):
         return (await self._apush([new], session))[0].id
 
     async def alater(
-        self, delay: float | timedelta | datetime | str, job: object, data: object = None, *, session: object = None
+        self,
+        delay: float | timedelta | datetime | str,
+        job: object,
+        data: object = None,
+        *,
+        id: str | None = None,
+        session: object = None,
     ) -> str:
         """`later` for coroutines."""
-        new = self._new(as_bound(job, data, self.registry), delay=delay)
+        new = self._new(as_bound(job, data, self.registry), id=id, delay=delay)
         return (await self._apush([new], session))[0].id
 
     async def apush_many(self, jobs: Iterable[object], *, session: object = None) -> list[str]:

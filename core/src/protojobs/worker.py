@@ -19,6 +19,7 @@ from protojobs._doorbell import Doorbell
 from protojobs._execution import prepare, unrun
 from protojobs._executors import Executor, Runnable
 from protojobs._executors.threads import ThreadExecutor
+from protojobs._joblog import is_logged, log_event
 from protojobs._lease import Beat, WorkerLease
 from protojobs._upkeep import Upkeep
 from protojobs.entropy import jittered
@@ -146,8 +147,10 @@ class Worker:
         if isinstance(run, Outcome):
             self._decide.finished(self._clock.monotonic(), (claimed.id, claimed.claim_seq), run, was_run=False)
             return
-        if self._queue.hooks.listens("job.processing"):
-            self._send(JobProcessing(**job_facts(claimed)))
+        if self._queue.hooks.listens("job.processing") or is_logged(JobProcessing):
+            event = JobProcessing(**job_facts(claimed))
+            log_event(event)
+            self._send(event)
         self._start(run, run.timeout)
 
     def _start(self, run: Runnable, timeout: float) -> None:
@@ -168,11 +171,6 @@ class Worker:
         if answer.status is SettleStatus.STALE:
             if is_unsure:
                 return  # the call that got no answer had stored it, and the job has moved on since
-            _log.warning(
-                "job %s (attempt %d): its result came after its claim had ended, and was not recorded",
-                outcome.claimed.id,
-                outcome.claimed.attempts,
-            )
         elif answer.state is JobState.COMPLETED:
             self._done += 1
         elif answer.state is JobState.FAILED:
@@ -180,8 +178,8 @@ class Worker:
             self._call_failed(outcome)
         late_s = self._clock.monotonic() - self._lease.watch.last_good_at
         event = announcement(outcome, answer, late_s=late_s)
-        if self._queue.hooks.listens(event.event_name):
-            self._send(event)
+        log_event(event)
+        self._send(event)
 
     def _call_failed(self, outcome: Outcome) -> None:
         definition = self._queue.registry.find(outcome.claimed.job_name)

@@ -191,8 +191,12 @@ def on_terminal() -> Callable[..., Typed]:
             stdin=theirs, stdout=theirs, stderr=theirs, env=environment, start_new_session=True,
         )  # fmt: skip
         os.close(theirs)
-        seen, ends = b"", time.monotonic() + 30
+        seen, ends, type_again_at = b"", time.monotonic() + 30, 0.0
         while time.monotonic() < ends:
+            # A key may fall into the moment in which the terminal changes its mode, and be dropped: type it again.
+            if keys and b"[y/N]" in seen and time.monotonic() >= type_again_at:
+                os.write(ours, keys.encode())
+                type_again_at = time.monotonic() + 2
             if select.select([ours], [], [], 0.1)[0]:
                 try:
                     piece = os.read(ours, 4096)
@@ -201,9 +205,6 @@ def on_terminal() -> Callable[..., Typed]:
                 if not piece:
                     break
                 seen += piece
-                if keys and b"[y/N]" in seen:
-                    os.write(ours, keys.encode())
-                    keys = ""
         else:
             process.kill()
         os.close(ours)

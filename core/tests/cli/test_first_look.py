@@ -51,6 +51,7 @@ def test_every_command_has_help_that_fits_a_terminal(type_, words) -> None:
     assert typed.code == 0
     assert typed.out.startswith(f"Usage: protojobs {' '.join(words)} ")
     assert "--url URL" in typed.out
+    assert not any(line.endswith("...") for line in typed.out.splitlines()[1:]), typed.out  # a sentence cut short
     assert all(len(line) <= 84 for line in typed.out.splitlines()), typed.out
 
 

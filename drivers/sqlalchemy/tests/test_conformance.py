@@ -26,11 +26,13 @@ def emptier(driver: SQLAlchemyDriver) -> Callable[[], None]:
 
 class OnOneDatabase(DriverConformance):
     @pytest.fixture(scope="class")
-    def url(self) -> str:
+    @classmethod
+    def url(cls) -> str:
         raise NotImplementedError
 
     @pytest.fixture(scope="class")
-    def keeper(self, url: str) -> Iterator[SQLAlchemyDriver]:
+    @classmethod
+    def keeper(cls, url: str) -> Iterator[SQLAlchemyDriver]:
         driver = SQLAlchemyDriver(url)
         driver.setup()
         yield driver
@@ -38,17 +40,20 @@ class OnOneDatabase(DriverConformance):
         driver.close()
 
     @pytest.fixture(scope="class")
-    def reset(self, keeper: SQLAlchemyDriver) -> Callable[[], None]:
+    @classmethod
+    def reset(cls, keeper: SQLAlchemyDriver) -> Callable[[], None]:
         return emptier(keeper)
 
     @pytest.fixture(scope="class")
-    def driver_factory(self, url: str) -> DriverFactory:
+    @classmethod
+    def driver_factory(cls, url: str) -> DriverFactory:
         return partial(SQLAlchemyDriver, url)
 
 
 class TestOnSQLite(OnOneDatabase):
     @pytest.fixture(scope="class")
-    def url(self, tmp_path_factory: pytest.TempPathFactory) -> str:
+    @classmethod
+    def url(cls, tmp_path_factory: pytest.TempPathFactory) -> str:
         return f"sqlite:///{tmp_path_factory.mktemp('sqlite') / 'jobs.db'}"
 
 
@@ -56,21 +61,25 @@ class TestOnSQLiteThroughTheApplicationsEngine(OnOneDatabase):
     """An engine as `create_engine` makes it: no write-ahead log, and transactions that begin by themselves."""
 
     @pytest.fixture(scope="class")
-    def url(self, tmp_path_factory: pytest.TempPathFactory) -> str:
+    @classmethod
+    def url(cls, tmp_path_factory: pytest.TempPathFactory) -> str:
         return f"sqlite:///{tmp_path_factory.mktemp('sqlite') / 'jobs.db'}"
 
     @pytest.fixture(scope="class")
-    def driver_factory(self, url: str) -> DriverFactory:
+    @classmethod
+    def driver_factory(cls, url: str) -> DriverFactory:
         return partial(SQLAlchemyDriver, create_engine(url))
 
 
 class TestOnPostgreSQL(OnOneDatabase):
     @pytest.fixture(scope="class")
-    def url(self, postgresql_url: str) -> str:
+    @classmethod
+    def url(cls, postgresql_url: str) -> str:
         return postgresql_url
 
 
 class TestOnMariaDB(OnOneDatabase):
     @pytest.fixture(scope="class")
-    def url(self, mariadb_url: str) -> str:
+    @classmethod
+    def url(cls, mariadb_url: str) -> str:
         return mariadb_url

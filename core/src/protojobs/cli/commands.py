@@ -26,6 +26,7 @@ BUILT_IN: Mapping[str, str] = {
     "queues": "List, pause, resume and clear queues.",
     "workers": "List the workers that the store knows.",
     "prune": "Delete old finished jobs.",
+    "transfer": "Move the backlog of one store to another.",
     "migrate": "Create or upgrade the store's tables.",
     "drivers": "List the installed drivers.",
     "plugins": "List the installed plugins and their hooks.",

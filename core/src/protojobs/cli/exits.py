@@ -45,6 +45,7 @@ MEANINGS = {
     Exit.NOT_SUPPORTED: "this driver cannot do it",
     Exit.NOT_MIGRATED: "the store is not migrated, or to another version",
     Exit.INTERRUPTED: "interrupted from the keyboard",
+    Exit.PIPE_CLOSED: "whoever read stdout has gone",
 }
 
 _CODES: tuple[tuple[type[ProtojobsError], Exit], ...] = (  # the first that fits

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 
 import click
+import msgspec
 
 from protojobs.cli.asking import YES, confirm
 from protojobs.cli.exits import CommandFailed, Exit, exit_of_many
@@ -31,6 +32,7 @@ _COLUMNS = (
     Column("error"),
 )
 _EXAMPLES = 5
+_FORGOTTEN = "forgotten"
 _EXITS = {RetryAnswer.REQUEUED: Exit.OK, RetryAnswer.CONFLICT: Exit.CONFLICT, RetryAnswer.MISSING: Exit.NOT_FOUND}
 _QUEUE = click.option("--queue", metavar="QUEUE", help="Only of this queue.")
 _IDS = click.argument("ids", metavar="[ID]...", nargs=-1)
@@ -96,7 +98,7 @@ def show(session: Session, failed_id: str) -> None:
     session.out.item("failed.show@1", job, fields, blocks=blocks, now=store.now)
 
 
-@command.command("retry", cls=StoreCommand)
+@command.command("retry", cls=StoreCommand, short_help="Run failed jobs again.")
 @_IDS
 @click.option("--all", "is_all", is_flag=True, help="All failed jobs, or all of --queue; counts and asks first.")
 @_QUEUE
@@ -110,7 +112,10 @@ def retry(session: Session, ids: Sequence[str], is_all: bool, queue: str | None,
     _check(ids, queue, is_all=is_all)
     jobs = session.queue()
     if is_all:
-        return _all(session, jobs.driver, queue, "Run again", yes, lambda rows: Counter(jobs.retry_failed(rows)))
+        again = _Bulk(
+            "Run again", "failed.retry_all@1", tuple(RetryAnswer), lambda rows: Counter(jobs.retry_failed(rows))
+        )
+        return again.run(session, jobs.driver, queue, is_agreed=yes)
     wanted = given_ids(ids)
     found = find_failed(jobs.driver, wanted)
     told = dict(zip(found, jobs.retry_failed([row.id for row in found.values()]), strict=True))
@@ -118,7 +123,7 @@ def retry(session: Session, ids: Sequence[str], is_all: bool, queue: str | None,
     return _answered(session, "failed.retry@1", [(one, answer.value, _EXITS[answer]) for one, answer in answers])
 
 
-@command.command("forget", cls=StoreCommand)
+@command.command("forget", cls=StoreCommand, short_help="Delete failed jobs for good.")
 @_IDS
 @click.option("--all", "is_all", is_flag=True, help="All failed jobs, or all of --queue; counts and asks first.")
 @_QUEUE
@@ -132,9 +137,10 @@ def forget(session: Session, ids: Sequence[str], is_all: bool, queue: str | None
     _check(ids, queue, is_all=is_all)
     jobs = session.queue()
     if is_all:
-        return _all(
-            session, jobs.driver, queue, "Forget", yes, lambda rows: Counter({"forgotten": jobs.forget_failed(rows)})
+        away = _Bulk(
+            "Forget", "failed.forget_all@1", (_FORGOTTEN,), lambda rows: Counter({_FORGOTTEN: jobs.forget_failed(rows)})
         )
+        return away.run(session, jobs.driver, queue, is_agreed=yes)
     wanted = given_ids(ids)
     found = find_failed(jobs.driver, wanted)
     if "-" in ids:
@@ -145,7 +151,7 @@ def forget(session: Session, ids: Sequence[str], is_all: bool, queue: str | None
             is_agreed=yes,
         )
     jobs.forget_failed([row.id for row in found.values()])
-    answers = [(one, "forgotten", Exit.OK) if one in found else (one, "missing", Exit.NOT_FOUND) for one in wanted]
+    answers = [(one, _FORGOTTEN, Exit.OK) if one in found else (one, "missing", Exit.NOT_FOUND) for one in wanted]
     return _answered(session, "failed.forget@1", answers)
 
 
@@ -158,34 +164,31 @@ def _check(ids: Sequence[str], queue: str | None, *, is_all: bool) -> None:
         raise click.UsageError("--queue goes with --all.", click.get_current_context())
 
 
-def _all(
-    session: Session,
-    store: Store,
-    queue: str | None,
-    verb: str,
-    is_agreed: bool,
-    act: Callable[[list[str]], Counter[str]],
-) -> int:
-    """Count, show, ask; then act page by page, newest first. What fails meanwhile is left for the next time."""
-    count = store.stats(queue).failed
-    where = "" if queue is None else f' of queue "{queue}"'
-    done: Counter[str] = Counter()
-    if count:
-        examples = list(store.failed(queue=queue, limit=_EXAMPLES).jobs)
-        words = [_words(job) for job in examples] + (
-            [f"and {count - len(examples):,} more"] if count > len(examples) else []
-        )
-        confirm(session.out, f"{verb}: {counted(count, 'failed job')}{where}.", words, is_agreed=is_agreed)
-        for page in _with_progress(session, failed_pages(store, queue), count):
-            done += act([job.id for job in page])
-    item = {name: done.get(name, 0) for name in dict.fromkeys(["forgotten"] if verb == "Forget" else list(RetryAnswer))}
-    session.out.item(
-        f"failed.{verb.split()[0].lower()}_all@1", item, [(str(name), number) for name, number in item.items()]
-    )
-    return Exit.PARTLY if done.get(RetryAnswer.CONFLICT) else Exit.OK
+class _Bulk(msgspec.Struct, frozen=True):
+    """Something done to all failed jobs: its words, its JSON's name, what may come of it, and the doing of a page."""
+
+    verb: str
+    schema: str
+    answers: tuple[str, ...]
+    act: Callable[[list[str]], Counter[str]]
+
+    def run(self, session: Session, store: Store, queue: str | None, *, is_agreed: bool) -> int:
+        """Count, show, ask; then act page by page, newest first. What fails meanwhile is left for the next time."""
+        done: Counter[str] = Counter()
+        if count := store.stats(queue).failed:
+            where = "" if queue is None else f' of queue "{queue}"'
+            examples = [_words(job) for job in store.failed(queue=queue, limit=_EXAMPLES).jobs]
+            if count > len(examples):
+                examples.append(f"and {count - len(examples):,} more")
+            confirm(session.out, f"{self.verb}: {counted(count, 'failed job')}{where}.", examples, is_agreed=is_agreed)
+            for page in _with_progress(failed_pages(store, queue), count):
+                done += self.act([job.id for job in page])
+        item = {str(answer): done[answer] for answer in self.answers}
+        session.out.item(self.schema, item, list(item.items()))
+        return Exit.PARTLY if done[RetryAnswer.CONFLICT] else Exit.OK
 
 
-def _with_progress(session: Session, pages: Iterator[Sequence[FailedJob]], count: int) -> Iterator[Sequence[FailedJob]]:
+def _with_progress(pages: Iterator[Sequence[FailedJob]], count: int) -> Iterator[Sequence[FailedJob]]:
     if not sys.stderr.isatty():
         yield from pages
         return

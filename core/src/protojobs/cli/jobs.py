@@ -82,7 +82,7 @@ def list_jobs(
         session.out.note(f"There are more: --cursor {cursor}")
 
 
-@command.command("show", cls=StoreCommand)
+@command.command("show", cls=StoreCommand, short_help="Show everything about one job.")
 @click.argument("job_id", metavar="ID")
 @click.pass_obj
 def show(session: Session, job_id: str) -> None:
@@ -102,7 +102,7 @@ def show(session: Session, job_id: str) -> None:
     session.out.item("jobs.show@1", job, fields, blocks=blocks, now=store.now, more=more)
 
 
-@command.command("cancel", cls=StoreCommand)
+@command.command("cancel", cls=StoreCommand, short_help="Cancel pending or running jobs.")
 @click.argument("ids", metavar="ID...", nargs=-1, required=True)
 @click.option("--reason", default="", help="Why, for people; kept with the job.")
 @click.pass_obj

@@ -39,15 +39,13 @@ def command(  # noqa: PLR0913  (the options of a push)
     \b
     protojobs push mail.welcome '{"email": "jo@example.com"}' --app shop.jobs
     """
-    if delay is not None and job_id is not None:
-        raise click.UsageError("--delay and --id do not go together.", click.get_current_context())
     jobs = session.queue(needs_jobs=True)
     bound = as_bound(name, data, jobs.registry)
     if queue is not None:
         bound = bound.on_queue(queue)
     if priority is not None:
         bound = bound.with_priority(priority)
-    stored = jobs.push(bound, id=job_id) if delay is None else jobs.later(delay, bound)
+    stored = jobs.later(delay or 0.0, bound, id=job_id)
     if session.out.is_json:
         session.out.item("push@1", {"id": stored}, ())
     else:

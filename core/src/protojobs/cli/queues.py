@@ -40,7 +40,7 @@ def list_queues(session: Session) -> None:
         session.out.note("There are no queues: a queue is there once a job is pushed to it.")
 
 
-@command.command("pause", cls=StoreCommand)
+@command.command("pause", cls=StoreCommand, short_help="Stop handing out a queue's jobs.")
 @_NAME
 @click.pass_obj
 def pause(session: Session, name: str) -> None:
@@ -66,7 +66,7 @@ def resume(session: Session, name: str) -> None:
         session.out.note(meant)
 
 
-@command.command("clear", cls=StoreCommand)
+@command.command("clear", cls=StoreCommand, short_help="Delete a queue's jobs, but for running ones.")
 @_NAME
 @YES
 @click.pass_obj

@@ -17,7 +17,7 @@ from protojobs._working import work
 from protojobs.cli.amounts import duration, size
 from protojobs.cli.exits import Exit
 from protojobs.cli.interrupts import stopped_by_signals
-from protojobs.cli.logs import FORMATS, LEVELS, job_lines, level_of, logging_to_stderr
+from protojobs.cli.logs import FORMATS, LEVELS, level_of, logging_to_stderr
 from protojobs.cli.options import StoreCommand
 from protojobs.cli.session import Session
 from protojobs.cli.text import escaped
@@ -86,16 +86,18 @@ def command(session: Session, queues: Sequence[str], **options: Unpack[_Options]
     level = level_of(options["log_level"], options["verbose"])
     quiet = options["log_level"] is None and options["verbose"] < 2
     with logging_to_stderr(level, options["log_format"], quiet_others=quiet):
-        report = _work(session, queues, options, level)
+        report = _work(session, queues, options)
     if report.reason == "stuck":
         # A thread of ours still runs a job that the store counts as ended. Only the end of the process ends it.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(Exit.BAD)
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        finally:  # even when nobody reads them any more
+            os._exit(Exit.BAD)
     return Exit.OK
 
 
-def _work(session: Session, queues: Sequence[str], options: _Options, level: int) -> WorkReport:
+def _work(session: Session, queues: Sequence[str], options: _Options) -> WorkReport:
     is_json_log = options["log_format"] == "json"
     changes: dict[str, object] = {
         "concurrency": options["concurrency"],
@@ -112,7 +114,7 @@ def _work(session: Session, queues: Sequence[str], options: _Options, level: int
     for warning in _warnings(jobs, names, known):
         _log.warning("%s", warning)
     stop, grace = StopToken(), f"{jobs.settings.shutdown_grace:g} s"
-    with job_lines(level), stopped_by_signals(stop, lambda name, n: _stopping(name, n, grace, is_json=is_json_log)):
+    with stopped_by_signals(stop, lambda name, n: _stopping(name, n, grace, is_json=is_json_log)):
         report = work(
             jobs,
             names,

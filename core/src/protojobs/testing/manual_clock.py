@@ -31,6 +31,10 @@ class ManualClock:
         self._monotonic += seconds
         self._now += timedelta(seconds=seconds)
 
+    def sleep(self, seconds: float) -> None:
+        """Nobody waits: the clock moves on by `seconds`."""
+        self.advance(seconds)
+
     def set_wall(self, now: datetime) -> None:
         """Set the wall clock alone, as an administrator or NTP would."""
         self._now = now

@@ -1,1 +1,5 @@
-"""The Redis and Valkey driver: an empty distribution, until the issue that brings the driver itself."""
+"""Jobs in Redis or Valkey: one server, a Sentinel's master, or a cluster."""
+
+from protojobs_redis.driver import RedisDriver
+
+__all__ = ["RedisDriver"]

@@ -30,6 +30,14 @@ _CONFLICT_PAUSE_S = 0.005
 _inherited: list[object] = []  # a forked child must neither use nor close its parent's connections, so it keeps them
 
 
+class _ConnectionLost(Exception):
+    """The step's error, where it took the connection with it."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
 class Connections:
     """Connections in autocommit mode: of our own engine, a few of which stay open, or of the application's pool.
 
@@ -44,13 +52,23 @@ class Connections:
         self._held: deque[tuple[Connection, float]] = deque()
         self._pid = os.getpid()
 
-    def run(self, step: Callable[[Connection], T], mode: Mode) -> T:
-        """Run `step` as one atomic step, and again when it met another one. Only our own exceptions leave."""
+    def run(self, step: Callable[[Connection], T], mode: Mode, *, is_repeatable: bool = False) -> T:
+        """Run `step` as one atomic step, and again when it met another one. Only our own exceptions leave.
+
+        A step that may be done twice (as reading may) also gets a second connection when the first one was lost: most
+        often that one had been cut while it was idle, by a restart of the server.
+        """
         gives_up_at = SYSTEM_CLOCK.monotonic() + _CONFLICT_S
+        may_repeat = is_repeatable or mode is Mode.READ
         with self.translating():
             while True:
                 try:
                     return self._once(step, mode)
+                except _ConnectionLost as lost:
+                    if not may_repeat:
+                        raise lost.error from None
+                    may_repeat = False
+                    continue
                 except self.engine.dialect.loaded_dbapi.Error as error:
                     self._must_be_conflict(error, gives_up_at)
                 except DBAPIError as error:
@@ -100,7 +118,8 @@ class Connections:
                 result = step(conn)
                 self._dialect.end(conn, mode)
         except BaseException as error:
-            self._drop(conn, error)
+            if self._drop(conn, error) and isinstance(error, Exception):
+                raise _ConnectionLost(error) from error
             raise
         self._keep(conn)
         return result
@@ -133,22 +152,29 @@ class Connections:
         else:
             conn.close()
 
-    def _drop(self, conn: Connection, error: BaseException) -> None:
-        """Undo the step. A connection whose state is in doubt is not used again, nor are its older sisters."""
+    def _drop(self, conn: Connection, error: BaseException) -> bool:
+        """Undo the step. A connection whose state is in doubt is not used again, nor are its older sisters.
+
+        True when the connection itself was lost.
+        """
         cause = original(error)
         is_unsure = not isinstance(error, Exception) or isinstance(error, DBAPIError) and error.connection_invalidated
         try:
             if not conn.invalidated:
                 raw = conn.connection.dbapi_connection
-                if is_unsure or self._is_disconnect(cause, raw):
+                is_lost = self._is_disconnect(cause, raw)
+                if is_lost or not isinstance(error, Exception):
                     conn.invalidate()
-                    self._forget_held()
                 elif raw is not None:
                     raw.rollback()
             conn.close()
         except Exception:  # noqa: BLE001 (the connection is given up anyway; the step's own error says more)
+            is_lost = True
             conn.invalidate()
             conn.close()
+        if is_lost:
+            self._forget_held()
+        return is_lost
 
     def _is_disconnect(self, error: BaseException, raw: DBAPIConnection | None) -> bool:
         dialect = self.engine.dialect

@@ -125,7 +125,8 @@ class SQLAlchemyDriver(Leases, Inspection, Administration, Transfer, Joining):
         if not jobs:
             return []
         check_new(jobs)
-        stored = self._run(lambda conn: self._dialect.enqueue(conn, jobs), self._dialect.enqueue_mode(jobs))
+        mode = self._dialect.enqueue_mode(jobs)
+        stored = self._run(lambda conn: self._dialect.enqueue(conn, jobs), mode, is_repeatable=True)  # by the ids
         self._dialect.ring({job.queue for job in jobs})
         return answers([job.id for job in jobs], stored)
 

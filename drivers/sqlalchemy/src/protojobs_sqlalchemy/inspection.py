@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Connection, String, and_, cast, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Table, and_, func, or_, select
 
 from protojobs.errors import OptionInvalid
 from protojobs.lifecycle import JobState
@@ -25,7 +25,6 @@ __all__ = ["EXAMINED_MAX", "Inspection", "get_failed"]
 
 EXAMINED_MAX = 5_000  # rows that one page looks at
 _WORKERS_MAX = 10_000
-_LAST_ID = "ffffffff-ffff-ffff-ffff-ffffffffffff"
 
 
 class Inspection(Steps):
@@ -76,38 +75,28 @@ def find(conn: Connection, which: JobFilter, limit: int, cursor: str | None) -> 
     """A page of jobs, newest id first."""
     if cursor is not None and not canonical(cursor):
         raise _bad_cursor(cursor)
-    below = jobs.c.id < cursor if cursor else jobs.c.id <= _LAST_ID
-    if JobState.FAILED in which.states and len(which.states) == 1:
-        # A failed job has its one failed_jobs row: no need to look at all the others.
-        job_id = failed_jobs.c.job_id
-        window = select(job_id.label("id")).where(job_id < cursor if cursor else job_id <= _LAST_ID)
-        span = window.order_by(job_id.desc()).limit(EXAMINED_MAX).subquery("examined")
-    else:
-        span = select(jobs.c.id).where(below).order_by(jobs.c.id.desc()).limit(EXAMINED_MAX).subquery("examined")
-    query = select(jobs).join(span, span.c.id == jobs.c.id).where(*_conditions(which))
-    rows = conn.execute(query.order_by(jobs.c.id.desc()).limit(limit + 1)).fetchall()
-    page = tuple(job_record(row) for row in rows[:limit])
-    if len(rows) > limit:
-        return JobPage(jobs=page, cursor=page[-1].id)
-    count, last = conn.execute(select(func.count(), _lowest(conn, span.c.id)).select_from(span)).one()
-    return JobPage(jobs=page, cursor=str(last) if count == EXAMINED_MAX else None)
+    # A failed job has its one failed_jobs row: no need to look at all the others.
+    table = failed_jobs if which.states == (JobState.FAILED,) else jobs
+    key = failed_jobs.c.job_id if table is failed_jobs else jobs.c.id
+    span = [key < cursor] if cursor else []
+    last = conn.execute(select(key).where(*span).order_by(key.desc()).offset(EXAMINED_MAX - 1).limit(1)).scalar()
+    if last is not None:
+        span.append(key >= last)
+    query = select(key).where(*span, *_conditions(which, table)).order_by(key.desc()).limit(limit + 1)
+    ids = conn.execute(query).scalars().all()
+    rows = conn.execute(select(jobs).where(jobs.c.id.in_(ids[:limit])).order_by(jobs.c.id.desc())) if ids else ()
+    more = ids[limit - 1] if len(ids) > limit else last
+    return JobPage(jobs=tuple(job_record(row) for row in rows), cursor=more)
 
 
-def _lowest(conn: Connection, ids: ColumnElement[str]) -> ColumnElement[str]:
-    """min(id); PostgreSQL before 18 has none for uuid, and its text sorts the same way."""
-    if conn.dialect.name == "postgresql":
-        return func.min(cast(ids, String))
-    return func.min(ids)
-
-
-def _conditions(which: JobFilter) -> list[ColumnElement[bool]]:
+def _conditions(which: JobFilter, table: Table) -> list[ColumnElement[bool]]:
     conditions: list[ColumnElement[bool]] = []
-    if which.states:
+    if which.states and table is jobs:
         conditions.append(jobs.c.status.in_([state.value for state in which.states]))
     if which.queue is not None:
-        conditions.append(jobs.c.queue == which.queue)
+        conditions.append(table.c.queue == which.queue)
     if which.job_name is not None:
-        conditions.append(jobs.c.job_name == which.job_name)
+        conditions.append(table.c.job_name == which.job_name)
     return conditions
 
 

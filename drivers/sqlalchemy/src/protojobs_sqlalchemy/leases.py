@@ -65,11 +65,11 @@ class Leases(Steps):
 
     def register(self, worker: WorkerInfo) -> None:
         """Store the worker's row; its lease ends `lease_s` seconds from the store's now."""
-        self._run_at(lambda conn, now: register(conn, worker, now), Mode.WORK)
+        self._run_at(lambda conn, now: register(conn, worker, now), Mode.WORK, is_repeatable=True)
 
     def heartbeat(self, worker: str, progress: Mapping[Fence, float]) -> Heartbeat:
         """Prolong the lease, store progress; LeaseLost when the row is gone."""
-        return self._run_at(lambda conn, now: heartbeat(conn, worker, progress, now), Mode.WORK)
+        return self._run_at(lambda conn, now: heartbeat(conn, worker, progress, now), Mode.WORK, is_repeatable=True)
 
     def leave(self, worker: str) -> None:
         """Delete the worker's row."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -11,7 +11,6 @@ import pymysql
 from pymysql.connections import Connection as Raw
 from sqlalchemy import Connection, Engine, event
 
-from protojobs.clock import SYSTEM_CLOCK
 from protojobs.lifecycle import JobState
 from protojobs.records import BATCH_BYTES_MAX, ClaimedJob, ClaimReply, NewJob, Settled, Settlement, SettleStatus
 from protojobs_sqlalchemy import settling
@@ -22,6 +21,7 @@ from protojobs_sqlalchemy.dialects import Ask, Mode, Run
 from protojobs_sqlalchemy.ids import canonical
 from protojobs_sqlalchemy.inserting import insert_absent, new_row
 from protojobs_sqlalchemy.lanes import Lane, LaneMemory, Lanes
+from protojobs_sqlalchemy.watching import Watcher, walk_lanes
 
 __all__ = ["MariaDBDialect"]
 
@@ -31,8 +31,6 @@ _DUPLICATE = 1062
 _LOCK_WAIT_S = 3  # for a row that another transaction holds
 _SCHEMA_LOCK_S = 5  # of one try; the socket's own limit must not strike first
 _SCHEMA_TRIES = 12
-_POLL_S = 0.1
-_WAIT_SOCKET_S = 1
 _PASSED_OVER_MAX = 1_000  # jobs on their last attempt that a claim looks past while it fills its prefetch
 
 _INSERT = """
@@ -47,7 +45,6 @@ VALUES (%s, %s, %s, %s, %s, 0, %s, %s, 'pending', UTC_TIMESTAMP(6) + INTERVAL %s
 _START = """
 SELECT UTC_TIMESTAMP(6), workers.id FROM (SELECT 1) AS once LEFT JOIN workers ON workers.id = %s LOCK IN SHARE MODE
 """
-_LANES = "SELECT ready, priority, min(available_at) FROM jobs WHERE ready IN ({}) GROUP BY ready, priority"
 _DUE = """
 SELECT id, claim_seq + 1, job_name, job_class, data, attempts + 1, max_retries, retry_delay, retry_policy, timeout,
        available_at, crashes, returns, reclaims, meta, cancel_requested_at
@@ -63,7 +60,6 @@ WHERE id IN ({})
 """
 _LOCK = "SELECT id, queue, claim_seq, reserved_by, available_at FROM jobs WHERE id IN ({}) ORDER BY id FOR UPDATE"
 _COMPLETE = "UPDATE jobs SET status = 'completed', processed_at = %s, reserved_by = NULL WHERE id IN ({})"
-_PAUSED = "SELECT name FROM queues WHERE paused_at IS NOT NULL"
 
 _BEGINNING = datetime(1970, 1, 1)  # noqa: DTZ001 (DATETIME has no zone; ours hold UTC)
 
@@ -80,7 +76,7 @@ class MariaDBDialect:
         self._lanes = LaneMemory()
         self._bell = Bell()
         self._heard = 0
-        self._waiting: deque[Raw[Any]] = deque()
+        self._watcher = Watcher(engine, self._bell)
 
     # ------------------------------------------------------------------------------------------------------ steps
 
@@ -266,45 +262,11 @@ class MariaDBDialect:
 
     def wait(self, queues: Sequence[str], timeout: float) -> bool:
         """See Dialect.wait."""
-        ends_at = SYSTEM_CLOCK.monotonic() + timeout
-        while True:
-            due_in = self._due_in(queues) if timeout > 0 else None
-            if due_in is not None and due_in <= 0:
-                return True
-            left = ends_at - SYSTEM_CLOCK.monotonic()
-            if left <= 0:
-                return False
-            if self._bell.wait(self._heard, queues, min(_POLL_S, left)):
-                return True
-
-    def _due_in(self, queues: Sequence[str]) -> float | None:
-        """Seconds until a job of these queues is due; None when none is in sight, or the server does not say."""
-        try:
-            raw = self._waiting.pop() if self._waiting else self._open()
-            with raw.cursor() as cursor:
-                cursor.execute("SELECT UTC_TIMESTAMP(6)")
-                now = cursor.fetchall()[0][0]
-                cursor.execute(_LANES.format(_marks(queues)), tuple(queues))
-                lanes = cursor.fetchall()
-                cursor.execute(_PAUSED)
-                paused = {row[0] for row in cursor.fetchall()}
-            self._waiting.append(raw)
-        except (pymysql.Error, OSError, IndexError):
-            return None
-        moments = [row[2] for row in lanes if row[0] not in paused]
-        return (min(moments) - now).total_seconds() - self.time_offset if moments else None
-
-    def _open(self) -> Raw[Any]:
-        """A connection apart from the pool's, whose limits keep `wait` short on a dead network."""
-        arguments, options = self._engine.dialect.create_connect_args(self._engine.url)
-        limits = {"connect_timeout": _WAIT_SOCKET_S, "read_timeout": _WAIT_SOCKET_S, "write_timeout": _WAIT_SOCKET_S}
-        options.update(limits, autocommit=True)
-        return pymysql.connect(*arguments, **options)
+        return self._watcher.wait(self._heard, queues, timeout, self.time_offset)
 
     def close(self) -> None:
         """See Dialect.close."""
-        while self._waiting:
-            self._waiting.pop().close()
+        self._watcher.close()
 
 
 class _Batch:
@@ -357,9 +319,8 @@ def _rows(conn: Connection, statement: str, values: Sequence[object]) -> tuple[t
 
 
 def _look(conn: Connection, queues: tuple[str, ...]) -> list[Lane]:
-    rank = {queue: place for place, queue in enumerate(queues)}
-    lanes = [(row[0], row[1]) for row in _rows(conn, _LANES.format(_marks(queues)), queues)] if queues else []
-    return sorted(lanes, key=lambda lane: (rank[lane[0]], -lane[1]))
+    with _raw(conn).cursor() as cursor:
+        return list(walk_lanes(cursor, queues))
 
 
 def _marks(values: Iterable[object]) -> str:

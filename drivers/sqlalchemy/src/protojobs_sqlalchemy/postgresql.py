@@ -270,6 +270,7 @@ def _claim_values(ask: Ask, lanes: Lanes, claimed: Sequence[ClaimedJob], passes_
         "queues": [queue for queue, _ in lanes.order],
         "priorities": [priority for _, priority in lanes.order],
         "floors": [floor.isoformat() if floor else "-infinity" for floor in lanes.floors],
+        "no_id": "00000000-0000-0000-0000-000000000000",
         "limit": limit,
         "looks_at": limit + passes_over,
         "slots": max(0, ask.slots - len(claimed)),

@@ -56,7 +56,8 @@ counted AS (
 # From the inside out: each lane in turn gives its first due jobs, locked, those that others lock passed over; the
 # outer LIMIT stops at the lane that fills the batch. Then the batch is cut where its bytes or the free slots end. The
 # worker's row comes first of all (EXISTS is evaluated before the update looks at any job), locked against its deletion.
-# ANY (ARRAY (...)), since IN (SELECT ... FOR UPDATE) may be run again for every row.
+# ANY (ARRAY (...)), since IN (SELECT ... FOR UPDATE) may be run again for every row. The floor is a row comparison,
+# since the planner takes `available_at BETWEEN two unknowns` for one row in 200, and then sorts a whole lane.
 _LENT: LiteralString = f"""
 standing AS MATERIALIZED (SELECT id FROM workers WHERE id = %(worker)s FOR KEY SHARE),
 lent AS (
@@ -71,7 +72,7 @@ lent AS (
                 LATERAL (
                     SELECT id, attempts < max_retries AS has_spare, octet_length(data) AS size FROM jobs
                     WHERE status = 'pending' AND queue = lane.queue AND priority = lane.priority
-                      AND available_at <= {_NOW} AND available_at >= lane.floor
+                      AND available_at <= {_NOW} AND (available_at, id) >= (lane.floor, %(no_id)s::uuid)
                     ORDER BY available_at, id LIMIT %(looks_at)s FOR UPDATE SKIP LOCKED
                 ) AS due
                 WHERE lane.queue <> ALL (ARRAY (SELECT name FROM queues WHERE paused_at IS NOT NULL))

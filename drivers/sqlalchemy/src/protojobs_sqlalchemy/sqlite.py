@@ -128,7 +128,9 @@ class SQLiteDialect:
     def begin(self, conn: Connection, mode: Mode) -> None:
         """See Dialect.begin."""
         raw = _raw(conn)
-        if raw.in_transaction:  # an application's own recipe has begun one, of a kind that we do not know
+        if not conn.in_transaction():
+            conn.begin()  # now, since an application's engine may have a recipe of its own for this event ...
+        if raw.in_transaction:  # ... which has begun a transaction, of a kind that we do not know
             raw.execute("COMMIT")
         if mode is Mode.READ:
             raw.execute("BEGIN")

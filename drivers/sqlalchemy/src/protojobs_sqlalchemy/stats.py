@@ -100,8 +100,9 @@ def _finished(conn: Connection, queue: str | None) -> dict[str, dict[str, int]]:
 def _live_by_queue(conn: Connection, now: datetime) -> dict[str, Stats] | None:
     """The live counts of every queue by bounded scans, or None when there are too many jobs for that."""
     counts: dict[str, dict[str, int]] = defaultdict(dict)
-    for status, condition in (("pending", is_pending(conn)), ("processing", [is_processing(conn)])):
-        first = select(jobs.c.queue, jobs.c.available_at).where(*condition).limit(COUNTED_MAX + 1).subquery()
+    sources = (("pending", is_pending(conn), ready(conn)), ("processing", [is_processing(conn)], jobs.c.queue))
+    for status, condition, name in sources:
+        first = select(name.label("queue"), jobs.c.available_at).where(*condition).limit(COUNTED_MAX + 1).subquery()
         later = func.sum(case((first.c.available_at > now, 1), else_=0))
         rows = conn.execute(select(first.c.queue, func.count(), later).group_by(first.c.queue)).fetchall()
         if sum(number for _, number, _ in rows) > COUNTED_MAX:

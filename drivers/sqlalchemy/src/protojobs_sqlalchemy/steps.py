@@ -26,12 +26,12 @@ class Steps:
         self._schema = Schema(connections, dialect)
         self._is_checked = False
 
-    def _run(self, step: Callable[[Connection], T], mode: Mode) -> T:
+    def _run(self, step: Callable[[Connection], T], mode: Mode, *, is_repeatable: bool = False) -> T:
         if not self._is_checked:  # once per driver: a table that vanishes later is told by the database's own error
             self._connections.run(check, Mode.READ)
             self._is_checked = True
-        return self._connections.run(step, mode)
+        return self._connections.run(step, mode, is_repeatable=is_repeatable)
 
-    def _run_at(self, step: Callable[[Connection, datetime], T], mode: Mode) -> T:
+    def _run_at(self, step: Callable[[Connection, datetime], T], mode: Mode, *, is_repeatable: bool = False) -> T:
         """As `_run`, for a step that asks the store's time once, at its start."""
-        return self._run(lambda conn: step(conn, self._dialect.now(conn)), mode)
+        return self._run(lambda conn: step(conn, self._dialect.now(conn)), mode, is_repeatable=is_repeatable)

@@ -117,8 +117,11 @@ def _postgresql_arguments(timeout: float, *, is_pooled: bool) -> dict[str, objec
         "statement_timeout": limit,
         "idle_in_transaction_session_timeout": limit,
         "timezone": "UTC",
-        # Every statement here walks an index. A plan that was cached while the table was small must do so too.
+        # Every statement here walks an index in its order. A plan that was cached while the table was small, or made
+        # before its statistics were, must do so too.
         "enable_seqscan": "off",
+        "enable_bitmapscan": "off",
+        "enable_sort": "off",
     }
     return arguments | {"options": " ".join(f"-c {name}={value}" for name, value in settings.items())}
 

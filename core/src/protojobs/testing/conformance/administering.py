@@ -12,6 +12,7 @@ from protojobs.protocols import Store
 from protojobs.records import CancelAnswer, Cleared, Pruned
 from protojobs.testing.conformance.counting import assert_counts_are_true
 from protojobs.testing.conformance.fixtures import Fixtures, Handles, Later
+from protojobs.testing.conformance.levels import concern
 from protojobs.testing.conformance.steps import (
     SETTLING,
     all_failed,
@@ -32,6 +33,7 @@ DAY_S = 86_400.0
 FINISHING = (Verb.COMPLETE, Verb.FAIL, Verb.CANCEL)
 
 
+@concern("administering")
 class Administering(Fixtures):
     """Bulk verbs go in bounded rounds, and never touch a job that runs."""
 

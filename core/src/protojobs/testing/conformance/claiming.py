@@ -11,6 +11,7 @@ from protojobs.lifecycle import JobState, Verb
 from protojobs.protocols import Store
 from protojobs.records import BATCH_BYTES_MAX
 from protojobs.testing.conformance.fixtures import Fixtures, Handles, Later
+from protojobs.testing.conformance.levels import concern
 from protojobs.testing.conformance.steps import (
     fresh_ids,
     job_of,
@@ -26,6 +27,7 @@ from protojobs.testing.conformance.steps import (
 __all__ = ["Claiming"]
 
 
+@concern("claiming")
 class Claiming(Fixtures):
     """Due jobs are lent in order, once, and only to a worker whose lease stands."""
 

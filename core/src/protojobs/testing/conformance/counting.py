@@ -8,11 +8,13 @@ from protojobs.lifecycle import JobState, Verb
 from protojobs.protocols import Store
 from protojobs.records import JobFilter, Stats
 from protojobs.testing.conformance.fixtures import Fixtures, Handles, Later
+from protojobs.testing.conformance.levels import concern
 from protojobs.testing.conformance.steps import all_failed, all_jobs, join, lend, new_job, push, settle
 
 __all__ = ["Counting", "assert_counts_are_true"]
 
 
+@concern("counting")
 class Counting(Fixtures):
     """Per queue and for all; the random walk of the state machine checks the same after every step."""
 

@@ -9,6 +9,7 @@ import pytest
 from protojobs.lifecycle import Verb
 from protojobs.protocols import Store
 from protojobs.testing.conformance.fixtures import Fixtures, Later
+from protojobs.testing.conformance.levels import concern
 from protojobs.testing.conformance.steps import job_of, join, lend, new_job, push, settle, their_ids
 
 __all__ = ["Delays"]
@@ -17,6 +18,7 @@ HOUR_S = 3600.0
 MARGIN_S = 30.0  # the store's clock goes on while a test runs; nothing here takes nearly as long
 
 
+@concern("delays")
 class Delays(Fixtures):
     """Not before its time; and as soon as it has come."""
 

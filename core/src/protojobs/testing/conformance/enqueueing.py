@@ -14,6 +14,7 @@ from protojobs.lifecycle import JobState, Verb
 from protojobs.protocols import Store
 from protojobs.records import BATCH_BYTES_MAX, BATCH_JOBS_MAX, Enqueued, NewJob
 from protojobs.testing.conformance.fixtures import Fixtures, Handles
+from protojobs.testing.conformance.levels import concern
 from protojobs.testing.conformance.steps import at_once, fresh_ids, job_of, join, lend, new_job, push, settle
 
 __all__ = ["Enqueueing"]
@@ -21,6 +22,7 @@ __all__ = ["Enqueueing"]
 Answer = TypeVar("Answer")
 
 
+@concern("enqueueing")
 class Enqueueing(Fixtures):
     """A job whose enqueue was answered is in the store, once."""
 

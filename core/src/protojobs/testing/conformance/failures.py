@@ -11,6 +11,7 @@ from protojobs.lifecycle import JobState, Verb
 from protojobs.protocols import Store
 from protojobs.records import ClaimedJob, FailedJob, NewJob, RetryAnswer
 from protojobs.testing.conformance.fixtures import Fixtures, Handles, Later
+from protojobs.testing.conformance.levels import concern
 from protojobs.testing.conformance.steps import (
     LEASE_S,
     all_failed,
@@ -29,6 +30,7 @@ from protojobs.testing.conformance.steps import (
 __all__ = ["Failures"]
 
 
+@concern("failures")
 class Failures(Fixtures):
     """Fail, look, retry, forget."""
 

@@ -13,6 +13,7 @@ from protojobs.lifecycle import JobState, Verb
 from protojobs.protocols import Store
 from protojobs.records import ClaimedJob, JobRecord, SettleStatus
 from protojobs.testing.conformance.fixtures import Fixtures, Handles, Later
+from protojobs.testing.conformance.levels import concern
 from protojobs.testing.conformance.steps import (
     LEASE_S,
     SETTLING,
@@ -35,6 +36,7 @@ each_verb = pytest.mark.parametrize("verb", SETTLING)
 LAPSED_S = LEASE_S + 10
 
 
+@concern("fencing")
 class Fencing(Fixtures):
     """(id, claim_seq, reserved_by): all three, or nothing happens."""
 

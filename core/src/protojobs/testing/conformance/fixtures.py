@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from functools import partial
 from importlib.metadata import entry_points
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import pytest
 
 from protojobs.entropy import fresh_id
 from protojobs.protocols import Store
+from protojobs.testing.conformance.emptying import empty
+from protojobs.testing.conformance.levels import NOT_CLAIMED
 
-__all__ = ["DriverFactory", "Fixtures", "Handles", "Later"]
+__all__ = ["Begin", "Begins", "DriverFactory", "Fixtures", "Handles", "Later", "Savepoint"]
 
 Later = Callable[[float], Store]
+Begin = Callable[[], AbstractContextManager[object]]
+Savepoint = Callable[[object], AbstractContextManager[object]]
 
 
 class DriverFactory(Protocol):
@@ -23,6 +28,20 @@ class DriverFactory(Protocol):
     def __call__(self, *, time_offset: float = 0.0) -> Store:
         """A new driver whose store time runs `time_offset` seconds ahead."""
         ...
+
+
+@runtime_checkable
+class Begins(Protocol):
+    """A driver that can begin a transaction itself, as ours on SQLAlchemy does: then `transaction` need not be given."""
+
+    def begin(self) -> AbstractContextManager[object]:
+        """A transaction for `enqueue_in`: committed at the end of the block, rolled back by an exception."""
+        ...
+
+
+@runtime_checkable
+class _BeginsNested(Protocol):
+    def begin_nested(self) -> AbstractContextManager[object]: ...
 
 
 class Handles:
@@ -45,7 +64,9 @@ class Handles:
 
 
 class Fixtures:
-    """Override `driver_factory`; `reset` and `disturb` where you can do better than the defaults."""
+    """Override `driver_factory`; and `reset`, `disturb`, `transaction`, `savepoint` or `store_url` where their own text
+    says that it helps.
+    """
 
     @pytest.fixture
     def driver_factory(self) -> DriverFactory:
@@ -59,18 +80,48 @@ class Fixtures:
     def reset(self, driver_factory: DriverFactory) -> Callable[[], None]:
         """May be given: a callable that leaves the store set up and empty. It runs before each test: make it cheap."""
 
-        def tear_down_and_set_up() -> None:
+        def emptied() -> None:
             driver = driver_factory()
-            driver.teardown()
-            driver.setup()
+            empty(driver)
             driver.close()
 
-        return tear_down_and_set_up
+        return emptied
 
     @pytest.fixture
     def disturb(self, handles: Handles) -> Callable[[], None]:
         """May be given: a callable that cuts every connection to the store. By default the drivers are closed."""
         return handles.close
+
+    @pytest.fixture
+    def transaction(self, driver: Store) -> Begin:
+        """To be given for the level `transactions`, unless the driver itself has `begin`: a callable that answers a
+        context manager. It yields what your `enqueue_in` takes, commits at the end, and rolls back at an exception.
+        """
+        if not driver.capabilities.transactions:
+            pytest.skip(f"{NOT_CLAIMED}transactions")
+        if not isinstance(driver, Begins):
+            pytest.fail("The driver claims transactions: give the fixture `transaction`, or the driver a `begin`.")
+        return driver.begin
+
+    @pytest.fixture
+    def savepoint(self) -> Savepoint:
+        """May be given: from such a transaction to a context manager that is a savepoint in it. By default the
+        `begin_nested` of the transaction is called, where it has one.
+        """
+
+        def nested(transaction: object) -> AbstractContextManager[object]:
+            if not isinstance(transaction, _BeginsNested):
+                pytest.skip(f"{NOT_CLAIMED}savepoints (no fixture `savepoint`, and no `begin_nested`)")
+            return transaction.begin_nested()
+
+        return nested
+
+    @pytest.fixture
+    def store_url(self) -> str | None:
+        """To be given for the level `faults`: the URL by which `create_driver` finds the same store in a process of its
+        own. Your driver must be installed, with its entry point.
+        """
+        return None
 
     @pytest.fixture
     def model_factory(self) -> DriverFactory:

@@ -7,6 +7,7 @@ from msgspec.structs import asdict
 from protojobs.protocols import PORT_VERSION, Store, SupportsAsyncTransaction, SupportsTransaction
 from protojobs.records import Capabilities
 from protojobs.testing.conformance.fixtures import Fixtures
+from protojobs.testing.conformance.levels import concern
 
 __all__ = ["Honesty"]
 
@@ -14,6 +15,7 @@ KIT = __name__.rpartition(".")[0]
 RESERVED = ("unique_keys", "limits", "results")
 
 
+@concern("honesty")
 class Honesty(Fixtures):
     """A capability claimed and missing fails, and so does one that is there and not claimed."""
 

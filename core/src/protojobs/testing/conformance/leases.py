@@ -12,6 +12,7 @@ from protojobs.lifecycle import RETURNS_FREE, SUSPECT_RECLAIMS, JobState, Verb
 from protojobs.protocols import Store
 from protojobs.records import Reclaimed, SettleStatus
 from protojobs.testing.conformance.fixtures import Fixtures, Handles, Later
+from protojobs.testing.conformance.levels import concern
 from protojobs.testing.conformance.steps import (
     LEASE_S,
     fence_of,
@@ -32,6 +33,7 @@ NEARLY_S = LEASE_S - 20  # tests take less than the rest
 ALL = 1_000
 
 
+@concern("leases")
 class Leases(Fixtures):
     """Heartbeats prolong, reclaim ends, and what is gone is never made again."""
 

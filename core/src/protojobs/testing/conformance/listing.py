@@ -10,11 +10,13 @@ from protojobs.lifecycle import JobState, Verb
 from protojobs.protocols import Store
 from protojobs.records import JobFilter
 from protojobs.testing.conformance.fixtures import Fixtures
+from protojobs.testing.conformance.levels import concern
 from protojobs.testing.conformance.steps import all_jobs, fresh_ids, join, lend, new_job, push, settle, their_ids
 
 __all__ = ["Listing"]
 
 
+@concern("listing")
 class Listing(Fixtures):
     """Whatever there is can be found, page by page, each once."""
 

@@ -29,6 +29,7 @@ from protojobs.lifecycle import Verb
 from protojobs.protocols import Store
 from protojobs.records import ClaimedJob, ClaimReply, JobRecord, NewJob, Settlement
 from protojobs.testing.conformance.fixtures import DriverFactory, Fixtures
+from protojobs.testing.conformance.levels import concern
 from protojobs.testing.conformance.steps import (
     LEASE_S,
     SETTLING,
@@ -52,6 +53,7 @@ queue_names = st.sampled_from(QUEUES)
 places = st.integers(0, 30)  # picks one of whatever there is
 
 
+@concern("model")
 class Comparing(Fixtures):
     """The store under test answers as the memory driver does, whatever happens in whatever order."""
 

@@ -9,6 +9,7 @@ from protojobs.lifecycle import Verb
 from protojobs.protocols import Store
 from protojobs.records import JobFilter
 from protojobs.testing.conformance.fixtures import Fixtures, Handles
+from protojobs.testing.conformance.levels import concern
 from protojobs.testing.conformance.steps import all_failed, all_jobs, join, lend, new_job, push, settle, settlement
 
 __all__ = ["Naming"]
@@ -44,6 +45,7 @@ STRANGE = {
 }
 
 
+@concern("naming")
 class Naming(Fixtures):
     """Whatever a queue is called, it is that queue and no other."""
 

@@ -10,6 +10,7 @@ from protojobs.lifecycle import JobState, Verb
 from protojobs.protocols import Store
 from protojobs.records import ClaimedJob, Heartbeat, Reclaimed, SettleStatus
 from protojobs.testing.conformance.fixtures import Fixtures, Handles
+from protojobs.testing.conformance.levels import concern
 from protojobs.testing.conformance.steps import (
     LEASE_S,
     all_jobs,
@@ -29,6 +30,7 @@ CROWD = 4  # threads, each with a driver of its own
 JOBS = 120
 
 
+@concern("racing")
 class Racing(Fixtures):
     """Each story is told by several threads, each with its own driver, as if by several processes."""
 

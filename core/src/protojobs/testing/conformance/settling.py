@@ -12,6 +12,7 @@ from protojobs.lifecycle import RETURNS_FREE, JobState, Verb
 from protojobs.protocols import Store
 from protojobs.records import JobRecord, SettleStatus
 from protojobs.testing.conformance.fixtures import Fixtures, Handles
+from protojobs.testing.conformance.levels import concern
 from protojobs.testing.conformance.steps import (
     all_failed,
     fresh_ids,
@@ -27,6 +28,7 @@ from protojobs.testing.conformance.steps import (
 __all__ = ["Settling"]
 
 
+@concern("settling")
 class Settling(Fixtures):
     """A settlement of the current claim is applied, and says where the job stands."""
 

@@ -8,6 +8,7 @@ from protojobs.testing.conformance.counting import Counting
 from protojobs.testing.conformance.delays import Delays
 from protojobs.testing.conformance.enqueueing import Enqueueing
 from protojobs.testing.conformance.failures import Failures
+from protojobs.testing.conformance.faults import Faults
 from protojobs.testing.conformance.fencing import Fencing
 from protojobs.testing.conformance.honesty import Honesty
 from protojobs.testing.conformance.leases import Leases
@@ -16,6 +17,7 @@ from protojobs.testing.conformance.machine import Comparing
 from protojobs.testing.conformance.naming import Naming
 from protojobs.testing.conformance.racing import Racing
 from protojobs.testing.conformance.settling import Settling
+from protojobs.testing.conformance.transactions import Transactions
 from protojobs.testing.conformance.transferring import Transferring
 from protojobs.testing.conformance.waiting import Waiting
 from protojobs.testing.conformance.walking import Walking
@@ -41,5 +43,7 @@ class DriverConformance(
     Transferring,
     Waiting,
     Comparing,
+    Transactions,
+    Faults,
 ):
-    """Subclass this, and give `driver_factory`; `reset` and `disturb` are optional. New tests arrive by themselves."""
+    """Subclass this, and give `driver_factory`; the other fixtures are optional. New tests arrive by themselves."""

@@ -9,6 +9,7 @@ from protojobs.lifecycle import JobState, Verb
 from protojobs.protocols import Store
 from protojobs.records import ExportedJob
 from protojobs.testing.conformance.fixtures import Fixtures, Later
+from protojobs.testing.conformance.levels import concern
 from protojobs.testing.conformance.steps import (
     LEASE_S,
     all_failed,
@@ -26,6 +27,7 @@ from protojobs.testing.conformance.steps import (
 __all__ = ["Transferring"]
 
 
+@concern("transferring")
 class Transferring(Fixtures):
     """Pending and failed jobs can leave, and arrive as they were."""
 

@@ -11,6 +11,7 @@ from protojobs.clock import SYSTEM_CLOCK
 from protojobs.lifecycle import Verb
 from protojobs.protocols import Store
 from protojobs.testing.conformance.fixtures import Fixtures, Handles
+from protojobs.testing.conformance.levels import concern
 from protojobs.testing.conformance.steps import PATIENCE_S, all_failed, join, lend, new_job, push, settle
 
 __all__ = ["Waiting"]
@@ -20,6 +21,7 @@ SOON_S = 4.0  # a hint is wanted long before; the rest is for machines under loa
 SHORT_S = 0.2
 
 
+@concern("waiting")
 class Waiting(Fixtures):
     """A lost hint costs latency, never a job; but in quiet weather none is lost."""
 

@@ -13,6 +13,7 @@ from protojobs.protocols import Store
 from protojobs.records import Settlement
 from protojobs.testing.conformance.counting import assert_counts_are_true
 from protojobs.testing.conformance.fixtures import Fixtures, Later
+from protojobs.testing.conformance.levels import concern
 from protojobs.testing.conformance.steps import (
     LEASE_S,
     SETTLING,
@@ -32,6 +33,7 @@ EVERY = list(product(JobState, Verb))
 ENDING = {JobState.COMPLETED: Verb.COMPLETE, JobState.FAILED: Verb.FAIL, JobState.CANCELLED: Verb.CANCEL}
 
 
+@concern("transitions")
 class Walking(Fixtures):
     """The table is the law, on every store."""
 

@@ -1,0 +1,5 @@
+"""`python -m protojobs`: the command line."""
+
+from protojobs.cli import main
+
+main()

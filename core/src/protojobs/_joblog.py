@@ -1,0 +1,86 @@
+"""A log line for what happens to each job: trouble as warnings and errors, the rest as information."""
+
+from __future__ import annotations
+
+import logging
+
+from protojobs.events import (
+    Event,
+    JobCancelled,
+    JobEvent,
+    JobFailed,
+    JobLate,
+    JobProcessed,
+    JobProcessing,
+    JobReclaimed,
+    JobReleased,
+    JobRetrying,
+    JobSnoozed,
+)
+
+__all__ = ["is_logged", "log_event"]
+
+MESSAGE_CHARS_MAX = 500  # of an exception, in one line; failed_jobs has the whole
+_log = logging.getLogger("protojobs.worker")
+_LEVELS: dict[type[Event], int] = {
+    JobProcessing: logging.INFO,
+    JobProcessed: logging.INFO,
+    JobRetrying: logging.WARNING,
+    JobFailed: logging.ERROR,
+    JobCancelled: logging.INFO,
+    JobSnoozed: logging.INFO,
+    JobReleased: logging.INFO,
+    JobLate: logging.WARNING,
+    JobReclaimed: logging.WARNING,
+}
+
+
+def is_logged(kind: type[Event]) -> bool:
+    """Whether a line would be written; ask before building the event."""
+    return kind in _LEVELS and _log.isEnabledFor(_LEVELS[kind])
+
+
+def log_event(event: JobEvent) -> None:
+    """Write the event's line, with job_id, attempt, job_name and queue as fields of the record."""
+    level = _LEVELS[type(event)]
+    if isinstance(event, JobReleased) and event.reason == "unknown_name":
+        level = logging.WARNING
+    if not _log.isEnabledFor(level):
+        return
+    extra = {"job_id": event.job_id, "attempt": event.attempt, "job_name": event.job_name, "queue": event.queue}
+    if isinstance(event, JobFailed):
+        extra["exception"] = event.error  # the traceback that failed_jobs keeps; it begins in the job's own code
+    _log.log(level, "%s: %s", event.job_name, _text(event), extra=extra)
+
+
+def _text(event: JobEvent) -> str:
+    match event:
+        case JobProcessing():
+            return "started"
+        case JobProcessed():
+            return f"done in {event.duration_s:.3f} s"
+        case JobRetrying():
+            when = event.available_at.isoformat(timespec="seconds") if event.available_at else "later"
+            return f"failed, runs again at {when}: {_short(event.exception)}"
+        case JobFailed():
+            return f"failed for good: {_short(event.exception)}"
+        case JobCancelled():
+            return f"cancelled: {event.reason}"
+        case JobSnoozed():
+            return "snoozed"
+        case JobReleased(reason="unknown_name"):
+            return "put back: no job of this name has been imported here"
+        case JobReleased():
+            return f"put back: {event.reason}"
+        case JobLate():
+            return "its result came after its claim had ended, and was not recorded; the job runs elsewhere"
+        case _:
+            return "taken back: its worker has not been heard of for its lease"
+
+
+def _short(error: BaseException | None) -> str:
+    try:
+        said = str(error or "")[:MESSAGE_CHARS_MAX]
+    except Exception:  # noqa: BLE001  (the user's exception class; its trouble must not end the claim loop)
+        said = "<it has no text>"
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__

@@ -1,0 +1,208 @@
+"""Moving a live backlog from one store to another: export a page, import it there, drop it here, and so on to the end.
+
+Pending, scheduled and failed jobs move, each as it is: id, data, settings, attempts, times, failed_jobs row. A job on
+its way is `moving` at the source under the transfer's token; nobody can claim it there. Whenever we die, the same
+transfer started again under the same token goes on:
+
+* before or in an export: the step is atomic; either nothing has happened, or a page is moving under the token.
+* between export and import: the page is at the source only, moving. The next run is given it again first.
+* in an import: the step is atomic. The next run exports the same page and imports it again, if need be.
+* between import and drop: the page is in both stores. At the source it cannot be claimed, so only the copy at the
+  destination can run. The next run imports it again, which the destination answers with "known id", and drops it.
+* after a drop: the page is at the destination only.
+
+So no job is ever in neither store, or runnable in both. One thing is left to people: a page that was stored at the
+destination, worked *and pruned* (or cleared) there before a killed transfer is started again would be stored anew. So
+start it again within the retention of finished jobs at the destination, a day by default.
+
+Jobs that workers hold at the source stay there, and so do finished ones. While the source is still written to, the
+transfer follows until a whole pass finds nothing new.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import TypeVar
+from zlib import crc32
+
+from msgspec import Struct
+
+from protojobs._retrying import until_answered
+from protojobs.clock import SYSTEM_CLOCK, Clock
+from protojobs.entropy import fresh_id
+from protojobs.errors import ContractBroken, OptionInvalid, StoreUnavailable
+from protojobs.lifecycle import JobState
+from protojobs.names import check_count, check_name
+from protojobs.protocols import Store
+from protojobs.records import BATCH_BYTES_MAX, BATCH_JOBS_MAX, ExportedJob, JobFilter, WorkerInfo
+
+__all__ = ["TransferReport", "are_one_store", "token_for", "transfer"]
+
+PATIENCE_S = 30.0  # a store that does not answer is asked again for so long, at each step
+PASSES_MAX = 1_000  # through the source; more than two happen only while others write there
+_FOUND_PAGES_MAX = 100  # pages of `find` when looking for jobs that another transfer has left behind
+
+
+_T = TypeVar("_T")
+
+
+class TransferReport(Struct, frozen=True, kw_only=True):
+    """What a transfer did, and what it left at the source. `is_complete`: no backlog is left there."""
+
+    moved: int
+    already_there: int  # of those moved, how many the destination had: from a killed run, as a rule
+    pending: int  # pushed or given back at the source since the last pass
+    failed: int
+    processing: int  # held by workers of the source: stop those, and transfer again
+    moving: int  # on their way under another token; counted up to a bound
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all there was has moved."""
+        return not (self.pending or self.failed or self.processing or self.moving)
+
+
+def token_for(destination_url: str) -> str:
+    """A token that a killed transfer finds again: one for each destination, whatever its password is today.
+
+    It does not depend on the source, since it is kept there.
+    """
+    scheme, _, rest = destination_url.partition("://")
+    place = f"{scheme}://{rest.rpartition('@')[2]}"
+    return f"transfer-{crc32(place.encode()):08x}"
+
+
+def are_one_store(source: Store, destination: Store) -> bool:
+    """Whether both drivers look at the same jobs, whatever their URLs say. Registers a worker for a moment."""
+    probe = WorkerInfo(id=fresh_id(), host="transfer", pid=0, queues=("transfer",), concurrency=1, lease_s=60.0)
+    source.register(probe)
+    try:
+        return any(worker.id == probe.id for worker in destination.workers())
+    finally:
+        source.leave(probe.id)
+
+
+def transfer(
+    source: Store,
+    destination: Store,
+    *,
+    token: str,
+    batch: int = 500,
+    progress: Callable[[int], None] | None = None,
+    clock: Clock = SYSTEM_CLOCK,
+) -> TransferReport:
+    """Move every pending, scheduled and failed job of `source` to `destination`; see this module for what holds.
+
+    `token` names the transfer: the same one goes on with what a killed run has left; `token_for` makes one. It must be
+    another for each destination. `progress` is called after each page of up to `batch` jobs with the number moved.
+
+    Raises OptionInvalid when both are one store, and StoreUnavailable when one of them does not answer for half a
+    minute; then start the same transfer again.
+    """
+    check_name("token", token)
+    check_count("batch", batch, minimum=1, maximum=BATCH_JOBS_MAX)
+    if are_one_store(source, destination):
+        raise OptionInvalid("Source and destination are the same store.", mend="Give two.")
+    haul = _Haul(source, destination, token, batch, clock)
+    for _ in range(PASSES_MAX):
+        found = 0
+        for moved in haul.one_pass():
+            found += moved
+            if progress is not None:
+                progress(haul.moved)
+        if not found:
+            break
+    return haul.report()
+
+
+class _Haul:
+    """The work of one transfer, and its counts."""
+
+    def __init__(self, source: Store, destination: Store, token: str, batch: int, clock: Clock) -> None:
+        self.moved = 0
+        self._already_there = 0
+        self._source = source
+        self._destination = destination
+        self._token = token
+        self._batch = batch
+        self._clock = clock
+
+    def one_pass(self) -> Iterator[int]:
+        """Walk through the source once; yields the number of jobs of each page, when it has arrived."""
+        cursor: str | None = None
+        while True:
+            # Every call here may be repeated after an unknown outcome; that is what the three verbs are made for.
+            page, cursor = self._ask(partial(self._source.export_jobs, self._token, cursor=cursor, limit=self._batch))
+            if page:
+                self._deliver(page)
+                yield len(page)
+            if cursor is None:
+                return
+
+    def report(self) -> TransferReport:
+        """The counts, and what is at the source now."""
+        stats = self._ask(self._source.stats)
+        return TransferReport(
+            moved=self.moved,
+            already_there=self._already_there,
+            pending=stats.pending,
+            failed=stats.failed,
+            processing=stats.processing,
+            moving=self._count_moving(),
+        )
+
+    def _deliver(self, page: Sequence[ExportedJob]) -> None:
+        for part in _within_bytes(page):
+            answers = self._ask(partial(self._destination.import_jobs, part))
+            known = [answer.id for answer in answers if answer.duplicate_of is not None]
+            if len(answers) != len(part) or any(a.id != job.id for a, job in zip(answers, part, strict=True)):
+                raise ContractBroken(f"{type(self._destination).__name__} did not answer for every job it was given.")
+            self._check_known(known)
+            self._already_there += len(known)
+        self._ask(partial(self._source.drop_exported, self._token, [job.id for job in page]))
+        self.moved += len(page)
+
+    def _check_known(self, ids: Sequence[str]) -> None:
+        """A job that is leaving the destination itself must not be dropped here: it would be in neither."""
+        there = self._ask(partial(self._destination.get, ids)) if ids else []
+        if leaving := [job.id for job in there if job.status is JobState.MOVING]:
+            raise OptionInvalid(
+                f"{len(leaving)} job(s), such as {leaving[0]}, are on their way out of the destination themselves.",
+                mend="Finish the transfer that began there first, then start this one again.",
+            )
+
+    def _ask(self, call: Callable[[], _T]) -> _T:
+        try:
+            return until_answered(call, PATIENCE_S, self._clock)
+        except StoreUnavailable as error:
+            raise StoreUnavailable(
+                f"{error.message} {self.moved:,} jobs have arrived, up to {self._batch} are on their way.",
+                mend=f"Start the same transfer again (token {self._token}).",
+            ) from error
+
+    def _count_moving(self) -> int:
+        number, cursor = 0, None
+        for _ in range(_FOUND_PAGES_MAX):
+            find = partial(self._source.find, JobFilter(states=(JobState.MOVING,)), limit=500, cursor=cursor)
+            page = self._ask(find)
+            number += len(page.jobs)
+            if (cursor := page.cursor) is None:
+                break
+        return number
+
+
+def _within_bytes(page: Sequence[ExportedJob]) -> Iterator[list[ExportedJob]]:
+    """Cut a page where its texts would be more than a store likes to take at once."""
+    part: list[ExportedJob] = []
+    size = 0
+    for job in page:
+        job_bytes = len(job.data.encode()) + (
+            len((job.failed.data + job.failed.exception).encode()) if job.failed else 0
+        )
+        if part and size + job_bytes > BATCH_BYTES_MAX:
+            yield part
+            part, size = [], 0
+        part.append(job)
+        size += job_bytes
+    yield part

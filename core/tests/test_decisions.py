@@ -1,0 +1,224 @@
+"""The worker's mind, without threads, clocks or stores: what to do, and how long to wait."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from protojobs._decisions import TICK_S, UNSETTLED_MAX, Decisions, LeaseWatch, WorkLimits
+from protojobs.lifecycle import SUSPECT_RECLAIMS, Verb
+from protojobs.outcomes import Outcome, settlement
+from protojobs.records import ClaimedJob, Heartbeat, Settled, SettleStatus
+
+LEASE_S = 60.0
+AT = datetime(2030, 1, 1, tzinfo=UTC)
+
+
+def lent(name: str, reclaims: int = 0) -> ClaimedJob:
+    return ClaimedJob(
+        id=name, claim_seq=1, reserved_by="w", queue="q", job_name="j", job_class="j", data="{}", priority=0,
+        attempts=1, max_retries=3, retry_delay=1, retry_policy=None, timeout=0, available_at=AT, reserved_at=AT,
+        crashes=0, returns=0, reclaims=reclaims,
+    )  # fmt: skip
+
+
+def completed(job: ClaimedJob, took_s: float = 1.0) -> Outcome:
+    return Outcome(claimed=job, settlement=settlement(job, Verb.COMPLETE), duration_s=took_s)
+
+
+class Worker:
+    """Drives a Decisions through virtual time."""
+
+    def __init__(self, *, concurrency: int = 2, max_jobs: int | None = None, poll_s: float = 1.0) -> None:
+        limits = WorkLimits(
+            concurrency=concurrency, poll_s=poll_s, grace_s=25.0, exit_bound_s=10.0, max_jobs=max_jobs,
+            ends_when_empty=max_jobs is not None,
+        )  # fmt: skip
+        self.watch = LeaseWatch(LEASE_S)
+        self.watch.begin(0.0)
+        self.decide = Decisions(limits, self.watch, 0.0, lambda seconds: seconds)
+
+    def claim(self, now: float, *jobs: ClaimedJob) -> None:
+        plan = self.decide.plan(now)
+        assert plan.limit > 0
+        self.decide.claimed(now, plan, jobs)
+        self.settle(plan.settle)
+
+    def settle(self, outcomes: tuple[Outcome, ...]) -> None:
+        answers = [Settled(id=found.settlement.id, status=SettleStatus.APPLIED) for found in outcomes]
+        self.decide.settled(answers, outcomes)
+
+    def start(self, now: float, *names: str) -> None:
+        self.claim(now, *map(lent, names))
+        assert [job.id for job in self.decide.plan(now).start] == list(names)
+
+    def finish(self, now: float, name: str, took_s: float = 1.0) -> bool:
+        return self.decide.finished(now, (name, 1), completed(lent(name), took_s))
+
+
+class TestWaiting:
+    """With nothing to do the loop must sleep: a wait of zero without a call is a processor at 100 %."""
+
+    def test_a_worker_whose_maximum_is_being_run_sleeps_until_something_happens(self) -> None:
+        worker = Worker(max_jobs=1)
+        worker.start(0.0, "a")
+        assert worker.decide.plan(5.0).wait_s == TICK_S
+
+    def test_a_worker_in_doubt_sleeps(self) -> None:
+        worker = Worker()
+        worker.watch.missed_beat()
+        worker.watch.missed_beat()
+        plan = worker.decide.plan(100.0)
+        assert (plan.limit, plan.start, plan.wait_s) == (0, (), TICK_S)
+
+    def test_a_suspect_that_waits_for_its_neighbours_lets_the_loop_sleep(self) -> None:
+        worker = Worker()
+        worker.start(0.0, "a")
+        worker.claim(1.0, lent("suspect", SUSPECT_RECLAIMS))
+        for now in (1.5, 2.5, 50.0):
+            plan = worker.decide.plan(now)
+            assert plan.start == ()
+            assert plan.wait_s > 0.4
+
+    def test_while_the_store_is_away_it_wakes_for_the_next_try_and_not_before(self) -> None:
+        worker = Worker()
+        worker.decide.store_failed(10.0)
+        plan = worker.decide.plan(10.0)
+        assert plan.limit == 0
+        assert plan.wait_s == pytest.approx(0.1)
+        assert worker.decide.plan(10.2).limit > 0
+
+    def test_pauses_grow_to_two_seconds_and_start_small_again_once_the_store_answers(self) -> None:
+        worker = Worker()
+        for number in range(8):
+            worker.decide.store_failed(100.0 * number)
+            assert worker.decide.plan(100.0 * number + 2.01).limit > 0
+        worker.decide.store_failed(900.0)
+        assert worker.decide.plan(901.9).limit == 0
+        worker.decide.store_answered()
+        worker.decide.store_failed(1000.0)
+        assert worker.decide.plan(1000.11).limit > 0
+
+
+class TestClaiming:
+    def test_long_jobs_are_not_fetched_ahead(self) -> None:
+        worker = Worker()
+        worker.start(0.0, "a", "b")
+        worker.finish(10.0, "a", took_s=10.0)
+        plan = worker.decide.plan(10.0)
+        assert (plan.slots, plan.limit) == (1, 1)
+
+    def test_short_ones_are_ever_more_while_every_claim_comes_back_full(self) -> None:
+        worker, limits = Worker(concurrency=4), []
+        names = iter(range(10_000))
+        running: list[str] = []
+        for turn in range(60):
+            now = turn / 100
+            plan = worker.decide.plan(now)
+            running += [job.id for job in plan.start]
+            worker.settle(plan.settle)
+            if plan.limit:
+                limits.append(plan.limit)
+                worker.decide.claimed(now, plan, [lent(str(next(names))) for _ in range(plan.limit)])
+            for name in running:
+                worker.finish(now, name, took_s=0.0001)
+            running.clear()
+        assert limits[0] == 4
+        assert max(limits) > 100
+
+    def test_with_too_many_unstored_results_nothing_is_claimed(self) -> None:
+        worker = Worker(concurrency=UNSETTLED_MAX)
+        worker.start(0.0, *map(str, range(UNSETTLED_MAX)))
+        for number in range(UNSETTLED_MAX):
+            worker.finish(1.0, str(number))
+        assert worker.decide.plan(1.0).limit == 0
+
+    def test_adopting_takes_what_is_unknown_here_and_only_that(self) -> None:
+        worker = Worker(concurrency=3)
+        worker.start(0.0, "running", "done")
+        worker.finish(1.0, "done")
+        worker.decide.adopted(2.0, [lent("running"), lent("done"), lent("new")])
+        assert [job.id for job in worker.decide.plan(2.0).start] == ["new"]
+
+
+class TestStopping:
+    def test_a_run_that_counts_as_stuck_is_not_waited_for_twice(self) -> None:
+        worker = Worker()
+        worker.start(0.0, "a")
+        assert worker.finish(1.0, "a") is True
+        assert worker.finish(1.1, "a") is False
+
+    def test_stuck_ends_the_worker_within_exit_bound_whatever_its_neighbours_do(self) -> None:
+        worker = Worker()
+        worker.start(0.0, "a", "b")
+        worker.finish(100.0, "a")
+        worker.decide.stuck(100.0)
+        assert not worker.decide.plan(104.9).cut_all
+        assert worker.decide.plan(105.0).cut_all
+        assert worker.decide.plan(109.9).ended is None
+        assert worker.decide.plan(110.0).ended == "stuck"
+
+    def test_a_third_stop_does_not_put_the_end_off(self) -> None:
+        worker = Worker()
+        worker.start(0.0, "a")
+        for now, level in ((0.0, 1), (1.0, 2), (8.0, 2)):
+            worker.decide.stop(now, level, "stopped")
+            worker.decide.plan(now)
+        assert worker.decide.plan(11.0).ended == "stopped"
+
+    def test_at_a_stop_what_was_fetched_ahead_goes_back_with_its_due_time(self) -> None:
+        worker = Worker(concurrency=1)
+        worker.start(0.0, "a")
+        worker.decide.adopted(0.5, [lent("b")])
+        worker.decide.stop(1.0, 1, "stopped")
+        (back,) = worker.decide.plan(1.0).settle
+        assert (back.settlement.id, back.settlement.verb, back.settlement.available_at) == ("b", Verb.RELEASE, AT)
+        assert back.settlement.counts_return
+
+
+class TestSuspects:
+    def test_a_suspect_runs_alone_and_nothing_is_claimed_meanwhile(self) -> None:
+        worker = Worker(concurrency=4)
+        worker.claim(0.0, lent("a"), lent("suspect", SUSPECT_RECLAIMS), lent("b"))
+        assert [job.id for job in worker.decide.plan(0.0).start] == ["a"]
+        plan = worker.decide.plan(0.1)
+        assert ([found.claimed.id for found in plan.settle], plan.limit) == (["b"], 0)
+        worker.settle(plan.settle)
+        worker.finish(1.0, "a")
+        worker.settle(worker.decide.plan(1.0).settle)
+        assert [job.id for job in worker.decide.plan(1.1).start] == ["suspect"]
+        plan = worker.decide.plan(5.0)
+        assert (plan.limit, plan.wait_s > 0) == (0, True)
+
+
+class TestLease:
+    def test_two_misses_in_a_row_are_doubt_and_one_good_beat_ends_it(self) -> None:
+        watch = LeaseWatch(LEASE_S)
+        watch.begin(0.0)
+        watch.missed_beat()
+        assert not watch.in_doubt
+        watch.missed_beat()
+        assert watch.in_doubt
+        watch.good_beat(30.0, Heartbeat())
+        assert not watch.in_doubt
+
+    def test_reclaiming_needs_three_good_beats_over_a_third_of_the_lease_and_begins_anew_after_a_miss(self) -> None:
+        watch = LeaseWatch(LEASE_S)
+        watch.begin(0.0)
+        watch.good_beat(10.0, Heartbeat(others_end_in=-5.0))
+        assert not watch.may_reclaim(11.0)
+        watch.good_beat(20.0, Heartbeat(others_end_in=-5.0))
+        assert watch.may_reclaim(21.0)
+        watch.missed_beat()
+        assert not watch.may_reclaim(31.0)
+
+    def test_orphans_are_looked_for_once_a_lease_though_a_beat_comes_at_that_very_moment(self) -> None:
+        watch, rounds = LeaseWatch(LEASE_S), 0
+        watch.begin(0.0)
+        for beat in range(1, 31):
+            watch.good_beat(beat * 10.001, Heartbeat())
+            if watch.may_reclaim(beat * 10.001 + 0.001):
+                rounds += 1
+                watch.reclaimed(beat * 10.001 + 0.001, None, False, 0.3)
+        assert rounds >= 4

@@ -1,0 +1,275 @@
+"""Executors run what they are given, report each run once, and end one from outside without touching another."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterator
+from queue import SimpleQueue
+
+import pytest
+
+from protojobs._deadlines import Deadlines
+from protojobs._execution import Interrupted
+from protojobs._executors import Executor
+from protojobs._executors.loop import AsyncExecutor
+from protojobs._executors.threads import ThreadExecutor
+from protojobs.clock import SYSTEM_CLOCK
+from protojobs.lifecycle import Verb
+from protojobs.outcomes import Outcome
+from protojobs.records import ClaimedJob, Settlement
+from protojobs.testing import ManualClock
+
+
+def outcome(name: str, verb: Verb) -> Outcome:
+    now = SYSTEM_CLOCK.now()
+    claimed = ClaimedJob(
+        id=name, claim_seq=1, reserved_by="w", queue="q", job_name="j", job_class="j", data="{}", priority=0,
+        attempts=1, max_retries=0, retry_delay=0, retry_policy=None, timeout=0, available_at=now, reserved_at=now,
+        crashes=0, returns=0, reclaims=0,
+    )  # fmt: skip
+    return Outcome(claimed=claimed, settlement=Settlement(id=name, claim_seq=1, reserved_by="w", verb=verb))
+
+
+class Fake:
+    """A run whose body is the test's."""
+
+    def __init__(self, name: str, body: Callable[[], object], *, is_async: bool = False) -> None:
+        self.key, self.cut_by, self.is_async = (name, 1), "", is_async
+        self.name, self.body = name, body
+        self.told = False
+
+    def execute(self) -> Outcome | None:
+        self.body()
+        return outcome(self.name, Verb.COMPLETE)
+
+    async def aexecute(self) -> Outcome | None:
+        self.body()
+        await asyncio.sleep(60)
+        return outcome(self.name, Verb.COMPLETE)
+
+    def tell_cancelled(self) -> None:
+        self.told = True
+
+    def cut(self, *, ended: bool = True, exit_bound: float = 0.0) -> Outcome | None:
+        return outcome(self.name, Verb.RELEASE)
+
+
+class Reported:
+    def __init__(self) -> None:
+        self.inbox: SimpleQueue[tuple[tuple[str, int], Outcome | None]] = SimpleQueue()
+
+    def __call__(self, key: tuple[str, int], result: Outcome | None) -> None:
+        self.inbox.put((key, result))
+
+    def next(self) -> tuple[str, Verb]:
+        (name, _), result = self.inbox.get(timeout=5)
+        assert result is not None
+        return name, result.settlement.verb
+
+
+@pytest.fixture
+def reported() -> Reported:
+    return Reported()
+
+
+@pytest.fixture
+def threads(reported: Reported) -> Iterator[ThreadExecutor]:
+    executor = ThreadExecutor(1, reported)
+    yield executor
+    executor.close()
+
+
+@pytest.fixture
+def loop(reported: Reported) -> Iterator[AsyncExecutor]:
+    executor = AsyncExecutor(reported)
+    yield executor
+    executor.close()
+
+
+def spin() -> None:
+    while True:
+        time.sleep(0.001)
+
+
+def interrupt(executor: Executor, run: Fake) -> None:
+    run.cut_by = "timeout"
+    executor.interrupt(run)
+
+
+class TestThreads:
+    def test_a_run_is_ended_from_outside_and_the_next_has_a_fresh_thread(
+        self, threads: ThreadExecutor, reported: Reported
+    ) -> None:
+        started = threading.Event()
+        idents: list[int] = []
+
+        def body() -> None:
+            started.set()
+            spin()
+
+        first = Fake("first", body)
+        threads.start(first)
+        assert started.wait(5)
+        interrupt(threads, first)
+        assert reported.next() == ("first", Verb.RELEASE)
+        threads.start(Fake("second", lambda: idents.append(threading.get_ident())))
+        assert reported.next() == ("second", Verb.COMPLETE)
+
+    def test_a_run_that_is_cut_while_it_waits_for_its_thread_never_begins(
+        self, threads: ThreadExecutor, reported: Reported
+    ) -> None:
+        may_go, ran = threading.Event(), threading.Event()
+        first, second = Fake("first", lambda: may_go.wait(5)), Fake("second", ran.set)
+        threads.start(first)
+        threads.start(second)
+        interrupt(threads, second)
+        may_go.set()
+        assert [reported.next(), reported.next()] == [("first", Verb.COMPLETE), ("second", Verb.RELEASE)]
+        assert not ran.is_set()
+
+    def test_to_interrupt_a_run_that_has_ended_harms_nobody(self, threads: ThreadExecutor, reported: Reported) -> None:
+        first = Fake("first", lambda: None)
+        threads.start(first)
+        assert reported.next() == ("first", Verb.COMPLETE)
+        interrupt(threads, first)
+        threads.start(Fake("second", lambda: time.sleep(0.01)))
+        assert reported.next() == ("second", Verb.COMPLETE)
+
+    def test_an_interrupt_at_any_moment_of_a_run_is_reported_once_and_strikes_no_other(self) -> None:
+        reported = Reported()
+        threads = ThreadExecutor(1, reported)
+        for number in range(300):
+            run = Fake(f"run-{number}", lambda: sum(range(200)))
+            threads.start(run)
+            for _ in range(number % 30):
+                pass
+            interrupt(threads, run)
+            assert reported.next()[0] == f"run-{number}"
+            after = Fake(f"after-{number}", lambda: sum(range(200)))
+            threads.start(after)
+            assert reported.next() == (f"after-{number}", Verb.COMPLETE)
+        assert reported.inbox.empty()
+        threads.close()
+
+    def test_a_run_that_swallows_its_end_keeps_its_own_result_and_its_thread_retires(
+        self, threads: ThreadExecutor, reported: Reported
+    ) -> None:
+        started = threading.Event()
+
+        def deaf() -> None:
+            try:
+                started.set()
+                spin()
+            except Interrupted:
+                pass
+
+        first = Fake("first", deaf)
+        threads.start(first)
+        assert started.wait(5)
+        interrupt(threads, first)
+        assert reported.next() == ("first", Verb.COMPLETE)
+        threads.start(Fake("second", lambda: None))
+        assert reported.next() == ("second", Verb.COMPLETE)
+
+    def test_no_more_threads_than_slots_are_made(self, reported: Reported) -> None:
+        threads = ThreadExecutor(3, reported)
+        names: set[str] = set()
+        for number in range(50):
+            threads.start(Fake(str(number), lambda: names.add(str(threading.get_ident()))))
+        for _ in range(50):
+            reported.next()
+        assert len(names) <= 3
+        threads.close()
+
+
+class TestLoop:
+    def test_a_task_is_cancelled_from_outside(self, loop: AsyncExecutor, reported: Reported) -> None:
+        started = threading.Event()
+        run = Fake("first", started.set, is_async=True)
+        loop.start(run)
+        assert started.wait(5)
+        interrupt(loop, run)
+        assert reported.next() == ("first", Verb.RELEASE)
+
+    def test_one_that_is_cancelled_before_its_first_step_is_reported_too(
+        self, loop: AsyncExecutor, reported: Reported
+    ) -> None:
+        entered, may_go, ran = threading.Event(), threading.Event(), threading.Event()
+
+        def hold() -> None:
+            entered.set()
+            may_go.wait(5)
+
+        holding = Fake("holding", hold, is_async=True)
+        late = Fake("late", ran.set, is_async=True)
+        loop.start(holding)
+        assert entered.wait(5)
+        loop.start(late)
+        interrupt(loop, late)  # both arrive while the loop is held up: the task is cancelled as soon as it is made
+        may_go.set()
+        assert reported.next() == ("late", Verb.RELEASE)
+        assert not ran.is_set()
+
+    def test_its_thread_ends_with_it_and_cancels_what_still_runs(
+        self, reported: Reported, eventually: Callable[[Callable[[], object]], None]
+    ) -> None:
+        executor = AsyncExecutor(reported)
+        executor.start(Fake("endless", lambda: None, is_async=True))
+        executor.close()
+        eventually(lambda: not executor._thread.is_alive())
+
+
+class TestDeadlines:
+    class Recorder:
+        def __init__(self) -> None:
+            self.interrupted: list[object] = []
+
+        def start(self, run: object) -> None: ...
+        def interrupt(self, run: object) -> None:
+            self.interrupted.append(run)
+
+        def close(self) -> None: ...
+
+    def test_a_run_is_interrupted_once_when_its_time_is_over_and_called_stuck_once_if_it_stays(
+        self, clock: ManualClock, eventually: Callable[[Callable[[], object]], None]
+    ) -> None:
+        stuck: list[object] = []
+        deadlines, executor = Deadlines(clock, stuck.append), self.Recorder()
+        run, other = Fake("run", spin), Fake("other", spin)
+        deadlines.add(run, executor, 5.0)
+        deadlines.add(other, executor, 0)
+        clock.advance(5.0)
+        eventually(lambda: executor.interrupted == [run])
+        assert run.cut_by == "timeout"
+        clock.advance(1.9)
+        assert stuck == []
+        clock.advance(0.2)
+        eventually(lambda: stuck == [run])
+        assert (executor.interrupted, other.cut_by) == ([run], "")
+        deadlines.close()
+
+    def test_a_run_that_ended_in_time_is_forgotten(
+        self, clock: ManualClock, eventually: Callable[[Callable[[], object]], None]
+    ) -> None:
+        stuck: list[object] = []
+        deadlines, executor = Deadlines(clock, stuck.append), self.Recorder()
+        run, later = Fake("run", spin), Fake("later", spin)
+        deadlines.add(run, executor, 5.0)
+        deadlines.add(later, executor, 6.0)
+        deadlines.remove(run.key)
+        clock.advance(7.0)
+        eventually(lambda: executor.interrupted == [later])
+        deadlines.close()
+
+    def test_cancel_stops_async_runs_and_only_tells_plain_ones(self, clock: ManualClock) -> None:
+        deadlines, executor = Deadlines(clock, lambda run: None), self.Recorder()
+        plain, waiting = Fake("plain", spin), Fake("waiting", spin, is_async=True)
+        for run in (plain, waiting):
+            deadlines.add(run, executor, 0)
+            deadlines.cancel(run.key)
+        deadlines.cancel(("unknown", 1))
+        assert executor.interrupted == [waiting]
+        assert (plain.told, waiting.told, plain.cut_by, waiting.cut_by) == (True, True, "", "cancel")
+        deadlines.close()

@@ -1,0 +1,285 @@
+"""A store that does not answer, answers late, or gives the worker's jobs to others: no job lost, none done twice."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, TypeAlias
+
+import pytest
+
+from protojobs import BoundJob, JobQueue, _decisions, job
+from protojobs.entropy import fresh_id
+from protojobs.errors import LeaseLost, StoreUnavailable
+from protojobs.events import Event
+from protojobs.records import ClaimReply, Fence, Heartbeat, JobFilter, Settlement, WorkerInfo
+from protojobs.testing import FlakyDriver
+from protojobs_memory import MemoryDriver
+
+Eventually = Callable[[Callable[[], object]], None]
+Working = Callable[..., AbstractContextManager[Any]]
+Heard = Callable[..., list[Event]]
+Gated: TypeAlias = tuple[BoundJob, threading.Event, threading.Event]
+
+
+@pytest.fixture(autouse=True)
+def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_decisions, "PAUSE_FIRST_S", 0.004)
+    monkeypatch.setattr(_decisions, "PAUSE_MAX_S", 0.02)
+
+
+def on(driver: object, **settings: object) -> JobQueue:
+    return JobQueue(driver, {"poll_interval": 0.01, "concurrency": 3, **settings})  # type: ignore[arg-type]  # any store
+
+
+class Switchable(MemoryDriver):
+    """A store that can be away, and loses the row of a worker on command."""
+
+    is_away = False
+
+    def settle_and_claim(
+        self, worker: str, settlements: Sequence[Settlement], queues: Sequence[str], *, slots: int, limit: int
+    ) -> ClaimReply:
+        self._knock()
+        return super().settle_and_claim(worker, settlements, queues, slots=slots, limit=limit)
+
+    def heartbeat(self, worker: str, progress: Mapping[Fence, float]) -> Heartbeat:
+        self._knock()
+        return super().heartbeat(worker, progress)
+
+    def _knock(self) -> None:
+        if self.is_away:
+            raise StoreUnavailable("cable pulled")
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before it was done", "after it was done"])
+def test_whichever_call_fails_every_job_runs_to_its_end_exactly_once(after: bool) -> None:
+    nth = 0
+    while True:
+        nth += 1
+        ran: list[int] = []
+
+        @job(name="step", max_retries=1, retry_delay=0)
+        def step(n: int) -> None:
+            ran.append(n)  # noqa: B023  (each story has its own)
+            if n == 3 and ran.count(3) == 1:  # noqa: B023
+                raise ValueError
+
+        store = MemoryDriver()
+        flaky = FlakyDriver(store, nth, after=after, only=["settle_and_claim", "held"])
+        queue = on(flaky)
+        queue.push_many([step.bind(n) for n in range(6)])
+        queue.work("default", 50)
+        queue.work("default", 50)  # what a lost answer may have left to be claimed
+        assert (store.stats().completed, store.stats().pending, store.stats().processing) == (6, 0, 0), nth
+        assert sorted(ran) == [0, 1, 2, 3, 3, 4, 5], nth
+        if not flaky.has_failed:
+            break
+    assert nth > 3
+
+
+def test_jobs_of_a_claim_whose_answer_was_lost_are_adopted_and_not_left_to_the_lease() -> None:
+    ran: list[int] = []
+
+    @job(name="step")
+    def step(n: int) -> None:
+        ran.append(n)
+
+    store = MemoryDriver()
+    queue = on(FlakyDriver(store, 1, after=True, only=["settle_and_claim"]))
+    queue.push_many([step.bind(n) for n in range(3)])
+    assert queue.work("default", 3).done == 3
+    assert sorted(ran) == [0, 1, 2]
+    assert {record.claim_seq for record in store.find(JobFilter()).jobs} == {1}
+
+
+def test_results_wait_for_the_store_and_the_outage_is_told_once(
+    working: Working, eventually: Eventually, heard: Heard, caplog: pytest.LogCaptureFixture
+) -> None:
+    degraded = heard("worker.degraded")
+    started, may_go = threading.Event(), threading.Event()
+
+    @job(name="step", timeout=0)
+    def step() -> None:
+        started.set()
+        may_go.wait(5)
+
+    store = Switchable()
+    queue = on(store)
+    job_id = queue.push(step.bind())
+    with caplog.at_level(logging.ERROR), working(queue) as worker:
+        assert started.wait(5)
+        store.is_away = True
+        may_go.set()
+        eventually(lambda: degraded)
+        time.sleep(0.1)
+        assert worker.thread.is_alive()
+        store.is_away = False
+        eventually(lambda: store.get([job_id])[0].status == "completed")
+    assert len(degraded) == 1
+    assert sum("degraded" in record.getMessage() for record in caplog.records) == 1
+
+
+def test_a_result_whose_first_answer_was_lost_is_not_called_late_when_the_job_has_moved_on(
+    heard: Heard, caplog: pytest.LogCaptureFixture
+) -> None:
+    late = heard("job.late")
+    told = heard("job.processed", "job.retrying")
+
+    class Meddling(MemoryDriver):
+        """Settles, loses the answer, and lets another worker have the job at once."""
+
+        trips = 0
+
+        def settle_and_claim(
+            self, worker: str, settlements: Sequence[Settlement], queues: Sequence[str], *, slots: int, limit: int
+        ) -> ClaimReply:
+            reply = super().settle_and_claim(
+                worker, settlements, queues, slots=slots, limit=0 if settlements else limit
+            )
+            if settlements and not self.trips:
+                self.trips = 1
+                self.claim(other, ["default"], slots=1, limit=1)
+                raise StoreUnavailable("answer lost")
+            return reply
+
+    @job(name="step", retry_delay=0)
+    def step() -> None:
+        raise ValueError
+
+    driver = Meddling()
+    other = _register(driver)
+    queue = on(driver)
+    queue.push(step.bind())
+    queue.work("default", 1)
+    assert driver.trips == 1
+    assert (late, told) == ([], [])
+    assert "came after its claim had ended" not in caplog.text
+
+
+class TestLeaseLost:
+    @pytest.fixture
+    def store(self) -> Switchable:
+        return Switchable()
+
+    @pytest.fixture
+    def gated(self) -> Iterator[Gated]:
+        started, may_go = threading.Event(), threading.Event()
+
+        @job(name="gated", timeout=0)
+        def gated() -> None:
+            started.set()
+            may_go.wait(10)
+
+        yield gated.bind(), started, may_go
+        may_go.set()
+
+    def test_the_worker_becomes_a_new_one_goes_on_and_its_late_result_is_refused_and_told(
+        self, store: Switchable, gated: Gated, working: Working, eventually: Eventually, heard: Heard
+    ) -> None:
+        bound, started, may_go = gated
+        late = heard("job.late")
+        queue = on(store, lease=1.0, concurrency=1)
+        job_id = queue.push(bound)
+        with working(queue):
+            assert started.wait(5)
+            (first,) = store.workers()
+            store.leave(first.id)
+            store.reclaim(10)
+            eventually(lambda: store.workers() and store.workers()[0].id != first.id)
+            may_go.set()
+            eventually(lambda: store.get([job_id])[0].status == "completed")
+            eventually(lambda: late)
+        assert len(late) == 1
+        assert store.get([job_id])[0].claim_seq == 3  # lent, taken back, lent
+
+    def test_hearing_of_it_twice_makes_one_new_worker_not_two(
+        self, store: Switchable, gated: Gated, working: Working, eventually: Eventually
+    ) -> None:
+        """The claim's answer and the heartbeat both tell; the second must not cost the new worker its lease."""
+        bound, started, _ = gated
+        seen: list[str] = []
+
+        class Slow(Switchable):
+            def register(self, worker: WorkerInfo) -> None:
+                seen.append(worker.id)
+                super().register(worker)
+
+            def heartbeat(self, worker: str, progress: Mapping[Fence, float]) -> Heartbeat:
+                try:
+                    return super().heartbeat(worker, progress)
+                except LeaseLost:
+                    eventually(lambda: len(seen) == 2)  # the claim loop is first
+                    raise
+
+        slow = Slow()
+        queue = on(slow, lease=1.0, concurrency=2)
+        with working(queue):
+            eventually(lambda: len(slow.workers()) == 1)
+            slow.leave(seen[0])
+            eventually(lambda: len(seen) == 2)
+            queue.push(bound)
+            assert started.wait(5)
+            time.sleep(0.5)  # several beats
+            assert len(seen) == 2
+            assert [worker.id for worker in slow.workers()] == [seen[1]]
+
+
+class TestReclaiming:
+    def test_jobs_of_a_dead_worker_are_taken_back_and_run(
+        self, working: Working, eventually: Eventually, heard: Heard
+    ) -> None:
+        lost = heard("job.lost")
+
+        @job(name="step")
+        def step() -> None: ...
+
+        store = MemoryDriver()
+        queue = on(store, lease=1.0)
+        job_id = queue.push(step.bind())
+        dead = _register(store, lease_s=0.1)
+        assert len(store.claim(dead, ["default"], slots=1, limit=1)) == 1
+        with working(queue):
+            eventually(lambda: store.get([job_id])[0].status == "completed")
+            eventually(lambda: lost)
+        record = store.get([job_id])[0]
+        assert (record.attempts, record.reclaims) == (1, 1)
+        assert [event.get("reserved_by") for event in lost] == [dead]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_child_is_a_worker_of_its_own_and_leaves_its_parents_lease_alone() -> None:
+    @job(name="step")
+    def step() -> None: ...
+
+    store = MemoryDriver()
+    queue = on(store)
+    queue.work("default", 1)
+    (parent,) = store.workers()
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        ids = "failed"
+        try:
+            queue.push(step.bind())
+            queue.work("default", 1)
+            ids = " ".join(sorted(worker.id for worker in store.workers()))
+        finally:
+            os.write(write, ids.encode())
+            os._exit(0)
+    os.waitpid(child, 0)
+    found = os.read(read, 1000).decode().split()
+    os.close(read)
+    os.close(write)
+    assert len(found) == 2
+    assert parent.id in found
+
+
+def _register(driver: MemoryDriver, lease_s: float = 60.0) -> str:
+    info = WorkerInfo(id=fresh_id(), host="h", pid=1, queues=("default",), concurrency=1, lease_s=lease_s)
+    driver.register(info)
+    return info.id

@@ -1,0 +1,57 @@
+"""The Lua scripts: which files make one up, and the digest by which the server knows it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+from msgspec import Struct
+
+from protojobs.lifecycle import RETURNS_FREE, SUSPECT_RECLAIMS
+from protojobs.records import BATCH_BYTES_MAX
+
+__all__ = ["Script", "script"]
+
+PASSED_OVER_MAX = 1_000  # due jobs without a spare attempt that a claim walks past to fill its prefetch
+
+_FOLDER = Path(__file__).parent / "scripts"
+_CONSTANTS = {
+    "BATCH_BYTES_MAX": BATCH_BYTES_MAX,
+    "PASSED_OVER_MAX": PASSED_OVER_MAX,
+    "RETURNS_FREE": RETURNS_FREE,
+    "SUSPECT_RECLAIMS": SUSPECT_RECLAIMS,
+}
+# What a script consists of beside the prelude and its own file.
+_PARTS = {
+    "turn": ("settling", "claiming"),
+    "stats": ("counting",),
+    "queues": ("counting",),
+    "retry_failed": ("failures",),
+    "forget_failed": ("failures",),
+}
+
+
+class Script(Struct, frozen=True):
+    """A script as it is sent, and its SHA-1, which is what goes over the wire from the second time on."""
+
+    name: str
+    text: str
+    sha: str
+
+
+_known: dict[str, Script] = {}
+
+
+def script(name: str) -> Script:
+    """The script of the verb `name`. Read once; two threads that come first both read it, which is harmless."""
+    found = _known.get(name)
+    if found is None:
+        found = _known[name] = _read(name, ("prelude", *_PARTS.get(name, ()), name))
+    return found
+
+
+def _read(name: str, parts: Iterable[str]) -> Script:
+    constants = "".join(f"local {key} = {value}\n" for key, value in _CONSTANTS.items())
+    text = constants + "\n".join((_FOLDER / f"{part}.lua").read_text("utf-8") for part in parts)
+    return Script(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())

@@ -1,0 +1,39 @@
+-- Rows of failed_jobs, newest first. ARGV: offset, queue ('' for all), the last one seen as score and id ('' from the
+-- newest), how many to find, how many to examine. Answers {cursor as score and id, how many were examined, rows as
+-- {id, row of failed_jobs, entry of the job}}.
+
+local queue, cursor_score, cursor_id = ARGV[2], ARGV[3], ARGV[4]
+local wanted, limit = tonumber(ARGV[5]), tonumber(ARGV[6])
+
+-- Below the cursor: by score, then by id. Those of one batch have one score, so a page may end between them.
+local ids, scores, skipped = {}, {}, 0
+while #ids < limit do
+  local asked = min(limit, CHUNK)
+  local found = call('ZREVRANGEBYSCORE', FAILURES, cursor_score == '' and '+inf' or cursor_score, '-inf', 'WITHSCORES',
+                     'LIMIT', skipped, asked)
+  for place = 1, #found, 2 do
+    local id, at = found[place], found[place + 1]
+    if cursor_score == '' or at ~= cursor_score or id < cursor_id then
+      ids[#ids + 1] = id
+      scores[#ids] = at
+    end
+  end
+  skipped = skipped + asked
+  if #found < 2 * asked then break end
+end
+
+local rows, entries, bytes, examined = values_of(FAILED, ids), {}, 0, 0
+for place, id in ipairs(ids) do
+  if #entries >= wanted or bytes > BATCH_BYTES_MAX or examined >= limit then break end
+  local job_id = unpacked(rows[place])[1]
+  local row = call('HGET', ROWS, job_id)
+  if queue == '' or open(row)[QUEUE] == queue then
+    local blob = call('HGET', DATA, job_id)
+    entries[#entries + 1] = '\147' .. pack(id) .. rows[place] .. entry(job_id, row, blob)
+    bytes = bytes + #blob + #rows[place]
+  end
+  examined = place
+end
+if examined == #ids and #ids < limit then return '\148' .. pack('') .. pack('') .. pack(examined) .. list(entries) end
+return '\148' .. pack(scores[examined] or cursor_score) .. pack(ids[examined] or cursor_id) .. pack(examined)
+  .. list(entries)

@@ -1,0 +1,18 @@
+-- Jobs below an id, newest id first. ARGV: offset, states as letters ('' for all), queue ('' for all), cursor ('' from
+-- the newest), how many to find, how many to examine. Answers {cursor or '', how many were examined, entries}.
+
+local states, queue, cursor, wanted = ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
+local ids = call('ZREVRANGEBYLEX', IDS, cursor == '' and '+' or '(' .. cursor, '-', 'LIMIT', 0, ARGV[6])
+local rows, entries, bytes, examined = values_of(ROWS, ids), {}, 0, 0
+for place, id in ipairs(ids) do
+  if #entries >= wanted or bytes > BATCH_BYTES_MAX then break end
+  local row = open(rows[place])
+  if (states == '' or states:find(row[STATE], 1, true)) and (queue == '' or row[QUEUE] == queue) then
+    local blob = call('HGET', DATA, id)
+    entries[#entries + 1] = entry(id, rows[place], blob)
+    bytes = bytes + #blob
+  end
+  examined = place
+end
+local is_last = examined == #ids and #ids < tonumber(ARGV[6])
+return '\147' .. pack(is_last and '' or ids[examined] or cursor) .. pack(examined) .. list(entries)

@@ -1,0 +1,14 @@
+-- The jobs that exist among the ids in ARGV[2], until the answer is full. Answers {how many ids were read, entries}.
+
+local ids, entries, bytes, read = unpacked(ARGV[2]), {}, 0, 0
+local rows = values_of(ROWS, ids)
+for place, id in ipairs(ids) do
+  if bytes > BATCH_BYTES_MAX then break end
+  if rows[place] then
+    local blob = call('HGET', DATA, id)
+    entries[#entries + 1] = entry(id, rows[place], blob)
+    bytes = bytes + #blob
+  end
+  read = place
+end
+return '\146' .. pack(read) .. list(entries)

@@ -1,0 +1,31 @@
+-- Prolong a lease whose row stands, however late. ARGV: offset, worker, progress as {id, claim_seq, holder, share}.
+-- Answers nothing when the row is gone; else {claims to cancel, seconds to the first end of another's lease or ''}.
+
+local worker, shares = ARGV[2], unpacked(ARGV[3])
+if not call('ZSCORE', LEASES, worker) then return false end
+
+local ids, cancels = {}, {}
+for place, share in ipairs(shares) do ids[place] = share[1] end
+local rows = rows_of(ids)
+for _, share in ipairs(shares) do
+  local row = rows[share[1]]
+  if row and row[BY] ~= '' and row[SEQ] == share[2] and row[BY] == share[3] then
+    row[PROGRESS] = share[4]
+    dirty[share[1]] = row
+  end
+end
+commit()
+call('ZADD', LEASES, now + unpacked(call('HGET', WORKERS, worker))[5], worker)
+
+local marked = call('SMEMBERS', marks_of(worker))
+rows = rows_of(marked)
+for place, id in ipairs(marked) do cancels[place] = pack({id, rows[id][SEQ]}) end
+
+local ends_in, first = '', call('ZRANGE', LEASES, 0, 1, 'WITHSCORES')
+for place = 1, #first, 2 do
+  if first[place] ~= worker then
+    ends_in = text(first[place + 1] - now)
+    break
+  end
+end
+return '\146' .. list(cancels) .. pack(ends_in)

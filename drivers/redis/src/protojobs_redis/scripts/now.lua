@@ -1,0 +1,3 @@
+-- Store time.
+
+return text(now)

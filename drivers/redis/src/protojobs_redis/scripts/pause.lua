@@ -1,0 +1,5 @@
+-- Pause the queue ARGV[2]; answers 0 if it was paused before.
+
+local is_new = call('SADD', PAUSED, ARGV[2])
+call('ZADD', QUEUES, 0, ARGV[2])
+return is_new

@@ -1,0 +1,64 @@
+-- Delete the rows of workers whose lease has ended, and take their jobs back, and those of workers that went before.
+-- ARGV: offset, how many jobs. Answers {jobs as {holder, entry}, workers, is there more, seconds to the next end or ''}.
+
+local WORKERS_MAX = 100  -- rows deleted in one round
+
+local limit, bytes, is_full = tonumber(ARGV[2]), 0, false
+local lapsed = call('ZRANGEBYSCORE', LEASES, '-inf', now, 'LIMIT', 0, WORKERS_MAX + 1)
+local has_more = #lapsed > WORKERS_MAX
+lapsed[WORKERS_MAX + 1] = nil
+local is_isolating, holders = {}, {}
+for place, worker in ipairs(lapsed) do
+  is_isolating[worker] = unpacked(call('HGET', WORKERS, worker))[6]
+  holders[place] = worker
+end
+-- Jobs of the workers that lapsed just now come first: only of those it is known how their worker ran them.
+for _, worker in ipairs(call('SRANDMEMBER', GONE, WORKERS_MAX)) do
+  if is_isolating[worker] == nil then holders[#holders + 1] = worker end
+end
+
+local function take_back(id, row)
+  local holder = row[BY]
+  if is_isolating[holder] == false and row[RECLAIMS] >= SUSPECT_RECLAIMS then
+    row[CRASHES] = row[CRASHES] + 1  -- it ran alone there, so the worker's death is its doing
+  elseif row[RETURNS] < RETURNS_FREE then
+    row[ATTEMPTS] = row[ATTEMPTS] - 1
+  end
+  row[RETURNS] = row[RETURNS] + 1
+  row[RECLAIMS] = row[RECLAIMS] + 1
+  row[SEQ] = row[SEQ] + 1
+  move(id, row, row[CANCEL_AT] ~= 0 and CANCELLED or PENDING, now)
+end
+
+local ids, from = {}, {}
+for _, holder in ipairs(holders) do
+  if is_full then break end
+  local held = call('SRANDMEMBER', held_by(holder), limit - #ids)
+  local rows = rows_of(held)
+  for _, id in ipairs(held) do
+    bytes = bytes + rows[id][SIZE]  -- the answer carries the blobs, for their names
+    is_full = bytes > BATCH_BYTES_MAX and #ids > 0
+    if is_full then break end
+    ids[#ids + 1] = id
+    from[#ids] = holder
+    take_back(id, rows[id])
+  end
+  is_full = is_full or #ids >= limit
+end
+
+for _, worker in ipairs(lapsed) do
+  put(to_zrem, LEASES, worker)
+  put(to_hdel, WORKERS, worker)
+end
+commit()
+for _, holder in ipairs(holders) do
+  local is_left = call('EXISTS', held_by(holder)) == 1
+  call(is_left and 'SADD' or 'SREM', GONE, holder)
+end
+has_more = has_more or call('EXISTS', GONE) == 1
+
+local blobs, jobs, workers = values_of(DATA, ids), {}, {}
+for place, id in ipairs(ids) do jobs[place] = '\146' .. pack(from[place]) .. entry(id, saved[id], blobs[place]) end
+for place, worker in ipairs(lapsed) do workers[place] = pack(worker) end
+local first = call('ZRANGE', LEASES, 0, 0, 'WITHSCORES')
+return '\148' .. list(jobs) .. list(workers) .. pack(has_more) .. pack(first[2] and text(first[2] - now) or '')

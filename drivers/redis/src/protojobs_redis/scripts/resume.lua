@@ -1,0 +1,9 @@
+-- Let the queue ARGV[2] lend again; answers 0 if it was not paused.
+
+local was_paused = call('SREM', PAUSED, ARGV[2])
+if was_paused == 1 then
+  if call('HEXISTS', JOBS, ARGV[2]) == 0 then call('ZREM', QUEUES, ARGV[2]) end
+  rings[ARGV[2]] = true
+  commit()
+end
+return was_paused

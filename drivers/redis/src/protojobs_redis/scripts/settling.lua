@@ -1,0 +1,43 @@
+-- Part of turn.lua: apply settlements. A settlement is {id, claim_seq, reserved_by, verb, due, error, reason,
+-- counts_return, counts_crash, failed_id}.
+
+local TO = {
+  complete = COMPLETED, retry = PENDING, fail = FAILING, snooze = PENDING, release = PENDING, cancel = CANCELLED,
+}
+
+-- Do what the holder of the current claim says, unless a person has asked to cancel the job.
+local function apply(id, row, said)
+  local verb, due, reason, counts_return = said[4], said[5], said[7], said[8]
+  local to = TO[verb]
+  local is_unspent = verb == 'snooze' or verb == 'release'
+  if verb == 'release' and counts_return then
+    is_unspent = row[RETURNS] < RETURNS_FREE
+    row[RETURNS] = row[RETURNS] + 1
+  end
+  if is_unspent then row[ATTEMPTS] = row[ATTEMPTS] - 1 end
+  if said[9] then row[CRASHES] = row[CRASHES] + 1 end
+  local is_marked = row[CANCEL_AT] ~= 0
+  if reason ~= '' and not is_marked then row[REASON] = reason end
+  if is_marked and to ~= COMPLETED then to = CANCELLED end
+  move(id, row, to, to == PENDING and due_at(due) or now)
+  if to == FAILING then add_failure(id, row, said[10], now, row[ATTEMPTS], said[6]) end
+end
+
+local function settle(settlements)
+  local ids, answers = {}, {}
+  for place, said in ipairs(settlements) do ids[place] = said[1] end
+  local rows = rows_of(ids)
+  for place, said in ipairs(settlements) do
+    local row, status = rows[said[1]], 'stale'
+    if row and row[SEQ] == said[2] then  -- the fence: id, claim_seq and holder, all three
+      if row[BY] == '' then
+        status = 'repeated'
+      elseif row[BY] == said[3] then
+        apply(said[1], row, said)
+        status = 'applied'
+      end
+    end
+    answers[place] = pack({status, row and row[STATE] or '', row and row[AVAILABLE_AT] or 0})
+  end
+  return answers
+end

@@ -1,0 +1,3 @@
+-- The counts of the queue ARGV[2].
+
+return counted(ARGV[2])

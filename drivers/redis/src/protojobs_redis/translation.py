@@ -1,0 +1,82 @@
+"""Foreign exceptions become ours here, and nowhere else."""
+
+from __future__ import annotations
+
+from msgspec import DecodeError
+from redis.exceptions import (
+    AuthenticationError,
+    AuthorizationError,
+    ClusterCrossSlotError,
+    ClusterError,
+    ConnectionError,
+    NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisClusterException,
+    RedisError,
+    ResponseError,
+    TimeoutError,
+    TryAgainError,
+)
+
+from protojobs.errors import ConfigurationError, ContractBroken, ProtojobsError, StoreUnavailable
+
+__all__ = ["translated"]
+
+# The first word of a server's refusal -> what to do about it. Time, or people, mend these; sending again is right.
+_REPEATABLE = {
+    "BUSY": "A script or function of somebody's keeps the server busy; it ends, or `SCRIPT KILL` ends it.",
+    "CLUSTERDOWN": "The cluster is electing a new primary, or has lost part of its slots.",
+    "LOADING": "The server is reading its data; it answers when it is done.",
+    "MASTERDOWN": "The replica lost its primary; a failover is under way.",
+    "MISCONF": "The server cannot save its data to disk, and takes no writes until it can: see its log.",
+    "NOREPLICAS": "Fewer replicas are in touch than min-replicas-to-write asks for.",
+    "OOM": "The server is at its maxmemory. Raise it, or prune finished jobs; running jobs can still be settled.",
+    "READONLY": "This is a replica now; the next call asks again where the primary is.",
+    "TRYAGAIN": "The cluster is moving this slot.",
+    "UNBLOCKED": "The server became a replica while we waited.",
+    "UNKILLABLE": "A script of somebody's has written and cannot be stopped.",
+}
+_REACHED = "Is the server running, and can it be reached from here?"
+_CREDENTIALS = "Check the user and the password in the URL, and the user's permissions (ACL) on the server."
+
+
+def translated(error: Exception, place: str, secrets: tuple[str, ...] = ()) -> ProtojobsError | None:
+    """What to raise instead of `error`; None for an error that is not the store's.
+
+    `place` is the address for people; `secrets` are taken out of what the library says.
+    """
+    if isinstance(error, ProtojobsError):
+        return error
+    if isinstance(error, DecodeError):
+        return ContractBroken(f"{place} holds something that is not protojobs's: {error}.", mend="Change the namespace.")
+    if not isinstance(error, RedisError | RedisClusterException | OSError):
+        return None
+    text = str(error) or type(error).__name__
+    for secret in secrets:
+        text = text.replace(secret, "***")
+    text = text.rstrip(".")
+    word = text.partition(" ")[0].rstrip(":")
+    if isinstance(error, AuthenticationError | AuthorizationError | NoPermissionError) or word in ("NOAUTH", "NOPERM"):
+        return ConfigurationError(f"{place} does not let us in: {text}.", mend=_CREDENTIALS)
+    if "Cluster mode is not enabled" in text or "cluster support disabled" in text:
+        return ConfigurationError(f"{place} is no cluster: {text}.", mend="Leave cluster=true out of the URL.")
+    if isinstance(error, ClusterCrossSlotError):
+        return ContractBroken(f"{place} refused a step: {text}.", mend="Trying again will not help.")
+    if isinstance(error, OutOfMemoryError):
+        return StoreUnavailable(f"{place} did not do it: {text}.", mend=_REPEATABLE["OOM"])
+    if isinstance(error, ReadOnlyError):
+        return StoreUnavailable(f"{place} did not do it: {text}.", mend=_REPEATABLE["READONLY"])
+    if word in _REPEATABLE or isinstance(error, TryAgainError | ClusterError):
+        return StoreUnavailable(f"{place} did not do it: {text}.", mend=_REPEATABLE.get(word, ""))
+    if isinstance(error, ConnectionError | TimeoutError | OSError | RedisClusterException):
+        return StoreUnavailable(f"{place} did not answer: {text}.", mend=_REACHED)
+    return _broken(text, place, isinstance(error, ResponseError))
+
+
+def _broken(text: str, place: str, is_refusal: bool) -> ContractBroken:
+    if "WRONGTYPE" in text:
+        mend = "Another program uses keys of this namespace: give protojobs one of its own."
+        return ContractBroken(f"{place} holds a key that is not protojobs's: {text}.", mend=mend)
+    what = "refused a step" if is_refusal else "answered something strange"
+    return ContractBroken(f"{place} {what}: {text}.", mend="Trying again will not help.")

@@ -1,0 +1,121 @@
+"""From a URL to an address: which servers, in which arrangement, and how to reach them."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
+
+from msgspec import Struct
+from redis.connection import parse_url
+
+from protojobs.errors import ConfigurationError, DriverNotFound, OptionInvalid
+
+__all__ = ["Address", "check_namespace", "parse"]
+
+TIMEOUT_S = 5.0  # to connect, and for an answer: no verb hangs for longer than a few of these
+
+_SCHEMES = {"redis": "redis", "rediss": "rediss", "valkey": "redis", "valkeys": "rediss", "unix": "unix"}
+_SECRETS = re.compile(r"(?i)(password|token)=[^&]*")
+_TRUE = {"true", "yes", "1", "on", ""}
+
+
+class Address(Struct, frozen=True, kw_only=True):
+    """Where the store is. `url` is in redis-py's form and has our own options taken out."""
+
+    url: str
+    is_cluster: bool = False  # said so in the URL; otherwise the server is asked
+    namespace: str | None = None
+    sentinels: tuple[tuple[str, int], ...] = ()
+    service: str = ""
+    is_tls: bool = False
+    shown: str = ""  # for people and logs: without passwords
+    secrets: tuple[str, ...] = ()
+
+
+def parse(url: str) -> Address:
+    """The address that `url` names.
+
+    `redis://[user:password@]host[:port][/db]`, `rediss://` (TLS), `valkey://`, `valkeys://`, `unix:///path`, or
+    `redis+sentinel://host:port,host:port/service[/db]`. Options `cluster` and `namespace` are ours, all others go to
+    redis-py. Raises ConfigurationError.
+    """
+    if not isinstance(url, str):
+        raise OptionInvalid(f"A driver is made from a URL, not from {type(url).__name__}.")
+    parts = urlsplit(url)
+    scheme, _, plus = parts.scheme.partition("+")
+    if scheme not in _SCHEMES or plus not in ("", "sentinel", "cluster"):
+        raise DriverNotFound(f"The Redis driver does not know the scheme {parts.scheme!r}.", mend=_schemes())
+    options = parse_qsl(parts.query, keep_blank_values=True)
+    ours = {name: value for name, value in options if name in ("cluster", "namespace")}
+    theirs = [(name, value) for name, value in options if name not in ours]
+    if any(name == "decode_responses" for name, _ in theirs):
+        raise ConfigurationError("decode_responses is the driver's own affair.", mend="Leave it out of the URL.")
+    parts = parts._replace(scheme=_SCHEMES[scheme], query=urlencode(theirs))
+    is_tls = _SCHEMES[scheme] == "rediss"
+    common = {
+        "is_tls": is_tls,
+        "shown": _masked(url),
+        "secrets": _secrets(parts.netloc, theirs),
+    }
+    if plus == "sentinel":
+        hosts, service, database = _sentinels(parts.netloc, parts.path)
+        credentials = parts.netloc.rpartition("@")[0]
+        netloc = f"{credentials}@{service}" if credentials else service
+        plain = urlunsplit(parts._replace(netloc=netloc, path=f"/{database}"))
+        return Address(url=_checked(plain), sentinels=hosts, service=service, namespace=ours.get("namespace"), **common)
+    return Address(
+        url=_checked(urlunsplit(parts)),
+        is_cluster=plus == "cluster" or ours.get("cluster", "false").lower() in _TRUE,
+        namespace=ours.get("namespace"),
+        **common,
+    )
+
+
+def check_namespace(namespace: str) -> str:
+    """`namespace` itself, if it may be the hash tag of all keys."""
+    if not namespace or not namespace.isprintable() or "{" in namespace or "}" in namespace or len(namespace) > 100:
+        raise OptionInvalid(
+            f"{namespace!r} is no namespace.", mend="Use 1 to 100 printable characters without braces."
+        )
+    return namespace
+
+
+def _sentinels(netloc: str, path: str) -> tuple[tuple[tuple[str, int], ...], str, int]:
+    service, _, database = path.strip("/").partition("/")
+    if not service or (database and not database.isdigit()):
+        raise ConfigurationError(
+            "A Sentinel URL names the service after the hosts.",
+            mend='Write "redis+sentinel://host:26379,host2:26379/service/0".',
+        )
+    hosts: list[tuple[str, int]] = []
+    for place in netloc.rpartition("@")[2].split(","):
+        parts = urlsplit(f"//{place}")
+        try:
+            hosts.append((parts.hostname or "localhost", parts.port or 26379))
+        except ValueError as error:
+            raise ConfigurationError(f"{place!r} is no address of a Sentinel: {error}.") from error
+    return tuple(hosts), unquote(service), int(database or 0)
+
+
+def _checked(url: str) -> str:
+    try:
+        parse_url(url)
+    except ValueError as error:
+        raise ConfigurationError(
+            f"{_masked(url)!r} is not a Redis URL: {error}.", mend='Write one like "redis://localhost:6379/0".'
+        ) from error
+    return url
+
+
+def _secrets(netloc: str, options: list[tuple[str, str]]) -> tuple[str, ...]:
+    password = netloc.rpartition("@")[0].partition(":")[2]
+    found = {password, unquote(password), *(value for name, value in options if "password" in name)}
+    return tuple(sorted(secret for secret in found if secret))
+
+
+def _masked(url: str) -> str:
+    return _SECRETS.sub(r"\1=***", re.sub(r"//([^:/@]*):.*@", r"//\1:***@", url))
+
+
+def _schemes() -> str:
+    return f"It knows {', '.join(_SCHEMES)}, and redis+sentinel."

@@ -1,0 +1,114 @@
+"""Waiting at the doorbell: connections of their own, on which no answer is waited for beyond the caller's timeout."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import cast
+
+from redis.connection import Connection
+from redis.exceptions import MovedError, NoScriptError
+
+from protojobs.clock import SYSTEM_CLOCK
+from protojobs_redis.connections import Connections
+from protojobs_redis.packing import encode
+from protojobs_redis.scripting import script
+from protojobs_redis.urls import TIMEOUT_S
+
+__all__ = ["Doorbell"]
+
+GRACE_S = 1.0  # an answer may take this much longer than it should, before the network is taken for dead
+PAUSE_MIN_S = 0.001  # what the server counts in; 0 would mean for ever
+IDLE_MAX = 4  # connections kept for the next wait
+
+_inherited: list[object] = []
+
+
+class Doorbell:
+    """Waits for due jobs.
+
+    Each queue has a bell: a sorted set that gets a member when jobs come, and BZPOPMIN takes it away again. So one push
+    wakes one waiter, not the herd; whoever then claims as much as it wanted rings again for the next. A bell says only
+    "look": what a waiter answers is what `due.lua` sees.
+    """
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+        self._start_afresh()
+
+    def wait(self, queues: Sequence[str], timeout: float, offset: int) -> bool:
+        """Whether one of the queues has a due job, now or within `timeout` seconds."""
+        ends_at = SYSTEM_CLOCK.monotonic() + timeout
+        with self._connections.translating():
+            connection = self._taken(timeout)
+            try:
+                answer = self._wait(connection, list(dict.fromkeys(queues)), ends_at, offset)
+            except MovedError as error:
+                connection.disconnect()
+                self._connections.moved(error)
+                raise
+            except BaseException:
+                connection.disconnect()
+                raise
+            self._keep(connection)
+            return answer
+
+    def close(self) -> None:
+        """Close the idle connections."""
+        if self._pid != self._connections.pid:
+            self._start_afresh()
+        while self._idle:
+            self._idle.pop().disconnect()
+
+    def _wait(self, connection: Connection, queues: list[str], ends_at: float, offset: int) -> bool:
+        bells = [f"{self._connections.prefix}bell:{queue}" for queue in queues or [""]]
+        while True:
+            left = ends_at - SYSTEM_CLOCK.monotonic()
+            due_in = self._due_in(connection, queues, max(0.0, left), offset)
+            left = ends_at - SYSTEM_CLOCK.monotonic()
+            if due_in <= 0 or left <= 0:
+                return due_in <= 0
+            pause = max(PAUSE_MIN_S, min(due_in, left))
+            self._ask(connection, pause, "BZPOPMIN", *bells, f"{pause:.3f}")
+
+    def _due_in(self, connection: Connection, queues: list[str], left: float, offset: int) -> float:
+        """Seconds until the first job of the queues is due; infinite when none is in sight."""
+        due = script("due")
+        arguments = (1, self._connections.prefix, offset, encode(queues))
+        try:
+            answer = self._ask(connection, left, "EVALSHA", due.sha, *arguments)
+        except NoScriptError:
+            answer = self._ask(connection, left, "EVAL", due.text, *arguments)
+        return int(answer) / 1e6 if isinstance(answer, bytes) and answer else float("inf")
+
+    def _ask(self, connection: Connection, seconds: float, *command: str | bytes | int) -> object:
+        connection.send_command(*command)
+        return cast("object", connection.read_response(timeout=seconds + GRACE_S))
+
+    def _taken(self, timeout: float) -> Connection:
+        """A connection that is up: an idle one, or a new one that gets no longer to connect than there is to wait."""
+        client = self._connections.server()  # sees to it that a forked child starts afresh
+        if self._pid != self._connections.pid:
+            self._start_afresh()
+        place = _place(client.connection_pool.connection_kwargs)
+        while self._idle:
+            connection = self._idle.pop()
+            if _place(vars(connection)) == place and _is_up(connection):
+                return connection
+            connection.disconnect()
+        connection = self._connections.new_connection()
+        limit = min(TIMEOUT_S, timeout + GRACE_S)
+        connection.socket_connect_timeout = connection.socket_timeout = limit
+        connection.connect()
+        return connection
+
+    def _keep(self, connection: Connection) -> None:
+        if len(self._idle) < IDLE_MAX:
+            self._idle.append(connection)
+        else:
+            connection.disconnect()
+
+    def _start_afresh(self) -> None:
+        self._pid = self._connections.pid
+        _inherited.append(getattr(self, "_idle", None))
+        self._idle: deque[Connection] = deque()

@@ -1,0 +1,167 @@
+"""The tables come, are upgraded and go; whoever starts first, and wherever a starter died."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from alembic.script import ScriptDirectory
+from sqlalchemy import inspect, text
+
+from protojobs.entropy import fresh_id
+from protojobs.errors import SchemaOutdated
+from protojobs.records import NewJob
+from protojobs_sqlalchemy import SQLAlchemyDriver
+from protojobs_sqlalchemy.migrations import HEAD, REVISIONS
+from protojobs_sqlalchemy.schema import _config  # pyright: ignore[reportPrivateUsage]
+from protojobs_sqlalchemy.tables import VERSION_TABLE, metadata
+
+TEN_STARTERS = """
+import os, sys
+from protojobs_sqlalchemy import SQLAlchemyDriver
+children = []
+for _ in range(10):
+    pid = os.fork()
+    if not pid:
+        try:
+            SQLAlchemyDriver(sys.argv[1]).setup()
+        except BaseException as error:
+            print(repr(error), file=sys.stderr, flush=True)
+            os._exit(1)
+        os._exit(0)
+    children.append(pid)
+sys.exit(sum(os.waitpid(pid, 0)[1] != 0 for pid in children))
+"""
+
+
+@pytest.fixture
+def driver(store_url: str) -> SQLAlchemyDriver:
+    return SQLAlchemyDriver(store_url)
+
+
+def works(driver: SQLAlchemyDriver) -> bool:
+    job = NewJob(id=fresh_id(), queue="q", job_name="n", job_class="c", data="{}")
+    driver.enqueue([job])
+    return driver.stats("q").pending == 1
+
+
+def tables_of(driver: SQLAlchemyDriver) -> set[str]:
+    return set(inspect(driver.engine).get_table_names())
+
+
+def test_the_head_is_the_last_script() -> None:
+    scripts = ScriptDirectory.from_config(_config())
+    assert scripts.get_current_head() == HEAD == REVISIONS[-1]
+    assert [script.revision for script in scripts.walk_revisions()] == list(reversed(REVISIONS))
+
+
+def test_migrate_says_what_it_ran_and_does_nothing_twice(driver: SQLAlchemyDriver) -> None:
+    assert driver.migrate() == list(REVISIONS)
+    assert driver.migrate() == []
+    driver.setup()
+    assert works(driver)
+
+
+def test_every_column_that_the_statements_name_is_made(driver: SQLAlchemyDriver) -> None:
+    driver.setup()
+    for table in metadata.tables.values():
+        made = {column["name"]: column["nullable"] for column in inspect(driver.engine).get_columns(table.name)}
+        assert {column.name: bool(column.nullable) for column in table.columns}.items() <= made.items()
+
+
+def test_teardown_leaves_nothing_and_setup_starts_again(driver: SQLAlchemyDriver) -> None:
+    driver.setup()
+    assert works(driver)
+    assert driver.migrate(down=True) == list(reversed(REVISIONS))
+    assert tables_of(driver) == set()
+    driver.teardown()
+    driver.setup()
+    assert works(driver)
+
+
+def test_an_application_s_own_tables_are_left_alone(driver: SQLAlchemyDriver) -> None:
+    with driver.engine.begin() as conn:
+        conn.execute(text("CREATE TABLE alembic_version (version_num varchar(32))"))
+    driver.setup()
+    driver.teardown()
+    assert tables_of(driver) == {"alembic_version"}
+
+
+def test_a_database_without_tables_is_told_with_the_cure(driver: SQLAlchemyDriver) -> None:
+    with pytest.raises(SchemaOutdated, match="protojobs migrate"):
+        driver.stats()
+
+
+def test_tables_that_vanish_later_are_told_with_the_cure(driver: SQLAlchemyDriver, store_url: str) -> None:
+    driver.setup()
+    assert works(driver)
+    SQLAlchemyDriver(store_url).teardown()
+    with pytest.raises(SchemaOutdated, match="protojobs migrate"):
+        driver.claim(fresh_id(), ["q"], slots=1, limit=1)
+
+
+def test_a_newer_database_is_refused(driver: SQLAlchemyDriver, store_url: str) -> None:
+    driver.setup()
+    with driver.engine.begin() as conn:
+        conn.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = '9999'"))
+    late = SQLAlchemyDriver(store_url)
+    for verb in (late.stats, late.setup):
+        with pytest.raises(SchemaOutdated, match="9999, which is newer"):
+            verb()
+
+
+def test_ten_starters_at_once_make_one_schema(driver: SQLAlchemyDriver, store_url: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", TEN_STARTERS, store_url], capture_output=True, text=True, timeout=90, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert driver.migrate() == []
+    assert works(driver)
+
+
+def test_a_starter_that_died_half_way_is_no_obstacle(make_store_url: Callable[[str], str]) -> None:
+    """MariaDB commits every CREATE by itself, so any part of the schema may be there without its version."""
+    driver = SQLAlchemyDriver(make_store_url("mariadb"))
+    driver.setup()
+    with driver.engine.begin() as conn:
+        for statement in ("DROP TABLE queues", "DROP INDEX jobs_ready ON jobs", f"DELETE FROM {VERSION_TABLE}"):
+            conn.execute(text(statement))
+    assert driver.migrate() == [HEAD]
+    assert "jobs_ready" in {index["name"] for index in inspect(driver.engine).get_indexes("jobs")}
+    assert works(driver)
+
+
+def test_the_printed_statements_make_the_same_schema(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.db"
+    driver = SQLAlchemyDriver(f"sqlite:///{path}")
+    printed = driver.migration_sql()
+    with sqlite3.connect(path) as raw:
+        raw.executescript(printed)
+    assert driver.migrate() == []
+    assert works(driver)
+    down = driver.migration_sql(down=True)
+    driver.close()
+    with sqlite3.connect(path) as raw:
+        raw.executescript(down)
+    assert tables_of(driver) == set()
+    driver.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        (
+            "postgresql://nobody@nowhere/app",
+            ["TIMESTAMP WITH TIME ZONE", "id UUID", "WHERE status = 'pending'", "fillfactor"],
+        ),
+        ("mariadb://nobody@nowhere/app", ["DATETIME(6)", "id UUID", "utf8mb4_nopad_bin", "GENERATED ALWAYS"]),
+        ("mysql://nobody@nowhere/app", ["DATETIME(6)", "CHAR(36)", "utf8mb4_0900_bin", "GENERATED ALWAYS"]),
+    ],
+)
+def test_the_statements_are_printed_without_a_server(url: str, words: list[str]) -> None:
+    printed = SQLAlchemyDriver(url).migration_sql()
+    assert [word for word in words if word not in printed] == []
