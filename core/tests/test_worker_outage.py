@@ -198,13 +198,16 @@ class TestLeaseLost:
         assert store.get([job_id])[0].claim_seq == 3  # lent, taken back, lent
 
     def test_hearing_of_it_twice_makes_one_new_worker_not_two(
-        self, store: Switchable, gated: Gated, working: Working, eventually: Eventually
+        self, gated: Gated, working: Working, eventually: Eventually
     ) -> None:
         """The claim's answer and the heartbeat both tell; the second must not cost the new worker its lease."""
         bound, started, _ = gated
         seen: list[str] = []
+        beat_knows = threading.Event()
 
-        class Slow(Switchable):
+        class Telling(Switchable):
+            """The claim's answer reaches the loop only when the heartbeat has been told as well."""
+
             def register(self, worker: WorkerInfo) -> None:
                 seen.append(worker.id)
                 super().register(worker)
@@ -213,20 +216,28 @@ class TestLeaseLost:
                 try:
                     return super().heartbeat(worker, progress)
                 except LeaseLost:
-                    eventually(lambda: len(seen) == 2)  # the claim loop is first
+                    beat_knows.set()
                     raise
 
-        slow = Slow()
-        queue = on(slow, lease=1.0, concurrency=2)
+            def settle_and_claim(
+                self, worker: str, settlements: Sequence[Settlement], queues: Sequence[str], *, slots: int, limit: int
+            ) -> ClaimReply:
+                reply = super().settle_and_claim(worker, settlements, queues, slots=slots, limit=limit)
+                if reply.lease_lost:
+                    beat_knows.wait(5)
+                    time.sleep(0.02)  # until the beat is in the loop's inbox
+                return reply
+
+        store = Telling()
+        queue = on(store, lease=1.0, concurrency=2)
         with working(queue):
-            eventually(lambda: len(slow.workers()) == 1)
-            slow.leave(seen[0])
+            eventually(lambda: len(store.workers()) == 1)
+            store.leave(seen[0])
             eventually(lambda: len(seen) == 2)
             queue.push(bound)
             assert started.wait(5)
-            time.sleep(0.5)  # several beats
-            assert len(seen) == 2
-            assert [worker.id for worker in slow.workers()] == [seen[1]]
+            time.sleep(0.4)  # two beats
+            assert [worker.id for worker in store.workers()] == seen[1:]
 
 
 class TestReclaiming:

@@ -2,7 +2,7 @@
 
 A folder of its own is the reader's. Python blocks share one namespace in this process. Commands run in children that
 were forked before any of the page's own code was loaded, on a terminal of their own, so they print what a person sees.
-Takes the page as JSON on stdin; answers a complaint on stdout, or nothing.
+Takes the page as JSON on stdin; answers on stdout with a complaint for each block that is wrong.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import IO
 
 COMMAND_S = 30.0  # no command of a page takes longer
-QUIET_S = 0.6  # a worker that has said nothing for so long is idle: press Ctrl-C where the page shows ^C
+QUIET_S = 1.0  # a worker that has said nothing for so long is idle: press Ctrl-C where the page shows ^C
 TERMINAL = {"COLUMNS": "120", "LINES": "40", "TERM": "dumb", "NO_COLOR": "1"}
 
 _ID = re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}\b")
@@ -61,7 +61,6 @@ def main() -> None:
             reader.take(block)
         except Wrong as wrong:
             answer.write(f"{page['name']}, line {block['line']}: {wrong}\n")
-            break
     answer.close()
 
 

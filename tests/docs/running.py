@@ -22,7 +22,7 @@ def is_run(block: Block) -> bool:
 
 
 def complaint_about(name: str, blocks: Iterable[Block], folder: Path) -> str:
-    """What is wrong with the page, with the line; empty when all is as it says. `folder` is the reader's."""
+    """What is wrong with the page, each with its line; empty when all is as it says. `folder` is the reader's."""
     steps = [
         {
             "kind": "output" if block.is_output else block.language,

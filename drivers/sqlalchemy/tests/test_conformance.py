@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from functools import partial
 
 import pytest
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, text
+from sqlalchemy.exc import DBAPIError
 
 from protojobs.testing.conformance import DriverConformance, DriverFactory
 from protojobs_sqlalchemy import SQLAlchemyDriver
@@ -22,6 +24,14 @@ def emptier(driver: SQLAlchemyDriver) -> Callable[[], None]:
                 conn.execute(table.delete())
 
     return empty
+
+
+def cutting(driver: SQLAlchemyDriver, statement: str) -> Callable[[], None]:
+    def cut() -> None:
+        with driver.engine.connect() as conn:
+            conn.execute(text(statement))
+
+    return cut
 
 
 class OnOneDatabase(DriverConformance):
@@ -49,6 +59,10 @@ class OnOneDatabase(DriverConformance):
     def driver_factory(cls, url: str) -> DriverFactory:
         return partial(SQLAlchemyDriver, url)
 
+    @pytest.fixture
+    def store_url(self, url: str) -> str:
+        return url
+
 
 class TestOnSQLite(OnOneDatabase):
     @pytest.fixture(scope="class")
@@ -72,6 +86,11 @@ class TestOnSQLiteThroughTheApplicationsEngine(OnOneDatabase):
 
 
 class TestOnPostgreSQL(OnOneDatabase):
+    @pytest.fixture
+    def disturb(self, keeper: SQLAlchemyDriver) -> Callable[[], None]:
+        mine = "pid <> pg_backend_pid() AND datname = current_database()"
+        return cutting(keeper, f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {mine}")
+
     @pytest.fixture(scope="class")
     @classmethod
     def url(cls, postgresql_url: str) -> str:
@@ -79,6 +98,19 @@ class TestOnPostgreSQL(OnOneDatabase):
 
 
 class TestOnMariaDB(OnOneDatabase):
+    @pytest.fixture
+    def disturb(self, keeper: SQLAlchemyDriver) -> Callable[[], None]:
+        mine = "db = database() AND id <> connection_id()"
+        found = f"SELECT concat('KILL ', id) FROM information_schema.processlist WHERE {mine}"
+
+        def cut() -> None:
+            with keeper.engine.connect() as conn:
+                for kill in conn.execute(text(found)).scalars().all():
+                    with contextlib.suppress(DBAPIError):  # it has just ended by itself
+                        conn.execute(text(kill))
+
+        return cut
+
     @pytest.fixture(scope="class")
     @classmethod
     def url(cls, mariadb_url: str) -> str:

@@ -16,8 +16,8 @@ from protojobs.entropy import fresh_id
 from protojobs.errors import SchemaOutdated
 from protojobs.records import NewJob
 from protojobs_sqlalchemy import SQLAlchemyDriver
+from protojobs_sqlalchemy.migrating import alembic_config
 from protojobs_sqlalchemy.migrations import HEAD, REVISIONS
-from protojobs_sqlalchemy.schema import _config  # pyright: ignore[reportPrivateUsage]
 from protojobs_sqlalchemy.tables import VERSION_TABLE, metadata
 
 TEN_STARTERS = """
@@ -54,7 +54,7 @@ def tables_of(driver: SQLAlchemyDriver) -> set[str]:
 
 
 def test_the_head_is_the_last_script() -> None:
-    scripts = ScriptDirectory.from_config(_config())
+    scripts = ScriptDirectory.from_config(alembic_config())
     assert scripts.get_current_head() == HEAD == REVISIONS[-1]
     assert [script.revision for script in scripts.walk_revisions()] == list(reversed(REVISIONS))
 

@@ -30,6 +30,7 @@ BUILT_IN: Mapping[str, str] = {
     "migrate": "Create or upgrade the store's tables.",
     "drivers": "List the installed drivers.",
     "plugins": "List the installed plugins and their hooks.",
+    "conformance": "Run the conformance kit against a driver.",
 }
 
 # What comes with an extra: name -> (the extra, what it does).

@@ -74,7 +74,7 @@ def _carried_out(here: Store, there: Store, token: str, batch: int, backlog: int
         except KeyboardInterrupt:
             raise CommandFailed(
                 Exit.INTERRUPTED,
-                f"Interrupted. {counted(moved, 'job')} moved; up to {batch} are on their way, and wait for the next run.",
+                f"Interrupted. {counted(moved, 'job')} moved; up to {batch} are on their way.",
                 mend=f"the same again; it goes on with token {token}",
             ) from None
 

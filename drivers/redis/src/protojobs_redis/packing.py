@@ -122,9 +122,7 @@ def moment_text(at: datetime | None) -> str:
 
 def blob_of(job: NewJob | JobRecord) -> bytes:
     """The large part of a job, packed."""
-    return encode(
-        Blob(job.job_name, job.job_class, job.data, job.retry_delay, job.timeout, job.retry_policy, job.meta)
-    )
+    return encode(Blob(job.job_name, job.job_class, job.data, job.retry_delay, job.timeout, job.retry_policy, job.meta))
 
 
 def claimed(entry: Entry) -> ClaimedJob:

@@ -4,46 +4,35 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import Protocol
+from typing import cast
 
 from redis.exceptions import NoPermissionError, ResponseError
 
 from protojobs.errors import ConfigurationError, ProtojobsError, StoreUnavailable
+from protojobs_redis.clients import Client
 
-__all__ = ["Node", "check_server", "facts_of"]
+__all__ = ["check_server", "facts_of"]
 
 _log = logging.getLogger("protojobs.redis")
 
 
-class Node(Protocol):
-    """One server, as redis-py's client shows it."""
-
-    def execute_command(self, *args: str) -> object:
-        """The server's answer."""
-        ...
-
-
-def facts_of(node: Node) -> Mapping[str, object]:
+def facts_of(node: Client) -> Mapping[str, object]:
     """What INFO says; where that is forbidden, the little that CONFIG says; else nothing, with a warning."""
+    found = _asked(node, "INFO")
+    if found:
+        return found
+    policy = _asked(node, "CONFIG GET", "maxmemory-policy")
+    return {"maxmemory_policy": next(iter(policy.values()))} if policy else {}
+
+
+def _asked(node: Client, *command: str) -> Mapping[str, object]:
+    """The answer of a command that the user may be forbidden to send: then nothing."""
     try:
-        found = node.execute_command("INFO")
-        if isinstance(found, Mapping):
-            return {str(name): value for name, value in found.items()}
-    except (NoPermissionError, ResponseError) as error:
-        if not _is_forbidden(error):
-            raise
-    facts: dict[str, object] = {}
-    for setting, name in (("maxmemory-policy", "maxmemory_policy"), ("appendonly", "aof_enabled")):
-        try:
-            found = node.execute_command("CONFIG GET", setting)
-        except (NoPermissionError, ResponseError) as error:
-            if not _is_forbidden(error):
-                raise
-            continue
-        if isinstance(found, Mapping):
-            value = str(next(iter(found.values()), ""))
-            facts[name] = {"yes": 1, "no": 0}.get(value, value)
-    return facts
+        return cast("Mapping[str, object]", node.execute_command(*command))
+    except ResponseError as error:
+        if isinstance(error, NoPermissionError) or "unknown command" in str(error).lower():
+            return {}
+        raise
 
 
 def check_server(facts: Mapping[str, object], place: str, *, was_ready: bool) -> None:
@@ -72,7 +61,3 @@ def _is_replica(facts: Mapping[str, object], place: str, *, was_ready: bool) -> 
     if was_ready:
         return StoreUnavailable(message, mend="A failover is under way; the next call asks again.")
     return ConfigurationError(message, mend="Give the URL of the primary, of its Sentinels, or of the cluster.")
-
-
-def _is_forbidden(error: ResponseError) -> bool:
-    return isinstance(error, NoPermissionError) or "unknown command" in str(error).lower()

@@ -6,9 +6,11 @@ from msgspec import DecodeError
 from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
-    ClusterCrossSlotError,
+    BusyLoadingError,
+    ClusterDownError,
     ClusterError,
     ConnectionError,
+    MasterDownError,
     NoPermissionError,
     OutOfMemoryError,
     ReadOnlyError,
@@ -37,6 +39,14 @@ _REPEATABLE = {
     "UNBLOCKED": "The server became a replica while we waited.",
     "UNKILLABLE": "A script of somebody's has written and cannot be stopped.",
 }
+_WORDS: dict[type[Exception], str] = {
+    BusyLoadingError: "LOADING",
+    MasterDownError: "MASTERDOWN",
+    ClusterDownError: "CLUSTERDOWN",
+    OutOfMemoryError: "OOM",
+    ReadOnlyError: "READONLY",
+    TryAgainError: "TRYAGAIN",
+}
 _REACHED = "Is the server running, and can it be reached from here?"
 _CREDENTIALS = "Check the user and the password in the URL, and the user's permissions (ACL) on the server."
 
@@ -49,32 +59,39 @@ def translated(error: Exception, place: str, secrets: tuple[str, ...] = ()) -> P
     if isinstance(error, ProtojobsError):
         return error
     if isinstance(error, DecodeError):
-        return ContractBroken(f"{place} holds something that is not protojobs's: {error}.", mend="Change the namespace.")
+        return ContractBroken(
+            f"{place} holds something that is not protojobs's: {error}.", mend="Change the namespace."
+        )
     if not isinstance(error, RedisError | RedisClusterException | OSError):
         return None
     text = str(error) or type(error).__name__
     for secret in secrets:
         text = text.replace(secret, "***")
     text = text.rstrip(".")
-    word = text.partition(" ")[0].rstrip(":")
+    return _refusal(error, text, place) or _broken(text, place, is_refusal=isinstance(error, ResponseError))
+
+
+def _refusal(error: Exception, text: str, place: str) -> ProtojobsError | None:
+    """What people or time can mend."""
+    word = _word(error, text)
     if isinstance(error, AuthenticationError | AuthorizationError | NoPermissionError) or word in ("NOAUTH", "NOPERM"):
         return ConfigurationError(f"{place} does not let us in: {text}.", mend=_CREDENTIALS)
     if "Cluster mode is not enabled" in text or "cluster support disabled" in text:
         return ConfigurationError(f"{place} is no cluster: {text}.", mend="Leave cluster=true out of the URL.")
-    if isinstance(error, ClusterCrossSlotError):
-        return ContractBroken(f"{place} refused a step: {text}.", mend="Trying again will not help.")
-    if isinstance(error, OutOfMemoryError):
-        return StoreUnavailable(f"{place} did not do it: {text}.", mend=_REPEATABLE["OOM"])
-    if isinstance(error, ReadOnlyError):
-        return StoreUnavailable(f"{place} did not do it: {text}.", mend=_REPEATABLE["READONLY"])
-    if word in _REPEATABLE or isinstance(error, TryAgainError | ClusterError):
-        return StoreUnavailable(f"{place} did not do it: {text}.", mend=_REPEATABLE.get(word, ""))
-    if isinstance(error, ConnectionError | TimeoutError | OSError | RedisClusterException):
+    if word in _REPEATABLE:
+        return StoreUnavailable(f"{place} did not do it: {text}.", mend=_REPEATABLE[word])
+    if isinstance(error, ConnectionError | TimeoutError | OSError | ClusterError | RedisClusterException):
         return StoreUnavailable(f"{place} did not answer: {text}.", mend=_REACHED)
-    return _broken(text, place, isinstance(error, ResponseError))
+    return None
 
 
-def _broken(text: str, place: str, is_refusal: bool) -> ContractBroken:
+def _word(error: Exception, text: str) -> str:
+    """The first word of a refusal. The library takes it off where it has a class for it, so that tells as well."""
+    known = next((word for kind, word in _WORDS.items() if isinstance(error, kind)), "")
+    return known or text.partition(" ")[0].rstrip(":")
+
+
+def _broken(text: str, place: str, *, is_refusal: bool) -> ContractBroken:
     if "WRONGTYPE" in text:
         mend = "Another program uses keys of this namespace: give protojobs one of its own."
         return ContractBroken(f"{place} holds a key that is not protojobs's: {text}.", mend=mend)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+from typing import cast
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
+import redis.connection
 from msgspec import Struct
-from redis.connection import parse_url
+from msgspec.structs import replace
 
 from protojobs.errors import ConfigurationError, DriverNotFound, OptionInvalid
 
-__all__ = ["Address", "check_namespace", "parse"]
+__all__ = ["Address", "check_namespace", "options_of", "parse"]
 
 TIMEOUT_S = 5.0  # to connect, and for an answer: no verb hangs for longer than a few of these
 
@@ -51,33 +53,34 @@ def parse(url: str) -> Address:
     if any(name == "decode_responses" for name, _ in theirs):
         raise ConfigurationError("decode_responses is the driver's own affair.", mend="Leave it out of the URL.")
     parts = parts._replace(scheme=_SCHEMES[scheme], query=urlencode(theirs))
-    is_tls = _SCHEMES[scheme] == "rediss"
-    common = {
-        "is_tls": is_tls,
-        "shown": _masked(url),
-        "secrets": _secrets(parts.netloc, theirs),
-    }
-    if plus == "sentinel":
-        hosts, service, database = _sentinels(parts.netloc, parts.path)
-        credentials = parts.netloc.rpartition("@")[0]
-        netloc = f"{credentials}@{service}" if credentials else service
-        plain = urlunsplit(parts._replace(netloc=netloc, path=f"/{database}"))
-        return Address(url=_checked(plain), sentinels=hosts, service=service, namespace=ours.get("namespace"), **common)
-    return Address(
-        url=_checked(urlunsplit(parts)),
+    address = Address(
+        url=urlunsplit(parts),
         is_cluster=plus == "cluster" or ours.get("cluster", "false").lower() in _TRUE,
         namespace=ours.get("namespace"),
-        **common,
+        is_tls=_SCHEMES[scheme] == "rediss",
+        shown=_masked(url),
+        secrets=_secrets(parts.netloc, theirs),
     )
+    if plus == "sentinel":
+        hosts, service, database = _sentinels(parts.netloc, parts.path)
+        at = parts.netloc.rpartition("@")
+        plain = urlunsplit(parts._replace(netloc=f"{at[0]}{at[1]}service", path=f"/{database}"))
+        address = replace(address, url=plain, sentinels=hosts, service=service)
+    _check(address)
+    return address
 
 
 def check_namespace(namespace: str) -> str:
     """`namespace` itself, if it may be the hash tag of all keys."""
     if not namespace or not namespace.isprintable() or "{" in namespace or "}" in namespace or len(namespace) > 100:
-        raise OptionInvalid(
-            f"{namespace!r} is no namespace.", mend="Use 1 to 100 printable characters without braces."
-        )
+        raise OptionInvalid(f"{namespace!r} is no namespace.", mend="Use 1 to 100 printable characters without braces.")
     return namespace
+
+
+def options_of(url: str) -> dict[str, object]:
+    """The options in a URL, as redis-py reads them; ValueError where it cannot."""
+    found: object = redis.connection.parse_url(url)  # type: ignore[no-untyped-call]  # pyright: ignore[reportUnknownMemberType]
+    return cast("dict[str, object]", found)
 
 
 def _sentinels(netloc: str, path: str) -> tuple[tuple[tuple[str, int], ...], str, int]:
@@ -97,14 +100,13 @@ def _sentinels(netloc: str, path: str) -> tuple[tuple[tuple[str, int], ...], str
     return tuple(hosts), unquote(service), int(database or 0)
 
 
-def _checked(url: str) -> str:
+def _check(address: Address) -> None:
     try:
-        parse_url(url)
+        options_of(address.url)
     except ValueError as error:
         raise ConfigurationError(
-            f"{_masked(url)!r} is not a Redis URL: {error}.", mend='Write one like "redis://localhost:6379/0".'
+            f"{address.shown!r} is not a Redis URL: {error}.", mend='Write one like "redis://localhost:6379/0".'
         ) from error
-    return url
 
 
 def _secrets(netloc: str, options: list[tuple[str, str]]) -> tuple[str, ...]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from typing import cast
+from typing import NamedTuple
 
-from redis.connection import Connection
-from redis.exceptions import MovedError, NoScriptError
+from redis.exceptions import MovedError, NoScriptError, RedisError
 
 from protojobs.clock import SYSTEM_CLOCK
+from protojobs_redis.clients import Connection
 from protojobs_redis.connections import Connections
 from protojobs_redis.packing import encode
 from protojobs_redis.scripting import script
@@ -22,6 +22,13 @@ PAUSE_MIN_S = 0.001  # what the server counts in; 0 would mean for ever
 IDLE_MAX = 4  # connections kept for the next wait
 
 _inherited: list[object] = []
+
+
+class _Held(NamedTuple):
+    """A connection, and the server that it leads to."""
+
+    place: tuple[object, object]
+    connection: Connection
 
 
 class Doorbell:
@@ -40,7 +47,8 @@ class Doorbell:
         """Whether one of the queues has a due job, now or within `timeout` seconds."""
         ends_at = SYSTEM_CLOCK.monotonic() + timeout
         with self._connections.translating():
-            connection = self._taken(timeout)
+            held = self._taken(timeout)
+            connection = held.connection
             try:
                 answer = self._wait(connection, list(dict.fromkeys(queues)), ends_at, offset)
             except MovedError as error:
@@ -50,15 +58,15 @@ class Doorbell:
             except BaseException:
                 connection.disconnect()
                 raise
-            self._keep(connection)
+            self._keep(held)
             return answer
 
     def close(self) -> None:
         """Close the idle connections."""
         if self._pid != self._connections.pid:
             self._start_afresh()
-        while self._idle:
-            self._idle.pop().disconnect()
+        while held := self._idle_one():
+            held.connection.disconnect()
 
     def _wait(self, connection: Connection, queues: list[str], ends_at: float, offset: int) -> bool:
         bells = [f"{self._connections.prefix}bell:{queue}" for queue in queues or [""]]
@@ -83,32 +91,44 @@ class Doorbell:
 
     def _ask(self, connection: Connection, seconds: float, *command: str | bytes | int) -> object:
         connection.send_command(*command)
-        return cast("object", connection.read_response(timeout=seconds + GRACE_S))
+        return connection.read_response(timeout=seconds + GRACE_S)
 
-    def _taken(self, timeout: float) -> Connection:
+    def _taken(self, timeout: float) -> _Held:
         """A connection that is up: an idle one, or a new one that gets no longer to connect than there is to wait."""
-        client = self._connections.server()  # sees to it that a forked child starts afresh
+        options = self._connections.server().connection_pool.connection_kwargs  # and starts afresh in a forked child
         if self._pid != self._connections.pid:
             self._start_afresh()
-        place = _place(client.connection_pool.connection_kwargs)
-        while self._idle:
-            connection = self._idle.pop()
-            if _place(vars(connection)) == place and _is_up(connection):
-                return connection
-            connection.disconnect()
+        place = (options.get("host"), options.get("port"))
+        while held := self._idle_one():
+            if held.place == place and _is_up(held.connection):
+                return held
+            held.connection.disconnect()
         connection = self._connections.new_connection()
-        limit = min(TIMEOUT_S, timeout + GRACE_S)
-        connection.socket_connect_timeout = connection.socket_timeout = limit
+        connection.socket_connect_timeout = connection.socket_timeout = min(TIMEOUT_S, timeout + GRACE_S)
         connection.connect()
-        return connection
+        return _Held(place, connection)
 
-    def _keep(self, connection: Connection) -> None:
+    def _idle_one(self) -> _Held | None:
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return None
+
+    def _keep(self, held: _Held) -> None:
         if len(self._idle) < IDLE_MAX:
-            self._idle.append(connection)
+            self._idle.append(held)
         else:
-            connection.disconnect()
+            held.connection.disconnect()
 
     def _start_afresh(self) -> None:
         self._pid = self._connections.pid
-        _inherited.append(getattr(self, "_idle", None))
-        self._idle: deque[Connection] = deque()
+        _inherited.append(getattr(self, "_idle", None))  # not ours to close: the parent's
+        self._idle: deque[_Held] = deque()
+
+
+def _is_up(connection: Connection) -> bool:
+    """Whether nobody closed it: then there is nothing to read."""
+    try:
+        return connection.is_connected and not connection.can_read(0)
+    except (RedisError, OSError):
+        return False

@@ -21,7 +21,7 @@ RV = TypeVar("RV")
 class BoundedConnection(psycopg.Connection[tuple[object, ...]]):
     """No call waits for longer than `wait_s` seconds; after that the connection is closed, since it is out of step."""
 
-    wait_s = 15.0
+    wait_s = 10.0
 
     def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
         """As psycopg's own, with a bound."""

@@ -25,6 +25,7 @@ T = TypeVar("T")
 _HELD_MAX = 4  # idle connections that stay checked out of our own engine's pool: a checkout costs as much as a claim
 _PING_AFTER_S = 30.0  # one that was idle for longer is asked first whether its server is still there
 _CONFLICT_S = 5.0  # a step that meets others is run again for so long
+_CUT_LONG_AGO_S = 1.0  # a connection that was cut earlier fails at once; a silent server is not asked twice
 _CONFLICT_PAUSE_S = 0.005
 
 _inherited: list[object] = []  # a forked child must neither use nor close its parent's connections, so it keeps them
@@ -58,21 +59,21 @@ class Connections:
         A step that may be done twice (as reading may) also gets a second connection when the first one was lost: most
         often that one had been cut while it was idle, by a restart of the server.
         """
-        gives_up_at = SYSTEM_CLOCK.monotonic() + _CONFLICT_S
+        started = SYSTEM_CLOCK.monotonic()
         may_repeat = is_repeatable or mode is Mode.READ
         with self.translating():
             while True:
                 try:
                     return self._once(step, mode)
                 except _ConnectionLost as lost:
-                    if not may_repeat:
+                    if not may_repeat or SYSTEM_CLOCK.monotonic() - started > _CUT_LONG_AGO_S:
                         raise lost.error from None
                     may_repeat = False
                     continue
                 except self.engine.dialect.loaded_dbapi.Error as error:
-                    self._must_be_conflict(error, gives_up_at)
+                    self._must_be_conflict(error, started + _CONFLICT_S)
                 except DBAPIError as error:
-                    self._must_be_conflict(error, gives_up_at)
+                    self._must_be_conflict(error, started + _CONFLICT_S)
                 time.sleep(jittered(_CONFLICT_PAUSE_S, 0.9))
 
     @contextmanager
@@ -158,7 +159,7 @@ class Connections:
         True when the connection itself was lost.
         """
         cause = original(error)
-        is_unsure = not isinstance(error, Exception) or isinstance(error, DBAPIError) and error.connection_invalidated
+        is_lost = isinstance(error, DBAPIError) and error.connection_invalidated
         try:
             if not conn.invalidated:
                 raw = conn.connection.dbapi_connection

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 
 from sqlalchemy import URL, Engine
+from sqlalchemy.orm import Session
 
 from protojobs.errors import OptionInvalid
 from protojobs.protocols import PORT_VERSION
@@ -57,7 +59,7 @@ class SQLAlchemyDriver(Leases, Inspection, Administration, Transfer, Joining):
                 mend="From an AsyncEngine, give its sync URL.",
             )
         listen = parse(listen_url) if listen_url else None if is_pooled else engine.url
-        dialect = _dialect(engine, time_offset, is_ours=is_ours, listen=listen)
+        dialect = _dialect(engine, time_offset, is_ours=is_ours, timeout=timeout, listen=listen)
         if is_ours:
             dialect.prepare(engine)
         connections = Connections(engine, dialect, is_ours=is_ours)
@@ -101,13 +103,17 @@ class SQLAlchemyDriver(Leases, Inspection, Administration, Transfer, Joining):
 
     def migrate(self, *, down: bool = False) -> list[str]:
         """As `setup` (or `teardown`); answers the revisions that were run."""
-        applied = self._schema.migrate(down=down)
+        from protojobs_sqlalchemy.migrating import Schema  # Alembic is a quarter of the import time
+
+        applied = Schema(self._connections, self._dialect).migrate(down=down)
         self._is_checked = not down
         return applied
 
     def migration_sql(self, *, down: bool = False) -> str:
         """The statements of a whole migration, to be read or run by hand."""
-        return self._schema.sql(down=down)
+        from protojobs_sqlalchemy.migrating import Schema  # Alembic is a quarter of the import time
+
+        return Schema(self._connections, self._dialect).sql(down=down)
 
     def close(self) -> None:
         """Give back connections; the next verb opens new ones."""
@@ -117,6 +123,16 @@ class SQLAlchemyDriver(Leases, Inspection, Administration, Transfer, Joining):
     def now(self) -> datetime:
         """Store time."""
         return self._connections.run(self._dialect.now, Mode.SINGLE)
+
+    @contextmanager
+    def begin(self) -> Generator[Session]:
+        """A session on the driver's engine: committed at the end of the block, rolled back by an exception.
+
+        On SQLite it holds the write lock from its start, so keep it short.
+        """
+        engine = self.engine.execution_options(sqlite_begin="IMMEDIATE")
+        with Session(engine) as session, session.begin():
+            yield session
 
     # -------------------------------------------------------------------------------------------------- the hot path
 
@@ -159,7 +175,7 @@ class SQLAlchemyDriver(Leases, Inspection, Administration, Transfer, Joining):
             return self._dialect.wait(queues, timeout)
 
 
-def _dialect(engine: Engine, time_offset: float, *, is_ours: bool, listen: URL | None) -> Dialect:
+def _dialect(engine: Engine, time_offset: float, *, is_ours: bool, timeout: float, listen: URL | None) -> Dialect:
     if engine.dialect.name == "sqlite":
         from protojobs_sqlalchemy.sqlite import SQLiteDialect
 
@@ -167,7 +183,7 @@ def _dialect(engine: Engine, time_offset: float, *, is_ours: bool, listen: URL |
     if engine.dialect.name == "postgresql":
         from protojobs_sqlalchemy.postgresql import PostgreSQLDialect  # its DBAPI is an extra
 
-        return PostgreSQLDialect(engine, time_offset, is_ours=is_ours, listen=listen)
+        return PostgreSQLDialect(engine, time_offset, timeout=timeout, listen=listen)
     from protojobs_sqlalchemy.mariadb import MariaDBDialect  # its DBAPI is an extra
 
     return MariaDBDialect(engine, time_offset, is_ours=is_ours)

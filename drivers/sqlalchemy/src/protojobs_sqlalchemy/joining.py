@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 
 from sqlalchemy import Connection, select, update
+from sqlalchemy.orm import Session
 
 from protojobs.errors import LeaseLost, OptionInvalid
 from protojobs.records import Enqueued, Fence, NewJob
@@ -27,6 +29,12 @@ class Joining(Steps):
     """`SupportsTransaction` and `SupportsAsyncTransaction`."""
 
     _identity: str | None = None
+
+    @contextmanager
+    def begin(self) -> Generator[Session]:
+        """A Session on the driver's own engine: committed at the end of the block, rolled back by an exception."""
+        with Session(self._connections.engine) as session, session.begin():
+            yield session
 
     def enqueue_in(
         self, transaction: object, jobs: Sequence[NewJob], *, on_commit: Callable[[], None] | None = None

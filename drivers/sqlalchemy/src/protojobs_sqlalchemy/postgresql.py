@@ -37,10 +37,10 @@ class PostgreSQLDialect:
 
     turn_mode = Mode.SINGLE
 
-    def __init__(self, engine: Engine, time_offset: float, *, is_ours: bool, listen: URL | None) -> None:
+    def __init__(self, engine: Engine, time_offset: float, *, timeout: float, listen: URL | None) -> None:
         self.time_offset = time_offset
         self._engine = engine
-        self._is_ours = is_ours
+        self._timeout = timeout
         self._listen_url = listen
         self._lanes = LaneMemory()
         self._bell = Bell()
@@ -56,7 +56,9 @@ class PostgreSQLDialect:
 
         @event.listens_for(engine, "do_connect")
         def _connect(_dialect: object, _record: object, arguments: list[Any], options: dict[str, Any]) -> object:
-            return BoundedConnection.connect(*arguments, **options)
+            raw = BoundedConnection.connect(*arguments, **options)
+            raw.wait_s = self._timeout
+            return raw
 
     def attach(self, run: Run) -> None:
         """See Dialect.attach."""

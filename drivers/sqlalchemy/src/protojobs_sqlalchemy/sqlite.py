@@ -118,7 +118,8 @@ class SQLiteDialect:
         def _begin(conn: Connection) -> None:
             options = conn.get_execution_options()
             if options.get("isolation_level") != "AUTOCOMMIT":  # a session of the application's on our engine
-                kind = options.get("sqlite_begin", "IMMEDIATE")
+                # A writer had better ask for IMMEDIATE: one that reads first may find the lock taken when it writes.
+                kind = options.get("sqlite_begin", "DEFERRED")
                 _patiently(lambda: _raw(conn).execute(f"BEGIN {kind}"))
 
     def attach(self, run: Run) -> None:

@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 
 from protojobs_sqlalchemy.connections import Connections
 from protojobs_sqlalchemy.dialects import Dialect, Mode
-from protojobs_sqlalchemy.schema import Schema, check
+from protojobs_sqlalchemy.schema import check
 
 __all__ = ["Steps"]
 
@@ -23,7 +23,6 @@ class Steps:
     def __init__(self, connections: Connections, dialect: Dialect) -> None:
         self._connections = connections
         self._dialect = dialect
-        self._schema = Schema(connections, dialect)
         self._is_checked = False
 
     def _run(self, step: Callable[[Connection], T], mode: Mode, *, is_repeatable: bool = False) -> T:

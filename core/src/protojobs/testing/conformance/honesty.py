@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from msgspec.structs import asdict
 
 from protojobs.protocols import PORT_VERSION, Store, SupportsAsyncTransaction, SupportsTransaction
 from protojobs.records import Capabilities
+from protojobs.testing.conformance.children import children_on
 from protojobs.testing.conformance.fixtures import Fixtures
 from protojobs.testing.conformance.levels import concern
 
@@ -32,6 +35,14 @@ class Honesty(Fixtures):
 
     def test_async_transactions_are_claimed_exactly_when_the_verbs_are_there(self, driver: Store) -> None:
         assert driver.capabilities.async_transactions is isinstance(driver, SupportsAsyncTransaction)
+
+    def test_cross_process_is_claimed_exactly_when_another_process_sees_the_jobs(
+        self, driver: Store, store_url: str | None
+    ) -> None:
+        for children in children_on(store_url):
+            (said,) = children("store").ended()
+            (job_id,) = cast("list[str]", said[1])
+            assert driver.capabilities.cross_process is bool(driver.get([job_id]))
 
     def test_what_is_reserved_for_later_is_not_claimed_yet(self, driver: Store) -> None:
         assert [name for name in RESERVED if getattr(driver.capabilities, name)] == []

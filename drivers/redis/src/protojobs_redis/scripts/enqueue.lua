@@ -1,5 +1,5 @@
--- Store the new jobs of ARGV[2], each {id, queue, priority, max_retries, size, due, blob}. Answers a letter for each:
--- s (stored) or d (duplicate: the id is known, or came twice).
+-- Store the new jobs of ARGV[2], each {id, queue, priority, max_retries, size, due}; their blobs are the arguments from
+-- the third on. Answers a letter for each: s (stored) or d (duplicate: the id is known, or came twice).
 
 local jobs, ids, answers = unpacked(ARGV[2]), {}, {}
 for place, job in ipairs(jobs) do ids[place] = job[1] end
@@ -11,7 +11,7 @@ for place, job in ipairs(jobs) do
   else
     local row = {job[2], job[3], job[4], job[5], now, due_at(job[6])}
     for field = 7, FIELDS do row[field] = NOTHING[field] end
-    add(id, row, job[7])
+    add(id, row, ARGV[place + 2])
     answers[place] = 's'
   end
 end

@@ -7,46 +7,33 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
-from urllib.parse import parse_qs, urlsplit
+from datetime import timedelta
 
 import lmdb
 
 from protojobs.clock import SYSTEM_CLOCK
 from protojobs.entropy import jittered
 from protojobs.errors import ContractBroken, OptionInvalid, SchemaOutdated, StoreUnavailable
-from protojobs_lmdb.rows import Step, micros
+from protojobs_lmdb.rows import EPOCH, Step, micros
 
-__all__ = ["Handle"]
-
-MAP_MB = 4096  # the file's most; address space, the disk gives only what is filled
-PATIENCE_S = 10.0  # for one's turn at the file; steps take milliseconds, so somebody is frozen
-LAYOUT, LAYOUT_KEY, TIME_KEY = b"1", b"layout", b"time"
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MAP_MB = 1 << 16  # the most that the file can grow to: it costs address space, not disk
+PATIENCE_S, POLL_S = 10.0, 0.0005  # for one's turn to write: steps take milliseconds, so somebody must be frozen
+LAYOUT = b"1"
 BROKEN = (lmdb.CorruptedError, lmdb.InvalidError, lmdb.VersionMismatchError, lmdb.BadValsizeError)
 
-
-class _File:
-    """An open file, and the handles that use it. LMDB forbids opening one twice in a process."""
-
-    def __init__(self, path: str, map_mb: int) -> None:
-        self.env = lmdb.open(path, subdir=False, map_size=map_mb << 20, max_readers=1024, max_spare_txns=0)
-        self.env.reader_check()  # forget processes that died while reading: they would keep old pages alive
-        self.turn = os.open(path, os.O_RDONLY)  # for flock: whose turn it is to write
-        self.handles: set[Handle] = set()
-
-    def close(self) -> None:
-        self.env.close()
-        os.close(self.turn)
+_files: dict[str, tuple[lmdb.Environment, int]] = {}  # LMDB forbids opening a file twice in one process
+_lock = threading.Lock()  # held during every step, so that no fork and no close comes amidst one
 
 
-_files: dict[str, _File] = {}
-_lock = threading.Lock()  # held in every step: a fork or a close never finds a transaction open
+def _close(path: str) -> None:
+    env, turn = _files.pop(path)
+    env.close()
+    os.close(turn)
 
 
 def _in_child() -> None:
-    while _files:  # what the parent opened is the parent's; the child opens anew when it needs to
-        _files.popitem()[1].close()
+    for path in list(_files):  # what the parent opened is the parent's
+        _close(path)
     _lock.release()
 
 
@@ -54,92 +41,60 @@ os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_i
 
 
 class Handle:
-    """One handle on `lmdb:///relative/path` or `lmdb:////absolute/path`. `time_offset` (seconds) moves its time."""
+    """A handle of `lmdb:///relative/path` or `lmdb:////absolute/path`; `time_offset` (seconds) moves its time."""
 
-    def __init__(self, url: str, *, time_offset: float = 0.0) -> None:
-        parts = urlsplit(url)
-        size = parse_qs(parts.query).get("map_mb", [str(MAP_MB)])[-1]
-        if parts.scheme != "lmdb" or parts.netloc or not parts.path.strip("/") or not size.isdecimal():
-            raise OptionInvalid(f"{url!r} is no LMDB URL.", mend='Write it like "lmdb:///jobs.lmdb?map_mb=4096".')
-        self._path, self._map_mb = os.path.realpath(parts.path[1:]), int(size)
-        self._offset = timedelta(seconds=time_offset)
-
-    def setup(self) -> None:
-        """See Driver.setup."""
-        with self._step(write=True, creates=True) as step:
-            step.txn.put(LAYOUT_KEY, LAYOUT)
-
-    def teardown(self) -> None:
-        """Empty the file. It stays, since others may have it open."""
-        if os.path.exists(self._path):
-            with self._step(write=True, creates=True) as step:
-                for key in [key for key, _ in step.txn.cursor()]:
-                    step.txn.delete(key)
+    def __init__(self, url: str, *, time_offset: float = 0.0, map_mb: int = MAP_MB) -> None:
+        scheme, _, path = url.partition(":///")
+        if scheme != "lmdb" or not path:
+            raise OptionInvalid(f"{url!r} is no LMDB URL.", mend='Write it like "lmdb:///jobs.lmdb".')
+        self._path, self._map_mb, self._offset = os.path.realpath(path), map_mb, timedelta(seconds=time_offset)
 
     def close(self) -> None:
-        """See Driver.close. The last handle of a process closes the file."""
         with _lock:
-            file = _files.get(self._path)
-            if file is not None:
-                file.handles.discard(self)
-                if not file.handles:
-                    _files.pop(self._path).close()
-
-    def now(self) -> datetime:
-        """Store time: this machine's clock, never before what a write has seen, plus `time_offset`."""
-        with self._step() as step:
-            return step.now
+            if self._path in _files:  # this process's other handles open it again
+                _close(self._path)
 
     @contextmanager
-    def _step(self, *, write: bool = False, creates: bool = False) -> Iterator[Step]:
-        """One transaction: it is committed at the end, or undone by an exception, or by the process's death."""
-        ends_at = SYSTEM_CLOCK.monotonic() + PATIENCE_S
+    def step(self, *, write: bool = False, is_set_up: bool = True) -> Iterator[Step]:
+        """One transaction: committed at the end; undone by an exception, or by the death of the process."""
         if not _lock.acquire(timeout=PATIENCE_S):
-            raise _late(self._path)
+            raise StoreUnavailable(f"{self._path}: another thread keeps it busy.")
         try:
-            file = self._opened(creates=creates)
+            env, turn = self._opened()
             if write:
-                _take_turn(file, ends_at, self._path)
+                _take(turn)
             try:
-                with file.env.begin(write=write) as txn:
-                    if not creates and txn.get(LAYOUT_KEY) != LAYOUT:
+                with env.begin(write=write) as txn:
+                    if is_set_up and txn.get(b"layout") != LAYOUT:
                         raise SchemaOutdated(f"{self._path} is not set up.", mend="Run: protojobs migrate")
-                    clock = max(micros(SYSTEM_CLOCK.now()), int(txn.get(TIME_KEY, b"0")))
+                    clock = max(micros(SYSTEM_CLOCK.now()), int(txn.get(b"time", b"0")))  # never runs backwards
                     if write:
-                        txn.put(TIME_KEY, b"%d" % clock)
+                        txn.put(b"time", b"%d" % clock)
                     yield Step(txn, EPOCH + timedelta(microseconds=clock) + self._offset)
             finally:
-                fcntl.flock(file.turn, fcntl.LOCK_UN)
+                fcntl.flock(turn, fcntl.LOCK_UN)
         except BROKEN as error:
             raise ContractBroken(f"{self._path}: {error}") from error
-        except lmdb.MapFullError as error:
-            mend = "Prune or clear, or give its URL a larger map_mb in every process."
-            raise StoreUnavailable(f"{self._path} is full.", mend=mend) from error
-        except (lmdb.Error, OSError) as error:
-            raise StoreUnavailable(f"{self._path}: {error}") from error
+        except (lmdb.Error, OSError) as error:  # MapFullError is one of them: pruning makes room
+            raise StoreUnavailable(f"{self._path}: {error}", mend="Is it full, or a process frozen?") from error
         finally:
             _lock.release()
 
-    def _opened(self, *, creates: bool) -> _File:
-        file = _files.get(self._path)
-        if file is None:
-            if not creates and not os.path.exists(self._path):
-                raise SchemaOutdated(f"There is no {self._path}.", mend="Run: protojobs migrate")
-            file = _files[self._path] = _File(self._path, self._map_mb)
-        file.handles.add(self)
-        return file
+    def _opened(self) -> tuple[lmdb.Environment, int]:
+        if self._path not in _files:
+            env = lmdb.open(self._path, subdir=False, map_size=self._map_mb << 20, max_readers=1024)
+            env.reader_check()  # forgets processes that died while reading, which would keep old pages alive
+            _files[self._path] = env, os.open(self._path, os.O_RDONLY)
+        return _files[self._path]
 
 
-def _take_turn(file: _File, ends_at: float, path: str) -> None:
-    """Wait to be the only process that writes. LMDB's own lock would do, but for a bound on the wait."""
+def _take(turn: int) -> None:
+    """Become the only writer. LMDB's own lock would see to that, but it waits without a bound."""
+    ends_at = SYSTEM_CLOCK.monotonic() + PATIENCE_S
     while True:
         try:
-            return fcntl.flock(file.turn, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return fcntl.flock(turn, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if SYSTEM_CLOCK.monotonic() > ends_at:
-                raise _late(path) from None
-            SYSTEM_CLOCK.sleep(jittered(0.0005, 1.0))
-
-
-def _late(path: str) -> StoreUnavailable:
-    return StoreUnavailable(f"{path}: another step has kept it for {PATIENCE_S:g} s.", mend="Is a process frozen?")
+                raise
+        SYSTEM_CLOCK.sleep(jittered(POLL_S))

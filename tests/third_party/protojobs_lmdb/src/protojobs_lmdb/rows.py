@@ -1,4 +1,4 @@
-"""A job's row, the index keys that follow from it, and the step in which both change together."""
+"""A job's row, the keys by which it is found, and the step in which both change together."""
 
 from __future__ import annotations
 
@@ -6,139 +6,131 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import lmdb
-from msgspec import convert, msgpack
+from msgspec import msgpack
 from msgspec.structs import replace
 
-from protojobs.errors import ContractBroken, LeaseLost
+from protojobs.errors import ContractBroken
 from protojobs.lifecycle import TRANSITIONS, JobState, Verb
-from protojobs.records import ExportedJob, Fence, JobRecord, Settlement, WorkerRecord
+from protojobs.records import ExportedJob
 
-__all__ = ["Row", "Step", "key_of", "micros", "record"]
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Row(ExportedJob, frozen=True, kw_only=True):
-    """A job as it is stored, with its row of failed_jobs. While it moves: its place in the export, and its old state."""
+    """A job as it is stored, its row of failed_jobs included; the rest is for while it moves to another store."""
 
-    export: str = ""
-    moved_from: JobState = JobState.PENDING
+    token: str = ""
+    number: int = 0
+    moved_from: JobState | None = None
+
+    @property
+    def is_cancel_requested(self) -> bool:
+        return self.cancel_requested_at is not None
+
+    def keys(self) -> set[bytes]:
+        """Every key by which it is looked for: a function of the row alone, so that no index can disagree with it."""
+        found = {key_of("in", self.queue, self.status, self.id)}
+        match self.status:
+            case JobState.PENDING:
+                found.add(key_of("due", self.queue, 100 - self.priority, self.available_at, self.id))
+            case JobState.PROCESSING:
+                found.add(key_of("held", self.reserved_by, self.id))
+            case JobState.MOVING:
+                found.add(key_of("moving", self.token, self.number, self.id))
+            case _:
+                found.add(key_of("ended", self.status, self.processed_at or EPOCH, self.id))
+        if self.failed is not None:
+            found.add(key_of("failed", self.failed.failed_at, self.failed.id, self.id))
+            found.add(key_of("failure", self.failed.id, self.id))
+        return found
 
 
-_rows, _workers = msgpack.Decoder(Row), msgpack.Decoder(WorkerRecord)
-
-
-def record(row: Row) -> JobRecord:
-    """The row as people see it."""
-    return convert(row, JobRecord, from_attributes=True)
+_rows = msgpack.Decoder(Row)
 
 
 def micros(moment: datetime) -> int:
-    """Microseconds since 1970, not less than 0."""
-    return max(0, (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1))
+    """Microseconds since 1970, where time begins."""
+    return max(0, (moment - EPOCH) // timedelta(microseconds=1))
 
 
 def key_of(*parts: str | int | datetime) -> bytes:
-    """A key that sorts part by part: names hold no control character, so NUL ends each; numbers get equal length."""
-    texts = [f"{micros(part):016x}" if isinstance(part, datetime) else part for part in parts]
-    return b"".join((f"{text:03}" if isinstance(text, int) else text).encode() + b"\0" for text in texts)
-
-
-def _index(row: Row) -> set[bytes]:
-    """Every place where the row is looked for: a function of the row, so that no index can ever disagree."""
-    keys = {key_of("in", row.queue, row.status, row.id)}
-    if row.status is JobState.PENDING:
-        keys.add(key_of("due", row.queue, 100 - row.priority, row.available_at, row.id))
-    elif row.status is JobState.PROCESSING:
-        keys.add(key_of("held", row.reserved_by, row.id))
-    elif row.status is JobState.MOVING:
-        keys.add(key_of("moving", *row.export.split("/"), row.id))
-    elif row.processed_at is not None:
-        keys.add(key_of("ended", row.status, row.processed_at, row.id))
-    if row.failed is not None:
-        keys |= {key_of("failed", row.failed.failed_at, row.failed.id), key_of("failure", row.failed.id)}
-    return keys
+    """A key that sorts part by part. NUL ends each, which no name holds; numbers are written equally long."""
+    numbers = [micros(part) if isinstance(part, datetime) else part for part in parts]
+    return "".join(f"{part:016x}\0" if isinstance(part, int) else f"{part}\0" for part in numbers).encode()
 
 
 class Step:
-    """One transaction and its moment: reads, and the only two ways in which a job changes (`write`, `move`)."""
+    """A transaction and its moment. Only `write` changes what there is of a job."""
 
     def __init__(self, txn: lmdb.Transaction[bytes], now: datetime) -> None:
         self.txn, self.now = txn, now
 
     def row(self, job_id: str) -> Row | None:
-        """The job, if it is there."""
         found = self.txn.get(key_of("job", job_id))
         return None if found is None else _rows.decode(found)
 
-    def rows(self, start: bytes, end: bytes | None = None) -> Iterator[Row]:
-        """The jobs of an index, in its order, from the prefix `start` on; up to the key `end`."""
-        return (_rows.decode(self.txn.get(key_of("job", job_id.decode()), b"")) for _, job_id in self.scan(start, end))
-
-    def scan(self, start: bytes, end: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
-        """Keys and values below the prefix `start`, or from the key `start` up to (without) the key `end`."""
+    def keys(self, *parts: str | int, start: bytes = b"", before: datetime | None = None) -> Iterator[bytes]:
+        """The keys that begin with the parts, from `start` on; if their next part is a time, those `before` it."""
+        prefix = key_of(*parts)
+        end = key_of(*parts, before) if before else prefix + b"\xff"
         with self.txn.cursor() as cursor:
-            is_there = cursor.set_range(start)
-            while is_there and (key := cursor.key()) < (end or start + b"\xff"):
-                yield key, cursor.value()
+            is_there = cursor.set_range(start or prefix)
+            while is_there and cursor.key() < end:
+                yield cursor.key()
                 is_there = cursor.next()
 
-    def scan_back(self, prefix: bytes, before: bytes | None) -> Iterator[tuple[bytes, bytes]]:
-        """Keys and values below the prefix from the last on, or from the last one before the key `before`."""
+    def keys_back(self, index: str, before: str | None) -> Iterator[bytes]:
+        """The keys of an index from its end, or from before a key."""
         with self.txn.cursor() as cursor:
-            is_there = cursor.prev() if cursor.set_range(before or prefix + b"\xff") else cursor.last()
-            while is_there and (key := cursor.key()).startswith(prefix):
-                yield key, cursor.value()
+            start = before.encode() if before else key_of(index) + b"\xff"
+            is_there = cursor.prev() if cursor.set_range(start) else cursor.last()
+            while is_there and cursor.key().startswith(key_of(index)):
+                yield cursor.key()
                 is_there = cursor.prev()
 
+    def rows(self, *parts: str | int, start: bytes = b"", before: datetime | None = None) -> Iterator[Row]:
+        """The jobs whose ids end these keys."""
+        found = (self.row(id_in(key)) for key in self.keys(*parts, start=start, before=before))
+        return (row for row in found if row)
+
+    def groups(self, *parts: str | int) -> Iterator[str]:
+        """What follows the parts in their keys, each once: queues, priorities, holders."""
+        prefix = start = key_of(*parts)
+        while key := next(self.keys(*parts, start=start), None):
+            group = key.removeprefix(prefix).split(b"\0")[0]
+            yield group.decode()
+            start = prefix + group + b"\1"
+
     def write(self, old: Row | None, new: Row | None) -> None:
-        """Store `new` in the place of `old`, with its index keys and the counts; None is no row."""
-        was, will_be = (_index(old) if old else set()), (_index(new) if new else set())
-        job_id = new.id if new else old.id if old else ""
+        """Put `new` in the place of `old`, its keys and counts with it; None is no row."""
+        was, will_be = old.keys() if old else set[bytes](), new.keys() if new else set[bytes]()
         for key in was - will_be:
             self.txn.delete(key)
         for key in will_be - was:
-            self.txn.put(key, job_id.encode())
-        for row, step in ((old, -1), (new, 1)):
-            if row is not None and (old is None or new is None or old.status is not new.status):
-                self.add(key_of("count", row.queue, row.status), step)
-        if new is None:
-            self.txn.delete(key_of("job", job_id))
-        else:
-            self.txn.put(key_of("job", job_id), msgpack.encode(new))
+            self.txn.put(key, b"")
+        for row, by in ((old, -1), (new, 1)):
+            if row is not None:
+                self.count(by, "count", row.queue, row.status)
+        if new is not None:
+            self.txn.put(key_of("job", new.id), msgpack.encode(new))
+        elif old is not None:
+            self.txn.delete(key_of("job", old.id))
 
     def move(self, row: Row, verb: Verb, to: JobState | None, **changes: object) -> Row:
-        """Bring a job to its next state (None: delete it), if the table of lifecycle.py has that move."""
+        """Bring a job to its next state, or delete it (None), if the table of lifecycle.py has that move."""
         if to not in TRANSITIONS.get((row.status, verb), ()):
             raise ContractBroken(f"job {row.id}: {verb} cannot lead from {row.status} to {to}.")
-        new = replace(row, **({"reserved_by": ""} | changes), status=to or row.status)
+        new = replace(row, **{"reserved_by": "", "status": to or row.status} | changes)
         self.write(row, new if to else None)
         return new
 
-    def add(self, key: bytes, step: int) -> int:
-        """Count; a count of zero takes no place."""
-        count = int(self.txn.get(key, b"0")) + step
-        _ = self.txn.put(key, b"%d" % count) if count else self.txn.delete(key)
-        return count
+    def count(self, by: int, *parts: str) -> int:
+        """Add to a counter; one that comes to zero takes no place."""
+        number = int(self.txn.get(key_of(*parts), b"0")) + by
+        self.txn.put(key_of(*parts), b"%d" % number) if number else self.txn.delete(key_of(*parts))
+        return number
 
-    def current(self, claim: Settlement | Fence) -> Row | None:
-        """The job, if this is its current claim: id, claim_seq and holder, all three."""
-        row = self.row(claim.id)
-        if row is None or (row.claim_seq, row.reserved_by) != (claim.claim_seq, claim.reserved_by):
-            return None
-        return row if row.reserved_by else None
 
-    def put_worker(self, worker: WorkerRecord) -> None:
-        """Store a worker's row, its lease counted from now."""
-        ends_at = self.now + timedelta(seconds=worker.lease_s)
-        seen = replace(worker, heartbeat_at=self.now, lease_ends_at=ends_at)
-        self.txn.put(key_of("worker", worker.id), msgpack.encode(seen))
-
-    def workers(self) -> list[WorkerRecord]:
-        """Every worker whose row stands."""
-        return [_workers.decode(value) for _, value in self.scan(key_of("worker"))]
-
-    def standing(self, worker: str) -> WorkerRecord:
-        """The worker's row. Raises LeaseLost when there is none."""
-        found = self.txn.get(key_of("worker", worker))
-        if found is None:
-            raise LeaseLost(f"worker {worker}: its lease no longer stands.", mend="Register under a new id.")
-        return _workers.decode(found)
+def id_in(key: bytes) -> str:
+    """The last part of a key."""
+    return key.split(b"\0")[-2].decode()

@@ -1,0 +1,285 @@
+"""Faults: processes killed at any instruction or frozen past their lease, connections cut. What was answered, holds."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import cast
+
+import pytest
+
+from protojobs.clock import SYSTEM_CLOCK
+from protojobs.errors import ProtojobsError, StoreUnavailable
+from protojobs.lifecycle import JobState, Verb
+from protojobs.protocols import Store
+from protojobs.records import NewJob, SettleStatus
+from protojobs.testing.conformance.actor import BATCH, QUEUE
+from protojobs.testing.conformance.children import Children, Said, children_on
+from protojobs.testing.conformance.counting import assert_counts_are_true
+from protojobs.testing.conformance.fixtures import Fixtures, Handles, Later
+from protojobs.testing.conformance.levels import NOT_CLAIMED, NOT_RUN, Level, concern
+from protojobs.testing.conformance.racing import reclaim_until_dry
+from protojobs.testing.conformance.steps import (
+    LEASE_S,
+    PATIENCE_S,
+    all_jobs,
+    fresh_ids,
+    job_of,
+    join,
+    lend,
+    new_job,
+    push,
+    settle,
+    settlement,
+    their_ids,
+)
+
+__all__ = ["Faults"]
+
+LAPSED_S = LEASE_S + 10
+JOBS = 200
+CUTS = 12
+SETUP_KILLED_AFTER_S = (0.0, 0.01, 0.03, 0.08)
+
+
+@concern("faults", Level.FAULTS)
+class Faults(Fixtures):
+    """Nobody stops in order here."""
+
+    @pytest.fixture
+    def children(self, driver: Store, store_url: str | None) -> Iterator[Children]:
+        """Starts processes on the store, if others than this one can see it."""
+        if not driver.capabilities.cross_process:
+            pytest.skip(f"{NOT_CLAIMED}cross_process")
+        if not hasattr(signal, "SIGSTOP"):
+            pytest.skip(f"{NOT_RUN}this system cannot freeze a process")
+        yield from children_on(store_url)
+
+    # ------------------------------------------------------------------------------------------------------------ kills
+
+    def test_what_a_killed_process_was_told_is_stored_is_there(self, driver: Store, children: Children) -> None:
+        pushers = [children("push") for _ in range(3)]
+        stored: list[str] = []
+        for pusher, patience in zip(pushers, (4, 9, 17), strict=True):
+            pusher.hear(patience)
+            stored.extend(job_id for said in pusher.kill() for job_id in cast("list[str]", said[1]))
+        there = {job.id: job for job in all_jobs(driver, limit=1_000)}
+        assert set(stored) <= there.keys()
+        assert {job.status for job in there.values()} == {JobState.PENDING}
+        batches = Counter(job.job_name for job in there.values())
+        assert set(batches.values()) == {BATCH}, "a batch is stored whole, or not at all"
+        assert_counts_are_true(driver)
+
+    def test_jobs_of_killed_workers_are_done_by_others_and_each_result_counts_once(
+        self, driver: Store, children: Children, later: Later
+    ) -> None:
+        ids = push(driver, *[new_job(QUEUE, id=job_id, max_retries=100) for job_id in fresh_ids(JOBS)])
+        workers = [children("work") for _ in range(3)]
+        said: list[Said] = []
+        for worker, patience in zip(workers, (5, 40, 90), strict=True):
+            worker.hear()  # it has joined; the others may leave it little to do
+            worker.hear_up_to(patience)
+            said.extend(worker.kill())
+        assert_no_claim_overlapped(said)
+        done = {each[1]: each[2] for each in said if each[0] == "settled" and each[3:] == ["complete", "applied"]}
+        for job in all_jobs(driver, limit=1_000):
+            if job.id in done:
+                assert (job.status, job.claim_seq) == (JobState.COMPLETED, done[job.id])
+        finish(later(LAPSED_S))
+        assert sorted(their_ids(all_jobs(driver, limit=1_000))) == sorted(ids)
+        assert (driver.stats(QUEUE).completed, driver.stats().total) == (JOBS, JOBS)
+        assert_counts_are_true(driver)
+
+    def test_workers_that_are_killed_and_replaced_finish_everything(
+        self, driver: Store, children: Children, later: Later
+    ) -> None:
+        pusher = children("push")
+        pusher.hear(1)
+        said: list[Said] = []
+        worker = children("work")
+        for patience in (3, 8, 21):
+            replacement = children("work")
+            worker.hear()
+            worker.hear_up_to(patience)
+            said.extend(worker.kill())
+            reclaim_until_dry(later(LAPSED_S))  # the other's lease has lapsed as well: that one joins anew
+            worker = replacement
+        said.extend(worker.kill())
+        stored = [job_id for each in pusher.kill() for job_id in cast("list[str]", each[1])]
+        finish(later(LAPSED_S))
+        assert_no_claim_overlapped(said)
+        jobs = {job.id: job.status for job in all_jobs(driver, limit=1_000)}
+        assert set(stored) <= jobs.keys()
+        assert set(jobs.values()) == {JobState.COMPLETED}
+        assert_counts_are_true(driver)
+
+    # ----------------------------------------------------------------------------------------------------------- freezes
+
+    def test_a_worker_that_was_frozen_past_its_lease_settles_nothing(
+        self, driver: Store, children: Children, later: Later
+    ) -> None:
+        push(driver, new_job(QUEUE))
+        frozen, ahead = children("hold"), later(LAPSED_S)
+        _, job_id, claim_seq = frozen.hear()
+        frozen.freeze()
+        frozen.tell()
+        assert their_ids(reclaim_until_dry(ahead)[0].jobs) == [job_id]
+        (current,) = lend(ahead, join(ahead), QUEUE)
+        frozen.thaw()
+        assert frozen.hear() == ["settled", job_id, claim_seq, "complete", "stale"]
+        assert frozen.hear() == ["beat", "lease lost"]
+        assert job_of(driver, current.id).reserved_by == current.reserved_by
+        assert settle(ahead, current, Verb.COMPLETE).state is JobState.COMPLETED
+
+    def test_a_worker_that_was_frozen_and_not_missed_goes_on(
+        self, driver: Store, children: Children, later: Later
+    ) -> None:
+        push(driver, new_job(QUEUE))
+        frozen = children("hold")
+        _, job_id, claim_seq = frozen.hear()
+        frozen.freeze()
+        frozen.tell()
+        assert lend(later(LAPSED_S), join(later(LAPSED_S)), QUEUE) == []
+        frozen.thaw()
+        assert frozen.hear() == ["settled", job_id, claim_seq, "complete", "applied"]
+        assert frozen.hear() == ["beat", "accepted"]
+
+    # ------------------------------------------------------------------------------------------------------------- setup
+
+    def test_a_setup_that_was_killed_can_be_run_again(self, driver: Store, children: Children) -> None:
+        starters = [children("setup") for _ in SETUP_KILLED_AFTER_S]
+        for starter, seconds in zip(starters, SETUP_KILLED_AFTER_S, strict=True):
+            starter.hear()
+            driver.teardown()
+            starter.tell()
+            SYSTEM_CLOCK.sleep(seconds)
+            starter.kill()
+            driver.setup()
+            assert driver.stats().total == 0
+            assert len(push(driver)) == 1
+
+    def test_processes_that_set_up_at_once_all_succeed(self, driver: Store, children: Children) -> None:
+        starters = [children("setup") for _ in range(4)]
+        for starter in starters:
+            starter.hear()
+        driver.teardown()
+        for starter in starters:
+            starter.tell()
+        assert [starter.hear() for starter in starters] == [["done"]] * 4
+        assert len(push(driver)) == 1
+
+    # ---------------------------------------------------------------------------------------------------------- networks
+
+    def test_cut_connections_under_load_lose_and_double_nothing(
+        self, driver: Store, handles: Handles, disturb: Callable[[], None], later: Later
+    ) -> None:
+        if not driver.capabilities.cross_process:
+            pytest.skip(f"{NOT_CLAIMED}cross_process")
+        stop = threading.Event()
+        pushers, workers = [Pusher(handles(), stop) for _ in range(2)], [Worker(handles(), stop) for _ in range(2)]
+        crowd = [*pushers, *workers]
+        for each in crowd:
+            each.start()
+        for _ in range(CUTS):
+            SYSTEM_CLOCK.sleep(0.1)
+            disturb()
+        stop.set()
+        for each in crowd:
+            each.join(PATIENCE_S)
+            assert not each.is_alive(), "a call to the driver did not come back"
+        assert [each.error for each in crowd if each.error] == []
+        stored = [job_id for each in pushers for job_id in each.stored]
+        done = Counter(job_id for each in workers for job_id in each.done)
+        finish(later(LAPSED_S))
+        jobs = {job.id: job.status for job in all_jobs(driver, limit=1_000)}
+        assert stored, "nothing was stored between the cuts"
+        assert set(stored) <= jobs.keys()
+        assert set(jobs.values()) == {JobState.COMPLETED}
+        assert set(done.values()) <= {1}
+        assert_counts_are_true(driver)
+
+
+def assert_no_claim_overlapped(said: list[Said]) -> None:
+    """Of what all workers said: no claim was lent twice, and of none two results were accepted."""
+    claims = Counter((each[1], each[2]) for each in said if each[0] == "claimed")
+    assert set(claims.values()) <= {1}
+    applied = Counter((each[1], each[2]) for each in said if each[0] == "settled" and each[4] == "applied")
+    assert set(applied.values()) <= {1}
+    ends = Counter(each[1] for each in said if each[0] == "settled" and each[3:] == ["complete", "applied"])
+    assert set(ends.values()) <= {1}
+
+
+def finish(driver: Store) -> None:
+    """Take back what the dead still hold, and complete all that is left."""
+    reclaim_until_dry(driver)
+    worker = join(driver)
+    while claims := lend(driver, worker, QUEUE):
+        answers = driver.settle([settlement(claim, Verb.COMPLETE) for claim in claims])
+        assert {answer.status for answer in answers} == {SettleStatus.APPLIED}
+
+
+class _Persistent(threading.Thread):
+    """Goes on through StoreUnavailable, as core does; anything else is an error."""
+
+    def __init__(self, driver: Store, stop: threading.Event) -> None:
+        super().__init__(daemon=True)
+        self.driver, self.is_over = driver, stop
+        self.error: Exception | None = None
+
+    def run(self) -> None:
+        try:
+            self.go_on()
+        except Exception as error:  # noqa: BLE001  the test looks at it
+            self.error = error
+
+    def go_on(self) -> None:
+        """What this one does until it is over."""
+        raise NotImplementedError
+
+
+class Pusher(_Persistent):
+    """Sends each batch again, under the same ids, until it is answered."""
+
+    def __init__(self, driver: Store, stop: threading.Event) -> None:
+        super().__init__(driver, stop)
+        self.stored: list[str] = []
+
+    def go_on(self) -> None:
+        """Push at least one batch, and at most what the store's pages show at once."""
+        while not self.stored or (not self.is_over.is_set() and len(self.stored) < JOBS):
+            batch = [new_job(QUEUE, id=job_id) for job_id in fresh_ids(BATCH)]
+            self.send(batch)
+            self.stored.extend(job.id for job in batch)
+
+    def send(self, batch: list[NewJob]) -> None:
+        """Until the store has answered."""
+        for _ in range(CUTS * 20):
+            try:
+                self.driver.enqueue(batch)
+                return
+            except StoreUnavailable:
+                SYSTEM_CLOCK.sleep(0.01)
+        raise ProtojobsError("the driver did not find its store again")
+
+
+class Worker(_Persistent):
+    """Completes what it is lent; after an unknown outcome it asks what it holds, as core does."""
+
+    def __init__(self, driver: Store, stop: threading.Event) -> None:
+        super().__init__(driver, stop)
+        self.done: list[str] = []
+
+    def go_on(self) -> None:
+        """Work until it is over."""
+        worker = fresh_ids(1)[0]
+        is_known = False
+        while not self.is_over.is_set():
+            try:
+                is_known = is_known or bool(join(self.driver, id=worker))
+                claims = self.driver.held(worker) or lend(self.driver, worker, QUEUE, limit=BATCH)
+                answers = self.driver.settle([settlement(claim, Verb.COMPLETE) for claim in claims])
+                self.done.extend(answer.id for answer in answers if answer.status is SettleStatus.APPLIED)
+            except StoreUnavailable:
+                SYSTEM_CLOCK.sleep(0.01)

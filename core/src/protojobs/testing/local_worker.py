@@ -1,0 +1,162 @@
+"""A worker for tests: no threads, one job at a time, in the caller's own thread, by the same rules as the real one.
+
+It lends from the store, decodes, runs, settles, calls `failed()` and tells observers. What it leaves out are the parts
+that need real time: heartbeats and time limits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Coroutine, Sequence
+from typing import TypeVar
+
+from msgspec import Struct
+
+from protojobs._afterwards import FailedCall, announcement, job_facts
+from protojobs._execution import Run, prepare
+from protojobs.entropy import fresh_id
+from protojobs.errors import JobError, JobUnknown
+from protojobs.events import JobProcessing
+from protojobs.jobs import JobDefinition
+from protojobs.lifecycle import JobState, Verb
+from protojobs.outcomes import Outcome
+from protojobs.queue import JobQueue
+from protojobs.records import ClaimedJob, Fence, Settled, WorkerInfo
+
+__all__ = ["LocalWorker", "Ran"]
+
+_T = TypeVar("_T")
+
+
+class Ran(Struct, frozen=True, kw_only=True):
+    """One job that was lent, run and settled. `trouble` is what a test should hear of, if anything."""
+
+    job: ClaimedJob
+    outcome: Outcome
+    answer: Settled
+    trouble: BaseException | None
+
+
+class LocalWorker:
+    """Registered while it is entered as a context manager. `watch` sees each run just before it begins."""
+
+    def __init__(self, queue: JobQueue, watch: Callable[[Run], None] | None = None) -> None:
+        self.id = fresh_id()
+        self._queue = queue
+        self._driver = queue.driver
+        self._watch = watch
+
+    def __enter__(self) -> LocalWorker:
+        """Register."""
+        lease_s = self._queue.settings.lease
+        self._driver.register(
+            WorkerInfo(id=self.id, host="test", pid=os.getpid(), queues=("test",), concurrency=1, lease_s=lease_s)
+        )
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Sign off."""
+        self._driver.leave(self.id)
+
+    def claim(self, queues: Sequence[str] | None) -> ClaimedJob | None:
+        """The next due job of these queues, or of all."""
+        names = [info.name for info in self._driver.queues()] if queues is None else queues
+        return next(iter(self._driver.claim(self.id, names, slots=1, limit=1)), None) if names else None
+
+    def run(self, claimed: ClaimedJob) -> Ran:
+        """Run one job here and settle it.
+
+        Raises what the job's own `failed()` raises, and RuntimeError for an async job inside a running event loop.
+        """
+        return self.settle(self.perform(claimed))
+
+    def perform(self, claimed: ClaimedJob) -> Outcome:
+        """The first half of `run`: the job's own code has run, and the store knows nothing of it."""
+        begun = self._begin(claimed)
+        if not isinstance(begun, Run):
+            return begun
+        return _in_a_loop(begun.aexecute) if begun.is_async else begun.execute()
+
+    def settle(self, outcome: Outcome) -> Ran:
+        """The second half: the store is told, and `failed()` is called where it should be."""
+        ran, call = self._finish(outcome)
+        if call is not None:
+            _in_a_loop(call.aexecute) if call.is_async else call.execute()
+            call.raise_error()
+        return ran
+
+    async def arun(self, claimed: ClaimedJob) -> Ran:
+        """`run` for coroutines: an async job runs on the caller's loop, and a plain one holds it up."""
+        begun = self._begin(claimed)
+        if isinstance(begun, Run):
+            begun = await begun.aexecute() if begun.is_async else begun.execute()
+        ran, call = self._finish(begun)
+        if call is not None:
+            await call.aexecute() if call.is_async else call.execute()
+            call.raise_error()
+        return ran
+
+    def _begin(self, claimed: ClaimedJob) -> Run | Outcome:
+        queue = self._queue
+        begun = prepare(claimed, queue.registry, queue.hooks, queue.clock, _no_progress)
+        if isinstance(begun, Run):
+            if self._watch is not None:
+                self._watch(begun)
+            if queue.hooks.listens("job.processing"):
+                queue.hooks.notify(JobProcessing(**job_facts(claimed)))
+        return begun
+
+    def _finish(self, outcome: Outcome) -> tuple[Ran, _LoudFailedCall | None]:
+        queue, claimed = self._queue, outcome.claimed
+        (answer,) = self._driver.settle([outcome.settlement])
+        event = announcement(outcome, answer, late_s=0.0)
+        if queue.hooks.listens(event.event_name):
+            queue.hooks.notify(event)
+        ran = Ran(job=claimed, outcome=outcome, answer=answer, trouble=self._trouble(outcome))
+        definition = queue.registry.find(claimed.job_name)
+        if answer.state is JobState.FAILED and definition is not None and definition.has_failed and outcome.exception:
+            return ran, _LoudFailedCall(claimed, definition, outcome.exception)
+        return ran, None
+
+    def _trouble(self, outcome: Outcome) -> BaseException | None:
+        """What went wrong, if that was nobody's intention: not a returned Retry, and nothing of `discard_on`."""
+        verb, error = outcome.settlement.verb, outcome.exception
+        if outcome.settlement.reason == "unknown_name":
+            try:
+                self._queue.registry.get(outcome.claimed.job_name)
+            except JobUnknown as unknown:
+                return unknown
+        is_asked_for = verb is Verb.RETRY and type(error) is JobError
+        return None if verb is Verb.CANCEL or is_asked_for else error
+
+
+class _LoudFailedCall(FailedCall):
+    """A `failed()` whose own error is not for the log only: nobody expects that one."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, claimed: ClaimedJob, definition: JobDefinition, exception: BaseException) -> None:
+        super().__init__(claimed, definition, exception)
+        self.error: BaseException | None = None
+
+    def raise_error(self) -> None:
+        """Raise it, if there was one."""
+        if self.error is not None:
+            raise self.error
+
+    def _complain(self, error: BaseException) -> None:
+        self.error = error
+
+
+def _in_a_loop(function: Callable[[], Coroutine[object, object, _T]]) -> _T:
+    """Run a coroutine function to its end on a loop of its own."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(function())
+    raise RuntimeError("An async job cannot be run from here, inside a running event loop. Await adrain() instead.")
+
+
+def _no_progress(_claim: Fence, _share: float) -> None:
+    """Progress travels with heartbeats, and here are none."""

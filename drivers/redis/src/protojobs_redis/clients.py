@@ -1,0 +1,166 @@
+"""What we use of redis-py, with types: the library's own leave most of them open."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol, cast
+
+import redis.sentinel
+from redis import Redis, RedisCluster
+from redis.backoff import NoBackoff
+from redis.exceptions import MovedError
+from redis.retry import Retry
+
+from protojobs.errors import ConfigurationError
+from protojobs_redis.urls import TIMEOUT_S, Address, options_of
+
+__all__ = [
+    "Client",
+    "Connection",
+    "Pool",
+    "Server",
+    "cluster_client",
+    "idle_closed",
+    "note_move",
+    "plain_client",
+    "server_of",
+]
+
+
+class Connection(Protocol):
+    """One connection to one server."""
+
+    socket_timeout: float | None
+    socket_connect_timeout: float | None
+    is_connected: bool
+
+    def connect(self) -> None:
+        """Open it."""
+
+    def disconnect(self) -> None:
+        """Close it."""
+
+    def can_read(self, timeout: float = 0) -> bool:
+        """Whether something came; raises where the other side closed it."""
+        ...
+
+    def send_command(self, *command: str | bytes | int) -> None:
+        """Send a command."""
+
+    def read_response(self, *, timeout: float) -> object:
+        """The next answer; raises a refusal, and after `timeout` seconds without a byte."""
+        ...
+
+
+class Pool(Protocol):
+    """A server's connections."""
+
+    connection_kwargs: Mapping[str, object]
+
+    def connection_class(self, **options: object) -> Connection:
+        """Make a connection that is not the pool's."""
+        ...
+
+    def disconnect(self, inuse_connections: bool = True) -> None:
+        """Close connections."""
+
+
+class Client(Protocol):
+    """A way to the server that holds the key of a command."""
+
+    def execute_command(self, *command: str | bytes | int) -> object:
+        """The server's answer."""
+        ...
+
+
+class Server(Client, Protocol):
+    """One server."""
+
+    connection_pool: Pool
+
+    def scan(self, cursor: int, *, match: str, count: int) -> tuple[int, list[bytes]]:
+        """Some of the keys, and where to go on."""
+        ...
+
+    def unlink(self, *keys: bytes) -> int:
+        """Delete keys."""
+        ...
+
+
+# Nothing is sent twice by itself. The library would send a command again after a lost answer, up to ten times; a claim
+# that was executed and is sent again lends a second batch, and nobody knows of the first.
+_LIMITS: dict[str, object] = {
+    "socket_timeout": TIMEOUT_S,
+    "socket_connect_timeout": TIMEOUT_S,
+    "protocol": 2,
+    "retry": Retry(NoBackoff(), 0),
+}
+
+
+def plain_client(address: Address) -> Server:
+    """A client of one server, or of the primary that the Sentinels name. Opens nothing yet."""
+    try:
+        if address.sentinels:
+            return _sentinel_client(address)
+        return cast("Server", _call(Redis, "from_url", address.url, **_LIMITS))
+    except (TypeError, ValueError) as error:
+        raise _not_understood(address, error) from error
+
+
+def cluster_client(address: Address) -> Client:
+    """A client of a cluster; asks it for its layout."""
+    try:
+        return cast("Client", _call(RedisCluster, "from_url", address.url, **_LIMITS))
+    except (TypeError, ValueError) as error:
+        raise _not_understood(address, error) from error
+
+
+def server_of(client: Client, key: str) -> Server:
+    """The server that holds the key."""
+    if isinstance(client, RedisCluster):
+        node = _call(client, "get_node_from_key", key)
+        return cast("Server", _call(client, "get_redis_connection", node))
+    return cast("Server", client)
+
+
+def idle_closed(client: Client) -> None:
+    """Close the connections that nobody uses just now; the others close when their answer has come."""
+    if isinstance(client, RedisCluster):
+        nodes = cast("list[object]", _call(client, "get_nodes"))
+        servers = [cast("Server | None", getattr(node, "redis_connection", None)) for node in nodes]
+    else:
+        servers = [cast("Server", client)]
+    for server in servers:
+        if server is not None:
+            server.connection_pool.disconnect(inuse_connections=False)
+
+
+def note_move(client: Client | None, error: MovedError) -> None:
+    """Remember where a cluster said that a slot is now."""
+    if isinstance(client, RedisCluster):
+        client.nodes_manager.move_slot(error)
+
+
+def _sentinel_client(address: Address) -> Server:
+    options = {**_LIMITS, **options_of(address.url)}
+    for name in ("host", "port", "connection_class"):
+        options.pop(name, None)
+    to_sentinels = {name: value for name, value in options.items() if name.startswith(("socket_", "ssl_", "retry"))}
+    for name in ("username", "password"):
+        if (value := options.pop(f"sentinel_{name}", None)) is not None:
+            to_sentinels[name] = value
+    if address.is_tls:
+        options["ssl"] = to_sentinels["ssl"] = True
+    sentinel = _call(redis.sentinel, "Sentinel", address.sentinels, sentinel_kwargs=to_sentinels)
+    return cast("Server", _call(sentinel, "master_for", address.service, **options))
+
+
+def _call(owner: object, name: str, *arguments: object, **options: object) -> object:
+    """Call something of the library whose types are open or wrong."""
+    return cast("object", getattr(owner, name)(*arguments, **options))
+
+
+def _not_understood(address: Address, error: Exception) -> ConfigurationError:
+    return ConfigurationError(
+        f"The options of {address.shown} are not understood: {error}.", mend="See redis-py's options of a connection."
+    )

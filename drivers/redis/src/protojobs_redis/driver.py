@@ -1,0 +1,159 @@
+"""RedisDriver: the hot path of the port. Each verb is one script, so one round trip and one atomic step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+from msgspec import Struct
+from msgspec.msgpack import Decoder
+
+from protojobs.entropy import fresh_id
+from protojobs.errors import OptionInvalid
+from protojobs.lifecycle import Verb
+from protojobs.protocols import PORT_VERSION
+from protojobs.records import (
+    BATCH_BYTES_MAX,
+    Capabilities,
+    ClaimedJob,
+    ClaimReply,
+    Enqueued,
+    NewJob,
+    Settled,
+    Settlement,
+    SettleStatus,
+)
+from protojobs_redis.administration import Administration
+from protojobs_redis.handle import check_batch
+from protojobs_redis.inspection import Inspection
+from protojobs_redis.leases import Leases, lease_lost
+from protojobs_redis.packing import STATES, Entry, Time, blob_of, claimed, encode, micros, moment, moment_text
+from protojobs_redis.storage import Storage
+from protojobs_redis.transfer import Transfer
+
+__all__ = ["RedisDriver"]
+
+_SETTLING = frozenset({Verb.COMPLETE, Verb.RETRY, Verb.FAIL, Verb.SNOOZE, Verb.RELEASE, Verb.CANCEL})
+_STATUS = {status.value: status for status in SettleStatus}
+
+
+class _Turn(Struct, array_like=True, gc=False):
+    is_lease_lost: bool
+    settled: list[tuple[str, str, Time]]
+    lent: list[Entry]
+
+
+_turns, _ids = Decoder(_Turn), Decoder(list[str])
+
+
+class RedisDriver(Storage, Leases, Inspection, Administration, Transfer):
+    """Jobs in Redis or Valkey; implements `Store`.
+
+    `url` is `redis://[user:password@]host[:port][/db]`, `rediss://` for TLS, `valkey://`, `valkeys://`, `unix:///path`,
+    or `redis+sentinel://host:port,host:port/service[/db]`. A cluster is recognised (or said by `?cluster=true`). Other
+    options in the URL go to redis-py: `?socket_timeout=2&ssl_ca_certs=...`.
+
+    All keys of a `namespace` (default "protojobs") share one hash tag, so it lives in one slot of a cluster and is one
+    atomic domain; to use more of a cluster, use several. Nothing is opened before the first verb, and no verb waits for
+    an answer for more than `socket_timeout` (5 seconds). The server must never evict keys (`noeviction`).
+    """
+
+    port_version = PORT_VERSION
+    capabilities = Capabilities()
+
+    def __repr__(self) -> str:
+        return f"<RedisDriver {self._connections.address.shown} {self.namespace}>"
+
+    def now(self) -> datetime:
+        """Store time."""
+        return moment(self._number("now"))
+
+    def enqueue(self, jobs: Sequence[NewJob]) -> list[Enqueued]:
+        """See Driver.enqueue."""
+        check_batch(jobs)
+        if not jobs:
+            return []
+        sizes = [len(job.data) if job.data.isascii() else len(job.data.encode()) for job in jobs]
+        if sum(sizes) > BATCH_BYTES_MAX:
+            raise OptionInvalid(f"{sum(sizes)} payload bytes are too many.", mend=f"Send at most {BATCH_BYTES_MAX}.")
+        packed = [
+            (job.id, job.queue, job.priority, job.max_retries, size, _due(job))
+            for job, size in zip(jobs, sizes, strict=True)
+        ]
+        letters = self._letters("enqueue", encode(packed), *map(blob_of, jobs))
+        return [
+            Enqueued(id=job.id, duplicate_of=job.id if letter == "d" else None)
+            for job, letter in zip(jobs, letters, strict=True)
+        ]
+
+    def claim(self, worker: str, queues: Sequence[str], *, slots: int, limit: int) -> list[ClaimedJob]:
+        """See Driver.claim."""
+        turn = self._turn((), worker, queues, slots, max(1, limit))
+        if turn.is_lease_lost:
+            raise lease_lost(worker)
+        return [claimed(entry) for entry in turn.lent]
+
+    def settle(self, settlements: Sequence[Settlement]) -> list[Settled]:
+        """See Driver.settle."""
+        if not settlements:
+            return []
+        return list(_answers(settlements, self._turn(settlements, "", (), 0, 0)))
+
+    def settle_and_claim(
+        self, worker: str, settlements: Sequence[Settlement], queues: Sequence[str], *, slots: int, limit: int
+    ) -> ClaimReply:
+        """See Driver.settle_and_claim."""
+        turn = self._turn(settlements, worker, queues, slots, limit)
+        return ClaimReply(
+            settled=tuple(_answers(settlements, turn)),
+            claimed=tuple(claimed(entry) for entry in turn.lent),
+            lease_lost=turn.is_lease_lost,
+        )
+
+    def _turn(
+        self, settlements: Sequence[Settlement], worker: str, queues: Sequence[str], slots: int, limit: int
+    ) -> _Turn:
+        check_batch(settlements)
+        said = encode([_said(settlement) for settlement in settlements])
+        return self._packed(_turns, "turn", said, worker, encode(list(dict.fromkeys(queues))), slots, limit)
+
+    def held(self, worker: str) -> list[ClaimedJob]:
+        """See Driver.held."""
+        ids = self._packed(_ids, "held", worker)
+        return [claimed(entry) for entry in self._entries(ids) if entry.row.reserved_by == worker]
+
+    def wait(self, queues: Sequence[str], timeout: float) -> bool:
+        """See Driver.wait."""
+        return self._doorbell.wait(queues, timeout, micros(self.time_offset))
+
+
+def _said(settlement: Settlement) -> tuple[object, ...]:
+    """A settlement as scripts/settling.lua reads it. The id of a row in failed_jobs is made here, as all ids are."""
+    verb = settlement.verb
+    if verb not in _SETTLING:
+        raise OptionInvalid(f"{verb!r} does not settle a claim.", mend="Use one of the six that do.")
+    return (
+        settlement.id,
+        settlement.claim_seq,
+        settlement.reserved_by,
+        verb.value,
+        _due(settlement),
+        settlement.error,
+        settlement.reason,
+        settlement.counts_return,
+        settlement.counts_crash,
+        fresh_id() if verb is Verb.FAIL else "",
+    )
+
+
+def _due(said: NewJob | Settlement) -> int | str:
+    """The moment that was named, as text, or else the delay in microseconds."""
+    return micros(said.delay) if said.available_at is None else moment_text(said.available_at)
+
+
+def _answers(settlements: Sequence[Settlement], turn: _Turn) -> Iterable[Settled]:
+    for said, (status, letter, available_at) in zip(settlements, turn.settled, strict=True):
+        if letter:
+            yield Settled(id=said.id, status=_STATUS[status], state=STATES[letter], available_at=moment(available_at))
+        else:
+            yield Settled(id=said.id, status=_STATUS[status])

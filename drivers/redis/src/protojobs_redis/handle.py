@@ -1,0 +1,59 @@
+"""What each driver object has of its own: its connections, its namespace, and what time it takes it to be."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+from msgspec.msgpack import Decoder
+
+from protojobs.errors import ContractBroken, OptionInvalid
+from protojobs.records import BATCH_JOBS_MAX
+from protojobs_redis.connections import Connections
+from protojobs_redis.packing import micros
+from protojobs_redis.scripting import script
+from protojobs_redis.urls import check_namespace, parse
+from protojobs_redis.waiting import Doorbell
+
+__all__ = ["Handle", "check_batch"]
+
+Answer = TypeVar("Answer")
+
+
+class Handle:
+    """One way into a namespace. `time_offset` (seconds) is added to the server's clock; 0 in production."""
+
+    def __init__(self, url: str, *, time_offset: float = 0.0, namespace: str | None = None) -> None:
+        address = parse(url)
+        self.namespace = check_namespace(namespace or address.namespace or "protojobs")
+        self.time_offset = time_offset
+        self._connections = Connections(address, self.namespace)
+        self._doorbell = Doorbell(self._connections)
+
+    def _run(self, verb: str, *arguments: str | bytes | int) -> object:
+        """Take the step `scripts/<verb>.lua`."""
+        return self._connections.run(script(verb), micros(self.time_offset), *arguments)
+
+    def _packed(self, decoder: Decoder[Answer], verb: str, *arguments: str | bytes | int) -> Answer:
+        """The answer of a step that answers MessagePack."""
+        answer = self._run(verb, *arguments)
+        if not isinstance(answer, bytes):
+            raise ContractBroken(f"The script {verb} answered {answer!r}.")
+        with self._connections.translating():
+            return decoder.decode(answer)
+
+    def _letters(self, verb: str, *arguments: str | bytes | int) -> str:
+        """The answer of a step that answers a letter for each item."""
+        answer = self._run(verb, *arguments)
+        return answer.decode() if isinstance(answer, bytes) else ""
+
+    def _number(self, verb: str, *arguments: str | bytes | int) -> int:
+        """The answer of a step that answers a number."""
+        answer = self._run(verb, *arguments)
+        return int(answer) if isinstance(answer, int | bytes) else 0
+
+
+def check_batch(ids: Sequence[object]) -> None:
+    """Refuse more than BATCH_JOBS_MAX of whatever is asked for at once."""
+    if len(ids) > BATCH_JOBS_MAX:
+        raise OptionInvalid(f"{len(ids)} at once are too many.", mend=f"Send at most {BATCH_JOBS_MAX}.")

@@ -1,0 +1,218 @@
+"""Looking into the store. Changes nothing; what one script answers is bounded in rows and in bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from functools import reduce
+
+from msgspec import Struct
+from msgspec.msgpack import Decoder
+
+from protojobs.errors import OptionInvalid
+from protojobs.records import FailedJob, FailedPage, JobFilter, JobPage, JobRecord, QueueInfo, Stats, WorkerRecord
+from protojobs_redis.handle import Handle, check_batch
+from protojobs_redis.packing import LETTERS, Entry, Failure, encode, moment, record
+
+__all__ = ["Inspection", "failed_job"]
+
+EXAMINED_MAX = 10_000  # rows that one call of `find` or `failed` looks at, whatever it finds
+STEP_MAX = 1_000  # ... and one script of it
+LISTED_MAX = 10_000  # queues and workers in one list
+QUEUES_STEP = 200  # queues that one script counts
+
+FailedEntry = tuple[str, Failure, Entry]
+
+
+class _Counts(Struct, array_like=True):
+    name: str
+    is_paused: bool
+    pending: int
+    processing: int
+    completed: int
+    failed: int
+    cancelled: int
+    scheduled: int
+
+    def stats(self) -> Stats:
+        return Stats(
+            pending=self.pending,
+            processing=self.processing,
+            completed=self.completed,
+            failed=self.failed,
+            cancelled=self.cancelled,
+            scheduled=self.scheduled,
+        )
+
+
+class _Worker(Struct, array_like=True):
+    host: str
+    pid: int
+    queues: tuple[str, ...]
+    concurrency: int
+    lease: int  # microseconds
+    isolates: bool
+    started_at: int
+
+
+class _Found(Struct, array_like=True):
+    cursor: str
+    examined: int
+    entries: list[Entry]
+
+
+class _FoundFailed(Struct, array_like=True):
+    cursor_score: str
+    cursor_id: str
+    examined: int
+    entries: list[FailedEntry]
+
+
+_read = Decoder(tuple[int, list[Entry]])
+_read_failed = Decoder(tuple[int, list[FailedEntry]])
+_found, _found_failed = Decoder(_Found), Decoder(_FoundFailed)
+_counts, _queues = Decoder(_Counts), Decoder(list[_Counts])
+_workers = Decoder(list[tuple[str, _Worker, int, int]])
+
+
+class Inspection(Handle):
+    """The verbs of `protojobs.protocols.Inspects`; their promises are written there."""
+
+    def get(self, ids: Sequence[str]) -> list[JobRecord]:
+        """See Inspects.get."""
+        check_batch(ids)
+        return [record(entry) for entry in self._entries(list(dict.fromkeys(ids)))]
+
+    def _entries(self, ids: Sequence[str]) -> Iterator[Entry]:
+        """The jobs that exist among `ids`, a few megabytes at a time."""
+        place = 0
+        while place < len(ids):
+            read, entries = self._packed(_read, "get", encode(ids[place : place + STEP_MAX]))
+            yield from entries
+            place += read
+
+    def find(self, which: JobFilter, *, limit: int = 50, cursor: str | None = None) -> JobPage:
+        """See Inspects.find. The cursor is the last id that was examined.
+
+        States and queue are compared in the script; the name is in the large part of a job, so it is compared here.
+        """
+        states = "".join(LETTERS[state] for state in which.states)
+        jobs: list[JobRecord] = []
+        examined = 0
+        while len(jobs) < limit and examined < EXAMINED_MAX:
+            step = self._packed(
+                _found, "find", states, which.queue or "", cursor or "", min(limit - len(jobs), STEP_MAX), STEP_MAX
+            )
+            jobs += [record(entry) for entry in step.entries if which.job_name in (None, entry.blob.job_name)]
+            examined += step.examined
+            cursor = step.cursor or None
+            if cursor is None:
+                break
+        return JobPage(jobs=tuple(jobs), cursor=cursor)
+
+    def failed(self, *, queue: str | None = None, limit: int = 50, cursor: str | None = None) -> FailedPage:
+        """See Inspects.failed. The cursor is the last row that was examined, as `failed_at/id`."""
+        score, failed_id = _read_cursor(cursor)
+        jobs: list[FailedJob] = []
+        examined = 0
+        while len(jobs) < limit and examined < EXAMINED_MAX:
+            wanted = min(limit - len(jobs), STEP_MAX)
+            step = self._packed(_found_failed, "failed", queue or "", score, failed_id, wanted, STEP_MAX)
+            jobs += [failed_job(*found) for found in step.entries]
+            examined += step.examined
+            score, failed_id = step.cursor_score, step.cursor_id
+            if not failed_id:
+                break
+        return FailedPage(jobs=tuple(jobs), cursor=f"{score}/{failed_id}" if failed_id else None)
+
+    def get_failed(self, ids: Sequence[str]) -> list[FailedJob]:
+        """See Inspects.get_failed."""
+        check_batch(ids)
+        ids, place = list(dict.fromkeys(ids)), 0
+        jobs: list[FailedJob] = []
+        while place < len(ids):
+            read, entries = self._packed(_read_failed, "get_failed", encode(ids[place:]))
+            jobs += [failed_job(*found) for found in entries]
+            place += read
+        return jobs
+
+    def stats(self, queue: str | None = None) -> Stats:
+        """See Inspects.stats. Always exact; of more than 200 queues, each part at its own moment."""
+        if queue is not None:
+            return self._packed(_counts, "stats", queue).stats()
+        return reduce(_together, (counts.stats() for counts in self._all_queues()), Stats())
+
+    def queues(self) -> list[QueueInfo]:
+        """See Inspects.queues."""
+        found: list[QueueInfo] = []
+        for counts in self._all_queues():
+            found.append(QueueInfo(name=counts.name, is_paused=counts.is_paused, stats=counts.stats()))
+            if len(found) >= LISTED_MAX:
+                break
+        return found
+
+    def _all_queues(self) -> Iterator[_Counts]:
+        after = ""
+        while True:
+            page = self._packed(_queues, "queues", after, QUEUES_STEP)
+            yield from page
+            if len(page) < QUEUES_STEP:
+                return
+            after = page[-1].name
+
+    def workers(self) -> list[WorkerRecord]:
+        """See Inspects.workers."""
+        found = [_worker(*row) for row in self._packed(_workers, "workers", LISTED_MAX)]
+        return sorted(found, key=lambda worker: (worker.started_at, worker.id))
+
+
+def failed_job(failed_id: str, failure: Failure, entry: Entry) -> FailedJob:
+    """A row of failed_jobs, with what it shows of its job."""
+    return FailedJob(
+        id=failed_id,
+        job_id=failure.job_id,
+        queue=entry.row.queue,
+        job_class=entry.blob.job_class,
+        job_name=entry.blob.job_name,
+        data=entry.blob.data,
+        attempts=failure.attempts,
+        exception=failure.exception,
+        failed_at=moment(failure.failed_at),
+    )
+
+
+def _worker(worker: str, info: _Worker, lease_ends_at: int, processing: int) -> WorkerRecord:
+    lease = timedelta(microseconds=info.lease)
+    return WorkerRecord(
+        id=worker,
+        host=info.host,
+        pid=info.pid,
+        queues=info.queues,
+        concurrency=info.concurrency,
+        lease_s=lease.total_seconds(),
+        isolates=info.isolates,
+        started_at=moment(info.started_at),
+        heartbeat_at=moment(lease_ends_at) - lease,
+        lease_ends_at=moment(lease_ends_at),
+        processing=processing,
+    )
+
+
+def _together(one: Stats, other: Stats) -> Stats:
+    return Stats(
+        pending=one.pending + other.pending,
+        processing=one.processing + other.processing,
+        completed=one.completed + other.completed,
+        failed=one.failed + other.failed,
+        cancelled=one.cancelled + other.cancelled,
+        scheduled=one.scheduled + other.scheduled,
+    )
+
+
+def _read_cursor(cursor: str | None) -> tuple[str, str]:
+    if cursor is None:
+        return "", ""
+    score, _, failed_id = cursor.partition("/")
+    if not score.isdigit() or not failed_id:
+        raise OptionInvalid(f"{cursor!r} is no cursor of this list.", mend="Pass one that `failed` gave.")
+    return score, failed_id
