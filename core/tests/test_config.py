@@ -37,6 +37,9 @@ class TestPrecedence:
         found = load(tmp_path, environ={"PROTOJOBS_APP": "shop.jobs,mail", "PROTOJOBS_CONCURRENCY": "2", "HOME": "/"})
         assert (found.app, found.concurrency, found.max_retries) == (("shop.jobs", "mail"), 2, 3)
 
+    def test_an_empty_variable_is_no_value_either(self, tmp_path: Path) -> None:
+        assert load(tmp_path, environ={"PROTOJOBS_TIMEOUT": ""}) == Settings()
+
     def test_a_queue_takes_a_mapping_or_settings(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.chdir(tmp_path)
         monkeypatch.setenv("PROTOJOBS_TIMEOUT", "7")
@@ -125,7 +128,7 @@ class TestWrongSettings:
             {"max_memory": -1},
             {"timezone": "Atlantis/Centre"},
             {"timezone": "../../etc/passwd"},
-            {"app": "shop.jobs"},
+            {"app": 3},
             {"url": 3},
         ],
     )
@@ -135,9 +138,7 @@ class TestWrongSettings:
         with pytest.raises(ConfigurationError, match=next(iter(given))):
             load(tmp_path, given)
 
-    @pytest.mark.parametrize(
-        ("name", "text"), [("MAX_RETRIES", "many"), ("TIMEOUT", ""), ("TIMEOUT", "nan"), ("SETTLE", "x")]
-    )
+    @pytest.mark.parametrize(("name", "text"), [("MAX_RETRIES", "many"), ("TIMEOUT", "nan"), ("SETTLE", "x")])
     def test_a_variable_that_does_not_fit_is_a_configuration_error(self, tmp_path: Path, name: str, text: str) -> None:
         with pytest.raises(ConfigurationError, match=name.lower()):
             load(tmp_path, environ={f"PROTOJOBS_{name}": text})

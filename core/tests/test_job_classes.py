@@ -12,8 +12,9 @@ import msgspec
 import pytest
 
 from protojobs import Backoff, Job, JobContext, JobQueue, Settings
+from protojobs.definitions import REGISTRY, JobDefinition
 from protojobs.errors import DataInvalid, JobUnknown, OptionInvalid, PayloadError
-from protojobs.jobs import REGISTRY, JobDefinition, as_bound
+from protojobs.jobs import as_bound
 
 
 class Picture(msgspec.Struct):
@@ -219,20 +220,13 @@ class TestTypedData:
 
             def handle(self, data: Picture, context: JobContext) -> None: ...
 
-        class ContextFirst(Job):
-            name = "first"
-
-            def handle(self, context: JobContext, data: Picture) -> None: ...  # type: ignore[override]  # any order
-
         class Untyped(Job):
             name = "untyped"
 
             def handle(self, data: dict[str, object]) -> None: ...
 
-        found = [
-            as_bound(kind, None, REGISTRY).definition.data_type for kind in (ByBase, ByHint, ContextFirst, Untyped)
-        ]
-        assert found == [Picture, Picture, Picture, None]
+        found = [as_bound(kind, None, REGISTRY).definition.data_type for kind in (ByBase, ByHint, Untyped)]
+        assert found == [Picture, Picture, None]
 
     def test_wrong_data_is_refused_at_push_and_nothing_is_stored(self, queue: JobQueue) -> None:
         class Resize(Job[Picture]):

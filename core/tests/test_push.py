@@ -12,8 +12,8 @@ import pytest
 
 from protojobs import Job, JobQueue, job
 from protojobs.clock import Clock
+from protojobs.definitions import REGISTRY
 from protojobs.errors import ConfigurationError, JobUnknown, NotSupported, OptionInvalid, PayloadError, StoreUnavailable
-from protojobs.jobs import REGISTRY
 from protojobs.queue import CHUNK_JOBS
 from protojobs.records import BATCH_BYTES_MAX, Enqueued, NewJob
 from protojobs.testing import FlakyDriver, ManualClock

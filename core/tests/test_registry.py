@@ -35,7 +35,6 @@ class TestCreateDriver:
         [
             ("sqlite:///jobs.db", "sql"),
             ("postgresql+psycopg://db/app", "postgresql"),
-            ("postgres://db/app", "postgresql"),
             ("mysql://db/app", "mysql"),
             ("mariadb://db/app", "mysql"),
             ("redis://cache", "redis"),

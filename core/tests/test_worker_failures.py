@@ -32,6 +32,15 @@ def store(queue: JobQueue, **fields: object) -> str:
     return new.id
 
 
+def doomed(failed: Callable[..., object]) -> type[Job]:
+    """A job that fails at once, with this `failed`."""
+
+    def handle(self: object, data: object) -> None:
+        raise ValueError("boom")
+
+    return type("Doomed", (Job,), {"name": "doomed", "max_retries": 0, "handle": handle, "failed": failed})
+
+
 class TestFailed:
     def test_it_is_called_once_after_the_last_attempt_with_the_exception_and_the_data(
         self, queue: JobQueue, clock: ManualClock
@@ -84,15 +93,8 @@ class TestFailed:
         async def afailed(self: object, exception: BaseException, data: object) -> None:
             raise own
 
-        class Doomed(Job):
-            name = "doomed"
-            max_retries = 0
-
-            def handle(self, data: object) -> None:
-                raise ValueError("boom")
-
-        Doomed.failed = afailed if is_async else failed  # type: ignore[method-assign]
-        job_id = queue.push(Doomed)
+        kind = doomed(afailed if is_async else failed)
+        job_id = queue.push(kind)
         report = queue.work("default", 5)
         assert (report.failed, report.reason) == (1, "empty")
         record = queue.get(job_id)
@@ -115,15 +117,8 @@ class TestFailed:
         async def afailed(self: object, exception: BaseException, data: object) -> None:
             await asyncio.sleep(60)
 
-        class Doomed(Job):
-            name = "doomed"
-            max_retries = 0
-
-            def handle(self, data: object) -> None:
-                raise ValueError
-
-        Doomed.failed = afailed if is_async else failed  # type: ignore[method-assign]
-        queue.push(Doomed)
+        kind = doomed(afailed if is_async else failed)
+        queue.push(kind)
         assert queue.work("default", 5).reason == "empty"
         assert "ended by a timeout" in caplog.text
 

@@ -8,6 +8,7 @@ from typing import TypedDict, cast
 
 from protojobs import codec
 from protojobs._execution import Interrupted
+from protojobs.definitions import JobDefinition
 from protojobs.errors import PayloadNotDecodable
 from protojobs.events import (
     JobCancelled,
@@ -19,7 +20,6 @@ from protojobs.events import (
     JobRetrying,
     JobSnoozed,
 )
-from protojobs.jobs import JobDefinition
 from protojobs.lifecycle import JobState, Verb
 from protojobs.outcomes import Outcome
 from protojobs.records import ClaimedJob, Settled, SettleStatus

@@ -14,9 +14,9 @@ from protojobs import codec
 from protojobs.backoff import from_policy
 from protojobs.clock import Clock
 from protojobs.context import JobContext
+from protojobs.definitions import JobDefinition, Registry
 from protojobs.errors import JobCrashed, JobError, JobLost, JobTimeout
 from protojobs.hooks import Hooks
-from protojobs.jobs import JobDefinition, Registry
 from protojobs.lifecycle import CRASHES_MAX, Verb
 from protojobs.names import check_seconds
 from protojobs.outcomes import Details, Discard, Outcome, Retry, Snooze, settlement

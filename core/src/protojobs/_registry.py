@@ -21,7 +21,6 @@ DRIVERS, PLUGINS = "protojobs.drivers", "protojobs.plugins"
 _EXTRAS = {
     "sqlite": "sql",
     "postgresql": "postgresql",
-    "postgres": "postgresql",
     "mysql": "mysql",
     "mariadb": "mysql",
     "redis": "redis",
@@ -56,6 +55,8 @@ def create_driver(url: str, **options: object) -> Store:
     scheme = scheme.split("+")[0]
     if not separator or not scheme:
         raise DriverNotFound(f'"{masked(url)}" is not a URL.', mend=_URL_EXAMPLE)
+    if scheme == "postgres":  # what other tools accept, and we do not guess whether the rest is theirs too
+        raise DriverNotFound(f'"{masked(url)}" is spelt otherwise here.', mend='Write "postgresql://".')
     found = [entry for entry in driver_entry_points() if entry.name == scheme]
     if not found:
         raise _not_found(scheme)

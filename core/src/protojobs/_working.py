@@ -39,6 +39,10 @@ def work(  # noqa: PLR0913  (the options of a worker, all by keyword)
 ) -> WorkReport:
     """Run one worker in this thread until its limits, or its stop token, end it."""
     settings = queue.settings
+    if isinstance(queues, int):
+        raise OptionInvalid(
+            f"The first argument names queues; {queues} is no name.", mend=f"Try work(max_jobs={queues})."
+        )
     given = [settings.default_queue] if queues is None else [queues] if isinstance(queues, str) else queues
     names = [check_name("queue", name) for name in given]
     if not 1 <= len(names) <= QUEUES_MAX or len(set(names)) != len(names):

@@ -85,6 +85,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 _FIELDS = {field.name: field for field in msgspec.structs.fields(Settings)}
+_LISTS = ("app", "plugins", "plugins_disabled")
 
 
 def load_settings(
@@ -105,9 +106,13 @@ def load_settings(
             if key not in _FIELDS:
                 raise ConfigurationError(f'{source}: unknown setting "{key}".', mend=did_you_mean(key, _FIELDS))
             try:
-                merged[key] = msgspec.convert(value, type=_FIELDS[key].type, strict=not is_text)
+                one = (value,) if key in _LISTS and isinstance(value, str) else value
+                merged[key] = msgspec.convert(one, type=_FIELDS[key].type, strict=not is_text)
             except msgspec.ValidationError as error:
-                raise ConfigurationError(f"{source}: {key} = {value!r} does not fit: {error}.") from None
+                raise ConfigurationError(
+                    f"{source}: {key} = {value!r} does not fit: {error}.",
+                    mend="Durations are plain numbers of seconds, sizes of bytes." if isinstance(value, str) else "",
+                ) from None
     return cast("Callable[..., Settings]", Settings)(**merged)  # not by convert, which would hide our own errors
 
 
@@ -145,11 +150,11 @@ def _parse(path: Path) -> dict[str, object]:
 def _from_environment(environ: Mapping[str, str]) -> dict[str, object]:
     found: dict[str, object] = {}
     for variable, text in environ.items():
-        if not variable.startswith(ENV_PREFIX):
+        if not variable.startswith(ENV_PREFIX) or not text:  # empty is what compose files make of an unset variable
             continue
         key = variable.removeprefix(ENV_PREFIX).lower()
         if key in _FIELDS:
-            found[key] = tuple(filter(None, text.split(","))) if key in ("app", "plugins", "plugins_disabled") else text
+            found[key] = tuple(filter(None, text.split(","))) if key in _LISTS else text
         elif difflib.get_close_matches(key, _FIELDS, n=1, cutoff=0.8):
             _log.warning("%s is no setting of protojobs. %s", variable, did_you_mean(key, _FIELDS))
     return found

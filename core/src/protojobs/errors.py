@@ -138,7 +138,7 @@ class JobLost(JobError):
     """The job was lent more often than its attempts allow, and is given up unrun."""
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """` Did you mean "x"?` for the closest known word, or an empty string."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+def did_you_mean(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> str:
+    """`Did you mean "x"?` for the closest known word, or an empty string. `cutoff`: how alike, from 0 to 1."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)
     return f'Did you mean "{close[0]}"?' if close else ""

@@ -231,7 +231,7 @@ def on(name: str, listener: _F | None = None) -> _F | Callable[[_F], _F]:
     """
     if name not in EVENTS:
         raise OptionInvalid(
-            f'There is no event "{name}".', mend=did_you_mean(name, EVENTS) or f"Known: {', '.join(EVENTS)}."
+            f'There is no event "{name}".', mend=f"{did_you_mean(name, EVENTS)} Known: {', '.join(EVENTS)}.".lstrip()
         )
     if listener is None:
         return lambda function: on(name, function)

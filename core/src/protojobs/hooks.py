@@ -15,6 +15,7 @@ implementations are taken once, and looped over.
 
 from __future__ import annotations
 
+import inspect
 import logging
 import queue as queues
 import threading
@@ -27,7 +28,7 @@ import pluggy
 from protojobs import events
 from protojobs.clock import SYSTEM_CLOCK, Clock
 from protojobs.context import JobContext
-from protojobs.errors import ProtojobsError, PushRejected
+from protojobs.errors import ProtojobsError, PushRejected, did_you_mean
 from protojobs.events import Event, Listener
 from protojobs.records import ClaimedJob, NewJob
 
@@ -89,6 +90,9 @@ class Hooks:
                 _log.error("plugin %s is left out, it does not fit the hooks: %s", name, error)
                 if self._manager.get_plugin(name) is plugin:  # pluggy keeps what it had taken in before
                     self._manager.unregister(plugin)
+        for caller in (c for _, p in self._manager.list_name_plugin() for c in self._manager.get_hookcallers(p) or ()):
+            if not caller.has_spec():
+                _log.error("there is no hook %s. %s", caller.name, did_you_mean(caller.name, dir(HookSpecs)))
         self._observers = {name: tuple(self._implementations(_hook_name(name))) for name in events.EVENTS}
         self._before_push = cast(
             "tuple[Callable[[NewJob], NewJob | None], ...]", tuple(self._implementations("protojobs_before_push"))
@@ -163,6 +167,11 @@ class Hooks:
         caller = cast("pluggy.HookCaller", getattr(self._manager.hook, hook_name))
         for implementation in caller.get_hookimpls():
             function = cast("Listener", implementation.function)
+            if inspect.iscoroutinefunction(function):
+                _log.error(
+                    "plugin %s: %s is async, and hooks are plain functions", implementation.plugin_name, hook_name
+                )
+                continue
             yield function if implementation.argnames else _without_arguments(function)
 
     def _is_silent(self, listener: object) -> bool:

@@ -1,27 +1,21 @@
-"""Jobs as users write them: a class with `handle`, or a function under `@job`; their options and their names.
+"""Jobs as users write them: a class with `handle`, or a function under `@job`; and what `push` accepts as a job.
 
-Defining a job registers it under its name in `REGISTRY`, and that is all that happens at import. A worker resolves the
-names that it finds in the store there. It never imports anything because of a name from the store.
+Defining a job registers it under its name, and that is all that happens at import.
 """
 
 from __future__ import annotations
 
 import copy
 import inspect
-import sys
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
-from functools import cached_property, partial, update_wrapper
-from pathlib import Path
+from functools import update_wrapper
 from typing import TYPE_CHECKING, ClassVar, Generic, ParamSpec, cast, overload
 
-import msgspec
-
 from protojobs.backoff import Backoff
-from protojobs.context import JobContext
-from protojobs.errors import DataInvalid, JobUnknown, OptionInvalid, did_you_mean
-from protojobs.names import check_name, check_seconds
+from protojobs.definitions import REGISTRY, JobDefinition, Registry, check_function, check_handle, module_name
+from protojobs.errors import DataInvalid, OptionInvalid
 from protojobs.options import OPTIONS, Fluent, JobOptions, changed_options, checked_options, exception_types, options_of
 
 if TYPE_CHECKING:
@@ -38,131 +32,7 @@ else:  # the defaults are for type checkers; importing typing_extensions costs a
     R = TypeVar("R")
 P = ParamSpec("P")
 
-__all__ = ["REGISTRY", "BoundJob", "FunctionJob", "Job", "JobDefinition", "Registry", "as_bound", "job"]
-
-
-class JobDefinition:
-    """All that push and workers need to know of one kind of job. Found in the registry by its name."""
-
-    def __init__(self, name: str, source: type[Job[object]] | Callable[..., object], options: JobOptions) -> None:
-        self.name = check_name("job name", name)
-        self.options = options
-        self.job_class = f"{_module_name(source.__module__)}.{source.__qualname__}"
-        self.retry_on: tuple[type[BaseException], ...] = ()
-        self.discard_on: tuple[type[BaseException], ...] = ()
-        self._type = cast("type[Job[object]]", source) if isinstance(source, type) else None
-        self._function = source
-        if self._type is not None:
-            self.retry_on = exception_types("retry_on", self._type.retry_on)
-            self.discard_on = exception_types("discard_on", self._type.discard_on)
-
-    @property
-    def _body(self) -> Callable[..., object]:
-        # A fresh instance for each run: what a run leaves on `self` must not reach the next one, or its neighbour.
-        return self._function if self._type is None else self._type().handle
-
-    @property
-    def _code(self) -> Callable[..., object]:
-        # To be looked at only, so that an `__init__` which fails is the run's trouble, not the worker's.
-        return self._function if self._type is None else self._type.handle
-
-    @cached_property
-    def is_async(self) -> bool:
-        """Whether the job runs on the worker's event loop."""
-        return inspect.iscoroutinefunction(self._code)
-
-    @cached_property
-    def _hints(self) -> dict[str, object]:
-        # Read late, on first use, when the names that they speak of exist. What it returns is nobody's business here.
-        code = inspect.unwrap(self._code)
-        parameters = {name: hint for name, hint in code.__annotations__.items() if name != "return"}
-        carrier = type(self.name, (), {"__annotations__": parameters})
-        try:
-            return typing.get_type_hints(carrier, getattr(code, "__globals__", {}), include_extras=True)
-        except (NameError, AttributeError, TypeError, SyntaxError) as error:
-            raise OptionInvalid(
-                f'job "{self.name}": its annotations cannot be read: {error}.',
-                mend="Import what they speak of at the top of the module, not under `if TYPE_CHECKING:`.",
-            ) from error
-
-    @cached_property
-    def context_parameter(self) -> str | None:
-        """The name of the parameter that wants the JobContext, if there is one."""
-        return next((name for name, hint in self._hints.items() if hint is JobContext), None)
-
-    @cached_property
-    def data_type(self) -> object:
-        """The declared type of the data: of `Job[T]` or the `data` parameter; for a function, a Struct of its own."""
-        if self._type is None:
-            return _parameters_struct(self._function, self._hints)
-        for base in (b for cls in self._type.__mro__ for b in cls.__dict__.get("__orig_bases__", ())):
-            if typing.get_origin(base) is Job and not isinstance(typing.get_args(base)[0], typing.TypeVar):
-                return _typed(typing.get_args(base)[0])
-        is_bare = isinstance(inspect.getattr_static(self._type, "handle"), staticmethod | classmethod)
-        parameters = [name for name in inspect.signature(self._code).parameters if name != self.context_parameter]
-        own = parameters if is_bare else parameters[1:]  # without `self`
-        return _typed(self._hints.get(own[0])) if own else None
-
-    def call(self, data: object, context: JobContext) -> object:
-        """Run the job's own code. For an async job the answer is its coroutine."""
-        extra = {self.context_parameter: context} if self.context_parameter else {}
-        if self._type is not None:
-            return self._body(data, **extra)
-        return self._body(**msgspec.structs.asdict(cast("msgspec.Struct", data)), **extra)
-
-    def failed(self, exception: BaseException, data: object) -> object:
-        """Run the job's own `failed`, if it has one."""
-        return None if self._type is None else self._type().failed(exception, data)
-
-    @property
-    def has_failed(self) -> bool:
-        """Whether the job wants to know of its end."""
-        return self._type is not None and self._type.failed is not Job.failed
-
-    @property
-    def failed_is_async(self) -> bool:
-        """Whether its `failed` is a coroutine function."""
-        return self._type is not None and inspect.iscoroutinefunction(self._type.failed)
-
-    def retry_in(self, attempt: int, exception: BaseException) -> float | None:
-        """The job's own opinion on when to try again, in seconds; None leaves it to the policy."""
-        own = None if self._type is None else self._type().retry_in(attempt, exception)
-        return None if own is None else check_seconds("retry_in", own)
-
-
-class Registry:
-    """The jobs that this process knows, by name and alias."""
-
-    def __init__(self) -> None:
-        self._by_name: dict[str, JobDefinition] = {}
-
-    def add(self, definition: JobDefinition, aliases: Sequence[str] = ()) -> None:
-        """Make a job known. The same class again replaces it (a reload); another class of that name is an error."""
-        for name in (definition.name, *(check_name("alias", alias) for alias in aliases)):
-            known = self._by_name.get(name)
-            if known is not None and known.job_class != definition.job_class:
-                raise OptionInvalid(
-                    f'Two jobs are called "{name}": {known.job_class} and {definition.job_class}.',
-                    mend="Give one of them another name.",
-                )
-            self._by_name[name] = definition
-
-    def find(self, name: str) -> JobDefinition | None:
-        """The job of that name, or None."""
-        return self._by_name.get(name)
-
-    def get(self, name: str) -> JobDefinition:
-        """The job of that name. Raises JobUnknown with the closest name."""
-        if (definition := self._by_name.get(name)) is None:
-            mend = did_you_mean(name, self._by_name) or "Import the module that defines it, or name it with --app."
-            raise JobUnknown(f'No job is called "{name}" in this process.', mend=mend)
-        return definition
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(sorted(self._by_name))
-
-
-REGISTRY = Registry()
+__all__ = ["BoundJob", "FunctionJob", "Job", "as_bound", "job"]
 
 
 class Job(Fluent, Generic[D]):
@@ -191,9 +61,12 @@ class Job(Fluent, Generic[D]):
 
     def __init_subclass__(cls, **kwargs: object) -> None:
         super().__init_subclass__(**kwargs)
-        name = cls.__dict__.get("name") or f"{_module_name(cls.__module__)}.{cls.__qualname__}"
-        cls.definition = JobDefinition(name, cast("type[Job[object]]", cls), options_of(cls))
+        name = cls.__dict__.get("name") or f"{module_name(cls.__module__)}.{cls.__qualname__}"
+        own = cast("type[Job[object]]", cls)
+        has_failed = cls.failed is not Job.failed
+        cls.definition = JobDefinition(name, own, options_of(cls), declared=_declared(own), has_failed=has_failed)
         if cls.handle is not Job.handle:  # an abstract base in between is nothing to run
+            check_handle(own)
             REGISTRY.add(cls.definition, cls.__dict__.get("aliases", ()))
 
     # The Anys let type checkers accept `handle(self, data, ctx: JobContext)`, whatever the parameter is called.
@@ -217,6 +90,9 @@ class Job(Fluent, Generic[D]):
         """This job with its data, for `push` and `push_many`."""
         return BoundJob(cls.definition, options_of(cls), data)
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__qualname__} {vars(self) or 'job'}>"
+
     def _with(self, **option: object) -> Self:
         checked_options(**option)
         changed = copy.copy(self)
@@ -233,6 +109,9 @@ class BoundJob(Fluent):
         self.definition = definition
         self.options = options
         self.data = data
+
+    def __repr__(self) -> str:
+        return f"<BoundJob {self.definition.name} {self.data!r}>"
 
     def _with(self, **option: object) -> Self:
         return type(self)(self.definition, changed_options(self.options, **option), self.data)
@@ -260,9 +139,9 @@ class FunctionJob(Fluent, Generic[P, R]):
     def bind(self, *args: P.args, **kwargs: P.kwargs) -> BoundJob:
         """This job with its arguments, for `push`. Raises DataInvalid when they do not fit the signature."""
         try:
-            bound = self._data_signature.bind_partial(*args, **kwargs)
+            bound = self._data_signature.bind(*args, **kwargs)
         except TypeError as error:
-            raise DataInvalid(f"{self.definition.name}: {error}.") from None
+            raise DataInvalid(f'job "{self.definition.name}": {error}.') from None
         return BoundJob(self.definition, self.options, bound.arguments)
 
     def _with(self, **option: object) -> Self:
@@ -303,8 +182,8 @@ def job(
     checked = checked_options(**options)
 
     def decorate(function: Callable[P, R]) -> FunctionJob[P, R]:
-        _check_signature(function)
-        own = name or f"{_module_name(function.__module__)}.{function.__qualname__}"
+        check_function(function)
+        own = name or f"{module_name(function.__module__)}.{function.__qualname__}"
         definition = JobDefinition(own, function, checked)
         definition.retry_on = exception_types("retry_on", retry_on)
         definition.discard_on = exception_types("discard_on", discard_on)
@@ -337,63 +216,21 @@ def as_bound(what: object, data: object, registry: Registry) -> BoundJob:
     if isinstance(what, type) and issubclass(what, Job):
         cls = cast("type[Job[object]]", what)
         return BoundJob(_runnable(cls), options_of(cls), data)
-    raise OptionInvalid(
-        f"{what!r} is not a job.", mend="Push a Job class or instance, a function under @job, or a registered name."
-    )
+    mend = "Push a Job class or instance, a function under @job, or a registered name."
+    if isinstance(what, int | float | timedelta):
+        mend = "The delay comes first: later(60, job, data)."
+    raise OptionInvalid(f"{what!r} is not a job.", mend=mend)
 
 
-def _check_signature(function: Callable[..., object]) -> None:
-    if not inspect.isfunction(function):
-        raise OptionInvalid(f"@job is for functions, and {function!r} is none.", mend="Write a function around it.")
-    parameters = inspect.signature(function).parameters
-    if next(iter(parameters), None) in ("self", "cls"):
-        raise OptionInvalid(
-            f"@job {function.__qualname__} is a method, and a worker has no object to call it on.",
-            mend="Write a function, or a class with `handle`.",
-        )
-    for parameter in parameters.values():
-        if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
-            raise OptionInvalid(
-                f"@job {function.__qualname__}: {parameter} cannot travel by name.", mend="Name each argument."
-            )
+def _declared(cls: type[Job[object]]) -> object:
+    """The T of the nearest `Job[T]` among the bases, or None."""
+    for base in (b for ancestor in cls.__mro__ for b in ancestor.__dict__.get("__orig_bases__", ())):
+        if typing.get_origin(base) is Job and not isinstance(typing.get_args(base)[0], typing.TypeVar):
+            return typing.get_args(base)[0]
+    return None
 
 
 def _runnable(cls: type[Job[object]]) -> JobDefinition:
     if cls.handle is Job.handle:
         raise OptionInvalid(f"{cls.__name__} has no handle(data).", mend="Write one, or push a subclass that has it.")
     return cls.definition
-
-
-def _typed(hint: object) -> object:
-    """The hint where it says more than "some JSON", else None."""
-    plain = (None, typing.Any, object, dict, inspect.Parameter.empty)
-    is_plain_dict = typing.get_origin(hint) is dict and typing.get_args(hint)[1] in (typing.Any, object)
-    return None if hint in plain or isinstance(hint, typing.TypeVar) or is_plain_dict else hint
-
-
-def _parameters_struct(function: Callable[..., object], hints: Mapping[str, object]) -> type[msgspec.Struct]:
-    """A Struct with the function's parameters as fields: the type of a function job's data."""
-    fields: list[tuple[str, object] | tuple[str, object, object]] = []
-    for name, parameter in inspect.signature(function).parameters.items():
-        if hints.get(name) is JobContext:
-            continue
-        hint = hints.get(name, typing.Any)
-        if parameter.default is parameter.empty:
-            fields.append((name, hint))
-        else:  # by a factory: msgspec refuses lists and the like that are not empty
-            fields.append((name, hint, msgspec.field(default_factory=partial(copy.deepcopy, parameter.default))))
-    return msgspec.defstruct(
-        f"{function.__name__}_data", cast("list[tuple[str, type]]", fields), kw_only=True, forbid_unknown_fields=True
-    )
-
-
-def _module_name(module: str) -> str:
-    """The module's name as another process would import it: never `__main__`."""
-    if module != "__main__":
-        return module
-    main = sys.modules["__main__"]
-    spec = getattr(main, "__spec__", None)
-    if spec is not None:
-        return cast("str", spec.name).removesuffix(".__main__")
-    path = getattr(main, "__file__", None)
-    return Path(path).stem if path else "interactive"

@@ -18,11 +18,12 @@ from protojobs._retrying import until_answered
 from protojobs.backoff import to_policy
 from protojobs.clock import SYSTEM_CLOCK, Clock
 from protojobs.config import Settings, load_settings
+from protojobs.definitions import REGISTRY, Registry
 from protojobs.entropy import fresh_id
 from protojobs.errors import ConfigurationError, NotSupported, OptionInvalid, StoreUnavailable
 from protojobs.events import JobQueued, JobQueuing
 from protojobs.hooks import Hooks
-from protojobs.jobs import REGISTRY, BoundJob, Registry, as_bound
+from protojobs.jobs import BoundJob, as_bound
 from protojobs.names import check_seconds, parse_when
 from protojobs.protocols import Store, SupportsAsyncTransaction, SupportsTransaction
 from protojobs.records import BATCH_BYTES_MAX, Enqueued, NewJob
@@ -91,6 +92,10 @@ class JobQueue(QueueAdministration):
         """Sign off the worker that earlier calls of `work(queue, n)` have registered."""
         while self.resting:
             self.resting.popleft().leave()
+
+    def __repr__(self) -> str:
+        """The store and the default queue, without secrets."""
+        return f"<JobQueue on {self.driver!r}, default queue {self.settings.default_queue!r}>"
 
     @property
     def hooks(self) -> Hooks:

@@ -21,7 +21,7 @@ transfer follows until a whole pass finds nothing new.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 from zlib import crc32
@@ -155,7 +155,7 @@ class _Haul:
     def _deliver(self, page: Sequence[ExportedJob]) -> None:
         for part in _within_bytes(page):
             answers = self._ask(partial(self._destination.import_jobs, part))
-            known = [answer.id for answer in answers if answer.duplicate_of is not None]
+            known = {job.id: job for job, answer in zip(part, answers, strict=False) if answer.duplicate_of is not None}
             if len(answers) != len(part) or any(a.id != job.id for a, job in zip(answers, part, strict=True)):
                 raise ContractBroken(f"{type(self._destination).__name__} did not answer for every job it was given.")
             self._check_known(known)
@@ -163,13 +163,18 @@ class _Haul:
         self._ask(partial(self._source.drop_exported, self._token, [job.id for job in page]))
         self.moved += len(page)
 
-    def _check_known(self, ids: Sequence[str]) -> None:
-        """A job that is leaving the destination itself must not be dropped here: it would be in neither."""
-        there = self._ask(partial(self._destination.get, ids)) if ids else []
-        if leaving := [job.id for job in there if job.status is JobState.MOVING]:
+    def _check_known(self, known: Mapping[str, ExportedJob]) -> None:
+        """Refuse to drop our copy of a job where the other is the older one, and on its way to be dropped itself.
+
+        So it is when a transfer the other way has died between its import and its drop. Each export adds one to
+        claim_seq, so of two copies that both move the higher one is the later; the other transfer drops its own.
+        """
+        there = self._ask(partial(self._destination.get, list(known))) if known else []
+        leaving = [job.id for job in there if job.status is JobState.MOVING and job.claim_seq < known[job.id].claim_seq]
+        if leaving:
             raise OptionInvalid(
-                f"{len(leaving)} job(s), such as {leaving[0]}, are on their way out of the destination themselves.",
-                mend="Finish the transfer that began there first, then start this one again.",
+                f"{len(leaving)} job(s), such as {leaving[0]}, were on their way from the destination to here.",
+                mend="Finish that transfer first, then start this one again.",
             )
 
     def _ask(self, call: Callable[[], _T]) -> _T:

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 
 from protojobs._decisions import Decisions, LeaseWatch, Plan, WorkLimits
 from protojobs._execution import prepare
+from protojobs.definitions import JobDefinition, Registry
 from protojobs.errors import LeaseLost
 from protojobs.hooks import Hooks
-from protojobs.jobs import JobDefinition, Registry
 from protojobs.lifecycle import Verb
 from protojobs.options import JobOptions
 from protojobs.outcomes import Outcome, settlement

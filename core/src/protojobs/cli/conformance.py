@@ -18,7 +18,7 @@ import msgspec
 
 from protojobs._registry import create_driver, masked
 from protojobs.cli.asking import YES, confirm
-from protojobs.cli.conformance_report import Counts, Ended, Progress, Report, plain_progress, write_report
+from protojobs.cli.conformance_report import Ended, Progress, Report, plain_progress, write_report
 from protojobs.cli.exits import CommandFailed, Exit
 from protojobs.cli.options import COMMON, StoreCommand
 from protojobs.cli.session import Session
@@ -38,7 +38,7 @@ class _Line(msgspec.Struct):
 
     begun: int | None = None
     test: Ended | None = None
-    report: msgspec.Raw | None = None
+    report: msgspec.Raw = msgspec.Raw()
     errors: tuple[str, ...] = ()
 
 
@@ -123,9 +123,9 @@ def _run(url: str, level: str) -> tuple[bytes, Report, tuple[str, ...]]:
             kit.kill()
             kit.wait()
         kit.stdout.close()
-    if last.report is None:
-        raise CommandFailed(Exit.BAD, f"The kit's process ended early, with exit code {kit.returncode}.")
     document = bytes(last.report)
+    if not document:
+        raise CommandFailed(Exit.BAD, f"The kit's process ended early, with exit code {kit.returncode}.")
     return document, msgspec.json.decode(document, type=Report), last.errors
 
 

@@ -85,7 +85,7 @@ def _tell(out: Output, report: TransferReport, token: str) -> None:
         ("already there", report.already_there),
         ("left pending", report.pending),
         ("left failed", report.failed),
-        ("left processing", report.processing),
+        ("left held", report.processing),
         ("left moving", report.moving),
     ]
     out.item("transfer@1", report, [("token", token), *fields], more={"token": token})
@@ -98,7 +98,7 @@ def _tell(out: Output, report: TransferReport, token: str) -> None:
         why.append("The source is still written to: stop that.")
     if report.moving:
         why.append(f"{counted(report.moving, 'job')} belong to a transfer with another token: finish that one.")
-    raise CommandFailed(Exit.PARTLY, " ".join(why), mend="then type the same again")
+    raise CommandFailed(Exit.PARTLY, " ".join(why), mend="the same again, then")
 
 
 def _counts(driver: Store, url: str) -> Stats:

@@ -15,10 +15,10 @@ from msgspec import Struct
 
 from protojobs._afterwards import FailedCall, announcement, job_facts
 from protojobs._execution import Run, prepare
+from protojobs.definitions import JobDefinition
 from protojobs.entropy import fresh_id
 from protojobs.errors import JobError, JobUnknown
 from protojobs.events import JobProcessing
-from protojobs.jobs import JobDefinition
 from protojobs.lifecycle import JobState, Verb
 from protojobs.outcomes import Outcome
 from protojobs.queue import JobQueue

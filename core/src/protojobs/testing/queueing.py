@@ -11,8 +11,9 @@ from msgspec import Struct
 
 from protojobs._registry import create_driver
 from protojobs.config import Settings
+from protojobs.definitions import REGISTRY, Registry
 from protojobs.hooks import Hooks
-from protojobs.jobs import REGISTRY, BoundJob, Registry, as_bound
+from protojobs.jobs import BoundJob, as_bound
 from protojobs.lifecycle import JobState
 from protojobs.queue import JobQueue
 from protojobs.records import Enqueued, NewJob
@@ -48,7 +49,7 @@ class TestQueue(JobQueue):
 
     __test__: ClassVar[bool] = False  # pytest would take a class of this name for a test
 
-    clock: ManualClock  # pyright: ignore[reportIncompatibleVariableOverride]  (narrower, and set once)
+    clock: ManualClock
 
     def __init__(
         self,

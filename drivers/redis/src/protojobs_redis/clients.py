@@ -21,6 +21,7 @@ __all__ = [
     "Server",
     "cluster_client",
     "idle_closed",
+    "not_understood",
     "note_move",
     "plain_client",
     "server_of",
@@ -104,7 +105,7 @@ def plain_client(address: Address) -> Server:
             return _sentinel_client(address)
         return cast("Server", _call(Redis, "from_url", address.url, **_LIMITS))
     except (TypeError, ValueError) as error:
-        raise _not_understood(address, error) from error
+        raise not_understood(address, error) from error
 
 
 def cluster_client(address: Address) -> Client:
@@ -112,7 +113,7 @@ def cluster_client(address: Address) -> Client:
     try:
         return cast("Client", _call(RedisCluster, "from_url", address.url, **_LIMITS))
     except (TypeError, ValueError) as error:
-        raise _not_understood(address, error) from error
+        raise not_understood(address, error) from error
 
 
 def server_of(client: Client, key: str) -> Server:
@@ -160,7 +161,8 @@ def _call(owner: object, name: str, *arguments: object, **options: object) -> ob
     return cast("object", getattr(owner, name)(*arguments, **options))
 
 
-def _not_understood(address: Address, error: Exception) -> ConfigurationError:
+def not_understood(address: Address, error: Exception) -> ConfigurationError:
+    """What to raise when the library does not know an option of the URL."""
     return ConfigurationError(
         f"The options of {address.shown} are not understood: {error}.", mend="See redis-py's options of a connection."
     )

@@ -16,6 +16,7 @@ from protojobs_redis.clients import (
     Server,
     cluster_client,
     idle_closed,
+    not_understood,
     note_move,
     plain_client,
     server_of,
@@ -121,7 +122,10 @@ class Connections:
             facts = facts_of(server_of(client, self.prefix))
         else:
             client = plain_client(self.address)
-            facts = facts_of(client)
+            try:
+                facts = facts_of(client)
+            except TypeError as error:  # the library looks at most options when it makes its first connection
+                raise not_understood(self.address, error) from error
             if facts.get("cluster_enabled") == 1:
                 client = cluster_client(self.address)
                 facts = facts_of(server_of(client, self.prefix))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import cast
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
 
 import redis.connection
 from msgspec import Struct
@@ -54,7 +55,7 @@ def parse(url: str) -> Address:
         raise ConfigurationError("decode_responses is the driver's own affair.", mend="Leave it out of the URL.")
     parts = parts._replace(scheme=_SCHEMES[scheme], query=urlencode(theirs))
     address = Address(
-        url=urlunsplit(parts),
+        url=_joined(parts),
         is_cluster=plus == "cluster" or ours.get("cluster", "false").lower() in _TRUE,
         namespace=ours.get("namespace"),
         is_tls=_SCHEMES[scheme] == "rediss",
@@ -64,7 +65,7 @@ def parse(url: str) -> Address:
     if plus == "sentinel":
         hosts, service, database = _sentinels(parts.netloc, parts.path)
         at = parts.netloc.rpartition("@")
-        plain = urlunsplit(parts._replace(netloc=f"{at[0]}{at[1]}service", path=f"/{database}"))
+        plain = _joined(parts._replace(netloc=f"{at[0]}{at[1]}service", path=f"/{database}"))
         address = replace(address, url=plain, sentinels=hosts, service=service)
     _check(address)
     return address
@@ -79,8 +80,8 @@ def check_namespace(namespace: str) -> str:
 
 def options_of(url: str) -> dict[str, object]:
     """The options in a URL, as redis-py reads them; ValueError where it cannot."""
-    found: object = redis.connection.parse_url(url)  # type: ignore[no-untyped-call]  # pyright: ignore[reportUnknownMemberType]
-    return cast("dict[str, object]", found)
+    parse_url: object = getattr(redis.connection, "parse_url")  # noqa: B009  it has no types
+    return cast("Callable[[str], dict[str, object]]", parse_url)(url)
 
 
 def _sentinels(netloc: str, path: str) -> tuple[tuple[tuple[str, int], ...], str, int]:
@@ -98,6 +99,11 @@ def _sentinels(netloc: str, path: str) -> tuple[tuple[tuple[str, int], ...], str
         except ValueError as error:
             raise ConfigurationError(f"{place!r} is no address of a Sentinel: {error}.") from error
     return tuple(hosts), unquote(service), int(database or 0)
+
+
+def _joined(parts: SplitResult) -> str:
+    """As `urlunsplit`, which forgets the slashes of `unix:///path`."""
+    return f"{parts.scheme}://{parts.netloc}{parts.path}" + (f"?{parts.query}" if parts.query else "")
 
 
 def _check(address: Address) -> None:

@@ -100,8 +100,7 @@ class Connections:
     def close(self) -> None:
         """Close what is held, and our own pool."""
         self._start_afresh_after_fork()
-        while self._held:
-            self._held.pop()[0].close()
+        self._forget_held()
         if self.is_ours:
             self.engine.dispose()
 
@@ -151,7 +150,7 @@ class Connections:
         if self.is_ours and len(self._held) < _HELD_MAX:
             self._held.append((conn, SYSTEM_CLOCK.monotonic()))
         else:
-            conn.close()
+            _close(conn)
 
     def _drop(self, conn: Connection, error: BaseException) -> bool:
         """Undo the step. A connection whose state is in doubt is not used again, nor are its older sisters.
@@ -198,3 +197,12 @@ class Connections:
         self._pid = os.getpid()
         if self.is_ours:
             self.engine.dispose(close=False)
+
+
+def _close(conn: Connection) -> None:
+    """Back into the pool. One that was cut after its last answer is no error of the step that it served."""
+    try:
+        conn.close()
+    except DBAPIError:
+        conn.invalidate()
+        conn.close()

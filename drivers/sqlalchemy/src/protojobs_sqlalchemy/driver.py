@@ -16,7 +16,7 @@ from protojobs_sqlalchemy.administration import Administration
 from protojobs_sqlalchemy.bounds import check_new, check_settlements
 from protojobs_sqlalchemy.connections import Connections
 from protojobs_sqlalchemy.dialects import Ask, Dialect, Mode
-from protojobs_sqlalchemy.inserting import answers
+from protojobs_sqlalchemy.inserting import answers, due_queues
 from protojobs_sqlalchemy.inspection import Inspection
 from protojobs_sqlalchemy.joining import Joining
 from protojobs_sqlalchemy.leases import Leases, lease_lost
@@ -143,7 +143,7 @@ class SQLAlchemyDriver(Leases, Inspection, Administration, Transfer, Joining):
         check_new(jobs)
         mode = self._dialect.enqueue_mode(jobs)
         stored = self._run(lambda conn: self._dialect.enqueue(conn, jobs), mode, is_repeatable=True)  # by the ids
-        self._dialect.ring({job.queue for job in jobs})
+        self._dialect.ring(due_queues(jobs))
         return answers([job.id for job in jobs], stored)
 
     def claim(self, worker: str, queues: Sequence[str], *, slots: int, limit: int) -> list[ClaimedJob]:

@@ -13,7 +13,7 @@ from protojobs.records import Enqueued, NewJob
 from protojobs_sqlalchemy.conditions import is_mysql
 from protojobs_sqlalchemy.tables import jobs
 
-__all__ = ["answers", "insert_absent", "new_row"]
+__all__ = ["answers", "due_queues", "insert_absent", "new_row"]
 
 _MYSQL_DUPLICATE = 1062
 
@@ -87,6 +87,11 @@ def _insert_one_on_mysql(conn: Connection, row: Mapping[str, object]) -> bool:
 def _must_be_duplicate(error: IntegrityError) -> None:
     if error.orig is None or error.orig.args[0] != _MYSQL_DUPLICATE:
         raise error
+
+
+def due_queues(jobs: Sequence[NewJob]) -> set[str]:
+    """The queues to ring for: those of jobs that are not merely for later."""
+    return {job.queue for job in jobs if not job.delay or job.available_at}
 
 
 def answers(ids: Sequence[str], stored: set[str]) -> list[Enqueued]:

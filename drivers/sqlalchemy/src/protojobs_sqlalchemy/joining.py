@@ -15,7 +15,7 @@ from protojobs_sqlalchemy.bounds import check_new
 from protojobs_sqlalchemy.counting import count, lone_shard
 from protojobs_sqlalchemy.dialects import Mode
 from protojobs_sqlalchemy.ids import canonical
-from protojobs_sqlalchemy.inserting import answers, insert_absent, new_row
+from protojobs_sqlalchemy.inserting import answers, due_queues, insert_absent, new_row
 from protojobs_sqlalchemy.schema import check
 from protojobs_sqlalchemy.steps import Steps
 from protojobs_sqlalchemy.tables import jobs
@@ -43,7 +43,7 @@ class Joining(Steps):
         check_new(jobs)
         conn = self._join(transaction)
         session = session_of(transaction)
-        woken = {job.queue for job in jobs}
+        woken = due_queues(jobs)
         with self._connections.translating():
             now = self._dialect.now(conn)
             stored = insert_absent(conn, [new_row(job, now) for job in jobs])

@@ -42,7 +42,7 @@ class Schema:
             finally:
                 unlock()
 
-        self._connections.run(step, Mode.STORE)
+        self._connections.run(step, Mode.STORE, is_repeatable=True)
         return applied
 
     def sql(self, *, down: bool = False) -> str:

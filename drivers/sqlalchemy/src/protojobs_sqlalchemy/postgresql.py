@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, LiteralString
@@ -28,6 +29,9 @@ from protojobs_sqlalchemy.notifying import Notifier
 __all__ = ["PostgreSQLDialect"]
 
 _PASSED_OVER_MAX = 1_000  # jobs on their last attempt that a claim looks past while it fills its prefetch
+_MIGRATION_S = 3600.0  # how long one statement of a migration may take
+_SCHEMA_TRIES = 600  # a minute
+_SCHEMA_PAUSE_S = 0.1
 
 Row = tuple[Any, ...]
 
@@ -95,9 +99,17 @@ class PostgreSQLDialect:
         """See Dialect.lock_schema."""
         raw = _raw(conn)
         raw.execute("SET LOCAL statement_timeout = 0")  # a large table takes its time ...
-        raw.execute("SET LOCAL lock_timeout = '60s'")  # ... but nobody waits for ever
-        raw.execute("SELECT pg_advisory_xact_lock(hashtext('protojobs'), hashtext(current_schema()))")
-        return lambda: None  # ends with the transaction
+        if isinstance(raw, BoundedConnection):
+            raw.wait_s = _MIGRATION_S
+        for _ in range(_SCHEMA_TRIES):  # ... but nobody waits for ever
+            if raw.execute(sql.LOCK_SCHEMA).fetchall()[0][0]:
+                return lambda: self._set_patience(raw)
+            time.sleep(_SCHEMA_PAUSE_S)
+        raise errors.LockNotAvailable("another migration has been running for a minute")
+
+    def _set_patience(self, raw: psycopg.Connection[Row]) -> None:
+        if isinstance(raw, BoundedConnection):
+            raw.wait_s = self._timeout
 
     # ---------------------------------------------------------------------------------------------------- enqueue
 

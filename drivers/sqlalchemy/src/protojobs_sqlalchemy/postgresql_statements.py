@@ -6,7 +6,7 @@ from typing import LiteralString
 
 from protojobs_sqlalchemy.listening import CHANNEL
 
-__all__ = ["CLAIM", "ENQUEUE", "LANES", "NOTIFY", "SETTLE", "SETTLE_AND_CLAIM"]
+__all__ = ["CLAIM", "ENQUEUE", "LANES", "LOCK_SCHEMA", "NOTIFY", "SETTLE", "SETTLE_AND_CLAIM"]
 
 # statement_timestamp() and not now(): in a caller's long transaction a delay counts from the push, not from BEGIN; and
 # not clock_timestamp(), which no index condition may use.
@@ -99,3 +99,5 @@ NOTIFY: LiteralString = f"""
 SELECT set_config('synchronous_commit', 'off', true), pg_notify('{CHANNEL}', name)
 FROM unnest(%(queues)s::text[]) AS name
 """
+
+LOCK_SCHEMA: LiteralString = "SELECT pg_try_advisory_xact_lock(hashtext('protojobs'), hashtext(current_schema()))"

@@ -51,7 +51,7 @@ local function lend(worker, queues, slots, limit)
     local row = claim.rows[id]
     row[ATTEMPTS] = row[ATTEMPTS] + 1
     row[SEQ] = row[SEQ] + 1
-    row[PROGRESS] = -1
+    if row[PROGRESS] ~= -1 then row[PROGRESS] = -1 end
     move(id, row, PROCESSING, now, worker)
   end
   commit()

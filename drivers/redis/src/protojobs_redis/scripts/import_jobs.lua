@@ -5,7 +5,7 @@ local jobs, ids, answers = unpacked(ARGV[2]), {}, {}
 for place, job in ipairs(jobs) do ids[place] = job[1] end
 local known = values_of(ROWS, ids)
 for place, job in ipairs(jobs) do
-  local id, row, failure = job[1], job[2], job[3]
+  local id, row, failure = job[1], opened(job[2]), job[3]
   if known[place] or dirty[id] then
     answers[place] = 'd'
   else

@@ -28,29 +28,34 @@ local now = clock[1] * 1000000 + clock[2] + ARGV[1]
 
 -- ------------------------------------------------------------------------------------------------------------- rows
 -- A row is the small part of a job that changes; packing.py has the same list. Trailing fields that say nothing are not
--- stored, so that a fresh job takes about 30 bytes.
+-- stored, so that a fresh job takes about 30 bytes; read, they are what NOTHING says.
 
 local QUEUE, PRIORITY, MAX_RETRIES, SIZE, CREATED_AT, AVAILABLE_AT, STATE, ATTEMPTS, SEQ, BY = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
 local RESERVED_AT, PROCESSED_AT, CRASHES, RETURNS, RECLAIMS, PROGRESS = 11, 12, 13, 14, 15, 16
 local CANCEL_AT, REASON, FAILED_ID, MOVED_FROM, FIELDS = 17, 18, 19, 20, 20
 local PENDING, PROCESSING, COMPLETED, FAILING, CANCELLED, MOVING = 'p', 'r', 'c', 'f', 'x', 'm'
 local NOTHING = {false, false, false, false, false, false, PENDING, 0, 0, '', 0, 0, 0, 0, 0, -1, 0, '', '', ''}
+local DEFAULTS = {__index = NOTHING}  -- filling each row up would cost as much as unpacking it
 
-local function open(packed)
-  local row = unpacked(packed)
-  for field = #row + 1, FIELDS do row[field] = NOTHING[field] end
-  return row
+local function opened(row)
+  return setmetatable(row, DEFAULTS)
 end
 
+local function open(packed)
+  return setmetatable(unpacked(packed), DEFAULTS)
+end
+
+-- The row as it is stored. Ends its life as a table.
 local function close(row)
   local last = FIELDS
   while row[last] == NOTHING[last] do
     row[last] = nil
     last = last - 1
   end
-  local packed = pack(row)
-  for field = last + 1, FIELDS do row[field] = NOTHING[field] end
-  return packed
+  for field = 7, last do
+    if rawget(row, field) == nil then row[field] = NOTHING[field] end
+  end
+  return pack(row)
 end
 
 -- The values of many fields of a hash, in order; false where there is none.
@@ -90,7 +95,7 @@ end
 local function score(at)
   local number = tonumber(at)
   if number > EXACT then number = number * (1 + 2 ^ -52) end
-  return string.format('%.17g', number)
+  return number
 end
 
 local function text(number)
@@ -181,8 +186,26 @@ end
 -- A job is in one place for its state: a lane (queue and priority, by due time; delayed jobs too), the set of what a
 -- worker holds, or the jobs of a queue that ended in a state, by when.
 
+-- Each name is made once in a run: to put strings together and look them up anew for each job costs more than the rest.
+local function remembered(head)
+  return setmetatable({}, {
+    __index = function(known, tail)
+      local name = PREFIX .. head .. tail
+      known[tail] = name
+      return name
+    end,
+  })
+end
+
+local held_names, ended_names, lane_names = remembered('held:'), {}, {}
+
 local function lane_of(queue, priority)
-  return PREFIX .. 'lane:' .. priority .. ':' .. queue
+  local names = lane_names[priority]
+  if not names then
+    names = remembered('lane:' .. priority .. ':')
+    lane_names[priority] = names
+  end
+  return names[queue]
 end
 
 local function lanes_of(queue)
@@ -190,11 +213,16 @@ local function lanes_of(queue)
 end
 
 local function ended_of(queue, state)
-  return PREFIX .. 'ended:' .. state .. ':' .. queue
+  local names = ended_names[state]
+  if not names then
+    names = remembered('ended:' .. state .. ':')
+    ended_names[state] = names
+  end
+  return names[queue]
 end
 
 local function held_by(worker)
-  return PREFIX .. 'held:' .. worker
+  return held_names[worker]
 end
 
 local function marks_of(worker)

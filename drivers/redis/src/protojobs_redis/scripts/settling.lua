@@ -1,5 +1,5 @@
 -- Part of turn.lua: apply settlements. A settlement is {id, claim_seq, reserved_by, verb, due, error, reason,
--- counts_return, counts_crash, failed_id}.
+-- counts_return, counts_crash, failed_id}, or for a plain completion the first four.
 
 local TO = {
   complete = COMPLETED, retry = PENDING, fail = FAILING, snooze = PENDING, release = PENDING, cancel = CANCELLED,
@@ -17,7 +17,7 @@ local function apply(id, row, said)
   if is_unspent then row[ATTEMPTS] = row[ATTEMPTS] - 1 end
   if said[9] then row[CRASHES] = row[CRASHES] + 1 end
   local is_marked = row[CANCEL_AT] ~= 0
-  if reason ~= '' and not is_marked then row[REASON] = reason end
+  if reason and reason ~= '' and not is_marked then row[REASON] = reason end
   if is_marked and to ~= COMPLETED then to = CANCELLED end
   move(id, row, to, to == PENDING and due_at(due) or now)
   if to == FAILING then add_failure(id, row, said[10], now, row[ATTEMPTS], said[6]) end

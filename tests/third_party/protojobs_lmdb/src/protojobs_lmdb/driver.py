@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import chain, islice
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from msgspec import convert, msgpack
 from msgspec.structs import asdict, replace
@@ -19,23 +19,20 @@ from protojobs.lifecycle import FINISHED, RETURNS_FREE, SUSPECT_RECLAIMS, TRANSI
 from protojobs.protocols import PORT_VERSION
 from protojobs.records import CancelAnswer, ClaimedJob, Enqueued, RetryAnswer, Settled, Settlement, SettleStatus
 from protojobs_lmdb.file import LAYOUT, Handle
-from protojobs_lmdb.rows import Row, Step, id_in, key_of
+from protojobs_lmdb.rows import MICROSECOND, Row, Step, id_in, key_of
 
-Shown = TypeVar("Shown")
-
-LOOK_S = 0.02  # how often `wait` looks whether there was a transaction, which takes two microseconds
+T = TypeVar("T")
+LOOK_S = 0.02  # how often `wait` looks whether there was a transaction, which takes a few microseconds
 SEEN_MAX = 10_000  # rows that one call looks at, whatever it finds
-MICROSECOND = timedelta(microseconds=1)
-SHARED = set(records.NewJob.__struct_fields__) & set(Row.__struct_fields__)
-ZERO = {"attempts": 0, "claim_seq": 0, "crashes": 0, "returns": 0, "reclaims": 0}
-NEW = {**ZERO, "status": JobState.PENDING, "reserved_by": "", "reserved_at": None, "processed_at": None}
+COUNTED_MAX = 100_000  # due jobs; beyond that their number is an estimate
+PASSED_OVER_MAX = 1_000  # jobs on their last attempt that a claim walks past to fill its prefetch
+ZERO = dict.fromkeys(("attempts", "crashes", "returns", "reclaims"), 0)
+NEW = {**ZERO, "claim_seq": 0, "status": "pending", "reserved_by": "", "reserved_at": None, "processed_at": None}
 LEADS_TO = {Verb.COMPLETE: JobState.COMPLETED, Verb.FAIL: JobState.FAILED, Verb.CANCEL: JobState.CANCELLED}
 LEADS_TO |= dict.fromkeys((Verb.RETRY, Verb.SNOOZE, Verb.RELEASE), JobState.PENDING)
 
 
 class LmdbDriver(Handle):
-    """See protojobs.protocols.Store."""
-
     port_version = PORT_VERSION
     capabilities = records.Capabilities(server_time=False)
 
@@ -53,24 +50,27 @@ class LmdbDriver(Handle):
             return step.now
 
     def enqueue(self, jobs: Sequence[records.NewJob]) -> list[Enqueued]:
-        if len(check(jobs)) and sum(len(job.data.encode()) for job in jobs) > records.BATCH_BYTES_MAX:
-            raise OptionInvalid("These are too many bytes at once.", mend=f"At most {records.BATCH_BYTES_MAX}.")
+        if sum(len(job.data.encode()) for job in check(jobs)) > records.BATCH_BYTES_MAX:
+            raise OptionInvalid("These are too many bytes.", mend=f"At most {records.BATCH_BYTES_MAX} at once.")
         with self.step(write=True) as step:
-            return [insert(step, new_row(step, job)) for job in jobs]
+            times = [{"created_at": step.now, "available_at": due(step, job)} for job in jobs]
+            return insert(step, [convert(asdict(job) | NEW | at, Row) for job, at in zip(jobs, times, strict=True)])
+
+    # ------------------------------------------------------------------------------------------------ workers' leases
 
     def register(self, worker: records.WorkerInfo) -> None:
         with self.step(write=True) as step:
-            put_worker(step, asdict(worker) | {"started_at": step.now})
+            put_worker(step, worker)
 
     def heartbeat(self, worker: str, progress: Mapping[records.Fence, float]) -> records.Heartbeat:
         with self.step(write=True) as step:
-            put_worker(step, asdict(standing(step, worker)))
+            put_worker(step, standing(step, worker))
             for claim, share in progress.items():
                 if row := current(step, claim):
                     step.write(row, replace(row, progress=share))
             marked = [row for row in step.rows("held", worker) if row.is_cancel_requested]
             cancels = tuple(convert(row, records.Fence, from_attributes=True) for row in marked)
-            return records.Heartbeat(cancels=cancels, others_end_in=first_end(step, worker))
+            return records.Heartbeat(cancels=cancels, others_end_in=first_end(step, apart_from=worker))
 
     def leave(self, worker: str) -> None:
         with self.step(write=True) as step:
@@ -78,16 +78,18 @@ class LmdbDriver(Handle):
 
     def reclaim(self, limit: int) -> records.Reclaimed:
         with self.step(write=True) as step:
-            workers = {worker.id: worker for worker in all_workers(step)}
-            lapsed = {name: worker for name, worker in workers.items() if worker.lease_ends_at <= step.now}
+            standing = workers(step)
+            lapsed = {name: worker for name, worker in standing.items() if worker.lease_ends_at <= step.now}
             for name in lapsed:
                 step.txn.delete(key_of("worker", name))
             # Those of the lapsed first: only of them is it known how their worker ran them.
-            gone = sorted(set(step.groups("held")) - (workers.keys() - lapsed), key=lambda name: name not in lapsed)
-            rows = list(islice(chain.from_iterable(step.rows("held", name) for name in gone), limit + 1))
-            jobs = tuple(take_back(step, row, lapsed.get(row.reserved_by)) for row in rows[:limit])
+            names = [*lapsed, *(name for name in step.groups("held") if name not in standing)]
+            rows = list(islice(chain.from_iterable(step.rows("held", name) for name in names), limit + 1))
+            lost = tuple(take_back(step, row, lapsed.get(row.reserved_by)) for row in rows[:limit])
             has_more, ends_in = len(rows) > limit, first_end(step)
-            return records.Reclaimed(jobs=jobs, workers=tuple(lapsed), has_more=has_more, others_end_in=ends_in)
+            return records.Reclaimed(jobs=lost, workers=tuple(lapsed), has_more=has_more, others_end_in=ends_in)
+
+    # ----------------------------------------------------------------------------------------------- claim and settle
 
     def claim(self, worker: str, queues: Sequence[str], *, slots: int, limit: int) -> list[ClaimedJob]:
         with self.step(write=True) as step:
@@ -100,11 +102,11 @@ class LmdbDriver(Handle):
         self, worker: str, settlements: Sequence[Settlement], queues: Sequence[str], *, slots: int, limit: int
     ) -> records.ClaimReply:
         if any(said.verb not in LEADS_TO for said in check(settlements)):
-            raise OptionInvalid("One of the verbs does not settle a claim.", mend="Use one of the six that do.")
+            raise OptionInvalid("One of the verbs settles nothing.", mend="Use one of the six that do.")
         with self.step(write=True) as step:
-            settled = tuple(settle_one(step, said) for said in settlements)
+            settled = tuple(settle(step, said) for said in settlements)
             try:
-                lent = lend(step, worker, queues, slots, limit) if limit else ()
+                lent = lend(step, worker, queues, slots, limit) if limit else []
             except LeaseLost:
                 return records.ClaimReply(settled=settled, lease_lost=True)
             return records.ClaimReply(settled=settled, claimed=tuple(lent))
@@ -114,67 +116,87 @@ class LmdbDriver(Handle):
             return [convert(row, ClaimedJob, from_attributes=True) for row in step.rows("held", worker)]
 
     def wait(self, queues: Sequence[str], timeout: float) -> bool:
-        ends_at, due_at, seen = SYSTEM_CLOCK.monotonic() + timeout, 0.0, -1
-        while True:  # LMDB has no bell, but it numbers its transactions: without a new one nothing has changed
+        now, seen, due_at = SYSTEM_CLOCK.monotonic(), -1, float("inf")
+        ends_at = now + timeout
+        while True:  # LMDB has no bell, but it numbers its transactions: without a new one nothing has come
             with self.step() as step:
                 if step.txn.id() != seen:
-                    seen, due_at = step.txn.id(), SYSTEM_CLOCK.monotonic() + due_in(step, queues)
-            now = SYSTEM_CLOCK.monotonic()
+                    firsts = [next(step.rows(*lane)).available_at for lane in lanes(step, queues)]
+                    due_at = now + (min(firsts) - step.now).total_seconds() if firsts else float("inf")
+                    seen = step.txn.id()
             if now >= min(due_at, ends_at):
                 return now >= due_at
             SYSTEM_CLOCK.sleep(min(LOOK_S, ends_at - now, due_at - now))
+            now = SYSTEM_CLOCK.monotonic()
+
+    # ---------------------------------------------------------------------------------------------------- inspection
 
     def get(self, ids: Sequence[str]) -> list[records.JobRecord]:
         with self.step() as step:
-            return [record(row) for job_id in dict.fromkeys(check(ids)) if (row := step.row(job_id))]
+            rows = filter(None, map(step.row, dict.fromkeys(check(ids))))
+            return [convert(row, records.JobRecord, from_attributes=True) for row in rows]
 
     def find(self, which: records.JobFilter, *, limit: int = 50, cursor: str | None = None) -> records.JobPage:
-        with self.step() as step:
-            rows, cursor = page(step, "job", cursor, limit, lambda row: matches(row, which))
-            return records.JobPage(jobs=tuple(map(record, rows)), cursor=cursor)
+        def is_wanted(row: Row) -> bool:
+            is_there = which.queue in (None, row.queue) and which.job_name in (None, row.job_name)
+            return is_there and (not which.states or row.status in which.states)
+
+        rows, cursor = self._page("job", cursor, limit, is_wanted)
+        jobs = tuple(convert(row, records.JobRecord, from_attributes=True) for row in rows)
+        return records.JobPage(jobs=jobs, cursor=cursor)
 
     def failed(self, *, queue: str | None = None, limit: int = 50, cursor: str | None = None) -> records.FailedPage:
+        rows, cursor = self._page("failed", cursor, limit, lambda row: queue in (None, row.queue))
+        return records.FailedPage(jobs=tuple(row.failed for row in rows if row.failed), cursor=cursor)
+
+    def _page(
+        self, index: str, cursor: str | None, limit: int, is_wanted: Callable[[Row], bool]
+    ) -> tuple[list[Row], str | None]:
+        found: list[Row] = []
         with self.step() as step:
-            rows, cursor = page(step, "failed", cursor, limit, lambda row: queue in (None, row.queue))
-            return records.FailedPage(jobs=tuple(row.failed for row in rows if row.failed), cursor=cursor)
+            for seen, key in enumerate(step.keys_back(index, cursor)):
+                if len(found) >= limit or seen >= SEEN_MAX:
+                    return found, cursor
+                row, cursor = step.row(id_in(key)), key.decode()
+                found += [row] if row and is_wanted(row) else []
+        return found, None
 
     def get_failed(self, ids: Sequence[str]) -> list[records.FailedJob]:
         with self.step() as step:
-            return [row.failed for row in failures(step, ids) if row and row.failed]
+            return [row.failed for row in failures(step, dict.fromkeys(check(ids))) if row and row.failed]
 
     def stats(self, queue: str | None = None) -> records.Stats:
         with self.step() as step:
-            return count(step, known_queues(step) if queue is None else [queue])
+            return count(step, step.groups("count") if queue is None else [queue])
 
     def queues(self) -> list[records.QueueInfo]:
         with self.step() as step:
-            return [
-                records.QueueInfo(name=name, is_paused=is_paused(step, name), stats=count(step, [name]))
-                for name in known_queues(step)[:SEEN_MAX]
-            ]
+            paused = set(step.groups("paused"))
+            names = sorted(paused.union(step.groups("count")))[:SEEN_MAX]
+            return [records.QueueInfo(name=name, is_paused=name in paused, stats=count(step, [name])) for name in names]
 
     def workers(self) -> list[records.WorkerRecord]:
         with self.step() as step:
-            rows = sorted(all_workers(step), key=lambda worker: (worker.started_at, worker.id))[:SEEN_MAX]
+            rows = islice(workers(step).values(), SEEN_MAX)
             return [replace(row, processing=sum(1 for _ in step.keys("held", row.id))) for row in rows]
+
+    # ------------------------------------------------------------------------------------------------ administration
 
     def cancel(self, ids: Sequence[str], *, reason: str = "") -> list[CancelAnswer]:
         with self.step(write=True) as step:
-            return [cancel_one(step, job_id, reason) for job_id in check(ids)]
+            return [cancel(step, step.row(job_id), reason) for job_id in check(ids)]
 
     def retry_failed(self, ids: Sequence[str]) -> list[RetryAnswer]:
         with self.step(write=True) as step:
-            return [retry_one(step, failed_id) for failed_id in check(ids)]
+            return [retry(step, row) for row in failures(step, check(ids))]
 
     def forget_failed(self, ids: Sequence[str]) -> int:
         with self.step(write=True) as step:
-            rows = [row for row in failures(step, ids) if row.status is JobState.FAILED]
-            return remove(step, Verb.FORGET, rows, len(rows))["total"]
+            return remove(step, Verb.FORGET, filter(None, failures(step, dict.fromkeys(check(ids)))))["total"]
 
     def clear(self, queue: str, *, limit: int = 1_000) -> records.Cleared:
         with self.step(write=True) as step:
-            states = [state for state in JobState if (state, Verb.CLEAR) in TRANSITIONS]
-            rows = chain.from_iterable(step.rows("in", queue, state) for state in states)
+            rows = chain.from_iterable(step.rows("in", queue, state) for state in JobState)
             return convert(remove(step, Verb.CLEAR, rows, limit), records.Cleared)
 
     def pause(self, queue: str) -> bool:
@@ -207,7 +229,198 @@ class LmdbDriver(Handle):
         with self.step(write=True) as step:
             start = key_of("moving", token, int(cursor or 0) + 1)
             rows = list(islice(step.rows("moving", token, start=start), limit + 1))
-            waiting = chain(step.rows("due"), step.rows("ended", JobState.FAILED))
-            more = list(islice(waiting, max(0, limit - len(rows)) + 1))
-            rows += [begin_to_move(step, row, token) for row in more[: max(0, limit - len(rows))]]
-            is_last = len(rows) <= limit and len(more) <= limit - len(rows) ...
+            others = chain(step.rows("due"), step.rows("ended", JobState.FAILED))
+            rows += islice(others, limit + 1 - len(rows))  # one more than a page: is there another?
+            page = [row if row.token else begin(step, row, token) for row in rows[:limit]]
+            jobs = [
+                convert(replace(row, status=row.moved_from), records.ExportedJob, from_attributes=True) for row in page
+            ]
+            return jobs, str(page[-1].number) if len(rows) > limit else None
+
+    def import_jobs(self, jobs: Sequence[records.ExportedJob]) -> list[Enqueued]:
+        with self.step(write=True) as step:
+            return insert(step, [convert(job, Row, from_attributes=True) for job in check(jobs)])
+
+    def drop_exported(self, token: str, ids: Sequence[str]) -> int:
+        with self.step(write=True) as step:
+            rows = filter(None, map(step.row, dict.fromkeys(check(ids))))
+            return remove(step, Verb.DROP_EXPORTED, (row for row in rows if row.token == token))["total"]
+
+
+# ---------------------------------------------------------------------------------------------------- their elements
+
+
+def check(things: Sequence[T]) -> Sequence[T]:
+    if len(things) > records.BATCH_JOBS_MAX:
+        raise OptionInvalid(f"{len(things)} at once are too many.", mend=f"At most {records.BATCH_JOBS_MAX}.")
+    return things
+
+
+def due(step: Step, said: records.NewJob | Settlement) -> datetime:
+    return said.available_at or step.now + timedelta(seconds=said.delay)
+
+
+def insert(step: Step, rows: Iterable[Row]) -> list[Enqueued]:
+    answers: list[Enqueued] = []
+    for row in rows:
+        is_known = step.row(row.id) is not None
+        answers.append(Enqueued(id=row.id, duplicate_of=row.id if is_known else None))
+        if not is_known:
+            step.write(None, row)
+    return answers
+
+
+def workers(step: Step) -> dict[str, records.WorkerRecord]:
+    rows = [standing(step, id_in(key)) for key in step.keys("worker")]
+    return {row.id: row for row in sorted(rows, key=lambda row: (row.started_at, row.id))}
+
+
+def standing(step: Step, worker: str) -> records.WorkerRecord:
+    if (found := step.txn.get(key_of("worker", worker))) is None:
+        raise LeaseLost(f"worker {worker}: its lease no longer stands.", mend="Register under a new id.")
+    return msgpack.decode(found, type=records.WorkerRecord)
+
+
+def put_worker(step: Step, worker: records.WorkerInfo) -> None:
+    ends_at = step.now + timedelta(seconds=worker.lease_s)
+    row = {"started_at": step.now} | asdict(worker) | {"heartbeat_at": step.now, "lease_ends_at": ends_at}
+    step.txn.put(key_of("worker", worker.id), msgpack.encode(row))
+
+
+def first_end(step: Step, apart_from: str = "") -> float | None:
+    ends = [worker.lease_ends_at for name, worker in workers(step).items() if name != apart_from]
+    return (min(ends) - step.now).total_seconds() if ends else None
+
+
+def take_back(step: Step, row: Row, worker: records.WorkerRecord | None) -> records.LostJob:
+    is_crash = worker is not None and not worker.isolates and row.reclaims >= SUSPECT_RECLAIMS
+    counts = {
+        "attempts": row.attempts - (not is_crash and row.returns < RETURNS_FREE),
+        "crashes": row.crashes + is_crash,
+        "returns": row.returns + 1,
+        "reclaims": row.reclaims + 1,
+        "claim_seq": row.claim_seq + 1,
+    }
+    to = JobState.CANCELLED if row.is_cancel_requested else JobState.PENDING
+    now = step.move(row, Verb.RECLAIM, to, step.now, **counts)
+    return convert(replace(now, reserved_by=row.reserved_by), records.LostJob, from_attributes=True)
+
+
+def lanes(step: Step, queues: Iterable[str]) -> Iterator[tuple[str, str, str]]:
+    """What leads to the pending jobs: queues in the caller's order, then priorities, the highest first."""
+    paused = set(step.groups("paused"))
+    for queue in dict.fromkeys(queues):
+        if queue not in paused:
+            yield from (("due", queue, lane) for lane in step.groups("due", queue))
+
+
+def lend(step: Step, worker: str, queues: Iterable[str], slots: int, limit: int) -> list[ClaimedJob]:
+    standing(step, worker)
+    rows: list[Row] = []
+    size = passed_over = 0
+    due_by = step.now + MICROSECOND
+    for row in chain.from_iterable(step.rows(*lane, before=due_by) for lane in lanes(step, queues)):
+        if len(rows) >= limit or passed_over > PASSED_OVER_MAX:
+            break
+        if len(rows) >= slots and row.attempts >= row.max_retries:
+            passed_over += 1  # its last attempt must not wait in a worker's memory
+            continue
+        size += len(row.data.encode())
+        if size > records.BATCH_BYTES_MAX and rows:
+            break
+        rows.append(row)
+    return [convert(lend_one(step, row, worker), ClaimedJob, from_attributes=True) for row in rows]
+
+
+def lend_one(step: Step, row: Row, worker: str) -> Row:
+    counts = {"attempts": row.attempts + 1, "claim_seq": row.claim_seq + 1}
+    return step.move(row, Verb.CLAIM, JobState.PROCESSING, step.now, reserved_by=worker, progress=None, **counts)
+
+
+def current(step: Step, claim: Settlement | records.Fence) -> Row | None:
+    row = step.row(claim.id)
+    is_current = row and row.reserved_by and (row.claim_seq, row.reserved_by) == (claim.claim_seq, claim.reserved_by)
+    return row if is_current else None
+
+
+def settle(step: Step, said: Settlement) -> Settled:
+    status, row = SettleStatus.APPLIED, current(step, said)
+    if row is not None:
+        row = apply(step, row, said)
+    elif (row := step.row(said.id)) is None:
+        return Settled(id=said.id, status=SettleStatus.STALE)
+    else:
+        is_repeated = row.claim_seq == said.claim_seq and not row.reserved_by
+        status = SettleStatus.REPEATED if is_repeated else SettleStatus.STALE
+    return Settled(id=row.id, status=status, state=row.status, available_at=row.available_at)
+
+
+def apply(step: Step, row: Row, said: Settlement) -> Row:
+    is_marked = row.is_cancel_requested and said.verb is not Verb.COMPLETE
+    to = JobState.CANCELLED if is_marked else LEADS_TO[said.verb]
+    is_unspent = said.verb in (Verb.SNOOZE, Verb.RELEASE) and not (said.counts_return and row.returns >= RETURNS_FREE)
+    failed = None
+    if to is JobState.FAILED:
+        facts = {"id": fresh_id(), "job_id": row.id, "exception": said.error, "failed_at": step.now}
+        failed = convert(asdict(row) | facts, records.FailedJob)
+    return step.move(
+        row,
+        said.verb,
+        to,
+        due(step, said) if to is JobState.PENDING else step.now,
+        attempts=row.attempts - is_unspent,
+        returns=row.returns + said.counts_return,
+        crashes=row.crashes + said.counts_crash,
+        reason=row.reason if row.is_cancel_requested else said.reason or row.reason,
+        failed=failed,
+    )
+
+
+def failures(step: Step, failed_ids: Iterable[str]) -> Iterator[Row | None]:
+    """The jobs that have these rows of failed_jobs."""
+    return (next(step.rows("failure", failed_id), None) for failed_id in failed_ids)
+
+
+def count(step: Step, queues: Iterable[str]) -> records.Stats:
+    counts = Counter[str]()
+    for queue in queues:
+        counts.update({state: step.count(0, "count", queue, state) for state in JobState})
+        ready = (step.keys("due", queue, lane, before=step.now + MICROSECOND) for lane in step.groups("due", queue))
+        counts["ready"] += sum(1 for _ in islice(chain.from_iterable(ready), COUNTED_MAX))
+    scheduled, is_estimate = counts["pending"] - counts["ready"], counts["ready"] >= COUNTED_MAX
+    return convert({**counts, "scheduled": scheduled, "is_estimate": is_estimate}, records.Stats)
+
+
+def cancel(step: Step, row: Row | None, reason: str) -> CancelAnswer:
+    if row is None:
+        return CancelAnswer.MISSING
+    if row.status is JobState.PENDING:
+        step.move(row, Verb.CANCEL, JobState.CANCELLED, step.now, reason=reason or row.reason)
+        return CancelAnswer.CANCELLED
+    if row.status is JobState.PROCESSING:  # its worker decides; the mark outlives it
+        at = row.cancel_requested_at or step.now
+        step.write(row, replace(row, cancel_requested_at=at, reason=reason or row.reason))
+        return CancelAnswer.REQUESTED
+    return CancelAnswer.FINISHED
+
+
+def retry(step: Step, row: Row | None) -> RetryAnswer:
+    if row is None or row.status is not JobState.FAILED:
+        return RetryAnswer.CONFLICT if row else RetryAnswer.MISSING
+    changes = {**ZERO, "claim_seq": row.claim_seq + 1, "failed": None}
+    step.move(row, Verb.RETRY_FAILED, JobState.PENDING, step.now, **changes)
+    return RetryAnswer.REQUEUED
+
+
+def begin(step: Step, row: Row, token: str) -> Row:
+    changes = {"token": token, "number": step.count(1, "exports"), "moved_from": row.status}
+    return step.move(row, Verb.EXPORT, JobState.MOVING, claim_seq=row.claim_seq + 1, **changes)
+
+
+def remove(step: Step, verb: Verb, rows: Iterable[Row], limit: int = SEEN_MAX) -> dict[str, int]:
+    """Delete those that the verb may delete: how many of each state, in all, and whether there are more."""
+    found = list(islice((row for row in rows if None in TRANSITIONS.get((row.status, verb), ())), limit + 1))
+    for row in found[:limit]:
+        step.write(row, None)
+    counts = Counter[str](row.status for row in found[:limit])
+    return {**counts, "total": counts.total(), "has_more": len(found) > limit}

@@ -13,7 +13,7 @@ from protojobs.errors import ContractBroken
 from protojobs.lifecycle import TRANSITIONS, JobState, Verb
 from protojobs.records import ExportedJob
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+EPOCH, MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 
 
 class Row(ExportedJob, frozen=True, kw_only=True):
@@ -24,25 +24,25 @@ class Row(ExportedJob, frozen=True, kw_only=True):
     moved_from: JobState | None = None
 
     @property
+    def state(self) -> JobState:
+        return self.status
+
+    @property
     def is_cancel_requested(self) -> bool:
         return self.cancel_requested_at is not None
 
     def keys(self) -> set[bytes]:
         """Every key by which it is looked for: a function of the row alone, so that no index can disagree with it."""
-        found = {key_of("in", self.queue, self.status, self.id)}
-        match self.status:
-            case JobState.PENDING:
-                found.add(key_of("due", self.queue, 100 - self.priority, self.available_at, self.id))
-            case JobState.PROCESSING:
-                found.add(key_of("held", self.reserved_by, self.id))
-            case JobState.MOVING:
-                found.add(key_of("moving", self.token, self.number, self.id))
-            case _:
-                found.add(key_of("ended", self.status, self.processed_at or EPOCH, self.id))
-        if self.failed is not None:
-            found.add(key_of("failed", self.failed.failed_at, self.failed.id, self.id))
-            found.add(key_of("failure", self.failed.id, self.id))
-        return found
+        places: dict[JobState, tuple[str | int | datetime, ...]] = {
+            JobState.PENDING: ("due", self.queue, 100 - self.priority, self.available_at, self.id),
+            JobState.PROCESSING: ("held", self.reserved_by, self.id),
+            JobState.MOVING: ("moving", self.token, self.number, self.id),
+        }
+        ended = ("ended", self.status, self.processed_at or EPOCH, self.id)
+        keys = {key_of("in", self.queue, self.status, self.id), key_of(*places.get(self.status, ended))}
+        if (row := self.failed) is not None:
+            keys |= {key_of("failed", row.failed_at, row.id, self.id), key_of("failure", row.id, self.id)}
+        return keys
 
 
 _rows = msgpack.Decoder(Row)
@@ -50,7 +50,7 @@ _rows = msgpack.Decoder(Row)
 
 def micros(moment: datetime) -> int:
     """Microseconds since 1970, where time begins."""
-    return max(0, (moment - EPOCH) // timedelta(microseconds=1))
+    return max(0, (moment - EPOCH) // MICROSECOND)
 
 
 def key_of(*parts: str | int | datetime) -> bytes:
@@ -60,17 +60,13 @@ def key_of(*parts: str | int | datetime) -> bytes:
 
 
 class Step:
-    """A transaction and its moment. Only `write` changes what there is of a job."""
+    """A transaction and its moment. Jobs change by `write` alone."""
 
     def __init__(self, txn: lmdb.Transaction[bytes], now: datetime) -> None:
         self.txn, self.now = txn, now
 
-    def row(self, job_id: str) -> Row | None:
-        found = self.txn.get(key_of("job", job_id))
-        return None if found is None else _rows.decode(found)
-
-    def keys(self, *parts: str | int, start: bytes = b"", before: datetime | None = None) -> Iterator[bytes]:
-        """The keys that begin with the parts, from `start` on; if their next part is a time, those `before` it."""
+    def keys(self, *parts: str, start: bytes = b"", before: datetime | None = None) -> Iterator[bytes]:
+        """The keys that begin with the parts, from `start` on; if a time comes next, only those `before` it."""
         prefix = key_of(*parts)
         end = key_of(*parts, before) if before else prefix + b"\xff"
         with self.txn.cursor() as cursor:
@@ -80,54 +76,61 @@ class Step:
                 is_there = cursor.next()
 
     def keys_back(self, index: str, before: str | None) -> Iterator[bytes]:
-        """The keys of an index from its end, or from before a key."""
+        """The keys of an index from its end backwards, or from the last one `before` that key."""
         with self.txn.cursor() as cursor:
-            start = before.encode() if before else key_of(index) + b"\xff"
-            is_there = cursor.prev() if cursor.set_range(start) else cursor.last()
+            is_there = cursor.set_range(before.encode() if before else key_of(index) + b"\xff")
+            is_there = cursor.prev() if is_there else cursor.last()
             while is_there and cursor.key().startswith(key_of(index)):
                 yield cursor.key()
                 is_there = cursor.prev()
 
-    def rows(self, *parts: str | int, start: bytes = b"", before: datetime | None = None) -> Iterator[Row]:
-        """The jobs whose ids end these keys."""
-        found = (self.row(id_in(key)) for key in self.keys(*parts, start=start, before=before))
-        return (row for row in found if row)
-
-    def groups(self, *parts: str | int) -> Iterator[str]:
-        """What follows the parts in their keys, each once: queues, priorities, holders."""
+    def groups(self, *parts: str) -> Iterator[str]:
+        """What follows the parts in the keys, each once: queues, the priorities of one, holders."""
         prefix = start = key_of(*parts)
         while key := next(self.keys(*parts, start=start), None):
             group = key.removeprefix(prefix).split(b"\0")[0]
             yield group.decode()
             start = prefix + group + b"\1"
 
+    def row(self, job_id: str) -> Row | None:
+        found = self.txn.get(key_of("job", job_id))
+        return None if found is None else _rows.decode(found)
+
+    def rows(self, *parts: str, start: bytes = b"", before: datetime | None = None) -> Iterator[Row]:
+        """The jobs whose ids end these keys."""
+        return filter(None, (self.row(id_in(key)) for key in self.keys(*parts, start=start, before=before)))
+
     def write(self, old: Row | None, new: Row | None) -> None:
         """Put `new` in the place of `old`, its keys and counts with it; None is no row."""
-        was, will_be = old.keys() if old else set[bytes](), new.keys() if new else set[bytes]()
+        was, will_be = (old.keys() if old else set[bytes]()), (new.keys() if new else set[bytes]())
         for key in was - will_be:
             self.txn.delete(key)
         for key in will_be - was:
             self.txn.put(key, b"")
-        for row, by in ((old, -1), (new, 1)):
-            if row is not None:
-                self.count(by, "count", row.queue, row.status)
-        if new is not None:
-            self.txn.put(key_of("job", new.id), msgpack.encode(new))
-        elif old is not None:
+        if old is not None:
+            self.count(-1, "count", old.queue, old.status)
             self.txn.delete(key_of("job", old.id))
+        if new is not None:
+            self.count(1, "count", new.queue, new.status)
+            self.txn.put(key_of("job", new.id), msgpack.encode(new))
 
-    def move(self, row: Row, verb: Verb, to: JobState | None, **changes: object) -> Row:
-        """Bring a job to its next state, or delete it (None), if the table of lifecycle.py has that move."""
+    def move(self, row: Row, verb: Verb, to: JobState, at: datetime | None = None, **changes: object) -> Row:
+        """Bring a job to its next state, where it is due, was lent or ended `at`; None: a time that it keeps."""
         if to not in TRANSITIONS.get((row.status, verb), ()):
             raise ContractBroken(f"job {row.id}: {verb} cannot lead from {row.status} to {to}.")
-        new = replace(row, **{"reserved_by": "", "status": to or row.status} | changes)
-        self.write(row, new if to else None)
+        times = {"available_at": row.available_at, "reserved_at": row.reserved_at, "processed_at": None}
+        if to is JobState.PENDING:
+            times["reserved_at"] = None
+        name = {JobState.PENDING: "available_at", JobState.PROCESSING: "reserved_at"}.get(to, "processed_at")
+        new = replace(row, **times | {name: at or getattr(row, name), "reserved_by": "", "status": to} | changes)
+        self.write(row, new)
         return new
 
     def count(self, by: int, *parts: str) -> int:
-        """Add to a counter; one that comes to zero takes no place."""
+        """Add to a counter, and read it; one that comes to zero takes no place."""
         number = int(self.txn.get(key_of(*parts), b"0")) + by
-        self.txn.put(key_of(*parts), b"%d" % number) if number else self.txn.delete(key_of(*parts))
+        if by:
+            self.txn.put(key_of(*parts), b"%d" % number) if number else self.txn.delete(key_of(*parts))
         return number
 
 

@@ -1,0 +1,229 @@
+"""What push and workers know of a kind of job, and the registry in which it is found by its name.
+
+A worker resolves the names that it finds in the store here. It never imports anything because of a name from the store.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import sys
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import msgspec
+
+from protojobs.context import JobContext
+from protojobs.errors import JobUnknown, OptionInvalid, did_you_mean
+from protojobs.names import check_name, check_seconds
+from protojobs.options import OPTIONS, JobOptions, exception_types
+
+if TYPE_CHECKING:
+    from protojobs.jobs import Job
+
+__all__ = ["REGISTRY", "JobDefinition", "Registry", "check_function", "check_handle", "module_name"]
+
+
+class JobDefinition:
+    """All that push and workers need to know of one kind of job. Found in the registry by its name."""
+
+    def __init__(
+        self,
+        name: str,
+        source: type[Job[object]] | Callable[..., object],
+        options: JobOptions,
+        *,
+        declared: object = None,
+        has_failed: bool = False,
+    ) -> None:
+        self.name = check_name("job name", name)
+        self.options = options
+        self.has_failed = has_failed  # whether the job wants to know of its end
+        self._declared = declared  # the T of Job[T]
+        self.job_class = f"{module_name(source.__module__)}.{source.__qualname__}"
+        self.retry_on: tuple[type[BaseException], ...] = ()
+        self.discard_on: tuple[type[BaseException], ...] = ()
+        self._type = cast("type[Job[object]]", source) if isinstance(source, type) else None
+        self._function = source
+        if self._type is not None:
+            self.retry_on = exception_types("retry_on", self._type.retry_on)
+            self.discard_on = exception_types("discard_on", self._type.discard_on)
+
+    @property
+    def _body(self) -> Callable[..., object]:
+        # A fresh instance for each run: what a run leaves on `self` must not reach the next one, or its neighbour.
+        return self._function if self._type is None else self._type().handle
+
+    @property
+    def _code(self) -> Callable[..., object]:
+        # To be looked at only, so that an `__init__` which fails is the run's trouble, not the worker's.
+        return self._function if self._type is None else self._type.handle
+
+    @cached_property
+    def is_async(self) -> bool:
+        """Whether the job runs on the worker's event loop."""
+        return inspect.iscoroutinefunction(self._code)
+
+    @cached_property
+    def _hints(self) -> dict[str, object]:
+        # Read late, on first use, when the names that they speak of exist. What it returns is nobody's business here.
+        code = inspect.unwrap(self._code)
+        parameters = {name: hint for name, hint in code.__annotations__.items() if name != "return"}
+        carrier = type(self.name, (), {"__annotations__": parameters})
+        try:
+            return typing.get_type_hints(carrier, getattr(code, "__globals__", {}), include_extras=True)
+        except (NameError, AttributeError, TypeError, SyntaxError) as error:
+            raise OptionInvalid(
+                f'job "{self.name}": its annotations cannot be read: {error}.',
+                mend="Import what they speak of at the top of the module, not under `if TYPE_CHECKING:`.",
+            ) from error
+
+    @cached_property
+    def context_parameter(self) -> str | None:
+        """The name of the parameter that wants the JobContext, if there is one."""
+        return next((name for name, hint in self._hints.items() if hint is JobContext), None)
+
+    @cached_property
+    def data_type(self) -> object:
+        """The declared type of the data: of `Job[T]` or the `data` parameter; for a function, a Struct of its own."""
+        if self._type is None:
+            return _parameters_struct(self._function, self._hints)
+        if self._declared is not None:
+            return _typed(self._declared)
+        is_bare = isinstance(inspect.getattr_static(self._type, "handle"), staticmethod | classmethod)
+        parameters = [name for name in inspect.signature(self._code).parameters if name != self.context_parameter]
+        own = parameters if is_bare else parameters[1:]  # without `self`
+        return _typed(self._hints.get(own[0])) if own else None
+
+    def call(self, data: object, context: JobContext) -> object:
+        """Run the job's own code. For an async job the answer is its coroutine."""
+        extra = {self.context_parameter: context} if self.context_parameter else {}
+        if self._type is not None:
+            return self._body(data, **extra)
+        return self._body(**msgspec.structs.asdict(cast("msgspec.Struct", data)), **extra)
+
+    def failed(self, exception: BaseException, data: object) -> object:
+        """Run the job's own `failed`, if it has one."""
+        return None if self._type is None else self._type().failed(exception, data)
+
+    @property
+    def failed_is_async(self) -> bool:
+        """Whether its `failed` is a coroutine function."""
+        return self._type is not None and inspect.iscoroutinefunction(self._type.failed)
+
+    def retry_in(self, attempt: int, exception: BaseException) -> float | None:
+        """The job's own opinion on when to try again, in seconds; None leaves it to the policy."""
+        own = None if self._type is None else self._type().retry_in(attempt, exception)
+        return None if own is None else check_seconds("retry_in", own)
+
+
+class Registry:
+    """The jobs that this process knows, by name and alias."""
+
+    def __init__(self) -> None:
+        self._by_name: dict[str, JobDefinition] = {}
+
+    def add(self, definition: JobDefinition, aliases: Sequence[str] = ()) -> None:
+        """Make a job known. The same class again replaces it (a reload); another class of that name is an error."""
+        for name in (definition.name, *(check_name("alias", alias) for alias in aliases)):
+            known = self._by_name.get(name)
+            if known is not None and known.job_class != definition.job_class:
+                raise OptionInvalid(
+                    f'Two jobs are called "{name}": {known.job_class} and {definition.job_class}.',
+                    mend="Give one of them another name.",
+                )
+            self._by_name[name] = definition
+
+    def find(self, name: str) -> JobDefinition | None:
+        """The job of that name, or None."""
+        return self._by_name.get(name)
+
+    def get(self, name: str) -> JobDefinition:
+        """The job of that name. Raises JobUnknown with the closest name."""
+        if (definition := self._by_name.get(name)) is None:
+            mend = did_you_mean(name, self._by_name) or "Import the module that defines it, or name it with --app."
+            raise JobUnknown(f'No job is called "{name}" in this process.', mend=mend)
+        return definition
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._by_name))
+
+
+REGISTRY = Registry()
+
+
+def check_function(function: Callable[..., object]) -> None:
+    """Refuse what cannot be a function job: a method, or a function whose arguments have no names."""
+    if not inspect.isfunction(function):
+        raise OptionInvalid(f"@job is for functions, and {function!r} is none.", mend="Write a function around it.")
+    parameters = inspect.signature(function).parameters
+    if next(iter(parameters), None) in ("self", "cls"):
+        raise OptionInvalid(
+            f"@job {function.__qualname__} is a method, and a worker has no object to call it on.",
+            mend="Write a function, or a class with `handle`.",
+        )
+    for parameter in parameters.values():
+        if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+            raise OptionInvalid(
+                f"@job {function.__qualname__}: {parameter} cannot travel by name.", mend="Name each argument."
+            )
+
+
+def check_handle(cls: type[Job[object]]) -> None:
+    """Refuse a `handle` that no worker could call, and an attribute that looks like a misspelt option."""
+    known = {*OPTIONS, "name", "aliases", "retry_on", "discard_on", "handle", "failed", "retry_in"}
+    for name, value in cls.__dict__.items():
+        meant = did_you_mean(name, known, cutoff=0.8)
+        if name not in known and not name.startswith("_") and not callable(value) and meant:
+            raise OptionInvalid(f"{cls.__qualname__}.{name} means nothing to a job.", mend=meant)
+    handle = inspect.getattr_static(cls, "handle")
+    is_bare = isinstance(handle, staticmethod)
+    parameters = list(inspect.signature(cls.handle).parameters.values())[0 if is_bare else 1 :]
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.VAR_POSITIONAL)]
+    if not positional:
+        raise OptionInvalid(f"{cls.__qualname__}.handle takes no data.", mend="Write handle(self, data).")
+    for extra in parameters[1:]:
+        is_given = extra.default is not extra.empty or extra.kind in (extra.VAR_POSITIONAL, extra.VAR_KEYWORD)
+        if not is_given and "JobContext" not in str(extra.annotation):
+            raise OptionInvalid(
+                f"{cls.__qualname__}.handle wants {extra.name}, and a worker has nothing to give for it.",
+                mend=f"Annotate it ({extra.name}: JobContext), or give it a default.",
+            )
+
+
+def _typed(hint: object) -> object:
+    """The hint where it says more than "some JSON", else None."""
+    plain = (None, typing.Any, object, dict, inspect.Parameter.empty)
+    is_plain_dict = typing.get_origin(hint) is dict and typing.get_args(hint)[1] in (typing.Any, object)
+    return None if hint in plain or isinstance(hint, typing.TypeVar) or is_plain_dict else hint
+
+
+def _parameters_struct(function: Callable[..., object], hints: Mapping[str, object]) -> type[msgspec.Struct]:
+    """A Struct with the function's parameters as fields: the type of a function job's data."""
+    fields: list[tuple[str, object] | tuple[str, object, object]] = []
+    for name, parameter in inspect.signature(function).parameters.items():
+        if hints.get(name) is JobContext:
+            continue
+        hint = hints.get(name, typing.Any)
+        if parameter.default is parameter.empty:
+            fields.append((name, hint))
+        else:  # by a factory: msgspec refuses lists and the like that are not empty
+            fields.append((name, hint, msgspec.field(default_factory=partial(copy.deepcopy, parameter.default))))
+    return msgspec.defstruct(
+        f"{function.__name__}_data", cast("list[tuple[str, type]]", fields), kw_only=True, forbid_unknown_fields=True
+    )
+
+
+def module_name(module: str) -> str:
+    """The module's name as another process would import it: never `__main__`."""
+    if module != "__main__":
+        return module
+    main = sys.modules["__main__"]
+    spec = getattr(main, "__spec__", None)
+    if spec is not None:
+        return cast("str", spec.name).removesuffix(".__main__")
+    path = getattr(main, "__file__", None)
+    return Path(path).stem if path else "interactive"

@@ -1,0 +1,249 @@
+"""Moving a backlog: what moves and how, and that a transfer which dies at any step can be started again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from msgspec.structs import asdict
+
+from protojobs import transfer as module
+from protojobs.entropy import fresh_id
+from protojobs.errors import ContractBroken, OptionInvalid, StoreUnavailable
+from protojobs.lifecycle import JobState, Verb
+from protojobs.protocols import Store
+from protojobs.records import (
+    Enqueued,
+    ExportedJob,
+    FailedJob,
+    JobFilter,
+    JobRecord,
+    NewJob,
+    Settlement,
+    WorkerInfo,
+)
+from protojobs.testing import FlakyDriver, ManualClock
+from protojobs.transfer import TransferReport, are_one_store, token_for, transfer
+from protojobs_memory import MemoryDriver
+
+TOKEN = "transfer-test"
+CLOCK = ManualClock()
+
+
+def a_job(**fields: object) -> NewJob:
+    made: dict[str, object] = {"id": fresh_id(), "queue": "q", "job_name": "j", "job_class": "m.J", "data": "{}"}
+    return NewJob(**{**made, **fields})  # type: ignore[arg-type]
+
+
+def a_store(number: int = 10) -> MemoryDriver:
+    """Pending, delayed, retried and failed jobs in turn."""
+    driver = MemoryDriver(clock=ManualClock())
+    driver.register(WorkerInfo(id="w", host="h", pid=1, queues=("q",), concurrency=1, lease_s=60))
+    for n in range(number):
+        driver.enqueue([a_job(priority=n % 3, data=f'{{"n":{n}}}', meta='{"trace":"t"}', retry_policy='{"cap":9}')])
+        if n % 4 == 3:
+            driver.enqueue([a_job(delay=3600, max_retries=7, retry_delay=1.5, timeout=0)])
+        if n % 4 in (1, 2):
+            (claim,) = driver.claim("w", ["q"], slots=1, limit=1)
+            verb = Verb.FAIL if n % 4 == 1 else Verb.RETRY
+            driver.settle([Settlement(id=claim.id, claim_seq=claim.claim_seq, reserved_by="w", verb=verb, error="E")])
+    return driver
+
+
+def everything(driver: Store) -> dict[str, tuple[JobRecord, FailedJob | None]]:
+    rows = {row.job_id: row for row in driver.failed(limit=1_000).jobs}
+    return {job.id: (job, rows.get(job.id)) for job in driver.find(JobFilter(), limit=1_000).jobs}
+
+
+def as_moved(before: dict[str, tuple[JobRecord, FailedJob | None]]) -> dict[str, object]:
+    """What must stand at the destination: each job as it was, one claim_seq further."""
+    return {
+        job_id: ({**asdict(job), "claim_seq": job.claim_seq + 1}, failed) for job_id, (job, failed) in before.items()
+    }
+
+
+def as_found(driver: Store) -> dict[str, object]:
+    return {job_id: (asdict(job), failed) for job_id, (job, failed) in everything(driver).items()}
+
+
+def test_every_pending_scheduled_and_failed_job_arrives_as_it_was() -> None:
+    source, destination = a_store(), MemoryDriver()
+    before = everything(source)
+    report = transfer(source, destination, token=TOKEN, batch=3)
+    assert as_found(destination) == as_moved(before)
+    assert source.stats().total == 0
+    assert report == TransferReport(moved=len(before), already_there=0, pending=0, failed=0, processing=0, moving=0)
+    assert report.is_complete
+
+
+def test_what_is_held_or_finished_stays_and_is_counted() -> None:
+    source, destination = MemoryDriver(), MemoryDriver()
+    source.register(WorkerInfo(id="w", host="h", pid=1, queues=("q",), concurrency=2, lease_s=60))
+    source.enqueue([a_job(), a_job()])
+    done, _held = source.claim("w", ["q"], slots=2, limit=2)
+    source.settle([Settlement(id=done.id, claim_seq=done.claim_seq, reserved_by="w", verb=Verb.COMPLETE)])
+    source.enqueue([a_job()])
+    report = transfer(source, destination, token=TOKEN)
+    assert (report.moved, report.processing, report.is_complete) == (1, 1, False)
+    assert (source.stats().completed, source.stats().processing) == (1, 1)
+
+
+def test_progress_is_told_after_each_page() -> None:
+    source = MemoryDriver()
+    source.enqueue([a_job() for _ in range(7)])
+    told: list[int] = []
+    transfer(source, MemoryDriver(), token=TOKEN, batch=3, progress=told.append)
+    assert told == [3, 6, 7]
+
+
+def test_it_follows_a_source_that_is_still_written_to() -> None:
+    source, destination = MemoryDriver(), MemoryDriver()
+    source.enqueue([a_job() for _ in range(4)])
+    late = iter([[a_job()], [a_job(), a_job()]])
+
+    def push_more(_moved: int) -> None:
+        source.enqueue(next(late, []))
+
+    assert transfer(source, destination, token=TOKEN, batch=4, progress=push_more).moved == 7
+    assert destination.stats().pending == 7
+
+
+class TestDeath:
+    """Each call of the source and of the destination in turn gets no answer, done or not done."""
+
+    @pytest.fixture(autouse=True)
+    def _no_patience(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(module, "PATIENCE_S", 0)
+
+    @pytest.mark.parametrize("after", [False, True], ids=["not done", "done"])
+    @pytest.mark.parametrize("side", ["source", "destination"])
+    def test_at_any_call_loses_and_doubles_nothing(self, side: str, after: bool) -> None:
+        deaths = 0
+        while True:
+            source, destination = a_store(), MemoryDriver()
+            before = everything(source)
+            flaky = FlakyDriver(source if side == "source" else destination, deaths + 1, after=after)
+            pair = (flaky, destination) if side == "source" else (source, flaky)
+            try:
+                transfer(*pair, token=TOKEN, batch=2)  # type: ignore[arg-type]
+            except StoreUnavailable:
+                deaths += 1
+            else:
+                break
+            ids = [*claimable(source), *claimable(destination)]
+            assert len(ids) == len(set(ids)), "a job can be lent by both stores"
+            assert set(everything(source)) | set(everything(destination)) == set(before), "a job is in neither store"
+            report = transfer(source, destination, token=TOKEN, batch=4)
+            assert report.is_complete
+            assert as_found(destination) == as_moved(before)
+            assert source.stats().total == 0
+        assert deaths > 5
+
+    def test_a_job_that_has_run_at_the_destination_meanwhile_does_not_run_again(self) -> None:
+        source, destination = MemoryDriver(), MemoryDriver()
+        source.enqueue([a_job()])
+        page, _ = source.export_jobs(TOKEN)
+        destination.import_jobs(page)  # and here the transfer died
+        destination.register(WorkerInfo(id="w", host="h", pid=1, queues=("q",), concurrency=1, lease_s=60))
+        (claim,) = destination.claim("w", ["q"], slots=1, limit=1)
+        destination.settle([Settlement(id=claim.id, claim_seq=claim.claim_seq, reserved_by="w", verb=Verb.COMPLETE)])
+        report = transfer(source, destination, token=TOKEN)
+        assert (report.moved, report.already_there) == (1, 1)
+        assert (source.stats().total, destination.stats().completed, destination.stats().total) == (0, 1, 1)
+
+    def test_the_error_says_how_to_go_on(self) -> None:
+        source = a_store()
+        with pytest.raises(
+            StoreUnavailable, match=r"4 jobs have arrived.*the same transfer again \(token transfer-test"
+        ):
+            # its calls: register, export, drop, export
+            transfer(FlakyDriver(source, 5), MemoryDriver(), token=TOKEN, batch=4)  # type: ignore[arg-type]
+
+    def test_jobs_under_another_token_are_not_touched_but_told_of(self) -> None:
+        source = a_store()
+        source.export_jobs("another", limit=3)
+        report = transfer(source, MemoryDriver(), token=TOKEN)
+        assert (report.moving, report.is_complete) == (3, False)
+
+
+def claimable(driver: Store) -> list[str]:
+    return [job_id for job_id, (job, _) in everything(driver).items() if job.status is not JobState.MOVING]
+
+
+def test_a_short_outage_is_sat_out() -> None:
+    source, destination, clock = a_store(), MemoryDriver(), ManualClock()
+    before = everything(source)
+    flaky = FlakyDriver(destination, 3, after=True, only=["import_jobs"])
+    assert transfer(source, flaky, token=TOKEN, batch=2, clock=clock).is_complete  # type: ignore[arg-type]
+    assert flaky.has_failed
+    assert as_found(destination) == as_moved(before)
+
+
+class TestRefusals:
+    def test_one_store_under_two_names_is_refused_and_unharmed(self) -> None:
+        one, same = MemoryDriver("memory://one-store"), MemoryDriver("memory://one-store")
+        one.enqueue([a_job()])
+        assert are_one_store(one, same)
+        with pytest.raises(OptionInvalid, match="the same store"):
+            transfer(one, same, token=TOKEN)
+        assert (one.stats().pending, one.workers()) == (1, [])
+        assert not are_one_store(one, MemoryDriver())
+
+    def test_back_before_a_killed_transfer_was_finished_waits_for_that_one(self) -> None:
+        here, there = MemoryDriver(), MemoryDriver()
+        here.enqueue([a_job()])
+        there.import_jobs(here.export_jobs("there")[0])  # there -> here died between import and drop ...
+        with pytest.raises(OptionInvalid, match="on their way from the destination"):
+            transfer(there, here, token="back")  # ... and somebody goes the other way
+        assert transfer(here, there, token="there").is_complete
+        assert transfer(there, here, token="back").is_complete
+        assert (here.stats().pending, here.stats().total, there.stats().total) == (1, 1, 0)
+
+    @pytest.mark.parametrize("wrong", [{"token": ""}, {"batch": 0}, {"batch": 1_001}])
+    def test_senseless_options(self, wrong: dict[str, object]) -> None:
+        with pytest.raises(OptionInvalid):
+            transfer(MemoryDriver(), MemoryDriver(), **{"token": TOKEN, **wrong})  # type: ignore[arg-type]
+
+    def test_a_destination_that_answers_for_fewer_jobs_drops_nothing(self) -> None:
+        class Forgetful(MemoryDriver):
+            def import_jobs(self, jobs: Sequence[ExportedJob]) -> list[Enqueued]:
+                return super().import_jobs(jobs)[:-1]
+
+        source = a_store()
+        before = set(everything(source))
+        with pytest.raises(ContractBroken):
+            transfer(source, Forgetful(), token=TOKEN)
+        assert set(everything(source)) == before
+
+
+def test_large_jobs_go_in_several_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BATCH_BYTES_MAX", 1_000)
+    parts: list[int] = []
+
+    class Counting(MemoryDriver):
+        def import_jobs(self, jobs: Sequence[ExportedJob]) -> list[Enqueued]:
+            parts.append(len(jobs))
+            return super().import_jobs(jobs)
+
+    source, destination = MemoryDriver(), Counting()
+    source.enqueue([a_job(data=f'"{"x" * size}"') for size in (400, 400, 400, 5_000, 10)])
+    assert transfer(source, destination, token=TOKEN).moved == 5
+    assert parts == [2, 1, 1, 1]
+
+
+def test_times_stay_what_they_are_whatever_the_clock_of_the_destination_says() -> None:
+    source = MemoryDriver(clock=ManualClock())
+    destination = MemoryDriver(clock=ManualClock(datetime(2040, 1, 1, tzinfo=UTC)))
+    moment = datetime(2035, 5, 5, tzinfo=UTC) + timedelta(microseconds=123456)
+    source.enqueue([a_job(available_at=moment)])
+    transfer(source, destination, token=TOKEN)
+    (job,) = destination.find(JobFilter()).jobs
+    assert (job.available_at, job.created_at) == (moment, ManualClock().now())
+
+
+def test_a_token_follows_from_the_destination_whatever_its_password() -> None:
+    token = token_for("postgresql://app:old@db/jobs")
+    assert token == token_for("postgresql://app:new@db/jobs") == token_for("postgresql://db/jobs")
+    assert token != token_for("postgresql://db/other")
+    assert token.startswith("transfer-")

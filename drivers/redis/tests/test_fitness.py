@@ -1,0 +1,149 @@
+"""What is looked at before the first job goes to a server: who we are, what it is, and what it would do to jobs."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+from collections.abc import Callable
+from functools import partial
+from urllib.parse import urlsplit
+
+import pytest
+import redis
+
+import servers
+from protojobs import create_driver
+from protojobs.errors import ConfigurationError, ContractBroken, SchemaOutdated, StoreUnavailable
+from protojobs.lifecycle import Verb
+from protojobs.testing.conformance.steps import join, lend, new_job, push, settle
+from protojobs_redis import RedisDriver
+
+Start = Callable[..., servers.Server]
+
+
+def test_a_server_that_evicts_keys_is_refused_with_the_cure(start: Start) -> None:
+    server = start("maxmemory-policy allkeys-lru")
+    driver = RedisDriver(server.url)
+    with pytest.raises(ConfigurationError, match="allkeys-lru.*CONFIG SET maxmemory-policy noeviction"):
+        driver.enqueue([new_job()])
+    with contextlib.closing(redis.Redis.from_url(server.url)) as client:
+        assert client.dbsize() == 0
+        client.config_set("maxmemory-policy", "noeviction")
+    assert len(push(driver)) == 1
+
+
+def test_the_policy_is_found_out_by_a_user_who_may_not_ask_for_the_settings(start: Start) -> None:
+    server = start("maxmemory-policy allkeys-lru")
+    with contextlib.closing(redis.Redis.from_url(server.url)) as client:
+        client.execute_command("ACL SETUSER", "plain", "on", ">secret", "~*", "+@all", "-config")
+        client.execute_command("ACL SETUSER", "nosy", "on", ">secret", "~*", "+@all", "-info")
+        client.execute_command("ACL SETUSER", "blind", "on", ">secret", "~*", "+@all", "-info", "-config")
+    for user in ("plain", "nosy"):
+        with pytest.raises(ConfigurationError, match="allkeys-lru"):
+            push(RedisDriver(server.url.replace("//", f"//{user}:secret@")))
+    assert len(push(RedisDriver(server.url.replace("//", "//blind:secret@")))) == 1
+
+
+def test_a_server_without_append_only_file_is_used_with_a_warning(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = start("appendonly no").url
+    driver = RedisDriver(url)
+    with caplog.at_level(logging.WARNING, "protojobs.redis"):
+        push(driver)
+        push(driver)
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "append-only file" in caplog.text
+
+
+@pytest.mark.parametrize("credentials", ["", ":wrong-one@", "someone:wrong-one@"])
+def test_a_wrong_password_is_an_error_of_configuration_that_shows_no_password(start: Start, credentials: str) -> None:
+    server = start("requirepass right-one", password="right-one")
+    url = server.url.replace(":right-one@", credentials)
+    driver = RedisDriver(url)
+    with pytest.raises(ConfigurationError, match="password") as caught:
+        driver.stats()
+    assert "wrong-one" not in f"{caught.value}{driver!r}"
+    good = RedisDriver(server.url)
+    assert len(push(good)) == 1
+    assert "right-one" not in repr(good)
+
+
+def test_a_replica_is_refused_and_its_primary_is_named(start: Start) -> None:
+    primary = urlsplit(start().url)
+    replica = start(f"replicaof 127.0.0.1 {primary.port}")
+    with pytest.raises(ConfigurationError, match=f"replica of 127.0.0.1:{primary.port}"):
+        push(RedisDriver(replica.url))
+
+
+def test_a_primary_that_becomes_a_replica_is_unavailable_and_is_found_again(start: Start) -> None:
+    other, server = urlsplit(start().url), start()
+    driver = RedisDriver(server.url)
+    push(driver)
+    with contextlib.closing(redis.Redis.from_url(server.url)) as client:
+        client.replicaof("127.0.0.1", other.port)
+        for _ in range(2):
+            with pytest.raises(StoreUnavailable, match="replica|READONLY|primary"):
+                push(driver)
+        client.replicaof("NO", "ONE")
+    assert len(push(driver)) == 1
+
+
+def test_a_full_server_takes_no_jobs_but_lets_running_ones_end(start: Start) -> None:
+    server = start()
+    driver = RedisDriver(server.url)
+    push(driver, *[new_job() for _ in range(20)])
+    worker = join(driver)
+    claims = lend(driver, worker, limit=10)
+    with contextlib.closing(redis.Redis.from_url(server.url)) as client:
+        client.config_set("maxmemory", 1_000_000)
+        with pytest.raises(StoreUnavailable, match="maxmemory"):
+            push(driver, new_job())
+        for claim, verb in zip(claims, [Verb.COMPLETE, Verb.FAIL, Verb.RETRY], strict=False):
+            settle(driver, claim, verb)
+        assert len(lend(driver, worker, limit=5)) == 5
+        client.config_set("maxmemory", 0)
+    assert driver.stats().total == 20
+    assert len(push(driver)) == 1
+
+
+def test_keys_of_another_program_in_the_namespace_are_an_error_and_stay(valkey_url: str) -> None:
+    driver = RedisDriver(valkey_url, namespace="taken")
+    with contextlib.closing(redis.Redis.from_url(valkey_url)) as client:
+        client.set("{taken}:rows", "mine")
+        with pytest.raises(ContractBroken, match="namespace"):
+            push(driver)
+        assert client.get("{taken}:rows") == b"mine"
+    driver.teardown()
+
+
+def test_a_namespace_of_a_newer_version_is_left_alone(valkey_url: str) -> None:
+    with contextlib.closing(redis.Redis.from_url(valkey_url)) as client:
+        client.set("{newer}:layout", "99")
+        driver = RedisDriver(valkey_url, namespace="newer")
+        for act in (driver.setup, partial(push, driver)):
+            with pytest.raises(SchemaOutdated, match="Upgrade"):
+                act()
+        assert client.keys("{newer}:*") == [b"{newer}:layout"]
+        client.delete("{newer}:layout")
+
+
+def test_nobody_at_the_address_is_unavailable_at_once() -> None:
+    driver = RedisDriver(f"redis://user:secret@127.0.0.1:{servers.free_port()}")
+    for act in (driver.setup, driver.stats, lambda: driver.wait(["q"], 0.1), lambda: push(driver)):
+        with pytest.raises(StoreUnavailable) as caught:
+            act()
+        assert "secret" not in str(caught.value)
+
+
+def test_a_server_that_never_answers_is_given_up_after_the_timeout() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        driver = create_driver(f"valkey://127.0.0.1:{deaf.getsockname()[1]}?socket_timeout=0.2")
+        with pytest.raises(StoreUnavailable, match="(?i)timeout"):
+            driver.stats()
+
+
+def test_a_cluster_that_is_none_is_said_so(valkey_url: str) -> None:
+    with pytest.raises(ConfigurationError, match="no cluster"):
+        push(RedisDriver(f"{valkey_url}?cluster=true"))
