@@ -12,9 +12,9 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from protojobs import BoundJob, JobQueue, _decisions, job
+from protojobs import BoundJob, Job, JobQueue, _decisions, job
 from protojobs.entropy import fresh_id
-from protojobs.errors import LeaseLost, StoreUnavailable
+from protojobs.errors import ContractBroken, LeaseLost, StoreUnavailable
 from protojobs.events import Event
 from protojobs.records import ClaimReply, Fence, Heartbeat, JobFilter, Settlement, WorkerInfo
 from protojobs.testing import FlakyDriver
@@ -294,3 +294,38 @@ def _register(driver: MemoryDriver, lease_s: float = 60.0) -> str:
     info = WorkerInfo(id=fresh_id(), host="h", pid=1, queues=("default",), concurrency=1, lease_s=lease_s)
     driver.register(info)
     return info.id
+
+
+class RefusesOneResult(MemoryDriver):
+    """A store that cannot take one kind of settlement, whatever comes with it."""
+
+    def settle(self, settlements):  # type: ignore[no-untyped-def]
+        if any("poison" in sent.error for sent in settlements):
+            raise ContractBroken("poison")
+        return super().settle(settlements)
+
+    def settle_and_claim(self, worker, settlements, queues, *, slots, limit):  # type: ignore[no-untyped-def]
+        if any("poison" in sent.error for sent in settlements):
+            raise ContractBroken("poison")
+        return super().settle_and_claim(worker, settlements, queues, slots=slots, limit=limit)
+
+
+def test_a_result_that_the_store_refuses_fails_its_job_and_holds_up_no_other() -> None:
+    queue = JobQueue(RefusesOneResult())
+    ran: list[str] = []
+
+    class Careful(Job):
+        name = "refused-result"
+
+        def handle(self, data: dict[str, str]) -> None:
+            ran.append(data["text"])
+            if data["text"] == "poison":
+                raise ValueError("poison")
+
+    poison = queue.push(Careful, {"text": "poison"})
+    queue.push_many(Careful.bind({"text": str(number)}) for number in range(5))
+    report = queue.work("default", 10)
+    assert sorted(ran) == ["0", "1", "2", "3", "4", "poison"]
+    assert (report.done, report.failed) == (5, 1)
+    (failed,) = queue.failed_jobs()
+    assert (failed.job_id, failed.exception) == (poison, "The store refused the result of this run.")

@@ -9,7 +9,7 @@ from protojobs._offload import offload
 from protojobs.config import Settings
 from protojobs.events import QueuePaused, QueueResumed
 from protojobs.hooks import Hooks
-from protojobs.names import check_name, check_seconds
+from protojobs.names import check_name, check_seconds, check_text
 from protojobs.protocols import Store
 from protojobs.records import (
     CancelAnswer,
@@ -80,7 +80,7 @@ class QueueAdministration:
 
     def cancel(self, job_id: str, *, reason: str = "") -> CancelAnswer:
         """Cancel a job: a pending one at once, a running one as soon as its worker sees the mark."""
-        return self.driver.cancel([job_id], reason=reason)[0]
+        return self.driver.cancel([job_id], reason=check_text("reason", reason))[0]
 
     def retry_failed(self, ids: str | Sequence[str]) -> list[RetryAnswer]:
         """Queue failed jobs again, by the ids of their `failed_jobs` rows, with their own settings; answer in order."""
@@ -107,11 +107,13 @@ class QueueAdministration:
         return changed
 
     def clear(self, queue: str) -> Cleared:
-        """Remove the queue's pending, finished and failed jobs, never a processing one."""
-        check_name("queue", queue)
-        done = self.driver.clear(queue, limit=_ROUND)
-        more = done
-        while more.has_more:
+        """Remove the queue's pending, finished and failed jobs, never a processing one.
+
+        Takes away about as many as there are at the start: it ends, even if jobs keep coming.
+        """
+        stats = self.driver.stats(check_name("queue", queue))
+        done = more = self.driver.clear(queue, limit=_ROUND)
+        while more.has_more and done.total < stats.total:
             more = self.driver.clear(queue, limit=_ROUND)
             done = Cleared(
                 pending=done.pending + more.pending,

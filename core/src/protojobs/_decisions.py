@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from msgspec import Struct
 
 from protojobs.lifecycle import SUSPECT_RECLAIMS, Verb
-from protojobs.outcomes import Outcome, settlement
+from protojobs.outcomes import Details, Outcome, settlement
 from protojobs.records import BATCH_JOBS_MAX, ClaimedJob, Heartbeat, Settled
 
 __all__ = ["Decisions", "LeaseWatch", "Plan", "WorkLimits"]
@@ -24,6 +24,7 @@ PREFETCH_MAX = 200  # the knee of the measured batch sizes; docs/decisions/0003
 PREFETCH_RUN_S = 0.1  # jobs that take longer gain nothing from being fetched ahead
 PREFETCH_WAIT_S = 2.0  # a job that waited so long in memory goes back, for others to run
 PAUSE_FIRST_S, PAUSE_MAX_S = 0.1, 2.0  # between tries while the store is away
+SUSPECT_PAUSE_S = 5.0  # a suspect that found no moment alone comes back after this
 GOOD_BEATS = 3  # before a worker may reclaim: after an outage the others get their chance to renew first
 TICK_S = 1.0  # the longest the loop sleeps: memory and time limits are looked at as often
 
@@ -189,7 +190,11 @@ class Decisions:
     def settled(self, answers: Sequence[Settled], outcomes: Sequence[Outcome]) -> None:
         """The store has answered for these results, whatever the answer."""
         for _, outcome in zip(answers, outcomes, strict=True):
-            self._unsettled.pop((outcome.settlement.id, outcome.settlement.claim_seq), None)
+            self.dropped(outcome)
+
+    def dropped(self, outcome: Outcome) -> None:
+        """This result is not to be sent (again)."""
+        self._unsettled.pop((outcome.settlement.id, outcome.settlement.claim_seq), None)
 
     def store_answered(self) -> None:
         """The store is (still) there."""
@@ -199,6 +204,10 @@ class Decisions:
         """No answer: pause, a little longer each time, and keep everything."""
         self._quiet_until = now + self._roll(self._pause)
         self._pause = min(2 * self._pause, PAUSE_MAX_S)
+
+    def is_quiet(self, now: float) -> bool:
+        """Whether the store failed a moment ago and is left alone."""
+        return now < self._quiet_until
 
     def rang(self, now: float) -> None:
         """The doorbell: a job may be due."""
@@ -317,7 +326,9 @@ class Decisions:
         if self.stop_level:
             self._release_waiting("shutdown", keep=0)
         elif now >= self._waiting_since + PREFETCH_WAIT_S:
-            if self._free() <= 0 or self.watch.in_doubt:
+            if self._waiting[0].reclaims >= SUSPECT_RECLAIMS and self._running:
+                self._release_waiting("suspect", keep=0)  # a neighbour that never ends must not stop us from claiming
+            elif self._free() <= 0 or self.watch.in_doubt:
                 self._prefetch = 0
                 self._release_waiting("prefetch", keep=0)
             self._waiting_since = now
@@ -328,9 +339,12 @@ class Decisions:
     def _release_waiting(self, reason: str, *, keep: int) -> None:
         while len(self._waiting) > keep:
             job = self._waiting.pop()
-            back = settlement(
-                job, Verb.RELEASE, available_at=job.available_at, reason=reason, counts_return=reason == "shutdown"
-            )
+            details: Details = {"reason": reason, "counts_return": reason == "shutdown"}
+            if reason == "suspect":
+                details["delay"] = SUSPECT_PAUSE_S
+            else:
+                details["available_at"] = job.available_at
+            back = settlement(job, Verb.RELEASE, **details)
             self._unsettled[job.id, job.claim_seq] = Outcome(claimed=job, settlement=back)
             self._found_nothing = False
 

@@ -48,6 +48,10 @@ class Doorbell:
                 _log.debug("doorbell: %s", error)
                 heard = False
                 self._end.wait(LISTEN_S)
+            except Exception:  # noqa: BLE001  (a driver's mistake: polling finds the jobs, and the thread lives on)
+                _log.exception("doorbell: the driver failed in a way that it should not")
+                heard = False
+                self._end.wait(LISTEN_S)
             if heard:
                 self._wanted.clear()
                 self._rang()

@@ -123,6 +123,9 @@ class WorkerLease:
             except DriverError as error:
                 _log.debug("heartbeat: %s", error)
                 beat = Beat(sent_at)
+            except Exception:  # noqa: BLE001  (a driver's mistake: without this thread the lease would lapse unseen)
+                _log.exception("heartbeat: the driver failed in a way that it should not")
+                beat = Beat(sent_at)
             # counted from before it was sent, and never two at once
             self.watch.next_beat_at = max(sent_at + interval, self._clock.monotonic())
             tell(beat)

@@ -103,11 +103,15 @@ class StoreUnavailable(DriverError):
     """The store did not answer, or answered that it cannot now; the outcome may be unknown. May be retried.
 
     `job_ids` are the ids of a `push` that got no answer: pushing again with the same id stores the job once.
+    `stored_ids` are those that an interrupted `push_many` had stored before.
     """
 
-    def __init__(self, message: str, *, mend: str = "", job_ids: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, message: str, *, mend: str = "", job_ids: tuple[str, ...] = (), stored_ids: tuple[str, ...] = ()
+    ) -> None:
         super().__init__(message, mend=mend)
         self.job_ids = job_ids
+        self.stored_ids = stored_ids
 
 
 class SchemaOutdated(DriverError):

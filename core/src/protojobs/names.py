@@ -9,9 +9,19 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from protojobs.errors import OptionInvalid
 
-__all__ = ["DELAY_MAX_S", "NAME_BYTES_MAX", "check_count", "check_name", "check_seconds", "check_zone", "parse_when"]
+__all__ = [
+    "DELAY_MAX_S",
+    "NAME_BYTES_MAX",
+    "check_count",
+    "check_name",
+    "check_seconds",
+    "check_text",
+    "check_zone",
+    "parse_when",
+]
 
 NAME_BYTES_MAX = 100  # fits an indexed column of every store, four-byte characters included
+TEXT_CHARS_MAX = 500
 DELAY_MAX_S = 100 * 366 * 86400.0  # a century: far beyond use, and no store's calendar overflows
 _YEAR_MIN, _YEAR_MAX = 1970, 9999
 
@@ -34,6 +44,13 @@ def check_name(what: str, name: object) -> str:
     if any(unicodedata.category(c) in ("Cc", "Zl", "Zp") for c in name):
         raise OptionInvalid(f"{what} {name!r} holds a control character.", mend="Use printable characters.")
     return name
+
+
+def check_text(what: str, text: object) -> str:
+    """`text`, if it is a line for people: at most 500 characters, none of them a control character."""
+    if not isinstance(text, str) or len(text) > TEXT_CHARS_MAX or any(unicodedata.category(c)[0] == "C" for c in text):
+        raise OptionInvalid(f"{what} must be text of one line.", mend=f"At most {TEXT_CHARS_MAX} printable characters.")
+    return text
 
 
 def check_seconds(what: str, value: object, *, maximum: float = DELAY_MAX_S) -> float:

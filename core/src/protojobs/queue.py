@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, cast
@@ -135,14 +135,16 @@ class JobQueue(QueueAdministration):
     def push_many(self, jobs: Iterable[object], *, session: object = None) -> list[str]:
         """Push many, each a bound job or a `(job, data)` pair, and return their ids.
 
-        Sent in chunks of 500, each all or nothing; with `session` the whole is. All of a chunk is checked before any of
-        it is sent.
+        Sent in chunks of at most 500, each all or nothing; with `session` the whole is. A chunk is checked before it is
+        sent. When the store fails half-way, `error.stored_ids` are stored and `error.job_ids` may be.
         """
         ids: list[str] = []
-        iterator = iter(jobs)
-        while chunk := [self._new(_pair(item, self.registry)) for item in itertools.islice(iterator, CHUNK_JOBS)]:
-            for part in _within_bytes(chunk):
-                ids += [stored.id for stored in self._push(part, session)]
+        for chunk in self._chunks(jobs):
+            try:
+                ids += [stored.id for stored in self._push(chunk, session)]
+            except StoreUnavailable as error:
+                error.stored_ids = tuple(ids)
+                raise
         return ids
 
     async def apush(self, job: object, data: object = None, *, id: str | None = None, session: object = None) -> str:
@@ -166,10 +168,12 @@ class JobQueue(QueueAdministration):
     async def apush_many(self, jobs: Iterable[object], *, session: object = None) -> list[str]:
         """`push_many` for coroutines."""
         ids: list[str] = []
-        iterator = iter(jobs)
-        while chunk := [self._new(_pair(item, self.registry)) for item in itertools.islice(iterator, CHUNK_JOBS)]:
-            for part in _within_bytes(chunk):
-                ids += [stored.id for stored in await self._apush(part, session)]
+        for chunk in self._chunks(jobs):
+            try:
+                ids += [stored.id for stored in await self._apush(chunk, session)]
+            except StoreUnavailable as error:
+                error.stored_ids = tuple(ids)
+                raise
         return ids
 
     def work(
@@ -240,6 +244,11 @@ class JobQueue(QueueAdministration):
             available_at=moment,
         )
         return self.hooks.before_push(new)
+
+    def _chunks(self, jobs: Iterable[object]) -> Iterator[list[NewJob]]:
+        iterator = iter(jobs)
+        while chunk := [self._new(_pair(item, self.registry)) for item in itertools.islice(iterator, CHUNK_JOBS)]:
+            yield from _within_bytes(chunk)
 
     def _push(self, jobs: Sequence[NewJob], session: object) -> list[Enqueued]:
         self._queuing(jobs)

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, TypeAlias
 
+import msgspec
+
 from protojobs._afterwards import FAILED_LIMIT_S, FailedCall, announcement, job_facts
 from protojobs._deadlines import Deadlines
 from protojobs._decisions import Decisions, Plan, WorkLimits
@@ -23,11 +25,11 @@ from protojobs._joblog import is_logged, log_event
 from protojobs._lease import Beat, WorkerLease
 from protojobs._upkeep import Upkeep
 from protojobs.entropy import jittered
-from protojobs.errors import DriverError, LeaseLost
+from protojobs.errors import ContractBroken, DriverError, LeaseLost
 from protojobs.events import Event, JobProcessing, WorkerDegraded, WorkerMemoryExceeded, WorkerStarting, WorkerStopped
 from protojobs.hooks import Dispatcher
 from protojobs.lifecycle import JobState, Verb
-from protojobs.outcomes import Outcome, WorkReport
+from protojobs.outcomes import Outcome, WorkReport, settlement
 from protojobs.records import ClaimedJob, Settled, SettleStatus
 from protojobs.stopping import StopToken
 
@@ -125,6 +127,12 @@ class Worker:
                 self._decide.adopted(self._clock.monotonic(), self._driver.held(worker))
                 self._unknown = False
             reply = self._driver.settle_and_claim(worker, sent, self._names, slots=plan.slots, limit=plan.limit)
+        except ContractBroken as error:
+            if not sent:
+                raise
+            _log.error("the store refuses a result, sending them one by one: %s", error)
+            self._talk_singly(plan)
+            return
         except DriverError as error:
             self._unknown = True  # it may have been done all the same
             self._unsure.update((result.id, result.claim_seq) for result in sent)
@@ -140,6 +148,28 @@ class Worker:
             self._lost_lease(now)
         elif plan.limit:
             self._decide.claimed(now, plan, reply.claimed)
+
+    def _talk_singly(self, plan: Plan) -> None:
+        """Settle each result by itself, so that one which the store cannot take does not hold up the others.
+
+        That one is sent as a failure with a plain text. If the store refuses this too, the result is dropped: the job
+        stays with this worker until its lease ends, and runs again elsewhere.
+        """
+        for outcome in plan.settle:
+            refused = settlement(outcome.claimed, Verb.FAIL, error="The store refused the result of this run.")
+            for attempt in (outcome.settlement, refused):
+                try:
+                    (answer,) = self._driver.settle([attempt])
+                except ContractBroken as error:
+                    _log.error("job %s: its %s was refused: %s", attempt.id, attempt.verb, error)
+                except DriverError as error:
+                    self._degraded(error)
+                    self._decide.store_failed(self._clock.monotonic())
+                    return
+                else:
+                    self._settled(answer, msgspec.structs.replace(outcome, settlement=attempt))
+                    break
+            self._decide.dropped(outcome)
 
     def _begin(self, claimed: ClaimedJob) -> None:
         """Hand a job to its executor, or settle it unrun."""
@@ -254,9 +284,11 @@ class Worker:
         """Reclaim and prune when it is time; stop when the memory limit is passed."""
         now = self._clock.monotonic()
         try:
-            self._upkeep.turn(now, may_write=self._decide.stop_level == 0)
+            if not self._decide.is_quiet(now):
+                self._upkeep.turn(now, may_write=self._decide.stop_level == 0)
         except DriverError as error:
             self._degraded(error)
+            self._decide.store_failed(now)
         if self._max_memory and self._decide.stop_level == 0 and (rss := self._upkeep.memory(now)) > self._max_memory:
             event = WorkerMemoryExceeded(worker=self._lease.info.id, rss_bytes=rss, limit_bytes=self._max_memory)
             _log.warning("memory: %d MiB, beyond the limit; stopping once the jobs are done", rss >> 20)

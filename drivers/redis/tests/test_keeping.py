@@ -100,4 +100,4 @@ def test_a_pending_job_costs_a_few_hundred_bytes(driver: RedisDriver, valkey_url
             push(driver, *[new_job(data='"' + "x" * 98 + '"') for _ in range(1_000)])
         used = (size()["used_memory"] - before) / count
     print(f"{used:.0f} bytes for each pending job of 100 bytes")
-    assert used < 1_000
+    assert used < 700

@@ -97,7 +97,8 @@ class Connections:
     # ----------------------------------------------------------------------------------------------------- first use
 
     def _start_afresh(self) -> None:
-        _inherited.append(self._ready)
+        if self._ready is not None:
+            _inherited.append(self._ready)
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._ready = None

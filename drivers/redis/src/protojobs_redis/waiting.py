@@ -41,6 +41,7 @@ class Doorbell:
 
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
+        self._idle: deque[_Held] = deque()
         self._start_afresh()
 
     def wait(self, queues: Sequence[str], timeout: float, offset: int) -> bool:
@@ -122,8 +123,9 @@ class Doorbell:
 
     def _start_afresh(self) -> None:
         self._pid = self._connections.pid
-        _inherited.append(getattr(self, "_idle", None))  # not ours to close: the parent's
-        self._idle: deque[_Held] = deque()
+        if self._idle:
+            _inherited.append(self._idle)  # not ours to close: the parent's
+        self._idle = deque()
 
 
 def _is_up(connection: Connection) -> bool:

@@ -116,18 +116,14 @@ class LmdbDriver(Handle):
             return [convert(row, ClaimedJob, from_attributes=True) for row in step.rows("held", worker)]
 
     def wait(self, queues: Sequence[str], timeout: float) -> bool:
-        now, seen, due_at = SYSTEM_CLOCK.monotonic(), -1, float("inf")
-        ends_at = now + timeout
-        while True:  # LMDB has no bell, but it numbers its transactions: without a new one nothing has come
+        ends_at = SYSTEM_CLOCK.monotonic() + timeout
+        while True:  # LMDB has no bell; to look is a few reads of shared memory
             with self.step() as step:
-                if step.txn.id() != seen:
-                    firsts = [next(step.rows(*lane)).available_at for lane in lanes(step, queues)]
-                    due_at = now + (min(firsts) - step.now).total_seconds() if firsts else float("inf")
-                    seen = step.txn.id()
-            if now >= min(due_at, ends_at):
-                return now >= due_at
-            SYSTEM_CLOCK.sleep(min(LOOK_S, ends_at - now, due_at - now))
-            now = SYSTEM_CLOCK.monotonic()
+                is_due = next(ready(step, queues), None) is not None
+            left = ends_at - SYSTEM_CLOCK.monotonic()
+            if is_due or left <= 0:
+                return is_due
+            SYSTEM_CLOCK.sleep(min(LOOK_S, left))
 
     # ---------------------------------------------------------------------------------------------------- inspection
 
@@ -294,86 +290,73 @@ def first_end(step: Step, apart_from: str = "") -> float | None:
 
 def take_back(step: Step, row: Row, worker: records.WorkerRecord | None) -> records.LostJob:
     is_crash = worker is not None and not worker.isolates and row.reclaims >= SUSPECT_RECLAIMS
-    counts = {
-        "attempts": row.attempts - (not is_crash and row.returns < RETURNS_FREE),
-        "crashes": row.crashes + is_crash,
-        "returns": row.returns + 1,
-        "reclaims": row.reclaims + 1,
-        "claim_seq": row.claim_seq + 1,
-    }
+    is_unspent = not is_crash and row.returns < RETURNS_FREE
+    counts = {"returns": row.returns + 1, "reclaims": row.reclaims + 1, "claim_seq": row.claim_seq + 1}
+    counts |= {"attempts": row.attempts - is_unspent, "crashes": row.crashes + is_crash}
     to = JobState.CANCELLED if row.is_cancel_requested else JobState.PENDING
-    now = step.move(row, Verb.RECLAIM, to, step.now, **counts)
-    return convert(replace(now, reserved_by=row.reserved_by), records.LostJob, from_attributes=True)
+    new = step.move(row, Verb.RECLAIM, to, step.now, **counts)
+    return convert(replace(new, reserved_by=row.reserved_by), records.LostJob, from_attributes=True)
 
 
-def lanes(step: Step, queues: Iterable[str]) -> Iterator[tuple[str, str, str]]:
-    """What leads to the pending jobs: queues in the caller's order, then priorities, the highest first."""
+def ready(step: Step, queues: Iterable[str]) -> Iterator[bytes]:
+    """The keys of the due jobs: queues in the caller's order, then the highest priority, then (available_at, id)."""
     paused = set(step.groups("paused"))
     for queue in dict.fromkeys(queues):
-        if queue not in paused:
-            yield from (("due", queue, lane) for lane in step.groups("due", queue))
+        for lane in step.groups("due", queue) if queue not in paused else ():
+            yield from step.keys("due", queue, lane, before=step.now + MICROSECOND)
 
 
 def lend(step: Step, worker: str, queues: Iterable[str], slots: int, limit: int) -> list[ClaimedJob]:
     standing(step, worker)
     rows: list[Row] = []
     size = passed_over = 0
-    due_by = step.now + MICROSECOND
-    for row in chain.from_iterable(step.rows(*lane, before=due_by) for lane in lanes(step, queues)):
-        if len(rows) >= limit or passed_over > PASSED_OVER_MAX:
-            break
+    for row in step.rows_at(ready(step, queues)):
         if len(rows) >= slots and row.attempts >= row.max_retries:
             passed_over += 1  # its last attempt must not wait in a worker's memory
             continue
         size += len(row.data.encode())
-        if size > records.BATCH_BYTES_MAX and rows:
+        if len(rows) >= limit or passed_over > PASSED_OVER_MAX or (rows and size > records.BATCH_BYTES_MAX):
             break
         rows.append(row)
-    return [convert(lend_one(step, row, worker), ClaimedJob, from_attributes=True) for row in rows]
+    return [lend_one(step, row, worker) for row in rows]
 
 
-def lend_one(step: Step, row: Row, worker: str) -> Row:
-    counts = {"attempts": row.attempts + 1, "claim_seq": row.claim_seq + 1}
-    return step.move(row, Verb.CLAIM, JobState.PROCESSING, step.now, reserved_by=worker, progress=None, **counts)
+def lend_one(step: Step, row: Row, worker: str) -> ClaimedJob:
+    changes = {"attempts": row.attempts + 1, "claim_seq": row.claim_seq + 1, "reserved_by": worker, "progress": None}
+    new = step.move(row, Verb.CLAIM, JobState.PROCESSING, step.now, **changes)
+    return convert(new, ClaimedJob, from_attributes=True)
 
 
 def current(step: Step, claim: Settlement | records.Fence) -> Row | None:
     row = step.row(claim.id)
-    is_current = row and row.reserved_by and (row.claim_seq, row.reserved_by) == (claim.claim_seq, claim.reserved_by)
-    return row if is_current else None
+    is_held = row and row.reserved_by and row.reserved_by == claim.reserved_by
+    return row if row and is_held and row.claim_seq == claim.claim_seq else None
 
 
 def settle(step: Step, said: Settlement) -> Settled:
     status, row = SettleStatus.APPLIED, current(step, said)
     if row is not None:
         row = apply(step, row, said)
-    elif (row := step.row(said.id)) is None:
-        return Settled(id=said.id, status=SettleStatus.STALE)
+    elif (row := step.row(said.id)) and row.claim_seq == said.claim_seq and not row.reserved_by:
+        status = SettleStatus.REPEATED
     else:
-        is_repeated = row.claim_seq == said.claim_seq and not row.reserved_by
-        status = SettleStatus.REPEATED if is_repeated else SettleStatus.STALE
-    return Settled(id=row.id, status=status, state=row.status, available_at=row.available_at)
+        status = SettleStatus.STALE
+    at = row.available_at if row else None
+    return Settled(id=said.id, status=status, state=row.status if row else None, available_at=at)
 
 
 def apply(step: Step, row: Row, said: Settlement) -> Row:
-    is_marked = row.is_cancel_requested and said.verb is not Verb.COMPLETE
-    to = JobState.CANCELLED if is_marked else LEADS_TO[said.verb]
+    is_cancelled = row.is_cancel_requested and said.verb is not Verb.COMPLETE
+    to = JobState.CANCELLED if is_cancelled else LEADS_TO[said.verb]
     is_unspent = said.verb in (Verb.SNOOZE, Verb.RELEASE) and not (said.counts_return and row.returns >= RETURNS_FREE)
-    failed = None
+    changes: dict[str, object] = {"attempts": row.attempts - is_unspent, "returns": row.returns + said.counts_return}
+    changes["crashes"] = row.crashes + said.counts_crash
+    if said.reason and not row.is_cancel_requested:
+        changes["reason"] = said.reason
     if to is JobState.FAILED:
         facts = {"id": fresh_id(), "job_id": row.id, "exception": said.error, "failed_at": step.now}
-        failed = convert(asdict(row) | facts, records.FailedJob)
-    return step.move(
-        row,
-        said.verb,
-        to,
-        due(step, said) if to is JobState.PENDING else step.now,
-        attempts=row.attempts - is_unspent,
-        returns=row.returns + said.counts_return,
-        crashes=row.crashes + said.counts_crash,
-        reason=row.reason if row.is_cancel_requested else said.reason or row.reason,
-        failed=failed,
-    )
+        changes["failed"] = convert(asdict(row) | facts, records.FailedJob)
+    return step.move(row, said.verb, to, due(step, said) if to is JobState.PENDING else step.now, **changes)
 
 
 def failures(step: Step, failed_ids: Iterable[str]) -> Iterator[Row | None]:
@@ -384,24 +367,22 @@ def failures(step: Step, failed_ids: Iterable[str]) -> Iterator[Row | None]:
 def count(step: Step, queues: Iterable[str]) -> records.Stats:
     counts = Counter[str]()
     for queue in queues:
-        counts.update({state: step.count(0, "count", queue, state) for state in JobState})
-        ready = (step.keys("due", queue, lane, before=step.now + MICROSECOND) for lane in step.groups("due", queue))
-        counts["ready"] += sum(1 for _ in islice(chain.from_iterable(ready), COUNTED_MAX))
-    scheduled, is_estimate = counts["pending"] - counts["ready"], counts["ready"] >= COUNTED_MAX
+        counts.update({state.value: step.count(0, "count", queue, state) for state in JobState})
+        lanes = [step.keys("due", queue, lane, before=step.now + MICROSECOND) for lane in step.groups("due", queue)]
+        counts["due"] += sum(1 for _ in islice(chain.from_iterable(lanes), COUNTED_MAX))
+    scheduled, is_estimate = counts["pending"] - counts["due"], counts["due"] >= COUNTED_MAX
     return convert({**counts, "scheduled": scheduled, "is_estimate": is_estimate}, records.Stats)
 
 
 def cancel(step: Step, row: Row | None, reason: str) -> CancelAnswer:
-    if row is None:
-        return CancelAnswer.MISSING
+    if row is None or (row.status, Verb.CANCEL) not in TRANSITIONS:
+        return CancelAnswer.FINISHED if row else CancelAnswer.MISSING
+    reasons = {"reason": reason or row.reason}
     if row.status is JobState.PENDING:
-        step.move(row, Verb.CANCEL, JobState.CANCELLED, step.now, reason=reason or row.reason)
+        step.move(row, Verb.CANCEL, JobState.CANCELLED, step.now, **reasons)
         return CancelAnswer.CANCELLED
-    if row.status is JobState.PROCESSING:  # its worker decides; the mark outlives it
-        at = row.cancel_requested_at or step.now
-        step.write(row, replace(row, cancel_requested_at=at, reason=reason or row.reason))
-        return CancelAnswer.REQUESTED
-    return CancelAnswer.FINISHED
+    step.write(row, replace(row, cancel_requested_at=row.cancel_requested_at or step.now, **reasons))
+    return CancelAnswer.REQUESTED  # its worker decides; the mark outlives it
 
 
 def retry(step: Step, row: Row | None) -> RetryAnswer:
@@ -414,7 +395,7 @@ def retry(step: Step, row: Row | None) -> RetryAnswer:
 
 def begin(step: Step, row: Row, token: str) -> Row:
     changes = {"token": token, "number": step.count(1, "exports"), "moved_from": row.status}
-    return step.move(row, Verb.EXPORT, JobState.MOVING, claim_seq=row.claim_seq + 1, **changes)
+    return step.move(row, Verb.EXPORT, JobState.MOVING, row.processed_at, claim_seq=row.claim_seq + 1, **changes)
 
 
 def remove(step: Step, verb: Verb, rows: Iterable[Row], limit: int = SEEN_MAX) -> dict[str, int]:
@@ -422,5 +403,5 @@ def remove(step: Step, verb: Verb, rows: Iterable[Row], limit: int = SEEN_MAX) -
     found = list(islice((row for row in rows if None in TRANSITIONS.get((row.status, verb), ())), limit + 1))
     for row in found[:limit]:
         step.write(row, None)
-    counts = Counter[str](row.status for row in found[:limit])
+    counts = Counter(row.status.value for row in found[:limit])
     return {**counts, "total": counts.total(), "has_more": len(found) > limit}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 
 import lmdb
@@ -97,8 +97,12 @@ class Step:
         return None if found is None else _rows.decode(found)
 
     def rows(self, *parts: str, start: bytes = b"", before: datetime | None = None) -> Iterator[Row]:
-        """The jobs whose ids end these keys."""
-        return filter(None, (self.row(id_in(key)) for key in self.keys(*parts, start=start, before=before)))
+        """The jobs of these keys, in their order."""
+        return self.rows_at(self.keys(*parts, start=start, before=before))
+
+    def rows_at(self, keys: Iterable[bytes]) -> Iterator[Row]:
+        """The jobs whose ids are the last parts of the keys."""
+        return filter(None, (self.row(id_in(key)) for key in keys))
 
     def write(self, old: Row | None, new: Row | None) -> None:
         """Put `new` in the place of `old`, its keys and counts with it; None is no row."""
@@ -114,15 +118,15 @@ class Step:
             self.count(1, "count", new.queue, new.status)
             self.txn.put(key_of("job", new.id), msgpack.encode(new))
 
-    def move(self, row: Row, verb: Verb, to: JobState, at: datetime | None = None, **changes: object) -> Row:
-        """Bring a job to its next state, where it is due, was lent or ended `at`; None: a time that it keeps."""
+    def move(self, row: Row, verb: Verb, to: JobState, at: datetime | None, **changes: object) -> Row:
+        """Bring a job to its next state, if the table of lifecycle.py has that move: it is due, was lent, or ended `at`."""
         if to not in TRANSITIONS.get((row.status, verb), ()):
             raise ContractBroken(f"job {row.id}: {verb} cannot lead from {row.status} to {to}.")
-        times = {"available_at": row.available_at, "reserved_at": row.reserved_at, "processed_at": None}
-        if to is JobState.PENDING:
-            times["reserved_at"] = None
-        name = {JobState.PENDING: "available_at", JobState.PROCESSING: "reserved_at"}.get(to, "processed_at")
-        new = replace(row, **times | {name: at or getattr(row, name), "reserved_by": "", "status": to} | changes)
+        times = {
+            JobState.PENDING: {"available_at": at, "reserved_at": None, "processed_at": None},
+            JobState.PROCESSING: {"reserved_at": at},
+        }.get(to, {"processed_at": at})
+        new = replace(row, **times | {"reserved_by": "", "status": to} | changes)
         self.write(row, new)
         return new
 
