@@ -130,7 +130,7 @@ class JobCancelled(JobEvent, frozen=True, kw_only=True):
 
 
 class JobReleased(JobEvent, frozen=True, kw_only=True):
-    """The job went back unspent: `unknown_name`, `shutdown`, `prefetch`, `transform`."""
+    """The job went back unspent: `unknown_name`, `shutdown`, `prefetch`, `suspect`, `transform`."""
 
     event_name: ClassVar[str] = "job.released"
     reason: str = ""

@@ -52,9 +52,9 @@ class Capabilities(Struct, frozen=True, kw_only=True):
     """What a store can do. The product reads it too: core refuses to send what is not claimed here."""
 
     transactions: bool = False
-    """`enqueue(..., transaction=)` joins the caller's own transaction (SupportsTransaction)."""
+    """`enqueue_in` joins the caller's own transaction (SupportsTransaction)."""
     async_transactions: bool = False
-    """`aenqueue` joins an AsyncSession or AsyncConnection (SupportsAsyncTransaction)."""
+    """`aenqueue_in` joins an AsyncSession or AsyncConnection (SupportsAsyncTransaction)."""
     cross_process: bool = True
     """Workers in other processes see the same jobs."""
     server_time: bool = True

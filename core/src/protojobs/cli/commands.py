@@ -28,7 +28,7 @@ BUILT_IN: Mapping[str, str] = {
     "prune": "Delete old finished jobs.",
     "transfer": "Move the backlog of one store to another.",
     "migrate": "Create or upgrade the store's tables.",
-    "drivers": "List the installed drivers.",
+    "drivers": "List the installed drivers; begin one.",
     "plugins": "List the installed plugins and their hooks.",
     "conformance": "Run the conformance kit against a driver.",
 }

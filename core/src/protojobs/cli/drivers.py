@@ -1,12 +1,13 @@
-"""`protojobs drivers`: what is installed, read from metadata; no driver is imported."""
+"""`protojobs drivers`: what is installed, read from metadata; no driver is imported. `new` begins another."""
 
 from __future__ import annotations
 
 import click
 
 from protojobs._registry import driver_entry_points
-from protojobs.cli.options import StoreCommand
+from protojobs.cli.options import StoreCommand, StoreGroup
 from protojobs.cli.output import Column
+from protojobs.cli.scaffold import new_driver
 from protojobs.cli.session import Session
 
 __all__ = ["command"]
@@ -14,9 +15,22 @@ __all__ = ["command"]
 _FIELDS = ("scheme", "distribution", "version", "class")
 
 
-@click.command("drivers", cls=StoreCommand, short_help="List the installed drivers.")
+class _Drivers(StoreGroup):
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return click.Group.parse_args(self, ctx, args)  # alone it lists
+
+
+@click.group("drivers", cls=_Drivers, invoke_without_command=True, short_help="List the installed drivers; begin one.")
+@click.pass_context
+def command(ctx: click.Context) -> None:
+    """List the installed drivers (alone, or with `list`), or begin a new one."""
+    if ctx.invoked_subcommand is None:
+        ctx.invoke(list_drivers)
+
+
+@command.command("list", cls=StoreCommand)
 @click.pass_obj
-def command(session: Session) -> None:
+def list_drivers(session: Session) -> None:
     """List the installed drivers by the scheme of the URLs that they answer to.
 
     Columns: scheme, distribution, version, class.
@@ -29,3 +43,6 @@ def command(session: Session) -> None:
     session.out.items("drivers@1", items, [Column(field) for field in _FIELDS], rows)
     if not rows:
         session.out.note("No driver is installed. Try: pip install 'protojobs[sql]'")
+
+
+command.add_command(new_driver)
