@@ -146,4 +146,22 @@ def test_a_server_that_never_answers_is_given_up_after_the_timeout() -> None:
 
 def test_a_cluster_that_is_none_is_said_so(valkey_url: str) -> None:
     with pytest.raises(ConfigurationError, match="no cluster"):
-        push(RedisDriver(f"{valkey_url}?cluster=true"))
+        push(RedisDriver(f"{valkey_url.rpartition('/')[0]}?cluster=true"))
+
+
+def test_a_database_that_the_server_does_not_have_is_an_error_of_configuration(
+    valkey_url: str, cluster_urls: list[str]
+) -> None:
+    wrong = [f"{valkey_url.rpartition('/')[0]}/99999", f"{cluster_urls[0]}/1", f"{cluster_urls[0]}/1?cluster=true"]
+    for url in wrong:
+        with pytest.raises(ConfigurationError, match="database"):
+            push(RedisDriver(url))
+
+
+def test_a_cluster_is_recognised_by_any_of_its_nodes(cluster_urls: list[str]) -> None:
+    for url in cluster_urls:
+        driver = RedisDriver(url, namespace="recognised")
+        push(driver)
+        assert driver.wait(["q"], 0) is True
+    assert driver.stats().pending == len(cluster_urls)
+    driver.teardown()

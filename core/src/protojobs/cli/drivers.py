@@ -28,7 +28,7 @@ def command(ctx: click.Context) -> None:
         ctx.invoke(list_drivers)
 
 
-@command.command("list", cls=StoreCommand)
+@command.command("list", cls=StoreCommand, short_help="List the installed drivers.")
 @click.pass_obj
 def list_drivers(session: Session) -> None:
     """List the installed drivers by the scheme of the URLs that they answer to.

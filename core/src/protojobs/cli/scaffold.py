@@ -33,7 +33,7 @@ _TEMPLATES = files("protojobs") / "testing" / "scaffold"  # data; nothing there 
 _LINE_MAX = 120
 
 
-@click.command("new", cls=StoreCommand)
+@click.command("new", cls=StoreCommand, short_help="Write a package to begin a driver from.")
 @click.argument("name")
 @click.option(
     "--folder",
@@ -66,7 +66,8 @@ def new_driver(session: Session, name: str, folder: Path) -> None:
     session.out.items(
         "drivers.new@1", [{"file": path} for path in paths], [Column("file")], [(path,) for path in paths]
     )
-    session.out.note(f"Next: cd {target} && pip install -e '.[testing]' && pytest\nThen README.md says where to begin.")
+    session.out.note(f"Next: cd {target} && pip install -e '.[testing]' && pytest")
+    session.out.note("README.md says where to begin.")
 
 
 def written(name: str) -> dict[str, str]:
@@ -145,26 +146,15 @@ def _capabilities() -> Iterator[str]:
 
 
 def _imports(verbs: Iterable[ast.FunctionDef]) -> str:
-    """What the signatures need, imported from where protocols.py has it."""
-    used = {node.id for verb in verbs for part in (verb.args, verb.returns) if part for node in _names(part)}
-    blocks: dict[bool, list[str]] = {False: [], True: []}
+    """What the signatures need, imported from where protocols.py has it, in its order."""
+    signatures = [part for verb in verbs for part in (verb.args, verb.returns) if part is not None]
+    used = {node.id for part in signatures for node in ast.walk(part) if isinstance(node, ast.Name)} | {"Capabilities"}
+    lines: dict[bool, list[str]] = {False: [], True: []}
     for node in ast.parse(inspect.getsource(protocols)).body:
-        if isinstance(node, ast.ImportFrom) and node.module not in ("__future__", "typing"):
-            names = {alias.name for alias in node.names} & used
-            is_ours = (node.module or "").startswith("protojobs")
-            if node.module == records.__name__:
-                names.add("Capabilities")
-            if names:
-                blocks[is_ours].append(_import(node.module or "", sorted(names, key=_isort)))
-    return "\n\n".join("\n".join(block) for block in blocks.values() if block)
-
-
-def _names(part: ast.AST) -> Iterator[ast.Name]:
-    return (node for node in ast.walk(part) if isinstance(node, ast.Name))
-
-
-def _isort(name: str) -> tuple[bool, str]:
-    return (not name.isupper(), name)
+        if isinstance(node, ast.ImportFrom) and node.module not in (None, "__future__", "typing"):
+            if names := [alias.name for alias in node.names if alias.name in used]:
+                lines[node.module.startswith("protojobs")].append(_import(node.module, names))
+    return "\n\n".join("\n".join(block) for block in lines.values())
 
 
 def _import(module: str, names: list[str]) -> str:

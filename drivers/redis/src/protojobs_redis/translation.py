@@ -47,6 +47,7 @@ _WORDS: dict[type[Exception], str] = {
     ReadOnlyError: "READONLY",
     TryAgainError: "TRYAGAIN",
 }
+_WRONG_DATABASE = ("DB index is out of range", "SELECT is not allowed", "can only be 0 in cluster mode")
 _REACHED = "Is the server running, and can it be reached from here?"
 _CREDENTIALS = "Check the user and the password in the URL, and the user's permissions (ACL) on the server."
 
@@ -78,6 +79,8 @@ def _refusal(error: Exception, text: str, place: str) -> ProtojobsError | None:
         return ConfigurationError(f"{place} does not let us in: {text}.", mend=_CREDENTIALS)
     if "Cluster mode is not enabled" in text or "cluster support disabled" in text:
         return ConfigurationError(f"{place} is no cluster: {text}.", mend="Leave cluster=true out of the URL.")
+    if any(words in text for words in _WRONG_DATABASE):
+        return ConfigurationError(f"{place}: {text}.", mend="Name another database in the URL; a cluster has only 0.")
     if word in _REPEATABLE:
         return StoreUnavailable(f"{place} did not do it: {text}.", mend=_REPEATABLE[word])
     if isinstance(error, ConnectionError | TimeoutError | OSError | ClusterError | RedisClusterException):

@@ -2,12 +2,16 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from protojobs_lmdb import LmdbDriver
 
 from protojobs.testing.conformance import DriverConformance, DriverFactory
-from protojobs_lmdb import LmdbDriver
 
 
 class TestLmdbDriver(DriverConformance):
     @pytest.fixture
-    def driver_factory(self, tmp_path: Path) -> DriverFactory:
-        return partial(LmdbDriver, f"lmdb:///{tmp_path / 'jobs.lmdb'}")
+    def store_url(self, tmp_path: Path) -> str:
+        return f"lmdb:///{tmp_path / 'jobs'}"  # a store that is the test's own
+
+    @pytest.fixture
+    def driver_factory(self, store_url: str) -> DriverFactory:
+        return partial(LmdbDriver, store_url)
