@@ -26,6 +26,8 @@ LATE_IMPORTS: dict[tuple[str, str], str] = {
     ("core/src/protojobs/cli/output.py", "protojobs.cli.terminal"): "rich is for terminals; a pipe does without",
     ("core/src/protojobs/queue.py", "protojobs._working"): "a process that only pushes never loads the worker",
     ("core/src/protojobs/worker.py", "protojobs._executors.loop"): "only async jobs pay for asyncio",
+    ("core/src/protojobs/cli/conformance.py", "protojobs.cli.conformance_progress"): "rich is for terminals",
+    (SQL_DRIVER, "protojobs_sqlalchemy.migrating"): "Alembic is for setup and migrate only",
     (SQL_DRIVER, "protojobs_sqlalchemy.sqlite"): "a program loads the dialect of its own store only",
     (SQL_DRIVER, "protojobs_sqlalchemy.postgresql"): "its DBAPI is an extra",
     (SQL_DRIVER, "protojobs_sqlalchemy.mariadb"): "its DBAPI is an extra",

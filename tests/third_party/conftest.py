@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 LMDB = Path(__file__).parent / "protojobs_lmdb"
+
+MEMORY = Path("/dev/shm")  # a file system in memory, where there is one
 
 sys.path.insert(0, str(LMDB / "src"))  # for the imports of its own tests; without an entry point nobody else sees it
 
@@ -37,3 +41,13 @@ def lmdb_installed(lmdb_site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(lmdb_site))
     paths = [str(lmdb_site), *filter(None, [os.environ.get("PYTHONPATH")])]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
+
+
+@pytest.fixture
+def tmp_path(tmp_path: Path) -> Iterator[Path]:
+    """In memory if possible: thousands of commits each wait for a disk that others use too, and prove nothing by it."""
+    if not os.access(MEMORY, os.W_OK):
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(dir=MEMORY, prefix="protojobs-") as folder:
+        yield Path(folder)

@@ -60,7 +60,7 @@ def _text(event: JobEvent) -> str:
         case JobProcessed():
             return f"done in {event.duration_s:.3f} s"
         case JobRetrying():
-            when = event.available_at.isoformat(timespec="seconds") if event.available_at else "later"
+            when = f"{event.available_at:%Y-%m-%d %H:%M:%S}Z" if event.available_at else "later"
             return f"failed, runs again at {when}: {_short(event.exception)}"
         case JobFailed():
             return f"failed for good: {_short(event.exception)}"

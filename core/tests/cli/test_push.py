@@ -48,7 +48,7 @@ def test_in_json(type_, url) -> None:
         (("add", '{"a": 1, "b": 2}', "--priority", "101"), 2, "-100<=x<=100"),
         (("add", '{"a": 1, "b": 2}', "--queue", ""), 2, "queue is empty"),
         (("add", '{"a": 1, "b": 2}', "--delay", "soon"), 2, "'soon' is no length of time"),
-        (("add", '{"a": 1, "b": 2}', "--delay", "1", "--id", "x"), 2, "do not go together"),
+        (("add", '{"a": 1, "b": 2}', "--delay", "1", "--id", "x"), 2, "not one that push made"),
         ((), 2, "Missing argument 'NAME'"),
     ],
 )
