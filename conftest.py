@@ -65,7 +65,7 @@ def sqlite_url(tmp_path: Path) -> str:
 
 @pytest.fixture
 def make_store_url(tmp_path: Path) -> Iterator[Callable[[str], str]]:
-    """`make_store_url("sqlite" | "postgresql" | "mariadb")`: each call gives a new, empty store, for this test only.
+    """`make_store_url("sqlite" | "postgresql" | "mariadb" | "valkey")`: each call gives a new, empty store.
 
     It costs a `create database`; where deleting rows between tests will do, take the session's URLs instead.
     """
@@ -75,6 +75,8 @@ def make_store_url(tmp_path: Path) -> Iterator[Callable[[str], str]]:
         if kind == "sqlite":
             made.append(("", ""))
             return f"sqlite:///{tmp_path / f'store-{len(made)}.db'}"
+        if kind == "valkey":  # a namespace of its own
+            return f"{need('valkey').rstrip('/')}/0?namespace={servers.database_name(WORKER, 'own')}"
         server, name = need(kind), servers.database_name(WORKER, "own")
         url = servers.create_database(server, name)
         made.append((server, name))

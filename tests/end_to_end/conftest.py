@@ -13,7 +13,7 @@ from protojobs.protocols import Store
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-SHARED_STORES = ("sqlite", "postgresql", "mariadb")
+SHARED_STORES = ("sqlite", "postgresql", "mariadb", "valkey")
 
 
 @pytest.fixture(params=SHARED_STORES)

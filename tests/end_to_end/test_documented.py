@@ -13,7 +13,7 @@ import pytest
 PROGRAM = Path(__file__).parent / "documented_api.py"
 
 
-@pytest.mark.parametrize("kind", ["memory", "sqlite", "postgresql", "mariadb"])
+@pytest.mark.parametrize("kind", ["memory", "sqlite", "postgresql", "mariadb", "valkey"])
 def test_the_documented_program_runs_unchanged(kind: str, make_store_url: Callable[[str], str], tmp_path: Path) -> None:
     url = "memory://" if kind == "memory" else make_store_url(kind)
     ran = subprocess.run(

@@ -74,6 +74,8 @@ class TestOnSQLite(OnOneDatabase):
 class TestOnSQLiteThroughTheApplicationsEngine(OnOneDatabase):
     """An engine as `create_engine` makes it: no write-ahead log, and transactions that begin by themselves."""
 
+    machine_examples = 10  # the statements are those of the class above; only the connections differ
+
     @pytest.fixture(scope="class")
     @classmethod
     def url(cls, tmp_path_factory: pytest.TempPathFactory) -> str:
