@@ -42,7 +42,9 @@ MUTANTS = (
         (DRIVER, FENCE, "if row is None or row.claim_seq != claim.claim_seq:"),
     ),
     mutant(
-        "a claim without holder passes the fence", "fencing", (DRIVER, "return row if row.reserved_by else None", "return row")
+        "a claim without holder passes the fence",
+        "fencing",
+        (DRIVER, "return row if row.reserved_by else None", "return row"),
     ),
     mutant(
         "a repeated settlement is taken for stale",
@@ -80,9 +82,7 @@ MUTANTS = (
         "fencing failures",
         (PEOPLE, "        row.claim_seq += 1\n", ""),
     ),
-    mutant(
-        "an export keeps claim_seq", "transferring fencing", (TRANSFER, "        row.claim_seq += 1\n", "")
-    ),
+    mutant("an export keeps claim_seq", "transferring fencing", (TRANSFER, "        row.claim_seq += 1\n", "")),
     mutant(
         "progress of a lost claim is stored",
         "fencing",
@@ -189,7 +189,11 @@ MUTANTS = (
     mutant(
         "the dead are lent jobs",
         "claiming leases",
-        (DRIVER, "            self._standing(worker)\n            now = self.now()\n", "            now = self.now()\n"),
+        (
+            DRIVER,
+            "            self._standing(worker)\n            now = self.now()\n",
+            "            now = self.now()\n",
+        ),
     ),
     mutant(
         "a heartbeat revives a lease that is gone",
@@ -315,7 +319,11 @@ MUTANTS = (
     mutant(
         "nobody hears of a new job",
         "waiting",
-        (DRIVER, "                self.state.add(new[job_id])\n            self.state.ring()\n", "                self.state.add(new[job_id])\n"),
+        (
+            DRIVER,
+            "                self.state.add(new[job_id])\n            self.state.ring()\n",
+            "                self.state.add(new[job_id])\n",
+        ),
     ),
     mutant(
         "nobody hears of a queue that goes on",
@@ -379,7 +387,11 @@ MUTANTS = (
     mutant(
         "stats count what was removed",
         "counting",
-        (STATE, "        self.drop_failure(row)\n        del self", "        queue.counts[row.state] += 1\n        self.drop_failure(row)\n        del self"),
+        (
+            STATE,
+            "        self.drop_failure(row)\n        del self",
+            "        queue.counts[row.state] += 1\n        self.drop_failure(row)\n        del self",
+        ),
     ),
     mutant(
         "stats are off by one",
@@ -400,9 +412,7 @@ MUTANTS = (
         ),
     ),
     # ------------------------------------------------------------------------------------------------ transfer
-    mutant(
-        "imported jobs forget their attempts", "transferring", (TRANSFER, "attempts=job.attempts,", "attempts=0,")
-    ),
+    mutant("imported jobs forget their attempts", "transferring", (TRANSFER, "attempts=job.attempts,", "attempts=0,")),
     mutant(
         "a drop takes what another token moves",
         "transferring",

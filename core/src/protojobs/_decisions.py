@@ -24,6 +24,7 @@ PREFETCH_MAX = 200  # the knee of the measured batch sizes; docs/decisions/0003
 PREFETCH_RUN_S = 0.1  # jobs that take longer gain nothing from being fetched ahead
 PREFETCH_WAIT_S = 2.0  # a job that waited so long in memory goes back, for others to run
 PAUSE_FIRST_S, PAUSE_MAX_S = 0.1, 2.0  # between tries while the store is away
+LINGER_S = 0.02  # a result waits so long for others while there is work in the line; the crash window grows by as much
 SUSPECT_PAUSE_S = 5.0  # a suspect that found no moment alone comes back after this
 GOOD_BEATS = 3  # before a worker may reclaim: after an outage the others get their chance to renew first
 TICK_S = 1.0  # the longest the loop sleeps: memory and time limits are looked at as often
@@ -125,6 +126,7 @@ class Decisions:
         self._waiting_since = now
         self._running: dict[Key, ClaimedJob | None] = {}  # None: a `failed()` at work
         self._unsettled: dict[Key, Outcome] = {}
+        self._unsettled_since = now
         self._prefetch = 0
         self._mean_run_s: float | None = None
         self._claim_at = now
@@ -172,6 +174,8 @@ class Decisions:
         if not was_run:
             self.runs -= 1
         if outcome is not None:
+            if not self._unsettled:
+                self._unsettled_since = now
             self._unsettled[key] = outcome
             if was_run:
                 mean_s = outcome.duration_s if self._mean_run_s is None else self._mean_run_s
@@ -260,8 +264,10 @@ class Decisions:
         settle: tuple[Outcome, ...] = ()
         slots = limit = 0
         if now >= self._quiet_until:
-            settle = tuple(self._unsettled.values())[:BATCH_JOBS_MAX]
-            slots, limit = self._appetite(now, travels=bool(settle))
+            is_due = self._is_settling_due(now)
+            slots, limit = self._appetite(now, travels=is_due)
+            if is_due or limit:
+                settle = tuple(self._unsettled.values())[:BATCH_JOBS_MAX]
         return Plan(
             settle=settle,
             slots=slots,
@@ -286,6 +292,13 @@ class Decisions:
             self.runs += 1
             chosen.append(job)
         return tuple(chosen)
+
+    def _is_settling_due(self, now: float) -> bool:
+        """At once, unless there are jobs in the line to go on with: then results gather for a moment."""
+        if not self._unsettled:
+            return False
+        waits = bool(self._waiting) and not self.limits.is_sync and not self.stop_level
+        return not waits or now >= self._unsettled_since + LINGER_S
 
     def _runs_a_suspect(self) -> bool:
         if len(self._running) != 1:

@@ -95,7 +95,9 @@ def _check_empty(session: Session, url: str, *, is_agreed: bool) -> None:
     finally:
         driver.close()
     if jobs or workers:
-        what = f"{masked(url)} is not empty: {counted(jobs, 'job')}, {counted(workers, 'worker')}. The tests delete all."
+        what = (
+            f"{masked(url)} is not empty: {counted(jobs, 'job')}, {counted(workers, 'worker')}. The tests delete all."
+        )
         confirm(session.out, what, is_agreed=is_agreed)
 
 
@@ -148,5 +150,3 @@ def _progress() -> Progress:
     from protojobs.cli.conformance_progress import bar  # rich costs 50 ms that a pipe need not pay
 
     return bar()
-
-

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -15,3 +16,7 @@ class TestLmdbDriver(DriverConformance):
     @pytest.fixture
     def driver_factory(self, store_url: str) -> DriverFactory:
         return partial(LmdbDriver, store_url)
+
+    @pytest.fixture
+    def reset(self, driver_factory: DriverFactory) -> Callable[[], None]:
+        return driver_factory().setup  # a new store is empty; a shared one needs its teardown first

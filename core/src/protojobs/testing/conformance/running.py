@@ -94,7 +94,9 @@ def run(
     listener = Listener(url, asked, begin, tell)
     subject = describe(url)
     if is_apart(url):
-        error = f"Two drivers made from {subject.store} see two stores. Name one that they share, like memory://scratch."
+        error = (
+            f"Two drivers made from {subject.store} see two stores. Name one that they share, like memory://scratch."
+        )
         return reported(subject, asked, [], seconds=0.0, is_whole=False), [error]
     started = SYSTEM_CLOCK.monotonic()
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"

@@ -119,7 +119,7 @@ class Step:
             self.txn.put(key_of("job", new.id), msgpack.encode(new))
 
     def move(self, row: Row, verb: Verb, to: JobState, at: datetime | None, **changes: object) -> Row:
-        """Bring a job to its next state, if the table of lifecycle.py has that move: it is due, was lent, or ended `at`."""
+        """Bring a job to its next state, if lifecycle.py has that move. It is due, was lent or ended `at`."""
         if to not in TRANSITIONS.get((row.status, verb), ()):
             raise ContractBroken(f"job {row.id}: {verb} cannot lead from {row.status} to {to}.")
         times = {
