@@ -4,6 +4,9 @@
   python3 dev.py demo     the demo, live in this terminal
   python3 dev.py test     all tests, on real servers (further arguments go to pytest)
   python3 dev.py check    format, lint, types, import arrows: what CI runs beside the tests
+  python3 dev.py mutants  plant faults in the memory driver, and see the conformance kit catch each of them
+  python3 dev.py conformance-page
+                          the conformance kit on every driver with its real server, and docs/reference/conformance.md
   python3 dev.py build    every distribution's wheel and sdist, into dist/
   python3 dev.py setup    only the environment, with what `check` needs as well
   python3 dev.py run ...  a command with the environment's programs first on PATH
@@ -41,6 +44,7 @@ REGISTRY_HOST = r"https?:[/][/][^ \"'<>)]*[/](simple|packages)[/]|--(extra-)?ind
 def main() -> int:
     command, *rest = sys.argv[1:] or ["help"]
     commands = {"demo": demo, "test": test, "check": check, "build": build, "setup": setup, "run": run_in, "pins": pins}
+    commands |= {"mutants": mutants, "conformance-page": conformance_page}
     if command in ("help", "-h", "--help"):
         print(__doc__.strip())
         return 0
@@ -99,6 +103,16 @@ def check(rest: list[str]) -> int:
             failed.append(name)
     say(f"check: {', '.join(failed)} FAILED" if failed else "check: all passed")
     return 1 if failed else 0
+
+
+def mutants(rest: list[str]) -> int:
+    ensure_environment()
+    return call(PYTHON, "tests/mutants/run.py", *rest)
+
+
+def conformance_page(rest: list[str]) -> int:
+    ensure_environment()
+    return call(PYTHON, "tests/conformance/page.py", *rest)
 
 
 def build(rest: list[str]) -> int:

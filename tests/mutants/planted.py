@@ -1,8 +1,8 @@
 """The mutants: small faults planted in the memory driver, which the conformance kit must catch, each by name.
 
 A mutant replaces pieces of the source. Each piece must be there exactly once, so that a mutant which the driver has
-outgrown is an error and not one that is "caught" for nothing. `first` names the concerns whose tests should see it; they
-run first.
+outgrown is an error and not one that is "caught" for nothing. `first` names the concerns whose tests should see it;
+they run first.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ DRIVER, STATE, PEOPLE, TRANSFER = "driver.py", "state.py", "administration.py", 
 
 @dataclass(frozen=True)
 class Mutant:
-    """One fault: what is wrong with the driver, and the changes `(file, what stands there, what comes in its place)`."""
+    """One fault: what is wrong, and the changes `(file, what stands there, what comes in its place)`."""
 
     name: str
     first: tuple[str, ...]
@@ -375,7 +375,8 @@ MUTANTS = (
             "            if completed_older_than is not None:\n"
             "                old = now - timedelta(seconds=completed_older_than)\n"
             "                live = (JobState.PENDING, JobState.PROCESSING)\n"
-            "                rows += [r for r in self.state.rows.values() if r.state in live and r.available_at < old]\n",
+            "                every = self.state.rows.values()\n"
+            "                rows += [row for row in every if row.state in live and row.available_at < old]\n",
         ),
         REMOVE_CHECK,
     ),

@@ -1,7 +1,7 @@
 """`python3 dev.py mutants [WORDS]`: every mutant against the conformance kit, as many at once as there are cores.
 
-Prints who caught which, and fails if one survives, if one no longer applies, or if the driver without any fault does not
-pass: then nothing would have been shown. With WORDS only the mutants whose names contain them.
+Prints who caught which, and fails if one survives, if one no longer applies, or if the driver without any fault does
+not pass: then nothing would have been shown. With WORDS only the mutants whose names contain them.
 """
 
 from __future__ import annotations

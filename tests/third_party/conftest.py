@@ -3,31 +3,18 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import tempfile
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-LMDB = Path(__file__).parent / "protojobs_lmdb"
+from third_party.stranger import LMDB, built
 
 MEMORY = Path("/dev/shm")  # a file system in memory, where there is one
 
 sys.path.insert(0, str(LMDB / "src"))  # for the imports of its own tests; without an entry point nobody else sees it
-
-
-def built(distribution: Path, folder: Path) -> Path:
-    """A folder with what `pip install` would put into site-packages, entry points included; no network is asked."""
-    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
-    ran = subprocess.run(command, cwd=distribution, capture_output=True, text=True, timeout=120)
-    assert ran.returncode == 0, ran.stdout + ran.stderr
-    (wheel,) = folder.glob("*.whl")
-    with zipfile.ZipFile(wheel) as file:
-        file.extractall(folder / "site")
-    return folder / "site"
 
 
 @pytest.fixture(scope="session")

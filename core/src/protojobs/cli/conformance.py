@@ -69,8 +69,10 @@ def command(session: Session, url: str | None, level: str, file: str | None, yes
     _check_installed()
     _check_empty(session, url, is_agreed=yes)
     document, report, errors = _run(url, level)
+    if errors and not report.tests:
+        raise CommandFailed(Exit.BAD, errors[0])
     for error in errors:
-        click.echo(error, err=True)
+        session.out.note(error)
     if file == "-":
         click.echo(msgspec.json.format(document, indent=2).decode())
     else:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, String, column, inspect, select, table
+from pathlib import Path
+
+from sqlalchemy import Connection, Engine, String, column, inspect, select, table
 
 from protojobs.errors import SchemaOutdated
 from protojobs_sqlalchemy.migrations import HEAD, REVISIONS
@@ -10,7 +12,14 @@ from protojobs_sqlalchemy.tables import VERSION_TABLE
 from protojobs_sqlalchemy.translation import MIGRATE
 from protojobs_sqlalchemy.urls import masked
 
-__all__ = ["check", "outdated", "version_of"]
+__all__ = ["check", "check_file", "outdated", "version_of"]
+
+
+def check_file(engine: Engine) -> None:
+    """Raise SchemaOutdated for a SQLite file that does not exist: only a migration makes one, looking must not."""
+    path = engine.url.database
+    if engine.dialect.name == "sqlite" and path and not path.startswith("file:") and not Path(path).exists():
+        raise SchemaOutdated(f"There is no database {masked(engine.url)} yet.", mend=MIGRATE)
 
 
 def check(conn: Connection) -> None:

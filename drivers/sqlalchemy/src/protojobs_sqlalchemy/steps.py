@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 
 from protojobs_sqlalchemy.connections import Connections
 from protojobs_sqlalchemy.dialects import Dialect, Mode
-from protojobs_sqlalchemy.schema import check
+from protojobs_sqlalchemy.schema import check, check_file
 
 __all__ = ["Steps"]
 
@@ -27,6 +27,7 @@ class Steps:
 
     def _run(self, step: Callable[[Connection], T], mode: Mode, *, is_repeatable: bool = False) -> T:
         if not self._is_checked:  # once per driver: a table that vanishes later is told by the database's own error
+            check_file(self._connections.engine)
             self._connections.run(check, Mode.READ)
             self._is_checked = True
         return self._connections.run(step, mode, is_repeatable=is_repeatable)

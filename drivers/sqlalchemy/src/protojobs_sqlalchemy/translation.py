@@ -33,7 +33,7 @@ def translated(error: Exception, engine: Engine, dialect: Dialect) -> ProtojobsE
         )
     if not isinstance(cause, engine.dialect.loaded_dbapi.Error) and not isinstance(error, SQLAlchemyError | OSError):
         return None
-    text = _without_password(str(cause).strip(), engine)
+    text = _without_password(" ".join(str(cause).split()), engine).rstrip(".?")
     if dialect.is_schema_missing(cause):
         return SchemaOutdated(f"The database {place} lacks a table or column of protojobs: {text}", mend=MIGRATE)
     if dialect.is_conflict(cause):
@@ -42,8 +42,15 @@ def translated(error: Exception, engine: Engine, dialect: Dialect) -> ProtojobsE
     if isinstance(error, OSError) or (names & set(_REPEATABLE) and getattr(cause, "sqlstate", None) != "42501"):
         state = getattr(cause, "sqlstate", None)
         mend = "Check the user, the password and the database's name." if state in _REFUSALS else ""
-        return StoreUnavailable(f"{place} did not do it: {text}.", mend=mend or _unavailable_mend(engine))
+        return StoreUnavailable(
+            f"{place} could not be asked: {_first_line(cause, engine)}.", mend=mend or _unavailable_mend(engine)
+        )
     return ContractBroken(f"{place} refused a statement: {text}.", mend="Trying again will not help.")
+
+
+def _first_line(cause: BaseException, engine: Engine) -> str:
+    lines = str(cause).strip().splitlines() or [type(cause).__name__]
+    return _without_password(lines[0], engine).rstrip(".?")
 
 
 def _without_password(text: str, engine: Engine) -> str:

@@ -28,7 +28,7 @@ _CONNECT_S = 5
 def masked(url: URL | str) -> str:
     """The URL without its password, for people and logs."""
     if isinstance(url, URL):
-        return url.render_as_string(hide_password=True)
+        return url.set(drivername=url.get_backend_name()).render_as_string(hide_password=True)
     return re.sub(r"//([^:/@]*):.*@", r"//\1:***@", url)
 
 

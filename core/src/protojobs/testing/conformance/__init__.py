@@ -8,8 +8,9 @@
             return functools.partial(MyDriver, "my://localhost/test")
 
 Every test goes through the public port alone. Store time is moved by a second driver with `time_offset`, never by
-sleeping. `fixtures.py` says what else you may give; each further module holds the tests of one concern, `levels.py` says
-how they are named and ranked. The random walk of `machine.py` goes further with `machine_examples = 1000` in your class.
+sleeping. `fixtures.py` says what else you may give; each further module holds the tests of one concern, `levels.py`
+says how they are named and ranked. The random walk of `machine.py` goes further with `machine_examples = 1000` in your
+class.
 
 Without a line of code: `protojobs conformance my://localhost/test` runs the same on an installed driver.
 """
@@ -21,8 +22,8 @@ pytest.register_assert_rewrite(
     *(
         f"{__name__}.{module}"
         for module in (
-            "administering", "children", "claiming", "counting", "delays", "enqueueing", "failures", "faults", "fencing",
-            "fixtures", "honesty", "leases", "listing", "machine", "naming", "racing", "settling", "steps",
+            "administering", "children", "claiming", "counting", "delays", "enqueueing", "failures", "faults",
+            "fencing", "fixtures", "honesty", "leases", "listing", "machine", "naming", "racing", "settling", "steps",
             "transactions", "transferring", "waiting", "walking",
         )
     )

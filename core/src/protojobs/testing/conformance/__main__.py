@@ -1,8 +1,8 @@
 """`python -m protojobs.testing.conformance LEVEL`: run the kit, and tell it line by line, each a JSON object.
 
 This is how `protojobs conformance` runs it: in a process of its own, which a broken driver may take with it. The URL of
-the store is in the environment (see actor.py). The lines: `{"begun": tests}`, one `{"test": ...}` for each test that has
-ended, and at the end `{"report": ..., "errors": [...]}`. Whatever the driver prints goes to stderr.
+the store is in the environment (see actor.py). The lines: `{"begun": tests}`, one `{"test": ...}` for each test that
+has ended, and at the end `{"report": ..., "errors": [...]}`. Whatever the driver prints goes to stderr.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Real processes for the fault tests: started, listened to, killed with -9, frozen and thawed. Every wait is bounded."""
+"""Real processes for the fault tests: started, listened to, killed with -9, frozen, thawed. Every wait is bounded."""
 
 from __future__ import annotations
 

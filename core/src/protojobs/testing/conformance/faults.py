@@ -115,7 +115,7 @@ class Faults(Fixtures):
         assert set(jobs.values()) == {JobState.COMPLETED}
         assert_counts_are_true(driver)
 
-    # ----------------------------------------------------------------------------------------------------------- freezes
+    # ---------------------------------------------------------------------------------------------------------- freezes
 
     def test_a_worker_that_was_frozen_past_its_lease_settles_nothing(
         self, driver: Store, children: Children, later: Later
@@ -146,7 +146,7 @@ class Faults(Fixtures):
         assert frozen.hear() == ["settled", job_id, claim_seq, "complete", "applied"]
         assert frozen.hear() == ["beat", "accepted"]
 
-    # ------------------------------------------------------------------------------------------------------------- setup
+    # ------------------------------------------------------------------------------------------------------------ setup
 
     def test_a_setup_that_was_killed_can_be_run_again(self, driver: Store, children: Children) -> None:
         starters = [children("setup") for _ in SETUP_KILLED_AFTER_S]
@@ -170,7 +170,7 @@ class Faults(Fixtures):
         assert [starter.hear() for starter in starters] == [["done"]] * 4
         assert len(push(driver)) == 1
 
-    # ---------------------------------------------------------------------------------------------------------- networks
+    # --------------------------------------------------------------------------------------------------------- networks
 
     def test_cut_connections_under_load_lose_and_double_nothing(
         self, driver: Store, handles: Handles, disturb: Callable[[], None], later: Later

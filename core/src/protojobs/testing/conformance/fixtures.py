@@ -32,7 +32,7 @@ class DriverFactory(Protocol):
 
 @runtime_checkable
 class Begins(Protocol):
-    """A driver that can begin a transaction itself, as ours on SQLAlchemy does: then `transaction` need not be given."""
+    """A driver that can begin a transaction itself, as ours on SQLAlchemy does: then `transaction` is optional."""
 
     def begin(self) -> AbstractContextManager[object]:
         """A transaction for `enqueue_in`: committed at the end of the block, rolled back by an exception."""

@@ -11,12 +11,11 @@ from collections.abc import Sequence
 from enum import StrEnum
 
 from msgspec import Struct
-from msgspec.structs import asdict
 
 from protojobs.records import Capabilities
 from protojobs.testing.conformance.levels import NOT_CLAIMED, Contract, Level
 
-__all__ = ["SCHEMA", "Counts", "Outcome", "Report", "Subject", "TestReport", "reported", "skipped_as"]
+__all__ = ["SCHEMA", "Counts", "Outcome", "Report", "Subject", "TestReport", "reported", "skipped_as", "unfinished"]
 
 SCHEMA = "protojobs/conformance@1"
 
@@ -115,8 +114,16 @@ def _counts(name: str, level: Level, tests: Sequence[TestReport]) -> Counts:
     counts = Counter(test.outcome.value for test in tests)
     order = (Outcome.FAILED, Outcome.NOT_RUN, Outcome.PASSED, Outcome.NOT_CLAIMED)
     outcome = next((outcome for outcome in order if counts[outcome.value]), Outcome.NOT_RUN)
-    blank = Counts(name=name, level=level, outcome=outcome, seconds=round(sum(test.seconds for test in tests), 3))
-    return Counts(**{**asdict(blank), **counts})
+    return Counts(
+        name=name,
+        level=level,
+        outcome=outcome,
+        passed=counts["passed"],
+        failed=counts["failed"],
+        not_claimed=counts["not_claimed"],
+        not_run=counts["not_run"],
+        seconds=round(sum(test.seconds for test in tests), 3),
+    )
 
 
 def skipped_as(reason: str) -> Outcome:

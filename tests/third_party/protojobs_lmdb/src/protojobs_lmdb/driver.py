@@ -16,7 +16,6 @@ from protojobs.clock import SYSTEM_CLOCK
 from protojobs.entropy import fresh_id
 from protojobs.errors import LeaseLost, OptionInvalid
 from protojobs.lifecycle import FINISHED, RETURNS_FREE, SUSPECT_RECLAIMS, TRANSITIONS, JobState, Verb
-from protojobs.protocols import PORT_VERSION
 from protojobs.records import CancelAnswer, ClaimedJob, Enqueued, RetryAnswer, Settled, Settlement, SettleStatus
 from protojobs_lmdb.file import LAYOUT, Handle
 from protojobs_lmdb.rows import MICROSECOND, Row, Step, id_in, key_of
@@ -33,7 +32,7 @@ LEADS_TO |= dict.fromkeys((Verb.RETRY, Verb.SNOOZE, Verb.RELEASE), JobState.PEND
 
 
 class LmdbDriver(Handle):
-    port_version = PORT_VERSION
+    port_version = 1
     capabilities = records.Capabilities(server_time=False)
 
     def setup(self) -> None:
