@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from msgspec import Struct
 
 from protojobs.lifecycle import SUSPECT_RECLAIMS, Verb
-from protojobs.outcomes import Details, Outcome, settlement
+from protojobs.outcomes import Outcome, settlement
 from protojobs.records import BATCH_JOBS_MAX, ClaimedJob, Heartbeat, Settled
 
 __all__ = ["Decisions", "LeaseWatch", "Plan", "WorkLimits"]
@@ -352,12 +352,14 @@ class Decisions:
     def _release_waiting(self, reason: str, *, keep: int) -> None:
         while len(self._waiting) > keep:
             job = self._waiting.pop()
-            details: Details = {"reason": reason, "counts_return": reason == "shutdown"}
-            if reason == "suspect":
-                details["delay"] = SUSPECT_PAUSE_S
-            else:
-                details["available_at"] = job.available_at
-            back = settlement(job, Verb.RELEASE, **details)
+            back = settlement(
+                job,
+                Verb.RELEASE,
+                reason=reason,
+                counts_return=reason == "shutdown",
+                available_at=None if reason == "suspect" else job.available_at,
+                delay=SUSPECT_PAUSE_S if reason == "suspect" else 0.0,
+            )
             self._unsettled[job.id, job.claim_seq] = Outcome(claimed=job, settlement=back)
             self._found_nothing = False
 

@@ -69,7 +69,7 @@ class Details(TypedDict, total=False):
     """The fields of a Settlement beside its fence and verb."""
 
     delay: float
-    available_at: datetime
+    available_at: datetime | None
     error: str
     reason: str
     counts_return: bool

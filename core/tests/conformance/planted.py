@@ -1,4 +1,4 @@
-"""Drivers with a lie or a gap planted in them, and classes that quietly leave tests out: run by the tests beside this."""
+"""Drivers with a lie or a gap planted in them, and classes that quietly leave tests out."""
 
 from __future__ import annotations
 
