@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from conformance.page import PAGE, Run, page
 from conformance.stores import NOT_RUN, STORES
-
 from protojobs.testing.conformance.levels import contract_of
 from protojobs.testing.conformance.suite import DriverConformance
 

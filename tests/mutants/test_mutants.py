@@ -63,8 +63,7 @@ def test_one_mutant_is_caught_in_a_process_of_its_own() -> None:
     assert verdict.caught_by == "claiming.a_worker_that_was_never_registered_is_lent_nothing", verdict
 
 
-def test_a_driver_without_a_fault_survives(tmp_path: Path) -> None:
-    """Under its other name too, and with the concerns of a mutant first: what is caught is the fault, not the planting."""
+def test_what_is_planted_is_the_driver_under_another_name(tmp_path: Path) -> None:
     plant.plant(plant.sources(), tmp_path)
     code = "import protojobs_mutant; print(protojobs_mutant.MemoryDriver.__module__)"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=60)

@@ -38,7 +38,7 @@ class TestPart(DriverConformance):
 
     @pytest.fixture
     def reset(self, driver_factory: DriverFactory) -> Callable[[], None]:
-        return driver_factory().setup
+        return driver_factory().setup  # each test has a file of its own here
 
 
 class Outcomes:

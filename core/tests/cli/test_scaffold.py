@@ -86,7 +86,7 @@ class TestThePackage:
     def test_the_conformance_test_is_short(self) -> None:
         tree = ast.parse(written("lmdb")["tests/test_conformance.py"])
         (suite,) = (node for node in tree.body if isinstance(node, ast.ClassDef))
-        assert (suite.end_lineno or 0) - suite.lineno + 1 <= 12
+        assert (suite.end_lineno or 0) - suite.lineno + 1 <= 20
 
     def test_no_placeholder_is_left(self) -> None:
         assert [path for path, text in written("lmdb").items() if "$" in text] == []

@@ -18,14 +18,14 @@ PLANTED = Path(__file__).with_name("planted.py")
 def outcomes(tmp_path: Path) -> Callable[..., dict[str, str]]:
     """`outcomes("TestHonest", "-k", "honest")`: the tests that ran -> passed, failed or skipped (xfail included)."""
 
-    def run(suite: str, *options: str) -> dict[str, str]:
+    def run(suite: str, *options: str, file: Path = PLANTED) -> dict[str, str]:
         settings, report = tmp_path / "pytest.ini", tmp_path / "report.xml"
         settings.write_text("[pytest]\n")
         command = [sys.executable, "-m", "pytest", "-q", "-c", str(settings), "--rootdir", str(tmp_path)]
         command += ["--noconftest", "-p", "no:cacheprovider", f"--junitxml={report}", "--import-mode=importlib"]
         environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
         environment.pop("PYTEST_ADDOPTS", None)
-        command += [*options, f"{PLANTED}::{suite}"]
+        command += [*options, f"{file}::{suite}"]
         ran = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=tmp_path, env=environment)
         assert report.exists(), ran.stdout + ran.stderr
         found: dict[str, str] = {}

@@ -17,7 +17,7 @@ SUBJECT = Subject(
 )  # fmt: skip
 
 
-def tests_of(level: Level, *outcomes: Outcome) -> list[TestReport]:
+def some(level: Level, *outcomes: Outcome) -> list[TestReport]:
     return [
         TestReport(id=f"{level}.t{n}", concern=level.value, level=level, outcome=each, sentence="", seconds=0.5)
         for n, each in enumerate(outcomes)
@@ -40,19 +40,19 @@ def tests_of(level: Level, *outcomes: Outcome) -> list[TestReport]:
     ],
 )
 def test_the_level_reached(queue, transactions, faults, reached, ok) -> None:
-    tests = tests_of(Level.QUEUE, *queue) + tests_of(Level.TRANSACTIONS, *transactions)
-    tests += tests_of(Level.FAULTS, *faults)
+    tests = some(Level.QUEUE, *queue) + some(Level.TRANSACTIONS, *transactions)
+    tests += some(Level.FAULTS, *faults)
     report = reported(SUBJECT, Level.FAULTS, tests, seconds=1.0, is_whole=True)
     assert (report.reached, report.ok) == (reached, ok)
 
 
 def test_a_run_that_was_not_whole_shows_nothing() -> None:
-    report = reported(SUBJECT, Level.QUEUE, tests_of(Level.QUEUE, P), seconds=1.0, is_whole=False)
+    report = reported(SUBJECT, Level.QUEUE, some(Level.QUEUE, P), seconds=1.0, is_whole=False)
     assert (report.reached, report.ok) == (None, False)
 
 
 def test_levels_above_the_one_asked_for_are_left_out() -> None:
-    report = reported(SUBJECT, Level.QUEUE, tests_of(Level.QUEUE, P, P), seconds=1.0, is_whole=True)
+    report = reported(SUBJECT, Level.QUEUE, some(Level.QUEUE, P, P), seconds=1.0, is_whole=True)
     assert [(level.name, level.passed, level.seconds) for level in report.levels] == [("queue", 2, 1.0)]
     assert (report.reached, report.ok) == (Level.QUEUE, True)
 

@@ -50,19 +50,19 @@ class _Command(StoreCommand):
 
 
 @click.command("conformance", cls=_Command, short_help="Run the conformance kit against a driver.")
-@click.argument("url", required=False)
+@click.argument("store", metavar="URL", required=False)
 @click.option("--level", type=click.Choice(_LEVELS), default=_LEVELS[-1], help="The highest level to try.  [faults]")
 @click.option("--json", "file", metavar="FILE", help="Write the report as JSON too; - is stdout.")
 @YES
 @click.pass_obj
-def command(session: Session, url: str | None, level: str, file: str | None, yes: bool) -> int:
+def command(session: Session, store: str | None, level: str, file: str | None, yes: bool) -> int:
     """Run the conformance kit against the store at URL, and say which level its driver reaches: queue, transactions or
     faults.
 
     The tests DELETE everything in that store, so name one of its own. It is left set up and empty. What the driver does
     not claim is not tried; what it claims and does not keep fails. Exit code 0: all that is claimed passed.
     """
-    url = url or session.url
+    url = store or session.url
     if url is None:  # on purpose neither the environment nor the configuration: that is the store with the real jobs
         raise click.UsageError("Name the store: protojobs conformance sqlite:///scratch.db")
     file = file or ("-" if session.is_json else None)

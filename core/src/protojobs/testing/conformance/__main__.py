@@ -2,7 +2,7 @@
 
 This is how `protojobs conformance` runs it: in a process of its own, which a broken driver may take with it. The URL of
 the store is in the environment (see actor.py). The lines: `{"begun": tests}`, one `{"test": ...}` for each test that
-has ended, and at the end `{"report": ..., "errors": [...]}`. Whatever the driver prints goes to stderr.
+has ended, and at the end `{"report": ..., "errors": [...]}`. Nothing that the driver prints gets among them.
 """
 
 from __future__ import annotations

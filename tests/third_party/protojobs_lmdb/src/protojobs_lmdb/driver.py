@@ -27,8 +27,9 @@ COUNTED_MAX = 100_000  # due jobs; beyond that their number is an estimate
 PASSED_OVER_MAX = 1_000  # jobs on their last attempt that a claim walks past to fill its prefetch
 ZERO = dict.fromkeys(("attempts", "crashes", "returns", "reclaims"), 0)
 NEW = {**ZERO, "claim_seq": 0, "status": "pending", "reserved_by": "", "reserved_at": None, "processed_at": None}
-LEADS_TO = {Verb.COMPLETE: JobState.COMPLETED, Verb.FAIL: JobState.FAILED, Verb.CANCEL: JobState.CANCELLED}
-LEADS_TO |= dict.fromkeys((Verb.RETRY, Verb.SNOOZE, Verb.RELEASE), JobState.PENDING)
+LEADS_TO = {Verb.COMPLETE: JobState.COMPLETED, Verb.FAIL: JobState.FAILED, Verb.CANCEL: JobState.CANCELLED} | (
+    dict.fromkeys((Verb.RETRY, Verb.SNOOZE, Verb.RELEASE), JobState.PENDING)
+)
 
 
 class LmdbDriver(Handle):

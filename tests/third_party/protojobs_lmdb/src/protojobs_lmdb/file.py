@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from datetime import timedelta
 
@@ -55,7 +55,7 @@ class Handle:
                 _close(self._path)
 
     @contextmanager
-    def step(self, *, write: bool = False, is_set_up: bool = True) -> Iterator[Step]:
+    def step(self, *, write: bool = False, is_set_up: bool = True) -> Generator[Step]:
         """One transaction: committed at the end; undone by an exception, or by the death of the process."""
         if not _lock.acquire(timeout=PATIENCE_S):
             raise StoreUnavailable(f"{self._path}: another thread keeps it busy.")
