@@ -297,8 +297,10 @@ class Decisions:
         """At once, unless there are jobs in the line to go on with: then results gather for a moment."""
         if not self._unsettled:
             return False
-        waits = bool(self._waiting) and not self.limits.is_sync and not self.stop_level
-        return not waits or now >= self._unsettled_since + LINGER_S
+        goes_on = self._waiting and self._waiting[0].reclaims < SUSPECT_RECLAIMS and not self.watch.in_doubt
+        if not goes_on or self.stop_level or self.limits.is_sync:
+            return True
+        return now >= self._unsettled_since + LINGER_S
 
     def _runs_a_suspect(self) -> bool:
         if len(self._running) != 1:
@@ -387,6 +389,8 @@ class Decisions:
             times.append(self.watch.reclaim_at)
         if self._waiting:
             times.append(self._waiting_since + PREFETCH_WAIT_S)
+            if self._unsettled and self._quiet_until <= now:
+                times.append(self._unsettled_since + LINGER_S)
         if self.stop_level and not self._is_cut:
             times.append(self._grace_ends)
         return max(0.0, min(times) - now)

@@ -94,5 +94,5 @@ class TestMigrate:
 def test_what_is_not_migrated_says_so(type_, folder, words) -> None:
     typed = type_(*words, "--url", "sqlite:///fresh.db")
     assert (typed.code, typed.out) == (8, "")
-    assert "has no tables of protojobs yet" in typed.err
+    assert "There is no database" in typed.err
     assert "try: protojobs migrate --url sqlite:///fresh.db" in typed.err
