@@ -32,7 +32,7 @@ class StoresInPieces(SQLAlchemyDriver):
         answers = []
         for job in jobs:
             answers += super().enqueue([job])
-            SYSTEM_CLOCK.sleep(0.01)
+            SYSTEM_CLOCK.sleep(0.03)
         return answers
 
 

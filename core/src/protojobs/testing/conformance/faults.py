@@ -41,6 +41,7 @@ __all__ = ["Faults"]
 LAPSED_S = LEASE_S + 10
 JOBS = 200
 CUTS = 12
+KILLED_AFTER = ((4, 0.0), (9, 0.01), (17, 0.1))  # so many answers, and then so many seconds: not always at one place
 SETUP_KILLED_AFTER_S = (0.0, 0.01, 0.03, 0.08)
 
 
@@ -62,8 +63,9 @@ class Faults(Fixtures):
     def test_what_a_killed_process_was_told_is_stored_is_there(self, driver: Store, children: Children) -> None:
         pushers = [children("push") for _ in range(3)]
         stored: list[str] = []
-        for pusher, patience in zip(pushers, (4, 9, 17), strict=True):
+        for pusher, (patience, seconds) in zip(pushers, KILLED_AFTER, strict=True):
             pusher.hear(patience)
+            SYSTEM_CLOCK.sleep(seconds)
             stored.extend(job_id for said in pusher.kill() for job_id in cast("list[str]", said[1]))
         there = {job.id: job for job in all_jobs(driver, limit=1_000)}
         assert set(stored) <= there.keys()
