@@ -41,6 +41,7 @@ class WorkLimits(Struct, frozen=True, kw_only=True):
     max_time_s: float | None = None
     ends_when_empty: bool = False
     is_sync: bool = False  # settle = "sync": a slot is free again only when its result is stored
+    isolates: bool = False  # suspects run in children of their own, and so need not run alone
 
 
 class Plan(Struct, frozen=True, kw_only=True):
@@ -285,7 +286,7 @@ class Decisions:
         chosen: list[ClaimedJob] = []
         while self._waiting and self._free() > 0 and not self._runs_a_suspect():
             job = self._waiting[0]
-            if job.reclaims >= SUSPECT_RECLAIMS and (self._running or self._unsettled or len(self._waiting) > 1):
+            if self._needs_to_be_alone(job) and (self._running or self._unsettled or len(self._waiting) > 1):
                 self._give_back_all_but_first("suspect")
                 break
             self._running[job.id, job.claim_seq] = self._waiting.popleft()
@@ -306,7 +307,10 @@ class Decisions:
         if len(self._running) != 1:
             return False
         (only,) = self._running.values()
-        return only is not None and only.reclaims >= SUSPECT_RECLAIMS
+        return only is not None and self._needs_to_be_alone(only)
+
+    def _needs_to_be_alone(self, job: ClaimedJob) -> bool:
+        return job.reclaims >= SUSPECT_RECLAIMS and not self.limits.isolates
 
     def _free(self) -> int:
         taken = len(self._running) + (len(self._unsettled) if self.limits.is_sync else 0)
@@ -316,7 +320,7 @@ class Decisions:
         """(free slots, jobs to claim) for a claim now; (0, 0) for none. `travels`: a settle goes anyway."""
         if self.stop_level or self.watch.in_doubt or len(self._unsettled) >= UNSETTLED_MAX or self._runs_a_suspect():
             return 0, 0
-        if self._waiting and self._waiting[0].reclaims >= SUSPECT_RECLAIMS:
+        if self._waiting and self._needs_to_be_alone(self._waiting[0]):
             return 0, 0
         if not travels and now < self._claim_at:
             return 0, 0
@@ -341,7 +345,7 @@ class Decisions:
         if self.stop_level:
             self._release_waiting("shutdown", keep=0)
         elif now >= self._waiting_since + PREFETCH_WAIT_S:
-            if self._waiting[0].reclaims >= SUSPECT_RECLAIMS and self._running:
+            if self._needs_to_be_alone(self._waiting[0]) and self._running:
                 self._release_waiting("suspect", keep=0)  # a neighbour that never ends must not stop us from claiming
             elif self._free() <= 0 or self.watch.in_doubt:
                 self._prefetch = 0

@@ -22,7 +22,7 @@ from protojobs.names import check_seconds
 from protojobs.outcomes import Details, Discard, Outcome, Retry, Snooze, settlement
 from protojobs.records import ClaimedJob, Fence
 
-__all__ = ["Interrupted", "Run", "prepare", "unrun"]
+__all__ = ["Interrupted", "Run", "prepare", "run_of", "unrun"]
 
 ERROR_CHARS_MAX = 60_000  # with four-byte characters cut by the stores' columns at 64 KiB
 REASON_CHARS_MAX = 500
@@ -112,7 +112,7 @@ class Run:
         definition = self.definition
         if definition.discard_on and isinstance(error, definition.discard_on):
             return self._outcome(Verb.CANCEL, exception=error, reason=traceback.format_exception_only(error)[-1])
-        if definition.retry_on and not isinstance(error, (*definition.retry_on, JobTimeout)):
+        if definition.retry_on and not isinstance(error, (*definition.retry_on, JobTimeout, JobCrashed)):
             return self._outcome(Verb.FAIL, exception=error)
         return self._again(error, None, asks_job=asks_job)
 
@@ -187,6 +187,13 @@ def prepare(
         opened = hooks.before_run(claimed)
     except Exception as error:  # noqa: BLE001  (a transform fails closed: the job waits until the plugin is mended)
         return unrun(claimed, Verb.RELEASE, reason="transform", delay=_growing(claimed), exception=error)
+    return run_of(opened, definition, hooks, clock, report)
+
+
+def run_of(
+    claimed: ClaimedJob, definition: JobDefinition, hooks: Hooks, clock: Clock, report: Callable[[Fence, float], None]
+) -> Run:
+    """A Run of this job, with the context that it may ask for."""
     context = JobContext(
         Fence(id=claimed.id, claim_seq=claimed.claim_seq, reserved_by=claimed.reserved_by),
         queue=claimed.queue,
@@ -197,7 +204,7 @@ def prepare(
         clock=clock,
         report=report,
     )
-    return Run(opened, definition, context, hooks, clock)
+    return Run(claimed, definition, context, hooks, clock)
 
 
 def unrun(

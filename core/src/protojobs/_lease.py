@@ -40,7 +40,14 @@ class WorkerLease:
     """
 
     def __init__(
-        self, driver: Driver, queues: Sequence[str], *, concurrency: int, lease_s: float, clock: Clock
+        self,
+        driver: Driver,
+        queues: Sequence[str],
+        *,
+        concurrency: int,
+        lease_s: float,
+        clock: Clock,
+        isolates: bool = False,
     ) -> None:
         self.info = WorkerInfo(
             id=fresh_id(),
@@ -49,6 +56,7 @@ class WorkerLease:
             queues=tuple(queues),
             concurrency=concurrency,
             lease_s=lease_s,
+            isolates=isolates,
         )
         self.watch = LeaseWatch(lease_s)
         self._driver = driver

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from protojobs._decisions import WorkLimits
+from protojobs._executors import CHILDREN_WORK
 from protojobs._lease import WorkerLease
-from protojobs.errors import OptionInvalid
+from protojobs.errors import NotSupported, OptionInvalid
 from protojobs.names import check_count, check_name
 from protojobs.outcomes import WorkReport
 from protojobs.stopping import StopToken
@@ -59,8 +60,9 @@ def work(  # noqa: PLR0913  (the options of a worker, all by keyword)
         max_time_s=max_time_s,
         ends_when_empty=ends_when_empty,
         is_sync=settings.settle == "sync",
+        isolates=_isolates(queue),
     )
-    lease = _awake(queue, names, limits.concurrency)
+    lease = _awake(queue, names, limits)
     try:
         report = Worker(queue, names, limits, lease, settings.max_memory).run(stop or StopToken())
     except BaseException:
@@ -76,7 +78,21 @@ def work(  # noqa: PLR0913  (the options of a worker, all by keyword)
     return report
 
 
-def _awake(queue: JobQueue, names: Sequence[str], concurrency: int) -> WorkerLease:
+def _isolates(queue: JobQueue) -> bool:
+    """Whether every suspect will run in a child process of its own, so that only the child's death speaks against it.
+
+    One job that no child can import makes it False: were that one the killer, the worker's death would have to count.
+    """
+    if not CHILDREN_WORK:
+        if queue.settings.executor == "process":
+            raise NotSupported("On this system jobs cannot run in child processes.", mend='Set executor = "thread".')
+        return False
+    return queue.settings.executor == "process" and all(
+        queue.registry.get(name).is_importable for name in queue.registry
+    )
+
+
+def _awake(queue: JobQueue, names: Sequence[str], limits: WorkLimits) -> WorkerLease:
     """A lease that rests since an earlier call, or a new one.
 
     A loop around `work("default", 1)` goes on with the same lease, and so gathers the good heartbeats that reclaiming
@@ -84,9 +100,17 @@ def _awake(queue: JobQueue, names: Sequence[str], concurrency: int) -> WorkerLea
     """
     while queue.resting:
         lease = queue.resting.popleft()
-        if lease.is_ours:
+        if lease.is_ours and lease.info.isolates == limits.isolates:
             return lease
-    return WorkerLease(queue.driver, names, concurrency=concurrency, lease_s=queue.settings.lease, clock=queue.clock)
+        lease.leave()
+    return WorkerLease(
+        queue.driver,
+        names,
+        concurrency=limits.concurrency,
+        lease_s=queue.settings.lease,
+        clock=queue.clock,
+        isolates=limits.isolates,
+    )
 
 
 def _leave_all() -> None:

@@ -45,6 +45,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Hours; cancelled jobs too."""
     concurrency: int = 8
     """Jobs that one worker runs at once."""
+    executor: Literal["thread", "process"] = "thread"
+    """Where plain functions run: in threads of the worker, or in child processes, which can be killed. A job's own
+    `executor` wins; async jobs have an event loop."""
     lease: float = 60.0
     """A worker that has not been heard of for so long may lose its jobs to others."""
     poll_interval: float = 1.0

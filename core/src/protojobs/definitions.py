@@ -19,7 +19,7 @@ import msgspec
 from protojobs.context import JobContext
 from protojobs.errors import JobUnknown, OptionInvalid, did_you_mean
 from protojobs.names import check_name, check_seconds
-from protojobs.options import OPTIONS, JobOptions, exception_types
+from protojobs.options import OPTIONS, JobOptions, Where, check_executor, exception_types
 
 if TYPE_CHECKING:
     from protojobs.jobs import Job
@@ -43,6 +43,8 @@ class JobDefinition:
         self.options = options
         self.has_failed = has_failed  # whether the job wants to know of its end
         self._declared = declared  # the T of Job[T]
+        self.module = source.__module__
+        self.executor: Where | None = None  # of this worker's settings
         self.job_class = f"{module_name(source.__module__)}.{source.__qualname__}"
         self.retry_on: tuple[type[BaseException], ...] = ()
         self.discard_on: tuple[type[BaseException], ...] = ()
@@ -51,6 +53,16 @@ class JobDefinition:
         if self._type is not None:
             self.retry_on = exception_types("retry_on", self._type.retry_on)
             self.discard_on = exception_types("discard_on", self._type.discard_on)
+            self.executor = check_executor(self._type.executor)
+
+    @property
+    def is_importable(self) -> bool:
+        """Whether a child process may find it by importing its module. The program's own script is not imported again:
+        that would run it once more in each child.
+        """
+        module = sys.modules.get(self.module)
+        has_spec = getattr(module, "__spec__", None) is not None
+        return self.module != "__main__" and has_spec and "<locals>" not in self._function.__qualname__
 
     @property
     def _body(self) -> Callable[..., object]:
@@ -174,7 +186,7 @@ def check_function(function: Callable[..., object]) -> None:
 
 def check_handle(cls: type[Job[object]]) -> None:
     """Refuse a `handle` that no worker could call, and an attribute that looks like a misspelt option."""
-    known = {*OPTIONS, "name", "aliases", "retry_on", "discard_on", "handle", "failed", "retry_in"}
+    known = {*OPTIONS, "name", "executor", "aliases", "retry_on", "discard_on", "handle", "failed", "retry_in"}
     for name, value in cls.__dict__.items():
         meant = did_you_mean(name, known, cutoff=0.8)
         if name not in known and not name.startswith("_") and not callable(value) and meant:

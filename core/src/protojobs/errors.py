@@ -18,6 +18,7 @@ __all__ = [
     "JobCrashed",
     "JobError",
     "JobLost",
+    "JobRaised",
     "JobTimeout",
     "JobUnknown",
     "LeaseLost",
@@ -135,7 +136,19 @@ class JobTimeout(JobError, TimeoutError):
 
 
 class JobCrashed(JobError):
-    """The process that ran the job died of it, as often as is allowed."""
+    """The process that ran the job died of it; the message names the signal or the exit code."""
+
+
+class JobRaised(JobError):
+    """What a job raised in a child process: exceptions cross as text, since unpickling one could run anything.
+
+    `type_name` is the name of the exception's class, `raised` what it said.
+    """
+
+    def __init__(self, type_name: str, raised: str) -> None:
+        super().__init__(f"{type_name}: {raised}" if raised else type_name)
+        self.type_name = type_name
+        self.raised = raised
 
 
 class JobLost(JobError):

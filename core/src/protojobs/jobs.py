@@ -16,7 +16,17 @@ from typing import TYPE_CHECKING, ClassVar, Generic, ParamSpec, cast, overload
 from protojobs.backoff import Backoff
 from protojobs.definitions import REGISTRY, JobDefinition, Registry, check_function, check_handle, module_name
 from protojobs.errors import DataInvalid, OptionInvalid
-from protojobs.options import OPTIONS, Fluent, JobOptions, changed_options, checked_options, exception_types, options_of
+from protojobs.options import (
+    OPTIONS,
+    Fluent,
+    JobOptions,
+    Where,
+    changed_options,
+    check_executor,
+    checked_options,
+    exception_types,
+    options_of,
+)
 
 if TYPE_CHECKING:
     from typing import Self
@@ -56,6 +66,8 @@ class Job(Fluent, Generic[D]):
     """If set, only these exceptions are tried again; others fail the job at once."""
     discard_on: ClassVar[tuple[type[BaseException], ...]] = ()
     """These exceptions end the job as cancelled."""
+    executor: ClassVar[Where | None] = None
+    """Where a plain `handle` runs: `thread`, or `process` for a child process. None takes the worker's setting."""
 
     definition: ClassVar[JobDefinition]
 
@@ -163,6 +175,7 @@ def job(
     priority: int = 0,
     retry_on: tuple[type[BaseException], ...] = (),
     discard_on: tuple[type[BaseException], ...] = (),
+    executor: Where | None = None,
 ) -> Callable[[Callable[P, R]], FunctionJob[P, R]]: ...
 def job(
     function: Callable[P, R] | None = None,
@@ -172,6 +185,7 @@ def job(
     aliases: Sequence[str] = (),
     retry_on: tuple[type[BaseException], ...] = (),
     discard_on: tuple[type[BaseException], ...] = (),
+    executor: Where | None = None,
     **options: object,
 ) -> FunctionJob[P, R] | Callable[[Callable[P, R]], FunctionJob[P, R]]:
     """Make a function a job: `@job` or `@job(queue="math", max_retries=5)`. It stays an ordinary function.
@@ -187,6 +201,7 @@ def job(
         definition = JobDefinition(own, function, checked)
         definition.retry_on = exception_types("retry_on", retry_on)
         definition.discard_on = exception_types("discard_on", discard_on)
+        definition.executor = check_executor(executor)
         REGISTRY.add(definition, aliases)
         return FunctionJob(function, definition, checked)
 

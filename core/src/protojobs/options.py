@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 
 import msgspec
 
@@ -14,7 +14,19 @@ from protojobs.names import check_count, check_name, check_seconds
 if TYPE_CHECKING:
     from typing import Self
 
-__all__ = ["OPTIONS", "Fluent", "JobOptions", "changed_options", "checked_options", "exception_types", "options_of"]
+__all__ = [
+    "OPTIONS",
+    "Fluent",
+    "JobOptions",
+    "Where",
+    "changed_options",
+    "check_executor",
+    "checked_options",
+    "exception_types",
+    "options_of",
+]
+
+Where: TypeAlias = Literal["thread", "process"]
 
 PRIORITY_MAX = 100
 RETRIES_MAX = 10_000
@@ -57,6 +69,17 @@ def exception_types(what: str, value: object) -> tuple[type[BaseException], ...]
         if not (isinstance(kind, type) and issubclass(kind, BaseException)):
             raise OptionInvalid(f"{what} holds {kind!r}, which is no exception class.", mend="Write (ValueError, ...).")
     return cast("tuple[type[BaseException], ...]", given)
+
+
+def check_executor(value: object) -> Where | None:
+    """What a user wrote for `executor`; None leaves it to the worker's settings. It does not travel with the job."""
+    if value is None:
+        return None
+    if value == "thread":
+        return "thread"
+    if value == "process":
+        return "process"
+    raise OptionInvalid(f"executor is {value!r}.", mend='It is "thread" or "process".')
 
 
 class Fluent:

@@ -16,10 +16,10 @@ import msgspec
 
 from protojobs._afterwards import FAILED_LIMIT_S, FailedCall, announcement, job_facts
 from protojobs._deadlines import Deadlines
-from protojobs._decisions import Decisions, Plan, WorkLimits
+from protojobs._decisions import SUSPECT_PAUSE_S, Decisions, Plan, WorkLimits
 from protojobs._doorbell import Doorbell
-from protojobs._execution import prepare, unrun
-from protojobs._executors import Executor, Runnable
+from protojobs._execution import Run, prepare, unrun
+from protojobs._executors import CHILDREN_WORK, Executor, Runnable, Unplaced
 from protojobs._executors.threads import ThreadExecutor
 from protojobs._joblog import is_logged, log_event
 from protojobs._lease import Beat, WorkerLease
@@ -28,7 +28,7 @@ from protojobs.entropy import jittered
 from protojobs.errors import ContractBroken, DriverError, LeaseLost
 from protojobs.events import Event, JobProcessing, WorkerDegraded, WorkerMemoryExceeded, WorkerStarting, WorkerStopped
 from protojobs.hooks import Dispatcher
-from protojobs.lifecycle import JobState, Verb
+from protojobs.lifecycle import SUSPECT_RECLAIMS, JobState, Verb
 from protojobs.outcomes import Outcome, WorkReport, settlement
 from protojobs.records import ClaimedJob, Settled, SettleStatus
 from protojobs.stopping import StopToken
@@ -42,8 +42,8 @@ OBSERVERS_END_S = 5.0  # how long `work()` waits for observers before it returns
 _log = logging.getLogger("protojobs.worker")
 
 _Key: TypeAlias = tuple[str, int]
-_Message: TypeAlias = "tuple[_Key, Outcome | None] | Beat | Runnable | int | None"
-"""A run ended | a heartbeat | a run is stuck | a stop of that level | the doorbell."""
+_Message: TypeAlias = "tuple[_Key, Outcome | None] | Beat | Unplaced | Runnable | int | None"
+"""A run ended | a heartbeat | no child can do it | a run is stuck | a stop of that level | the doorbell."""
 
 
 class Worker:
@@ -65,6 +65,7 @@ class Worker:
         self._upkeep = Upkeep(queue, lease, self._send)
         self._threads = ThreadExecutor(limits.concurrency, self._report)
         self._loop_executor: Executor | None = None
+        self._processes: Executor | None = None
         self._max_memory = max_memory
         self._done = self._failed = 0
         self._unknown = False  # a claim's answer was lost: ask the store what we hold
@@ -90,7 +91,7 @@ class Worker:
         finally:
             unsubscribe()
             self._lease.stop()
-            for part in (self._doorbell, self._deadlines, self._threads, self._loop_executor):
+            for part in (self._doorbell, self._deadlines, self._threads, self._loop_executor, self._processes):
                 if part is not None:
                     part.close()
         report = WorkReport(done=self._done, failed=self._failed, runs=self._decide.runs, reason=reason)
@@ -181,7 +182,17 @@ class Worker:
             event = JobProcessing(**job_facts(claimed))
             log_event(event)
             self._send(event)
-        self._start(run, run.timeout)
+        if self._belongs_in_child(run):
+            processes = self._process_executor()
+            self._deadlines.add(run, processes, 0)  # it keeps the time itself: the start of a child is not the job's
+            processes.start(run)
+        else:
+            self._start(run, run.timeout)
+
+    def _belongs_in_child(self, run: Run) -> bool:
+        is_suspect = run.claimed.reclaims >= SUSPECT_RECLAIMS and self._decide.limits.isolates
+        where = run.definition.executor or self._queue.settings.executor
+        return is_suspect or (where == "process" and not run.is_async and CHILDREN_WORK)
 
     def _start(self, run: Runnable, timeout: float) -> None:
         executor: Executor = self._async_executor() if run.is_async else self._threads
@@ -239,6 +250,8 @@ class Worker:
                 self._decide.stop(now, message, "stopped")
             case Beat():
                 self._beat(now, message)
+            case Unplaced():
+                self._begin_here(now, message.run)
             case (key, outcome):
                 self._deadlines.remove(key)
                 self._decide.finished(now, key, outcome)
@@ -246,6 +259,19 @@ class Worker:
                 outcome = message.cut(ended=False, exit_bound=self._decide.limits.exit_bound_s)
                 if self._decide.finished(now, message.key, outcome):  # else it has ended just now, after all
                     self._decide.stuck(now)
+
+    def _begin_here(self, now: float, run: Run) -> None:
+        """Run in this process what no child can run. A suspect among neighbours goes back, to run alone next time."""
+        self._deadlines.remove(run.key)
+        limits = self._decide.limits
+        if run.cut_by:
+            self._decide.finished(now, run.key, run.cut())
+        elif run.claimed.reclaims >= SUSPECT_RECLAIMS and limits.isolates:
+            self._decide.limits = msgspec.structs.replace(limits, isolates=False)
+            back = unrun(run.claimed, Verb.RELEASE, reason="suspect", delay=SUSPECT_PAUSE_S)
+            self._decide.finished(now, run.key, back, was_run=False)
+        else:
+            self._start(run, run.timeout)
 
     def _beat(self, now: float, beat: Beat) -> None:
         if beat.is_lost:
@@ -321,3 +347,11 @@ class Worker:
 
             self._loop_executor = AsyncExecutor(self._report)
         return self._loop_executor
+
+    def _process_executor(self) -> Executor:
+        if self._processes is None:
+            from protojobs._executors.processes import ProcessExecutor  # subprocess, for those who want it
+
+            size, settings = self._decide.limits.concurrency, self._queue.settings
+            self._processes = ProcessExecutor(size, settings, self._clock, self._report, self._inbox.put)
+        return self._processes

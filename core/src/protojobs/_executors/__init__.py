@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Protocol, TypeAlias
 
+from msgspec import Struct
+
+from protojobs._execution import Run
 from protojobs.outcomes import Outcome
 
-__all__ = ["Executor", "Report", "Runnable"]
+__all__ = ["CHILDREN_WORK", "Executor", "Report", "Runnable", "Unplaced"]
+
+CHILDREN_WORK = os.name == "posix"  # pipes by number, sessions and signals
 
 
 class Runnable(Protocol):
@@ -40,6 +46,12 @@ class Runnable(Protocol):
 
 Report: TypeAlias = Callable[[tuple[str, int], "Outcome | None"], None]
 """Called once for each run, from the executor's own thread."""
+
+
+class Unplaced(Struct, frozen=True):
+    """A run that no child process can do. It has not begun."""
+
+    run: Run
 
 
 class Executor(Protocol):

@@ -1,0 +1,232 @@
+"""The child process of a worker: imports the application, runs one job at a time, and answers how each has ended.
+
+Started as `python -m protojobs._executors.child FD`: it hears its worker on standard input and answers on FD. Both are
+taken out of the reach of jobs, whose input is empty and whose output is the worker's. It ends when its worker does.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterable
+from importlib import import_module
+from pathlib import Path
+from queue import SimpleQueue
+
+import msgspec
+
+from protojobs._execution import Interrupted, Run, run_of
+from protojobs._executors.frames import (
+    RESULT_BYTES_MAX,
+    Begin,
+    Cancel,
+    End,
+    Ended,
+    FrameReader,
+    FromChild,
+    Progress,
+    Ready,
+    ToChild,
+    Unknown,
+    Work,
+    decode_to_child,
+    encode,
+)
+from protojobs._registry import load_plugins
+from protojobs.clock import SYSTEM_CLOCK
+from protojobs.definitions import REGISTRY
+from protojobs.hooks import Hooks
+from protojobs.outcomes import Outcome
+from protojobs.records import Fence
+
+__all__ = ["main"]
+
+LEAVE_S = 1.0  # what an idle child has for `atexit` and the like once its worker is gone
+PIECE_BYTES = 256 * 1024
+_PR_SET_PDEATHSIG = 1
+_log = logging.getLogger("protojobs.child")
+
+
+class Child:
+    """One child: a thread that hears the worker, and the main thread, in which the jobs run."""
+
+    def __init__(self, heard: int, said: int) -> None:
+        self._heard, self._said = heard, said
+        self._say_lock = threading.Lock()
+        self._work: SimpleQueue[Begin | Work | None] = SimpleQueue()
+        self._run: Run | None = None
+        self._is_ending = False
+        self._hooks = Hooks()
+
+    def serve(self) -> None:
+        """Until the worker closes its end, or ends us."""
+        # Whoever sends SIGTERM to all processes of a service means the worker, which lets its jobs finish. Only a
+        # child that its worker has told to end ends by it.
+        signal.signal(signal.SIGTERM, self._on_signal)
+        threading.Thread(target=self._hear, name="protojobs-worker", daemon=True).start()
+        try:
+            while (message := self._work.get()) is not None:
+                match message:
+                    case Begin():
+                        self._begin(message)
+                    case Work():
+                        self._perform(message)
+        except Interrupted:
+            _flush()
+            os._exit(0)
+
+    def _begin(self, message: Begin) -> None:
+        sys.path[:] = message.path
+        _import_all(message.modules)
+        self._hooks = Hooks(load_plugins(message.plugins, message.plugins_disabled))
+        if not logging.getLogger().handlers:  # the application has set up none
+            logging.basicConfig(level=message.log_level, format="%(levelname)s %(name)s: %(message)s")
+        self._say(Ready())
+
+    def _perform(self, message: Work) -> None:
+        claimed = message.claimed
+        if REGISTRY.find(claimed.job_name) is None:
+            _import_all((message.module,))
+        definition = REGISTRY.find(claimed.job_name)
+        if definition is None:
+            self._say(Unknown())
+            return
+        run = self._run = run_of(claimed, definition, self._hooks, SYSTEM_CLOCK, self._report)
+        try:
+            outcome = _in_a_loop(run) if run.is_async else run.execute()
+        finally:
+            self._run = None
+            _flush()
+        self._say(_ended(outcome))
+
+    def _report(self, fence: Fence, share: float) -> None:
+        self._say(Progress(fence, share))
+
+    def _say(self, message: FromChild) -> None:
+        frame = memoryview(encode(message))
+        with self._say_lock:  # a job may report progress from threads of its own
+            while frame:
+                frame = frame[os.write(self._said, frame) :]
+
+    # ------------------------------------------------------------------------------------- the thread that hears
+
+    def _hear(self) -> None:
+        reader = FrameReader()
+        try:
+            while piece := os.read(self._heard, PIECE_BYTES):
+                reader.feed(piece)
+                while (body := reader.next()) is not None:
+                    self._take(decode_to_child(body))
+        finally:
+            self._worker_is_gone()
+
+    def _take(self, message: ToChild) -> None:
+        match message:
+            case Begin() | Work():
+                self._work.put(message)
+            case Cancel():
+                if (run := self._run) is not None and run.context.fence == message.fence:
+                    run.tell_cancelled()
+            case End():
+                self._is_ending = True
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+
+    def _worker_is_gone(self) -> None:
+        if self._run is None:
+            self._work.put(None)
+            threading.Event().wait(LEAVE_S)
+        os._exit(0)  # nobody hears a result any more, and the job runs again elsewhere
+
+    def _on_signal(self, _number: int, _frame: object) -> None:
+        if self._is_ending:
+            self._is_ending = False  # once: what cleans up after it shall not be struck again
+            raise Interrupted
+
+
+def main() -> None:
+    """Serve the worker that has started this process."""
+    faulthandler.enable()  # a segfault says where, on stderr
+    _die_with_worker()
+    heard, said = os.dup(0), int(sys.argv[1])
+    os.set_inheritable(said, False)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    Child(heard, said).serve()
+
+
+def _die_with_worker() -> None:
+    """Ask for SIGKILL when the worker dies, where the system offers that. A job in a C call that holds the interpreter
+    lock keeps the hearing thread from seeing the end of the input.
+    """
+    if sys.platform == "linux":
+        import ctypes  # 10 ms, and for Linux only
+
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _import_all(modules: Iterable[str]) -> None:
+    for module in modules:
+        try:
+            import_module(module)
+        except Interrupted:
+            raise
+        except BaseException as error:  # noqa: BLE001  (the application's code; a job that is not found runs in the worker)
+            _log.exception("%s cannot be imported in a child process: %r", module, error)
+
+
+def _in_a_loop(run: Run) -> Outcome:
+    import asyncio  # only for async jobs that took their worker down before
+
+    return asyncio.run(run.aexecute())
+
+
+def _ended(outcome: Outcome) -> Ended:
+    error = outcome.exception
+    return Ended(
+        settlement=outcome.settlement,
+        result=_as_json(outcome.result),
+        error=None if error is None else (type(error).__qualname__, _said(error)),
+        duration_s=outcome.duration_s,
+        resident_bytes=_resident_bytes(),
+    )
+
+
+def _as_json(result: object) -> bytes | None:
+    if result is None:
+        return None
+    try:
+        encoded = msgspec.json.encode(result)
+    except Exception:  # noqa: BLE001  (a result of any type, with code of its own)
+        return None
+    return encoded if len(encoded) <= RESULT_BYTES_MAX else None
+
+
+def _said(error: BaseException) -> str:
+    try:
+        return str(error)[:10_000].encode("utf-8", "backslashreplace").decode()
+    except Exception:  # noqa: BLE001  (the user's exception class)
+        return "<it has no text>"
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except Exception:  # noqa: BLE001  (nobody reads it any more, or the job has put something else there)
+            continue
+
+
+def _resident_bytes() -> int:
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,282 @@
+"""Plain functions in child processes: a run that hangs in C is killed, and one that crashes takes only its child along.
+
+One thread for each slot owns one child, hands it a job at a time and watches the run. Children are started when jobs
+come and used again; a child that has died, was killed, has run JOBS_MAX jobs or has grown is replaced.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+from collections.abc import Callable
+from copy import copy
+from queue import SimpleQueue
+
+import msgspec
+
+from protojobs._execution import Run, unrun
+from protojobs._executors import Report, Runnable, Unplaced
+from protojobs._executors.frames import Begin, Cancel, Ended, FrameBroken, FromChild, Progress, Ready, Unknown, Work
+from protojobs._executors.handle import ChildHandle
+from protojobs.clock import Clock
+from protojobs.config import Settings
+from protojobs.errors import JobCrashed, JobRaised
+from protojobs.lifecycle import Verb
+from protojobs.outcomes import Outcome
+from protojobs.records import ClaimedJob
+
+__all__ = ["ProcessExecutor"]
+
+JOBS_MAX = 1_000  # of one child: bounds what jobs leak
+GROWTH_BYTES_MAX = 512 * 1024 * 1024  # beyond what it held after its first job, when libraries and models are loaded
+START_S = 60.0  # for a child to import the application
+TICK_S = 0.1  # how soon a wish to cancel or to stop is seen
+CANCEL_S = 2.0  # how long a job that was told of it may go on
+KILL_S = 1.0  # from being told to end to SIGKILL; less than _deadlines.END_S
+GONE_S = 5.0  # from SIGKILL to be taken for dead
+CLOSE_S = 4.0  # for all children to be gone
+NO_CHILD_DELAY_S = 5.0
+_log = logging.getLogger("protojobs.worker")
+
+
+class ProcessExecutor:
+    """At most `size` children. `give_back` takes runs that no child can do."""
+
+    def __init__(
+        self, size: int, settings: Settings, clock: Clock, report: Report, give_back: Callable[[Unplaced], None]
+    ) -> None:
+        self.clock = clock
+        self.is_closed = False
+        self._size = size
+        self._settings = settings
+        self._report = report
+        self._give_back = give_back
+        self._inbox: SimpleQueue[Run | None] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._slots: list[_Slot] = []
+        self._load = 0  # runs taken and not yet ended
+        self._homeless: set[str] = set()  # names that no child knows
+
+    def start(self, run: Runnable) -> None:
+        assert isinstance(run, Run)  # `failed()` runs in the worker
+        if run.definition.name in self._homeless or not run.definition.is_importable:
+            self.not_known(run)
+            return
+        with self._lock:
+            self._load += 1
+            if self._load > len(self._slots) and len(self._slots) < self._size:
+                self._slots.append(_Slot(self, self._inbox))
+        self._inbox.put(run)
+
+    def interrupt(self, run: Runnable) -> None:
+        """Nothing to do: the slot that watches the run sees its `cut_by`."""
+
+    def close(self) -> None:
+        """Take no more, kill what still runs, and return when all children are gone, which takes a moment."""
+        self.is_closed = True
+        for _ in self._slots:
+            self._inbox.put(None)
+        ends = self.clock.monotonic() + CLOSE_S
+        for slot in self._slots:
+            slot.thread.join(max(0.0, ends - self.clock.monotonic()))
+
+    def begin(self) -> Begin:
+        """What a new child must know."""
+        settings = self._settings
+        return Begin(
+            path=tuple(sys.path),
+            modules=tuple(app.partition(":")[0] for app in settings.app),
+            plugins=settings.plugins,
+            plugins_disabled=settings.plugins_disabled,
+            log_level=logging.getLogger().getEffectiveLevel(),
+        )
+
+    def ended(self, run: Run, outcome: Outcome) -> None:
+        """A slot is done with a run."""
+        with self._lock:
+            self._load -= 1
+        self._report(run.key, outcome)
+
+    def not_known(self, run: Run, *, was_taken: bool = False) -> None:
+        """No child can import this job: back to the worker, which runs it itself."""
+        with self._lock:
+            self._load -= was_taken
+        if run.definition.name not in self._homeless:
+            self._homeless.add(run.definition.name)
+            _log.warning(
+                'job "%s" runs in the worker itself: a child process does not find it by importing %s. '
+                "Define it at the top of a module, not in the script that is run",
+                run.definition.name,
+                run.definition.module,
+            )
+        self._give_back(Unplaced(run))
+
+
+class _Slot:
+    """One thread, the child that it owns, and the run that it watches."""
+
+    def __init__(self, pool: ProcessExecutor, inbox: SimpleQueue[Run | None]) -> None:
+        self._pool = pool
+        self._clock = pool.clock
+        self._inbox = inbox
+        self._child: ChildHandle | None = None
+        self.thread = threading.Thread(target=self._serve, name="protojobs-child", daemon=True)
+        self.thread.start()
+
+    def _serve(self) -> None:
+        try:
+            while (run := self._inbox.get()) is not None:
+                outcome = self._perform(run)
+                if outcome is None:
+                    self._pool.not_known(run, was_taken=True)
+                else:
+                    self._pool.ended(run, outcome)
+        finally:
+            self._drop()
+
+    def _perform(self, run: Run) -> Outcome | None:
+        """The outcome; None when the child does not know the job."""
+        try:
+            child = self._child or self._started(run)
+            if run.cut_by or child is None:
+                return run.cut() if run.cut_by else _not_started(run.claimed)
+            child.send(Work(claimed=run.claimed, module=run.definition.module))
+            watch = _Watch(self._pool, run, child)
+            outcome = watch.outcome()
+        except Exception as error:  # noqa: BLE001  (the job's own `retry_in`, or a mistake of ours: the run must be answered for)
+            _log.exception("job %s: the slot of its child process failed", run.claimed.id)
+            self._drop()
+            return run.raised(error, asks_job=False)
+        if watch.is_over or self._is_used_up(child, watch.resident_bytes):
+            self._drop()
+        return outcome
+
+    def _started(self, run: Run) -> ChildHandle | None:
+        """A child that has done its imports; None if there is none to be had, or the run was cut meanwhile."""
+        try:
+            child = self._child = ChildHandle(self._pool.begin())
+        except OSError as error:
+            _log.error("no child process can be started: %s", error)
+            return None
+        ends = self._clock.monotonic() + START_S
+        try:
+            while not isinstance(child.receive(TICK_S), Ready):
+                if run.cut_by or self._pool.is_closed or self._clock.monotonic() >= ends:
+                    break
+            else:
+                return child
+            _log.error("a child process was given up before its imports were done")
+        except (EOFError, FrameBroken):
+            _log.error("a child process %s before its imports were done", child.death())
+        child.kill()
+        self._drop()
+        return None
+
+    def _is_used_up(self, child: ChildHandle, resident_bytes: int) -> bool:
+        child.jobs += 1
+        child.first_bytes = child.first_bytes or resident_bytes
+        return child.jobs >= JOBS_MAX or resident_bytes - child.first_bytes > GROWTH_BYTES_MAX
+
+    def _drop(self) -> None:
+        if self._child is not None:
+            self._child.close()
+            self._child = None
+
+
+class _Watch:
+    """A run in a child: passes on what either side wants the other to know, and ends it when its time is over.
+
+    The limit is kept here and not in the table of deadlines, so that the time in which a child starts is not the job's.
+    """
+
+    def __init__(self, pool: ProcessExecutor, run: Run, child: ChildHandle) -> None:
+        self.is_over = False  # the child is not to be used again
+        self.resident_bytes = 0
+        self._pool = pool
+        self._clock = pool.clock
+        self._run = run
+        self._child = child
+        self._ends = self._clock.monotonic() + run.timeout if run.timeout else None
+        self._cancel_ends: float | None = None
+        self._kill_at: float | None = None
+        self._why = ""
+
+    def outcome(self) -> Outcome | None:
+        """Wait for the end of the run. None: the child does not know the job."""
+        while True:
+            try:
+                message = self._child.receive(self._turn())
+            except (EOFError, FrameBroken):
+                self.is_over = True
+                return self._dead()
+            match message:
+                case Ended():
+                    self.resident_bytes = message.resident_bytes
+                    return self._answered(message)
+                case Unknown():
+                    return None
+                case _:
+                    self._hear(message)
+
+    def _hear(self, message: FromChild | None) -> None:
+        run = self._run
+        if isinstance(message, Progress) and message.fence == run.context.fence:  # else of a thread that a job left
+            run.context.progress(message.share)
+
+    def _turn(self) -> float:
+        """Do what it is time for; answer how long to listen."""
+        now = self._clock.monotonic()
+        if self._kill_at is None:
+            self._tell_cancelled(now)
+            self._why = self._why_end(now)
+            if self._why:
+                self.is_over = True
+                self._kill_at = now + KILL_S
+                self._child.end()
+        if self._kill_at is not None and (now >= self._kill_at or self._pool.is_closed):
+            self._child.kill()
+            if now >= self._kill_at + GONE_S:
+                raise EOFError  # the kernel holds it in some call; nobody waits for that
+        times = (t - now for t in (self._ends, self._cancel_ends, self._kill_at) if t is not None and t > now)
+        return min([TICK_S, *times])
+
+    def _tell_cancelled(self, now: float) -> None:
+        if self._cancel_ends is None and self._run.context.cancelled():
+            self._cancel_ends = now + CANCEL_S
+            self._child.send(Cancel(self._run.context.fence))
+
+    def _why_end(self, now: float) -> str:
+        if self._run.cut_by:
+            return self._run.cut_by
+        if self._pool.is_closed:
+            return "shutdown"
+        if self._cancel_ends is not None and now >= self._cancel_ends:
+            return "cancel"
+        return "timeout" if self._ends is not None and now >= self._ends else ""
+
+    def _dead(self) -> Outcome:
+        run = self._run
+        if self._why:
+            ended = copy(run)  # the run's own `cut_by` belongs to the table of deadlines
+            ended.cut_by = run.cut_by or self._why
+            return ended.cut()
+        outcome = run.raised(JobCrashed(f"the process that ran the job {self._child.death()}"))
+        if outcome.settlement.verb not in (Verb.RETRY, Verb.FAIL):
+            return outcome
+        return msgspec.structs.replace(
+            outcome, settlement=msgspec.structs.replace(outcome.settlement, counts_crash=True)
+        )
+
+    def _answered(self, message: Ended) -> Outcome:
+        return Outcome(
+            claimed=self._run.claimed,
+            settlement=message.settlement,
+            result=None if message.result is None else msgspec.json.decode(message.result),
+            exception=None if message.error is None else JobRaised(*message.error),
+            duration_s=message.duration_s,
+        )
+
+
+def _not_started(claimed: ClaimedJob) -> Outcome:
+    return unrun(claimed, Verb.RELEASE, reason="no child process could be started", delay=NO_CHILD_DELAY_S)
