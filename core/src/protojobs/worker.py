@@ -352,6 +352,12 @@ class Worker:
         if self._processes is None:
             from protojobs._executors.processes import ProcessExecutor  # subprocess, for those who want it
 
-            size, settings = self._decide.limits.concurrency, self._queue.settings
-            self._processes = ProcessExecutor(size, settings, self._clock, self._report, self._inbox.put)
+            self._processes = ProcessExecutor(
+                self._decide.limits.concurrency,
+                self._queue.settings,
+                self._queue.registry,
+                clock=self._clock,
+                report=self._report,
+                give_back=self._inbox.put,
+            )
         return self._processes

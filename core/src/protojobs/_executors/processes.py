@@ -21,6 +21,7 @@ from protojobs._executors.frames import Begin, Cancel, Ended, FrameBroken, FromC
 from protojobs._executors.handle import ChildHandle
 from protojobs.clock import Clock
 from protojobs.config import Settings
+from protojobs.definitions import Registry
 from protojobs.errors import JobCrashed, JobRaised
 from protojobs.lifecycle import Verb
 from protojobs.outcomes import Outcome
@@ -44,12 +45,20 @@ class ProcessExecutor:
     """At most `size` children. `give_back` takes runs that no child can do."""
 
     def __init__(
-        self, size: int, settings: Settings, clock: Clock, report: Report, give_back: Callable[[Unplaced], None]
+        self,
+        size: int,
+        settings: Settings,
+        registry: Registry,
+        *,
+        clock: Clock,
+        report: Report,
+        give_back: Callable[[Unplaced], None],
     ) -> None:
         self.clock = clock
         self.is_closed = False
         self._size = size
         self._settings = settings
+        self._registry = registry
         self._report = report
         self._give_back = give_back
         self._inbox: SimpleQueue[Run | None] = SimpleQueue()
@@ -84,9 +93,12 @@ class ProcessExecutor:
     def begin(self) -> Begin:
         """What a new child must know."""
         settings = self._settings
+        known = (self._registry.get(name) for name in self._registry)
+        modules = [app.partition(":")[0] for app in settings.app]
+        modules += sorted({definition.module for definition in known if definition.is_importable} - {*modules})
         return Begin(
             path=tuple(sys.path),
-            modules=tuple(app.partition(":")[0] for app in settings.app),
+            modules=tuple(modules),
             plugins=settings.plugins,
             plugins_disabled=settings.plugins_disabled,
             log_level=logging.getLogger().getEffectiveLevel(),

@@ -1,0 +1,146 @@
+"""Jobs for test_process_executor.py, in a module that a child process can import."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from protojobs import Job, JobContext, Retry, Snooze, job
+
+
+@job(name="p.add")
+def add(a: int, b: int) -> int:
+    return a + b
+
+
+@job(name="p.pid")
+def pid() -> int:
+    return os.getpid()
+
+
+@job(name="p.thread", executor="thread")
+def in_thread() -> int:
+    return os.getpid()
+
+
+@job(name="p.process", executor="process")
+def in_process() -> int:
+    return os.getpid()
+
+
+@job(name="p.async")
+async def in_loop() -> int:
+    await asyncio.sleep(0)
+    return os.getpid()
+
+
+@job(name="p.object")
+def an_object() -> object:
+    return object()
+
+
+@job(name="p.speaks")
+def speaks() -> None:
+    print("said by the job")
+    print("complained by the job", file=sys.stderr)
+    print("read:", repr(sys.stdin.read()))
+
+
+@job(name="p.snoozes")
+def snoozes() -> Snooze:
+    return Snooze(30)
+
+
+@job(name="p.retries", max_retries=2)
+def retries() -> Retry:
+    return Retry(in_=10)
+
+
+class Picky(Job):
+    name = "p.picky"
+    max_retries = 5
+    retry_on = (OSError,)
+    discard_on = (KeyError,)
+
+    def handle(self, data: dict[str, str]) -> None:
+        raise {"os": OSError, "key": KeyError, "value": ValueError}[data["raise"]]("for the test")
+
+    def retry_in(self, attempt: int, exception: BaseException) -> float:
+        return 77.0 if isinstance(exception, OSError) else 1.0
+
+
+class WithFailed(Job):
+    name = "p.with-failed"
+    max_retries = 0
+    seen: list[tuple[int, str, object]] = []
+
+    def handle(self, data: object) -> None:
+        raise ValueError("no good")
+
+    def failed(self, exception: BaseException, data: object) -> None:
+        self.seen.append((os.getpid(), str(exception), data))
+
+
+@job(name="p.sleeps", timeout=0.3, max_retries=0)
+def sleeps_in_c() -> None:
+    # Holds the interpreter lock, so that no Python code of this process runs meanwhile, no signal handler either.
+    ctypes.PyDLL(None).sleep(60)
+
+
+@job(name="p.cleans", timeout=0.3, max_retries=0)
+def cleans_up(path: str) -> None:
+    try:
+        time.sleep(60)
+    finally:
+        Path(path).write_text("clean")
+
+
+@job(name="p.helper", timeout=0.3, max_retries=0)
+def has_a_helper(path: str) -> None:
+    helper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    Path(path).write_text(str(helper.pid))
+    ctypes.PyDLL(None).sleep(60)
+
+
+@job(name="p.exits", max_retries=10, retry_delay=0)
+def exits() -> None:
+    os._exit(3)
+
+
+@job(name="p.segfaults", max_retries=0)
+def segfaults() -> None:
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+@job(name="p.progress")
+def reports_and_waits(context: JobContext) -> str:
+    context.progress(0.4)
+    while not context.cancelled():
+        time.sleep(0.005)
+    return "saw it"
+
+
+@job(name="p.deaf", timeout=0)
+def deaf() -> None:
+    while True:
+        time.sleep(0.01)
+
+
+@job(name="p.long", timeout=0)
+def long(folder: str, holds_lock: bool) -> None:
+    (Path(folder) / str(os.getpid())).touch()
+    if holds_lock:
+        re.match(r"(a+)+$", "a" * 60 + "b")
+    time.sleep(60)
+
+
+@job(name="p.async-exits", max_retries=0)
+async def async_exits() -> None:
+    os._exit(4)

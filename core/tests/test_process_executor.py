@@ -1,0 +1,489 @@
+"""Jobs in child processes: what they answer, how they are ended, and that their death is nobody else's trouble."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from protojobs import Job, JobQueue, Settings, events, job
+from protojobs._executors import processes
+from protojobs.errors import JobCrashed, JobRaised, OptionInvalid
+from protojobs.events import Event, JobFailed, JobProcessed, JobRetrying
+from protojobs.records import WorkerInfo
+from protojobs.testing import ManualClock
+
+MakeQueue = Callable[..., JobQueue]
+Heard = Callable[..., list[Event]]
+Eventually = Callable[[Callable[[], object]], None]
+HERE = Path(__file__).parent
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="child processes are for POSIX systems")
+
+
+@pytest.fixture
+def jobs(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The jobs of process_jobs.py, registered for this test."""
+    monkeypatch.syspath_prepend(str(HERE))
+    if (module := sys.modules.get("process_jobs")) is None:
+        return importlib.import_module("process_jobs")
+    return importlib.reload(module)
+
+
+@pytest.fixture
+def queue(make_queue: MakeQueue) -> JobQueue:
+    return make_queue(executor="process", concurrency=2, max_retries=0)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    stat = Path(f"/proc/{pid}/stat")
+    return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def children() -> list[str]:
+    """The child processes of this one, zombies too."""
+    listed = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(os.getpid())], capture_output=True, text=True)
+    return [line for line in listed.stdout.splitlines() if "protojobs._executors.child" in line]
+
+
+def results(heard: list[Event]) -> list[object]:
+    return [event.result for event in heard if isinstance(event, JobProcessed)]
+
+
+class TestWhere:
+    def test_plain_jobs_run_in_children_and_async_ones_on_the_loop_of_the_worker(
+        self, queue: JobQueue, jobs: ModuleType, heard: Heard
+    ) -> None:
+        processed = heard("job.processed")
+        queue.push(jobs.pid.bind())
+        queue.work("default", 1)
+        queue.push(jobs.in_loop.bind())
+        queue.work("default", 1)
+        first, second = results(processed)
+        assert first != os.getpid()
+        assert second == os.getpid()
+
+    def test_a_jobs_own_choice_wins_over_the_setting(
+        self, queue: JobQueue, make_queue: MakeQueue, jobs: ModuleType, heard: Heard
+    ) -> None:
+        processed = heard("job.processed")
+        queue.push(jobs.in_thread.bind())
+        queue.work("default", 1)
+        other = make_queue()
+        other.push(jobs.in_process.bind())
+        other.work("default", 1)
+        first, second = results(processed)
+        assert first == os.getpid()
+        assert second != os.getpid()
+
+    def test_the_choice_of_a_class_is_inherited_and_checked(self) -> None:
+        class Base(Job):
+            name = "base"
+            executor = "process"
+
+        class Below(Base):
+            name = "below"
+
+            def handle(self, data: object) -> None: ...
+
+        assert Below.definition.executor == "process"
+        with pytest.raises(OptionInvalid, match="thread"):
+            job(name="wrong", executor="fiber")(lambda: None)  # type: ignore[call-overload]  # the mistake
+
+    def test_a_job_that_no_child_finds_runs_in_the_worker_and_the_log_says_so_once(
+        self, queue: JobQueue, heard: Heard, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        processed = heard("job.processed")
+
+        @job(name="local")
+        def local() -> int:
+            return os.getpid()
+
+        queue.push_many([local.bind(), local.bind()])
+        queue.work("default", 2)
+        assert results(processed) == [os.getpid()] * 2
+        assert len([r for r in caplog.records if 'job "local" runs in the worker itself' in r.getMessage()]) == 1
+
+    def test_so_does_one_whose_module_a_child_imports_without_finding_it(
+        self, queue: JobQueue, jobs: ModuleType, heard: Heard
+    ) -> None:
+        processed = heard("job.processed")
+
+        def function() -> int:
+            return os.getpid()
+
+        function.__module__, function.__qualname__ = "process_jobs", "made_here"
+        made_here = job(name="made-here")(function)
+        queue.push(made_here.bind())
+        assert queue.work("default", 1).done == 1
+        assert results(processed) == [os.getpid()]
+
+
+class TestAnswers:
+    def test_a_result_crosses_as_json_and_what_json_cannot_hold_as_none(
+        self, queue: JobQueue, jobs: ModuleType, heard: Heard
+    ) -> None:
+        processed = heard("job.processed")
+        queue.push(jobs.add.bind(1, 2))
+        queue.push(jobs.an_object.bind())
+        assert queue.work("default", 2).done == 2
+        assert sorted(results(processed), key=str) == [3, None]
+
+    def test_an_exception_crosses_as_its_name_and_text_and_the_traceback_is_kept(
+        self, queue: JobQueue, jobs: ModuleType, heard: Heard
+    ) -> None:
+        failed = heard("job.failed")
+        queue.push(jobs.WithFailed, {"a": 1})
+        queue.work("default", 1)
+        (event,) = failed
+        assert isinstance(event, JobFailed)
+        assert isinstance(event.exception, JobRaised)
+        assert (event.exception.type_name, event.exception.raised) == ("ValueError", "no good")
+        (row,) = queue.failed_jobs()
+        assert "process_jobs.py" in row.exception
+        assert row.exception.rstrip().endswith("ValueError: no good")
+
+    def test_failed_is_called_in_the_worker(self, queue: JobQueue, jobs: ModuleType) -> None:
+        jobs.WithFailed.seen.clear()
+        queue.push(jobs.WithFailed, {"a": 1})
+        queue.work("default", 1)
+        assert jobs.WithFailed.seen == [(os.getpid(), "ValueError: no good", {"a": 1})]
+
+    def test_the_retry_policy_is_asked_in_the_child_with_the_exception_itself(
+        self, queue: JobQueue, jobs: ModuleType, clock: ManualClock
+    ) -> None:
+        tried, dropped, lost = (queue.push(jobs.Picky, {"raise": what}) for what in ("os", "key", "value"))
+        queue.work("default", 3)
+        records = [queue.get(one) for one in (tried, dropped, lost)]
+        assert [r.status for r in records if r is not None] == ["pending", "cancelled", "failed"]
+        assert records[0] is not None
+        assert (records[0].available_at - clock.now()).total_seconds() == pytest.approx(77, abs=1)
+
+    def test_snooze_and_retry_steer_as_elsewhere(self, queue: JobQueue, jobs: ModuleType) -> None:
+        snoozed, retried = queue.push(jobs.snoozes.bind()), queue.push(jobs.retries.bind())
+        queue.work("default", 2)
+        records = [queue.get(one) for one in (snoozed, retried)]
+        assert [(r.status, r.attempts) for r in records if r is not None] == [("pending", 0), ("pending", 1)]
+
+    def test_what_a_job_prints_comes_out_of_the_worker_and_its_input_is_empty(
+        self, queue: JobQueue, jobs: ModuleType, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        queue.push(jobs.speaks.bind())
+        assert queue.work("default", 1).done == 1
+        out, err = capfd.readouterr()
+        assert out == "said by the job\nread: ''\n"
+        assert "complained by the job" in err
+
+
+class TestEnding:
+    def test_a_run_in_a_c_call_is_killed_soon_after_its_timeout_and_its_slot_goes_on(
+        self, make_queue: MakeQueue, jobs: ModuleType
+    ) -> None:
+        queue = make_queue(executor="process", concurrency=1)
+        queue.push(jobs.sleeps_in_c.bind())
+        queue.push(jobs.add.bind(1, 2))
+        began = time.monotonic()
+        report = queue.work("default", 2)
+        assert time.monotonic() - began < 0.3 + 2.5
+        assert (report.done, report.failed, report.reason) == (1, 1, "max_jobs")
+        (row,) = queue.failed_jobs()
+        assert "JobTimeout: the run outlasted its timeout of 0.3 s" in row.exception
+
+    def test_a_run_that_can_be_told_to_end_cleans_up_first(
+        self, queue: JobQueue, jobs: ModuleType, tmp_path: Path
+    ) -> None:
+        queue.push(jobs.cleans_up.bind(str(tmp_path / "said")))
+        assert queue.work("default", 1).failed == 1
+        assert (tmp_path / "said").read_text() == "clean"
+
+    def test_what_a_killed_run_had_started_is_killed_with_it(
+        self, queue: JobQueue, jobs: ModuleType, tmp_path: Path, eventually: Eventually
+    ) -> None:
+        queue.push(jobs.has_a_helper.bind(str(tmp_path / "pid")))
+        assert queue.work("default", 1).failed == 1
+        helper = int((tmp_path / "pid").read_text())
+        eventually(lambda: not is_alive(helper))
+
+    def test_the_time_in_which_a_child_starts_is_not_the_jobs(self, queue: JobQueue, jobs: ModuleType) -> None:
+        queue.push(jobs.add.bind(1, 2).with_timeout(0.03))  # no interpreter starts in that time
+        assert queue.work("default", 1).done == 1
+
+    def test_a_job_sees_that_it_is_cancelled_and_its_progress_is_known(
+        self, queue: JobQueue, jobs: ModuleType, heard: Heard, working: Callable, eventually: Eventually
+    ) -> None:
+        quick = Settings(executor="process", poll_interval=0.02, lease=1.0)
+        queue = JobQueue(queue.driver, quick)
+        processed = heard("job.processed")
+        job_id = queue.push(jobs.reports_and_waits.bind())  # the context comes from the worker
+
+        def progress() -> float | None:
+            record = queue.get(job_id)
+            return None if record is None else record.progress
+
+        with working(queue, max_jobs=1) as worker:
+            eventually(lambda: progress() == 0.4)
+            queue.cancel(job_id)
+            worker.join()
+        assert results(processed) == ["saw it"]
+
+    def test_one_that_does_not_care_is_ended(
+        self, queue: JobQueue, jobs: ModuleType, monkeypatch: pytest.MonkeyPatch, working: Callable,
+        eventually: Eventually,
+    ) -> None:  # fmt: skip
+        monkeypatch.setattr(processes, "CANCEL_S", 0.2)
+        queue = JobQueue(queue.driver, Settings(executor="process", poll_interval=0.02, lease=1.0))
+        job_id = queue.push(jobs.deaf.bind())
+
+        def status() -> str:
+            record = queue.get(job_id)
+            return "" if record is None else record.status
+
+        with working(queue, max_jobs=1) as worker:
+            eventually(lambda: status() == "processing")
+            queue.cancel(job_id)
+            worker.join()
+        assert status() == "cancelled"
+
+    def test_a_stop_ends_what_outlasts_its_grace_and_it_costs_no_attempt(
+        self, make_queue: MakeQueue, jobs: ModuleType, tmp_path: Path, working: Callable, eventually: Eventually
+    ) -> None:
+        queue = make_queue(executor="process", shutdown_grace=0.1)
+        job_id = queue.push(jobs.long.bind(str(tmp_path), False))
+        with working(queue) as worker:
+            eventually(lambda: list(tmp_path.iterdir()))
+            began = time.monotonic()
+            worker.token.stop()
+            assert worker.join().reason == "stopped"
+        assert time.monotonic() - began < 3
+        record = queue.get(job_id)
+        assert record is not None
+        assert (record.status, record.attempts) == ("pending", 0)
+
+    def test_a_signal_to_the_whole_service_does_not_end_children_whose_worker_lets_them_finish(
+        self, queue: JobQueue, jobs: ModuleType, tmp_path: Path, working: Callable, eventually: Eventually
+    ) -> None:
+        job_id = queue.push(jobs.long.bind(str(tmp_path), False))
+        with working(queue) as worker:
+            eventually(lambda: list(tmp_path.iterdir()))
+            (child,) = (int(path.name) for path in tmp_path.iterdir())
+            os.kill(child, signal.SIGTERM)
+            time.sleep(0.2)
+            assert is_alive(child)
+            worker.token.stop()
+            worker.token.stop()
+            worker.join()
+        record = queue.get(job_id)
+        assert record is not None
+        assert (record.status, record.attempts, record.crashes) == ("pending", 0, 0)
+
+
+class TestCrashing:
+    def test_a_killer_is_given_up_after_three_deaths_of_its_own_child_and_its_neighbours_notice_nothing(
+        self, make_queue: MakeQueue, jobs: ModuleType, heard: Heard
+    ) -> None:
+        queue = make_queue(executor="process", concurrency=4)
+        retrying, processed = heard("job.retrying"), heard("job.processed")
+        neighbours = [jobs.add.bind(n, 0) for n in range(50)]
+        ids = queue.push_many([*neighbours[:20], jobs.exits.bind(), *neighbours[20:]])
+        report = queue.work("default", 100)
+        assert (report.done, report.failed) == (50, 1)
+        assert sorted(results(processed), key=str) == sorted(range(50), key=str)
+        assert [event.attempt for event in processed if isinstance(event, JobProcessed)] == [1] * 50
+        assert len(retrying) == 3
+        for event in retrying:
+            assert isinstance(event, JobRetrying)
+            assert isinstance(event.exception, JobCrashed)
+            assert "exit code 3" in str(event.exception)
+        record = queue.get(ids[20])
+        assert record is not None
+        assert (record.status, record.crashes) == ("failed", 3)
+
+    def test_the_failure_names_the_signal(self, queue: JobQueue, jobs: ModuleType) -> None:
+        queue.push(jobs.segfaults.bind())
+        assert queue.work("default", 1).failed == 1
+        (row,) = queue.failed_jobs()
+        assert "JobCrashed: the process that ran the job was killed by signal 11 (SIGSEGV)" in row.exception
+
+    def test_a_child_that_cannot_start_costs_no_attempt(
+        self, queue: JobQueue, jobs: ModuleType, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        monkeypatch.setattr(sys, "executable", "/nonexistent/python")
+        job_id = queue.push(jobs.add.bind(1, 2))
+        queue.work("default", 1)
+        record = queue.get(job_id)
+        assert record is not None
+        assert (record.status, record.attempts) == ("pending", 0)
+        assert "no child process can be started" in caplog.text
+
+
+class TestLives:
+    def test_a_child_is_used_again_and_replaced_after_so_many_jobs(
+        self, make_queue: MakeQueue, jobs: ModuleType, heard: Heard, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(processes, "JOBS_MAX", 3)
+        queue = make_queue(executor="process", concurrency=1)
+        processed = heard("job.processed")
+        queue.push_many([jobs.pid.bind() for _ in range(7)])
+        queue.work("default", 7)
+        pids = results(processed)
+        assert [len(set(part)) for part in (pids[:3], pids[3:6], pids[6:])] == [1, 1, 1]
+        assert len(set(pids)) == 3
+
+    def test_one_that_has_grown_is_replaced(
+        self, make_queue: MakeQueue, jobs: ModuleType, heard: Heard, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(processes, "GROWTH_BYTES_MAX", -1)
+        queue = make_queue(executor="process", concurrency=1)
+        processed = heard("job.processed")
+        queue.push_many([jobs.pid.bind() for _ in range(2)])
+        queue.work("default", 2)
+        assert len(set(results(processed))) == 2
+
+    def test_no_more_children_are_started_than_jobs_run_at_once(
+        self, make_queue: MakeQueue, jobs: ModuleType, heard: Heard
+    ) -> None:
+        queue = make_queue(executor="process", concurrency=8)
+        processed = heard("job.processed")
+        for _ in range(2):
+            queue.push_many([jobs.pid.bind() for _ in range(6)])
+        queue.work("default", 12, concurrency=2)
+        assert len(set(results(processed))) <= 2
+
+    def test_nothing_is_left_when_work_returns(self, queue: JobQueue, jobs: ModuleType) -> None:
+        queue.push(jobs.add.bind(1, 2))
+        queue.work("default", 1)  # whatever is opened once and kept is open now
+        before = set(os.listdir("/proc/self/fd")) if sys.platform == "linux" else set()
+        queue.push_many([jobs.add.bind(1, 2), jobs.exits.bind().retries(0), jobs.sleeps_in_c.bind()])
+        assert queue.work("default", 3).runs == 3
+        assert children() == []
+        assert [thread for thread in threading.enumerate() if thread.name == "protojobs-child"] == []
+        if sys.platform == "linux":
+            assert set(os.listdir("/proc/self/fd")) <= before
+
+    def test_children_die_with_their_worker_whatever_they_are_at(self, tmp_path: Path, eventually: Eventually) -> None:
+        program = textwrap.dedent(f"""
+            import sys
+            sys.path.insert(0, {str(HERE)!r})
+            import process_jobs
+            from protojobs import JobQueue, Settings
+            from protojobs_memory import MemoryDriver
+            queue = JobQueue(MemoryDriver(), Settings(executor="process"))
+            for holds_lock in (False, True):
+                queue.push(process_jobs.long.bind({str(tmp_path)!r}, holds_lock))
+            queue.work()
+        """)
+        worker = subprocess.Popen([sys.executable, "-c", program])
+        try:
+            eventually(lambda: len(list(tmp_path.iterdir())) == 2)
+            pids = [int(path.name) for path in tmp_path.iterdir()]
+            time.sleep(0.1)  # into the call that holds the lock
+            assert all(is_alive(pid) for pid in pids)
+        finally:
+            worker.kill()
+            worker.wait(5)
+        # Where the system cannot bind a child to its parent, the one in the C call ends only after that.
+        eventually(lambda: sum(map(is_alive, pids)) <= (0 if sys.platform == "linux" else 1))
+
+
+def make_suspect(queue: JobQueue, clock: ManualClock) -> None:
+    """Two workers die while they hold all that is due."""
+    for name in ("w1", "w2"):
+        queue.driver.register(WorkerInfo(id=name, host="h", pid=1, queues=("default",), concurrency=9, lease_s=1.0))
+        queue.driver.claim(name, ["default"], slots=9, limit=9)
+        clock.advance(2.0)
+        queue.driver.reclaim(100)
+
+
+class TestSuspects:
+    def test_they_run_in_children_beside_others_and_their_worker_says_that_it_isolates(
+        self, queue: JobQueue, jobs: ModuleType, clock: ManualClock, heard: Heard
+    ) -> None:
+        isolates: list[bool] = []
+        events.on("job.processing", lambda event: isolates.extend(w.isolates for w in queue.workers()))
+        processed = heard("job.processed")
+        queue.push_many([jobs.in_loop.bind(), jobs.in_thread.bind()])  # neither would run in a child otherwise
+        make_suspect(queue, clock)
+        queue.push(jobs.in_loop.bind())
+        assert queue.work("default", 3).done == 3
+        assert set(isolates) == {True}
+        assert sorted(result == os.getpid() for result in results(processed)) == [False, False, True]
+
+    def test_only_the_childs_death_speaks_against_a_suspect_also_when_it_is_async(
+        self, queue: JobQueue, jobs: ModuleType, clock: ManualClock
+    ) -> None:
+        job_id = queue.push(jobs.async_exits.bind())
+        make_suspect(queue, clock)
+        assert queue.work("default", 1).failed == 1
+        record = queue.get(job_id)
+        assert record is not None
+        assert (record.reclaims, record.crashes) == (2, 1)
+        (row,) = queue.failed_jobs()
+        assert "exit code 4" in row.exception
+
+    def test_a_worker_with_a_job_that_no_child_finds_does_not_isolate(
+        self, queue: JobQueue, jobs: ModuleType, clock: ManualClock, heard: Heard
+    ) -> None:
+        @job(name="local")
+        def local() -> int:
+            return os.getpid()
+
+        processed = heard("job.processed")
+        isolates: list[bool] = []
+        events.on("job.processing", lambda event: isolates.extend(w.isolates for w in queue.workers()))
+        queue.push(local.bind())
+        make_suspect(queue, clock)
+        assert queue.work("default", 1).done == 1
+        assert (results(processed), isolates) == ([os.getpid()], [False])
+
+    def test_one_that_turns_out_to_be_unknown_to_children_goes_back_to_run_alone(
+        self, queue: JobQueue, jobs: ModuleType, clock: ManualClock, heard: Heard
+    ) -> None:
+        processed = heard("job.processed")
+
+        def function() -> int:
+            return os.getpid()
+
+        function.__module__, function.__qualname__ = "process_jobs", "made_here"
+        queue.push(job(name="made-here")(function).bind())
+        make_suspect(queue, clock)
+        assert queue.work("default", 1).done == 0
+        assert results(processed) == []
+
+
+def test_a_plugins_around_hook_runs_in_the_child(
+    make_queue: MakeQueue, jobs: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "around_plugin.py").write_text(
+        textwrap.dedent(f"""
+            import os
+            from contextlib import contextmanager
+            from pathlib import Path
+            from protojobs import hookimpl
+
+            @hookimpl
+            @contextmanager
+            def protojobs_around_job(context):
+                Path({str(tmp_path / "said")!r}).write_text(f"{{os.getpid()}} {{context.job_name}}")
+                yield
+        """)
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    queue = make_queue(executor="process", plugins=("around_plugin",))
+    queue.push(jobs.add.bind(1, 2))
+    assert queue.work("default", 1).done == 1
+    pid, name = (tmp_path / "said").read_text().split()
+    assert (int(pid) != os.getpid(), name) == (True, "p.add")
