@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import pytest
+from msgspec import structs
 
 from protojobs._decisions import TICK_S, UNSETTLED_MAX, Decisions, LeaseWatch, WorkLimits
 from protojobs.lifecycle import SUSPECT_RECLAIMS, Verb
@@ -190,6 +191,13 @@ class TestSuspects:
         assert [job.id for job in worker.decide.plan(1.1).start] == ["suspect"]
         plan = worker.decide.plan(5.0)
         assert (plan.limit, plan.wait_s > 0) == (0, True)
+
+    def test_where_it_has_a_child_of_its_own_it_runs_beside_others(self) -> None:
+        worker = Worker(concurrency=4)
+        worker.decide.limits = structs.replace(worker.decide.limits, isolates=True)
+        worker.claim(0.0, lent("a"), lent("suspect", SUSPECT_RECLAIMS), lent("b"))
+        assert [job.id for job in worker.decide.plan(0.0).start] == ["a", "suspect", "b"]
+        assert worker.decide.plan(5.0).limit > 0
 
 
 class TestLease:

@@ -87,6 +87,17 @@ class TestWhatItSays:
         assert "mail.welcome" in err
         assert "to stop      Ctrl-C or SIGTERM" in err
 
+    def test_that_jobs_run_in_child_processes_and_their_log_lines(self, push, start) -> None:
+        push("chatty")
+        push("slow", '{"seconds": 0}')
+        worker = start("worker", "--executor", "process", "-v", "--log-format", "json", *END).ended()
+        assert worker.code == 0, worker.err
+        (half_way,) = [line for line in log_lines(worker.err) if line["message"] == "half-way"]
+        assert (half_way["logger"], half_way["level"], half_way["attempt"]) == ("protojobs.job", "info", 1)
+        assert worker.out == "slow began\n"
+        text = start("worker", "--executor", "process", *END).ended().err
+        assert "concurrency  8, in child processes" in text
+
     def test_a_warning_when_it_knows_no_jobs(self, start, url) -> None:
         err = start("worker", "--stop-when-empty").ended().err
         assert "jobs known   0" in err

@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from importlib import import_module
 from pathlib import Path
 from queue import SimpleQueue
@@ -28,6 +28,7 @@ from protojobs._executors.frames import (
     Ended,
     FrameReader,
     FromChild,
+    Logged,
     Progress,
     Ready,
     ToChild,
@@ -47,6 +48,7 @@ __all__ = ["main"]
 
 LEAVE_S = 1.0  # what an idle child has for `atexit` and the like once its worker is gone
 PIECE_BYTES = 256 * 1024
+TEXT_CHARS_MAX = 60_000  # of one exception or log line
 _PR_SET_PDEATHSIG = 1
 _log = logging.getLogger("protojobs.child")
 
@@ -83,8 +85,11 @@ class Child:
         sys.path[:] = message.path
         _import_all(message.modules)
         self._hooks = Hooks(load_plugins(message.plugins, message.plugins_disabled))
-        if not logging.getLogger().handlers:  # the application has set up none
-            logging.basicConfig(level=message.log_level, format="%(levelname)s %(name)s: %(message)s")
+        root, ours = logging.getLogger(), logging.getLogger("protojobs")
+        if not root.handlers:  # the application has set up none
+            root.addHandler(_Relay(self._say))
+            root.setLevel(message.log_levels[0])
+            ours.setLevel(message.log_levels[1])
         self._say(Ready())
 
     def _perform(self, message: Work) -> None:
@@ -145,6 +150,29 @@ class Child:
         if self._is_ending:
             self._is_ending = False  # once: what cleans up after it shall not be struck again
             raise Interrupted
+
+
+class _Relay(logging.Handler):
+    """Log records go to the worker, and so to where its own go."""
+
+    def __init__(self, say: Callable[[FromChild], None]) -> None:
+        super().__init__()
+        self._say = say
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            message = Logged(
+                name=record.name,
+                level=record.levelno,
+                message=_storable(record.getMessage()),
+                created=record.created,
+                exception=_storable(logging.Formatter().formatException(record.exc_info)) if record.exc_info else "",
+                job_id=getattr(record, "job_id", None),
+                attempt=getattr(record, "attempt", None),
+            )
+            self._say(message)
+        except Exception:  # noqa: BLE001  (a record that does not go into its own text; logging says so on stderr)
+            self.handleError(record)
 
 
 def main() -> None:
@@ -208,9 +236,14 @@ def _as_json(result: object) -> bytes | None:
 
 def _said(error: BaseException) -> str:
     try:
-        return str(error)[:10_000].encode("utf-8", "backslashreplace").decode()
+        return _storable(str(error))
     except Exception:  # noqa: BLE001  (the user's exception class)
         return "<it has no text>"
+
+
+def _storable(text: str) -> str:
+    """At most TEXT_CHARS_MAX, without halves of surrogate pairs."""
+    return text[:TEXT_CHARS_MAX].encode("utf-8", "backslashreplace").decode()
 
 
 def _flush() -> None:

@@ -17,6 +17,7 @@ __all__ = [
     "FrameBroken",
     "FrameReader",
     "FromChild",
+    "Logged",
     "Progress",
     "Ready",
     "ToChild",
@@ -43,7 +44,7 @@ class Begin(Struct, frozen=True, tag=True, kw_only=True):
     modules: tuple[str, ...]
     plugins: tuple[str, ...]
     plugins_disabled: tuple[str, ...]
-    log_level: int
+    log_levels: tuple[int, int]  # of the root logger, and of ours
 
 
 class Work(Struct, frozen=True, tag=True, kw_only=True):
@@ -84,12 +85,24 @@ class Ended(Struct, frozen=True, tag=True, kw_only=True):
     resident_bytes: int  # of the child, now; 0 where the system does not tell
 
 
+class Logged(Struct, frozen=True, tag=True, kw_only=True):
+    """From the child: a log record, for the worker to log. `created` is in seconds since 1970."""
+
+    name: str
+    level: int
+    message: str
+    created: float
+    exception: str
+    job_id: str | None
+    attempt: int | None
+
+
 class Unknown(Struct, frozen=True, tag=True):
     """From the child: its imports have not brought a job of this name."""
 
 
 ToChild: TypeAlias = Begin | Work | Cancel | End
-FromChild: TypeAlias = Ready | Progress | Ended | Unknown
+FromChild: TypeAlias = Ready | Progress | Logged | Ended | Unknown
 
 _to_child: msgspec.msgpack.Decoder[ToChild] = msgspec.msgpack.Decoder(ToChild)
 _from_child: msgspec.msgpack.Decoder[FromChild] = msgspec.msgpack.Decoder(FromChild)

@@ -17,7 +17,18 @@ import msgspec
 
 from protojobs._execution import Run, unrun
 from protojobs._executors import Report, Runnable, Unplaced
-from protojobs._executors.frames import Begin, Cancel, Ended, FrameBroken, FromChild, Progress, Ready, Unknown, Work
+from protojobs._executors.frames import (
+    Begin,
+    Cancel,
+    Ended,
+    FrameBroken,
+    FromChild,
+    Logged,
+    Progress,
+    Ready,
+    Unknown,
+    Work,
+)
 from protojobs._executors.handle import ChildHandle
 from protojobs.clock import Clock
 from protojobs.config import Settings
@@ -101,7 +112,7 @@ class ProcessExecutor:
             modules=tuple(modules),
             plugins=settings.plugins,
             plugins_disabled=settings.plugins_disabled,
-            log_level=logging.getLogger().getEffectiveLevel(),
+            log_levels=(logging.getLogger().level, logging.getLogger("protojobs").level),
         )
 
     def ended(self, run: Run, outcome: Outcome) -> None:
@@ -173,7 +184,8 @@ class _Slot:
             return None
         ends = self._clock.monotonic() + START_S
         try:
-            while not isinstance(child.receive(TICK_S), Ready):
+            while not isinstance(message := child.receive(TICK_S), Ready):
+                _log_here(message)
                 if run.cut_by or self._pool.is_closed or self._clock.monotonic() >= ends:
                     break
             else:
@@ -233,6 +245,7 @@ class _Watch:
 
     def _hear(self, message: FromChild | None) -> None:
         run = self._run
+        _log_here(message)
         if isinstance(message, Progress) and message.fence == run.context.fence:  # else of a thread that a job left
             run.context.progress(message.share)
 
@@ -288,6 +301,28 @@ class _Watch:
             exception=None if message.error is None else JobRaised(*message.error),
             duration_s=message.duration_s,
         )
+
+
+def _log_here(message: FromChild | None) -> None:
+    """Log what the child has logged, as if it had been logged here."""
+    if not isinstance(message, Logged):
+        return
+    logger = logging.getLogger(message.name)
+    if logger.isEnabledFor(message.level):
+        facts: dict[str, object] = {
+            "name": message.name,
+            "levelno": message.level,
+            "levelname": logging.getLevelName(message.level),
+            "msg": message.message,
+            "created": message.created,
+            "msecs": message.created % 1 * 1000,
+            "threadName": "protojobs-child",
+        }
+        if message.job_id is not None:
+            facts.update(job_id=message.job_id, attempt=message.attempt)
+        if message.exception:
+            facts.update(exc_text=message.exception, exception=message.exception)
+        logger.handle(logging.makeLogRecord(facts))
 
 
 def _not_started(claimed: ClaimedJob) -> Outcome:

@@ -44,6 +44,7 @@ class _Options(TypedDict):
     max_jobs: int
     sleep: float | None
     concurrency: int | None
+    executor: str | None
     stop_when_empty: bool
     all_queues: bool
     max_memory: int | None
@@ -58,6 +59,12 @@ class _Options(TypedDict):
 @click.option("--max-jobs", type=click.IntRange(0), metavar="N", default=0, help="End after N runs; 0 = no limit.")
 @click.option("--sleep", type=duration, metavar="TIME", help="Between two looks into an idle store.  [default: 1s]")
 @click.option("--concurrency", type=click.IntRange(1, 10_000), metavar="N", help="Jobs at once.  [default: 8]")
+@click.option(
+    "--executor",
+    type=click.Choice(["thread", "process"]),
+    metavar="WHERE",
+    help="Of plain functions.  [default: thread]",
+)
 @click.option("--stop-when-empty", is_flag=True, help="End when nothing is due.")
 @click.option("--all-queues", is_flag=True, help="All queues there are at the start, by name, and the default one.")
 @click.option("--max-memory", type=size, metavar="SIZE", help="End after its jobs beyond 512M, 2G ...; 0 = no limit.")
@@ -101,6 +108,7 @@ def _work(session: Session, queues: Sequence[str], options: _Options) -> WorkRep
     is_json_log = options["log_format"] == "json"
     changes: dict[str, object] = {
         "concurrency": options["concurrency"],
+        "executor": options["executor"],
         "max_memory": options["max_memory"],
         "poll_interval": options["sleep"],
     }
@@ -147,7 +155,7 @@ def _begin(session: Session, jobs: JobQueue, names: Sequence[str], *, is_json_lo
             f"protojobs {version('protojobs')} worker, pid {os.getpid()}",
             f"  store        {place}",
             f"  queues       {', '.join(names)}{order}",
-            f"  concurrency  {settings.concurrency}",
+            f"  concurrency  {settings.concurrency}{', in child processes' if settings.executor == 'process' else ''}",
             f"  jobs known   {len(registered)}{listed}",
             f"  to stop      Ctrl-C or SIGTERM: running jobs get {settings.shutdown_grace:g} s; again: cut short",
         ):
