@@ -18,9 +18,14 @@ import pytest
 
 from protojobs import Job, JobQueue, Settings, events, job
 from protojobs._executors import processes
+from protojobs._executors.frames import Begin, Cancel, Ended, Progress, Ready, Work
+from protojobs._executors.handle import ChildHandle
+from protojobs.clock import SYSTEM_CLOCK
+from protojobs.definitions import JobDefinition, Registry
 from protojobs.errors import JobCrashed, JobRaised, OptionInvalid
 from protojobs.events import Event, JobFailed, JobProcessed, JobRetrying
-from protojobs.records import WorkerInfo
+from protojobs.options import JobOptions
+from protojobs.records import ClaimedJob, Fence, WorkerInfo
 from protojobs.testing import ManualClock
 
 MakeQueue = Callable[..., JobQueue]
@@ -56,8 +61,9 @@ def is_alive(pid: int) -> bool:
 
 def children() -> list[str]:
     """The child processes of this one, zombies too."""
-    listed = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(os.getpid())], capture_output=True, text=True)
-    return [line for line in listed.stdout.splitlines() if "protojobs._executors.child" in line]
+    listed = subprocess.run(["ps", "-A", "-o", "ppid=,pid=,args="], capture_output=True, text=True, check=True)
+    ours = [line for line in listed.stdout.splitlines() if line.split()[0] == str(os.getpid())]
+    return [line for line in ours if " ps " not in line]
 
 
 def results(heard: list[Event]) -> list[object]:
@@ -129,6 +135,22 @@ class TestWhere:
         function.__module__, function.__qualname__ = "process_jobs", "made_here"
         made_here = job(name="made-here")(function)
         queue.push(made_here.bind())
+        assert queue.work("default", 1).done == 1
+        assert results(processed) == [os.getpid()]
+
+    def test_and_one_of_which_a_child_finds_another_by_the_same_name(
+        self, queue: JobQueue, jobs: ModuleType, heard: Heard
+    ) -> None:
+        processed = heard("job.processed")
+        own = Registry()
+
+        def function() -> int:
+            return os.getpid()
+
+        function.__module__, function.__qualname__ = "process_jobs", "another"
+        own.add(JobDefinition("p.add", function, JobOptions()))
+        queue = JobQueue(queue.driver, queue.settings, registry=own)
+        queue.push("p.add")
         assert queue.work("default", 1).done == 1
         assert results(processed) == [os.getpid()]
 
@@ -239,6 +261,29 @@ class TestEnding:
             queue.cancel(job_id)
             worker.join()
         assert results(processed) == ["saw it"]
+
+    def test_a_wish_to_cancel_that_comes_before_the_run_begins_is_not_lost(self, jobs: ModuleType) -> None:
+        now = SYSTEM_CLOCK.now()
+        claimed = ClaimedJob(
+            id="1", claim_seq=1, reserved_by="w", queue="q", job_name="p.progress", job_class="j", data="{}",
+            priority=0, attempts=1, max_retries=0, retry_delay=0, retry_policy=None, timeout=0, available_at=now,
+            reserved_at=now, crashes=0, returns=0, reclaims=0,
+        )  # fmt: skip
+        fence = Fence(id="1", claim_seq=1, reserved_by="w")
+        path = tuple(sys.path)
+        child = ChildHandle(
+            Begin(path=path, modules=("process_jobs",), plugins=(), plugins_disabled=(), log_levels=(0, 0))
+        )
+        try:
+            job_class = jobs.reports_and_waits.definition.job_class
+            child.send(Work(claimed=claimed, module="process_jobs", job_class=job_class))
+            child.send(Cancel(fence))
+            said = [child.receive(10) for _ in range(3)]
+        finally:
+            child.close()
+        assert said[:2] == [Ready(), Progress(fence, 0.4)]
+        assert isinstance(said[2], Ended)
+        assert said[2].result == b'"saw it"'
 
     def test_one_that_does_not_care_is_ended(
         self, queue: JobQueue, jobs: ModuleType, monkeypatch: pytest.MonkeyPatch, working: Callable,

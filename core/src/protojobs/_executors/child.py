@@ -61,6 +61,7 @@ class Child:
         self._say_lock = threading.Lock()
         self._work: SimpleQueue[Begin | Work | None] = SimpleQueue()
         self._run: Run | None = None
+        self._cancelled: Fence | None = None  # may be heard of before the run begins
         self._is_ending = False
         self._hooks = Hooks()
 
@@ -97,10 +98,12 @@ class Child:
         if REGISTRY.find(claimed.job_name) is None:
             _import_all((message.module,))
         definition = REGISTRY.find(claimed.job_name)
-        if definition is None:
+        if definition is None or definition.job_class != message.job_class:
             self._say(Unknown())
             return
         run = self._run = run_of(claimed, definition, self._hooks, SYSTEM_CLOCK, self._report)
+        if self._cancelled == run.context.fence:
+            run.tell_cancelled()
         try:
             outcome = _in_a_loop(run) if run.is_async else run.execute()
         finally:
@@ -134,6 +137,7 @@ class Child:
             case Begin() | Work():
                 self._work.put(message)
             case Cancel():
+                self._cancelled = message.fence
                 if (run := self._run) is not None and run.context.fence == message.fence:
                     run.tell_cancelled()
             case End():

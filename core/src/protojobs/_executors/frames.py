@@ -48,10 +48,11 @@ class Begin(Struct, frozen=True, tag=True, kw_only=True):
 
 
 class Work(Struct, frozen=True, tag=True, kw_only=True):
-    """To the child: run this. `module` is that of the definition which the worker has, never taken from the store."""
+    """To the child: run this. `module` and `job_class` are of the worker's own definition, not of the store."""
 
     claimed: ClaimedJob
     module: str
+    job_class: str
 
 
 class Cancel(Struct, frozen=True, tag=True):
@@ -98,7 +99,7 @@ class Logged(Struct, frozen=True, tag=True, kw_only=True):
 
 
 class Unknown(Struct, frozen=True, tag=True):
-    """From the child: its imports have not brought a job of this name."""
+    """From the child: its imports have not brought this very job."""
 
 
 ToChild: TypeAlias = Begin | Work | Cancel | End

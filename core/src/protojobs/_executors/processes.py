@@ -164,7 +164,8 @@ class _Slot:
             child = self._child or self._started(run)
             if run.cut_by or child is None:
                 return run.cut() if run.cut_by else _not_started(run.claimed)
-            child.send(Work(claimed=run.claimed, module=run.definition.module))
+            definition = run.definition
+            child.send(Work(claimed=run.claimed, module=definition.module, job_class=definition.job_class))
             watch = _Watch(self._pool, run, child)
             outcome = watch.outcome()
         except Exception as error:  # noqa: BLE001  (the job's own `retry_in`, or a mistake of ours: the run must be answered for)
