@@ -14,6 +14,8 @@ from pathlib import Path
 
 from protojobs import Job, JobContext, Retry, Snooze, job
 
+time.sleep(float(os.environ.get("PROCESS_JOBS_IMPORT_S", "0")))  # an application that is slow to import
+
 
 @job(name="p.add")
 def add(a: int, b: int) -> int:
