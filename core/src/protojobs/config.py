@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 import logging
 import os
-import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal, cast
@@ -142,6 +141,8 @@ def _read(path: Path) -> dict[str, object]:
 
 
 def _parse(path: Path) -> dict[str, object]:
+    import tomllib  # only where there is a file to read
+
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -41,6 +41,7 @@ __all__ = ["Faults"]
 LAPSED_S = LEASE_S + 10
 JOBS = 200
 CUTS = 12
+PACE_S = 0.005
 KILLED_AFTER = ((4, 0.0), (9, 0.01), (17, 0.1))  # so many answers, and then so many seconds: not always at one place
 SETUP_KILLED_AFTER_S = (0.0, 0.01, 0.03, 0.08)
 
@@ -249,11 +250,12 @@ class Pusher(_Persistent):
         self.stored: list[str] = []
 
     def go_on(self) -> None:
-        """Push at least one batch, and at most what the store's pages show at once."""
-        while not self.stored or (not self.is_over.is_set() and len(self.stored) < JOBS):
+        """Push until it is over, at a pace that leaves somebody under way at each cut and the store not overfull."""
+        while not (self.stored and self.is_over.is_set()):
             batch = [new_job(QUEUE, id=job_id) for job_id in fresh_ids(BATCH)]
             self.send(batch)
             self.stored.extend(job.id for job in batch)
+            SYSTEM_CLOCK.sleep(PACE_S)
 
     def send(self, batch: list[NewJob]) -> None:
         """Until the store has answered."""
