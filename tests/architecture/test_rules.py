@@ -21,6 +21,8 @@ LATE_IMPORTS: dict[tuple[str, str], str] = {
     ("core/src/protojobs/_afterwards.py", "asyncio"): "for a `failed` that is async",
     ("core/src/protojobs/_offload.py", "asyncio"): "where a coroutine runs it is loaded",
     ("core/src/protojobs/_offload.py", "concurrent.futures"): "for coroutines only",
+    ("core/src/protojobs/__init__.py", "protojobs.hooks"): "pluggy is for plugins",
+    ("core/src/protojobs/queue.py", "protojobs.hooks"): "pluggy is a sixth of the import time",
     ("core/src/protojobs/config.py", "tomllib"): "many programs have no file to read",
     ("core/src/protojobs/_registry.py", "importlib.metadata"): "a quarter of the import time, for drivers and plugins",
     ("core/src/protojobs/_execution.py", "asyncio"): "where it runs a loop has loaded it; plain jobs do without",

@@ -16,17 +16,21 @@ queue.work("emails", 10)
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from protojobs import events
 from protojobs._registry import create_driver
 from protojobs.backoff import Backoff
 from protojobs.config import Settings
 from protojobs.context import JobContext
 from protojobs.errors import ProtojobsError
-from protojobs.hooks import hookimpl
 from protojobs.jobs import BoundJob, FunctionJob, Job, job
 from protojobs.outcomes import Discard, Retry, Snooze, WorkReport
 from protojobs.queue import JobQueue
 from protojobs.stopping import StopToken
+
+if TYPE_CHECKING:
+    from protojobs.hooks import hookimpl
 
 __all__ = [
     "Backoff",
@@ -47,3 +51,11 @@ __all__ = [
     "hookimpl",
     "job",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name == "hookimpl":  # for plugins: programs without one need not load pluggy to define their jobs
+        from protojobs.hooks import hookimpl
+
+        return hookimpl
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from protojobs._offload import offload
 from protojobs.config import Settings
 from protojobs.events import QueuePaused, QueueResumed
-from protojobs.hooks import Hooks
 from protojobs.names import check_name, check_seconds, check_text
 from protojobs.protocols import Store
 from protojobs.records import (
@@ -25,6 +25,9 @@ from protojobs.records import (
     Stats,
     WorkerRecord,
 )
+
+if TYPE_CHECKING:
+    from protojobs.hooks import Hooks
 
 __all__ = ["RESEND_WINDOW_S", "QueueAdministration"]
 

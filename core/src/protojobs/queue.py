@@ -22,7 +22,6 @@ from protojobs.definitions import REGISTRY, Registry
 from protojobs.entropy import fresh_id
 from protojobs.errors import ConfigurationError, NotSupported, OptionInvalid, StoreUnavailable
 from protojobs.events import JobQueued, JobQueuing
-from protojobs.hooks import Hooks
 from protojobs.jobs import BoundJob, as_bound
 from protojobs.names import check_seconds, parse_when
 from protojobs.protocols import Store, SupportsAsyncTransaction, SupportsTransaction
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from protojobs._lease import WorkerLease
+    from protojobs.hooks import Hooks
     from protojobs.outcomes import WorkReport
 
 __all__ = ["JobQueue"]
@@ -101,6 +101,8 @@ class JobQueue(QueueAdministration):
     def hooks(self) -> Hooks:
         """The plugins in use, loaded on first need."""
         if self._hooks is None:
+            from protojobs.hooks import Hooks  # pluggy is a sixth of our import time
+
             plugins = load_plugins(self.settings.plugins, self.settings.plugins_disabled)
             self._hooks = Hooks(plugins, clock=self.clock)
         return self._hooks
