@@ -80,7 +80,7 @@ def check(rest: list[str]) -> int:
     steps = {
         "format": lambda: call(BIN / "ruff", "format", "--check", "--quiet", "--diff", "."),
         "lint": lambda: call(BIN / "ruff", "check", "--quiet", "."),
-        "pyright": lambda: call(BIN / "pyright", "--pythonpath", PYTHON, *sources, quiet_success=True),
+        "pyright": lambda: call(BIN / "pyright", "--project", ROOT, "--pythonpath", PYTHON, quiet_success=True),
         "mypy": lambda: call(PYTHON, "-m", "mypy", "--strict", *sources, quiet_success=True),
         "imports": lambda: call(BIN / "lint-imports", quiet_success=True),
         "contracts": lambda: call(
