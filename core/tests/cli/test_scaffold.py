@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import inspect
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -145,6 +146,15 @@ class TestTheListStaysWhatItWas:
         assert type_("drivers").out == type_("drivers", "list").out != ""
         assert type_("drivers", "--json").document == type_("drivers", "list", "--json").document
 
-    def test_listing_loads_no_driver(self, type_) -> None:
-        type_("drivers")
-        assert "protojobs_redis" not in sys.modules
+    def test_listing_loads_no_driver(self) -> None:
+        code = """
+import sys
+from protojobs.cli import main
+try:
+    main(["drivers"])
+finally:
+    print(sorted(name for name in sys.modules if name.startswith("protojobs_")), file=sys.stderr)
+"""
+        ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+        assert "protojobs-redis" in ran.stdout
+        assert ran.stderr == "[]\n"
