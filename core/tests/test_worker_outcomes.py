@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
-from protojobs import Discard, Job, JobQueue, Retry, Snooze, job
+from protojobs import Discard, Job, JobContext, JobQueue, Retry, Snooze, job
+from protojobs.errors import NotSupported
 from protojobs.events import Event
 from protojobs.records import JobRecord
 from protojobs.testing import ManualClock
+from protojobs_memory import MemoryDriver
 
 Heard = Callable[..., list[Event]]
 
@@ -238,3 +240,22 @@ class TestEachRunIsApart:
         queue.push(Demanding)
         report = queue.work("default", 2)
         assert (report.failed, report.reason) == (1, "empty")
+
+
+def test_completing_in_a_transaction_is_refused_where_the_store_has_none() -> None:
+    queue = JobQueue(MemoryDriver())
+    said: list[str] = []
+
+    @job(name="completes itself", max_retries=0)
+    def completes_itself(ctx: JobContext) -> None:
+        try:
+            ctx.complete_in(object())
+        except NotSupported as error:
+            said.append(str(error))
+
+    queue.push(completes_itself.bind())
+    assert queue.work("default", 1).done == 1
+    assert said == [
+        "This run cannot be completed in a transaction of yours."
+        " It takes a SQLAlchemy driver, and a run in a thread or on the event loop."
+    ]

@@ -36,11 +36,11 @@ def announcement(outcome: Outcome, answer: Settled, *, late_s: float) -> JobEven
     sent = outcome.settlement
     if answer.status is SettleStatus.STALE:
         return JobLate(**facts, late_s=late_s)
+    if answer.state is JobState.COMPLETED:  # perhaps in the job's own transaction, whatever the run came to after it
+        return JobProcessed(**facts, result=outcome.result, duration_s=outcome.duration_s)
     if answer.state is JobState.CANCELLED:
         return JobCancelled(**facts, reason=sent.reason or "cancelled on request")
     match sent.verb:
-        case Verb.COMPLETE:
-            return JobProcessed(**facts, result=outcome.result, duration_s=outcome.duration_s)
         case Verb.FAIL:
             return JobFailed(**facts, exception=outcome.exception, error=sent.error)
         case Verb.RETRY:

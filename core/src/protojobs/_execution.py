@@ -97,6 +97,8 @@ class Run:
 
     def returned(self, result: object) -> Outcome:
         """What a returned value means: Snooze, Retry and Discard steer, all else is the result."""
+        if self.context.is_completed:
+            return self._completed_by_itself(result)
         match result:
             case Snooze():
                 return self._outcome(Verb.SNOOZE, delay=check_seconds("Snooze", result.in_))
@@ -115,6 +117,15 @@ class Run:
         if definition.retry_on and not isinstance(error, (*definition.retry_on, JobTimeout, JobCrashed)):
             return self._outcome(Verb.FAIL, exception=error)
         return self._again(error, None, asks_job=asks_job)
+
+    def _completed_by_itself(self, result: object) -> Outcome:
+        """The run has completed its job in a transaction of its own; only the store knows whether that was committed.
+
+        So it is sent as a failed attempt. If the job is completed, the store says so and does nothing: the claim has
+        no holder any more. If the transaction is still open, the store lets us wait for its end.
+        """
+        error = JobError("the transaction in which the job was completed has not been committed")
+        return msgspec.structs.replace(self._again(error, None), result=result)
 
     def cut(self, *, ended: bool = True, exit_bound: float = 0.0) -> Outcome:
         """How a run ends that was ended from outside.

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from typing import cast
 
 from protojobs.clock import Clock
-from protojobs.errors import OptionInvalid
+from protojobs.errors import NotSupported, OptionInvalid
 from protojobs.records import Fence
 
 __all__ = ["JobContext"]
@@ -27,9 +28,11 @@ class JobContext:
         "_ends",
         "_report",
         "attempt",
+        "completer",
         "effect_probe",
         "fence",
         "id",
+        "is_completed",
         "job_name",
         "log",
         "meta",
@@ -55,6 +58,8 @@ class JobContext:
         self.attempt = attempt
         self.meta = meta
         self.effect_probe: Callable[[str], AbstractContextManager[None]] | None = None  # set by assert_idempotent only
+        self.completer: Callable[[object, Fence], None] | None = None  # set by the worker where its driver has it
+        self.is_completed = False  # in a transaction of the job's own, which may still be rolled back
         self.log = logging.LoggerAdapter(logging.getLogger("protojobs.job"), {"job_id": fence.id, "attempt": attempt})
         self._clock = clock
         self._ends = clock.monotonic() + timeout if timeout else None
@@ -80,6 +85,31 @@ class JobContext:
     def cancelled(self) -> bool:
         """Whether somebody wants this run to end. A plain function asks now and then, and returns early."""
         return self._cancelled
+
+    def complete_in(self, session: object) -> None:
+        """Complete this job inside your own transaction, so that its effects and its completion are stored together.
+
+        `session` is a SQLAlchemy Session or Connection on the jobs' database. Call it once, at any point before your
+        commit: with the commit the job is completed, for ever; if the transaction is rolled back, or its commit fails,
+        the run counts as a failed attempt, whatever it returns. So the effects in that database happen exactly once.
+
+        Raises LeaseLost when another worker has the job by now: let it pass, so that your transaction rolls back.
+        Raises NotSupported on a store without transactions, and in a child process.
+        """
+        if self.completer is None:
+            raise NotSupported(
+                "This run cannot be completed in a transaction of yours.",
+                mend="It takes a SQLAlchemy driver, and a run in a thread or on the event loop.",
+            )
+        self.completer(session, self.fence)
+        self.is_completed = True
+
+    async def acomplete_in(self, session: object) -> None:
+        """`complete_in` for an AsyncSession or AsyncConnection."""
+        run_sync = getattr(session, "run_sync", None)
+        if run_sync is None:
+            raise OptionInvalid(f"{session!r} is no AsyncSession or AsyncConnection.", mend="Or call complete_in.")
+        await cast("Callable[[Callable[[object], None]], Awaitable[None]]", run_sync)(self.complete_in)
 
     def effect(self, name: str) -> AbstractContextManager[None]:
         """Say that what is done inside changes the world outside: `with context.effect("charge the card"): ...`.

@@ -30,6 +30,7 @@ from protojobs.events import Event, JobProcessing, WorkerDegraded, WorkerMemoryE
 from protojobs.hooks import Dispatcher
 from protojobs.lifecycle import SUSPECT_RECLAIMS, JobState, Verb
 from protojobs.outcomes import Outcome, WorkReport, settlement
+from protojobs.protocols import SupportsTransaction
 from protojobs.records import ClaimedJob, Settled, SettleStatus
 from protojobs.stopping import StopToken
 
@@ -67,6 +68,7 @@ class Worker:
         self._loop_executor: Executor | None = None
         self._processes: Executor | None = None
         self._max_memory = max_memory
+        self._complete_in = self._driver.complete_in if isinstance(self._driver, SupportsTransaction) else None
         self._done = self._failed = 0
         self._unknown = False  # a claim's answer was lost: ask the store what we hold
         self._unsure: set[_Key] = set()  # results whose settling got no answer
@@ -178,6 +180,7 @@ class Worker:
         if isinstance(run, Outcome):
             self._decide.finished(self._clock.monotonic(), (claimed.id, claimed.claim_seq), run, was_run=False)
             return
+        run.context.completer = self._complete_in
         if self._queue.hooks.listens("job.processing") or is_logged(JobProcessing):
             event = JobProcessing(**job_facts(claimed))
             log_event(event)
