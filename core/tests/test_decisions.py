@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 import pytest
 from msgspec import structs
 
-from protojobs._decisions import TICK_S, UNSETTLED_MAX, Decisions, LeaseWatch, WorkLimits
+from protojobs._decisions import TICK_S, UNSETTLED_MAX, Decisions, WorkLimits
+from protojobs._lease_watch import LeaseWatch
 from protojobs.lifecycle import SUSPECT_RECLAIMS, Verb
 from protojobs.outcomes import Outcome, settlement
 from protojobs.records import ClaimedJob, Heartbeat, Settled, SettleStatus
@@ -198,6 +199,25 @@ class TestSuspects:
         worker.claim(0.0, lent("a"), lent("suspect", SUSPECT_RECLAIMS), lent("b"))
         assert [job.id for job in worker.decide.plan(0.0).start] == ["a", "suspect", "b"]
         assert worker.decide.plan(5.0).limit > 0
+
+
+class TestWhatTheStoreSaysWeHold:
+    def test_a_claim_executed_late_is_given_back_unspent_after_two_rounds(self) -> None:
+        worker = Worker(concurrency=4)
+        worker.start(0.0, "running")
+        worker.decide.compared(30.0, [lent("running"), lent("stranger")])
+        assert worker.decide.plan(30.0).settle == ()
+        worker.decide.compared(60.0, [lent("running"), lent("stranger"), lent("newcomer")])
+        (back,) = worker.decide.plan(60.0).settle
+        sent = back.settlement
+        assert (sent.id, sent.verb, sent.counts_return, sent.available_at) == ("stranger", Verb.RELEASE, False, AT)
+
+    def test_one_that_is_gone_in_the_next_round_was_a_matter_of_timing(self) -> None:
+        worker = Worker(concurrency=4)
+        worker.decide.compared(30.0, [lent("stranger")])
+        worker.decide.compared(60.0, [])
+        worker.decide.compared(90.0, [lent("stranger")])
+        assert worker.decide.plan(90.0).settle == ()
 
 
 class TestLease:

@@ -11,11 +11,12 @@ from collections.abc import Callable, Sequence
 
 from msgspec import Struct
 
+from protojobs._lease_watch import LeaseWatch
 from protojobs.lifecycle import SUSPECT_RECLAIMS, Verb
 from protojobs.outcomes import Outcome, settlement
-from protojobs.records import BATCH_JOBS_MAX, ClaimedJob, Heartbeat, Settled
+from protojobs.records import BATCH_JOBS_MAX, ClaimedJob, Settled
 
-__all__ = ["Decisions", "LeaseWatch", "Plan", "WorkLimits"]
+__all__ = ["Decisions", "Plan", "WorkLimits"]
 
 Key = tuple[str, int]  # (id, claim_seq): one run of one job
 
@@ -26,7 +27,6 @@ PREFETCH_WAIT_S = 2.0  # a job that waited so long in memory goes back, for othe
 PAUSE_FIRST_S, PAUSE_MAX_S = 0.1, 2.0  # between tries while the store is away
 LINGER_S = 0.02  # a result waits so long for others while there is work in the line; the crash window grows by as much
 SUSPECT_PAUSE_S = 5.0  # a suspect that found no moment alone comes back after this
-GOOD_BEATS = 3  # before a worker may reclaim: after an outage the others get their chance to renew first
 TICK_S = 1.0  # the longest the loop sleeps: memory and time limits are looked at as often
 
 
@@ -57,62 +57,6 @@ class Plan(Struct, frozen=True, kw_only=True):
     wait_s: float = TICK_S
 
 
-class LeaseWatch:
-    """What a worker's heartbeats have told it: may it start jobs, may it reclaim those of others, and when."""
-
-    def __init__(self, lease_s: float) -> None:
-        self.in_doubt = False
-        self.next_beat_at = 0.0
-        self.last_good_at = 0.0
-        self._lease_s = lease_s
-        self._good = 0
-        self._first_good_at = 0.0
-        self._misses = 0
-        self.reclaim_at = 0.0
-
-    def begin(self, now: float) -> None:
-        """A new registration: it counts as a good beat of its own."""
-        self.in_doubt, self._good, self._misses = False, 0, 0
-        self.reclaim_at = now + self._lease_s
-        self.good_beat(now, Heartbeat())
-
-    def is_beat_due(self, now: float) -> bool:
-        """Whether the last good beat is a sixth of the lease ago."""
-        return now >= self.next_beat_at
-
-    def good_beat(self, sent_at: float, reply: Heartbeat, jitter: float = 0.0) -> None:
-        """The store answered. The lease counts from before the call was sent: a slow success extends nothing."""
-        if self._good == 0 or sent_at - self.last_good_at > self._lease_s / 2:
-            self._good, self._first_good_at = 0, sent_at
-        self._good += 1
-        self._misses = 0
-        self.in_doubt = False
-        self.last_good_at = sent_at
-        self.next_beat_at = sent_at + self._lease_s / 6
-        self.plan_reclaim(sent_at, reply.others_end_in, jitter)
-
-    def missed_beat(self) -> None:
-        """The store did not answer. Two in a row: in doubt, start nothing new."""
-        self._good = 0
-        self._misses += 1
-        self.in_doubt = self._misses >= 2
-
-    def plan_reclaim(self, now: float, others_end_in: float | None, jitter: float) -> None:
-        """Reclaim when the earliest other lease ends; for orphans look once a lease in any case."""
-        if others_end_in is not None:  # a time that has come stays: a beat must not put the reclaim off
-            self.reclaim_at = min(self.reclaim_at, now + max(others_end_in, 0.0) + jitter)
-
-    def may_reclaim(self, now: float) -> bool:
-        """Whether it is time, and this worker has seen the store stand long enough."""
-        seen_s = self.last_good_at - self._first_good_at
-        return self._good >= GOOD_BEATS and seen_s >= self._lease_s / 3 and now >= self.reclaim_at
-
-    def reclaimed(self, now: float, others_end_in: float | None, has_more: bool, jitter: float) -> None:
-        """A round is done."""
-        self.reclaim_at = now if has_more else now + self._lease_s
-        self.plan_reclaim(now, others_end_in, jitter)
-
-
 class Decisions:
     """The worker's mind."""
 
@@ -128,6 +72,7 @@ class Decisions:
         self._running: dict[Key, ClaimedJob | None] = {}  # None: a `failed()` at work
         self._unsettled: dict[Key, Outcome] = {}
         self._unsettled_since = now
+        self._seen_once: set[Key] = set()  # lent to us, says the store, and we do not know them
         self._prefetch = 0
         self._mean_run_s: float | None = None
         self._claim_at = now
@@ -157,9 +102,26 @@ class Decisions:
 
     def adopted(self, now: float, jobs: Sequence[ClaimedJob]) -> None:
         """What the store says this worker holds, after a claim whose answer was lost: take what is not known here."""
-        known = {(job.id, job.claim_seq) for job in self._waiting} | self._running.keys() | self._unsettled.keys()
-        self._waiting.extend(job for job in jobs if (job.id, job.claim_seq) not in known)
+        self._waiting.extend(self._strangers(jobs).values())
         self._waiting_since = now
+
+    def compared(self, now: float, jobs: Sequence[ClaimedJob]) -> None:
+        """What the store says this worker holds, asked once in a while.
+
+        A claim may have been executed long after it was given up. What is not known here in two rounds goes back
+        unspent; once could be a matter of timing.
+        """
+        strangers = self._strangers(jobs)
+        for key in strangers.keys() & self._seen_once:
+            job = strangers.pop(key)
+            self._unsettled_since = self._unsettled_since if self._unsettled else now
+            back = settlement(job, Verb.RELEASE, available_at=job.available_at, reason="not known to its worker")
+            self._unsettled[key] = Outcome(claimed=job, settlement=back)
+        self._seen_once = set(strangers)
+
+    def _strangers(self, jobs: Sequence[ClaimedJob]) -> dict[Key, ClaimedJob]:
+        known = {(job.id, job.claim_seq) for job in self._waiting} | self._running.keys() | self._unsettled.keys()
+        return {(job.id, job.claim_seq): job for job in jobs if (job.id, job.claim_seq) not in known}
 
     def finished(self, now: float, key: Key, outcome: Outcome | None, *, was_run: bool = True) -> bool:
         """A run has ended, or will not be waited for. `was_run` False: it was lent, and not run.

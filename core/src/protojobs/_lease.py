@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from protojobs._decisions import LeaseWatch
+from protojobs._lease_watch import LeaseWatch
 from protojobs.clock import Clock
 from protojobs.entropy import fresh_id
 from protojobs.errors import DriverError, LeaseLost

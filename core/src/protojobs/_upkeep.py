@@ -1,9 +1,9 @@
-"""What every worker does beside its jobs: take back those of dead workers, prune, and look at its own memory."""
+"""What every worker does beside its jobs: take back those of the dead, compare, prune, look at its own memory."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from protojobs._administration import RESEND_WINDOW_S
@@ -12,6 +12,7 @@ from protojobs._lease import WorkerLease
 from protojobs._memory import resident_bytes
 from protojobs.entropy import jittered
 from protojobs.events import Event, JobReclaimed
+from protojobs.records import ClaimedJob
 
 if TYPE_CHECKING:
     from protojobs.queue import JobQueue
@@ -20,6 +21,7 @@ __all__ = ["Upkeep"]
 
 RECLAIM_ROUND = 500  # jobs taken back in one step
 RECLAIM_JITTER_S = 0.5  # a fleet does not reclaim in step; with the beats it keeps recovery within lease + 2 s
+COMPARE_EVERY_S = 30.0  # between what the store says this worker holds, and what it knows of
 PRUNE_EVERY_S = 60.0
 PRUNE_ROUND = 1_000
 MEMORY_EVERY_S = 1.0
@@ -30,11 +32,19 @@ _log = logging.getLogger("protojobs.worker")
 class Upkeep:
     """Each task on its own jittered timer, in bounded rounds between two round trips of the claim loop."""
 
-    def __init__(self, queue: JobQueue, lease: WorkerLease, send: Callable[[Event], None]) -> None:
+    def __init__(
+        self,
+        queue: JobQueue,
+        lease: WorkerLease,
+        send: Callable[[Event], None],
+        compared: Callable[[float, Sequence[ClaimedJob]], None],
+    ) -> None:
         self._driver = queue.driver
         self._settings = queue.settings
         self._lease = lease
         self._send = send
+        self._compared = compared
+        self._compare_at = queue.clock.monotonic() + jittered(COMPARE_EVERY_S)
         self._prune_at = queue.clock.monotonic() + jittered(PRUNE_EVERY_S)
         self._memory_at = 0.0
         self._memory = 0
@@ -43,6 +53,9 @@ class Upkeep:
         """Do what is due. Raises DriverErrors; the next turn tries again."""
         if may_write and self._lease.watch.may_reclaim(now):
             self._reclaim(now)
+        if now >= self._compare_at:
+            self._compare_at = now + jittered(COMPARE_EVERY_S)
+            self._compared(now, self._driver.held(self._lease.info.id))
         if may_write and now >= self._prune_at:
             self._prune_at = now + jittered(PRUNE_EVERY_S)
             self._prune(now)

@@ -63,7 +63,7 @@ class Worker:
         self._deadlines = Deadlines(self._clock, self._inbox.put)
         self._doorbell = Doorbell(self._driver, names, lambda: self._inbox.put(None))
         self._dispatcher = Dispatcher(queue.hooks)
-        self._upkeep = Upkeep(queue, lease, self._send)
+        self._upkeep = Upkeep(queue, lease, self._send, self._decide.compared)
         self._threads = ThreadExecutor(limits.concurrency, self._report)
         self._loop_executor: Executor | None = None
         self._processes: Executor | None = None

@@ -11,8 +11,9 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from protojobs._decisions import Decisions, LeaseWatch, Plan, WorkLimits
+from protojobs._decisions import Decisions, Plan, WorkLimits
 from protojobs._execution import prepare
+from protojobs._lease_watch import LeaseWatch
 from protojobs.definitions import JobDefinition, Registry
 from protojobs.errors import LeaseLost
 from protojobs.hooks import Hooks
