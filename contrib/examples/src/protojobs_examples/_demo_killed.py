@@ -34,9 +34,13 @@ def kill_a_worker(url: str, folder: Path, app: str, *, lease_s: float) -> int | 
         )
         try:
             deadline = time.monotonic() + _BEGIN_MAX_S
-            while not begun.exists() and worker.poll() is None and time.monotonic() < deadline:
+            while not _is_written(begun) and worker.poll() is None and time.monotonic() < deadline:
                 time.sleep(_LOOK_S)
-            return worker.pid if begun.exists() and worker.poll() is None else None
+            return worker.pid if _is_written(begun) and worker.poll() is None else None
         finally:
             worker.kill()
             worker.wait(_BEGIN_MAX_S)
+
+
+def _is_written(path: Path) -> bool:
+    return path.exists() and path.stat().st_size > 0  # a file is there a moment before its first line
