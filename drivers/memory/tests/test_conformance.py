@@ -1,3 +1,5 @@
+"""The memory driver keeps the contract of every driver."""
+
 from functools import partial
 
 import pytest
@@ -9,5 +11,9 @@ from protojobs_memory import MemoryDriver
 
 class TestMemoryDriver(DriverConformance):
     @pytest.fixture
-    def driver_factory(self) -> DriverFactory:
-        return partial(MemoryDriver, f"memory://{fresh_id()}")
+    def store_url(self) -> str:
+        return f"memory://{fresh_id()}"
+
+    @pytest.fixture
+    def driver_factory(self, store_url: str) -> DriverFactory:
+        return partial(MemoryDriver, store_url)
