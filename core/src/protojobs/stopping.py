@@ -20,10 +20,15 @@ class StopToken:
         self._callbacks: list[Callable[[int], None]] = []
         self._lock = threading.RLock()  # re-entrant: a signal may strike while this very thread is inside
 
-    def stop(self) -> None:
-        """Ask for a stop; a second time, for a quick one."""
+    def stop(self, level: int | None = None) -> None:
+        """Ask for a stop; a second time, for a quick one. `level` (1 or 2) asks for that one, however often it is said,
+        so that one wish which arrives on two ways stays one.
+        """
         with self._lock:
-            self.level = min(self.level + 1, 2)
+            wanted = min(self.level + 1 if level is None else level, 2)
+            if level is not None and wanted <= self.level:
+                return
+            self.level = wanted
             callbacks = list(self._callbacks)
         for callback in callbacks:
             callback(self.level)
