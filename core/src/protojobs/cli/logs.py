@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -26,13 +27,15 @@ def level_of(name: str | None, verbosity: int) -> int:
 
 
 @contextmanager
-def logging_to_stderr(level: int, form: str, *, quiet_others: bool) -> Generator[None]:
+def logging_to_stderr(level: int, form: str, *, quiet_others: bool, names_process: bool = False) -> Generator[None]:
     """All logging of the process goes to stderr, for the time being. An application may still set up its own.
 
     `quiet_others`: below warnings only protojobs and its jobs are heard (`ctx.log`), and no libraries.
+    `names_process`: each line carries the pid, for several processes that write to one stderr.
     """
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_JsonLines() if form == "json" else _TextLines())
+    pid = os.getpid() if names_process else None
+    handler.setFormatter(_JsonLines(pid) if form == "json" else _TextLines(pid))
     root, ours = logging.getLogger(), logging.getLogger("protojobs")
     before = root.level, ours.level
     root.addHandler(handler)
@@ -51,12 +54,17 @@ def _moment(record: logging.LogRecord) -> datetime:
 
 
 class _TextLines(logging.Formatter):
-    """`2026-11-24T13:40:35.123456Z WARNING protojobs.worker: text [job 0193... attempt 2]`."""
+    """`2026-11-24T13:40:35.123456Z WARNING protojobs.worker: text [job 0193... attempt 2]`, maybe `[pid 4711]`."""
+
+    def __init__(self, pid: int | None) -> None:
+        super().__init__()
+        self._process = "" if pid is None else f" [pid {pid}]"
 
     def format(self, record: logging.LogRecord) -> str:
         parts = [f"{iso(_moment(record))} {record.levelname:7} {record.name}: {escaped(record.getMessage())}"]
         if job_id := getattr(record, "job_id", None):
             parts.append(f" [job {escaped(str(job_id))} attempt {getattr(record, 'attempt', '?')}]")
+        parts.append(self._process)
         exception = getattr(record, "exception", "")
         if record.exc_info and record.exc_info[0]:
             exception = self.formatException(record.exc_info)
@@ -67,12 +75,17 @@ class _TextLines(logging.Formatter):
 class _JsonLines(logging.Formatter):
     """One JSON object a line: time, level, logger, message, and whatever the record has beside (job_id, attempt)."""
 
+    def __init__(self, pid: int | None) -> None:
+        super().__init__()
+        self._process: dict[str, object] = {} if pid is None else {"pid": pid}
+
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, object] = {
             "time": iso(_moment(record)),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
+            **self._process,
         }
         for name, value in vars(record).items():
             if name not in _ORDINARY:
