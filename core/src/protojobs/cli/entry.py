@@ -53,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):  # a letter that the locale does not have is no reason to fail
             stream.reconfigure(errors="backslashreplace")
     session = Session()
+    session.arguments = tuple(sys.argv[1:] if arguments is None else arguments)
     try:
         answer: object = root.main(arguments, prog_name="protojobs", standalone_mode=False, obj=session)
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 (the edge: the person gets words and a code)

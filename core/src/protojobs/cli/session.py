@@ -25,6 +25,7 @@ class Session:
     """One run of the command line. Options fill it while they are parsed; commands ask it for what they need."""
 
     def __init__(self) -> None:
+        self.arguments: tuple[str, ...] = ()
         self.url: str | None = None
         self.apps: list[str] = []
         self.is_json = False

@@ -1,4 +1,4 @@
-"""`protojobs worker`: one worker in the foreground, until a limit or a signal ends it."""
+"""`protojobs worker`: one worker in the foreground, or a supervisor of several, until a limit or a signal ends it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from itertools import islice
 from typing import TypedDict, Unpack
@@ -20,8 +20,12 @@ from protojobs.cli.interrupts import stopped_by_signals
 from protojobs.cli.logs import FORMATS, LEVELS, level_of, logging_to_stderr
 from protojobs.cli.options import StoreCommand
 from protojobs.cli.session import Session
+from protojobs.cli.supervised import Supervisor, join_supervisor
+from protojobs.cli.supervised_process import worker_command
+from protojobs.cli.supervisor import Crew
 from protojobs.cli.text import escaped
 from protojobs.clock import SYSTEM_CLOCK
+from protojobs.errors import NotSupported
 from protojobs.outcomes import WorkReport
 from protojobs.queue import JobQueue
 from protojobs.stopping import StopToken
@@ -41,6 +45,7 @@ _log = logging.getLogger("protojobs.cli")
 
 
 class _Options(TypedDict):
+    processes: int | None
     max_jobs: int
     sleep: float | None
     concurrency: int | None
@@ -56,6 +61,12 @@ class _Options(TypedDict):
 
 @click.command("worker", cls=StoreCommand, short_help="Run jobs until told to stop.")
 @click.argument("queues", metavar="[QUEUE]...", nargs=-1)
+@click.option(
+    "--processes",
+    type=click.IntRange(1, 1_000),
+    metavar="N",
+    help="Keep N such workers running, and restart what dies. Limits are for each.",
+)
 @click.option("--max-jobs", type=click.IntRange(0), metavar="N", default=0, help="End after N runs; 0 = no limit.")
 @click.option("--sleep", type=duration, metavar="TIME", help="Between two looks into an idle store.  [default: 1s]")
 @click.option("--concurrency", type=click.IntRange(1, 10_000), metavar="N", help="Jobs at once.  [default: 8]")
@@ -86,14 +97,20 @@ def command(session: Session, queues: Sequence[str], **options: Unpack[_Options]
     \b
     protojobs worker --app shop.jobs
     protojobs worker urgent default --app shop.jobs --concurrency 20 --max-memory 512M
+    protojobs worker --app shop.jobs --processes 4
     protojobs worker --app shop.jobs --stop-when-empty
     """
     if queues and options["all_queues"]:
         raise click.UsageError("Give names of queues or --all-queues, not both.", click.get_current_context())
     level = level_of(options["log_level"], options["verbose"])
     quiet = options["log_level"] is None and options["verbose"] < 2
-    with logging_to_stderr(level, options["log_format"], quiet_others=quiet):
-        report = _work(session, queues, options)
+    stop = StopToken()
+    supervisor = join_supervisor(stop)  # first of all, so that not even a slow import outlives it
+    is_one_of_many = supervisor is not None or options["processes"] is not None
+    with logging_to_stderr(level, options["log_format"], quiet_others=quiet, names_process=is_one_of_many):
+        if supervisor is None and options["processes"] is not None:
+            return _supervise(session, queues, options, options["processes"])
+        report = _work(session, queues, options, stop, supervisor)
     if report.reason == "stuck":
         # A thread of ours still runs a job that the store counts as ended. Only the end of the process ends it.
         try:
@@ -104,8 +121,50 @@ def command(session: Session, queues: Sequence[str], **options: Unpack[_Options]
     return Exit.OK
 
 
-def _work(session: Session, queues: Sequence[str], options: _Options) -> WorkReport:
-    is_json_log = options["log_format"] == "json"
+def _work(
+    session: Session, queues: Sequence[str], options: _Options, stop: StopToken, supervisor: Supervisor | None
+) -> WorkReport:
+    jobs, names = _prepare(session, queues, options, is_quiet=supervisor is not None)
+    with stopped_by_signals(stop, _notes(jobs, options), is_supervised=supervisor is not None):
+        report = work(
+            jobs,
+            names,
+            max_jobs=options["max_jobs"] or None,
+            ends_when_empty=options["stop_when_empty"],
+            max_time_s=options["max_time"] or None,
+            stop=stop,
+        )
+    if supervisor is not None:
+        supervisor.report(report)
+    else:
+        _end(session, report, is_json_log=options["log_format"] == "json")
+    return report
+
+
+def _supervise(session: Session, queues: Sequence[str], options: _Options, processes: int) -> int:
+    if os.name == "nt":
+        raise NotSupported("On Windows --processes cannot be used.", mend="Start several workers instead.")
+    # What is wrong with the configuration, the application or the store is said once, here, before any worker starts.
+    jobs, _ = _prepare(session, queues, options)
+    jobs.close()
+    settings, stop = jobs.settings, StopToken()
+    crew = Crew(
+        worker_command(session.arguments),
+        processes,
+        grace_s=settings.shutdown_grace,
+        exit_bound_s=settings.exit_bound,
+        clock=SYSTEM_CLOCK,
+    )
+    with stopped_by_signals(stop, _notes(jobs, options)):
+        report, code = crew.run(stop)
+    _end(session, report, is_json_log=options["log_format"] == "json")
+    return code
+
+
+def _prepare(
+    session: Session, queues: Sequence[str], options: _Options, *, is_quiet: bool = False
+) -> tuple[JobQueue, Sequence[str]]:
+    """The store and the queues to work, announced on stderr unless `is_quiet`."""
     changes: dict[str, object] = {
         "concurrency": options["concurrency"],
         "executor": options["executor"],
@@ -118,44 +177,38 @@ def _work(session: Session, queues: Sequence[str], options: _Options) -> WorkRep
     names = list(queues) or [jobs.settings.default_queue]
     if options["all_queues"]:
         names = sorted({*known, jobs.settings.default_queue})
-    _begin(session, jobs, names, is_json_log=is_json_log)
-    for warning in _warnings(jobs, names, known):
-        _log.warning("%s", warning)
-    stop, grace = StopToken(), f"{jobs.settings.shutdown_grace:g} s"
-    with stopped_by_signals(stop, lambda name, n: _stopping(name, n, grace, is_json=is_json_log)):
-        report = work(
-            jobs,
-            names,
-            max_jobs=options["max_jobs"] or None,
-            ends_when_empty=options["stop_when_empty"],
-            max_time_s=options["max_time"] or None,
-            stop=stop,
-        )
-    _end(session, report, is_json_log=is_json_log)
-    return report
+    if not is_quiet:
+        _begin(session, jobs, names, options)
+        for warning in _warnings(jobs, names, known):
+            _log.warning("%s", warning)
+    return jobs, names
 
 
-def _begin(session: Session, jobs: JobQueue, names: Sequence[str], *, is_json_log: bool) -> None:
+def _begin(session: Session, jobs: JobQueue, names: Sequence[str], options: _Options) -> None:
     """The banner: who works what, and how to stop it."""
     registered = list(jobs.registry)
-    place, settings = session.place(jobs), jobs.settings
-    if is_json_log:
-        said = {
+    place, settings, processes = session.place(jobs), jobs.settings, options["processes"]
+    if options["log_format"] == "json":
+        said: dict[str, object] = {
             "version": version("protojobs"),
             "store": place,
             "queues": ",".join(names),
             "jobs_known": len(registered),
         }
+        if processes is not None:
+            said["processes"] = processes
         _say_json("worker starting", **said, concurrency=settings.concurrency)
     else:
         more = f" and {len(registered) - _JOBS_SHOWN} more" if len(registered) > _JOBS_SHOWN else ""
         listed = f" ({', '.join(islice(registered, _JOBS_SHOWN))}{more})" if registered else ""
         order = ", in this order" if len(names) > 1 else ""
+        how = ", in child processes" if settings.executor == "process" else ""
+        who, each = ("worker", "") if processes is None else ("supervisor", f" in each of {processes} workers")
         for line in (
-            f"protojobs {version('protojobs')} worker, pid {os.getpid()}",
+            f"protojobs {version('protojobs')} {who}, pid {os.getpid()}",
             f"  store        {place}",
             f"  queues       {', '.join(names)}{order}",
-            f"  concurrency  {settings.concurrency}{', in child processes' if settings.executor == 'process' else ''}",
+            f"  concurrency  {settings.concurrency}{how}{each}",
             f"  jobs known   {len(registered)}{listed}",
             f"  to stop      Ctrl-C or SIGTERM: running jobs get {settings.shutdown_grace:g} s; again: cut short",
         ):
@@ -171,6 +224,12 @@ def _warnings(jobs: JobQueue, names: Sequence[str], known: Mapping[str, bool]) -
             yield f'"{name}" is taken for a queue; did you mean --max-jobs {name}?'
     if not list(jobs.registry):
         yield "no jobs are known here, so none can be run: name the module that defines them with --app"
+
+
+def _notes(jobs: JobQueue, options: _Options) -> Callable[[str, int], bytes]:
+    """What to write to stderr about a signal."""
+    is_json, grace = options["log_format"] == "json", f"{jobs.settings.shutdown_grace:g} s"
+    return lambda name, level: _stopping(name, level, grace, is_json=is_json)
 
 
 def _stopping(name: str, level: int, grace: str, *, is_json: bool) -> bytes:
