@@ -127,6 +127,7 @@ class TestStopping:
         supervisor = start("worker", "--processes", "2", "--concurrency", "1")
         until("both run", lambda: len(marks()) == 2)
         pids = workers_of(queue, 2)
+        assert [os.getsid(pid) for pid in pids] == pids  # so a terminal's Ctrl-C reaches the supervisor alone
         supervisor.started.send_signal(signal.SIGTERM)
         ended = supervisor.ended()
         assert ended.code == 0, ended

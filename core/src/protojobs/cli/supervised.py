@@ -35,7 +35,7 @@ def join_supervisor(stop: StopToken) -> Supervisor | None:
     line.set_inheritable(False)
     supervisor = Supervisor(line)
     threading.Thread(target=supervisor.listen, args=(stop,), name="protojobs-supervisor", daemon=True).start()
-    events.on("worker.starting", lambda _event: supervisor.say(READY))
+    events.on("worker.starting", supervisor.is_ready)
     return supervisor
 
 
@@ -51,6 +51,10 @@ class Supervisor:
             while wishes := self._line.recv(64):
                 stop.stop(2 if b"2" in wishes else 1)
         stop.stop(1)
+
+    def is_ready(self, _event: events.Event) -> None:
+        """Tell it that this worker has begun."""
+        self.say(READY)
 
     def say(self, line: bytes) -> None:
         """Tell it, if it is there."""

@@ -81,6 +81,7 @@ class SupervisedProcess:
         """Pass on the first or the second signal. Before it listens to the line only the signal itself reaches it."""
         with suppress(OSError):
             self._line.send(str(level).encode())
+        self._listen()
         if not self.is_ready:
             self._process.terminate()
 

@@ -100,8 +100,9 @@ class Crew:
             if process.report is not None:
                 self._reports.append(process.report)
             if self._level:
-                # one that was still on its way knew nothing but the signal, and ran nothing
-                is_clean = process.code == 0 or (not process.is_ready and process.code == -signal.SIGTERM)
+                # Before it has begun, and once it is done, a worker does not catch the signal; it runs nothing then.
+                is_idle = not process.is_ready or process.report is not None
+                is_clean = process.code == 0 or (is_idle and process.code == -signal.SIGTERM)
                 self._is_unclean = self._is_unclean or not is_clean
                 _log.log(logging.INFO if is_clean else logging.WARNING, "worker %s", process.how_it_ended())
             else:
