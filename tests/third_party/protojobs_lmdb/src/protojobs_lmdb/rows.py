@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
+from typing import TypeVar
 
 import lmdb
 from msgspec import msgpack
-from msgspec.structs import replace
 
-from protojobs.errors import ContractBroken
-from protojobs.lifecycle import TRANSITIONS, JobState, Verb
+from protojobs.lifecycle import JobState
 from protojobs.records import ExportedJob
 
+T = TypeVar("T")
 EPOCH, MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 
 
@@ -22,14 +22,6 @@ class Row(ExportedJob, frozen=True, kw_only=True):
     token: str = ""
     number: int = 0
     moved_from: JobState | None = None
-
-    @property
-    def state(self) -> JobState:
-        return self.status
-
-    @property
-    def is_cancel_requested(self) -> bool:
-        return self.cancel_requested_at is not None
 
     def keys(self) -> set[bytes]:
         """Every key by which it is looked for: a function of the row alone, so that no index can disagree with it."""
@@ -118,17 +110,12 @@ class Step:
             self.count(1, "count", new.queue, new.status)
             self.txn.put(key_of("job", new.id), msgpack.encode(new))
 
-    def move(self, row: Row, verb: Verb, to: JobState, at: datetime | None, **changes: object) -> Row:
-        """Bring a job to its next state, if lifecycle.py has that move. It is due, was lent or ended `at`."""
-        if to not in TRANSITIONS.get((row.status, verb), ()):
-            raise ContractBroken(f"job {row.id}: {verb} cannot lead from {row.status} to {to}.")
-        times = {
-            JobState.PENDING: {"available_at": at, "reserved_at": None, "processed_at": None},
-            JobState.PROCESSING: {"reserved_at": at},
-        }.get(to, {"processed_at": at})
-        new = replace(row, **times | {"reserved_by": "", "status": to} | changes)
-        self.write(row, new)
-        return new
+    def put(self, old: Row | None, outcome: tuple[Row | None, T]) -> T:
+        """Write what a rule made of a row, and pass on the rule's answer."""
+        new, answer = outcome
+        if new is not old:
+            self.write(old, new)
+        return answer
 
     def count(self, by: int, *parts: str) -> int:
         """Add to a counter, and read it; one that comes to zero takes no place."""
