@@ -9,7 +9,8 @@ from itertools import islice
 
 from protojobs.lifecycle import TRANSITIONS, JobState, Verb
 from protojobs.records import CancelAnswer, Cleared, Pruned, RetryAnswer
-from protojobs_memory.handle import Handle, check_batch
+from protojobs.rules import check_batch
+from protojobs_memory.handle import Handle
 from protojobs_memory.state import Row
 
 __all__ = ["Administration"]

@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 
-from msgspec.structs import replace
-
 from protojobs.clock import SYSTEM_CLOCK
 from protojobs.errors import LeaseLost, OptionInvalid
 from protojobs.lifecycle import RETURNS_FREE, SUSPECT_RECLAIMS, JobState, Verb
@@ -32,25 +30,14 @@ from protojobs.records import (
     WorkerInfo,
     WorkerRecord,
 )
+from protojobs.rules import PASSED_OVER_MAX, SETTLES_TO, check_batch, check_settlements, first_end, renewed
 from protojobs_memory.administration import Administration
-from protojobs_memory.handle import check_batch
 from protojobs_memory.inspection import Inspection
 from protojobs_memory.state import Row, after
 from protojobs_memory.transfer import Transfer
 from protojobs_memory.views import claimed, failure, fence, lost
 
 __all__ = ["MemoryDriver"]
-
-PASSED_OVER_MAX = 1_000  # due jobs without a spare attempt that a claim walks past to fill its prefetch
-
-_SETTLES_TO = {
-    Verb.COMPLETE: JobState.COMPLETED,
-    Verb.RETRY: JobState.PENDING,
-    Verb.FAIL: JobState.FAILED,
-    Verb.SNOOZE: JobState.PENDING,
-    Verb.RELEASE: JobState.PENDING,
-    Verb.CANCEL: JobState.CANCELLED,
-}
 
 
 class MemoryDriver(Inspection, Administration, Transfer):
@@ -98,26 +85,22 @@ class MemoryDriver(Inspection, Administration, Transfer):
     def register(self, worker: WorkerInfo) -> None:
         """See Driver.register."""
         with self.state.lock:
-            now = self.now()
-            info = {name: getattr(worker, name) for name in WorkerInfo.__struct_fields__}
-            self.state.workers[worker.id] = WorkerRecord(
-                **info, started_at=now, heartbeat_at=now, lease_ends_at=now + timedelta(seconds=worker.lease_s)
-            )
+            self.state.workers[worker.id] = renewed(worker, self.now())
 
     def heartbeat(self, worker: str, progress: Mapping[Fence, float]) -> Heartbeat:
         """See Driver.heartbeat."""
         with self.state.lock:
             now = self.now()
             row = self._standing(worker)
-            self.state.workers[worker] = replace(
-                row, heartbeat_at=now, lease_ends_at=now + timedelta(seconds=row.lease_s)
-            )
+            self.state.workers[worker] = renewed(row, now)
             for claim, share in progress.items():
                 if (job := self._current(claim)) is not None:
                     job.progress = share
             held = self.state.holders.get(worker, {}).values()
             cancels = tuple(fence(job) for job in held if job.cancel_requested_at is not None)
-            return Heartbeat(cancels=cancels, others_end_in=self._first_end(now, apart_from=worker))
+            return Heartbeat(
+                cancels=cancels, others_end_in=first_end(self.state.workers.values(), now, apart_from=worker)
+            )
 
     def leave(self, worker: str) -> None:
         """See Driver.leave."""
@@ -140,7 +123,7 @@ class MemoryDriver(Inspection, Administration, Transfer):
                 jobs=tuple(taken),
                 workers=tuple(lapsed),
                 has_more=len(rows) > limit,
-                others_end_in=self._first_end(now),
+                others_end_in=first_end(state.workers.values(), now),
             )
 
     def _take_back(self, row: Row, worker: WorkerRecord | None, now: datetime) -> LostJob:
@@ -165,11 +148,6 @@ class MemoryDriver(Inspection, Administration, Transfer):
                 mend="Drop what was not started, register under a new id, and still send late results.",
             )
         return row
-
-    def _first_end(self, now: datetime, apart_from: str = "") -> float | None:
-        """Seconds until the first lease ends, that of one worker left out."""
-        ends = [row.lease_ends_at for name, row in self.state.workers.items() if name != apart_from]
-        return (min(ends) - now).total_seconds() if ends else None
 
     # ------------------------------------------------------------------------------------------------ claim and settle
 
@@ -209,10 +187,7 @@ class MemoryDriver(Inspection, Administration, Transfer):
 
     def settle(self, settlements: Sequence[Settlement]) -> list[Settled]:
         """See Driver.settle."""
-        check_batch(settlements)
-        for settlement in settlements:
-            if settlement.verb not in _SETTLES_TO:
-                raise OptionInvalid(f"{settlement.verb!r} does not settle a claim.", mend="Use one of the six that do.")
+        check_settlements(settlements)
         with self.state.lock:
             now = self.now()
             answers = [self._settle_one(settlement, now) for settlement in settlements]
@@ -234,7 +209,7 @@ class MemoryDriver(Inspection, Administration, Transfer):
 
     def _apply(self, row: Row, said: Settlement, now: datetime) -> None:
         """Do what the holder of the current claim says, unless a person has asked to cancel the job."""
-        verb, to = said.verb, _SETTLES_TO[said.verb]
+        verb, to = said.verb, SETTLES_TO[said.verb]
         is_unspent = verb is Verb.SNOOZE or verb is Verb.RELEASE
         if verb is Verb.RELEASE and said.counts_return:
             is_unspent = row.returns < RETURNS_FREE

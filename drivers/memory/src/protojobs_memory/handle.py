@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
 from datetime import datetime, timedelta
 from urllib.parse import urlsplit
 
 from protojobs.clock import SYSTEM_CLOCK, Clock
 from protojobs.errors import OptionInvalid
-from protojobs.records import BATCH_JOBS_MAX
 from protojobs_memory.state import State
 
 __all__ = ["Handle"]
@@ -31,12 +29,6 @@ class Handle:
         with self.state.lock:
             moment = self.state.never_back(self._clock.now())
         return moment + timedelta(seconds=self.time_offset) if self.time_offset else moment
-
-
-def check_batch(ids: Sequence[object]) -> None:
-    """Refuse more than BATCH_JOBS_MAX of whatever is asked for at once."""
-    if len(ids) > BATCH_JOBS_MAX:
-        raise OptionInvalid(f"{len(ids)} at once are too many.", mend=f"Send at most {BATCH_JOBS_MAX}.")
 
 
 def _state_of(url: str) -> State:

@@ -11,7 +11,8 @@ from msgspec.structs import replace
 from protojobs.errors import OptionInvalid
 from protojobs.lifecycle import JobState
 from protojobs.records import FailedJob, FailedPage, JobFilter, JobPage, JobRecord, QueueInfo, Stats, WorkerRecord
-from protojobs_memory.handle import Handle, check_batch
+from protojobs.rules import check_batch
+from protojobs_memory.handle import Handle
 from protojobs_memory.sorted_keys import TimeKey
 from protojobs_memory.state import Queue, Row, after
 from protojobs_memory.views import record

@@ -11,7 +11,8 @@ from msgspec.structs import replace
 from protojobs.errors import OptionInvalid
 from protojobs.lifecycle import JobState, Verb
 from protojobs.records import Enqueued, ExportedJob, NewJob
-from protojobs_memory.handle import Handle, check_batch
+from protojobs.rules import check_batch
+from protojobs_memory.handle import Handle
 from protojobs_memory.sorted_keys import SortedKeys
 from protojobs_memory.state import Row
 from protojobs_memory.views import record
