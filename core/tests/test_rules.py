@@ -195,6 +195,7 @@ class TestSettle:
         job = settled(lent(), said(verb))
         assert (job.status, job.reserved_by, job.claim_seq) == (rules.SETTLES_TO[verb], "", 1)
         assert job.processed_at == (None if job.status is PENDING else NOW)
+        assert job.reserved_at == (None if job.status is PENDING else T0)
 
     @pytest.mark.parametrize(("verb", "attempts"), [(Verb.RETRY, 1), (Verb.SNOOZE, 0), (Verb.RELEASE, 0)])
     def test_a_retry_spends_the_attempt_and_the_others_give_it_back(self, verb: Verb, attempts: int) -> None:
@@ -212,6 +213,8 @@ class TestSettle:
         assert (job.returns, job.attempts) == (returns + 1, attempts)
         uncounted = settled(lent(returns=RETURNS_FREE), said(Verb.RELEASE))
         assert (uncounted.returns, uncounted.attempts) == (RETURNS_FREE, 0)
+        other = settled(lent(returns=RETURNS_FREE), said(Verb.SNOOZE, counts_return=True))
+        assert (other.returns, other.attempts) == (RETURNS_FREE, 0)
 
     def test_a_crash_is_counted_where_the_worker_says_so(self) -> None:
         assert settled(lent(crashes=1), said(Verb.RETRY, counts_crash=True)).crashes == 2
