@@ -53,7 +53,9 @@ def test_the_runner_refuses_an_outgrown_list(monkeypatch, capsys) -> None:
     ],
 )
 def test_the_verdict(monkeypatch, fault, nothing, code: int) -> None:
-    monkeypatch.setattr(run, "MUTANTS", (mutant("m", "", (planted.DRIVER, "PASSED_OVER_MAX = 1_000", "X = 1")),))
+    monkeypatch.setattr(
+        run, "MUTANTS", (mutant("m", "", (planted.DRIVER, "port_version = PORT_VERSION", "port_version = 0")),)
+    )
     monkeypatch.setattr(run, "try_out", lambda name: nothing if name == run.NO_FAULT else fault)
     assert run.main([]) == code
 
