@@ -329,3 +329,28 @@ def test_a_result_that_the_store_refuses_fails_its_job_and_holds_up_no_other() -
     assert (report.done, report.failed) == (5, 1)
     (failed,) = queue.failed_jobs()
     assert (failed.job_id, failed.exception) == (poison, "The store refused the result of this run.")
+
+
+class BreaksItsFirstClaims(MemoryDriver):
+    """A store that trips over a corrupt row, until somebody has mended it."""
+
+    left = 2
+
+    def settle_and_claim(self, worker, settlements, queues, *, slots, limit):  # type: ignore[no-untyped-def]
+        if limit and self.left:
+            self.left -= 1
+            raise ContractBroken("a corrupt row")
+        return super().settle_and_claim(worker, settlements, queues, slots=slots, limit=limit)
+
+
+def test_a_claim_that_breaks_the_contract_does_not_end_the_worker() -> None:
+    driver = BreaksItsFirstClaims()
+    queue = JobQueue(driver)
+
+    @job(name="after a corrupt row")
+    def after_a_corrupt_row() -> None:
+        return None
+
+    queue.push(after_a_corrupt_row.bind())
+    assert queue.work("default", 1).done == 1
+    assert driver.left == 0

@@ -130,16 +130,14 @@ class Worker:
                 self._decide.adopted(self._clock.monotonic(), self._driver.held(worker))
                 self._unknown = False
             reply = self._driver.settle_and_claim(worker, sent, self._names, slots=plan.slots, limit=plan.limit)
-        except ContractBroken as error:
-            if not sent:
-                raise
-            _log.error("the store refuses a result, sending them one by one: %s", error)
-            self._talk_singly(plan)
-            return
         except DriverError as error:
+            if sent and isinstance(error, ContractBroken):  # refused whole: nothing was settled, and nothing lent
+                _log.error("the store refuses a result, sending them one by one: %s", error)
+                self._talk_singly(plan)
+                return
             self._unknown = True  # it may have been done all the same
             self._unsure.update((result.id, result.claim_seq) for result in sent)
-            self._degraded(error)
+            self._degraded(error)  # a claim that breaks the contract too: a corrupt row must not end the worker
             self._decide.store_failed(self._clock.monotonic())
             return
         self._recovered()
@@ -155,8 +153,8 @@ class Worker:
     def _talk_singly(self, plan: Plan) -> None:
         """Settle each result by itself, so that one which the store cannot take does not hold up the others.
 
-        That one is sent as a failure with a plain text. If the store refuses this too, the result is dropped: the job
-        stays with this worker until its lease ends, and runs again elsewhere.
+        That one is sent as a failure with a plain text. If the store refuses this too, the result is dropped: the next
+        comparison of what this worker holds gives the job back.
         """
         for outcome in plan.settle:
             refused = settlement(outcome.claimed, Verb.FAIL, error="The store refused the result of this run.")
@@ -166,6 +164,7 @@ class Worker:
                 except ContractBroken as error:
                     _log.error("job %s: its %s was refused: %s", attempt.id, attempt.verb, error)
                 except DriverError as error:
+                    self._unsure.add((attempt.id, attempt.claim_seq))
                     self._degraded(error)
                     self._decide.store_failed(self._clock.monotonic())
                     return
