@@ -1,0 +1,1 @@
+"""Real faults on real stores, and the judge of what came of them."""
