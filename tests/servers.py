@@ -17,6 +17,8 @@ In pytest the fixtures of the root conftest.py are the way in. Elsewhere (benchm
     with servers.running("postgresql") as url: ...               # the chain's server
     with servers.started("mariadb") as server:                   # one of your own, which you may hurt
         server.crash(); server.freeze(); server.thaw(); server.restart(); server.url
+        with server.down(): ...                                  # killed, and away for the length of the block
+    with servers.started("valkey", is_durable=True) as server:   # each acknowledged write is on disk
 
 A reaper process owns each server that we start and stops it when its owner ends, also by SIGKILL. Under root the
 servers run as nobody, since PostgreSQL and MariaDB refuse root. Every wait has a limit.
@@ -25,6 +27,7 @@ servers run as nobody, since PostgreSQL and MariaDB refuse root. Every wait has 
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import dataclasses
 import importlib.util
 import json
@@ -52,6 +55,7 @@ IMAGES = {"postgresql": "postgres:18-alpine", "mariadb": "mariadb:11.8", "valkey
 SOURCES = ("env", "docker", "local", "wheel")
 RUN_FOLDER_VARIABLE = "PROTOJOBS_TEST_RUN_FOLDER"
 OWNER_VARIABLE = "PROTOJOBS_TEST_OWNER"
+DURABLE = contextvars.ContextVar("DURABLE", default=False)
 NOBODY = 65534
 IS_ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
 VALKEY_DATABASES = 256
@@ -87,6 +91,21 @@ class Server:
     def crash(self) -> None:
         """Kill it with no warning and start it again on the same data and port; returns when it answers."""
         self._again(signal.SIGUSR1)
+
+    @contextlib.contextmanager
+    def down(self) -> Iterator[None]:
+        """Kill it with no warning, and start it again after the block; it answers then."""
+        hold = Path(self.scratch) / "hold"
+        hold.touch()
+        before = self.pid
+        try:
+            os.kill(self.reaper, signal.SIGUSR1)
+            until(lambda: not is_alive(before), f"{self.kind} could not be killed", limit=20)
+            yield
+        finally:
+            hold.unlink()
+            until(lambda: self.pid != before, f"{self.kind} was not started again", limit=20)
+            answers(self.kind, self.url, Path(self.scratch))
 
     def restart(self) -> None:
         """Stop it in order and start it again on the same data and port; returns when it answers."""
@@ -133,9 +152,17 @@ def running(kind: str) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def started(kind: str, sources: tuple[str, ...] = ("local", "wheel")) -> Iterator[Server]:
-    """A server of one's own for the length of the block; by default one whose process can be hurt."""
-    server = start(kind, sources)
+def started(kind: str, sources: tuple[str, ...] = ("local", "wheel"), *, is_durable: bool = False) -> Iterator[Server]:
+    """A server of one's own for the length of the block; by default one whose process can be hurt.
+
+    A durable one has each write on disk before it says so; the others forgo that for speed, and a crash takes the last
+    writes with it on some.
+    """
+    token = DURABLE.set(is_durable)
+    try:
+        server = start(kind, sources)
+    finally:
+        DURABLE.reset(token)
     try:
         yield server
     finally:
@@ -305,12 +332,10 @@ def postgresql_from(programs: Path, source: str) -> Server:
         "unix_socket_directories": "",
         "max_connections": 300,
         "shared_buffers": "64MB",
-        # Durability against a power cut is not what these tests measure; a killed process loses nothing.
-        "fsync": "off",
-        "full_page_writes": "off",
-        "synchronous_commit": "off",
         "jit": "off",
     }
+    if not DURABLE.get():  # most tests neither cut the power nor kill the server
+        settings |= {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
     with scratch_folder("postgresql") as scratch:
         environment = clean_environment(scratch)
         initdb = [programs / "initdb", "-D", scratch / "data", "-A", "trust", "-U", "postgres", "-E", "UTF8"]
@@ -359,7 +384,8 @@ def mariadb_from(program: Path, source: str, environment: Mapping[str, str]) -> 
         run([installer, *both, "--skip-test-db", "--auth-root-authentication-method=normal"], environment)
         command = [
             *[program, *both, f"--port={port}", "--bind-address=127.0.0.1", f"--socket={scratch}/s"],
-            *["--innodb-flush-log-at-trx-commit=0", "--innodb-doublewrite=0", "--skip-log-bin"],
+            *([] if DURABLE.get() else ["--innodb-flush-log-at-trx-commit=0", "--innodb-doublewrite=0"]),
+            "--skip-log-bin",
             *["--max-connections=300", "--innodb-buffer-pool-size=64M", "--skip-name-resolve"],
         ]
         url = f"mariadb+pymysql://root@127.0.0.1:{port}/"
@@ -438,7 +464,8 @@ def valkey_from(program: Path, source: str) -> Server:
     with scratch_folder("valkey") as scratch:
         # Appended to at every write, so that a crash or a restart loses nothing, as the promise wants it.
         command = [program, "--port", str(port), "--bind", "127.0.0.1", "--dir", scratch, "--save", ""]
-        command += ["--appendonly", "yes", "--appendfsync", "no", "--databases", str(VALKEY_DATABASES)]
+        command += ["--appendonly", "yes", "--appendfsync", "always" if DURABLE.get() else "no"]
+        command += ["--databases", str(VALKEY_DATABASES)]
         return launch("valkey", command, clean_environment(scratch), scratch, f"redis://127.0.0.1:{port}", source)
 
 
@@ -541,10 +568,9 @@ def reap(owner: str, scratch: str, user: int, command: list[str]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, lambda got, _frame: wishes.append(got))
     rights = {"user": user, "group": user, "extra_groups": []} if user >= 0 else {}
-    is_postgres = os.path.basename(command[0]) == "postgres"
-    # PostgreSQL: "fast" shutdown instead of waiting for clients; and "immediate" where others are killed, since its
-    # own children would outlive a killed postmaster for a moment and hold the data folder.
-    stop, crash = (signal.SIGINT, signal.SIGQUIT) if is_postgres else (signal.SIGTERM, signal.SIGKILL)
+    # PostgreSQL: "fast" shutdown instead of waiting for clients.
+    stop = signal.SIGINT if os.path.basename(command[0]) == "postgres" else signal.SIGTERM
+    hold = Path(scratch, "hold")
 
     def spawn() -> subprocess.Popen[bytes]:
         with open(f"{scratch}/server.log", "ab") as log:
@@ -558,8 +584,12 @@ def reap(owner: str, scratch: str, user: int, command: list[str]) -> None:
         wish = wishes.pop(0) if wishes else 0
         if wish in (signal.SIGTERM, signal.SIGINT):
             break
+        if wish == signal.SIGUSR1:
+            kill_tree(child)
         if wish:
-            end_process(child, crash if wish == signal.SIGUSR1 else stop)
+            end_process(child, stop)
+            while hold.exists() and is_same(owner):
+                time.sleep(0.02)
             child = spawn()
         time.sleep(0.02)
     if child.poll() is None:
@@ -568,6 +598,17 @@ def reap(owner: str, scratch: str, user: int, command: list[str]) -> None:
     if not os.environ.get("PROTOJOBS_TEST_KEEP"):
         time.sleep(0.1)  # for who reads the log of a server that failed to start
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def kill_tree(process: subprocess.Popen[bytes], limit: float = 10) -> None:
+    """kill -9 for a server and its processes: PostgreSQL's would outlive their parent and hold the data folder."""
+    below = descendants(process.pid)
+    process.kill()
+    for pid in below:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    process.wait(limit)
+    until(lambda: not any(is_alive(pid) for pid in below), "its processes did not end", limit=limit)
 
 
 def end_process(process: subprocess.Popen[bytes], how: int, limit: float = 10) -> None:
