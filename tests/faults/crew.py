@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -67,11 +67,19 @@ class Crew:
 
     # ------------------------------------------------------------------------------------------------------- hiring
 
-    def hire(self, url: str, *, env: Mapping[str, str] | None = None, via: object = None) -> Member:
-        """Start `protojobs worker` on the store; it runs the jobs of jobs.py."""
+    def hire(
+        self,
+        url: str,
+        *,
+        app: str = "faults.jobs",
+        options: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
+        via: object = None,
+    ) -> Member:
+        """Start `protojobs worker` on the store; it runs the jobs of `app`."""
         self._hired += 1
         name = f"w{self._hired}"
-        command = [sys.executable, "-m", "protojobs", "worker", "work", "--app", "faults.jobs"]
+        command = [sys.executable, "-m", "protojobs", "worker", "work", "--app", app, *options]
         settings = {
             "URL": url,
             "LEASE": self.lease_s,
@@ -82,13 +90,13 @@ class Crew:
         self.workers.append(member)
         return member
 
-    def produce(self, url: str, **options: float | str) -> Member:
-        """Start a producer; see producer.py for what it takes."""
+    def produce(self, url: str, *, module: str = "faults.producer", **options: float | str) -> Member:
+        """Start a producer; see producer.py for what it takes, or the other module."""
         self._hired += 1
         name = f"p{self._hired}"
         usual: dict[str, float | str] = {"url": url, "seed": self._hired, "batch": 20, "takes_s": 0.1, "long_s": 0.0}
         usual |= {"long_share": 0.0, "calm": 0, "push_timeout": 5.0, "executors": "thread"}
-        command = [sys.executable, "-m", "faults.producer", json.dumps(usual | options)]
+        command = [sys.executable, "-m", module, json.dumps(usual | options)]
         member = Member(name, self._start(name, command, {}, {}))
         self.producers.append(member)
         return member
@@ -161,6 +169,12 @@ class Crew:
     def at_work(self) -> list[Member]:
         """The workers that are there and awake."""
         return [member for member in self.workers if member.is_there and not member.is_frozen]
+
+    @property
+    def ready(self) -> list[Member]:
+        """Those of them that have begun to work: to a signal before that they have no answer."""
+        begun = {entry["worker"] for entry in self.entries("worker.starting")}
+        return [member for member in self.at_work if member.name in begun]
 
     def entries(self, *what: str) -> list[dict[str, object]]:
         """What the journals say about that so far."""

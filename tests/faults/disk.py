@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -45,7 +46,7 @@ class SmallDisk:
         subprocess.run(["umount", "--lazy", str(self.path)], capture_output=True, timeout=10)
 
     @contextlib.contextmanager
-    def full(self):  # type: ignore[no-untyped-def]
+    def full(self) -> Iterator[None]:
         """Not a byte is free for the length of the block."""
         with open(self._filler, "wb", buffering=0) as file:
             with contextlib.suppress(OSError):

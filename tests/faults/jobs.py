@@ -114,5 +114,5 @@ def _note(name: str) -> Callable[[events.Event], None]:
 
 
 if WORKER_VARIABLE in os.environ:
-    for _name in ("job.late", "job.lost", "worker.degraded"):
+    for _name in ("job.late", "job.lost", "worker.degraded", "worker.starting"):
         events.on(_name, _note(_name))

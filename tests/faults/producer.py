@@ -13,7 +13,8 @@ import time
 import uuid
 from pathlib import Path
 
-from protojobs import BoundJob, JobQueue, StoreUnavailable, create_driver
+from protojobs import BoundJob, JobQueue, create_driver
+from protojobs.errors import StoreUnavailable
 
 from .history import Journal
 from .jobs import FOLDER_VARIABLE, MAX_RETRIES, Plan, act, act_apart, act_async

@@ -33,6 +33,7 @@ class Stage:
     say: Callable[[str], None]
     server: servers.Server | None = None  # ours to hurt; None on SQLite and for somebody's URL
     disk: SmallDisk | None = None  # where SQLite's file is
+    is_kept: bool = False  # the folder is to be looked at
 
     @contextlib.contextmanager
     def queue(self) -> Iterator[JobQueue]:
@@ -51,7 +52,7 @@ class Report:
 
 @contextlib.contextmanager
 def set_up(kind: str, *, url: str | None, seed: int, minutes: float, say: Callable[[str], None]) -> Iterator[Stage]:
-    """An empty store; everything is removed afterwards, but for the folder of a run that raised.
+    """An empty store; everything is removed afterwards, but for the folder of a run that raised or is kept.
 
     Raises servers.Unavailable when there is no server, or no small disk, to be had.
     """
@@ -71,4 +72,5 @@ def set_up(kind: str, *, url: str | None, seed: int, minutes: float, say: Callab
             if queue.stats().total:
                 raise servers.Unavailable("the store is not empty: a fault run wants one of its own")
         yield stage
-    shutil.rmtree(folder, ignore_errors=True)
+    if not stage.is_kept:
+        shutil.rmtree(folder, ignore_errors=True)

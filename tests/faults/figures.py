@@ -1,0 +1,93 @@
+"""After the faults: wait until the store has come to rest, judge the history, and count."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Sequence
+from itertools import pairwise
+
+from .checker import complaints
+from .crew import Crew, wait_for
+from .history import End, History, Run
+from .jobs import MAX_RETRIES
+from .stage import Report, Stage
+
+__all__ = ["followed", "percentile", "recoveries", "summed_up"]
+
+PRODUCED_S = 60.0
+SETTLES_WITHIN_S = 2.0
+
+
+def summed_up(stage: Stage, crew: Crew, count: int, *, drain_s: float) -> Report:
+    """The report on a run in which `count` jobs were to be pushed and all were to end."""
+    report = Report()
+    with stage.queue() as queue:
+
+        def is_over() -> bool:
+            stats = queue.stats()
+            return stats.pending == stats.processing == 0
+
+        try:
+            wait_for("the producers to end", lambda: not any(p.is_there for p in crew.producers), PRODUCED_S + drain_s)
+            report.figures["drained in s"] = round(wait_for("all jobs to end", is_over, drain_s), 1)
+        except TimeoutError as error:
+            report.complaints.append(str(error))
+        history = crew.history(queue)
+    killed = {fault.worker for fault in crew.faults if fault.kind == "kill"}
+    codes = {p.name: p.process.poll() for p in crew.producers if p.name not in killed}
+    report.complaints += [f"producer {name} ended with {code}" for name, code in codes.items() if code != 0]
+    report.complaints += judged(history, crew)
+    acknowledged = sum(pushed.is_acknowledged for pushed in history.pushed.values())
+    if acknowledged != count:
+        report.complaints.append(f"{acknowledged} jobs were acknowledged, of {count} that were to be pushed")
+    report.figures = counted(history, crew) | report.figures
+    return report
+
+
+def judged(history: History, crew: Crew) -> list[str]:
+    """The checker's word, in the bounds of these workers."""
+    return complaints(history, lease_s=crew.lease_s, settles_within_s=SETTLES_WITHIN_S, max_retries=MAX_RETRIES)
+
+
+def counted(history: History, crew: Crew) -> dict[str, object]:
+    """What there was of everything."""
+    faults = Counter(fault.kind for fault in history.faults)
+    planned = sum(first.end in (End.FAILED, End.SNOOZED) for first, _ in followed(history))
+    states = Counter(final.state for final in history.finals.values())
+    pushes = [float(str(entry["took_s"])) for entry in crew.entries("acknowledged")]
+    figures: dict[str, object] = {"jobs": len(history.pushed), **dict(states), "runs": len(history.runs)}
+    figures |= {"further runs, as planned": planned}
+    figures |= {"further runs, by faults": len(followed(history)) - planned}
+    figures |= {f"faults: {kind}": number for kind, number in sorted(faults.items())}
+    figures |= {"late results": len(crew.entries("job.late")), "reclaimed": len(crew.entries("job.lost"))}
+    if pushes:
+        figures["slowest push in s"] = round(max(pushes), 2)
+    if took := recoveries(history):
+        figures |= {"killed in a run": len(took), "recovery p50 in s": round(statistics.median(took), 2)}
+        figures["recovery p99 in s"] = round(percentile(took, 99), 2)
+    return figures
+
+
+def recoveries(history: History) -> list[float]:
+    """For each run that a kill has ended: seconds from the kill to the next run of its job."""
+    killed = {fault.worker: fault.began for fault in history.faults if fault.kind == "kill"}
+    return [
+        second.began - killed[first.worker]
+        for first, second in followed(history)
+        if first.ended is None and first.worker in killed
+    ]
+
+
+def followed(history: History) -> list[tuple[Run, Run]]:
+    """Each run that was not its job's last, and the one after it."""
+    runs: dict[str, list[Run]] = {}
+    for run in sorted(history.runs, key=lambda run: run.claim_seq):
+        runs.setdefault(run.job, []).append(run)
+    return [pair for of_job in runs.values() for pair in pairwise(of_job)]
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The smallest value that `share` percent of them do not exceed."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * share / 100))]

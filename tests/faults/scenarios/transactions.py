@@ -1,0 +1,222 @@
+"""2,000 pushes inside the application's transactions, 2,000 jobs completed inside their own; all is killed at random.
+
+A job exists if and only if the row exists that was stored with it; each job has its effect exactly once. The processes
+die at points of their own choice and by kill -9 from outside, workers are frozen for longer than their lease, and the
+server is killed. SQL stores only: the others have no transactions to join.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+from sqlalchemy import select, text
+
+from protojobs import JobQueue
+from protojobs_sqlalchemy import JobModel
+
+from ..crew import Crew, Member, wait_for
+from ..stage import Report, Stage
+from ..transacting import TABLES, Effect, complete_async, complete_plain
+
+MINUTES = 5.0  # the longest that faults go on, in each half
+TRANSACTIONS = 2_000
+APPLICATIONS = 2
+WORKERS = 3
+CONCURRENCY = 6
+LEASE_S = 2.0
+FROZEN_S = 3.0
+FREEZE_SHARE = 0.3  # of what is done to workers
+KILL_EVERY_S = (0.5, 1.5)
+CRASH_EVERY_S = (4.0, 10.0)
+TROUBLES = ("", "raises", "rolls back", "gives up")
+DRAIN_S = 120.0
+STOP_S = 30.0
+SHOWN = 10  # complaints of one kind
+
+
+def run(stage: Stage, transactions: int = TRANSACTIONS) -> Report:
+    """Both halves, one after the other."""
+    report = Report()
+    if stage.kind not in ("sqlite", "postgresql", "mariadb"):
+        report.figures["not run"] = "the store has no transactions to join"
+        return report
+    crew = Crew(stage.folder, lease_s=LEASE_S, concurrency=CONCURRENCY)
+    with stage.queue() as queue:
+        with queue.driver.begin() as session:  # type: ignore[attr-defined]
+            for table in TABLES:
+                session.execute(text(table))
+        try:
+            push_in_transactions(stage, crew, report, transactions)
+            judge_pushes(queue, crew, report)
+            complete_in_transactions(stage, crew, queue, report, transactions)
+            judge_effects(queue, crew, report)
+        finally:
+            crew.dismiss()
+    return report
+
+
+# ------------------------------------------------------------------------------------------ pushing in a transaction
+
+
+def push_in_transactions(stage: Stage, crew: Crew, report: Report, transactions: int) -> None:
+    """Applications make their transactions, and are started again until all have been made."""
+    quotas = [transactions // APPLICATIONS + (n < transactions % APPLICATIONS) for n in range(APPLICATIONS)]
+    members: list[Member | None] = [None] * APPLICATIONS
+    kills = _times(stage, KILL_EVERY_S)
+    crashes = _times(stage, CRASH_EVERY_S)
+    deaths = server_crashes = 0
+    ends = time.monotonic() + _fault_seconds(stage) + DRAIN_S
+    while any(quotas):
+        if time.monotonic() > ends:
+            raise TimeoutError(f"{sum(quotas)} transactions have not been made")
+        for n, member in enumerate(members):
+            if member is not None and not member.is_there:
+                quotas[n] -= _begun(crew, member)
+                deaths += member.process.returncode == -9
+                if member.process.returncode not in (0, -9):
+                    report.complaints.append(f"application {member.name} ended with {member.process.returncode}")
+            if quotas[n] and (member is None or not member.is_there):
+                seed = stage.dice.getrandbits(32)
+                members[n] = crew.produce(stage.url, module="faults.transacting", seed=seed, count=quotas[n])
+            elif not quotas[n]:
+                members[n] = None
+        there = [member for member in members if member is not None and member.is_there and _begun(crew, member)]
+        if there and next(kills):
+            crew.kill(stage.dice.choice(there))
+        if stage.server is not None and next(crashes):
+            stage.server.crash()
+            server_crashes += 1
+        time.sleep(0.02)  # the pace of the faults
+    report.figures |= {"transactions": transactions, "applications killed": deaths}
+    report.figures["server crashes while pushing"] = server_crashes
+
+
+def judge_pushes(queue: JobQueue, crew: Crew, report: Report) -> None:
+    """The orders and the jobs are the same set, and what the applications were told is true of it."""
+    with queue.driver.begin() as session:  # type: ignore[attr-defined]
+        orders = Counter(str(row) for row in session.scalars(text("select job from orders")))
+        jobs = {str(row) for row in session.scalars(select(JobModel.id).where(JobModel.queue == "stored"))}
+    told = {
+        outcome: {str(entry["id"]) for entry in crew.entries(outcome)}
+        for outcome in ("transaction", "committed", "rolled back", "unknown")
+    }
+    answered = told["committed"] | told["rolled back"] | told["unknown"]
+    wrong = {
+        "orders without their job": orders.keys() - jobs,
+        "jobs without their order": jobs - orders.keys(),
+        "orders stored twice": {job for job, times in orders.items() if times > 1},
+        "committed and gone": told["committed"] - (orders.keys() & jobs),
+        "rolled back and there": told["rolled back"] & (orders.keys() | jobs),
+        "jobs that nobody pushed": jobs - told["transaction"],
+    }
+    _complain(report, wrong)
+    report.figures |= {outcome: len(told[outcome]) for outcome in ("committed", "rolled back", "unknown")}
+    report.figures["killed before the outcome was known"] = len(told["transaction"] - answered)
+    report.figures["of all unknown: there"] = len(orders.keys() - told["committed"])
+    report.figures |= {what: len(ids) for what, ids in wrong.items()}
+
+
+# --------------------------------------------------------------------------------------- completing in a transaction
+
+
+def complete_in_transactions(stage: Stage, crew: Crew, queue: JobQueue, report: Report, transactions: int) -> None:
+    """Workers run the jobs, and are killed and frozen until all are done or the time is over."""
+    pause_s = 0.003 if stage.kind == "sqlite" else 0.03  # SQLite's only writer makes all others wait meanwhile
+    for n in range(transactions):
+        effect = Effect(pause_s, stage.dice.choices(TROUBLES, (70, 10, 10, 10))[0])
+        queue.push((complete_plain, complete_async)[n % 2].bind(effect))
+    crew.faults.clear()
+    for _ in range(WORKERS):
+        crew.hire(stage.url, app="faults.transacting")
+    kills, crashes = _times(stage, KILL_EVERY_S), _times(stage, CRASH_EVERY_S)
+    frozen: list[tuple[float, Callable[[], None]]] = []
+    server_crashes = 0
+    ends = time.monotonic() + _fault_seconds(stage)
+    while time.monotonic() < ends and not _is_over(queue):
+        if (ready := crew.ready) and next(kills):
+            member = stage.dice.choice(ready)
+            if stage.dice.random() < FREEZE_SHARE:
+                frozen.append((time.monotonic() + FROZEN_S, crew.freeze(member)))
+            else:
+                crew.kill(member)
+                crew.hire(stage.url, app="faults.transacting")
+        while frozen and frozen[0][0] <= time.monotonic():
+            frozen.pop(0)[1]()
+        if stage.server is not None and next(crashes):
+            stage.server.crash()
+            server_crashes += 1
+        time.sleep(0.05)  # the pace of the faults
+    for _, thaw in frozen:
+        thaw()
+    kinds = Counter(fault.kind for fault in crew.faults)
+    report.figures |= {"workers killed": kinds["kill"], "workers frozen": kinds["freeze"]}
+    report.figures["server crashes while working"] = server_crashes
+    report.figures["done under faults"] = queue.stats("work").completed
+    try:
+        report.figures["drained in s"] = round(wait_for("all jobs to end", lambda: _is_over(queue), DRAIN_S), 1)
+        for member in crew.ready:
+            crew.stop(member, within_s=STOP_S)
+    except TimeoutError as error:
+        report.complaints.append(str(error))
+
+
+def judge_effects(queue: JobQueue, crew: Crew, report: Report) -> None:
+    """Each job is completed and has one effect, by one run."""
+    with queue.driver.begin() as session:  # type: ignore[attr-defined]
+        effects = Counter(str(row) for row in session.scalars(text("select job from effects")))
+        table = select(JobModel.id, JobModel.status, JobModel.attempts).where(JobModel.queue == "work")
+        finals = {str(job): (str(status), attempts) for job, status, attempts in session.execute(table)}
+    states = Counter(status for status, _ in finals.values())
+    wrong = {
+        "not completed": {job for job, (status, _) in finals.items() if status != "completed"},
+        "doubled": {job for job, times in effects.items() if times > 1},
+        "missing": finals.keys() - effects.keys(),
+        "effects of no job": effects.keys() - finals.keys(),
+    }
+    _complain(report, wrong)
+    if (counted := queue.stats("work").completed) != states["completed"]:
+        report.complaints.append(f"{states['completed']} jobs are completed, and the counters say {counted}")
+    report.complaints += [f"worker {name} ended with {code}" for name, code in crew.exits.items() if code]
+    report.figures |= {f"jobs {state}": number for state, number in sorted(states.items())}
+    report.figures["runs"] = len(crew.entries("start"))
+    report.figures["attempts spent"] = sum(attempts for _, attempts in finals.values())
+    report.figures["most attempts of one job"] = max(attempts for _, attempts in finals.values())
+    report.figures["late results"] = len(crew.entries("job.late"))
+    report.figures["effects"] = effects.total()
+    report.figures |= {what: len(ids) for what, ids in wrong.items()}
+
+
+# ------------------------------------------------------------------------------------------------------ small things
+
+
+def _complain(report: Report, wrong: dict[str, set[str]]) -> None:
+    for what, ids in wrong.items():
+        report.complaints += [f"{what}: {job}" for job in sorted(ids)[:SHOWN]]
+        if len(ids) > SHOWN:
+            report.complaints.append(f"{what}: {len(ids) - SHOWN} more")
+
+
+def _times(stage: Stage, every_s: tuple[float, float]) -> Iterator[bool]:
+    """Whether it is time again, each time that it is asked."""
+    while True:
+        due_at = time.monotonic() + stage.dice.uniform(*every_s)
+        while time.monotonic() < due_at:
+            yield False
+        yield True
+
+
+def _begun(crew: Crew, member: Member) -> int:
+    """How many transactions this process has begun."""
+    journal = crew.folder / f"{member.name}.journal"
+    return journal.read_text().count('{"what": "transaction"') if journal.exists() else 0
+
+
+def _fault_seconds(stage: Stage) -> float:
+    return 60 * (stage.minutes or MINUTES)
+
+
+def _is_over(queue: JobQueue) -> bool:
+    stats = queue.stats("work")
+    return stats.pending == stats.processing == 0
