@@ -5,6 +5,7 @@
   python3 dev.py test     all tests, on real servers (further arguments go to pytest)
   python3 dev.py check    format, lint, types, import arrows: what CI runs beside the tests
   python3 dev.py mutants  plant faults in the memory driver, and see the conformance kit catch each of them
+  python3 dev.py faults   kills, freezes, outages and torn networks on real stores, judged by a checker; see `faults -h`
   python3 dev.py conformance-page
                           the conformance kit on every driver with its real server, and docs/reference/conformance.md
   python3 dev.py build    every distribution's wheel and sdist, into dist/
@@ -44,7 +45,7 @@ REGISTRY_HOST = r"https?:[/][/][^ \"'<>)]*[/](simple|packages)[/]|--(extra-)?ind
 def main() -> int:
     command, *rest = sys.argv[1:] or ["help"]
     commands = {"demo": demo, "test": test, "check": check, "build": build, "setup": setup, "run": run_in, "pins": pins}
-    commands |= {"mutants": mutants, "conformance-page": conformance_page}
+    commands |= {"mutants": mutants, "faults": faults, "conformance-page": conformance_page}
     if command in ("help", "-h", "--help"):
         print(__doc__.strip())
         return 0
@@ -108,6 +109,11 @@ def check(rest: list[str]) -> int:
 def mutants(rest: list[str]) -> int:
     ensure_environment()
     return call(PYTHON, "tests/mutants/run.py", *rest)
+
+
+def faults(rest: list[str]) -> int:
+    ensure_environment()
+    return call(PYTHON, "tests/faults/run.py", *rest)
 
 
 def conformance_page(rest: list[str]) -> int:

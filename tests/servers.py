@@ -393,20 +393,28 @@ def mariadb_from(program: Path, source: str, environment: Mapping[str, str]) -> 
 
 
 def unpacked_mariadb() -> Path:
-    """The folder with Debian's or Ubuntu's MariaDB server, unpacked the first time; nothing is installed."""
-    root = cache_folder() / "mariadb"
-    if (root / "usr/sbin/mariadbd").exists():
+    """The folder with Debian's or Ubuntu's MariaDB server."""
+    return unpacked("mariadb", ["mariadb-server-core", "mariadb-client-core"], "usr/sbin/mariadbd")
+
+
+def unpacked(name: str, wanted: list[str], probe: str) -> Path:
+    """The folder with Debian's or Ubuntu's packages, unpacked the first time; nothing is installed.
+
+    `probe` is a pattern for a file that must be there in the end.
+    """
+    root = cache_folder() / name
+    if list(root.glob(probe)):
         return root
     if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
-        raise Unavailable("neither a MariaDB here nor apt-get to fetch one with")
-    work = Path(tempfile.mkdtemp(prefix="mariadb-", dir=cache_folder()))
+        raise Unavailable(f"neither a {name} here nor apt-get to fetch one with")
+    work = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=cache_folder()))
     try:
-        packages = missing_packages("mariadb-server-core", "mariadb-client-core")
+        packages = missing_packages(*wanted)
         run(["apt-get", "download", "-qq", *packages], os.environ, limit=300, folder=work, drop=False)
         for package in work.glob("*.deb"):
             run(["dpkg-deb", "-x", package, work / "root"], os.environ, drop=False)
-        if not (work / "root/usr/sbin/mariadbd").exists():
-            raise Unavailable(f"no mariadbd in the packages {' '.join(packages)}")
+        if not list((work / "root").glob(probe)):
+            raise Unavailable(f"no {probe} in the packages {' '.join(packages)}")
         (work / "root").chmod(0o755)
         with contextlib.suppress(OSError):  # another process was first
             (work / "root").rename(root)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from msgspec import structs
 
 from protojobs._decisions import TICK_S, UNSETTLED_MAX, Decisions, WorkLimits
-from protojobs._lease_watch import LeaseWatch
+from protojobs._lease_watch import IDENTITIES_MAX, LAST_WORDS_S, LeaseWatch, Standing
 from protojobs.lifecycle import SUSPECT_RECLAIMS, Verb
 from protojobs.outcomes import Outcome, settlement
 from protojobs.records import ClaimedJob, Heartbeat, Settled, SettleStatus
@@ -143,6 +143,13 @@ class TestClaiming:
         worker.decide.adopted(2.0, [lent("running"), lent("done"), lent("new")])
         assert [job.id for job in worker.decide.plan(2.0).start] == ["new"]
 
+    def test_a_claim_that_a_failover_made_the_store_forget_is_not_begun_beside_itself(self) -> None:
+        worker = Worker(concurrency=4)
+        worker.start(0.0, "running", "done")
+        worker.finish(1.0, "done")
+        worker.claim(2.0, lent("running"), lent("done"), lent("new"), structs.replace(lent("done"), claim_seq=2))
+        assert [(job.id, job.claim_seq) for job in worker.decide.plan(2.0).start] == [("new", 1), ("done", 2)]
+
 
 class TestStopping:
     def test_a_run_that_counts_as_stuck_is_not_waited_for_twice(self) -> None:
@@ -160,6 +167,18 @@ class TestStopping:
         assert worker.decide.plan(105.0).cut_all
         assert worker.decide.plan(109.9).ended is None
         assert worker.decide.plan(110.0).ended == "stuck"
+
+    def test_beside_an_exclusive_run_that_does_not_end_it_ends_before_the_lease(self) -> None:
+        worker = Worker()
+        worker.start(0.0, "a", "b")
+        worker.finish(100.0, "a")
+        worker.decide.stuck(100.0, within_s=2.0)
+        plan = worker.decide.plan(100.0)
+        assert (plan.cut_all, plan.wait_s) == (False, 1.0)
+        plan = worker.decide.plan(101.0)
+        assert plan.cut_all
+        assert worker.decide.plan(101.5).wait_s == 0.5  # it wakes for its end
+        assert worker.decide.plan(102.0).ended == "stuck"
 
     def test_a_third_stop_does_not_put_the_end_off(self) -> None:
         worker = Worker()
@@ -241,6 +260,16 @@ class TestLease:
         watch.missed_beat()
         assert not watch.may_reclaim(31.0)
 
+    def test_what_good_beats_have_shown_is_old_after_half_a_lease_of_silence(self) -> None:
+        """The loop was held up in a call to a store that was away: nobody has told it of the missed beats."""
+        watch = LeaseWatch(LEASE_S)
+        watch.begin(0.0)
+        for at in (10.0, 20.0):
+            watch.good_beat(at, Heartbeat(others_end_in=-5.0, at=AT + timedelta(seconds=at)))
+        assert watch.may_reclaim(20.0 + LEASE_S / 2)
+        assert not watch.may_reclaim(20.1 + LEASE_S / 2)
+        assert watch.reclaim_until == AT + timedelta(seconds=20.0 + LEASE_S / 2)
+
     def test_orphans_are_looked_for_once_a_lease_though_a_beat_comes_at_that_very_moment(self) -> None:
         watch, rounds = LeaseWatch(LEASE_S), 0
         watch.begin(0.0)
@@ -250,3 +279,40 @@ class TestLease:
                 rounds += 1
                 watch.reclaimed(beat * 10.001 + 0.001, None, False, 0.3)
         assert rounds >= 4
+
+
+class TestStanding:
+    """Until when a worker's claims certainly stand. Under another identity they are other claims."""
+
+    def test_a_lease_counts_from_the_start_of_the_last_good_beat(self) -> None:
+        standing = Standing(LEASE_S)
+        standing.good_beat("w", 10.0)
+        standing.good_beat("w", 8.0)  # its answer was overtaken
+        assert standing.sure_at("w") == 10.0
+        assert standing.ends_at("w") == 10.0 + LEASE_S
+        assert standing.safe_until("w") == 10.0 + 2 * LEASE_S / 3
+
+    def test_a_lost_one_stays_lost_and_another_identity_is_not_concerned(self) -> None:
+        standing = Standing(LEASE_S)
+        standing.good_beat("first", 10.0)
+        standing.lost("first")
+        standing.good_beat("second", 20.0)
+        standing.good_beat("first", 21.0)
+        assert standing.safe_until("first") < 0
+        assert standing.safe_until("second") == 20.0 + 2 * LEASE_S / 3
+
+    def test_when_it_was_last_sure_is_remembered_for_the_late_results_of_earlier_identities(self) -> None:
+        standing = Standing(LEASE_S)
+        for number in range(2 * IDENTITIES_MAX):
+            standing.good_beat(f"w{number}", float(number))
+            standing.lost(f"w{number}")
+        assert standing.sure_at(f"w{IDENTITIES_MAX}") == IDENTITIES_MAX
+        assert standing.sure_at("w0") == IDENTITIES_MAX  # forgotten: as the oldest one known
+        assert standing.ends_at("w0") < 0
+
+    def test_beside_a_run_that_does_not_end_the_process_has_half_of_what_is_left(self) -> None:
+        standing = Standing(LEASE_S)
+        standing.good_beat("w", 0.0)
+        assert standing.exit_within_s("w", 50.0) == 5.0
+        assert standing.exit_within_s("w", 70.0) == LAST_WORDS_S
+        assert standing.exit_within_s("", 70.0) == float("inf")  # not exclusive

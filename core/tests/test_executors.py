@@ -10,11 +10,12 @@ from queue import SimpleQueue
 
 import pytest
 
-from protojobs._deadlines import Deadlines
+from protojobs._deadlines import SWEEP_S, Deadlines
 from protojobs._execution import Interrupted
 from protojobs._executors import Executor
 from protojobs._executors.loop import AsyncExecutor
 from protojobs._executors.threads import ThreadExecutor
+from protojobs._lease_watch import Standing
 from protojobs.clock import SYSTEM_CLOCK
 from protojobs.lifecycle import Verb
 from protojobs.outcomes import Outcome
@@ -36,7 +37,7 @@ class Fake:
     """A run whose body is the test's."""
 
     def __init__(self, name: str, body: Callable[[], object], *, is_async: bool = False) -> None:
-        self.key, self.cut_by, self.is_async = (name, 1), "", is_async
+        self.key, self.cut_by, self.is_async, self.exclusive_holder = (name, 1), "", is_async, ""
         self.name, self.body = name, body
         self.told = False
 
@@ -236,7 +237,7 @@ class TestDeadlines:
         self, clock: ManualClock, eventually: Callable[[Callable[[], object]], None]
     ) -> None:
         stuck: list[object] = []
-        deadlines, executor = Deadlines(clock, stuck.append), self.Recorder()
+        deadlines, executor = Deadlines(clock, Standing(60.0), stuck.append), self.Recorder()
         run, other = Fake("run", spin), Fake("other", spin)
         deadlines.add(run, executor, 5.0)
         deadlines.add(other, executor, 0)
@@ -254,7 +255,7 @@ class TestDeadlines:
         self, clock: ManualClock, eventually: Callable[[Callable[[], object]], None]
     ) -> None:
         stuck: list[object] = []
-        deadlines, executor = Deadlines(clock, stuck.append), self.Recorder()
+        deadlines, executor = Deadlines(clock, Standing(60.0), stuck.append), self.Recorder()
         run, later = Fake("run", spin), Fake("later", spin)
         deadlines.add(run, executor, 5.0)
         deadlines.add(later, executor, 6.0)
@@ -264,7 +265,7 @@ class TestDeadlines:
         deadlines.close()
 
     def test_cancel_stops_async_runs_and_only_tells_plain_ones(self, clock: ManualClock) -> None:
-        deadlines, executor = Deadlines(clock, lambda run: None), self.Recorder()
+        deadlines, executor = Deadlines(clock, Standing(60.0), lambda run: None), self.Recorder()
         plain, waiting = Fake("plain", spin), Fake("waiting", spin, is_async=True)
         for run in (plain, waiting):
             deadlines.add(run, executor, 0)
@@ -272,4 +273,87 @@ class TestDeadlines:
         deadlines.cancel(("unknown", 1))
         assert executor.interrupted == [waiting]
         assert (plain.told, waiting.told, plain.cut_by, waiting.cut_by) == (True, True, "", "cancel")
+        deadlines.close()
+
+    def exclusive(self, name: str, holder: str = "w") -> Fake:
+        run = Fake(name, spin)
+        run.exclusive_holder = holder
+        return run
+
+    def test_an_exclusive_run_ends_two_thirds_of_a_lease_after_the_last_good_beat_and_no_other_does(
+        self, clock: ManualClock, eventually: Callable[[Callable[[], object]], None]
+    ) -> None:
+        standing, stuck = Standing(60.0), list[object]()
+        standing.good_beat("w", 0.0)
+        deadlines, executor = Deadlines(clock, standing, stuck.append), self.Recorder()
+        run, other = self.exclusive("run"), Fake("other", spin)
+        deadlines.add(other, executor, 0)
+        deadlines.add(run, executor, 0)
+        clock.advance(30.0)
+        standing.good_beat("w", 25.0)
+        clock.advance(34.9)  # 39.9 s after that beat
+        time.sleep(3 * SWEEP_S)
+        assert executor.interrupted == []
+        clock.advance(0.2)
+        eventually(lambda: executor.interrupted == [run])
+        assert (run.cut_by, other.cut_by) == ("lease in doubt", "")
+        standing.good_beat("w", 65.0)  # too late for a run that was told to end
+        clock.advance(2.1)
+        eventually(lambda: stuck == [run])
+        assert executor.interrupted == [run]
+        deadlines.close()
+
+    def test_after_a_freeze_it_is_cut_at_once_if_the_lease_may_have_ended(
+        self, clock: ManualClock, eventually: Callable[[Callable[[], object]], None]
+    ) -> None:
+        standing = Standing(60.0)
+        standing.good_beat("w", 0.0)
+        deadlines, executor = Deadlines(clock, standing, lambda run: None), self.Recorder()
+        run = self.exclusive("run")
+        deadlines.add(run, executor, 0)
+        clock.advance(3600.0)
+        eventually(lambda: executor.interrupted == [run])
+        deadlines.close()
+
+    def test_the_lease_of_one_identity_says_nothing_of_the_runs_of_another(
+        self, clock: ManualClock, eventually: Callable[[Callable[[], object]], None]
+    ) -> None:
+        standing = Standing(60.0)
+        standing.good_beat("first", 0.0)
+        deadlines, executor = Deadlines(clock, standing, lambda run: None), self.Recorder()
+        old, new = self.exclusive("old", "first"), self.exclusive("new", "second")
+        deadlines.add(old, executor, 0)
+        standing.lost("first")
+        standing.good_beat("second", 0.0)
+        deadlines.add(new, executor, 0)
+        standing.good_beat("first", 0.0)  # an answer that was long under way
+        eventually(lambda: executor.interrupted == [old])
+        time.sleep(3 * SWEEP_S)
+        assert new.cut_by == ""
+        deadlines.close()
+
+    def test_where_the_lease_is_short_a_run_has_less_time_to_end(
+        self, clock: ManualClock, eventually: Callable[[Callable[[], object]], None]
+    ) -> None:
+        standing, stuck = Standing(6.0), list[object]()
+        standing.good_beat("w", 0.0)
+        deadlines, executor = Deadlines(clock, standing, stuck.append), self.Recorder()
+        run = self.exclusive("run")
+        deadlines.add(run, executor, 0)
+        clock.advance(4.0)
+        eventually(lambda: executor.interrupted == [run])
+        clock.advance(1.0)  # 5 s: a sixth of the lease later, and well before its end
+        eventually(lambda: stuck == [run])
+        deadlines.close()
+
+    def test_a_run_that_has_ended_is_forgotten_whatever_becomes_of_the_lease(self, clock: ManualClock) -> None:
+        standing = Standing(60.0)
+        standing.good_beat("w", 0.0)
+        deadlines, executor = Deadlines(clock, standing, lambda run: None), self.Recorder()
+        run = self.exclusive("run")
+        deadlines.add(run, executor, 0)
+        deadlines.remove(run.key)
+        clock.advance(3600.0)
+        time.sleep(3 * SWEEP_S)
+        assert executor.interrupted == []
         deadlines.close()

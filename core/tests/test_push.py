@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -11,7 +12,7 @@ from uuid import UUID
 import pytest
 
 from protojobs import Job, JobQueue, job
-from protojobs.clock import Clock
+from protojobs.clock import Clock, time_left, within
 from protojobs.definitions import REGISTRY
 from protojobs.errors import ConfigurationError, JobUnknown, NotSupported, OptionInvalid, PayloadError, StoreUnavailable
 from protojobs.queue import CHUNK_JOBS
@@ -244,6 +245,67 @@ class TestStoreAway:
         with pytest.raises(StoreUnavailable) as failure:
             on(AwayDriver(clock), clock, push_timeout=1.0).push_many([Send] * 3)
         assert len(set(failure.value.job_ids)) == 3
+
+    def test_the_driver_is_told_how_long_the_caller_waits(self) -> None:
+        left: list[float] = []
+
+        class Curious(MemoryDriver):
+            def enqueue(self, jobs: Sequence[NewJob]) -> list[Enqueued]:
+                left.append(time_left(60.0))
+                return super().enqueue(jobs)
+
+        queue = JobQueue(Curious(), {"push_timeout": 5.0})
+        queue.push(Send)
+        asyncio.run(queue.apush(Send))
+        assert [4.0 < seconds <= 5.0 for seconds in left] == [True, True]
+        assert time_left(60.0) == 60.0
+
+    def test_of_two_limits_the_sooner_one_holds_and_other_threads_have_none(self) -> None:
+        elsewhere: list[float] = []
+        with within(50.0), within(60.0):
+            assert time_left(100.0) <= 50.0
+            assert time_left(1.0) == 1.0
+            with within(-1.0):
+                assert time_left(100.0) == 0.0
+            thread = threading.Thread(target=lambda: elsewhere.append(time_left(100.0)))
+            thread.start()
+            thread.join(5)
+        assert elsewhere == [100.0]
+
+
+class TestManyCoroutines:
+    """More than the four threads that they share."""
+
+    def test_all_are_answered_in_time_while_the_store_is_silent(self) -> None:
+        class Silent(MemoryDriver):
+            def enqueue(self, jobs: Sequence[NewJob]) -> list[Enqueued]:
+                time.sleep(time_left(60.0))
+                raise StoreUnavailable("silence")
+
+        queue = JobQueue(Silent(), {"push_timeout": 1.0})
+
+        async def story() -> list[object]:
+            return await asyncio.gather(*(queue.apush(Send) for _ in range(40)), return_exceptions=True)
+
+        began = time.monotonic()
+        answers = asyncio.run(story())
+        assert time.monotonic() - began < 2.0
+        assert all(isinstance(answer, StoreUnavailable) and len(answer.job_ids) == 1 for answer in answers)
+
+    def test_all_are_stored_however_long_that_takes_while_the_store_answers(self) -> None:
+        class Slow(MemoryDriver):
+            def enqueue(self, jobs: Sequence[NewJob]) -> list[Enqueued]:
+                time.sleep(0.05)
+                return super().enqueue(jobs)
+
+        store = Slow()
+        queue = JobQueue(store, {"push_timeout": 0.0})  # with a second for a try
+
+        async def story() -> None:
+            await asyncio.gather(*(queue.apush(Send) for _ in range(100)))
+
+        asyncio.run(story())
+        assert store.stats().total == 100
 
 
 class TestCoroutines:

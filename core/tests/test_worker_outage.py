@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from protojobs import BoundJob, Job, JobQueue, _decisions, job
+from protojobs import BoundJob, Job, JobQueue, WorkReport, _decisions, job
 from protojobs.entropy import fresh_id
 from protojobs.errors import ContractBroken, LeaseLost, StoreUnavailable
 from protojobs.events import Event
@@ -41,6 +41,10 @@ class Switchable(MemoryDriver):
 
     is_away = False
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.good: dict[str, float] = {}  # worker -> when its last good beat was sent, as near as a store can tell
+
     def settle_and_claim(
         self, worker: str, settlements: Sequence[Settlement], queues: Sequence[str], *, slots: int, limit: int
     ) -> ClaimReply:
@@ -49,7 +53,9 @@ class Switchable(MemoryDriver):
 
     def heartbeat(self, worker: str, progress: Mapping[Fence, float]) -> Heartbeat:
         self._knock()
-        return super().heartbeat(worker, progress)
+        reply = super().heartbeat(worker, progress)
+        self.good[worker] = time.monotonic()
+        return reply
 
     def _knock(self) -> None:
         if self.is_away:
@@ -124,6 +130,42 @@ def test_results_wait_for_the_store_and_the_outage_is_told_once(
     assert sum("degraded" in record.getMessage() for record in caplog.records) == 1
 
 
+def test_misses_of_before_the_stores_return_do_not_tell_of_another_outage(
+    working: Working, eventually: Eventually, heard: Heard
+) -> None:
+    """The claim loop waits for a frozen store, and hears of the missed heartbeats only after its own answer."""
+    degraded = heard("worker.degraded")
+
+    class Frozen(MemoryDriver):
+        def __init__(self) -> None:
+            super().__init__()
+            self.has_thawed, self.misses = threading.Event(), 0
+
+        def heartbeat(self, worker: str, progress: Mapping[Fence, float]) -> Heartbeat:
+            if not self.has_thawed.is_set():
+                self.misses += 1
+                raise StoreUnavailable("silence")
+            return super().heartbeat(worker, progress)
+
+        def settle_and_claim(
+            self, worker: str, settlements: Sequence[Settlement], queues: Sequence[str], *, slots: int, limit: int
+        ) -> ClaimReply:
+            self.has_thawed.wait(10)
+            return super().settle_and_claim(worker, settlements, queues, slots=slots, limit=limit)
+
+    @job(name="step")
+    def step() -> None: ...
+
+    store = Frozen()
+    queue = on(store, lease=1.0)
+    job_id = queue.push(step.bind())
+    with working(queue):
+        eventually(lambda: store.misses >= 3)
+        store.has_thawed.set()
+        eventually(lambda: store.get([job_id])[0].status == "completed")
+    assert degraded == []
+
+
 def test_a_result_whose_first_answer_was_lost_is_not_called_late_when_the_job_has_moved_on(
     heard: Heard, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -185,7 +227,7 @@ class TestLeaseLost:
         late = heard("job.late")
         queue = on(store, lease=1.0, concurrency=1)
         job_id = queue.push(bound)
-        with working(queue):
+        with working(queue) as worker:
             assert started.wait(5)
             (first,) = store.workers()
             store.leave(first.id)
@@ -194,8 +236,69 @@ class TestLeaseLost:
             may_go.set()
             eventually(lambda: store.get([job_id])[0].status == "completed")
             eventually(lambda: late)
+            worker.token.stop()
+            report = worker.join()
         assert len(late) == 1
         assert store.get([job_id])[0].claim_seq == 3  # lent, taken back, lent
+        assert report == WorkReport(done=1, failed=0, runs=2, reason="stopped", late=1)
+
+    def test_how_late_it_is_counts_from_the_last_good_beat_of_the_identity_that_claimed_it(
+        self,
+        store: Switchable,
+        gated: Gated,
+        working: Working,
+        eventually: Eventually,
+        heard: Heard,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        """The new identity's own beats are good all the time, and say nothing of that claim."""
+        bound, started, may_go = gated
+        late = heard("job.late")
+        queue = on(store, lease=1.0, concurrency=1)
+        queue.push(bound)
+        with caplog.at_level(logging.WARNING), working(queue):
+            assert started.wait(5)
+            eventually(lambda: store.good)
+            (first,) = store.workers()
+            store.leave(first.id)
+            store.reclaim(10)
+            eventually(lambda: len(store.good) == 2)
+            time.sleep(0.6)  # three beats of the new identity
+            refused_after = time.monotonic()
+            may_go.set()
+            eventually(lambda: late)
+            heard_before = time.monotonic()
+        (event,) = late
+        last_good_at = store.good[first.id]
+        late_s = float(str(event.get("late_s")))
+        assert refused_after - last_good_at <= late_s <= heard_before - last_good_at + 0.5
+        assert f"{late_s:.1f} s after the last good heartbeat of its claim" in caplog.text
+
+    def test_a_run_that_is_only_given_back_after_it_has_no_result_that_could_be_late(
+        self, store: Switchable, gated: Gated, working: Working, eventually: Eventually, heard: Heard
+    ) -> None:
+        _, started, _ = gated
+        late, released = heard("job.late"), heard("job.released")
+        queue = on(store, lease=1.0, concurrency=1)
+
+        @job(name="endless", timeout=0)
+        def endless() -> None:
+            started.set()
+            while True:
+                time.sleep(0.001)
+
+        job_id = queue.push(endless.bind())
+        with working(queue) as worker:
+            assert started.wait(5)
+            store.pause("default")
+            store.leave(store.workers()[0].id)
+            store.reclaim(10)
+            worker.token.stop()
+            worker.token.stop()  # cut short
+            report = worker.join()
+        assert [(event.get("job_id"), event.get("reason")) for event in released] == [(job_id, "shutdown")]
+        assert (late, report.late) == ([], 0)
+        assert store.get([job_id])[0].reclaims == 1
 
     def test_hearing_of_it_twice_makes_one_new_worker_not_two(
         self, gated: Gated, working: Working, eventually: Eventually

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
+from faults import transacting
 from protojobs import JobContext, JobQueue, create_driver, events, job
+from protojobs.definitions import Registry
+from protojobs.entropy import fresh_id
+from protojobs.lifecycle import SUSPECT_RECLAIMS
+from protojobs.records import WorkerInfo
+from protojobs.stopping import StopToken
 
 ENGINE: list[Engine] = []
+ENDS = ("job.processed", "job.retrying", "job.failed", "job.late")
 HOOKS: dict[str, Callable[[JobContext], None]] = {}
 
 
@@ -52,7 +60,7 @@ def queue(request: pytest.FixtureRequest, make_store_url: Callable[[str], str]) 
         queue.driver.setup()
         engine = queue.driver.engine  # type: ignore[attr-defined]
         with engine.begin() as connection:
-            connection.execute(text("create table effects (job varchar(40), attempt int)"))
+            connection.execute(text("create table effects (job varchar(40), attempt int, claim_seq int)"))
         ENGINE[:] = [engine]
         yield queue
     HOOKS.clear()
@@ -62,10 +70,10 @@ def queue(request: pytest.FixtureRequest, make_store_url: Callable[[str], str]) 
 def seen() -> Iterator[list[tuple[str, object]]]:
     heard: list[tuple[str, object]] = []
     listener = lambda event: heard.append((event.event_name, event.get("result")))  # noqa: E731
-    for name in ("job.processed", "job.retrying", "job.failed", "job.late"):
+    for name in ENDS:
         events.on(name, listener)
     yield heard
-    for name in ("job.processed", "job.retrying", "job.failed", "job.late"):
+    for name in ENDS:
         events.off(name, listener)
 
 
@@ -126,3 +134,34 @@ def test_in_an_async_session_too(queue: JobQueue) -> None:
     report = queue.work("work", 10)
     assert (report.done, report.failed) == (1, 0)
     assert effects(job_id) == [1]
+
+
+def test_one_that_died_twice_with_its_workers_is_completed_where_suspects_run_in_child_processes(
+    queue: JobQueue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROTOJOBS_URL", queue.driver.engine.url.render_as_string(hide_password=False))  # type: ignore[attr-defined]
+    monkeypatch.setenv("FAULTS_FOLDER", str(tmp_path))
+    monkeypatch.setenv("FAULTS_WORKER", "w")
+    monkeypatch.setattr("protojobs.worker.SUSPECT_PAUSE_S", 0.1)
+    registry = Registry()
+    registry.add(transacting.complete_async.definition)
+    queue = JobQueue(queue.driver, {"executor": "process"}, registry=registry)
+    job_id = queue.push(transacting.complete_async.bind(transacting.Effect(0.0)))
+    for _ in range(SUSPECT_RECLAIMS):
+        worker = WorkerInfo(id=fresh_id(), host="h", pid=1, queues=("work",), concurrency=1, lease_s=60, isolates=True)
+        queue.driver.register(worker)
+        assert [claimed.id for claimed in queue.driver.claim(worker.id, ["work"], slots=1, limit=1)] == [job_id]
+        queue.driver.leave(worker.id)
+        assert [lost.id for lost in queue.driver.reclaim(10).jobs] == [job_id]
+    stop = StopToken()
+    ends = lambda _: stop.stop()  # noqa: E731
+    for name in ENDS:
+        events.on(name, ends)
+    try:
+        queue.work("work", stop=stop)
+    finally:
+        for name in ENDS:
+            events.off(name, ends)
+    (record,) = queue.driver.get([job_id])
+    assert (record.status, record.attempts) == ("completed", 1)
+    assert len(effects(job_id)) == 1

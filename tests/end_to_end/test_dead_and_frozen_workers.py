@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from crew import Crew, wait_for
-from worker_process import wait_at_gate
+from worker_process import wait_alone, wait_at_gate
 
 from protojobs import JobQueue
 from protojobs.lifecycle import Verb
@@ -78,6 +78,31 @@ def test_late_results_of_a_frozen_worker_are_stale(
             assert {(r.status, r.reserved_by, r.claim_seq, r.attempts) for r in records} == {("pending", "", 2, 0)}
     finally:
         crew.dismiss()
+
+
+def test_an_exclusive_run_of_a_frozen_worker_is_cut_as_soon_as_it_wakes(
+    store: Store, store_url: str, tmp_path: Path
+) -> None:
+    queue = JobQueue(store)
+    crew = Crew(store_url, tmp_path, lease_s=2.0)
+    try:
+        job_id = queue.push(wait_alone.bind())
+        frozen = crew.hire()
+        wait_for("the run", lambda: crew.entries("started"))
+        frozen.send_signal(signal.SIGSTOP)
+        wait_for("the reclaim", lambda: [job.id for job in store.reclaim(100).jobs] == [job_id])
+        store.pause("work")  # the woken worker shall not take it again while we look
+        assert not crew.entries("cut")
+        frozen.send_signal(signal.SIGCONT)
+        took_s = wait_for("its end", lambda: crew.entries("cut"))
+        wait_for("word of it", lambda: crew.entries("job.released"))
+    finally:
+        crew.dismiss()
+    assert took_s < 1.5
+    assert not crew.entries("job.late")
+    record = queue.get(job_id)
+    assert record is not None
+    assert (record.status, record.attempts, record.claim_seq) == ("pending", 0, 2)
 
 
 def _age_s(store: Store) -> float:

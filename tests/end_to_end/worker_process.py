@@ -35,9 +35,20 @@ def wait_at_gate(fails: bool, ctx: JobContext) -> None:
         raise RuntimeError("too late")
 
 
+@job(name="wait_alone", queue="work", timeout=0, exclusive=True)
+def wait_alone(ctx: JobContext) -> None:
+    """The same for a job that must not overlap with another run of itself. Says when it was cut."""
+    write_entry(journal, "started", id=ctx.id, claim_seq=ctx.claim_seq)
+    try:
+        while not gate.exists():
+            time.sleep(0.02)
+    finally:
+        write_entry(journal, "ending" if gate.exists() else "cut", id=ctx.id, claim_seq=ctx.claim_seq)
+
+
 def main() -> None:
     queue = JobQueue(create_driver(options["url"]), {"lease": options["lease"]})
-    for name in ("job.late", "job.lost", "job.processed", "job.retrying"):
+    for name in ("job.late", "job.lost", "job.processed", "job.released", "job.retrying"):
         events.on(name, lambda event: write_entry(journal, event.event_name, id=event.job_id))
     write_entry(journal, "ready")
     queue.work("work", 1_000_000 if options["until_empty"] else None, concurrency=options["concurrency"])

@@ -171,6 +171,12 @@ class Crew:
         return [member for member in self.workers if member.is_there and not member.is_frozen]
 
     @property
+    def left(self) -> list[Member]:
+        """The workers that ended and were neither killed nor asked to end."""
+        struck = {fault.worker for fault in self.faults if fault.kind in ("kill", "stop")}
+        return [member for member in self.workers if not member.is_there and member.name not in struck]
+
+    @property
     def ready(self) -> list[Member]:
         """Those of them that have begun to work: to a signal before that they have no answer."""
         begun = {entry["worker"] for entry in self.entries("worker.starting")}

@@ -37,6 +37,8 @@ def summed_up(stage: Stage, crew: Crew, count: int, *, drain_s: float) -> Report
     killed = {fault.worker for fault in crew.faults if fault.kind == "kill"}
     codes = {p.name: p.process.poll() for p in crew.producers if p.name not in killed}
     report.complaints += [f"producer {name} ended with {code}" for name, code in codes.items() if code != 0]
+    begun = {entry["worker"] for entry in crew.entries("worker.starting")}  # one that finds no store at its start ends
+    report.complaints += [f"worker {member.name} left by itself" for member in crew.left if member.name in begun]
     report.complaints += judged(history, crew)
     acknowledged = sum(pushed.is_acknowledged for pushed in history.pushed.values())
     if acknowledged != count:
@@ -60,6 +62,7 @@ def counted(history: History, crew: Crew) -> dict[str, object]:
     figures |= {"further runs, as planned": planned}
     figures |= {"further runs, by faults": len(followed(history)) - planned}
     figures |= {f"faults: {kind}": number for kind, number in sorted(faults.items())}
+    figures["store away in s"] = round(sum(f.ended - f.began for f in history.faults if f.kind == "outage"), 1)
     figures |= {"late results": len(crew.entries("job.late")), "reclaimed": len(crew.entries("job.lost"))}
     if pushes:
         figures["slowest push in s"] = round(max(pushes), 2)

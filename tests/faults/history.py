@@ -35,6 +35,7 @@ class Pushed:
     delay: float = 0.0
     is_acknowledged: bool = False
     may_fail: bool = False  # it is meant to use up its attempts
+    may_be_cancelled: bool = False  # somebody asked for that before it had ended
 
 
 @dataclass
@@ -56,7 +57,8 @@ class Fault:
     """Something that was done to a worker (or, without one, to all), from `began` to `ended`.
 
     Kinds: `kill`, `freeze`, `cut off`, `stop` (asked to end), `lost lease` (seen in the store), `outage` (the store was
-    away), `lossy` (the store was made to forget what it had acknowledged).
+    away), `lossy` (the store was made to forget what it had acknowledged), `rolled back` (the store went back to what
+    it was when that began; it may have forgotten claims and results, but no job).
     """
 
     kind: str

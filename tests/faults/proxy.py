@@ -91,6 +91,8 @@ class Proxy:
         self._waker.send(b"x")
         self._thread.join(OBEYS_WITHIN_S)
         assert not self._thread.is_alive(), "the proxy's thread does not end"
+        for end in (self._place, self._waker, self._wakened):
+            end.close()
 
     # ------------------------------------------------------------------------------------------------------ orders
 
@@ -154,8 +156,6 @@ class Proxy:
         self._reset_all()
         self._close_ear()
         self._selector.close()
-        for end in (self._place, self._waker, self._wakened):
-            end.close()
 
     def _next_due(self) -> float | None:
         if self._mode == "black hole":

@@ -56,7 +56,7 @@ def _one(name: str, kind: str, options: argparse.Namespace, minutes: float) -> b
         with set_up(kind, url=options.url, seed=options.seed, minutes=minutes, say=say) as stage:
             folder = stage.folder
             report = scenario.run(stage)
-            stage.is_kept = bool(report.complaints)
+            stage.is_kept = bool(report.complaints) or options.keep
     except servers.Unavailable as error:
         report = Report([f"not run: {error}"])
     except Exception:  # the other runs go on
@@ -80,7 +80,7 @@ def _one(name: str, kind: str, options: argparse.Namespace, minutes: float) -> b
         print(f"  ! {complaint}")
     if len(report.complaints) > SHOWN:
         print(f"  ! and {len(report.complaints) - SHOWN:,} more")
-    if report.complaints and folder is not None:
+    if (report.complaints or options.keep) and folder is not None:
         print(f"  journals and logs: {folder}", flush=True)
     return not report.complaints
 
@@ -111,6 +111,7 @@ def _options(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--on", default=",".join(KINDS), help=f"kinds of store (default {','.join(KINDS)})")
     parser.add_argument("--url", help="a store of yours, empty; its server is neither killed nor frozen")
     parser.add_argument("--scenario", default="mix", help=f"some of: {', '.join(NAMES)} (default mix)")
+    parser.add_argument("--keep", action="store_true", help="keep the journals also when nothing was broken")
     parser.add_argument("--json", action="store_true", help="a line of JSON for each run")
     options = parser.parse_args(words)
     for name in options.scenario.split(","):

@@ -1,8 +1,9 @@
 """An application that stores rows and jobs together, and jobs that store effects and their own completion together.
 
 `python -m faults.transacting '{"url": ..., "seed": ..., "count": ...}'` is the application: so many transactions, one
-after the other, in some of which it kills itself. Its journal tells of each before it begins, and its outcome once that
-is known. `protojobs worker --app faults.transacting` runs the jobs.
+after the other. As a preloading web server does, it forks the process that makes them; that one is killed by SIGKILL at
+points of some transactions, and at a random time in any case, and another goes on. The journal tells of each before it
+begins, and its outcome once that is known. `protojobs worker --app faults.transacting` runs the jobs.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import itertools
 import json
 import os
 import random
@@ -17,8 +19,9 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
-from contextlib import AsyncExitStack
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,7 +52,8 @@ DRIVERS = {
 STYLES = ("session", "own session", "connection", "async session", "async connection")
 ENDS = ("commit", "roll back", "raise", "savepoint")  # the last: in a savepoint that is rolled back, then committed
 DEATHS = ("begun", "half done", "done", "committing", "ended")
-DEATH_SHARE = 0.04  # of the transactions; others die by a kill from outside
+DEATH_SHARE = 0.04  # of the transactions
+LIFE_S = 3.0  # the longest life of a process; after a random part of it a timer kills it, wherever it is
 COMMIT_S = 0.004  # the longest a process lives on after it has begun to commit, where it is to die in that
 ATTEMPTS = 200  # a crash of the server spends one of each job in its transaction
 
@@ -60,7 +64,9 @@ EFFECT = text("insert into effects (job, claim_seq) values (:job, :claim_seq)")
 def die(after_s: float = 0.0) -> None:
     """kill -9, by the process itself."""
     if after_s:
-        threading.Timer(after_s, die).start()
+        timer = threading.Timer(after_s, die)
+        timer.daemon = True
+        timer.start()
     else:
         os.kill(os.getpid(), signal.SIGKILL)
 
@@ -70,12 +76,14 @@ async def awaited(value: object) -> object:
     return await value if inspect.isawaitable(value) else value
 
 
+@functools.cache
 def engine_of(url: str) -> Engine:
     """One of the application's own, which outlives a restart of the server."""
     parts = make_url(url)
     return create_engine(parts.set(drivername=DRIVERS[parts.get_backend_name()][0]), pool_pre_ping=True)
 
 
+@functools.cache
 def async_engine_of(url: str) -> AsyncEngine:
     """The same for coroutines."""
     parts = make_url(url)
@@ -106,8 +114,51 @@ class Application:
     """Makes transactions, each an order and the job that goes with it."""
 
     def __init__(self, url: str, seed: int) -> None:
+        self.url = url
         self.dice = random.Random(seed)
-        self.journal = Journal(Path(os.environ[FOLDER_VARIABLE]), name=os.environ[WORKER_VARIABLE])
+        self.name = os.environ[WORKER_VARIABLE]
+        self.folder = Path(os.environ[FOLDER_VARIABLE])
+
+    def live(self, count: int) -> int:
+        """As many lives as it takes; how many ended by a kill. Raises when one ends otherwise."""
+        for deaths in itertools.count():
+            seed = self.dice.getrandbits(64)
+            left = count - self.begun()
+            if left == 0:
+                return deaths
+            if (child := os.fork()) == 0:
+                with leaving():
+                    asyncio.run(Life(self.url, random.Random(seed), Journal(self.folder, name=self.name)).run(left))
+            status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            if status != -signal.SIGKILL:
+                if status != 0:
+                    raise RuntimeError(f"the application ended with {status}")
+                return deaths
+        raise AssertionError
+
+    def begun(self) -> int:
+        """How many transactions there were so far."""
+        journal = self.folder / f"{self.name}.journal"
+        return journal.read_text().count('{"what": "transaction"') if journal.exists() else 0
+
+
+@contextmanager
+def leaving() -> Iterator[None]:
+    """End the process with the block, without what belongs to its parent."""
+    try:
+        yield
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+    os._exit(0)
+
+
+class Life:
+    """One process of the application."""
+
+    def __init__(self, url: str, dice: random.Random, journal: Journal) -> None:
+        self.dice = dice
+        self.journal = journal
         self.queue = JobQueue(create_driver(url))
         own: Engine = self.queue.driver.engine  # type: ignore[attr-defined]
         engine, async_engine = engine_of(url), async_engine_of(url)
@@ -120,7 +171,8 @@ class Application:
         }
 
     async def run(self, count: int) -> None:
-        """So many."""
+        """So many, or until it is killed."""
+        die(self.dice.uniform(0, LIFE_S))
         for number in range(count):
             await self.perform(self.drawn(number))
 
@@ -202,16 +254,6 @@ class Effect:
 
 
 @functools.cache
-def _engine() -> Engine:
-    return engine_of(os.environ["PROTOJOBS_URL"])
-
-
-@functools.cache
-def _async_engine() -> AsyncEngine:
-    return async_engine_of(os.environ["PROTOJOBS_URL"])
-
-
-@functools.cache
 def _journal() -> Journal:
     return Journal(Path(os.environ[FOLDER_VARIABLE]))
 
@@ -226,7 +268,7 @@ def complete_plain(effect: Effect, ctx: JobContext) -> None:
     """In a thread of the worker."""
     dice = _begin(ctx)
     time.sleep(dice.uniform(0, effect.pause_s))
-    with Session(_engine()) as session:
+    with Session(engine_of(os.environ["PROTOJOBS_URL"])) as session:
         steps: list[Callable[[], object]] = [
             lambda: session.execute(EFFECT, {"job": ctx.id, "claim_seq": ctx.claim_seq}),
             lambda: ctx.complete_in(session),
@@ -250,7 +292,7 @@ async def complete_async(effect: Effect, ctx: JobContext) -> None:
     """On the worker's event loop."""
     dice = _begin(ctx)
     await asyncio.sleep(dice.uniform(0, effect.pause_s))
-    async with AsyncSession(_async_engine()) as session:
+    async with AsyncSession(async_engine_of(os.environ["PROTOJOBS_URL"])) as session:
         steps: list[Callable[[], object]] = [
             lambda: session.execute(EFFECT, {"job": ctx.id, "claim_seq": ctx.claim_seq}),
             lambda: ctx.acomplete_in(session),
@@ -271,4 +313,6 @@ async def complete_async(effect: Effect, ctx: JobContext) -> None:
 
 if __name__ == "__main__":
     asked = json.loads(sys.argv[1])
-    asyncio.run(Application(str(asked["url"]), int(asked["seed"])).run(int(asked["count"])))
+    application = Application(str(asked["url"]), int(asked["seed"]))
+    killed = application.live(int(asked["count"]))
+    Journal(application.folder, name=application.name).write("lived", killed=killed)

@@ -35,6 +35,8 @@ def announcement(outcome: Outcome, answer: Settled, *, late_s: float) -> JobEven
     facts = job_facts(outcome.claimed)
     sent = outcome.settlement
     if answer.status is SettleStatus.STALE:
+        if sent.verb is Verb.RELEASE:  # no result: the job has gone back before we could give it back
+            return JobReleased(**facts, reason=sent.reason, available_at=answer.available_at)
         return JobLate(**facts, late_s=late_s)
     if answer.state is JobState.COMPLETED:  # perhaps in the job's own transaction, whatever the run came to after it
         return JobProcessed(**facts, result=outcome.result, duration_s=outcome.duration_s)
@@ -91,6 +93,11 @@ class FailedCall:
     def is_async(self) -> bool:
         """Whether the job's `failed` is a coroutine function."""
         return self._definition.failed_is_async
+
+    @property
+    def exclusive_holder(self) -> str:
+        """None: the job is settled, and no lease protects what comes after."""
+        return ""
 
     def execute(self) -> Outcome | None:
         """Call a plain `failed` in this thread."""

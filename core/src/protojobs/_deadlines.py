@@ -1,4 +1,7 @@
-"""One table of deadlines, swept by one thread: it ends runs that outlast their time, and says when that failed."""
+"""One table of deadlines, swept by one thread: it ends runs that outlast their time, and says when that failed.
+
+Exclusive jobs have a second one that moves on with every good heartbeat: they end before their worker's lease can.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,16 @@ import logging
 import threading
 from collections.abc import Callable
 
+from protojobs._execution import LEASE_IN_DOUBT
 from protojobs._executors import Executor, Runnable
+from protojobs._lease_watch import Standing
 from protojobs.clock import Clock
 
 __all__ = ["Deadlines"]
 
 SWEEP_S = 0.05  # a timeout is enforced to within this; a sweep over a thousand runs takes microseconds
 END_S = 2.0  # how long an interrupted run may take to end before it counts as stuck
+EXCLUSIVE_END_MIN_S = 0.5  # a short lease leaves an exclusive run less: a sixth of the lease, but not less than this
 _log = logging.getLogger("protojobs.worker")
 
 
@@ -23,29 +29,34 @@ class Deadlines:
     is called, once, for a run that was interrupted and did not end.
     """
 
-    def __init__(self, clock: Clock, stuck: Callable[[Runnable], None]) -> None:
+    def __init__(self, clock: Clock, standing: Standing, stuck: Callable[[Runnable], None]) -> None:
         self._clock = clock
+        self._standing = standing
         self._stuck = stuck
         self._lock = threading.Lock()
         self._runs: dict[tuple[str, int], tuple[Runnable, Executor]] = {}
         self._ends: dict[tuple[str, int], float] = {}
+        self._exclusive: dict[tuple[str, int], str] = {}  # to the identity on whose lease it depends
         self._has_work = threading.Event()
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
 
     def add(self, run: Runnable, executor: Executor, timeout: float) -> None:
         """Watch a run that starts now; `timeout` 0 only makes it known to `cut`."""
+        holder = run.exclusive_holder
         with self._lock:
             self._runs[run.key] = (run, executor)
             if timeout:
                 self._ends[run.key] = self._clock.monotonic() + timeout
+            if holder:
+                self._exclusive[run.key] = holder
+            if timeout or holder:
                 self._wake()
 
     def remove(self, key: tuple[str, int]) -> None:
         """The run has ended."""
         with self._lock:
-            self._runs.pop(key, None)
-            self._ends.pop(key, None)
+            self._forget(key)
 
     def cut(self, keys: list[tuple[str, int]] | None, why: str) -> None:
         """End these runs now (None: all), for the reason that their outcome shall tell."""
@@ -83,20 +94,37 @@ class Deadlines:
                 now = self._clock.monotonic()
                 for key in [key for key, ends in self._ends.items() if ends <= now]:
                     self._interrupt(key, "timeout")
-                if not self._ends:
+                if self._exclusive:
+                    self._end_unsafe(now)
+                if not self._ends and not self._exclusive:
                     self._has_work.clear()
             self._closed.wait(SWEEP_S)
+
+    def _end_unsafe(self, now: float) -> None:
+        for key in [key for key, holder in self._exclusive.items() if self._standing.safe_until(holder) <= now]:
+            del self._exclusive[key]
+            self._interrupt(key, LEASE_IN_DOUBT)
 
     def _interrupt(self, key: tuple[str, int], why: str) -> None:
         run, executor = self._runs[key]
         if run.cut_by:  # asked to end before, and still here
             if self._ends.get(key, 0.0) <= self._clock.monotonic():
-                del self._runs[key]
-                self._ends.pop(key, None)
-                _log.error("job %s did not end within %g s of its %s", key[0], END_S, run.cut_by)
+                self._forget(key)
+                _log.error("job %s did not end within %g s of its %s", key[0], self._end_s(run.cut_by), run.cut_by)
                 self._stuck(run)
             return
         run.cut_by = why
-        self._ends[key] = self._clock.monotonic() + END_S
+        if why == LEASE_IN_DOUBT:
+            _log.warning("job %s is exclusive: its run is ended, since others might soon be lent the job", key[0])
+        self._ends[key] = self._clock.monotonic() + self._end_s(why)
         self._wake()
         executor.interrupt(run)
+
+    def _end_s(self, why: str) -> float:
+        if why == LEASE_IN_DOUBT:
+            return min(END_S, max(self._standing.lease_s / 6, EXCLUSIVE_END_MIN_S))
+        return END_S
+
+    def _forget(self, key: tuple[str, int]) -> None:
+        for table in (self._runs, self._ends, self._exclusive):
+            table.pop(key, None)

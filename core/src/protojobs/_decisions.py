@@ -27,6 +27,7 @@ PREFETCH_WAIT_S = 2.0  # a job that waited so long in memory goes back, for othe
 PAUSE_FIRST_S, PAUSE_MAX_S = 0.1, 2.0  # between tries while the store is away
 LINGER_S = 0.02  # a result waits so long for others while there is work in the line; the crash window grows by as much
 SUSPECT_PAUSE_S = 5.0  # a suspect that found no moment alone comes back after this
+LAST_CALL_S = 1.0  # even when a stop should be over
 TICK_S = 1.0  # the longest the loop sleeps: memory and time limits are looked at as often
 
 
@@ -52,6 +53,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     slots: int = 0
     limit: int = 0  # claim so many, `slots` of them for slots that are free
     start: tuple[ClaimedJob, ...] = ()
+    call_s: float = float("inf")  # that the call to the store may take, beside the store's own limits
     cut_all: bool = False  # end every running job: the grace is over
     is_idle: bool = False  # a slot is free: listen for the doorbell
     wait_s: float = TICK_S
@@ -89,7 +91,7 @@ class Decisions:
         """The answer to a claim that the plan asked for."""
         if not self._waiting:
             self._waiting_since = now
-        self._waiting.extend(jobs)
+        self._waiting.extend(job for job in jobs if not self._has_claim(job))
         self._found_nothing = not jobs and plan.slots > 0
         if len(jobs) >= plan.limit:
             self._prefetch = min(PREFETCH_MAX, max(2 * self._prefetch, self.limits.concurrency))
@@ -99,6 +101,16 @@ class Decisions:
             len(jobs) < plan.limit
         ):  # nothing is left: trust the doorbell and the next settle, look again once in a while
             self._claim_at = now + self._roll(self.limits.poll_s)
+
+    def _has_claim(self, job: ClaimedJob) -> bool:
+        """Whether this very claim runs here, or has its result on the way, which then counts for it.
+
+        A store that a failover took back to before the claim lends it again, with the same number.
+        """
+        key = (job.id, job.claim_seq)
+        unsettled = self._unsettled.get(key)
+        known = unsettled.claimed if unsettled else self._running.get(key)
+        return known is not None and known.reserved_by == job.reserved_by
 
     def adopted(self, now: float, jobs: Sequence[ClaimedJob]) -> None:
         """What the store says this worker holds, after a claim whose answer was lost: take what is not known here."""
@@ -148,6 +160,11 @@ class Decisions:
     def calling_failed(self, key: Key) -> None:
         """A `failed()` wants a slot; `finished` tells its end."""
         self._running[key] = None
+
+    @property
+    def has_unsettled(self) -> bool:
+        """Whether there are results that the store has not answered for."""
+        return bool(self._unsettled)
 
     @property
     def running(self) -> int:
@@ -206,13 +223,14 @@ class Decisions:
             self._grace_ends = min(self._grace_ends, now)
             self._ends_by = min(self._ends_by, now + self.limits.exit_bound_s)
 
-    def stuck(self, now: float) -> None:
-        """A run cannot be ended: this process must."""
+    def stuck(self, now: float, within_s: float = float("inf")) -> None:
+        """A run cannot be ended: this process must, in `exit_bound`, or sooner if `within_s` is less."""
+        left_s = min(self.limits.exit_bound_s, within_s)
         self.stop(now, 1, "stuck")
         self.stop_reason = "stuck"
         # Its retry may be due in exit_bound from now. By then this process must be gone, so its neighbours have half.
-        self._grace_ends = min(self._grace_ends, now + self.limits.exit_bound_s / 2)
-        self._ends_by = min(self._ends_by, now + self.limits.exit_bound_s)
+        self._grace_ends = min(self._grace_ends, now + left_s / 2)
+        self._ends_by = min(self._ends_by, now + left_s)
 
     # -------------------------------------------------------------------------------------------------- what to do now
 
@@ -237,6 +255,7 @@ class Decisions:
             limit=limit,
             start=start,
             cut_all=cut_all,
+            call_s=max(LAST_CALL_S, self._ends_by - now) if self.stop_level else float("inf"),
             is_idle=self._free() > 0,
             wait_s=0.0 if start or cut_all else self._wait_s(now),
         )
@@ -357,6 +376,6 @@ class Decisions:
             times.append(self._waiting_since + PREFETCH_WAIT_S)
             if self._unsettled and self._quiet_until <= now:
                 times.append(self._unsettled_since + LINGER_S)
-        if self.stop_level and not self._is_cut:
-            times.append(self._grace_ends)
+        if self.stop_level:
+            times.append(self._ends_by if self._is_cut else self._grace_ends)
         return max(0.0, min(times) - now)

@@ -22,11 +22,13 @@ from protojobs.names import check_seconds
 from protojobs.outcomes import Details, Discard, Outcome, Retry, Snooze, settlement
 from protojobs.records import ClaimedJob, Fence
 
-__all__ = ["Interrupted", "Run", "prepare", "run_of", "unrun"]
+__all__ = ["LEASE_IN_DOUBT", "NOT_JUDGED", "Interrupted", "Run", "prepare", "run_of", "unrun"]
 
 ERROR_CHARS_MAX = 60_000  # with four-byte characters cut by the stores' columns at 64 KiB
 REASON_CHARS_MAX = 500
 UNKNOWN_DELAY_MAX_S = 300.0
+LEASE_IN_DOUBT = "lease in doubt"  # why a run of an exclusive job was cut, or not begun
+NOT_JUDGED = "its end could not be judged"  # a mistake of ours or of a plugin: the job goes back
 
 
 class Interrupted(BaseException):
@@ -45,7 +47,7 @@ class Run:
         self.definition = definition
         self.context = context
         self.key = (claimed.id, claimed.claim_seq)
-        self.cut_by = ""  # `timeout`, `cancel` or `shutdown` once somebody has ended it from outside
+        self.cut_by = ""  # `timeout`, `cancel`, `shutdown` or LEASE_IN_DOUBT once somebody has ended it from outside
         self._hooks = hooks
         self._clock = clock
         self._started = clock.monotonic()
@@ -54,6 +56,11 @@ class Run:
     def is_async(self) -> bool:
         """Whether it belongs on the event loop."""
         return self.definition.is_async
+
+    @property
+    def exclusive_holder(self) -> str:
+        """Of an exclusive job the worker identity that holds the claim; empty for others."""
+        return self.claimed.reserved_by if self.definition.exclusive else ""
 
     @property
     def timeout(self) -> float:
@@ -146,7 +153,8 @@ class Run:
             return msgspec.structs.replace(outcome, settlement=msgspec.structs.replace(outcome.settlement, delay=delay))
         if self.cut_by == "cancel":
             return self._outcome(Verb.CANCEL, reason="cancelled while running")
-        return self._outcome(Verb.RELEASE, reason="shutdown", counts_return=True, delay=0.0 if ended else exit_bound)
+        reason = self.cut_by if self.cut_by in (LEASE_IN_DOUBT, NOT_JUDGED) else "shutdown"
+        return self._outcome(Verb.RELEASE, reason=reason, counts_return=True, delay=0.0 if ended else exit_bound)
 
     def _again(self, error: BaseException, delay: float | timedelta | None, *, asks_job: bool = True) -> Outcome:
         claimed = self.claimed
@@ -229,12 +237,26 @@ def unrun(
 
 def _with_error(details: Details, exception: BaseException | None) -> Details:
     if "reason" in details:
-        details = {**details, "reason": _storable(str(details["reason"]).strip())[:REASON_CHARS_MAX]}
+        details = {**details, "reason": _storable(_said(details["reason"]).strip())[:REASON_CHARS_MAX]}
     return details if exception is None else {**details, "error": _error_text(exception)}
+
+
+def _said(reason: object) -> str:
+    try:
+        return str(reason)
+    except Exception as error:  # noqa: BLE001  (a job may discard itself for a reason with a `__str__` of its own)
+        return f"a {type(reason).__name__} whose text cannot be had: {type(error).__name__}"
 
 
 def _error_text(error: BaseException) -> str:
     """The traceback as text, without our own frames, cut in the middle beyond ERROR_CHARS_MAX."""
+    try:
+        return _traceback_text(error)
+    except Exception as own:  # noqa: BLE001  (an exception class may define anything, `__traceback__` and `__notes__` too)
+        return f"{type(error).__qualname__}, whose traceback cannot be told: {type(own).__name__}"
+
+
+def _traceback_text(error: BaseException) -> str:
     trace = _users_part(error.__traceback__)
     try:
         lines = traceback.format_exception(type(error), error, trace)

@@ -73,7 +73,8 @@ def _text(event: JobEvent) -> str:
         case JobReleased():
             return f"put back: {event.reason}"
         case JobLate():
-            return "its result came after its claim had ended, and was not recorded; the job runs elsewhere"
+            when = f"{event.late_s:.1f} s after the last good heartbeat of its claim"
+            return f"its result came after its claim had ended, {when}, and was not recorded; the job runs elsewhere"
         case _:
             return "taken back: its worker has not been heard of for its lease"
 

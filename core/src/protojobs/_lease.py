@@ -7,19 +7,26 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import msgspec
 
+from protojobs._horizon import Horizon, ToldHorizon
 from protojobs._lease_watch import LeaseWatch
-from protojobs.clock import Clock
+from protojobs.clock import Clock, within
 from protojobs.entropy import fresh_id
 from protojobs.errors import DriverError, LeaseLost
 from protojobs.protocols import Driver
 from protojobs.records import Fence, Heartbeat, WorkerInfo
 
-__all__ = ["BEATS_PER_LEASE", "Beat", "WorkerLease"]
+__all__ = ["BEATS_PER_LEASE", "Beat", "Told", "WorkerLease"]
 
 BEATS_PER_LEASE = 6
+BEAT_MIN_S = 1.0  # a call may take a sixth of the lease, but of a very short one this long
+LEAVE_S = 2.0  # a stop does not wait for a store that is away
+DOUBT_PAUSE_S = 2.0  # a worker in doubt starts nothing, so it asks more often whether the store is back
+Told: TypeAlias = Callable[[str, float, float], None]
+"""`told(worker, lease_s, lasts_s)`: it lives, and its runs may last so many seconds more. Must not block."""
 _log = logging.getLogger("protojobs.worker")
 
 
@@ -59,6 +66,7 @@ class WorkerLease:
             isolates=isolates,
         )
         self.watch = LeaseWatch(lease_s)
+        self.horizon = Horizon()
         self._driver = driver
         self._clock = clock
         self._is_registered = False
@@ -93,8 +101,16 @@ class WorkerLease:
         self._is_registered = True
         self.watch.begin(sent_at)
 
+    def keep_posted(self, told: Told) -> None:
+        """From the next `start` on call `told` with every beat, and before a run begins that is to take longer."""
+        lease_s = self.info.lease_s
+        self.horizon = ToldHorizon(
+            self._clock, lease_s / BEATS_PER_LEASE, lambda lasts_s: told(self.info.id, lease_s, lasts_s)
+        )
+
     def start(self, tell: Callable[[Beat], None]) -> None:
         """Beat until `stop`, and tell how each beat went."""
+        self.horizon.beat()
         self._end = threading.Event()
         self._thread = threading.Thread(
             target=self._beat, args=(tell, self._end), name="protojobs-heartbeat", daemon=True
@@ -110,7 +126,8 @@ class WorkerLease:
         if self._is_registered and self.is_ours:
             self._is_registered = False
             try:
-                self._driver.leave(self.info.id)
+                with within(LEAVE_S):
+                    self._driver.leave(self.info.id)
             except DriverError as error:
                 _log.info("worker %s could not sign off, its lease will lapse: %s", self.info.id, error)
 
@@ -119,13 +136,15 @@ class WorkerLease:
         self._progress[fence] = share
 
     def _beat(self, tell: Callable[[Beat], None], end: threading.Event) -> None:
-        interval = self.info.lease_s / BEATS_PER_LEASE
+        interval, misses = self.info.lease_s / BEATS_PER_LEASE, 0
         while not end.wait(max(0.0, self.watch.next_beat_at - self._clock.monotonic())):
             worker, sent_at = self.info.id, self._clock.monotonic()
             progress, self._progress = self._progress, {}
             progress = dict(progress)  # a job's thread may still have the old one in hand
+            self.horizon.beat()  # before the call, which may take its time
             try:
-                beat = Beat(sent_at, self._driver.heartbeat(worker, progress))
+                with within(max(interval, BEAT_MIN_S)):
+                    beat = Beat(sent_at, self._driver.heartbeat(worker, progress), worker=worker)
             except LeaseLost:
                 beat = Beat(sent_at, is_lost=True, worker=worker)
             except DriverError as error:
@@ -134,6 +153,8 @@ class WorkerLease:
             except Exception:  # noqa: BLE001  (a driver's mistake: without this thread the lease would lapse unseen)
                 _log.exception("heartbeat: the driver failed in a way that it should not")
                 beat = Beat(sent_at)
+            misses = 0 if beat.reply is not None else misses + 1
+            pause = interval if misses < 2 else min(interval, DOUBT_PAUSE_S)
             # counted from before it was sent, and never two at once
-            self.watch.next_beat_at = max(sent_at + interval, self._clock.monotonic())
+            self.watch.next_beat_at = max(sent_at + pause, self._clock.monotonic())
             tell(beat)

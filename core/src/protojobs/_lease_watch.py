@@ -1,12 +1,18 @@
-"""What a worker's heartbeats tell it: may it start jobs, may it take back those of others, and when. Pure."""
+"""What a worker's heartbeats tell it: may it start jobs or take back those of others, and how long its own are safe."""
 
 from __future__ import annotations
 
+import threading
+from datetime import datetime, timedelta
+
 from protojobs.records import Heartbeat
 
-__all__ = ["LeaseWatch"]
+__all__ = ["LeaseWatch", "Standing"]
 
 GOOD_BEATS = 3  # before a worker may reclaim: after an outage the others get their chance to renew first
+IDENTITIES_MAX = 100  # a worker becomes a new one when it has lost its lease, and tells late results by the old ones
+LAST_WORDS_S = 0.2
+NEVER = float("-inf")
 
 
 class LeaseWatch:
@@ -21,6 +27,7 @@ class LeaseWatch:
         self._first_good_at = 0.0
         self._misses = 0
         self.reclaim_at = 0.0
+        self._beat_at: datetime | None = None  # the last good one, in store time
 
     def begin(self, now: float) -> None:
         """A new registration: it counts as a good beat of its own."""
@@ -40,6 +47,7 @@ class LeaseWatch:
         self._misses = 0
         self.in_doubt = False
         self.last_good_at = sent_at
+        self._beat_at = reply.at
         self.next_beat_at = sent_at + self._lease_s / 6
         self.plan_reclaim(sent_at, reply.others_end_in, jitter)
 
@@ -57,9 +65,79 @@ class LeaseWatch:
     def may_reclaim(self, now: float) -> bool:
         """Whether it is time, and this worker has seen the store stand long enough."""
         seen_s = self.last_good_at - self._first_good_at
-        return self._good >= GOOD_BEATS and seen_s >= self._lease_s / 3 and now >= self.reclaim_at
+        is_fresh = now - self.last_good_at <= self._lease_s / 2  # this loop may have been held up for as long as that
+        return self._good >= GOOD_BEATS and seen_s >= self._lease_s / 3 and is_fresh and now >= self.reclaim_at
+
+    @property
+    def reclaim_until(self) -> datetime | None:
+        """The store time after which a reclaim does nothing, since it was held up on its way.
+
+        The store may have been away meanwhile. No outage of less than five sixths of a lease can end that of a worker
+        which beats every sixth, so half a lease is soon enough.
+        """
+        return None if self._beat_at is None else self._beat_at + timedelta(seconds=self._lease_s / 2)
 
     def reclaimed(self, now: float, others_end_in: float | None, has_more: bool, jitter: float) -> None:
         """A round is done."""
         self.reclaim_at = now if has_more else now + self._lease_s
         self.plan_reclaim(now, others_end_in, jitter)
+
+
+class Standing:
+    """Until when this worker's claims certainly stand, by the monotonic clock, for each identity that it has had.
+
+    A lease counts from the start of the last good heartbeat: the store got it then or later, so the true end of the
+    lease is not before the one told here. The heartbeat thread itself writes here: a claim loop that is held up in a
+    call to the store hides neither good news nor bad.
+    """
+
+    def __init__(self, lease_s: float) -> None:
+        self.lease_s = lease_s
+        self._lock = threading.Lock()
+        self._good_at: dict[str, float] = {}  # identity -> start of its last good beat
+        self._lost: set[str] = set()
+
+    def good_beat(self, worker: str, sent_at: float) -> None:
+        """The store has answered a heartbeat, or the registration, of this identity; it was sent at that time."""
+        with self._lock:
+            self._good_at[worker] = max(sent_at, self._good_at.get(worker, sent_at))
+
+    def lost(self, worker: str) -> None:
+        """Its row is gone: others may have what was lent to it, whatever is answered later."""
+        with self._lock:
+            if worker in self._good_at:
+                self._lost.add(worker)
+            while len(self._lost) > IDENTITIES_MAX:
+                oldest = next(iter(self._good_at))
+                del self._good_at[oldest]
+                self._lost.discard(oldest)
+
+    def ends_at(self, worker: str) -> float:
+        """Before this moment no other worker can have its jobs; minus infinity once its lease is lost."""
+        with self._lock:
+            return NEVER if worker in self._lost else self._good_at.get(worker, NEVER) + self.lease_s
+
+    def safe_until(self, worker: str) -> float:
+        """Until when a run that may not overlap with another of its job may go on: for two thirds of the lease.
+
+        By then three heartbeats in a row got no answer: no hiccup, but an outage. The last third is for the run to end.
+        A child process is killed after a second; a thread counts as stuck after two, and then its process ends within
+        `exit_bound` (10 s). With a lease of 60 s that is over well before anybody else can have the job.
+        """
+        return self.ends_at(worker) - self.lease_s / 3
+
+    def exit_within_s(self, worker: str, now: float) -> float:
+        """How long a process may still live in which a run does not end that may overlap with no other of its job.
+
+        Half of what is left of the lease, since the process ends somewhat later than its worker. When nothing is left,
+        as long as it takes to tell the store what else has ended here. Without a `worker`: for ever.
+        """
+        return max((self.ends_at(worker) - now) / 2, LAST_WORDS_S) if worker else float("inf")
+
+    def sure_at(self, worker: str) -> float:
+        """The last moment at which it certainly held its claims: the start of its last good heartbeat.
+
+        For an identity that is long forgotten the answer is that of the oldest one known.
+        """
+        with self._lock:
+            return self._good_at[worker if worker in self._good_at else next(iter(self._good_at))]

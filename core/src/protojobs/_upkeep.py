@@ -11,6 +11,7 @@ from protojobs._joblog import log_event
 from protojobs._lease import WorkerLease
 from protojobs._memory import resident_bytes
 from protojobs.entropy import jittered
+from protojobs.errors import DriverError
 from protojobs.events import Event, JobReclaimed
 from protojobs.records import ClaimedJob
 
@@ -51,14 +52,23 @@ class Upkeep:
 
     def turn(self, now: float, *, may_write: bool) -> None:
         """Do what is due. Raises DriverErrors; the next turn tries again."""
-        if may_write and self._lease.watch.may_reclaim(now):
-            self._reclaim(now)
-        if now >= self._compare_at:
-            self._compare_at = now + jittered(COMPARE_EVERY_S)
-            self._compared(now, self._driver.held(self._lease.info.id))
-        if may_write and now >= self._prune_at:
-            self._prune_at = now + jittered(PRUNE_EVERY_S)
-            self._prune(now)
+        try:
+            if may_write and self._lease.watch.may_reclaim(now):
+                self._reclaim(now)
+            if now >= self._compare_at:
+                self._compare_at = now + jittered(COMPARE_EVERY_S)
+                self._compared(now, self._driver.held(self._lease.info.id))
+            if may_write and now >= self._prune_at:
+                self._prune_at = now + jittered(PRUNE_EVERY_S)
+                self._prune(now)
+        except Exception as error:  # noqa: BLE001  (a driver's mistake in one of these must not end the worker)
+            self._troubled(now, error)
+
+    def _troubled(self, now: float, error: Exception) -> None:
+        if isinstance(error, DriverError):
+            raise error
+        _log.exception("upkeep: the driver failed in a way that it should not")
+        self._lease.watch.reclaimed(now, None, False, self.jitter())  # not again at once; the others have their times
 
     def jitter(self) -> float:
         """Seconds to wait beyond the end of another's lease."""
@@ -72,7 +82,7 @@ class Upkeep:
         return self._memory
 
     def _reclaim(self, now: float) -> None:
-        taken = self._driver.reclaim(RECLAIM_ROUND)
+        taken = self._driver.reclaim(RECLAIM_ROUND, until=self._lease.watch.reclaim_until)
         self._lease.watch.reclaimed(now, taken.others_end_in, taken.has_more, self.jitter())
         for worker in taken.workers:
             _log.warning("worker %s has not been heard of for its lease; taking back its jobs", worker)

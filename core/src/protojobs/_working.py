@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from protojobs._decisions import WorkLimits
 from protojobs._executors import CHILDREN_WORK
-from protojobs._lease import WorkerLease
+from protojobs._lease import Told, WorkerLease
 from protojobs.errors import NotSupported, OptionInvalid
 from protojobs.names import check_count, check_name
 from protojobs.outcomes import WorkReport
@@ -37,8 +37,9 @@ def work(  # noqa: PLR0913  (the options of a worker, all by keyword)
     concurrency: int | None = None,
     max_time_s: float | None = None,
     stop: StopToken | None = None,
+    told: Told | None = None,
 ) -> WorkReport:
-    """Run one worker in this thread until its limits, or its stop token, end it."""
+    """Run one worker in this thread until its limits, or its stop token, end it. `told`: see WorkerLease."""
     settings = queue.settings
     if isinstance(queues, int):
         raise OptionInvalid(
@@ -63,8 +64,11 @@ def work(  # noqa: PLR0913  (the options of a worker, all by keyword)
         isolates=_isolates(queue),
     )
     lease = _awake(queue, names, limits)
+    if told is not None:
+        lease.keep_posted(told)
     try:
-        report = Worker(queue, names, limits, lease, settings.max_memory).run(stop or StopToken())
+        worker = Worker(queue, names, limits, lease, settings.max_memory)
+        report = worker.run(stop or StopToken())
     except BaseException:
         lease.leave()
         raise
@@ -73,7 +77,7 @@ def work(  # noqa: PLR0913  (the options of a worker, all by keyword)
             atexit.register(_leave_all)
         _queues.add(queue)
         queue.resting.append(lease)
-    else:
+    elif not worker.is_owing:  # else a run may go on that only our lease keeps apart from the next: it shall lapse
         lease.leave()
     return report
 

@@ -1,12 +1,18 @@
-"""The only module that asks the time. Everything else is handed a `Clock`, so that tests and simulations own it."""
+"""The only module that asks the time. Everything else is handed a `Clock`, so that tests and simulations own it.
+
+Also the time limit that a caller sets for the store's verbs: `within` for the caller, `time_left` for drivers.
+"""
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Generator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Protocol
 
-__all__ = ["SYSTEM_CLOCK", "Clock", "SystemClock"]
+__all__ = ["SYSTEM_CLOCK", "Clock", "SystemClock", "time_left", "within"]
 
 
 class Clock(Protocol):
@@ -42,3 +48,36 @@ class SystemClock:
 
 
 SYSTEM_CLOCK = SystemClock()
+
+
+class _Limit(threading.local):
+    ends_at: float | None = None
+
+
+_limit = _Limit()
+
+
+@contextmanager
+def within(seconds: float) -> Generator[None]:
+    """In the block, the verbs that this thread calls give up, with StoreUnavailable, after so many seconds in all.
+
+    Known to the thread rather than handed to each verb: what waits is many calls further down, in a pool, a handshake,
+    a read. A driver that does not know of it keeps its own bounds.
+    """
+    outer = _limit.ends_at
+    ends_at = SYSTEM_CLOCK.monotonic() + seconds
+    _limit.ends_at = ends_at if outer is None else min(outer, ends_at)
+    try:
+        yield
+    finally:
+        _limit.ends_at = outer
+
+
+def time_left(usual_s: float) -> float:
+    """How long a driver may wait for something that it usually gives up after `usual_s`: less where `within` says so.
+
+    Never below zero.
+    """
+    if _limit.ends_at is None:
+        return usual_s
+    return min(usual_s, max(0.0, _limit.ends_at - SYSTEM_CLOCK.monotonic()))

@@ -33,6 +33,7 @@ class JobContext:
         "fence",
         "id",
         "is_completed",
+        "is_out_of_place",
         "job_name",
         "log",
         "meta",
@@ -60,6 +61,7 @@ class JobContext:
         self.effect_probe: Callable[[str], AbstractContextManager[None]] | None = None  # set by assert_idempotent only
         self.completer: Callable[[object, Fence], None] | None = None  # set by the worker where its driver has it
         self.is_completed = False  # in a transaction of the job's own, which may still be rolled back
+        self.is_out_of_place = False  # it wanted to complete the job where that cannot be done
         self.log = logging.LoggerAdapter(logging.getLogger("protojobs.job"), {"job_id": fence.id, "attempt": attempt})
         self._clock = clock
         self._ends = clock.monotonic() + timeout if timeout else None
@@ -94,9 +96,11 @@ class JobContext:
         the run counts as a failed attempt, whatever it returns. So the effects in that database happen exactly once.
 
         Raises LeaseLost when another worker has the job by now: let it pass, so that your transaction rolls back.
-        Raises NotSupported on a store without transactions, and in a child process.
+        Raises NotSupported on a store without transactions, and in a child process. (A job that is in one only since it
+        died with two workers is run by the worker instead.)
         """
         if self.completer is None:
+            self.is_out_of_place = True
             raise NotSupported(
                 "This run cannot be completed in a transaction of yours.",
                 mend="It takes a SQLAlchemy driver, and a run in a thread or on the event loop.",

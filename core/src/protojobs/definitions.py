@@ -19,7 +19,7 @@ import msgspec
 from protojobs.context import JobContext
 from protojobs.errors import JobUnknown, OptionInvalid, did_you_mean
 from protojobs.names import check_name, check_seconds
-from protojobs.options import OPTIONS, JobOptions, Where, check_executor, exception_types
+from protojobs.options import OPTIONS, JobOptions, Where, check_exclusive, check_executor, exception_types
 
 if TYPE_CHECKING:
     from protojobs.jobs import Job
@@ -45,6 +45,7 @@ class JobDefinition:
         self._declared = declared  # the T of Job[T]
         self.module = source.__module__
         self.executor: Where | None = None  # of this worker's settings
+        self.exclusive = False  # whether a run is ended before the job could be lent to somebody else
         self.job_class = f"{module_name(source.__module__)}.{source.__qualname__}"
         self.retry_on: tuple[type[BaseException], ...] = ()
         self.discard_on: tuple[type[BaseException], ...] = ()
@@ -54,6 +55,7 @@ class JobDefinition:
             self.retry_on = exception_types("retry_on", self._type.retry_on)
             self.discard_on = exception_types("discard_on", self._type.discard_on)
             self.executor = check_executor(self._type.executor)
+            self.exclusive = check_exclusive(self._type.exclusive)
 
     @property
     def is_importable(self) -> bool:
@@ -186,7 +188,8 @@ def check_function(function: Callable[..., object]) -> None:
 
 def check_handle(cls: type[Job[object]]) -> None:
     """Refuse a `handle` that no worker could call, and an attribute that looks like a misspelt option."""
-    known = {*OPTIONS, "name", "executor", "aliases", "retry_on", "discard_on", "handle", "failed", "retry_in"}
+    own = {"name", "aliases", "executor", "exclusive", "retry_on", "discard_on", "handle", "failed", "retry_in"}
+    known = {*OPTIONS, *own}
     for name, value in cls.__dict__.items():
         meant = did_you_mean(name, known, cutoff=0.8)
         if name not in known and not name.startswith("_") and not callable(value) and meant:

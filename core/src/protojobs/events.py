@@ -130,7 +130,7 @@ class JobCancelled(JobEvent, frozen=True, kw_only=True):
 
 
 class JobReleased(JobEvent, frozen=True, kw_only=True):
-    """The job went back unspent: `unknown_name`, `shutdown`, `prefetch`, `suspect`, `transform`."""
+    """The job went back unspent: `unknown_name`, `shutdown`, `prefetch`, `suspect`, `transform`, `lease in doubt`."""
 
     event_name: ClassVar[str] = "job.released"
     reason: str = ""
@@ -146,7 +146,12 @@ class JobReclaimed(JobEvent, frozen=True, kw_only=True):
 
 
 class JobLate(JobEvent, frozen=True, kw_only=True):
-    """A result came after its claim had ended, and was not recorded. `late_s` counts from the last good heartbeat."""
+    """A result came after its claim had ended, and was not recorded.
+
+    `late_s`: seconds from the last moment at which the worker certainly held the claim to the store's refusal. That
+    moment is the start of the last heartbeat that the store has answered for the identity under which the job was
+    claimed; somewhere after it the lease was lost.
+    """
 
     event_name: ClassVar[str] = "job.late"
     late_s: float = 0.0

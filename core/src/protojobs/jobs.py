@@ -22,6 +22,7 @@ from protojobs.options import (
     JobOptions,
     Where,
     changed_options,
+    check_exclusive,
     check_executor,
     checked_options,
     exception_types,
@@ -68,6 +69,8 @@ class Job(Fluent, Generic[D]):
     """These exceptions end the job as cancelled."""
     executor: ClassVar[Where | None] = None
     """Where a plain `handle` runs: `thread`, or `process` for a child process. None takes the worker's setting."""
+    exclusive: ClassVar[bool] = False
+    """Whether a run is ended while its worker cannot reach the store, before another worker could have the job."""
 
     definition: ClassVar[JobDefinition]
 
@@ -176,8 +179,9 @@ def job(
     retry_on: tuple[type[BaseException], ...] = (),
     discard_on: tuple[type[BaseException], ...] = (),
     executor: Where | None = None,
+    exclusive: bool = False,
 ) -> Callable[[Callable[P, R]], FunctionJob[P, R]]: ...
-def job(
+def job(  # noqa: PLR0913  (the options of a job, all by keyword)
     function: Callable[P, R] | None = None,
     /,
     *,
@@ -186,6 +190,7 @@ def job(
     retry_on: tuple[type[BaseException], ...] = (),
     discard_on: tuple[type[BaseException], ...] = (),
     executor: Where | None = None,
+    exclusive: bool = False,
     **options: object,
 ) -> FunctionJob[P, R] | Callable[[Callable[P, R]], FunctionJob[P, R]]:
     """Make a function a job: `@job` or `@job(queue="math", max_retries=5)`. It stays an ordinary function.
@@ -202,6 +207,7 @@ def job(
         definition.retry_on = exception_types("retry_on", retry_on)
         definition.discard_on = exception_types("discard_on", discard_on)
         definition.executor = check_executor(executor)
+        definition.exclusive = check_exclusive(exclusive)
         REGISTRY.add(definition, aliases)
         return FunctionJob(function, definition, checked)
 

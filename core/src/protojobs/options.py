@@ -20,6 +20,7 @@ __all__ = [
     "JobOptions",
     "Where",
     "changed_options",
+    "check_exclusive",
     "check_executor",
     "checked_options",
     "exception_types",
@@ -80,6 +81,13 @@ def check_executor(value: object) -> Where | None:
     if value == "process":
         return "process"
     raise OptionInvalid(f"executor is {value!r}.", mend='It is "thread" or "process".')
+
+
+def check_exclusive(value: object) -> bool:
+    """What a user wrote for `exclusive`. It does not travel with the job."""
+    if isinstance(value, bool):
+        return value
+    raise OptionInvalid(f"exclusive is {value!r}.", mend="It is True or False.")
 
 
 class Fluent:

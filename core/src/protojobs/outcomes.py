@@ -52,8 +52,10 @@ class Outcome(Struct, frozen=True, kw_only=True):
     duration_s: float = 0.0
 
 
-class WorkReport(Struct, frozen=True, kw_only=True):
+class WorkReport(Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
     """What a `work()` did: jobs completed, jobs given up, runs in all, and why it returned.
+
+    `late`: results that were not recorded because their lease was lost meanwhile; those jobs run again elsewhere.
 
     `reason`: `empty` (nothing was due), `max_jobs`, `max_time`, `stopped` (its stop token or a signal), `memory`,
     `stuck` (a run could not be ended: its thread still works, see the log).
@@ -63,6 +65,7 @@ class WorkReport(Struct, frozen=True, kw_only=True):
     failed: int
     runs: int
     reason: str
+    late: int = 0
 
 
 class Details(TypedDict, total=False):

@@ -12,7 +12,9 @@ Rules for every verb:
 * A foreign exception leaves as `StoreUnavailable` (the call may be repeated; its outcome may be unknown) or as
   `ContractBroken` (repeating will not help), with the original as cause.
 * Names are compared byte by byte.
-* No verb waits without a bound, and a driver opens nothing before its first verb and starts afresh in a forked child.
+* No verb waits without a bound. Ask `clock.time_left(usual_s)` how long a wait may last: the caller may have set a
+  limit (`clock.within`) to all that its thread asks for.
+* A driver opens nothing before its first verb and starts afresh in a forked child.
 """
 
 from __future__ import annotations
@@ -111,8 +113,12 @@ class Driver(Protocol):
         """Delete the worker's row. Jobs that it still holds become orphans, which `reclaim` takes back."""
         ...
 
-    def reclaim(self, limit: int) -> Reclaimed:
-        """Take back up to `limit` jobs whose holder's lease has ended, and the orphans.
+    def reclaim(self, limit: int, *, until: datetime | None = None) -> Reclaimed:
+        """Take back up to `limit` jobs whose holder's lease has ended, and the orphans; nothing after `until`.
+
+        `until` is store time, compared inside the step. A reclaim that was sent before an outage and is executed after
+        it would find that all leases have ended, before anybody had the chance to renew one: it answers that there is
+        more, and does nothing.
 
         First delete each worker row whose lease end has passed, checking the lapse again in the deleting step; then
         move its jobs from processing to pending: claim_seq + 1, `reserved_by` emptied, due at once, returns + 1,

@@ -16,7 +16,7 @@ from protojobs._offload import offload, on_own_thread
 from protojobs._registry import create_driver, load_plugins
 from protojobs._retrying import until_answered
 from protojobs.backoff import to_policy
-from protojobs.clock import SYSTEM_CLOCK, Clock
+from protojobs.clock import SYSTEM_CLOCK, Clock, within
 from protojobs.config import Settings, load_settings
 from protojobs.definitions import REGISTRY, Registry
 from protojobs.entropy import fresh_id
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["JobQueue"]
 
 CHUNK_JOBS = 500  # push_many sends so many at a time: memory stays bounded, a lost chunk is small
+TRY_S = 1.0  # the first try may take so long, however short `push_timeout` is
 
 
 class JobQueue(QueueAdministration):
@@ -61,6 +62,7 @@ class JobQueue(QueueAdministration):
         self.clock = clock
         self.resting: deque[WorkerLease] = deque()  # leases of calls of work() that have returned
         self._hooks: Hooks | None = None
+        self._is_answered = True  # the last push was
 
     @classmethod
     def from_config(cls, **given: object) -> JobQueue:
@@ -114,8 +116,8 @@ class JobQueue(QueueAdministration):
         `session` (a SQLAlchemy Session or Connection) the job commits or vanishes with the caller's own rows. `id`
         sends a push again whose answer was lost: the same id is stored once.
 
-        Raises a PayloadError or ConfigurationError with nothing stored, or StoreUnavailable after `push_timeout`
-        seconds, which carries the id.
+        Raises a PayloadError or ConfigurationError with nothing stored, or StoreUnavailable within `push_timeout`
+        seconds, whatever the store or the network does; it carries the id.
         """
         return self._push([self._new(as_bound(job, data, self.registry), id=id)], session)[0].id
 
@@ -137,8 +139,9 @@ class JobQueue(QueueAdministration):
     def push_many(self, jobs: Iterable[object], *, session: object = None) -> list[str]:
         """Push many, each a bound job or a `(job, data)` pair, and return their ids.
 
-        Sent in chunks of at most 500, each all or nothing; with `session` the whole is. A chunk is checked before it is
-        sent. When the store fails half-way, `error.stored_ids` are stored and `error.job_ids` may be.
+        Sent in chunks of at most 500, each all or nothing and within `push_timeout`; with `session` the whole is. A
+        chunk is checked before it is sent. When the store fails half-way, `error.stored_ids` are stored and
+        `error.job_ids` may be.
         """
         ids: list[str] = []
         for chunk in self._chunks(jobs):
@@ -253,34 +256,41 @@ class JobQueue(QueueAdministration):
             yield from _within_bytes(chunk)
 
     def _push(self, jobs: Sequence[NewJob], session: object) -> list[Enqueued]:
+        if session is None:
+            return self._store(jobs, self.clock.monotonic())
         self._queuing(jobs)
-        if session is not None:
-            if not isinstance(self.driver, SupportsTransaction):
-                raise _no_sessions(self.driver)
-            return self.driver.enqueue_in(session, jobs, on_commit=self._queued_later(jobs))
-        enqueued = self._enqueue(jobs)
-        self._queued(jobs, enqueued)
-        return enqueued
+        if not isinstance(self.driver, SupportsTransaction):
+            raise _no_sessions(self.driver)
+        return self.driver.enqueue_in(session, jobs, on_commit=self._queued_later(jobs))
 
     async def _apush(self, jobs: Sequence[NewJob], session: object) -> list[Enqueued]:
         if session is None:
-            return await offload(self._push, jobs, None)
+            return await offload(self._store, jobs, self.clock.monotonic())
         self._queuing(jobs)
         if not isinstance(self.driver, SupportsAsyncTransaction):
             raise _no_sessions(self.driver)
         return await self.driver.aenqueue_in(session, jobs, on_commit=self._queued_later(jobs))
 
-    def _enqueue(self, jobs: Sequence[NewJob]) -> list[Enqueued]:
+    def _store(self, jobs: Sequence[NewJob], called_at: float) -> list[Enqueued]:
+        self._queuing(jobs)
         # The ids are ours, so sending again after an unknown outcome stores each job once.
+        timeout, waited_s = self.settings.push_timeout, self.clock.monotonic() - called_at
+        left_s = max(timeout, TRY_S) - waited_s
         try:
-            return until_answered(lambda: self.driver.enqueue(jobs), self.settings.push_timeout, self.clock)
+            with within(left_s if left_s > 0 else self._late_try_s()):
+                enqueued = until_answered(lambda: self.driver.enqueue(jobs), timeout - waited_s, self.clock)
         except StoreUnavailable as error:
-            ids = tuple(job.id for job in jobs)
-            raise StoreUnavailable(
-                f"{len(ids)} job(s) may not be stored: {error.message}",
-                mend="Push again with the same id= (error.job_ids); it is stored once.",
-                job_ids=ids,
-            ) from error
+            self._is_answered = False
+            raise _unsure(jobs, error) from error
+        self._is_answered = True
+        self._queued(jobs, enqueued)
+        return enqueued
+
+    def _late_try_s(self) -> float:
+        """For a coroutine's push whose time is over before a thread was free. They may all wait for the store."""
+        if not self._is_answered:
+            raise StoreUnavailable("no thread was free to send them, since the store does not answer.")
+        return TRY_S  # the store answers, there are just a great many of them
 
     def _queuing(self, jobs: Sequence[NewJob]) -> None:
         if self.hooks.listens("job.queuing"):
@@ -304,6 +314,15 @@ class JobQueue(QueueAdministration):
 
     def _queued_later(self, jobs: Sequence[NewJob]) -> Callable[[], None]:
         return lambda: self._queued(jobs, [Enqueued(id=job.id) for job in jobs])
+
+
+def _unsure(jobs: Sequence[NewJob], error: StoreUnavailable) -> StoreUnavailable:
+    ids = tuple(job.id for job in jobs)
+    return StoreUnavailable(
+        f"{len(ids)} job(s) may not be stored: {error.message}",
+        mend="Push again with the same id= (error.job_ids); it is stored once.",
+        job_ids=ids,
+    )
 
 
 def _pair(item: object, registry: Registry) -> BoundJob:

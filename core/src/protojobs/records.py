@@ -201,6 +201,7 @@ class Heartbeat(Struct, frozen=True, kw_only=True):
 
     cancels: tuple[Fence, ...] = ()  # claims of this worker that a person wants cancelled
     others_end_in: float | None = None  # seconds to the earliest lease end among the other workers; may be negative
+    at: datetime | None = None  # the store time of this beat
 
 
 class LostJob(Struct, frozen=True, kw_only=True):

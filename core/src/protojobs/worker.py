@@ -18,12 +18,14 @@ from protojobs._afterwards import FAILED_LIMIT_S, FailedCall, announcement, job_
 from protojobs._deadlines import Deadlines
 from protojobs._decisions import SUSPECT_PAUSE_S, Decisions, Plan, WorkLimits
 from protojobs._doorbell import Doorbell
-from protojobs._execution import Run, prepare, unrun
+from protojobs._execution import LEASE_IN_DOUBT, Run, prepare, unrun
 from protojobs._executors import CHILDREN_WORK, Executor, Runnable, Unplaced
 from protojobs._executors.threads import ThreadExecutor
 from protojobs._joblog import is_logged, log_event
-from protojobs._lease import Beat, WorkerLease
+from protojobs._lease import BEATS_PER_LEASE, Beat, WorkerLease
+from protojobs._lease_watch import Standing
 from protojobs._upkeep import Upkeep
+from protojobs.clock import within
 from protojobs.entropy import jittered
 from protojobs.errors import ContractBroken, DriverError, LeaseLost
 from protojobs.events import Event, JobProcessing, WorkerDegraded, WorkerMemoryExceeded, WorkerStarting, WorkerStopped
@@ -60,7 +62,8 @@ class Worker:
         self._names = names
         self._inbox: SimpleQueue[_Message] = SimpleQueue()
         self._decide = Decisions(limits, lease.watch, self._clock.monotonic(), jittered)
-        self._deadlines = Deadlines(self._clock, self._inbox.put)
+        self._standing = Standing(lease.info.lease_s)
+        self._deadlines = Deadlines(self._clock, self._standing, self._inbox.put)
         self._doorbell = Doorbell(self._driver, names, lambda: self._inbox.put(None))
         self._dispatcher = Dispatcher(queue.hooks)
         self._upkeep = Upkeep(queue, lease, self._send, self._decide.compared)
@@ -69,22 +72,20 @@ class Worker:
         self._processes: Executor | None = None
         self._max_memory = max_memory
         self._complete_in = self._driver.complete_in if isinstance(self._driver, SupportsTransaction) else None
-        self._done = self._failed = 0
+        self._done = self._failed = self._late = 0
         self._unknown = False  # a claim's answer was lost: ask the store what we hold
         self._unsure: set[_Key] = set()  # results whose settling got no answer
         self._calls: deque[FailedCall] = deque()  # `failed()` waiting for a slot
-        self._is_degraded = False
+        self._is_degraded, self._answered_at = False, 0.0
 
     def run(self, stop: StopToken) -> WorkReport:
         """Work until the end. Raises only what `DriverError`s at the start raise."""
         self._lease.resume()
-        self._send(
-            WorkerStarting(
-                worker=self._lease.info.id, queues=tuple(self._names), concurrency=self._decide.limits.concurrency
-            )
-        )
+        worker, slots = self._lease.info.id, self._decide.limits.concurrency
+        self._standing.good_beat(worker, self._lease.watch.last_good_at)
+        self._send(WorkerStarting(worker=worker, queues=tuple(self._names), concurrency=slots))
         unsubscribe = stop.subscribe(self._inbox.put)
-        self._lease.start(self._inbox.put)
+        self._lease.start(self._beaten)
         try:
             reason = self._loop()
         except BaseException:
@@ -96,10 +97,16 @@ class Worker:
             for part in (self._doorbell, self._deadlines, self._threads, self._loop_executor, self._processes):
                 if part is not None:
                     part.close()
-        report = WorkReport(done=self._done, failed=self._failed, runs=self._decide.runs, reason=reason)
-        self._send(WorkerStopped(worker=self._lease.info.id, reason=reason, done=report.done, failed=report.failed))
+        done, failed, late = self._done, self._failed, self._late
+        report = WorkReport(done=done, failed=failed, runs=self._decide.runs, reason=reason, late=late)
+        self._send(WorkerStopped(worker=self._lease.info.id, reason=reason, done=done, failed=failed))
         self._dispatcher.close(OBSERVERS_END_S)
         return report
+
+    @property
+    def is_owing(self) -> bool:
+        """Whether it ended with a run that is still going, and could not tell the store that the job is given back."""
+        return self._decide.stop_reason == "stuck" and self._decide.has_unsettled
 
     # -------------------------------------------------------------------------------------------------- the claim loop
 
@@ -126,10 +133,11 @@ class Worker:
         worker = self._lease.info.id
         sent = [outcome.settlement for outcome in plan.settle]
         try:
-            if self._unknown:
-                self._decide.adopted(self._clock.monotonic(), self._driver.held(worker))
-                self._unknown = False
-            reply = self._driver.settle_and_claim(worker, sent, self._names, slots=plan.slots, limit=plan.limit)
+            with within(plan.call_s):
+                if self._unknown:
+                    self._decide.adopted(self._clock.monotonic(), self._driver.held(worker))
+                    self._unknown = False
+                reply = self._driver.settle_and_claim(worker, sent, self._names, slots=plan.slots, limit=plan.limit)
         except DriverError as error:
             if sent and isinstance(error, ContractBroken):  # refused whole: nothing was settled, and nothing lent
                 _log.error("the store refuses a result, sending them one by one: %s", error)
@@ -140,11 +148,11 @@ class Worker:
             self._degraded(error)  # a claim that breaks the contract too: a corrupt row must not end the worker
             self._decide.store_failed(self._clock.monotonic())
             return
+        self._answered_at = now = self._clock.monotonic()
         self._recovered()
         self._decide.settled(reply.settled, plan.settle)
         for answer, outcome in zip(reply.settled, plan.settle, strict=True):
             self._settled(answer, outcome)
-        now = self._clock.monotonic()
         if reply.lease_lost:
             self._lost_lease(now)
         elif plan.limit:
@@ -179,6 +187,8 @@ class Worker:
         if isinstance(run, Outcome):
             self._decide.finished(self._clock.monotonic(), (claimed.id, claimed.claim_seq), run, was_run=False)
             return
+        if run.exclusive_holder and self._is_given_back(run):
+            return
         run.context.completer = self._complete_in
         if self._queue.hooks.listens("job.processing") or is_logged(JobProcessing):
             event = JobProcessing(**job_facts(claimed))
@@ -187,9 +197,18 @@ class Worker:
         if self._belongs_in_child(run):
             processes = self._process_executor()
             self._deadlines.add(run, processes, 0)  # it keeps the time itself: the start of a child is not the job's
+            self._lease.horizon.begins(run.key, run.timeout)
             processes.start(run)
         else:
             self._start(run, run.timeout)
+
+    def _is_given_back(self, run: Run) -> bool:
+        """An exclusive job is not begun at a time at which it would be cut."""
+        if (now := self._clock.monotonic()) < self._standing.safe_until(run.exclusive_holder):
+            return False
+        beat_s = self._lease.info.lease_s / BEATS_PER_LEASE  # after one it is known whether the lease stands
+        back = unrun(run.claimed, Verb.RELEASE, reason=LEASE_IN_DOUBT, delay=beat_s)
+        return self._decide.finished(now, run.key, back, was_run=False)
 
     def _belongs_in_child(self, run: Run) -> bool:
         is_suspect = run.claimed.reclaims >= SUSPECT_RECLAIMS and self._decide.limits.isolates
@@ -199,6 +218,7 @@ class Worker:
     def _start(self, run: Runnable, timeout: float) -> None:
         executor: Executor = self._async_executor() if run.is_async else self._threads
         self._deadlines.add(run, executor, timeout)
+        self._lease.horizon.begins(run.key, timeout)
         executor.start(run)
 
     def _start_calls(self) -> None:
@@ -211,15 +231,17 @@ class Worker:
         key = (outcome.claimed.id, outcome.claimed.claim_seq)
         is_unsure = key in self._unsure
         self._unsure.discard(key)
+        late_s = 0.0
         if answer.status is SettleStatus.STALE:
             if is_unsure:
                 return  # the call that got no answer had stored it, and the job has moved on since
+            self._late += outcome.settlement.verb is not Verb.RELEASE
+            late_s = self._clock.monotonic() - self._standing.sure_at(outcome.claimed.reserved_by)
         elif answer.state is JobState.COMPLETED:
             self._done += 1
         elif answer.state is JobState.FAILED:
             self._failed += 1
             self._call_failed(outcome)
-        late_s = self._clock.monotonic() - self._lease.watch.last_good_at
         event = announcement(outcome, answer, late_s=late_s)
         log_event(event)
         self._send(event)
@@ -255,16 +277,17 @@ class Worker:
             case Unplaced():
                 self._begin_here(now, message.run)
             case (key, outcome):
-                self._deadlines.remove(key)
+                self._lease.horizon.ended(key)
                 self._decide.finished(now, key, outcome)
             case _:
                 outcome = message.cut(ended=False, exit_bound=self._decide.limits.exit_bound_s)
                 if self._decide.finished(now, message.key, outcome):  # else it has ended just now, after all
-                    self._decide.stuck(now)
+                    self._decide.stuck(now, self._standing.exit_within_s(message.exclusive_holder, now))
 
     def _begin_here(self, now: float, run: Run) -> None:
         """Run in this process what no child can run. A suspect among neighbours goes back, to run alone next time."""
         self._deadlines.remove(run.key)
+        self._lease.horizon.ended(run.key)
         limits = self._decide.limits
         if run.cut_by:
             self._decide.finished(now, run.key, run.cut())
@@ -275,13 +298,21 @@ class Worker:
         else:
             self._start(run, run.timeout)
 
+    def _beaten(self, beat: Beat) -> None:
+        """Called by the heartbeat thread: what the claim loop hears when it listens, exclusive runs must hear now."""
+        if beat.is_lost:
+            self._standing.lost(beat.worker)
+        elif beat.reply is not None:
+            self._standing.good_beat(beat.worker, beat.sent_at)
+        self._inbox.put(beat)
+
     def _beat(self, now: float, beat: Beat) -> None:
         if beat.is_lost:
             if beat.worker == self._lease.info.id:  # not heard of from a claim's answer before
                 self._lost_lease(now)
         elif beat.reply is None:
             self._decide.watch.missed_beat()
-            if self._decide.watch.in_doubt:
+            if self._decide.watch.in_doubt and beat.sent_at > self._answered_at:  # else an answer has come since
                 self._degraded(None)
         else:
             self._decide.watch.good_beat(beat.sent_at, beat.reply, self._upkeep.jitter())
@@ -299,9 +330,11 @@ class Worker:
     def _lost_lease(self, now: float) -> None:
         """Others may have our jobs: drop what was not started, become a new worker. Results are sent all the same."""
         _log.error("worker %s: the lease is gone; its jobs run again elsewhere, starting afresh", self._lease.info.id)
+        self._standing.lost(self._lease.info.id)
         self._decide.lease_lost(now)
         try:
             self._lease.renew_identity()
+            self._standing.good_beat(self._lease.info.id, self._lease.watch.last_good_at)
         except (DriverError, LeaseLost) as error:
             self._degraded(error)
             self._decide.store_failed(now)
@@ -341,6 +374,8 @@ class Worker:
             self._dispatcher.send(event)
 
     def _report(self, key: _Key, outcome: Outcome | None) -> None:
+        """Called by the executors' threads: that a run has ended is known whatever holds the claim loop up."""
+        self._deadlines.remove(key)
         self._inbox.put((key, outcome))
 
     def _async_executor(self) -> Executor:

@@ -52,6 +52,12 @@ def stuck():
     print("stuck began", flush=True)
     time.sleep(60)
 
+@job(name="robbed")
+def robbed():
+    store = JobQueue.from_config().driver
+    for worker in store.workers(): store.leave(worker.id)
+    store.reclaim(10)
+
 queue = JobQueue(create_driver("sqlite:///own.db"), {"default_queue": "mine"})
 not_a_queue = 41
 """

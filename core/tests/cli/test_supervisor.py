@@ -94,7 +94,7 @@ def test_n_workers_do_each_job_once_and_the_supervisor_ends_with_them(start, que
     supervisor = start("worker", "--processes", "2", "--concurrency", "2", "--stop-when-empty", "--json")
     ended = supervisor.ended()
     assert ended.code == 0, ended
-    assert ended.document["item"] == {"done": 24, "failed": 0, "runs": 24, "reason": "empty"}
+    assert ended.document["item"] == {"done": 24, "failed": 0, "runs": 24, "reason": "empty", "late": 0}
     assert len(marks()) == 24
     assert len(set(marks())) == 2
     assert supervisor.started.pid not in marks()
@@ -235,7 +235,8 @@ class Hasty(SystemClock):
 
 class TestPauses:
     def run(self, code: str, stop: StopToken) -> None:
-        Crew([sys.executable, "-S", "-c", code], 1, grace_s=1, exit_bound_s=1, clock=Hasty()).run(stop)
+        command = [sys.executable, "-S", "-c", code]
+        Crew(command, 1, grace_s=1, exit_bound_s=1, clock=Hasty(), beat=lambda worker: None).run(stop)
 
     def test_they_grow_and_end_when_none_ever_starts(self, caplog) -> None:
         with pytest.raises(CommandFailed) as caught:

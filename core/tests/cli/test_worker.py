@@ -68,12 +68,17 @@ class TestWhenItEnds:
         typed = type_("worker", "--app", "shop", "--max-memory", "1M")
         assert (typed.code, "the memory limit is passed" in typed.err) == (0, True)
 
+    def test_what_came_too_late_if_anything_did(self, push, type_) -> None:
+        push("robbed")
+        typed = type_("worker", "--app", "shop", "--max-jobs", "1")
+        assert "ended, since --max-jobs is reached: 0 done, 0 failed, 1 too late to be recorded\n" in typed.err
+
     def test_the_report_in_json(self, push, type_) -> None:
         push("add", '{"a": 1, "b": 2}')
         document = type_("worker", "math", *END, "--json").document
         assert document == {
             "schema": "protojobs/worker@1",
-            "item": {"done": 1, "failed": 0, "runs": 1, "reason": "empty"},
+            "item": {"done": 1, "failed": 0, "runs": 1, "reason": "empty", "late": 0},
         }
 
 

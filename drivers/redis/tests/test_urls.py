@@ -21,6 +21,7 @@ from protojobs_redis.urls import parse
         ("redis://host?cluster=false&namespace=shop", "redis://host", False),
         ("redis+cluster://host", "redis://host", True),
         ("unix:///run/valkey.sock?db=1", "unix:///run/valkey.sock?db=1", False),
+        ("redis://host?wait_replicas=2&wait_timeout=0.5", "redis://host", False),
     ],
 )
 def test_a_url_goes_to_the_library_without_what_is_ours(url: str, theirs: str, is_cluster: bool) -> None:
@@ -37,6 +38,13 @@ def test_a_sentinel_url_names_hosts_service_and_database() -> None:
     assert "other" not in address.shown
 
 
+def test_a_cluster_s_url_may_name_several_nodes() -> None:
+    address = parse("rediss://user:secret@one:7000,two,[::1]:7002?cluster=true&socket_timeout=2")
+    assert address.nodes == (("one", 7000), ("two", 6379), ("::1", 7002))
+    assert (address.url, address.is_cluster) == ("rediss://user:secret@one:7000?socket_timeout=2", True)
+    assert "secret" not in address.shown
+
+
 @pytest.mark.parametrize(
     "url",
     [
@@ -46,6 +54,12 @@ def test_a_sentinel_url_names_hosts_service_and_database() -> None:
         "redis+sentinel://host:26379",
         "redis+sentinel://host:x/jobs",
         "redis+unheard://host",
+        "redis://one:7000,two:7000",
+        "redis://one:7000,two:x?cluster=true",
+        "redis://host?wait_replicas=two",
+        "redis://host?wait_replicas=-1",
+        "redis://host?wait_replicas=1&wait_timeout=0",
+        "redis://host?wait_replicas=1&wait_timeout=30",
         "http://host",
     ],
 )

@@ -196,8 +196,11 @@ class TestRefusals:
         engine = create_engine(other)
         with Session(engine) as session, session.begin():
             driver.enqueue_in(session, [new_job()])
+        driver._identity = "as it was before the server started anew"
+        with Session(engine) as session, session.begin():
+            driver.enqueue_in(session, [new_job()])
         engine.dispose()
-        assert driver.stats().pending == 1
+        assert driver.stats().pending == 2
 
     @pytest.mark.parametrize("transaction", [None, 1, object()])
     def test_what_is_no_transaction_is_refused(self, driver: SQLAlchemyDriver, transaction: object) -> None:

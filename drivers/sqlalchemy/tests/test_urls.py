@@ -11,6 +11,7 @@ from sqlalchemy import create_engine
 import servers
 from protojobs.errors import ConfigurationError, DriverNotFound, OptionInvalid, ProtojobsError, StoreUnavailable
 from protojobs_sqlalchemy import SQLAlchemyDriver
+from protojobs_sqlalchemy.urls import masked, parse, same_address
 
 
 @pytest.mark.parametrize(
@@ -105,3 +106,79 @@ def test_an_engine_on_another_dbapi_is_refused() -> None:
 def test_what_is_neither_url_nor_engine_is_refused() -> None:
     with pytest.raises(OptionInvalid, match="int"):
         SQLAlchemyDriver(1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+SEVERAL = {"host": "one,two", "port": "5001,5432", "dbname": "app", "target_session_attrs": "read-write"}
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://one:5001,two/app",
+        "postgresql+asyncpg://one:5001,two:5432/app?target_session_attrs=read-write",
+        "postgresql:///app?host=one:5001,two",
+        "postgresql:///app?host=one:5001&host=two:5432",
+        "postgresql:///app?host=one,two&port=5001,5432",
+    ],
+)
+def test_several_hosts_of_postgresql_may_be_written_in_each_of_the_usual_ways(url: str) -> None:
+    parsed = parse(url)
+    dialect = SQLAlchemyDriver(url).engine.dialect
+    assert dialect.create_connect_args(parsed)[1].items() >= SEVERAL.items()
+    assert masked(parsed) == "postgresql://one:5001,two:5432/app?target_session_attrs=read-write"
+
+
+@pytest.mark.parametrize(
+    ("url", "host", "port"),
+    [
+        ("postgresql://[::1]:5001,[fe80::2]/app", "::1,fe80::2", "5001,5432"),
+        ("postgresql:///app?host=/run/one:5001,/run/two", "/run/one,/run/two", "5001,5432"),
+        ("postgresql:///app?host=one,two&port=5001", "one,two", "5001,5001"),
+    ],
+)
+def test_a_host_may_be_an_address_or_the_folder_of_a_socket(url: str, host: str, port: str) -> None:
+    assert (parse(url).query["host"], parse(url).query["port"]) == (host, port)
+
+
+def test_the_password_of_several_hosts_is_shown_nowhere() -> None:
+    driver = SQLAlchemyDriver("postgresql://user:s3cret@127.0.0.1:1,127.0.0.1:2/app")
+    assert repr(driver) == (
+        "<SQLAlchemyDriver postgresql://user:***@127.0.0.1:1,127.0.0.1:2/app?target_session_attrs=read-write>"
+    )
+    with pytest.raises(StoreUnavailable) as caught:
+        driver.stats()
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("postgresql://one:5001,two:port/app", "'port' is no port"),
+        ("postgresql://one:5001,two:99999/app", "'99999' is no port"),
+        ("postgresql://one,,two/app", "a host without a name"),
+        ("postgresql://one,[::2/app", "'[::2' is no host"),
+        ("postgresql:///app?host=one,two,three&port=1,2", "3 hosts and 2 ports"),
+        ("postgresql://one,two/app?host=three", "before its path and after it"),
+        ("postgresql://user:se@cret,one@two/app", "an @ too many"),
+        ("postgresql://one,two/app?target_session_attrs=standby", "take no writes"),
+        ("mysql://one,two/app", "only PostgreSQL"),
+    ],
+)
+def test_what_is_no_list_of_hosts_is_refused_with_the_place(url: str, says: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        SQLAlchemyDriver(url)
+    assert says in str(caught.value)
+    assert "cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "is_same"),
+    [
+        ("postgresql://one,two/app", "postgresql:///app?host=two:5432,one", True),
+        ("postgresql://one,two/app", "postgresql://one/app", False),
+        ("postgresql:///app?host=/run/one", "postgresql:///app?host=/run/two", False),
+        ("postgresql://one/app", "postgresql://one:5432/app", True),
+    ],
+)
+def test_two_urls_lead_to_one_database_when_they_name_the_same_hosts(one: str, other: str, is_same: bool) -> None:
+    assert same_address(parse(one), parse(other)) is is_same

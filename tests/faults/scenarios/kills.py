@@ -38,7 +38,8 @@ def run(stage: Stage) -> Report:
                     crashes.pop(0)
                     struck = store_faults.submit(crash_store, stage, crew)
                 crew.kill(stage.dice.choice(crew.at_work))
-                crew.hire(stage.url)
+                while len(crew.at_work) < WORKERS:  # one that found no store at its start has ended, too
+                    crew.hire(stage.url)
                 stage.say(f"{now - began:3.0f} s: {len(crew.faults)} faults")
                 time.sleep(KILL_EVERY_S)  # the pace of the faults
             struck.result()

@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from sqlalchemy import select, text
 
 from protojobs import JobQueue
 from protojobs_sqlalchemy import JobModel
 
-from ..crew import Crew, Member, wait_for
+from ..crew import Crew, wait_for
 from ..stage import Report, Stage
 from ..transacting import TABLES, Effect, complete_async, complete_plain
 
-MINUTES = 5.0  # the longest that faults go on, in each half
+MINUTES = 8.0  # the longest that the workers' faults go on
 TRANSACTIONS = 2_000
 APPLICATIONS = 2
 WORKERS = 3
@@ -28,9 +28,10 @@ CONCURRENCY = 6
 LEASE_S = 2.0
 FROZEN_S = 3.0
 FREEZE_SHARE = 0.3  # of what is done to workers
-KILL_EVERY_S = (0.5, 1.5)
-CRASH_EVERY_S = (4.0, 10.0)
+CRASH_EVERY_S = (4.0, 10.0)  # while applications push
+CRASH_AFTER = 6  # troubles of the workers comes one of the server
 TROUBLES = ("", "raises", "rolls back", "gives up")
+TROUBLES_MEANT = 80  # of the workers, spread over the jobs: so a slow machine has as many as a fast one
 DRAIN_S = 120.0
 STOP_S = 30.0
 SHOWN = 10  # complaints of one kind
@@ -61,35 +62,26 @@ def run(stage: Stage, transactions: int = TRANSACTIONS) -> Report:
 
 
 def push_in_transactions(stage: Stage, crew: Crew, report: Report, transactions: int) -> None:
-    """Applications make their transactions, and are started again until all have been made."""
-    quotas = [transactions // APPLICATIONS + (n < transactions % APPLICATIONS) for n in range(APPLICATIONS)]
-    members: list[Member | None] = [None] * APPLICATIONS
-    kills = _times(stage, KILL_EVERY_S)
-    crashes = _times(stage, CRASH_EVERY_S)
-    deaths = server_crashes = 0
+    """Applications make their transactions; they see to their own deaths, the server's are ours."""
+    for n in range(APPLICATIONS):
+        share = transactions // APPLICATIONS + (n < transactions % APPLICATIONS)
+        crew.produce(stage.url, module="faults.transacting", seed=stage.dice.getrandbits(32), count=share)
+    crashes = Pace(stage, CRASH_EVERY_S)
+    server_crashes = 0
     ends = time.monotonic() + _fault_seconds(stage) + DRAIN_S
-    while any(quotas):
+    while any(member.is_there for member in crew.producers):
         if time.monotonic() > ends:
-            raise TimeoutError(f"{sum(quotas)} transactions have not been made")
-        for n, member in enumerate(members):
-            if member is not None and not member.is_there:
-                quotas[n] -= _begun(crew, member)
-                deaths += member.process.returncode == -9
-                if member.process.returncode not in (0, -9):
-                    report.complaints.append(f"application {member.name} ended with {member.process.returncode}")
-            if quotas[n] and (member is None or not member.is_there):
-                seed = stage.dice.getrandbits(32)
-                members[n] = crew.produce(stage.url, module="faults.transacting", seed=seed, count=quotas[n])
-            elif not quotas[n]:
-                members[n] = None
-        there = [member for member in members if member is not None and member.is_there and _begun(crew, member)]
-        if there and next(kills):
-            crew.kill(stage.dice.choice(there))
-        if stage.server is not None and next(crashes):
+            raise TimeoutError(f"{len(crew.entries('transaction'))} of {transactions} transactions have been made")
+        if stage.server is not None and crashes.is_due:
             stage.server.crash()
             server_crashes += 1
+            crashes.next()
         time.sleep(0.02)  # the pace of the faults
-    report.figures |= {"transactions": transactions, "applications killed": deaths}
+    for member in crew.producers:
+        if member.process.returncode:
+            report.complaints.append(f"application {member.name} ended with {member.process.returncode}")
+    report.figures["transactions"] = len(crew.entries("transaction"))
+    report.figures["applications killed"] = sum(int(str(entry["killed"])) for entry in crew.entries("lived"))
     report.figures["server crashes while pushing"] = server_crashes
 
 
@@ -127,39 +119,76 @@ def complete_in_transactions(stage: Stage, crew: Crew, queue: JobQueue, report: 
     for n in range(transactions):
         effect = Effect(pause_s, stage.dice.choices(TROUBLES, (70, 10, 10, 10))[0])
         queue.push((complete_plain, complete_async)[n % 2].bind(effect))
-    crew.faults.clear()
-    for _ in range(WORKERS):
-        crew.hire(stage.url, app="faults.transacting")
-    kills, crashes = _times(stage, KILL_EVERY_S), _times(stage, CRASH_EVERY_S)
-    frozen: list[tuple[float, Callable[[], None]]] = []
-    server_crashes = 0
+    trouble = Trouble(stage, crew, transactions / TROUBLES_MEANT)
     ends = time.monotonic() + _fault_seconds(stage)
     while time.monotonic() < ends and not _is_over(queue):
-        if (ready := crew.ready) and next(kills):
-            member = stage.dice.choice(ready)
-            if stage.dice.random() < FREEZE_SHARE:
-                frozen.append((time.monotonic() + FROZEN_S, crew.freeze(member)))
-            else:
-                crew.kill(member)
-                crew.hire(stage.url, app="faults.transacting")
-        while frozen and frozen[0][0] <= time.monotonic():
-            frozen.pop(0)[1]()
-        if stage.server is not None and next(crashes):
-            stage.server.crash()
-            server_crashes += 1
+        trouble.make(queue.stats("work").completed)
         time.sleep(0.05)  # the pace of the faults
-    for _, thaw in frozen:
-        thaw()
+    trouble.end()
     kinds = Counter(fault.kind for fault in crew.faults)
     report.figures |= {"workers killed": kinds["kill"], "workers frozen": kinds["freeze"]}
-    report.figures["server crashes while working"] = server_crashes
+    report.figures["workers that began while the server was away"] = trouble.in_vain
+    report.figures["server crashes while working"] = trouble.server_crashes
     report.figures["done under faults"] = queue.stats("work").completed
     try:
         report.figures["drained in s"] = round(wait_for("all jobs to end", lambda: _is_over(queue), DRAIN_S), 1)
-        for member in crew.ready:
+        for member in crew.at_work:
+            wait_for("a worker that has begun", lambda member=member: member in crew.ready, STOP_S)
             crew.stop(member, within_s=STOP_S)
     except TimeoutError as error:
         report.complaints.append(str(error))
+
+
+class Trouble:
+    """What is done to the workers, and their replacement."""
+
+    def __init__(self, stage: Stage, crew: Crew, jobs_between: float) -> None:
+        self.server_crashes = 0
+        self.in_vain = 0
+        self.done = 0
+        self._stage = stage
+        self._crew = crew
+        self._jobs_between = jobs_between
+        self._due_at = self._after(0)
+        self._frozen: list[tuple[float, Callable[[], None]]] = []
+        self._hire()
+
+    def make(self, completed: int) -> None:
+        """Do what it is time for, with so many jobs completed."""
+        crew, dice = self._crew, self._stage.dice
+        if completed >= self._due_at and (ready := crew.ready):
+            self._due_at = self._after(completed)
+            self.done += 1
+            time.sleep(dice.uniform(0, 0.1))  # into a random step of whatever runs
+            member = dice.choice(ready)
+            if dice.random() < FREEZE_SHARE:
+                self._frozen.append((time.monotonic() + FROZEN_S, crew.freeze(member)))
+            else:
+                crew.kill(member)
+        while self._frozen and self._frozen[0][0] <= time.monotonic():
+            self._frozen.pop(0)[1]()
+        if self._stage.server is not None and self.done // CRASH_AFTER > self.server_crashes:
+            self._stage.server.crash()
+            self.server_crashes += 1
+        self._hire()
+
+    def end(self) -> None:
+        """Let all go on."""
+        for _, thaw in self._frozen:
+            thaw()
+        self._hire()
+
+    def _after(self, completed: int) -> float:
+        return completed + self._stage.dice.uniform(0.3, 1.7) * self._jobs_between
+
+    def _hire(self) -> None:
+        """A worker that finds no store at its start says so and ends; a supervisor would start it again, as we do."""
+        crew = self._crew
+        for member in [member for member in crew.workers if not member.is_there]:
+            crew.workers.remove(member)
+            self.in_vain += member.process.returncode != -9
+        while len(crew.workers) < WORKERS:
+            crew.hire(self._stage.url, app="faults.transacting")
 
 
 def judge_effects(queue: JobQueue, crew: Crew, report: Report) -> None:
@@ -198,19 +227,22 @@ def _complain(report: Report, wrong: dict[str, set[str]]) -> None:
             report.complaints.append(f"{what}: {len(ids) - SHOWN} more")
 
 
-def _times(stage: Stage, every_s: tuple[float, float]) -> Iterator[bool]:
-    """Whether it is time again, each time that it is asked."""
-    while True:
-        due_at = time.monotonic() + stage.dice.uniform(*every_s)
-        while time.monotonic() < due_at:
-            yield False
-        yield True
+class Pace:
+    """When it is time for the next one."""
 
+    def __init__(self, stage: Stage, every_s: tuple[float, float]) -> None:
+        self._stage = stage
+        self._every_s = every_s
+        self.next()
 
-def _begun(crew: Crew, member: Member) -> int:
-    """How many transactions this process has begun."""
-    journal = crew.folder / f"{member.name}.journal"
-    return journal.read_text().count('{"what": "transaction"') if journal.exists() else 0
+    def next(self) -> None:
+        """Begin to wait for it."""
+        self._due_at = time.monotonic() + self._stage.dice.uniform(*self._every_s)
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the wait is over."""
+        return time.monotonic() >= self._due_at
 
 
 def _fault_seconds(stage: Stage) -> float:

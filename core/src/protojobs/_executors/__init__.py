@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from typing import Protocol, TypeAlias
 
 from msgspec import Struct
 
-from protojobs._execution import Run
+from protojobs._execution import NOT_JUDGED, Run
 from protojobs.outcomes import Outcome
 
-__all__ = ["CHILDREN_WORK", "Executor", "Report", "Runnable", "Unplaced"]
+__all__ = ["CHILDREN_WORK", "Executor", "Report", "Runnable", "Unplaced", "not_judged"]
 
+_log = logging.getLogger("protojobs.worker")
 CHILDREN_WORK = os.name == "posix"  # pipes by number, sessions and signals
 
 
@@ -25,6 +27,11 @@ class Runnable(Protocol):
     @property
     def is_async(self) -> bool:
         """Whether it belongs on the event loop."""
+        ...
+
+    @property
+    def exclusive_holder(self) -> str:
+        """The worker identity on whose lease it depends, if it must end before that can."""
         ...
 
     def execute(self) -> Outcome | None:
@@ -46,6 +53,13 @@ class Runnable(Protocol):
 
 Report: TypeAlias = Callable[[tuple[str, int], "Outcome | None"], None]
 """Called once for each run, from the executor's own thread."""
+
+
+def not_judged(run: Runnable) -> Outcome | None:
+    """What to report, inside an `except`, of a run whose end could not be made an Outcome: the job goes back."""
+    _log.exception("job %s: %s", run.key[0], NOT_JUDGED)
+    run.cut_by = run.cut_by or NOT_JUDGED
+    return run.cut()
 
 
 class Unplaced(Struct, frozen=True):

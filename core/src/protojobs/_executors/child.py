@@ -29,6 +29,7 @@ from protojobs._executors.frames import (
     FrameReader,
     FromChild,
     Logged,
+    OutOfPlace,
     Progress,
     Ready,
     ToChild,
@@ -109,7 +110,8 @@ class Child:
         finally:
             self._run = None
             _flush()
-        self._say(_ended(outcome))
+        is_out_of_place = message.is_guest and run.context.is_out_of_place and outcome.exception is not None
+        self._say(OutOfPlace() if is_out_of_place else _ended(outcome))
 
     def _report(self, fence: Fence, share: float) -> None:
         self._say(Progress(fence, share))

@@ -18,6 +18,7 @@ __all__ = [
     "FrameReader",
     "FromChild",
     "Logged",
+    "OutOfPlace",
     "Progress",
     "Ready",
     "ToChild",
@@ -53,6 +54,7 @@ class Work(Struct, frozen=True, tag=True, kw_only=True):
     claimed: ClaimedJob
     module: str
     job_class: str
+    is_guest: bool = False  # a suspect, which else would run in the worker itself
 
 
 class Cancel(Struct, frozen=True, tag=True):
@@ -102,8 +104,12 @@ class Unknown(Struct, frozen=True, tag=True):
     """From the child: its imports have not brought this very job."""
 
 
+class OutOfPlace(Struct, frozen=True, tag=True):
+    """From the child: the guest needs what only the worker has. What it had done in transactions is rolled back."""
+
+
 ToChild: TypeAlias = Begin | Work | Cancel | End
-FromChild: TypeAlias = Ready | Progress | Logged | Ended | Unknown
+FromChild: TypeAlias = Ready | Progress | Logged | Ended | Unknown | OutOfPlace
 
 _to_child: msgspec.msgpack.Decoder[ToChild] = msgspec.msgpack.Decoder(ToChild)
 _from_child: msgspec.msgpack.Decoder[FromChild] = msgspec.msgpack.Decoder(FromChild)

@@ -15,7 +15,7 @@ from queue import SimpleQueue
 
 import msgspec
 
-from protojobs._execution import Run, unrun
+from protojobs._execution import LEASE_IN_DOUBT, Run, unrun
 from protojobs._executors import Report, Runnable, Unplaced
 from protojobs._executors.frames import (
     Begin,
@@ -24,6 +24,7 @@ from protojobs._executors.frames import (
     FrameBroken,
     FromChild,
     Logged,
+    OutOfPlace,
     Progress,
     Ready,
     Unknown,
@@ -49,6 +50,10 @@ KILL_S = 1.0  # from being told to end to SIGKILL; less than _deadlines.END_S
 GONE_S = 5.0  # from SIGKILL to be taken for dead
 CLOSE_S = 4.0  # for all children to be gone
 NO_CHILD_DELAY_S = 5.0
+NOT_FOUND = (
+    "a child process does not find it by importing {}. Define it at the top of a module, not in the script that is run"
+)
+OUT_OF_PLACE = "it completes itself in a transaction of its own, which a child process cannot do"
 _log = logging.getLogger("protojobs.worker")
 
 
@@ -76,12 +81,12 @@ class ProcessExecutor:
         self._lock = threading.Lock()
         self._slots: list[_Slot] = []
         self._load = 0  # runs taken and not yet ended
-        self._homeless: set[str] = set()  # names that no child knows
+        self._homeless: set[str] = set()  # names that no child can run
 
     def start(self, run: Runnable) -> None:
         assert isinstance(run, Run)  # `failed()` runs in the worker
         if run.definition.name in self._homeless or not run.definition.is_importable:
-            self.not_known(run)
+            self.refused(run, NOT_FOUND)
             return
         with self._lock:
             self._load += 1
@@ -115,24 +120,28 @@ class ProcessExecutor:
             log_levels=(logging.getLogger().level, logging.getLogger("protojobs").level),
         )
 
+    def kill_s(self, why: str) -> float:
+        """How long a child that was told to end, for this reason, may take. Where the lease is short, so is this."""
+        return min(KILL_S, self._settings.lease / 12) if why == LEASE_IN_DOUBT else KILL_S
+
     def ended(self, run: Run, outcome: Outcome) -> None:
         """A slot is done with a run."""
         with self._lock:
             self._load -= 1
         self._report(run.key, outcome)
 
-    def not_known(self, run: Run, *, was_taken: bool = False) -> None:
-        """No child can import this job: back to the worker, which runs it itself."""
+    def is_guest(self, run: Run) -> bool:
+        """Whether it runs here only as a suspect."""
+        return run.is_async or (run.definition.executor or self._settings.executor) != "process"
+
+    def refused(self, run: Run, why: str, *, was_taken: bool = False) -> None:
+        """No child can run this job: back to the worker, which runs it itself."""
         with self._lock:
             self._load -= was_taken
         if run.definition.name not in self._homeless:
             self._homeless.add(run.definition.name)
-            _log.warning(
-                'job "%s" runs in the worker itself: a child process does not find it by importing %s. '
-                "Define it at the top of a module, not in the script that is run",
-                run.definition.name,
-                run.definition.module,
-            )
+            why = why.format(run.definition.module)
+            _log.warning('job "%s" runs in the worker itself: %s', run.definition.name, why)
         self._give_back(Unplaced(run))
 
 
@@ -151,21 +160,24 @@ class _Slot:
         try:
             while (run := self._inbox.get()) is not None:
                 outcome = self._perform(run)
-                if outcome is None:
-                    self._pool.not_known(run, was_taken=True)
+                if isinstance(outcome, str):
+                    self._pool.refused(run, outcome, was_taken=True)
                 else:
                     self._pool.ended(run, outcome)
         finally:
             self._drop()
 
-    def _perform(self, run: Run) -> Outcome | None:
-        """The outcome; None when the child does not know the job."""
+    def _perform(self, run: Run) -> Outcome | str:
+        """The outcome, or why no child can do it."""
         try:
             child = self._child or self._started(run)
             if run.cut_by or child is None:
                 return run.cut() if run.cut_by else _not_started(run.claimed)
             definition = run.definition
-            child.send(Work(claimed=run.claimed, module=definition.module, job_class=definition.job_class))
+            is_guest = self._pool.is_guest(run)
+            child.send(
+                Work(claimed=run.claimed, module=definition.module, job_class=definition.job_class, is_guest=is_guest)
+            )
             watch = _Watch(self._pool, run, child)
             outcome = watch.outcome()
         except Exception as error:  # noqa: BLE001  (the job's own `retry_in`, or a mistake of ours: the run must be answered for)
@@ -227,8 +239,8 @@ class _Watch:
         self._kill_at: float | None = None
         self._why = ""
 
-    def outcome(self) -> Outcome | None:
-        """Wait for the end of the run. None: the child does not know the job."""
+    def outcome(self) -> Outcome | str:
+        """Wait for the end of the run; the outcome, or why no child can do it."""
         while True:
             try:
                 message = self._child.receive(self._turn())
@@ -240,7 +252,9 @@ class _Watch:
                     self.resident_bytes = message.resident_bytes
                     return self._answered(message)
                 case Unknown():
-                    return None
+                    return NOT_FOUND
+                case OutOfPlace():
+                    return OUT_OF_PLACE
                 case _:
                     self._hear(message)
 
@@ -258,7 +272,7 @@ class _Watch:
             self._why = self._why_end(now)
             if self._why:
                 self.is_over = True
-                self._kill_at = now + KILL_S
+                self._kill_at = now + self._pool.kill_s(self._why)
                 self._child.end()
         if self._kill_at is not None and (now >= self._kill_at or self._pool.is_closed):
             self._child.kill()

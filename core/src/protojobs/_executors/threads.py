@@ -12,7 +12,7 @@ import threading
 from queue import SimpleQueue
 
 from protojobs._execution import Interrupted
-from protojobs._executors import Report, Runnable
+from protojobs._executors import Report, Runnable, not_judged
 from protojobs.outcomes import Outcome
 
 __all__ = ["ThreadExecutor"]
@@ -75,6 +75,8 @@ class _Slot:
                     _raise_in(self._thread, None)  # what was aimed at the run must not strike after it
             except Interrupted:
                 outcome = run.cut()
+            except BaseException:  # noqa: BLE001  (else the run would never be answered for, and its slot be lost)
+                outcome = not_judged(run)
             self._report(run.key, outcome)
 
     def _perform(self, run: Runnable) -> Outcome | None:

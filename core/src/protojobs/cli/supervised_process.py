@@ -9,15 +9,17 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 
 import msgspec
 
-from protojobs.cli.supervised import LINE, READY
+from protojobs.cli.supervised import ALIVE, LINE, Alive
 from protojobs.outcomes import WorkReport
 
 __all__ = ["SupervisedProcess", "worker_command"]
 
-SAID_BYTES_MAX = 64 * 1024  # a worker says three short lines in its life
+SAID_BYTES_MAX = 64 * 1024  # taken in at one look; a worker says a short line with each heartbeat
+MISSED_LEASES = 1 / 3  # without a word, as long as two heartbeats: there is time left in which to renew the lease
 
 
 def worker_command(arguments: Sequence[str]) -> list[str]:
@@ -56,12 +58,37 @@ class SupervisedProcess:
         ours.setblocking(False)
         self._line = ours
         self._said = b""
+        self._has_spoken = False  # since the last look
         self.began_s = now
         self.pid = self._process.pid
         self.code = 0
-        self.is_ready = False
+        self.alive: Alive | None = None  # its last sign of life
+        self.silent_s = 0.0  # since then, as far as its supervisor and the process itself were running
+        self.is_helped = False  # while it is silent: somebody renews its lease
         self.is_killed = False
         self.report: WorkReport | None = None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it has begun: it stands in the store."""
+        return self.alive is not None
+
+    def stays_silent(self, passed_s: float) -> bool:
+        """Count so many seconds without a word. Whether it has missed its beats, though nobody has stopped it."""
+        if self._has_spoken or self.alive is None or self.report is not None or self.is_killed:
+            self._has_spoken, self.is_helped, self.silent_s = False, False, 0.0
+            return False
+        missed_s = self.alive.lease_s * MISSED_LEASES
+        if self.silent_s + passed_s >= missed_s and self._is_stopped():
+            return False  # frozen: its lease is there to end
+        self.silent_s += passed_s
+        return self.silent_s >= missed_s
+
+    def silent_s_max(self, exit_bound_s: float) -> float:
+        """How long it may be silent: until its longest run, and the time to end itself, are over; at least a lease."""
+        if self.alive is None or self.alive.lasts_s is None:
+            return float("inf")
+        return max(self.alive.lasts_s + exit_bound_s, self.alive.lease_s)
 
     def has_ended(self) -> bool:
         """Look whether it has, and take in what it said."""
@@ -101,8 +128,17 @@ class SupervisedProcess:
                 self._said += piece
         *lines, self._said = self._said.split(b"\n")
         for line in lines:
-            if line == READY:
-                self.is_ready = True
-            else:
-                with suppress(msgspec.DecodeError):
+            with suppress(msgspec.DecodeError):  # half a line, for its pipe was full
+                if line.startswith(ALIVE):
+                    self.alive = msgspec.json.decode(line.removeprefix(ALIVE), type=Alive)
+                    self._has_spoken = True
+                else:
                     self.report = msgspec.json.decode(line, type=WorkReport)
+
+    def _is_stopped(self) -> bool:
+        """Whether a signal or a debugger has stopped it, where /proc tells."""
+        try:
+            stat = Path(f"/proc/{self.pid}/stat").read_bytes()
+        except OSError:
+            return False
+        return stat.rpartition(b") ")[2][:1] in (b"T", b"t")

@@ -1,16 +1,19 @@
 """`protojobs worker --processes N`: keeps N ordinary workers running, each a fresh interpreter in a session of its own.
 
 A worker that dies is started again after a growing pause. One that ended by --stop-when-empty, --max-jobs or --max-time
-is not; when all have ended so, the supervisor ends. A worker's own session keeps the terminal's Ctrl-C from it, which
-it would otherwise get twice: from the terminal, and from here.
+is not; when all have ended so, the supervisor ends. A worker that falls silent, since a call in C keeps its
+interpreter's lock, has its lease renewed from here until its runs must have ended; then it is killed. A worker's own
+session keeps the terminal's Ctrl-C from it, which it would otherwise get twice: from the terminal, and from here.
 """
 
 from __future__ import annotations
 
 import logging
 import signal
+from collections.abc import Callable
 
 from protojobs.cli.exits import CommandFailed, Exit
+from protojobs.cli.stand_in import StandIn
 from protojobs.cli.supervised_process import SupervisedProcess
 from protojobs.clock import Clock
 from protojobs.entropy import jittered
@@ -23,6 +26,7 @@ LOOK_S = 0.1  # between two looks at the processes
 PAUSE_MIN_S, PAUSE_MAX_S = 0.5, 30.0
 SETTLED_S = 60.0  # a worker that lived so long starts anew with the shortest pause
 STARTS_MAX = 5  # so many in a row that never became ready, with no other that is: it is no accident
+PASSED_MAX_S = 1.0  # counted as silence between two looks: more, and it was the supervisor that did not get to run
 MARGIN_S = 5.0  # beyond what a worker may take to stop, before it is killed; and for the killed to be gone
 
 _FOR_GOOD = ("empty", "max_jobs", "max_time")
@@ -41,13 +45,28 @@ class Place:
 
 
 class Crew:
-    """The workers and the rules by which they are kept. `grace_s` and `exit_bound_s` are theirs."""
+    """The workers and the rules by which they are kept. `grace_s` and `exit_bound_s` are theirs.
 
-    def __init__(self, command: list[str], size: int, *, grace_s: float, exit_bound_s: float, clock: Clock) -> None:
+    `beat` renews the lease of the worker that it is given.
+    """
+
+    def __init__(
+        self,
+        command: list[str],
+        size: int,
+        *,
+        grace_s: float,
+        exit_bound_s: float,
+        clock: Clock,
+        beat: Callable[[str], object],
+    ) -> None:
         self._command = command
         self._clock = clock
         self._places = [Place() for _ in range(size)]
         self._stop_s = (0.0, grace_s + exit_bound_s + MARGIN_S, exit_bound_s + MARGIN_S)  # by level
+        self._exit_bound_s = exit_bound_s
+        self._stand_in = StandIn(beat, clock)
+        self._looked_at = clock.monotonic()
         self._level = 0
         self._kill_at = float("inf")
         self._failed_starts = 0
@@ -69,9 +88,10 @@ class Crew:
         finally:  # whatever happened here: they notice, and stop
             for process in self._processes():
                 process.hang_up()
-        done, failed, runs = (sum(getattr(one, name) for one in self._reports) for name in ("done", "failed", "runs"))
+            self._stand_in.close()
+        counts = {name: sum(getattr(one, name) for one in self._reports) for name in ("done", "failed", "runs", "late")}
         last = self._reports[-1].reason if self._reports else "stopped"
-        report = WorkReport(done=done, failed=failed, runs=runs, reason="stopped" if self._level else last)
+        report = WorkReport(**counts, reason="stopped" if self._level else last)
         return report, Exit.BAD if self._is_unclean else Exit.OK
 
     def _processes(self) -> list[SupervisedProcess]:
@@ -84,6 +104,7 @@ class Crew:
                 self._pass_on(stop.level, now)
             for place in self._places:
                 self._look_at(place, now)
+            self._listen_for_silence(now)
             if now >= self._kill_at and not self._kill(now):
                 return
             if not self._processes() and (self._level or all(place.is_closed for place in self._places)):
@@ -109,6 +130,25 @@ class Crew:
                 self._succeed(place, process, now)
         elif place.process.is_ready:
             self._failed_starts = 0
+
+    def _listen_for_silence(self, now: float) -> None:
+        """Have the stand-in beat for those that have fallen silent, and end those whom that no longer helps."""
+        passed_s, self._looked_at = min(now - self._looked_at, PASSED_MAX_S), now
+        silent: dict[str, float] = {}
+        for process in self._processes():
+            if (alive := process.alive) is None or not process.stays_silent(passed_s):
+                continue
+            max_s = process.silent_s_max(self._exit_bound_s)
+            if process.silent_s > max_s:
+                _log.error("worker %d is silent for longer than any of its runs may take: killed", process.pid)
+                process.kill()
+                continue
+            if not process.is_helped:
+                process.is_helped = True
+                until = "without end" if max_s == float("inf") else f"for up to {max_s - process.silent_s:.1f} s"
+                _log.warning("worker %d gives no sign of life; its lease is renewed for it %s", process.pid, until)
+            silent[alive.worker] = alive.lease_s
+        self._stand_in.beat_for(silent)
 
     def _start(self, place: Place, now: float) -> None:
         try:

@@ -12,6 +12,7 @@ from itertools import islice
 from typing import TypedDict, Unpack
 
 import click
+import msgspec
 
 from protojobs._working import work
 from protojobs.cli.amounts import duration, size
@@ -133,6 +134,7 @@ def _work(
             ends_when_empty=options["stop_when_empty"],
             max_time_s=options["max_time"] or None,
             stop=stop,
+            told=supervisor.told if supervisor is not None else None,
         )
     if supervisor is not None:
         supervisor.report(report)
@@ -154,9 +156,11 @@ def _supervise(session: Session, queues: Sequence[str], options: _Options, proce
         grace_s=settings.shutdown_grace,
         exit_bound_s=settings.exit_bound,
         clock=SYSTEM_CLOCK,
+        beat=lambda worker: jobs.driver.heartbeat(worker, {}),  # opens a connection when it is first needed
     )
     with stopped_by_signals(stop, _notes(jobs, options)):
         report, code = crew.run(stop)
+    jobs.close()
     _end(session, report, is_json_log=options["log_format"] == "json")
     return code
 
@@ -242,11 +246,11 @@ def _stopping(name: str, level: int, grace: str, *, is_json: bool) -> bytes:
 def _end(session: Session, report: WorkReport, *, is_json_log: bool) -> None:
     why = _WHY.get(report.reason, report.reason)
     if is_json_log:
-        counts = {"done": report.done, "failed": report.failed, "runs": report.runs, "reason": report.reason}
-        _say_json(f"worker ended: {why}", **counts)
+        _say_json(f"worker ended: {why}", **msgspec.structs.asdict(report))
     else:
-        others = report.runs - report.done - report.failed
+        others = report.runs - report.done - report.failed - report.late
         rest = f", {others:,} to run again or cancelled" if others > 0 else ""
+        rest += f", {report.late:,} too late to be recorded" if report.late else ""
         session.out.note(f"worker ended, since {why}: {report.done:,} done, {report.failed:,} failed{rest}")
     if session.out.is_json:
         session.out.item("worker@1", report, ())

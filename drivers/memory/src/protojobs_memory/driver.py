@@ -99,7 +99,7 @@ class MemoryDriver(Inspection, Administration, Transfer):
             held = self.state.holders.get(worker, {}).values()
             cancels = tuple(fence(job) for job in held if job.cancel_requested_at is not None)
             return Heartbeat(
-                cancels=cancels, others_end_in=first_end(self.state.workers.values(), now, apart_from=worker)
+                cancels=cancels, others_end_in=first_end(self.state.workers.values(), now, apart_from=worker), at=now
             )
 
     def leave(self, worker: str) -> None:
@@ -107,15 +107,17 @@ class MemoryDriver(Inspection, Administration, Transfer):
         with self.state.lock:
             self.state.workers.pop(worker, None)
 
-    def reclaim(self, limit: int) -> Reclaimed:
+    def reclaim(self, limit: int, *, until: datetime | None = None) -> Reclaimed:
         """See Driver.reclaim."""
         with self.state.lock:
             now, state = self.now(), self.state
+            if until is not None and now > until:
+                return Reclaimed(has_more=True)
             lapsed = {name: row for name, row in state.workers.items() if row.lease_ends_at <= now}
             for name in lapsed:
                 del state.workers[name]
             # Jobs of the workers that lapsed just now come first: only for those it is known how their worker ran them.
-            ownerless = sorted(state.holders.keys() - state.workers.keys(), key=lambda name: name not in lapsed)
+            ownerless = sorted(state.holders.keys() - state.workers.keys(), key=lambda name: (name not in lapsed, name))
             rows = [row for name in ownerless for row in state.holders[name].values()]
             taken = [self._take_back(row, lapsed.get(row.reserved_by), now) for row in rows[:limit]]
             state.ring()

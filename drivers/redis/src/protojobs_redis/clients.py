@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Protocol, cast
 
+import redis.cluster
 import redis.sentinel
 from redis import Redis, RedisCluster
 from redis.backoff import NoBackoff
-from redis.exceptions import MovedError
+from redis.exceptions import MovedError, RedisClusterException, RedisError
 from redis.retry import Retry
 
 from protojobs.errors import ConfigurationError
+from protojobs_redis.bounded import connection_class, managed_connection_class
 from protojobs_redis.urls import TIMEOUT_S, Address, options_of
 
 __all__ = [
     "Client",
     "Connection",
+    "Pipeline",
     "Pool",
     "Server",
     "cluster_client",
     "idle_closed",
     "not_understood",
     "note_move",
+    "note_trouble",
     "plain_client",
     "server_of",
 ]
@@ -74,10 +79,26 @@ class Client(Protocol):
         ...
 
 
+class Pipeline(Protocol):
+    """Commands that go out together on one connection."""
+
+    def execute_command(self, *command: str | bytes | int) -> object:
+        """Add one."""
+        ...
+
+    def execute(self, raise_on_error: bool = True) -> Sequence[object]:
+        """Their answers, in order."""
+        ...
+
+
 class Server(Client, Protocol):
     """One server."""
 
     connection_pool: Pool
+
+    def pipeline(self, transaction: bool = True) -> Pipeline:
+        """A new one, empty."""
+        ...
 
     def scan(self, cursor: int, *, match: str, count: int) -> tuple[int, list[bytes]]:
         """Some of the keys, and where to go on."""
@@ -103,7 +124,8 @@ def plain_client(address: Address) -> Server:
     try:
         if address.sentinels:
             return _sentinel_client(address)
-        return cast("Server", _call(Redis, "from_url", address.url, **_LIMITS))
+        kind = connection_class(address.url)
+        return cast("Server", _call(Redis, "from_url", address.url, connection_class=kind, **_LIMITS))
     except (TypeError, ValueError) as error:
         raise not_understood(address, error) from error
 
@@ -111,7 +133,9 @@ def plain_client(address: Address) -> Server:
 def cluster_client(address: Address) -> Client:
     """A client of a cluster; asks it for its layout."""
     try:
-        return cast("Client", _call(RedisCluster, "from_url", address.url, **_LIMITS))
+        nodes = [_call(redis.cluster, "ClusterNode", host, port) for host, port in address.nodes]
+        options = {"startup_nodes": nodes, "connection_class": connection_class(address.url), **_LIMITS}
+        return cast("Client", _call(RedisCluster, "from_url", address.url, **options))
     except (TypeError, ValueError) as error:
         raise not_understood(address, error) from error
 
@@ -142,6 +166,13 @@ def note_move(client: Client | None, error: MovedError) -> None:
         client.nodes_manager.move_slot(error)
 
 
+def note_trouble(client: Client) -> None:
+    """Ask a cluster for its layout anew: a node did not answer. The library does so for what it sends itself."""
+    if isinstance(client, RedisCluster):
+        with suppress(RedisError, RedisClusterException, OSError):
+            _call(client.nodes_manager, "initialize")
+
+
 def _sentinel_client(address: Address) -> Server:
     options = {**_LIMITS, **options_of(address.url)}
     for name in ("host", "port", "connection_class"):
@@ -152,6 +183,7 @@ def _sentinel_client(address: Address) -> Server:
             to_sentinels[name] = value
     if address.is_tls:
         options["ssl"] = to_sentinels["ssl"] = True
+    options["connection_class"] = managed_connection_class(is_tls=address.is_tls)
     sentinel = _call(redis.sentinel, "Sentinel", address.sentinels, sentinel_kwargs=to_sentinels)
     return cast("Server", _call(sentinel, "master_for", address.service, **options))
 

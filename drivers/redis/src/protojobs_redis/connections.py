@@ -7,8 +7,18 @@ import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 
-from redis.exceptions import MovedError, NoScriptError, ReadOnlyError
+from redis.exceptions import (
+    AskError,
+    ClusterDownError,
+    ConnectionError,
+    MovedError,
+    NoScriptError,
+    ReadOnlyError,
+    TimeoutError,
+    TryAgainError,
+)
 
+from protojobs.clock import time_left
 from protojobs.errors import SchemaOutdated
 from protojobs_redis.clients import (
     Client,
@@ -18,16 +28,19 @@ from protojobs_redis.clients import (
     idle_closed,
     not_understood,
     note_move,
+    note_trouble,
     plain_client,
     server_of,
 )
 from protojobs_redis.readiness import check_server, facts_of
+from protojobs_redis.replicas import Replicas
 from protojobs_redis.scripting import Script, script
 from protojobs_redis.translation import translated
-from protojobs_redis.urls import Address
+from protojobs_redis.urls import TIMEOUT_S, Address
 
 __all__ = ["Connections"]
 
+MOVES_MAX = 4  # how often a step follows a namespace that moves
 LAYOUT = 1  # the version of how jobs are kept, see scripts/prelude.lua
 
 _inherited: list[object] = []  # a forked child must neither use nor close its parent's connections, so it keeps them
@@ -36,23 +49,42 @@ _inherited: list[object] = []  # a forked child must neither use nor close its p
 class Connections:
     """The client of one driver object: made at its first use, and anew in a forked child."""
 
-    def __init__(self, address: Address, namespace: str) -> None:
+    def __init__(self, address: Address, namespace: str, replicas: Replicas) -> None:
         self.address = address
+        self._replicas = replicas
         self.prefix = f"{{{namespace}}}:"
         self._ready: Client | None = None
         self._start_afresh()
 
-    def run(self, which: Script, *arguments: str | bytes | int) -> object:
-        """What the script answers. Only our own exceptions leave."""
+    def run(self, which: Script, *arguments: str | bytes | int, is_kept: bool = False) -> object:
+        """What the script answers. Only our own exceptions leave.
+
+        `is_kept`: not before so many replicas have it as the settings ask for.
+        """
         with self.translating():
             client = self._client()
+            send = self._kept if is_kept and self._replicas.number else _sent
             try:
-                return client.execute_command("EVALSHA", which.sha, 1, self.prefix, *arguments)
+                return send(client, "EVALSHA", which.sha, 1, self.prefix, *arguments)
             except NoScriptError:  # a fresh server, a failover, SCRIPT FLUSH; nothing was done
-                return client.execute_command("EVAL", which.text, 1, self.prefix, *arguments)
+                return send(client, "EVAL", which.text, 1, self.prefix, *arguments)
             except ReadOnlyError:
                 self._forget(client)
                 raise
+
+    def _kept(self, client: Client, *command: str | bytes | int) -> object:
+        for _ in range(MOVES_MAX):
+            try:
+                server = server_of(client, self.prefix)
+                return self._replicas.run(server, self.address.shown, f"{self.prefix}kept", *command)
+            except MovedError as error:
+                note_move(client, error)
+            except AskError as error:
+                raise TryAgainError("the namespace is on its way to another node") from error
+            except (ConnectionError, TimeoutError, ClusterDownError):
+                note_trouble(client)
+                raise
+        raise TryAgainError("the namespace moves from node to node")
 
     def server(self) -> Server:
         """The server that holds the namespace."""
@@ -109,10 +141,15 @@ class Connections:
             self._start_afresh()
         client = self._ready
         if client is None:
-            with self._lock:
+            # Whoever comes first may wait for a silent server; the others need not do so one after the other.
+            if not self._lock.acquire(timeout=time_left(TIMEOUT_S)):
+                raise TimeoutError("another thread has not reached the server so far")
+            try:
                 client = self._ready
                 if client is None:
                     client = self._ready = self._checked()
+            finally:
+                self._lock.release()
         return client
 
     def _checked(self) -> Client:
@@ -149,3 +186,7 @@ class Connections:
         if client is not None and self._ready is client:
             self._ready = None
             idle_closed(client)
+
+
+def _sent(client: Client, *command: str | bytes | int) -> object:
+    return client.execute_command(*command)

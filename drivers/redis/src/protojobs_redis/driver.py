@@ -50,12 +50,16 @@ class RedisDriver(Storage, Leases, Inspection, Administration, Transfer):
     """Jobs in Redis or Valkey; implements `Store`.
 
     `url` is `redis://[user:password@]host[:port][/db]`, `rediss://` for TLS, `valkey://`, `valkeys://`, `unix:///path`,
-    or `redis+sentinel://host:port,host:port/service[/db]`. A cluster is recognised (or said by `?cluster=true`). Other
-    options in the URL go to redis-py: `?socket_timeout=2&ssl_ca_certs=...`.
+    or `redis+sentinel://host:port,host:port/service[/db]`. A cluster is recognised (or said by `?cluster=true`, with
+    several nodes to begin with: `redis://host:port,host:port`). Other options in the URL go to redis-py:
+    `?socket_timeout=2&ssl_ca_certs=...`.
 
     All keys of a `namespace` (default "protojobs") share one hash tag, so it lives in one slot of a cluster and is one
     atomic domain; to use more of a cluster, use several. Nothing is opened before the first verb, and no verb waits for
     an answer for more than `socket_timeout` (5 seconds). The server must never evict keys (`noeviction`).
+
+    With `wait_replicas` (default 0, also `?wait_replicas=1`) what is stored, settled, cancelled or retried counts only
+    when so many replicas say, within `wait_timeout` (1 second), that they have it: else StoreUnavailable.
     """
 
     port_version = PORT_VERSION
@@ -115,7 +119,8 @@ class RedisDriver(Storage, Leases, Inspection, Administration, Transfer):
     ) -> _Turn:
         check_batch(settlements)
         said = encode([_said(settlement) for settlement in settlements])
-        return self._packed(_turns, "turn", said, worker, encode(list(dict.fromkeys(queues))), slots, limit)
+        order = encode(list(dict.fromkeys(queues)))
+        return self._packed(_turns, "turn", said, worker, order, slots, limit, is_kept=bool(settlements))
 
     def held(self, worker: str) -> list[ClaimedJob]:
         """See Driver.held."""

@@ -11,6 +11,7 @@ from protojobs.errors import ContractBroken, OptionInvalid
 from protojobs.records import BATCH_JOBS_MAX
 from protojobs_redis.connections import Connections
 from protojobs_redis.packing import micros
+from protojobs_redis.replicas import KEPT, check_replicas
 from protojobs_redis.scripting import script
 from protojobs_redis.urls import check_namespace, parse
 from protojobs_redis.waiting import Doorbell
@@ -21,22 +22,40 @@ Answer = TypeVar("Answer")
 
 
 class Handle:
-    """One way into a namespace. `time_offset` (seconds) is added to the server's clock; 0 in production."""
+    """One way into a namespace. `time_offset` (seconds) is added to the server's clock; 0 in production.
 
-    def __init__(self, url: str, *, time_offset: float = 0.0, namespace: str | None = None) -> None:
+    Of `wait_replicas` and `wait_timeout` see RedisDriver.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        time_offset: float = 0.0,
+        namespace: str | None = None,
+        wait_replicas: int | None = None,
+        wait_timeout: float | None = None,
+    ) -> None:
         address = parse(url)
+        replicas = check_replicas(
+            address.wait_replicas if wait_replicas is None else wait_replicas,
+            address.wait_timeout if wait_timeout is None else wait_timeout,
+        )
         self.namespace = check_namespace(namespace or address.namespace or "protojobs")
         self.time_offset = time_offset
-        self._connections = Connections(address, self.namespace)
+        self._connections = Connections(address, self.namespace, replicas)
         self._doorbell = Doorbell(self._connections)
 
-    def _run(self, verb: str, *arguments: str | bytes | int) -> object:
+    def _run(self, verb: str, *arguments: str | bytes | int, is_kept: bool = False) -> object:
         """Take the step `scripts/<verb>.lua`."""
-        return self._connections.run(script(verb), micros(self.time_offset), *arguments)
+        is_kept = is_kept or verb in KEPT
+        return self._connections.run(script(verb), micros(self.time_offset), *arguments, is_kept=is_kept)
 
-    def _packed(self, decoder: Decoder[Answer], verb: str, *arguments: str | bytes | int) -> Answer:
+    def _packed(
+        self, decoder: Decoder[Answer], verb: str, *arguments: str | bytes | int, is_kept: bool = False
+    ) -> Answer:
         """The answer of a step that answers MessagePack."""
-        answer = self._run(verb, *arguments)
+        answer = self._run(verb, *arguments, is_kept=is_kept)
         if not isinstance(answer, bytes):
             raise ContractBroken(f"The script {verb} answered {answer!r}.")
         with self._connections.translating():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 
 from msgspec import Struct
 from msgspec.msgpack import Decoder
@@ -10,7 +11,7 @@ from msgspec.msgpack import Decoder
 from protojobs.errors import LeaseLost
 from protojobs.records import Fence, Heartbeat, LostJob, Reclaimed, WorkerInfo
 from protojobs_redis.handle import Handle
-from protojobs_redis.packing import STATES, Entry, encode, micros
+from protojobs_redis.packing import STATES, Entry, Time, encode, micros, moment, moment_text
 
 __all__ = ["Leases", "lease_lost"]
 
@@ -20,6 +21,7 @@ ROUND_MAX = 1_000  # jobs that one script takes back, whatever the caller asks f
 class _Beat(Struct, array_like=True):
     cancels: list[tuple[str, int]]
     others_end_in: str
+    at: Time
 
 
 class _Round(Struct, array_like=True):
@@ -57,15 +59,16 @@ class Leases(Handle):
         return Heartbeat(
             cancels=tuple(Fence(id=id, claim_seq=seq, reserved_by=worker) for id, seq in beat.cancels),
             others_end_in=_seconds(beat.others_end_in),
+            at=moment(beat.at),
         )
 
     def leave(self, worker: str) -> None:
         """See Driver.leave."""
         self._run("leave", worker)
 
-    def reclaim(self, limit: int) -> Reclaimed:
+    def reclaim(self, limit: int, *, until: datetime | None = None) -> Reclaimed:
         """See Driver.reclaim."""
-        found = self._packed(_rounds, "reclaim", max(1, min(limit, ROUND_MAX)))
+        found = self._packed(_rounds, "reclaim", max(1, min(limit, ROUND_MAX)), moment_text(until))
         return Reclaimed(
             jobs=tuple(_lost(entry, holder) for holder, entry in found.jobs),
             workers=tuple(found.workers),

@@ -19,6 +19,7 @@ TIMEOUT_S = 5.0  # to connect, and for an answer: no verb hangs for longer than 
 
 _SCHEMES = {"redis": "redis", "rediss": "rediss", "valkey": "redis", "valkeys": "rediss", "unix": "unix"}
 _SECRETS = re.compile(r"(?i)(password|token)=[^&]*")
+_OURS = ("cluster", "namespace", "wait_replicas", "wait_timeout")
 _TRUE = {"true", "yes", "1", "on", ""}
 
 
@@ -28,6 +29,9 @@ class Address(Struct, frozen=True, kw_only=True):
     url: str
     is_cluster: bool = False  # said so in the URL; otherwise the server is asked
     namespace: str | None = None
+    wait_replicas: str | None = None
+    wait_timeout: str | None = None
+    nodes: tuple[tuple[str, int], ...] = ()  # of a cluster, where several are named
     sentinels: tuple[tuple[str, int], ...] = ()
     service: str = ""
     is_tls: bool = False
@@ -39,8 +43,9 @@ def parse(url: str) -> Address:
     """The address that `url` names.
 
     `redis://[user:password@]host[:port][/db]`, `rediss://` (TLS), `valkey://`, `valkeys://`, `unix:///path`, or
-    `redis+sentinel://host:port,host:port/service[/db]`. Options `cluster` and `namespace` are ours, all others go to
-    redis-py. Raises ConfigurationError.
+    `redis+sentinel://host:port,host:port/service[/db]`, or `redis://host:port,host:port?cluster=true`. Options
+    `cluster`, `namespace`, `wait_replicas` and `wait_timeout` are ours, all others go to redis-py. Raises
+    ConfigurationError.
     """
     if not isinstance(url, str):
         raise OptionInvalid(f"A driver is made from a URL, not from {type(url).__name__}.")
@@ -49,7 +54,7 @@ def parse(url: str) -> Address:
     if scheme not in _SCHEMES or plus not in ("", "sentinel", "cluster"):
         raise DriverNotFound(f"The Redis driver does not know the scheme {parts.scheme!r}.", mend=_schemes())
     options = parse_qsl(parts.query, keep_blank_values=True)
-    ours = {name: value for name, value in options if name in ("cluster", "namespace")}
+    ours = {name: value for name, value in options if name in _OURS}
     theirs = [(name, value) for name, value in options if name not in ours]
     if any(name == "decode_responses" for name, _ in theirs):
         raise ConfigurationError("decode_responses is the driver's own affair.", mend="Leave it out of the URL.")
@@ -58,6 +63,8 @@ def parse(url: str) -> Address:
         url=_joined(parts),
         is_cluster=plus == "cluster" or ours.get("cluster", "false").lower() in _TRUE,
         namespace=ours.get("namespace"),
+        wait_replicas=ours.get("wait_replicas"),
+        wait_timeout=ours.get("wait_timeout"),
         is_tls=_SCHEMES[scheme] == "rediss",
         shown=_masked(url),
         secrets=_secrets(parts.netloc, theirs),
@@ -67,6 +74,8 @@ def parse(url: str) -> Address:
         at = parts.netloc.rpartition("@")
         plain = _joined(parts._replace(netloc=f"{at[0]}{at[1]}service", path=f"/{database}"))
         address = replace(address, url=plain, sentinels=hosts, service=service)
+    elif "," in parts.netloc.rpartition("@")[2]:
+        address = _with_nodes(address, parts)
     _check(address)
     return address
 
@@ -84,6 +93,18 @@ def options_of(url: str) -> dict[str, object]:
     return cast("Callable[[str], dict[str, object]]", parse_url)(url)
 
 
+def _with_nodes(address: Address, parts: SplitResult) -> Address:
+    """The address of a cluster of which the URL names several nodes."""
+    if not address.is_cluster:
+        raise ConfigurationError(
+            f"{address.shown!r} names several hosts.", mend="Say what they are: ?cluster=true, or redis+sentinel://."
+        )
+    nodes = _hosts(parts.netloc, 6379, "a node")
+    credentials, at, places = parts.netloc.rpartition("@")
+    first = _joined(parts._replace(netloc=f"{credentials}{at}{places.partition(',')[0]}"))
+    return replace(address, url=first, nodes=nodes)
+
+
 def _sentinels(netloc: str, path: str) -> tuple[tuple[tuple[str, int], ...], str, int]:
     service, _, database = path.strip("/").partition("/")
     if not service or (database and not database.isdigit()):
@@ -91,14 +112,18 @@ def _sentinels(netloc: str, path: str) -> tuple[tuple[tuple[str, int], ...], str
             "A Sentinel URL names the service after the hosts.",
             mend='Write "redis+sentinel://host:26379,host2:26379/service/0".',
         )
+    return _hosts(netloc, 26379, "a Sentinel"), unquote(service), int(database or 0)
+
+
+def _hosts(netloc: str, port: int, what: str) -> tuple[tuple[str, int], ...]:
     hosts: list[tuple[str, int]] = []
     for place in netloc.rpartition("@")[2].split(","):
         parts = urlsplit(f"//{place}")
         try:
-            hosts.append((parts.hostname or "localhost", parts.port or 26379))
+            hosts.append((parts.hostname or "localhost", parts.port or port))
         except ValueError as error:
-            raise ConfigurationError(f"{place!r} is no address of a Sentinel: {error}.") from error
-    return tuple(hosts), unquote(service), int(database or 0)
+            raise ConfigurationError(f"{place!r} is no address of {what}: {error}.") from error
+    return tuple(hosts)
 
 
 def _joined(parts: SplitResult) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator
@@ -13,16 +14,20 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError
 
-from protojobs.clock import SYSTEM_CLOCK
+from protojobs.clock import SYSTEM_CLOCK, time_left
 from protojobs.entropy import jittered
+from protojobs.errors import StoreUnavailable
 from protojobs_sqlalchemy.dialects import Dialect, Mode
-from protojobs_sqlalchemy.translation import original, translated
+from protojobs_sqlalchemy.translation import is_read_only, original, translated
+from protojobs_sqlalchemy.urls import masked
 
 __all__ = ["Connections"]
 
 T = TypeVar("T")
 
 _HELD_MAX = 4  # idle connections that stay checked out of our own engine's pool: a checkout costs as much as a claim
+_AT_ONCE_MAX = 20  # verbs on our own engine: who finds no place waits as long as the caller does, the pool for longer
+_PLACE_S = 10.0
 _PING_AFTER_S = 30.0  # one that was idle for longer is asked first whether its server is still there
 _CONFLICT_S = 5.0  # a step that meets others is run again for so long
 _CUT_LONG_AGO_S = 1.0  # a connection that was cut earlier fails at once; a silent server is not asked twice
@@ -51,6 +56,7 @@ class Connections:
         self.is_ours = is_ours
         self._dialect = dialect
         self._held: deque[tuple[Connection, float]] = deque()
+        self._places = threading.Semaphore(_AT_ONCE_MAX)
         self._pid = os.getpid()
 
     def run(self, step: Callable[[Connection], T], mode: Mode, *, is_repeatable: bool = False) -> T:
@@ -60,10 +66,14 @@ class Connections:
         often that one had been cut while it was idle, by a restart of the server.
         """
         started = SYSTEM_CLOCK.monotonic()
+        gives_up_at = started + time_left(_CONFLICT_S)
         may_repeat = is_repeatable or mode is Mode.READ
         with self.translating():
             while True:
                 try:
+                    if self.is_ours:
+                        with self._place():
+                            return self._once(step, mode)
                     return self._once(step, mode)
                 except _ConnectionLost as lost:
                     if not may_repeat or SYSTEM_CLOCK.monotonic() - started > _CUT_LONG_AGO_S:
@@ -71,9 +81,9 @@ class Connections:
                     may_repeat = False
                     continue
                 except self.engine.dialect.loaded_dbapi.Error as error:
-                    self._must_be_conflict(error, started + _CONFLICT_S)
+                    self._must_be_conflict(error, gives_up_at)
                 except DBAPIError as error:
-                    self._must_be_conflict(error, started + _CONFLICT_S)
+                    self._must_be_conflict(error, gives_up_at)
                 time.sleep(jittered(_CONFLICT_PAUSE_S, 0.9))
 
     @contextmanager
@@ -103,6 +113,21 @@ class Connections:
         self._forget_held()
         if self.is_ours:
             self.engine.dispose()
+
+    @contextmanager
+    def _place(self) -> Generator[None]:
+        """One of the places of those who use a connection of ours at the same time."""
+        self._start_afresh_after_fork()
+        places = self._places
+        if not places.acquire(timeout=time_left(_PLACE_S)):
+            raise StoreUnavailable(
+                f"All {_AT_ONCE_MAX} connections to {masked(self.engine.url)} are busy.",
+                mend="Is the database slow, or away? They wait for its answers.",
+            )
+        try:
+            yield
+        finally:
+            places.release()
 
     def _must_be_conflict(self, error: Exception, gives_up_at: float) -> None:
         if not self._dialect.is_conflict(original(error)) or SYSTEM_CLOCK.monotonic() > gives_up_at:
@@ -162,7 +187,7 @@ class Connections:
         try:
             if not conn.invalidated:
                 raw = conn.connection.dbapi_connection
-                is_lost = self._is_disconnect(cause, raw)
+                is_lost = self._is_disconnect(cause, raw) or is_read_only(cause)
                 if is_lost or not isinstance(error, Exception):
                     conn.invalidate()
                 elif raw is not None:
@@ -174,6 +199,8 @@ class Connections:
             conn.close()
         if is_lost:
             self._forget_held()
+        if is_read_only(cause) and self.is_ours:
+            self.engine.dispose()  # the pool's idle ones lead to the same server, and answer a ping
         return is_lost
 
     def _is_disconnect(self, error: BaseException, raw: DBAPIConnection | None) -> bool:
@@ -194,6 +221,7 @@ class Connections:
             return
         _inherited.extend(self._held)
         self._held = deque()
+        self._places = threading.Semaphore(_AT_ONCE_MAX)
         self._pid = os.getpid()
         if self.is_ours:
             self.engine.dispose(close=False)

@@ -88,15 +88,16 @@ class Joining(Steps):
 
     def _is_ours(self, conn: Connection) -> bool:
         """Whether the caller's connection leads to the driver's database."""
-        ours, theirs = self._connections.engine, conn.engine
-        if theirs.pool is ours.pool or same_address(ours.url, theirs.url):
+        ours, other = self._connections.engine, conn.engine
+        if other.pool is ours.pool or same_address(ours.url, other.url):
             return True
-        if theirs.dialect.name != ours.dialect.name:
+        if other.dialect.name != ours.dialect.name:
             return False
         # Another name for one server (localhost and 127.0.0.1, a socket, a pooler)? The database itself knows best.
-        if self._identity is None:
+        theirs = self._dialect.identity(conn)
+        if self._identity != theirs:  # not asked yet, or the server started anew or failed over since
             self._identity = self._connections.run(self._dialect.identity, Mode.READ)
-        return self._dialect.identity(conn) == self._identity
+        return self._identity == theirs
 
 
 def _complete(conn: Connection, claim: Fence, now: datetime) -> bool:
@@ -106,6 +107,8 @@ def _complete(conn: Connection, claim: Fence, now: datetime) -> bool:
     change = update(jobs).where(*is_current).values(status="completed", processed_at=now, reserved_by=None)
     if conn.execute(change).rowcount != 1:
         return False
-    queue = conn.execute(select(jobs.c.queue).where(jobs.c.id == claim.id)).scalar_one()
+    # A locking read: a plain one would fix the caller's snapshot, and MariaDB lets no transaction change what others
+    # have committed since, such as a counter for which this one has waited.
+    queue = conn.execute(select(jobs.c.queue).where(jobs.c.id == claim.id).with_for_update()).scalar_one()
     count(conn, {(queue, "completed"): 1}, lone_shard(claim.id))
     return True

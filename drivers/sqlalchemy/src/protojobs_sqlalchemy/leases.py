@@ -75,9 +75,9 @@ class Leases(Steps):
         """Delete the worker's row."""
         self._run(lambda conn: leave(conn, worker), Mode.WORK)
 
-    def reclaim(self, limit: int) -> Reclaimed:
+    def reclaim(self, limit: int, *, until: datetime | None = None) -> Reclaimed:
         """Take back up to `limit` jobs of the dead."""
-        round_ = self._run_at(lambda conn, now: reclaim(conn, limit, now), Mode.WORK)
+        round_ = self._run_at(lambda conn, now: reclaim(conn, limit, now, until), Mode.WORK)
         self._dialect.ring({job.queue for job in round_.jobs})
         return round_
 
@@ -125,7 +125,7 @@ def heartbeat(conn: Connection, worker: str, progress: Mapping[Fence, float], no
         conn.execute(_report, reports)
     marks = conn.execute(_marked, {"b_worker": worker})
     cancels = tuple(Fence(id=row.id, claim_seq=row.claim_seq, reserved_by=row.reserved_by) for row in marks)
-    return Heartbeat(cancels=cancels, others_end_in=_others_end_in(conn, now, apart_from=worker))
+    return Heartbeat(cancels=cancels, others_end_in=_others_end_in(conn, now, apart_from=worker), at=now)
 
 
 def leave(conn: Connection, worker: str) -> None:
@@ -139,8 +139,10 @@ def held(conn: Connection, worker: str) -> list[ClaimedJob]:
     return [claimed_job(row) for row in conn.execute(query.order_by(jobs.c.id))]
 
 
-def reclaim(conn: Connection, limit: int, now: datetime) -> Reclaimed:
+def reclaim(conn: Connection, limit: int, now: datetime, until: datetime | None) -> Reclaimed:
     """Delete lapsed workers' rows, then take their jobs and the orphans back."""
+    if until is not None and now > until:
+        return Reclaimed(has_more=True)
     # A worker that is renewing or claiming right now has its row locked: it is passed over, since it lives.
     lapsed = conn.execute(
         select(workers.c.id, workers.c.isolates)

@@ -15,6 +15,7 @@ from protojobs.lifecycle import JobState
 from protojobs.records import BATCH_BYTES_MAX, ClaimedJob, ClaimReply, NewJob, Settled, Settlement, SettleStatus
 from protojobs_sqlalchemy import settling
 from protojobs_sqlalchemy.bell import Bell
+from protojobs_sqlalchemy.bounded_pymysql import connected
 from protojobs_sqlalchemy.bounds import payload_bytes
 from protojobs_sqlalchemy.counting import count, shard_of
 from protojobs_sqlalchemy.dialects import Ask, Mode, Run
@@ -26,6 +27,7 @@ from protojobs_sqlalchemy.watching import Watcher, walk_lanes
 __all__ = ["MariaDBDialect"]
 
 _DEADLOCK, _LOCK_TIMEOUT = 1213, 1205
+_CHANGED = 1020  # since the snapshot of a caller's transaction, which is rolled back; ours read what is committed
 _NO_TABLE, _NO_COLUMN = 1146, 1054
 _DUPLICATE = 1062
 _LOCK_WAIT_S = 3  # for a row that another transaction holds
@@ -83,6 +85,10 @@ class MariaDBDialect:
     def prepare(self, engine: Engine) -> None:
         """See Dialect.prepare."""
 
+        @event.listens_for(engine, "do_connect")
+        def _connect(_dialect: object, _record: object, arguments: list[Any], options: dict[str, Any]) -> object:
+            return connected(arguments, options)
+
         @event.listens_for(engine, "connect")
         def _set_up(raw: Raw[Any], _record: object) -> None:
             with raw.cursor() as cursor:
@@ -99,8 +105,11 @@ class MariaDBDialect:
     def begin(self, conn: Connection, mode: Mode) -> None:
         """See Dialect.begin."""
         cursor = _raw(conn).cursor()
-        if not self._is_ours:
-            cursor.execute("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")  # of the next transaction only
+        # Of the next transaction only. What is read in several statements is read at one moment.
+        if mode is Mode.READ:
+            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        elif not self._is_ours:
+            cursor.execute("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
         cursor.execute("START TRANSACTION")
 
     def end(self, conn: Connection, mode: Mode) -> None:
@@ -115,7 +124,7 @@ class MariaDBDialect:
 
     def is_conflict(self, error: BaseException) -> bool:
         """See Dialect.is_conflict."""
-        return isinstance(error, pymysql.Error) and _code(error) in (_DEADLOCK, _LOCK_TIMEOUT)
+        return isinstance(error, pymysql.Error) and _code(error) in (_DEADLOCK, _LOCK_TIMEOUT, _CHANGED)
 
     def is_schema_missing(self, error: BaseException) -> bool:
         """See Dialect.is_schema_missing."""

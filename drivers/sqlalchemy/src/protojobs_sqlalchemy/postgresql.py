@@ -70,7 +70,9 @@ class PostgreSQLDialect:
 
     def begin(self, conn: Connection, mode: Mode) -> None:
         """See Dialect.begin."""
-        _raw(conn).execute("BEGIN ISOLATION LEVEL READ COMMITTED")
+        # What is read in several statements is read at one moment; a writer must see what was committed just now.
+        level = "REPEATABLE READ" if mode is Mode.READ else "READ COMMITTED"
+        _raw(conn).execute(f"BEGIN ISOLATION LEVEL {level}")
 
     def end(self, conn: Connection, mode: Mode) -> None:
         """See Dialect.end."""
@@ -239,6 +241,8 @@ class PostgreSQLDialect:
         assert self._listen_url is not None
         arguments, options = self._engine.dialect.create_connect_args(self._listen_url)
         options.update({"connect_timeout": 5, "autocommit": True, "application_name": "protojobs-listen"})
+        # It sends nothing, so only the kernel can notice that its server is gone: by itself after two hours.
+        options = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, **options}
         return psycopg.connect(*arguments, **options)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, event
 
-from protojobs.clock import SYSTEM_CLOCK
+from protojobs.clock import SYSTEM_CLOCK, time_left
 from protojobs.entropy import jittered
 from protojobs.lifecycle import JobState
 from protojobs.records import BATCH_BYTES_MAX, ClaimedJob, ClaimReply, NewJob, Settled, Settlement, SettleStatus
@@ -299,7 +299,7 @@ class SQLiteDialect:
 
 def _patiently(action: Callable[[], object]) -> None:
     """Do it once the file is free, or raise SQLite's own `database is locked` after `_BUSY_S`."""
-    gives_up_at = SYSTEM_CLOCK.monotonic() + _BUSY_S
+    gives_up_at = SYSTEM_CLOCK.monotonic() + time_left(_BUSY_S)
     while True:
         try:
             action()

@@ -10,16 +10,28 @@ from protojobs.errors import ContractBroken, ProtojobsError, SchemaOutdated, Sto
 from protojobs_sqlalchemy.dialects import Dialect
 from protojobs_sqlalchemy.urls import masked
 
-__all__ = ["MIGRATE", "original", "translated"]
+__all__ = ["MIGRATE", "is_read_only", "original", "translated"]
 
 MIGRATE = 'Type "protojobs migrate", or call driver.setup().'
 _REPEATABLE = ("OperationalError", "InterfaceError", "InternalError", "Warning")
+_READ_ONLY = "25006"  # PostgreSQL's: a standby, or a primary that somebody told to take no writes
+_READ_ONLY_NUMBERS = {
+    1290,
+    1792,
+    1836,
+}  # MariaDB's and MySQL's: --read-only, a transaction for reading, a read-only mode
 _REFUSALS = {"42501", "28P01", "28000", "3D000"}  # SQLSTATEs of PostgreSQL that time will not mend, but people can
 
 
 def original(error: BaseException) -> BaseException:
     """The DBAPI's own exception inside SQLAlchemy's, or the error itself."""
     return error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+
+
+def is_read_only(error: BaseException) -> bool:
+    """Whether the server takes no writes (any more): after a failover another one does."""
+    number = error.args[0] if error.args else None
+    return getattr(error, "sqlstate", None) == _READ_ONLY or number in _READ_ONLY_NUMBERS
 
 
 def translated(error: Exception, engine: Engine, dialect: Dialect) -> ProtojobsError | None:
@@ -38,6 +50,11 @@ def translated(error: Exception, engine: Engine, dialect: Dialect) -> ProtojobsE
         return SchemaOutdated(f"The database {place} lacks a table or column of protojobs: {text}", mend=MIGRATE)
     if dialect.is_conflict(cause):
         return StoreUnavailable(f"{place} stayed busy: {text}.", mend=_busy_mend(engine))
+    if is_read_only(cause):
+        return StoreUnavailable(
+            f"{place} takes no writes: {text}.",
+            mend="After a failover the next call finds the new primary, if the URL, DNS or a proxy leads there.",
+        )
     names = {cls.__name__ for cls in type(cause).__mro__}
     if isinstance(error, OSError) or (names & set(_REPEATABLE) and getattr(cause, "sqlstate", None) != "42501"):
         state = getattr(cause, "sqlstate", None)

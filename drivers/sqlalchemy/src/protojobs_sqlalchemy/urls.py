@@ -6,10 +6,11 @@ import re
 import sqlite3
 from pathlib import Path
 
-from sqlalchemy import URL, Engine, create_engine, make_url
+from sqlalchemy import URL, Engine, create_engine
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from protojobs.errors import ConfigurationError, DriverNotFound, OptionInvalid
+from protojobs_sqlalchemy.hosts import hosts_of, read_url, shown, with_hosts_apart
 
 __all__ = ["backend_of", "make_engine", "masked", "parse", "same_address"]
 
@@ -22,20 +23,27 @@ _DBAPIS = {
 }
 _DRIVERS = {"pysqlite", "psycopg", "pymysql"}
 _SQLITE_MIN = (3, 35, 0)  # UPDATE ... FROM and RETURNING
-_CONNECT_S = 5
+_CONNECT_S = 5  # for each host
+# Beyond the five that stay. Verbs use no more than AT_ONCE_MAX and HELD_MAX (connections.py) together; the rest are for
+# the sessions of `driver.begin()`.
+_OVERFLOW = 25
+_PASSWORD = re.compile(r"(?i)(password)=[^&]*")
 
 
 def masked(url: URL | str) -> str:
     """The URL without its password, for people and logs."""
     if isinstance(url, URL):
-        return url.set(drivername=url.get_backend_name()).render_as_string(hide_password=True)
-    return re.sub(r"//([^:/@]*):.*@", r"//\1:***@", url)
+        url = url.set(drivername=url.get_backend_name())
+        text = shown(url) if url.drivername == "postgresql" else url.render_as_string(hide_password=True)
+    else:
+        text = re.sub(r"//([^:/@]*):.*@", r"//\1:***@", url)
+    return _PASSWORD.sub(r"\1=***", text)
 
 
 def parse(text: str | URL) -> URL:
     """The URL that the driver connects to, with the DBAPI of its own choice in it."""
     try:
-        url = make_url(text)
+        url = read_url(text)
         url.port  # noqa: B018 (make_url reads it lazily in some versions: a wrong port shall show here)
     except (ArgumentError, ValueError) as error:
         raise ConfigurationError(
@@ -48,6 +56,13 @@ def parse(text: str | URL) -> URL:
             f"The SQLAlchemy driver does not know the scheme {scheme!r}.", mend=f"It knows {', '.join(_DBAPIS)}."
         )
     url = url.set(drivername=_DBAPIS[scheme][0])
+    if scheme == "postgresql":
+        return with_hosts_apart(url)
+    if "," in (url.host or ""):
+        raise ConfigurationError(
+            f"{masked(url)!r} names several hosts, which only PostgreSQL's library can follow.",
+            mend="Name one that leads to the primary: a proxy, a floating address or a DNS name.",
+        )
     return _file_url(url) if scheme == "sqlite" else url
 
 
@@ -75,7 +90,7 @@ def make_engine(url: URL, *, timeout: float, is_pooled: bool) -> Engine:
     try:
         if scheme == "sqlite":
             _check_sqlite_version()
-            return create_engine(url, connect_args={"timeout": 0}, pool_timeout=timeout)
+            return create_engine(url, connect_args={"timeout": 0}, pool_timeout=timeout, max_overflow=_OVERFLOW)
         if scheme == "postgresql":
             arguments = _postgresql_arguments(timeout, is_pooled=is_pooled)
         else:
@@ -85,9 +100,9 @@ def make_engine(url: URL, *, timeout: float, is_pooled: bool) -> Engine:
                 "write_timeout": timeout,
                 "charset": "utf8mb4",
             }
-        # One verb at a time holds a connection, and a few stay open: enough for the three threads of a worker and for
-        # the bounded pool of asynchronous callers, whatever else the process does.
-        return create_engine(url, connect_args=arguments, pool_pre_ping=True, pool_timeout=timeout, max_overflow=20)
+        return create_engine(
+            url, connect_args=arguments, pool_pre_ping=True, pool_timeout=timeout, max_overflow=_OVERFLOW
+        )
     except (ImportError, NoSuchModuleError) as error:
         extra = _DBAPIS[scheme][1]
         raise DriverNotFound(
@@ -157,5 +172,10 @@ def same_address(one: URL, other: URL) -> bool:
     if schemes == {"sqlite"}:
         ours, theirs = Path(one.database or ""), Path(other.database or "")
         return ours.absolute() == theirs.absolute() or (ours.exists() and theirs.exists() and ours.samefile(theirs))
-    port = {"postgresql": 5432}.get(one.get_backend_name(), 3306)
-    return (one.host, one.port or port, one.database) == (other.host, other.port or port, other.database)
+    if schemes == {"postgresql"}:
+        return (_addresses(one), one.database) == (_addresses(other), other.database)
+    return (one.host, one.port or 3306, one.database) == (other.host, other.port or 3306, other.database)
+
+
+def _addresses(url: URL) -> set[tuple[str, int]]:
+    return {(host, port or 5432) for host, port in hosts_of(url)}

@@ -1,5 +1,5 @@
 -- Prolong a lease whose row stands, however late. ARGV: offset, worker, progress as {id, claim_seq, holder, share}.
--- Answers nothing when the row is gone; else {claims to cancel, seconds to the first end of another's lease or ''}.
+-- Answers nothing when the row is gone; else {claims to cancel, time to the first end of another's lease or '', now}.
 
 local worker, shares = ARGV[2], unpacked(ARGV[3])
 if not call('ZSCORE', LEASES, worker) then return false end
@@ -28,4 +28,4 @@ for place = 1, #first, 2 do
     break
   end
 end
-return '\146' .. list(cancels) .. pack(ends_in)
+return '\147' .. list(cancels) .. pack(ends_in) .. pack(now)

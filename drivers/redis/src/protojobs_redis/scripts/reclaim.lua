@@ -1,7 +1,10 @@
 -- Delete the rows of workers whose lease has ended, and take their jobs back, and those of workers that went before.
--- ARGV: offset, how many jobs. Answers {jobs as {holder, entry}, workers, is there more, seconds to the next end or ''}.
+-- ARGV: offset, how many jobs, until when (or 0): one that was held up by an outage comes too late and does nothing.
+-- Answers {jobs as {holder, entry}, workers, is there more, seconds to the next end or ''}.
 
 local WORKERS_MAX = 100  -- rows deleted in one round
+
+if ARGV[3] ~= '0' and now > tonumber(ARGV[3]) then return '\148' .. list({}) .. list({}) .. pack(true) .. pack('') end
 
 local limit, bytes, is_full = tonumber(ARGV[2]), 0, false
 local lapsed = call('ZRANGEBYSCORE', LEASES, '-inf', now, 'LIMIT', 0, WORKERS_MAX + 1)

@@ -61,14 +61,16 @@ class LmdbDriver(Handle):
             marked = [row for row in step.rows("held", worker) if row.cancel_requested_at]
             cancels = tuple(convert(row, records.Fence, from_attributes=True) for row in marked)
             ends_in = rules.first_end(workers(step).values(), step.now, apart_from=worker)
-            return records.Heartbeat(cancels=cancels, others_end_in=ends_in)
+            return records.Heartbeat(cancels=cancels, others_end_in=ends_in, at=step.now)
 
     def leave(self, worker: str) -> None:
         with self.step(write=True) as step:
             step.txn.delete(key_of("worker", worker))
 
-    def reclaim(self, limit: int) -> records.Reclaimed:
+    def reclaim(self, limit: int, *, until: datetime | None = None) -> records.Reclaimed:
         with self.step(write=True) as step:
+            if until is not None and step.now > until:
+                return records.Reclaimed(has_more=True)
             standing = workers(step)
             lapsed = {name: worker for name, worker in standing.items() if worker.lease_ends_at <= step.now}
             for name in lapsed:

@@ -1,0 +1,68 @@
+"""How long a worker's runs may go on, told to whoever beats in its place while it cannot."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable
+
+from protojobs.clock import Clock
+
+__all__ = ["Horizon", "ToldHorizon"]
+
+
+class Horizon:
+    """What the claim loop and the heartbeat thread report to: here, to nobody."""
+
+    def begins(self, key: tuple[str, int], timeout: float) -> None:
+        """A run begins; `timeout` 0 is none."""
+
+    def ended(self, key: tuple[str, int]) -> None:
+        """The run is over."""
+
+    def beat(self) -> None:
+        """The worker is about to make a heartbeat."""
+
+
+class ToldHorizon(Horizon):
+    """The longest time that any run may still take by its timeout, whether that ends in a thread, a loop or a child.
+
+    `say(seconds)` is called with every beat, and before a run begins that may outlast what was said: once its call in C
+    holds the interpreter's lock, nothing more can be said. It is 0 when nothing runs, infinite when a run has no end.
+    """
+
+    def __init__(self, clock: Clock, beat_s: float, say: Callable[[float], None]) -> None:
+        self._clock = clock
+        self._beat_s = beat_s
+        self._say = say
+        self._lock = threading.Lock()  # held while it says something, so that the last word is the newest
+        self._ends: dict[tuple[str, int], float] = {}
+        self._begun_s = 0.0  # the longest timeout of the runs that began since the last beat
+        self._said_until = 0.0
+
+    def begins(self, key: tuple[str, int], timeout: float) -> None:
+        lasts_s = timeout or math.inf
+        with self._lock:
+            now = self._clock.monotonic()
+            self._ends[key] = now + lasts_s
+            self._begun_s = max(self._begun_s, lasts_s)
+            if now + lasts_s > self._said_until:
+                self._tell(now, lasts_s)
+
+    def ended(self, key: tuple[str, int]) -> None:
+        with self._lock:
+            self._ends.pop(key, None)
+
+    def beat(self) -> None:
+        with self._lock:
+            now = self._clock.monotonic()
+            lasts_s = max(max(self._ends.values(), default=now) - now, self._begun_s)
+            self._begun_s = 0.0
+            self._tell(now, lasts_s)
+
+    def _tell(self, now: float, lasts_s: float) -> None:
+        # A beat's time more, so that of many short runs alike none needs a word of its own: each may begin until then.
+        if lasts_s > 0:
+            lasts_s += self._beat_s
+        self._said_until = now + lasts_s
+        self._say(lasts_s)

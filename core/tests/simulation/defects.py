@@ -1,0 +1,230 @@
+"""Stores and workers with one planted defect each, which the checker must find.
+
+Some defects cannot be seen from outside, whatever the seed, and so are not here:
+
+- A store that does not ask who holds the claim, as long as it asks for the claim_seq and whether the job is held: each
+  claim and each involuntary exit has a number of its own, so the number alone tells the holder. The third term guards
+  against what `SettlesTwice` does, a settlement that comes again when nobody holds the job.
+- A store that calls a repeated settlement stale: the worker drops the result either way. Only its log differs.
+- A worker that goes on with what it has not started after its lease was lost: those runs overlap with others for a
+  reason that the promise names. The rule keeps their number small.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+
+from msgspec import structs
+
+from protojobs._execution import unrun
+from protojobs._lease_watch import GOOD_BEATS, LeaseWatch
+from protojobs.lifecycle import JobState, Verb
+from protojobs.records import ClaimedJob, Enqueued, Fence, NewJob, Reclaimed, Settled, Settlement
+from protojobs_memory import MemoryDriver
+from protojobs_memory.state import Row
+
+from .scheduler import Steps
+from .simulated_worker import LEASE_S, SimulatedWorker
+
+# -------------------------------------------------------------------------------------------------------------- stores
+
+
+class ForgetsTheNumber(MemoryDriver):
+    """A fence of id and holder: a settlement that comes late ends a later claim of the same worker."""
+
+    def _current(self, claim: Settlement | Fence) -> Row | None:
+        row = self.state.rows.get(claim.id)
+        return row if row is not None and row.reserved_by and row.reserved_by == claim.reserved_by else None
+
+
+class SettlesTwice(MemoryDriver):
+    """A fence of id and claim_seq alone: a release or snooze that is sent again gives a second attempt back."""
+
+    def _settle_one(self, said: Settlement, now: datetime) -> Settled:
+        row = self.state.rows.get(said.id)
+        if row is not None and row.claim_seq == said.claim_seq and row.state is JobState.PENDING:
+            row.attempts -= said.verb in (Verb.SNOOZE, Verb.RELEASE)
+        return super()._settle_one(said, now)
+
+
+class HasNoFence(MemoryDriver):
+    """Whoever knows the id may settle the job of whoever holds it."""
+
+    def _current(self, claim: Settlement | Fence) -> Row | None:
+        row = self.state.rows.get(claim.id)
+        return row if row is not None and row.reserved_by else None
+
+
+class LosesRetries(MemoryDriver):
+    """Takes a retry for the end of the job."""
+
+    def _apply(self, row: Row, said: Settlement, now: datetime) -> None:
+        if said.verb is Verb.RETRY:
+            self.state.move(row, Verb.CANCEL, JobState.CANCELLED, now)
+        else:
+            super()._apply(row, said, now)
+
+
+class LendsTwice(MemoryDriver):
+    """Two claims that come within 50 ms of each other get the same jobs."""
+
+    def claim(self, worker: str, queues: Sequence[str], *, slots: int, limit: int) -> list[ClaimedJob]:
+        now = self.now()
+        held = [row for rows in list(self.state.holders.values()) for row in list(rows.values())]
+        for row in held:
+            if row.reserved_at is not None and now - row.reserved_at < timedelta(seconds=0.05):
+                self.state.move(row, Verb.RELEASE, JobState.PENDING, row.available_at)
+                row.attempts -= 1
+        return super().claim(worker, queues, slots=slots, limit=limit)
+
+
+class LendsEarly(MemoryDriver):
+    """Lends jobs a second before they are due."""
+
+    def _due_rows(self, queues: Sequence[str], now: datetime) -> Iterator[Row]:
+        return super()._due_rows(queues, now + timedelta(seconds=1))
+
+
+class FindsNoOrphans(MemoryDriver):
+    """Takes back the jobs of workers whose lease has run out, and not those of workers that have left."""
+
+    def leave(self, worker: str) -> None:
+        super().leave(worker)
+        self.left = {*getattr(self, "left", ()), worker}
+
+    def reclaim(self, limit: int, *, until: datetime | None = None) -> Reclaimed:
+        holders = self.state.holders
+        orphans = {name: holders.pop(name) for name in getattr(self, "left", ()) if name in holders}
+        taken = super().reclaim(limit, until=until)
+        holders.update(orphans)
+        return taken
+
+
+class ReclaimsUnseen(MemoryDriver):
+    """Looks which leases have ended, and ends them in the next round, without looking again."""
+
+    def reclaim(self, limit: int, *, until: datetime | None = None) -> Reclaimed:
+        now, workers = self.now(), self.state.workers
+        for name in getattr(self, "ended", ()):
+            workers.pop(name, None)
+        lapsed = {name: row for name, row in workers.items() if row.lease_ends_at <= now}
+        workers.update(
+            {name: structs.replace(row, lease_ends_at=datetime.max.replace(tzinfo=UTC)) for name, row in lapsed.items()}
+        )
+        taken = super().reclaim(limit, until=until)
+        workers.update(lapsed)
+        self.ended = tuple(lapsed)
+        return taken
+
+
+class ReclaimsTooLate(MemoryDriver):
+    """Does a reclaim that was held up on its way, as if it had been sent just now."""
+
+    def reclaim(self, limit: int, *, until: datetime | None = None) -> Reclaimed:
+        return super().reclaim(limit)
+
+
+class StoresAgain(MemoryDriver):
+    """Takes a push that is sent again for a new one."""
+
+    def enqueue(self, jobs: Sequence[NewJob]) -> list[Enqueued]:
+        for job in jobs:
+            if (row := self.state.rows.get(job.id)) is not None and row.state is JobState.COMPLETED:
+                self.state.remove(row, Verb.CLEAR)
+        return super().enqueue(jobs)
+
+
+# ------------------------------------------------------------------------------------------------------------- workers
+
+
+class SettlesFirst(SimulatedWorker):
+    """Says that a job is done when it begins."""
+
+    def begin_run(self, claimed: ClaimedJob) -> None:
+        super().begin_run(claimed)
+        key = (claimed.id, claimed.claim_seq)
+        if (active := self.active.get(key)) is not None:
+            self.decide.finished(self.world.now, key, active.run.returned(None))
+
+
+class LeavesJobsBehind(SimulatedWorker):
+    """Ends without giving back what it has not begun."""
+
+    def _take(self, message: object) -> Steps:
+        if isinstance(message, int):
+            self.decide.lease_lost(self.world.now)  # forgets what waits
+        yield from super()._take(message)
+
+
+class GivesBackTooMuch(SimulatedWorker):
+    """Gives back at a stop what it goes on to run."""
+
+    def _take(self, message: object) -> Steps:
+        yield from super()._take(message)
+        if isinstance(message, int):
+            for key, active in self.active.items():
+                self.decide.finished(self.world.now, key, unrun(active.run.claimed, Verb.RELEASE, reason="shutdown"))
+
+    def _leave(self) -> Steps:
+        while self.active:
+            yield 0.1
+        yield from super()._leave()
+
+
+class NeverAsks(SimulatedWorker):
+    """Does not ask what it holds: a claim whose answer was lost stays lent."""
+
+    def begin(self) -> None:
+        super().begin()
+        self._compare_at = float("inf")
+
+    def _talk(self, turn):  # type: ignore[no-untyped-def]
+        self._unknown = False
+        yield from super()._talk(turn)
+
+
+class NeverInDoubt(LeaseWatch):
+    """Goes on as if each heartbeat had been answered."""
+
+    def missed_beat(self) -> None:
+        self._good = 0
+
+
+class StartsInDoubt(SimulatedWorker):
+    """Starts jobs while it does not know whether its lease stands."""
+
+    def make_watch(self) -> LeaseWatch:
+        return NeverInDoubt(LEASE_S)
+
+
+class NeverPatient(LeaseWatch):
+    """Reclaims as soon as it is time, though it has only just heard of the store again."""
+
+    reclaim_until = None
+
+    def may_reclaim(self, now: float) -> bool:
+        return now >= self.reclaim_at
+
+
+class ReclaimsAtOnce(SimulatedWorker):
+    """Takes back the jobs of the others after an outage, before they could renew their leases."""
+
+    def make_watch(self) -> LeaseWatch:
+        return NeverPatient(LEASE_S)
+
+
+class LivesInThePast(LeaseWatch):
+    """Reclaims because of three good heartbeats, however long ago they are."""
+
+    reclaim_until = None
+
+    def may_reclaim(self, now: float) -> bool:
+        return self._good >= GOOD_BEATS and now >= self.reclaim_at
+
+
+class ReclaimsOnWaking(SimulatedWorker):
+    """Takes back the jobs of the others when it was frozen during an outage, before anybody has heard of the store."""
+
+    def make_watch(self) -> LeaseWatch:
+        return LivesInThePast(LEASE_S)

@@ -1,0 +1,328 @@
+"""What worker.py does with threads, done step by step: the claim loop, the heartbeats, the runs, the end."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+from faults.history import End, Fault
+from faults.history import Run as Seen
+from protojobs._deadlines import END_S
+from protojobs._decisions import Decisions, WorkLimits
+from protojobs._decisions import Plan as Turn
+from protojobs._execution import Run, prepare, unrun
+from protojobs._lease import BEATS_PER_LEASE, Beat
+from protojobs._lease_watch import LeaseWatch
+from protojobs.definitions import JobDefinition, Registry
+from protojobs.errors import LeaseLost, StoreUnavailable
+from protojobs.hooks import Hooks
+from protojobs.lifecycle import Verb
+from protojobs.options import JobOptions
+from protojobs.outcomes import Outcome, Snooze
+from protojobs.records import ClaimedJob, ClaimReply, Fence, Heartbeat, Reclaimed, WorkerInfo
+
+from .scheduler import Call, Party, Steps
+
+if TYPE_CHECKING:
+    from .world import World
+
+__all__ = ["LEASE_S", "Active", "SimulatedWorker"]
+
+LEASE_S = 6.0
+BEAT_S = LEASE_S / BEATS_PER_LEASE
+PATIENCE_S = 4.0  # of the claim loop with the store
+GRACE_S, EXIT_BOUND_S = 4.0, 5.0
+COMPARE_S = 5.0  # between two comparisons of what this worker holds
+SNOOZE_S = 1.0
+HOOKS = Hooks()
+REGISTRY = Registry()
+REGISTRY.add(JobDefinition("sim", lambda: None, JobOptions()))
+
+_Key = tuple[str, int]
+
+
+@dataclass
+class Active:
+    """A run that has begun."""
+
+    run: Run
+    seen: Seen
+    is_given_up: bool = False  # counts as stuck: nobody waits for its end
+
+
+class SimulatedWorker(Party):
+    """One worker process."""
+
+    def __init__(self, world: World, name: str, queues: Sequence[str]) -> None:
+        super().__init__()
+        self.world = world
+        self.name = name
+        self.queues = queues
+        self.generation = 0
+        self.stopping_since: float | None = None
+        self.active: dict[_Key, Active] = {}
+        self._inbox: deque[object] = deque()
+        self._unknown = False
+
+    @property
+    def id(self) -> str:
+        return f"{self.name}.{self.generation}"
+
+    @property
+    def is_stopping(self) -> bool:
+        return self.stopping_since is not None
+
+    @property
+    def is_at_work(self) -> bool:
+        return self.generation > 0 and not self.is_dead
+
+    def begin(self) -> None:
+        world = self.world
+        self.watch = self.make_watch()
+        limits = WorkLimits(
+            concurrency=world.dice.choice((1, 2, 3)), poll_s=1.0, grace_s=GRACE_S, exit_bound_s=EXIT_BOUND_S
+        )
+        self.decide = Decisions(limits, self.watch, world.now, lambda s: s * world.dice.uniform(0.8, 1.2))
+        self._compare_at = world.now + COMPARE_S
+        self._main = world.spawn(self, self._start())
+
+    def make_watch(self) -> LeaseWatch:
+        return LeaseWatch(LEASE_S)
+
+    # ------------------------------------------------------------------------------------------------ done from outside
+
+    def ring(self) -> None:
+        """The doorbell."""
+        if self.is_at_work:
+            self.put(None)
+
+    def stop(self) -> None:
+        """Ask for a planned stop; half the time a second one follows, for a quick end."""
+        self.stopping_since = self.world.now
+        self.world.hire()
+        self.world.at(self.world.now, lambda: self.put(1), self)
+        if self.world.dice.random() < 0.5:
+            self.world.at(self.world.now + self.world.dice.uniform(0.1, GRACE_S), lambda: self.put(2), self)
+
+    def die(self, how: str, *, since: float) -> None:
+        """The process ends, and whatever runs in it."""
+        self.is_dead = True
+        self.world.history.faults.append(Fault(how, since, self.world.now, self.id))
+        if how == "kill" and self.stopping_since is not None:
+            self.world.history.faults.append(Fault("stop", self.stopping_since, self.world.now, self.id))
+        for active in self.active.values():
+            active.seen.ended, active.seen.end = self.world.now, End.CUT
+        self.active.clear()
+
+    def put(self, message: object) -> None:
+        """Into the inbox, and wake the claim loop."""
+        self._inbox.append(message)
+        self._main.wake()
+
+    # --------------------------------------------------------------------------------------------------- the claim loop
+
+    def _start(self) -> Steps:
+        while self.generation == 0 or not self._is_registered:
+            yield from self._renew_identity()
+        self.world.spawn(self, self._beat())
+        while (turn := self.decide.plan(self.world.now)).ended is None:
+            for claimed in turn.start:
+                self.begin_run(claimed)
+            if turn.cut_all:
+                for active in self.active.values():
+                    self._interrupt(active, "shutdown")
+            talks = bool(turn.settle or turn.limit)
+            if talks:
+                yield from self._talk(turn)
+            if not self.decide.is_quiet(self.world.now):
+                yield from self._keep_up()
+            yield from self._listen(0.0 if talks else turn.wait_s)
+        yield from self._leave()
+
+    def _talk(self, turn: Turn) -> Steps:
+        world, worker = self.world, self.id
+        sent = [outcome.settlement for outcome in turn.settle]
+        try:
+            if self._unknown:
+                held = yield Call(lambda: world.store.held(worker), PATIENCE_S)
+                self.decide.adopted(world.now, cast("list[ClaimedJob]", held))
+                self._unknown = False
+            answer = yield Call(
+                lambda: world.store.settle_and_claim(worker, sent, self.queues, slots=turn.slots, limit=turn.limit),
+                PATIENCE_S,
+            )
+        except StoreUnavailable:
+            self._unknown = True
+            self.decide.store_failed(world.now)
+            return
+        reply = cast("ClaimReply", answer)
+        self.decide.store_answered()
+        self.decide.settled(reply.settled, turn.settle)
+        if reply.lease_lost:
+            yield from self._lost_lease()
+        elif turn.limit:
+            self.decide.claimed(world.now, turn, reply.claimed)
+
+    def _listen(self, wait_s: float) -> Steps:
+        if not self._inbox:
+            yield max(wait_s, 0.001)  # a real loop cannot turn in no time
+        stuck: list[Active] = []
+        while self._inbox:
+            message = self._inbox.popleft()
+            if isinstance(message, Active):
+                stuck.append(message)  # later: the news that it has ended after all may be in here too
+            else:
+                yield from self._take(message)
+        for active in stuck:
+            self._stuck(active)
+
+    def _take(self, message: object) -> Steps:
+        now = self.world.now
+        match message:
+            case None:
+                self.decide.rang(now)
+            case int():
+                self.decide.stop(now, message, "stopped")
+            case Beat():
+                yield from self._heard(message)
+            case (key, outcome):
+                self.decide.finished(now, cast("_Key", key), cast("Outcome", outcome))
+
+    def _heard(self, beat: Beat) -> Steps:
+        if beat.is_lost:
+            if beat.worker == self.id:
+                yield from self._lost_lease()
+        elif beat.reply is None:
+            self.watch.missed_beat()
+        else:
+            self.watch.good_beat(beat.sent_at, beat.reply, self._jitter())
+            for fence in beat.reply.cancels:
+                self._cancel(fence)
+
+    def _keep_up(self) -> Steps:
+        world, worker = self.world, self.id
+        try:
+            if not self.decide.stop_level and self.watch.may_reclaim(world.now):
+                until = self.watch.reclaim_until
+                taken = cast("Reclaimed", (yield Call(lambda: world.reclaim(until), PATIENCE_S)))
+                self.watch.reclaimed(world.now, taken.others_end_in, taken.has_more, self._jitter())
+            if world.now >= self._compare_at:
+                self._compare_at = world.now + COMPARE_S
+                held = yield Call(lambda: world.store.held(worker), PATIENCE_S)
+                self.decide.compared(world.now, cast("list[ClaimedJob]", held))
+        except StoreUnavailable:
+            self.decide.store_failed(world.now)
+
+    def _leave(self) -> Steps:
+        worker = self.id
+        try:
+            yield Call(lambda: self.world.store.leave(worker), PATIENCE_S)
+        except StoreUnavailable:
+            pass  # the row lapses by itself
+        self.world.history.exits[worker] = 0
+        self.die("stop", since=cast("float", self.stopping_since))
+
+    # -------------------------------------------------------------------------------------------------------- the lease
+
+    def _renew_identity(self) -> Steps:
+        self.generation += 1
+        self._is_registered = False
+        info = WorkerInfo(
+            id=self.id,
+            host="sim",
+            pid=1,
+            queues=tuple(self.queues),
+            concurrency=self.decide.limits.concurrency,
+            lease_s=LEASE_S,
+        )
+        sent_at = self.world.now
+        try:
+            yield Call(lambda: self.world.register(info), PATIENCE_S)
+        except StoreUnavailable:
+            self.decide.store_failed(self.world.now)
+            return
+        self._is_registered = True
+        self.watch.begin(sent_at)
+
+    def _lost_lease(self) -> Steps:
+        self.decide.lease_lost(self.world.now)
+        yield from self._renew_identity()
+
+    def _beat(self) -> Steps:
+        world = self.world
+        while True:
+            yield max(0.0, self.watch.next_beat_at - world.now)
+            worker, sent_at = self.id, world.now
+            try:
+                reply = yield Call(lambda worker=worker: world.heartbeat(worker), BEAT_S)
+                beat = Beat(sent_at, cast("Heartbeat", reply))
+            except LeaseLost:
+                beat = Beat(sent_at, is_lost=True, worker=worker)
+            except StoreUnavailable:
+                beat = Beat(sent_at)
+            self.watch.next_beat_at = max(sent_at + BEAT_S, world.now)
+            self.put(beat)
+
+    def _jitter(self) -> float:
+        return self.world.dice.uniform(0, 0.5)
+
+    # --------------------------------------------------------------------------------------------------------- the runs
+
+    def begin_run(self, claimed: ClaimedJob) -> None:
+        world = self.world
+        run = prepare(claimed, REGISTRY, HOOKS, world.clock, lambda fence, share: None)
+        if isinstance(run, Outcome):  # cancelled, lent too often, or a killer of workers: settled unrun
+            self.decide.finished(world.now, (claimed.id, claimed.claim_seq), run, was_run=False)
+            return
+        seen = Seen(claimed.id, claimed.claim_seq, claimed.attempts, claimed.reserved_by, world.now)
+        world.history.runs.append(seen)
+        active = self.active[run.key] = Active(run, seen)
+        world.at(world.now + world.plans[claimed.id].takes_s, lambda: self._end(active), self)
+
+    def _end(self, active: Active, *, is_cut: bool = False) -> None:
+        if self.active.pop(active.run.key, None) is None:
+            return  # it was ended from outside
+        plan, run, claimed = self.world.plans[active.run.claimed.id], active.run, active.run.claimed
+        if is_cut or active.is_given_up:
+            end, outcome = End.CUT, run.cut()
+        elif plan.snoozes and claimed.claim_seq == 1:
+            end, outcome = End.SNOOZED, run.returned(Snooze(SNOOZE_S))
+        elif claimed.attempts <= plan.fails:
+            end, outcome = End.FAILED, run.raised(RuntimeError("as planned"))
+        else:
+            end, outcome = End.OK, run.returned(None)
+        seen = active.seen
+        seen.ended, seen.end, seen.again_in = self.world.now, end, outcome.settlement.delay
+        if not active.is_given_up:
+            self.put((run.key, outcome))
+
+    def _interrupt(self, active: Active, why: str) -> None:
+        """End it from outside, soon; one that does not listen counts as stuck after a while."""
+        active.run.cut_by = active.run.cut_by or why
+        if self.world.plans[active.run.claimed.id].is_deaf:
+            self.world.at(self.world.now + END_S, lambda: self._give_up(active), self)
+        else:
+            ends_at = self.world.now + self.world.dice.uniform(0, END_S)
+            self.world.at(ends_at, lambda: self._end(active, is_cut=True), self)
+
+    def _stuck(self, active: Active) -> None:
+        outcome = active.run.cut(ended=False, exit_bound=EXIT_BOUND_S)
+        if self.decide.finished(self.world.now, active.run.key, outcome):
+            active.is_given_up = True
+            self.decide.stuck(self.world.now)
+
+    def _give_up(self, active: Active) -> None:
+        if active.run.key in self.active:
+            self.put(active)
+
+    def _cancel(self, fence: Fence) -> None:
+        """A person wants it to end."""
+        key = (fence.id, fence.claim_seq)
+        if (waiting := self.decide.cancel_waiting(key)) is not None:
+            outcome = unrun(waiting, Verb.CANCEL, reason="cancelled before it ran")
+            self.decide.finished(self.world.now, key, outcome, was_run=False)
+        elif (active := self.active.get(key)) is not None and not active.run.cut_by:
+            if not self.world.plans[fence.id].is_deaf:  # a plain function is only told, and this one does not ask
+                self._interrupt(active, "cancel")

@@ -1,0 +1,155 @@
+"""What a worker says of how long its runs may go on, so that somebody else can beat for it meanwhile."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from protojobs import JobQueue, job
+from protojobs._horizon import ToldHorizon
+from protojobs._working import work
+from protojobs.testing import ManualClock
+
+BEAT_S = 10.0
+
+
+@pytest.fixture
+def said() -> list[float]:
+    return []
+
+
+@pytest.fixture
+def horizon(clock: ManualClock, said: list[float]) -> ToldHorizon:
+    return ToldHorizon(clock, BEAT_S, said.append)
+
+
+class TestWhatIsSaid:
+    def test_nothing_runs(self, horizon: ToldHorizon, said: list[float]) -> None:
+        horizon.beat()
+        assert said == [0.0]
+
+    def test_the_longest_of_what_is_left_counts(
+        self, horizon: ToldHorizon, said: list[float], clock: ManualClock
+    ) -> None:
+        horizon.begins(("a", 1), 60.0)
+        horizon.begins(("b", 1), 300.0)
+        horizon.beat()
+        clock.advance(100)
+        horizon.beat()
+        assert said[-1] == 200 + BEAT_S  # a beat's time more: see below
+        horizon.ended(("b", 1))
+        horizon.beat()
+        assert said[-1] == 0  # the other has outlasted its time already
+        horizon.ended(("a", 1))
+        horizon.beat()
+        assert said[-1] == 0
+
+    def test_without_a_timeout_there_is_no_end(
+        self, horizon: ToldHorizon, said: list[float], clock: ManualClock
+    ) -> None:
+        horizon.begins(("a", 1), 0.0)
+        clock.advance(1e6)
+        horizon.beat()
+        assert said == [math.inf, math.inf]
+        horizon.ended(("a", 1))
+        horizon.beat()
+        assert said[-1] == 0
+
+    def test_it_is_said_before_a_run_begins_that_outlasts_what_was_said(
+        self, horizon: ToldHorizon, said: list[float], clock: ManualClock
+    ) -> None:
+        horizon.beat()
+        horizon.begins(("a", 1), 60.0)
+        assert said == [0, 60 + BEAT_S]
+        clock.advance(1)
+        horizon.begins(("b", 1), 61.0)
+        assert said == [0, 60 + BEAT_S]  # 62 is within 70
+        horizon.begins(("c", 1), 120.0)
+        assert said == [0, 60 + BEAT_S, 120 + BEAT_S]
+
+    def test_many_short_runs_cost_one_word_a_beat(
+        self, horizon: ToldHorizon, said: list[float], clock: ManualClock
+    ) -> None:
+        for _ in range(5):
+            horizon.beat()
+            for number in range(10):
+                covered = clock.monotonic() + said[-1] if said else 0.0
+                horizon.begins(("short", number), 60.0)
+                assert max(covered, clock.monotonic() + said[-1]) >= clock.monotonic() + 60
+                clock.advance(BEAT_S / 10)
+                horizon.ended(("short", number))
+        assert said == [0.0, *[60 + BEAT_S] * 5]
+        horizon.beat()
+        horizon.beat()
+        assert said[-1] == 0
+
+
+@pytest.fixture
+def jobs(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The jobs of process_jobs.py, which a child process can import."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    module = sys.modules.get("process_jobs")
+    return importlib.import_module("process_jobs") if module is None else importlib.reload(module)
+
+
+Told = tuple[str, float, float]
+
+
+class TestAWorker:
+    """Tells it to whoever asked `work` for it."""
+
+    def work(self, queue: JobQueue) -> list[Told]:
+        words: list[Told] = []
+        work(queue, ends_when_empty=True, told=lambda *word: words.append(word))
+        return words
+
+    def test_before_the_run_begins(self, make_queue: Callable[..., JobQueue]) -> None:
+        seen: list[list[Told]] = []
+        words: list[Told] = []
+
+        @job(name="look", timeout=500)
+        def look() -> None:
+            seen.append(list(words))
+
+        queue = make_queue(lease=60)
+        queue.push(look.bind())
+        work(queue, ends_when_empty=True, told=lambda *word: words.append(word))
+        ((first, second),) = seen
+        assert first[1:] == (60, 0)
+        assert second[1:] == (60, 500 + BEAT_S)
+        assert first[0] == second[0]
+
+    def test_of_async_runs_too(self, make_queue: Callable[..., JobQueue]) -> None:
+        @job(name="nap", timeout=400)
+        async def nap() -> None: ...
+
+        queue = make_queue(lease=60)
+        queue.push(nap.bind())
+        assert [lasts_s for _, _, lasts_s in self.work(queue)] == [0, 400 + BEAT_S]
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="child processes are for POSIX systems")
+    def test_of_runs_in_child_processes_too(self, make_queue: Callable[..., JobQueue], jobs: ModuleType) -> None:
+        queue = make_queue(lease=60, executor="process")
+        queue.push(jobs.add.with_timeout(300).bind(1, 2))
+        assert [lasts_s for _, _, lasts_s in self.work(queue)] == [0, 300 + BEAT_S]
+
+    def test_and_with_each_beat(self, make_queue: Callable[..., JobQueue]) -> None:
+        words: list[Told] = []
+
+        @job(name="wait", timeout=0)
+        def wait() -> None:
+            until, ends = len(words) + 2, time.monotonic() + 25
+            while len(words) < until and time.monotonic() < ends:
+                time.sleep(0.01)
+
+        queue = make_queue(lease=1)
+        queue.push(wait.bind())
+        work(queue, ends_when_empty=True, told=lambda *word: words.append(word))
+        assert [lasts_s for _, _, lasts_s in words[:4]] == [0, math.inf, math.inf, math.inf]

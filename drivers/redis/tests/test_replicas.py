@@ -1,0 +1,136 @@
+"""Waiting for replicas: what counts only when they have it, and what is not held up by that."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from urllib.parse import urlsplit
+
+import pytest
+import redis
+
+import servers
+from protojobs.errors import StoreUnavailable
+from protojobs.lifecycle import Verb
+from protojobs.records import CancelAnswer, SettleStatus
+from protojobs.testing.conformance.steps import join, lend, new_job, push, settlement
+from protojobs_redis import RedisDriver
+
+PATIENCE_S = 30.0
+OPTIONS = "?wait_replicas=1&wait_timeout=0.2"
+REFUSED = "0 of 1 replicas"
+
+
+@pytest.fixture(scope="module")
+def pair() -> Iterator[tuple[str, servers.Server]]:
+    """A primary's URL, and its only replica."""
+    with contextlib.ExitStack() as stack:
+        primary, replica = (stack.enter_context(servers.started("valkey")) for _ in range(2))
+        client = stack.enter_context(contextlib.closing(redis.Redis.from_url(replica.url)))
+        client.replicaof("127.0.0.1", str(urlsplit(primary.url).port))
+        servers.until(lambda: client.info("replication")["master_link_status"] == "up", "no link", limit=PATIENCE_S)
+        yield primary.url, replica
+
+
+@pytest.fixture
+def driver(pair: tuple[str, servers.Server]) -> Iterator[RedisDriver]:
+    driver = RedisDriver(pair[0] + OPTIONS)
+    yield driver
+    driver.teardown()
+    driver.close()
+
+
+@pytest.fixture
+def frozen(pair: tuple[str, servers.Server]) -> Iterator[Callable[[], None]]:
+    """`frozen()`: from now on the replica says nothing."""
+    yield pair[1].freeze
+    pair[1].thaw()
+
+
+def test_while_the_replica_follows_all_goes_on(driver: RedisDriver) -> None:
+    push(driver, *(new_job() for _ in range(3)))
+    worker = join(driver)
+    claims = lend(driver, worker)
+    reply = driver.settle_and_claim(worker, [settlement(c, Verb.COMPLETE) for c in claims], ["q"], slots=9, limit=9)
+    assert [answer.status for answer in reply.settled] == [SettleStatus.APPLIED] * 3
+
+
+def test_a_push_that_the_replica_does_not_have_is_not_acknowledged(
+    driver: RedisDriver, frozen: Callable[[], None]
+) -> None:
+    job = new_job()
+    frozen()
+    with pytest.raises(StoreUnavailable, match=REFUSED):
+        driver.enqueue([job])
+    assert driver.stats().pending == 1
+
+
+def test_a_push_sent_again_waits_too_though_nothing_is_left_to_write(
+    driver: RedisDriver, frozen: Callable[[], None]
+) -> None:
+    """On a new connection the server would look at the last write of that connection: there is none."""
+    job = new_job()
+    driver.now()
+    frozen()
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable, match=REFUSED):
+            driver.enqueue([job])
+        driver.close()
+
+
+def test_a_push_sent_again_is_acknowledged_once_the_replica_has_it(
+    driver: RedisDriver, frozen: Callable[[], None], pair: tuple[str, servers.Server]
+) -> None:
+    job = new_job()
+    frozen()
+    with pytest.raises(StoreUnavailable, match=REFUSED):
+        driver.enqueue([job])
+    pair[1].thaw()
+    assert [answer.duplicate_of for answer in driver.enqueue([job])] == [job.id]
+
+
+def test_a_result_that_the_replica_does_not_have_is_sent_again(
+    driver: RedisDriver, frozen: Callable[[], None], pair: tuple[str, servers.Server]
+) -> None:
+    push(driver)
+    worker = join(driver)
+    done = [settlement(claim, Verb.COMPLETE) for claim in lend(driver, worker)]
+    frozen()
+    with pytest.raises(StoreUnavailable, match=REFUSED):
+        driver.settle(done)
+    pair[1].thaw()
+    assert [answer.status for answer in driver.settle(done)] == [SettleStatus.REPEATED]
+
+
+def test_a_cancel_waits_too(driver: RedisDriver, frozen: Callable[[], None], pair: tuple[str, servers.Server]) -> None:
+    ids = push(driver)
+    frozen()
+    with pytest.raises(StoreUnavailable, match=REFUSED):
+        driver.cancel(ids)
+    pair[1].thaw()
+    assert driver.cancel(ids) == [CancelAnswer.FINISHED]
+
+
+def test_claims_heartbeats_and_questions_do_not_wait(driver: RedisDriver, frozen: Callable[[], None]) -> None:
+    push(driver)
+    frozen()
+    began = time.monotonic()
+    worker = join(driver)
+    driver.heartbeat(worker, {})
+    assert len(lend(driver, worker)) == 1
+    assert driver.settle_and_claim(worker, [], ["q"], slots=1, limit=1).claimed == ()
+    assert driver.stats().processing == 1
+    assert time.monotonic() - began < 0.2
+
+
+def test_a_cluster_without_replicas_keeps_nothing_that_waits_for_them(cluster_urls: list[str]) -> None:
+    for url in cluster_urls:  # two of them do not hold the namespace
+        driver = RedisDriver(url + OPTIONS, namespace="lonely")
+        with pytest.raises(StoreUnavailable, match=REFUSED):
+            push(driver)
+        driver.close()
+    driver = RedisDriver(cluster_urls[0], namespace="lonely")
+    assert driver.stats().pending == len(cluster_urls)
+    driver.teardown()
+    driver.close()
