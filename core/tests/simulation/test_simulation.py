@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
+from faults.history import History
+
 from .simulated_worker import LEASE_S
 from .world import QUEUES, Plan, World, judged
 
@@ -17,6 +19,12 @@ SEEDS = 1_000
 BLOCKS = 20  # the processes of a test run share them
 OUTAGE_MAX_S = 3 * LEASE_S
 TESTS = Path(__file__).parents[3] / "tests"
+
+
+def befell(history: History) -> set[str]:
+    """What happened to workers that had jobs. A registration that was given up may leave a row that just lapses."""
+    had_jobs = {run.worker for run in history.runs} | {""}
+    return {fault.kind for fault in history.faults if fault.worker in had_jobs}
 
 
 @pytest.mark.parametrize("block", range(BLOCKS))
@@ -38,8 +46,8 @@ def test_outages_alone_make_nothing_run_twice(block: int) -> None:
     for seed in range(block * 50, (block + 1) * 50):
         history = World(seed, hurts=("outage",), outage_max_s=OUTAGE_MAX_S).run()
         assert judged(history) == [], f"seed {seed}"
-        assert {fault.kind for fault in history.faults} <= {"outage"}, f"seed {seed}: a lease was lost"
-        longest = max([longest, *(outage.ended - outage.began for outage in history.faults)])
+        assert befell(history) <= {"outage"}, f"seed {seed}: a lease was lost"
+        longest = max([longest, *(fault.ended - fault.began for fault in history.faults if fault.kind == "outage")])
     assert longest > 2 * LEASE_S
 
 
@@ -47,7 +55,7 @@ def test_planned_stops_alone_cost_no_attempt_and_no_second_run_but_of_what_was_c
     for seed in range(50):
         history = World(seed, hurts=("stop",)).run()
         assert judged(history) == [], f"seed {seed}"
-        assert {fault.kind for fault in history.faults} == {"stop"}, f"seed {seed}: a lease was lost"
+        assert befell(history) <= {"stop"}, f"seed {seed}: a lease was lost"
 
 
 @pytest.mark.parametrize("seed", [7, 77, 777])

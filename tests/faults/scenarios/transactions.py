@@ -27,7 +27,7 @@ WORKERS = 3
 CONCURRENCY = 6
 LEASE_S = 2.0
 FROZEN_S = 3.0
-FREEZE_SHARE = 0.3  # of what is done to workers
+FREEZE_EACH = 3  # of so many troubles of the workers one is a freeze
 CRASH_EVERY_S = (4.0, 10.0)  # while applications push
 CRASH_AFTER = 6  # troubles of the workers comes one of the server
 TROUBLES = ("", "raises", "rolls back", "gives up")
@@ -161,7 +161,7 @@ class Trouble:
             self.done += 1
             time.sleep(dice.uniform(0, 0.1))  # into a random step of whatever runs
             member = dice.choice(ready)
-            if dice.random() < FREEZE_SHARE:
+            if self.done % FREEZE_EACH == FREEZE_EACH - 1:
                 self._frozen.append((time.monotonic() + FROZEN_S, crew.freeze(member)))
             else:
                 crew.kill(member)
