@@ -247,15 +247,15 @@ class TestLease:
         assert not watch.in_doubt
         watch.missed_beat()
         assert watch.in_doubt
-        watch.good_beat(30.0, Heartbeat())
+        watch.good_beat(30.0, 30.0, Heartbeat())
         assert not watch.in_doubt
 
     def test_reclaiming_needs_three_good_beats_over_a_third_of_the_lease_and_begins_anew_after_a_miss(self) -> None:
         watch = LeaseWatch(LEASE_S)
         watch.begin(0.0)
-        watch.good_beat(10.0, Heartbeat(others_end_in=-5.0))
+        watch.good_beat(10.0, 10.0, Heartbeat(others_end_in=-5.0))
         assert not watch.may_reclaim(11.0)
-        watch.good_beat(20.0, Heartbeat(others_end_in=-5.0))
+        watch.good_beat(20.0, 20.0, Heartbeat(others_end_in=-5.0))
         assert watch.may_reclaim(21.0)
         watch.missed_beat()
         assert not watch.may_reclaim(31.0)
@@ -265,7 +265,7 @@ class TestLease:
         watch = LeaseWatch(LEASE_S)
         watch.begin(0.0)
         for at in (10.0, 20.0):
-            watch.good_beat(at, Heartbeat(others_end_in=-5.0, at=AT + timedelta(seconds=at)))
+            watch.good_beat(at, at, Heartbeat(others_end_in=-5.0, at=AT + timedelta(seconds=at)))
         assert watch.may_reclaim(20.0 + LEASE_S / 2)
         assert not watch.may_reclaim(20.1 + LEASE_S / 2)
         assert watch.reclaim_until == AT + timedelta(seconds=20.0 + LEASE_S / 2)
@@ -274,7 +274,7 @@ class TestLease:
         watch, rounds = LeaseWatch(LEASE_S), 0
         watch.begin(0.0)
         for beat in range(1, 31):
-            watch.good_beat(beat * 10.001, Heartbeat())
+            watch.good_beat(beat * 10.001, beat * 10.001, Heartbeat())
             if watch.may_reclaim(beat * 10.001 + 0.001):
                 rounds += 1
                 watch.reclaimed(beat * 10.001 + 0.001, None, False, 0.3)

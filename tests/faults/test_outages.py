@@ -280,7 +280,7 @@ def test_an_outage_of_three_leases_runs_nothing_twice_and_ends_within_seconds(
 
     ids = [aside.push(step.bind(f"long-{n}", 4.5 * LEASE_S)) for n in range(2)]
     workers = [Working(url, concurrency=3) for _ in range(2)]
-    wait_for("the long jobs", lambda: len(ran) == 2, SOON_S)
+    wait_for("the workers and the long jobs", lambda: len(aside.workers()) == len(ran) == 2, SOON_S)
     ids += [aside.later(0.5, step.bind(f"new-{n}", 0.0)) for n in range(4)]
     with away():
         time.sleep(3 * LEASE_S)  # the outage

@@ -223,12 +223,23 @@ MUTANTS = (
         (
             DRIVER,
             "        with self.state.lock:\n            now, state = self.now(), self.state\n"
+            "            if until is not None and now > until:\n                return Reclaimed(has_more=True)\n"
             "            lapsed = {name: row for name, row in state.workers.items() if row.lease_ends_at <= now}\n",
             "        now, state = self.now(), self.state\n"
+            "        if until is not None and now > until:\n            return Reclaimed(has_more=True)\n"
             "        lapsed = {name: row for name, row in list(state.workers.items()) if row.lease_ends_at <= now}\n"
             "        SYSTEM_CLOCK.sleep(0.002)\n"
             "        with self.state.lock:\n"
             "            lapsed = {name: row for name, row in lapsed.items() if name in state.workers}\n",
+        ),
+    ),
+    mutant(
+        "reclaim has no end, and may strike after an outage",
+        "leases",
+        (
+            DRIVER,
+            "            if until is not None and now > until:\n",
+            "            if until is not None and False:\n",
         ),
     ),
     mutant(

@@ -26,7 +26,9 @@ PREFETCH_RUN_S = 0.1  # jobs that take longer gain nothing from being fetched ah
 PREFETCH_WAIT_S = 2.0  # a job that waited so long in memory goes back, for others to run
 PAUSE_FIRST_S, PAUSE_MAX_S = 0.1, 2.0  # between tries while the store is away
 LINGER_S = 0.02  # a result waits so long for others while there is work in the line; the crash window grows by as much
-SUSPECT_PAUSE_S = 5.0  # a suspect that found no moment alone comes back after this
+SUSPECT_WAIT_S = 2.0  # a suspect waits so long for its neighbours to end, while nothing else starts here ...
+SUSPECT_LENDS, SUSPECT_DOUBLINGS = 4, 8  # ... twice as long after each four times that it was lent in vain, to 512 s
+SUSPECT_PAUSE_S = 5.0  # one that found no moment alone comes back after this
 LAST_CALL_S = 1.0  # even when a stop should be over
 TICK_S = 1.0  # the longest the loop sleeps: memory and time limits are looked at as often
 
@@ -71,6 +73,7 @@ class Decisions:
         self._roll = roll  # seconds -> jittered seconds
         self._waiting: deque[ClaimedJob] = deque()
         self._waiting_since = now
+        self._alone: Key | None = None  # the suspect that waits for its neighbours to end
         self._running: dict[Key, ClaimedJob | None] = {}  # None: a `failed()` at work
         self._unsettled: dict[Key, Outcome] = {}
         self._unsettled_since = now
@@ -97,6 +100,8 @@ class Decisions:
             self._prefetch = min(PREFETCH_MAX, max(2 * self._prefetch, self.limits.concurrency))
         elif len(jobs) < plan.limit // 4:
             self._prefetch //= 2
+        if any(job.reclaims for job in jobs):  # one may be a killer: the fewer we hold, the fewer it makes suspect
+            self._prefetch = 0
         if (
             len(jobs) < plan.limit
         ):  # nothing is left: trust the doorbell and the next settle, look again once in a while
@@ -124,7 +129,7 @@ class Decisions:
         unspent; once could be a matter of timing.
         """
         strangers = self._strangers(jobs)
-        for key in strangers.keys() & self._seen_once:
+        for key in [key for key in strangers if key in self._seen_once]:
             job = strangers.pop(key)
             self._unsettled_since = self._unsettled_since if self._unsettled else now
             back = settlement(job, Verb.RELEASE, available_at=job.available_at, reason="not known to its worker")
@@ -239,9 +244,9 @@ class Decisions:
         self._give_back(now)
         cut_all = bool(self.stop_level) and now >= self._grace_ends and not self._is_cut
         self._is_cut = self._is_cut or cut_all
-        if ended := self._why_ended(now):
-            return Plan(ended=ended)
-        start = self._startable()
+        if ended := self._why_ended(now):  # with results unsettled only when its time is over: one last try
+            return Plan(ended=ended, settle=tuple(self._unsettled.values())[:BATCH_JOBS_MAX], call_s=LAST_CALL_S)
+        start = self._startable(now)
         settle: tuple[Outcome, ...] = ()
         slots = limit = 0
         if now >= self._quiet_until:
@@ -260,17 +265,20 @@ class Decisions:
             wait_s=0.0 if start or cut_all else self._wait_s(now),
         )
 
-    def _startable(self) -> tuple[ClaimedJob, ...]:
+    def _startable(self, now: float) -> tuple[ClaimedJob, ...]:
         """Take from the line what may start now. A suspect runs alone: after its neighbours, before the next."""
-        if self.stop_level or self.watch.in_doubt:
+        if self.stop_level or self.watch.is_in_doubt(now):
             return ()
         chosen: list[ClaimedJob] = []
         while self._waiting and self._free() > 0 and not self._runs_a_suspect():
             job = self._waiting[0]
+            key = (job.id, job.claim_seq)
             if self._needs_to_be_alone(job) and (self._running or self._unsettled or len(self._waiting) > 1):
-                self._give_back_all_but_first("suspect")
+                if self._alone != key:
+                    self._alone, self._waiting_since = key, now
+                self._release_waiting("beside a suspect", keep=1)
                 break
-            self._running[job.id, job.claim_seq] = self._waiting.popleft()
+            self._running[key] = self._waiting.popleft()
             self.runs += 1
             chosen.append(job)
         return tuple(chosen)
@@ -279,7 +287,7 @@ class Decisions:
         """At once, unless there are jobs in the line to go on with: then results gather for a moment."""
         if not self._unsettled:
             return False
-        goes_on = self._waiting and self._waiting[0].reclaims < SUSPECT_RECLAIMS and not self.watch.in_doubt
+        goes_on = self._waiting and self._waiting[0].reclaims < SUSPECT_RECLAIMS and not self.watch.is_in_doubt(now)
         if not goes_on or self.stop_level or self.limits.is_sync:
             return True
         return now >= self._unsettled_since + LINGER_S
@@ -299,7 +307,9 @@ class Decisions:
 
     def _appetite(self, now: float, *, travels: bool) -> tuple[int, int]:
         """(free slots, jobs to claim) for a claim now; (0, 0) for none. `travels`: a settle goes anyway."""
-        if self.stop_level or self.watch.in_doubt or len(self._unsettled) >= UNSETTLED_MAX or self._runs_a_suspect():
+        if self.stop_level or self.watch.is_in_doubt(now) or self._runs_a_suspect():
+            return 0, 0
+        if len(self._unsettled) >= UNSETTLED_MAX:
             return 0, 0
         if self._waiting and self._needs_to_be_alone(self._waiting[0]):
             return 0, 0
@@ -325,16 +335,19 @@ class Decisions:
             return
         if self.stop_level:
             self._release_waiting("shutdown", keep=0)
-        elif now >= self._waiting_since + PREFETCH_WAIT_S:
+        elif now >= self._waiting_since + self._patience_s(self._waiting[0]):
             if self._needs_to_be_alone(self._waiting[0]) and self._running:
                 self._release_waiting("suspect", keep=0)  # a neighbour that never ends must not stop us from claiming
-            elif self._free() <= 0 or self.watch.in_doubt:
+            elif self._free() <= 0 or self.watch.is_in_doubt(now):
                 self._prefetch = 0
                 self._release_waiting("prefetch", keep=0)
             self._waiting_since = now
 
-    def _give_back_all_but_first(self, reason: str) -> None:
-        self._release_waiting(reason, keep=1)
+    def _patience_s(self, job: ClaimedJob) -> float:
+        """How long it may wait here; a suspect longer, the more often it went back, so that it gets its turn."""
+        if not self._needs_to_be_alone(job):
+            return PREFETCH_WAIT_S
+        return SUSPECT_WAIT_S * 2 ** min((job.claim_seq - job.attempts) // SUSPECT_LENDS, SUSPECT_DOUBLINGS)
 
     def _release_waiting(self, reason: str, *, keep: int) -> None:
         while len(self._waiting) > keep:

@@ -86,7 +86,8 @@ class WorkerLease:
             if not self.watch.is_beat_due(sent_at):
                 return
             try:
-                self.watch.good_beat(sent_at, self._driver.heartbeat(self.info.id, {}))
+                reply = self._driver.heartbeat(self.info.id, {})
+                self.watch.good_beat(self._clock.monotonic(), sent_at, reply)
                 return
             except LeaseLost:
                 pass  # reclaimed while nobody worked; nothing was held

@@ -30,19 +30,23 @@ class LeaseWatch:
         self._beat_at: datetime | None = None  # the last good one, in store time
 
     def begin(self, now: float) -> None:
-        """A new registration: it counts as a good beat of its own."""
+        """A new registration, sent at that time. The lease stands from then on; the good beats are still to come."""
         self.in_doubt, self._good, self._misses = False, 0, 0
         self.reclaim_at = now + self._lease_s
-        self.good_beat(now, Heartbeat())
+        self.last_good_at = now
+        self.next_beat_at = now + self._lease_s / 6
 
     def is_beat_due(self, now: float) -> bool:
         """Whether the last good beat is a sixth of the lease ago."""
         return now >= self.next_beat_at
 
-    def good_beat(self, sent_at: float, reply: Heartbeat, jitter: float = 0.0) -> None:
-        """The store answered. The lease counts from before the call was sent: a slow success extends nothing."""
+    def good_beat(self, now: float, sent_at: float, reply: Heartbeat, jitter: float = 0.0) -> None:
+        """The store answered. The lease counts from before the call was sent: a slow success extends nothing.
+
+        That the store stands is known from `now` on: the call may have waited for the end of an outage.
+        """
         if self._good == 0 or sent_at - self.last_good_at > self._lease_s / 2:
-            self._good, self._first_good_at = 0, sent_at
+            self._good, self._first_good_at = 0, now
         self._good += 1
         self._misses = 0
         self.in_doubt = False
@@ -56,6 +60,13 @@ class LeaseWatch:
         self._good = 0
         self._misses += 1
         self.in_doubt = self._misses >= 2
+
+    def is_in_doubt(self, now: float) -> bool:
+        """Whether the lease may be about to end: two beats in a row were missed, or none was made for as long as that.
+
+        A process that was frozen finds on waking that time has passed, before its first beat tells it what it lost.
+        """
+        return self.in_doubt or now - self.last_good_at > self._lease_s / 2
 
     def plan_reclaim(self, now: float, others_end_in: float | None, jitter: float) -> None:
         """Reclaim when the earliest other lease ends; for orphans look once a lease in any case."""

@@ -19,8 +19,8 @@ from protojobs._deadlines import Deadlines
 from protojobs._decisions import SUSPECT_PAUSE_S, Decisions, Plan, WorkLimits
 from protojobs._doorbell import Doorbell
 from protojobs._execution import LEASE_IN_DOUBT, Run, prepare, unrun
-from protojobs._executors import CHILDREN_WORK, Executor, Runnable, Unplaced
-from protojobs._executors.threads import ThreadExecutor
+from protojobs._executors import Runnable, Unplaced
+from protojobs._executors.choice import Executors
 from protojobs._joblog import is_logged, log_event
 from protojobs._lease import BEATS_PER_LEASE, Beat, WorkerLease
 from protojobs._lease_watch import Standing
@@ -67,9 +67,14 @@ class Worker:
         self._doorbell = Doorbell(self._driver, names, lambda: self._inbox.put(None))
         self._dispatcher = Dispatcher(queue.hooks)
         self._upkeep = Upkeep(queue, lease, self._send, self._decide.compared)
-        self._threads = ThreadExecutor(limits.concurrency, self._report)
-        self._loop_executor: Executor | None = None
-        self._processes: Executor | None = None
+        self._executors = Executors(
+            limits.concurrency,
+            queue.settings,
+            queue.registry,
+            clock=self._clock,
+            report=self._report,
+            give_back=self._inbox.put,
+        )
         self._max_memory = max_memory
         self._complete_in = self._driver.complete_in if isinstance(self._driver, SupportsTransaction) else None
         self._done = self._failed = self._late = 0
@@ -94,9 +99,8 @@ class Worker:
         finally:
             unsubscribe()
             self._lease.stop()
-            for part in (self._doorbell, self._deadlines, self._threads, self._loop_executor, self._processes):
-                if part is not None:
-                    part.close()
+            for part in (self._doorbell, self._deadlines, self._executors):
+                part.close()
         done, failed, late = self._done, self._failed, self._late
         report = WorkReport(done=done, failed=failed, runs=self._decide.runs, reason=reason, late=late)
         self._send(WorkerStopped(worker=self._lease.info.id, reason=reason, done=done, failed=failed))
@@ -114,6 +118,8 @@ class Worker:
         while True:
             plan = self._decide.plan(self._clock.monotonic())
             if plan.ended is not None:
+                if plan.settle:
+                    self._talk(plan)
                 return plan.ended
             for claimed in plan.start:
                 self._begin(claimed)
@@ -125,8 +131,8 @@ class Worker:
                 self._talk(plan)
             elif plan.is_idle and not self._decide.limits.ends_when_empty:
                 self._doorbell.listen()
-            self._listen(0.0 if talks else plan.wait_s)
             self._keep_up()
+            self._listen(0.0 if talks else plan.wait_s)  # last, so that the next plan knows of what happened meanwhile
 
     def _talk(self, plan: Plan) -> None:
         """Settle and claim in one round trip, and take in the answers."""
@@ -194,11 +200,11 @@ class Worker:
             event = JobProcessing(**job_facts(claimed))
             log_event(event)
             self._send(event)
-        if self._belongs_in_child(run):
-            processes = self._process_executor()
-            self._deadlines.add(run, processes, 0)  # it keeps the time itself: the start of a child is not the job's
+        if self._executors.is_for_child(run, isolates=self._decide.limits.isolates):
+            children = self._executors.children()
+            self._deadlines.add(run, children, 0)  # it keeps the time itself: the start of a child is not the job's
             self._lease.horizon.begins(run.key, run.timeout)
-            processes.start(run)
+            children.start(run)
         else:
             self._start(run, run.timeout)
 
@@ -210,13 +216,8 @@ class Worker:
         back = unrun(run.claimed, Verb.RELEASE, reason=LEASE_IN_DOUBT, delay=beat_s)
         return self._decide.finished(now, run.key, back, was_run=False)
 
-    def _belongs_in_child(self, run: Run) -> bool:
-        is_suspect = run.claimed.reclaims >= SUSPECT_RECLAIMS and self._decide.limits.isolates
-        where = run.definition.executor or self._queue.settings.executor
-        return is_suspect or (where == "process" and not run.is_async and CHILDREN_WORK)
-
     def _start(self, run: Runnable, timeout: float) -> None:
-        executor: Executor = self._async_executor() if run.is_async else self._threads
+        executor = self._executors.here(run)
         self._deadlines.add(run, executor, timeout)
         self._lease.horizon.begins(run.key, timeout)
         executor.start(run)
@@ -257,15 +258,19 @@ class Worker:
 
     def _listen(self, wait_s: float) -> None:
         """Take in everything that has happened; with an empty inbox wait up to `wait_s`."""
+        stuck: list[Runnable] = []
         try:
             message = self._inbox.get(timeout=wait_s) if wait_s > 0 else self._inbox.get_nowait()
             while True:
-                self._take(message)
+                if (run := self._take(message)) is not None:
+                    stuck.append(run)
                 message = self._inbox.get_nowait()
         except Empty:
-            return
+            for run in stuck:  # last: its end may have been right behind
+                self._stuck(run)
 
-    def _take(self, message: _Message) -> None:
+    def _take(self, message: _Message) -> Runnable | None:
+        """Take in one thing that has happened. Answers a run that is said to be stuck."""
         now = self._clock.monotonic()
         match message:
             case None:
@@ -280,9 +285,14 @@ class Worker:
                 self._lease.horizon.ended(key)
                 self._decide.finished(now, key, outcome)
             case _:
-                outcome = message.cut(ended=False, exit_bound=self._decide.limits.exit_bound_s)
-                if self._decide.finished(now, message.key, outcome):  # else it has ended just now, after all
-                    self._decide.stuck(now, self._standing.exit_within_s(message.exclusive_holder, now))
+                return message
+        return None
+
+    def _stuck(self, run: Runnable) -> None:
+        now = self._clock.monotonic()
+        outcome = run.cut(ended=False, exit_bound=self._decide.limits.exit_bound_s)
+        if self._decide.finished(now, run.key, outcome):  # else it has ended just now, after all
+            self._decide.stuck(now, self._standing.exit_within_s(run.exclusive_holder, now))
 
     def _begin_here(self, now: float, run: Run) -> None:
         """Run in this process what no child can run. A suspect among neighbours goes back, to run alone next time."""
@@ -315,7 +325,7 @@ class Worker:
             if self._decide.watch.in_doubt and beat.sent_at > self._answered_at:  # else an answer has come since
                 self._degraded(None)
         else:
-            self._decide.watch.good_beat(beat.sent_at, beat.reply, self._upkeep.jitter())
+            self._decide.watch.good_beat(now, beat.sent_at, beat.reply, self._upkeep.jitter())
             for fence in beat.reply.cancels:
                 self._cancel((fence.id, fence.claim_seq))
 
@@ -377,24 +387,3 @@ class Worker:
         """Called by the executors' threads: that a run has ended is known whatever holds the claim loop up."""
         self._deadlines.remove(key)
         self._inbox.put((key, outcome))
-
-    def _async_executor(self) -> Executor:
-        if self._loop_executor is None:
-            from protojobs._executors.loop import AsyncExecutor  # asyncio costs 30 ms that plain workers need not pay
-
-            self._loop_executor = AsyncExecutor(self._report)
-        return self._loop_executor
-
-    def _process_executor(self) -> Executor:
-        if self._processes is None:
-            from protojobs._executors.processes import ProcessExecutor  # subprocess, for those who want it
-
-            self._processes = ProcessExecutor(
-                self._decide.limits.concurrency,
-                self._queue.settings,
-                self._queue.registry,
-                clock=self._clock,
-                report=self._report,
-                give_back=self._inbox.put,
-            )
-        return self._processes

@@ -197,7 +197,7 @@ class SimulatedWorker(Party):
         elif beat.reply is None:
             self.watch.missed_beat()
         else:
-            self.watch.good_beat(beat.sent_at, beat.reply, self._jitter())
+            self.watch.good_beat(self.world.now, beat.sent_at, beat.reply, self._jitter())
             for fence in beat.reply.cancels:
                 self._cancel(fence)
 

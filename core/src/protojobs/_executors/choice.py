@@ -1,0 +1,76 @@
+"""The executors of one worker, each made when the first job needs it, and which job belongs to which."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from protojobs._execution import Run
+from protojobs._executors import CHILDREN_WORK, Executor, Report, Runnable, Unplaced
+from protojobs._executors.threads import ThreadExecutor
+from protojobs.clock import Clock
+from protojobs.config import Settings
+from protojobs.definitions import Registry
+from protojobs.lifecycle import SUSPECT_RECLAIMS
+
+__all__ = ["Executors"]
+
+
+class Executors:
+    """Threads, an event loop, child processes: `size` runs at once in each."""
+
+    def __init__(
+        self,
+        size: int,
+        settings: Settings,
+        registry: Registry,
+        *,
+        clock: Clock,
+        report: Report,
+        give_back: Callable[[Unplaced], None],
+    ) -> None:
+        self._size = size
+        self._settings = settings
+        self._registry = registry
+        self._clock = clock
+        self._report = report
+        self._give_back = give_back
+        self._threads = ThreadExecutor(size, report)
+        self._loop: Executor | None = None
+        self._children: Executor | None = None
+
+    def is_for_child(self, run: Run, *, isolates: bool) -> bool:
+        """Whether it runs in a child process: as it wishes, or since it is suspected and this worker isolates such."""
+        is_suspect = run.claimed.reclaims >= SUSPECT_RECLAIMS and isolates
+        where = run.definition.executor or self._settings.executor
+        return is_suspect or (where == "process" and not run.is_async and CHILDREN_WORK)
+
+    def here(self, run: Runnable) -> Executor:
+        """The one in this process for this run."""
+        if not run.is_async:
+            return self._threads
+        if self._loop is None:
+            from protojobs._executors.loop import AsyncExecutor  # asyncio costs 30 ms that plain workers need not pay
+
+            self._loop = AsyncExecutor(self._report)
+        return self._loop
+
+    def children(self) -> Executor:
+        """The one with child processes."""
+        if self._children is None:
+            from protojobs._executors.processes import ProcessExecutor  # subprocess, for those who want it
+
+            self._children = ProcessExecutor(
+                self._size,
+                self._settings,
+                self._registry,
+                clock=self._clock,
+                report=self._report,
+                give_back=self._give_back,
+            )
+        return self._children
+
+    def close(self) -> None:
+        """Close those that there are."""
+        for executor in (self._threads, self._loop, self._children):
+            if executor is not None:
+                executor.close()
