@@ -94,13 +94,13 @@ class TestWaiting:
     def test_pauses_grow_to_two_seconds_and_start_small_again_once_the_store_answers(self) -> None:
         worker = Worker()
         for number in range(8):
-            worker.decide.store_failed(100.0 * number)
-            assert worker.decide.plan(100.0 * number + 2.01).limit > 0
-        worker.decide.store_failed(900.0)
-        assert worker.decide.plan(901.9).limit == 0
+            worker.decide.store_failed(3.0 * number)
+            assert worker.decide.plan(3.0 * number + 2.01).limit > 0
+        worker.decide.store_failed(24.0)
+        assert worker.decide.plan(25.9).limit == 0
         worker.decide.store_answered()
-        worker.decide.store_failed(1000.0)
-        assert worker.decide.plan(1000.11).limit > 0
+        worker.decide.store_failed(28.0)
+        assert worker.decide.plan(28.11).limit > 0
 
 
 class TestClaiming:
@@ -197,6 +197,16 @@ class TestStopping:
         assert (back.settlement.id, back.settlement.verb, back.settlement.available_at) == ("b", Verb.RELEASE, AT)
         assert back.settlement.counts_return
 
+    def test_when_its_time_is_over_what_is_unsettled_is_tried_once_more(self) -> None:
+        worker = Worker(concurrency=1)
+        worker.start(0.0, "a")
+        worker.decide.store_failed(0.5)
+        worker.finish(1.0, "a")
+        worker.decide.stop(1.0, 2, "stopped")
+        worker.decide.store_failed(11.0)
+        plan = worker.decide.plan(11.0)
+        assert (plan.ended, [found.claimed.id for found in plan.settle], plan.limit) == ("stopped", ["a"], 0)
+
 
 class TestSuspects:
     def test_a_suspect_runs_alone_and_nothing_is_claimed_meanwhile(self) -> None:
@@ -205,6 +215,7 @@ class TestSuspects:
         assert [job.id for job in worker.decide.plan(0.0).start] == ["a"]
         plan = worker.decide.plan(0.1)
         assert ([found.claimed.id for found in plan.settle], plan.limit) == (["b"], 0)
+        assert plan.settle[0].settlement.available_at == AT  # nothing is held against its neighbours
         worker.settle(plan.settle)
         worker.finish(1.0, "a")
         worker.settle(worker.decide.plan(1.0).settle)
@@ -212,12 +223,40 @@ class TestSuspects:
         plan = worker.decide.plan(5.0)
         assert (plan.limit, plan.wait_s > 0) == (0, True)
 
+    def test_one_that_finds_no_moment_alone_goes_back_and_waits_longer_the_next_time(self) -> None:
+        worker, waited = Worker(concurrency=2), []
+        worker.start(0.0, "endless")
+        for lends in (1, 5, 9):
+            now = began = 10.0 * lends
+            worker.watch.good_beat(now, now, Heartbeat())
+            worker.claim(now, structs.replace(lent("suspect", SUSPECT_RECLAIMS), claim_seq=lends))
+            while not (settle := worker.decide.plan(now).settle):
+                now += 0.5
+            assert settle[0].settlement.delay > 0
+            waited.append(now - began)
+            worker.settle(settle)
+        assert waited == [2.0, 4.0, 8.0]
+
     def test_where_it_has_a_child_of_its_own_it_runs_beside_others(self) -> None:
         worker = Worker(concurrency=4)
         worker.decide.limits = structs.replace(worker.decide.limits, isolates=True)
         worker.claim(0.0, lent("a"), lent("suspect", SUSPECT_RECLAIMS), lent("b"))
         assert [job.id for job in worker.decide.plan(0.0).start] == ["a", "suspect", "b"]
         assert worker.decide.plan(5.0).limit > 0
+
+
+    def test_none_is_fetched_ahead_beside_a_job_whose_worker_died(self) -> None:
+        worker = Worker(concurrency=4)
+        for turn, reclaims in enumerate((0, 0, 1)):
+            plan = worker.decide.plan(turn / 100)
+            names = [f"{turn}-{number}" for number in range(plan.limit)]
+            worker.decide.claimed(turn / 100, plan, [lent(name, reclaims) for name in names])
+            worker.settle(plan.settle)
+            while started := worker.decide.plan(turn / 100).start:
+                for job in started:
+                    worker.finish(turn / 100, job.id, took_s=0.001)
+        plan = worker.decide.plan(0.1)
+        assert plan.limit == plan.slots == 4
 
 
 class TestWhatTheStoreSaysWeHold:
@@ -253,22 +292,43 @@ class TestLease:
     def test_reclaiming_needs_three_good_beats_over_a_third_of_the_lease_and_begins_anew_after_a_miss(self) -> None:
         watch = LeaseWatch(LEASE_S)
         watch.begin(0.0)
-        watch.good_beat(10.0, 10.0, Heartbeat(others_end_in=-5.0))
-        assert not watch.may_reclaim(11.0)
-        watch.good_beat(20.0, 20.0, Heartbeat(others_end_in=-5.0))
-        assert watch.may_reclaim(21.0)
+        for at in (10.0, 20.0):
+            watch.good_beat(at, at, Heartbeat(others_end_in=-5.0))
+            assert not watch.may_reclaim(at + 1.0)
+        watch.good_beat(30.0, 30.0, Heartbeat(others_end_in=-5.0))
+        assert watch.may_reclaim(31.0)
         watch.missed_beat()
+        assert not watch.may_reclaim(41.0)
+
+    def test_a_call_that_waited_for_the_end_of_an_outage_shows_that_the_store_stands_from_its_answer_on(self) -> None:
+        watch = LeaseWatch(LEASE_S)
+        watch.begin(0.0)
+        watch.good_beat(19.0, 10.0, Heartbeat(others_end_in=-5.0))  # sent at 10, answered at 19
+        for at in (20.0, 30.0):
+            watch.good_beat(at, at, Heartbeat(others_end_in=-5.0))
         assert not watch.may_reclaim(31.0)
+        watch.good_beat(40.0, 40.0, Heartbeat(others_end_in=-5.0))
+        assert watch.may_reclaim(41.0)
+
+    def test_no_beat_for_half_a_lease_is_doubt_too(self) -> None:
+        """A process that was frozen wakes: nothing was missed, and all of it may be lost."""
+        worker = Worker(concurrency=2)
+        worker.decide.claimed(0.0, worker.decide.plan(0.0), [lent("a")])
+        plan = worker.decide.plan(LEASE_S / 2 + 0.1)
+        assert (plan.start, [found.claimed.id for found in plan.settle], plan.limit) == ((), ["a"], 0)
+        worker.settle(plan.settle)
+        worker.watch.good_beat(40.0, 40.0, Heartbeat())
+        worker.start(40.0, "b")
 
     def test_what_good_beats_have_shown_is_old_after_half_a_lease_of_silence(self) -> None:
         """The loop was held up in a call to a store that was away: nobody has told it of the missed beats."""
         watch = LeaseWatch(LEASE_S)
         watch.begin(0.0)
-        for at in (10.0, 20.0):
+        for at in (10.0, 20.0, 30.0):
             watch.good_beat(at, at, Heartbeat(others_end_in=-5.0, at=AT + timedelta(seconds=at)))
-        assert watch.may_reclaim(20.0 + LEASE_S / 2)
-        assert not watch.may_reclaim(20.1 + LEASE_S / 2)
-        assert watch.reclaim_until == AT + timedelta(seconds=20.0 + LEASE_S / 2)
+        assert watch.may_reclaim(30.0 + LEASE_S / 2)
+        assert not watch.may_reclaim(30.1 + LEASE_S / 2)
+        assert watch.reclaim_until == AT + timedelta(seconds=30.0 + LEASE_S / 2)
 
     def test_orphans_are_looked_for_once_a_lease_though_a_beat_comes_at_that_very_moment(self) -> None:
         watch, rounds = LeaseWatch(LEASE_S), 0

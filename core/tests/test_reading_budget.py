@@ -23,7 +23,9 @@ THE_WALK = (
     CORE / "_execution.py",  # one run, and what its end means
     CORE / "_executors" / "threads.py",  # where it runs
 )
-LINES_MAX = 1_300  # "about 1,200": of the functions that a job enters, without blank lines, comments and docstrings
+# "about 1,200", and what outages and leases in doubt have added: of the functions that a job enters, without blank
+# lines, comments and docstrings
+LINES_MAX = 1_350
 
 
 WATCHED = """

@@ -228,34 +228,6 @@ class TestWhileTheStoreIsAway:
             until(lambda: _record(queue, job_id).status == "failed", time.monotonic() + WAIT_S)
         assert "did not end" not in caplog.text
 
-    def test_none_is_begun_without_a_recent_beat_whatever_the_claims_say(
-        self, store: Store, queue: JobQueue, working: Working, heard: Heard
-    ) -> None:
-        released = heard("job.released")
-        ran: list[str] = []
-
-        @job(name="exclusive", exclusive=True)
-        def exclusive() -> None:
-            ran.append("exclusive")
-
-        @job(name="ordinary")
-        def ordinary() -> None:
-            ran.append("ordinary")
-
-        with working(queue):
-            until(lambda: store.workers(), time.monotonic() + WAIT_S)
-            lease_ends_at = store.go_away("heartbeat")
-            _pass(lease_ends_at - LEASE_S / 3 + 0.1)
-            job_id = queue.push(exclusive.bind())
-            queue.push(ordinary.bind())
-            until(lambda: released and ran, time.monotonic() + WAIT_S)
-            assert ran == ["ordinary"]
-            assert [(event.get("job_id"), event.get("reason")) for event in released] == [(job_id, "lease in doubt")]
-            store.come_back()
-            until(lambda: _record(queue, job_id).status == "completed", time.monotonic() + WAIT_S)
-        assert ran == ["ordinary", "exclusive"]
-        assert (_record(queue, job_id).attempts, _record(queue, job_id).returns) == (1, 0)
-
 
 class TestWhenTheLeaseIsLost:
     @pytest.mark.parametrize("held_up", CALLS)

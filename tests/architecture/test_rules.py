@@ -29,7 +29,7 @@ LATE_IMPORTS: dict[tuple[str, str], str] = {
     ("core/src/protojobs/cli/output.py", "protojobs.cli.terminal"): "rich is for terminals; a pipe does without",
     ("core/src/protojobs/queue.py", "protojobs._working"): "a process that only pushes never loads the worker",
     ("core/src/protojobs/_executors/choice.py", "protojobs._executors.loop"): "only async jobs pay for asyncio",
-    ("core/src/protojobs/_executors/choice.py", "protojobs._executors.processes"): "only jobs in child processes pay for it",
+    ("core/src/protojobs/_executors/choice.py", "protojobs._executors.processes"): "only jobs in children pay for it",
     ("core/src/protojobs/_executors/child.py", "asyncio"): "only async suspects pay for it",
     ("core/src/protojobs/_executors/child.py", "ctypes"): "for Linux only",
     ("core/src/protojobs/cli/conformance.py", "protojobs.cli.conformance_progress"): "rich is for terminals",

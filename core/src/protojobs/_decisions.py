@@ -347,7 +347,7 @@ class Decisions:
         """How long it may wait here; a suspect longer, the more often it went back, so that it gets its turn."""
         if not self._needs_to_be_alone(job):
             return PREFETCH_WAIT_S
-        return SUSPECT_WAIT_S * 2 ** min((job.claim_seq - job.attempts) // SUSPECT_LENDS, SUSPECT_DOUBLINGS)
+        return SUSPECT_WAIT_S * (1 << min((job.claim_seq - job.attempts) // SUSPECT_LENDS, SUSPECT_DOUBLINGS))
 
     def _release_waiting(self, reason: str, *, keep: int) -> None:
         while len(self._waiting) > keep:

@@ -18,11 +18,11 @@ from protojobs._afterwards import FAILED_LIMIT_S, FailedCall, announcement, job_
 from protojobs._deadlines import Deadlines
 from protojobs._decisions import SUSPECT_PAUSE_S, Decisions, Plan, WorkLimits
 from protojobs._doorbell import Doorbell
-from protojobs._execution import LEASE_IN_DOUBT, Run, prepare, unrun
+from protojobs._execution import Run, prepare, unrun
 from protojobs._executors import Runnable, Unplaced
 from protojobs._executors.choice import Executors
 from protojobs._joblog import is_logged, log_event
-from protojobs._lease import BEATS_PER_LEASE, Beat, WorkerLease
+from protojobs._lease import Beat, WorkerLease
 from protojobs._lease_watch import Standing
 from protojobs._upkeep import Upkeep
 from protojobs.clock import within
@@ -193,8 +193,6 @@ class Worker:
         if isinstance(run, Outcome):
             self._decide.finished(self._clock.monotonic(), (claimed.id, claimed.claim_seq), run, was_run=False)
             return
-        if run.exclusive_holder and self._is_given_back(run):
-            return
         run.context.completer = self._complete_in
         if self._queue.hooks.listens("job.processing") or is_logged(JobProcessing):
             event = JobProcessing(**job_facts(claimed))
@@ -207,14 +205,6 @@ class Worker:
             children.start(run)
         else:
             self._start(run, run.timeout)
-
-    def _is_given_back(self, run: Run) -> bool:
-        """An exclusive job is not begun at a time at which it would be cut."""
-        if (now := self._clock.monotonic()) < self._standing.safe_until(run.exclusive_holder):
-            return False
-        beat_s = self._lease.info.lease_s / BEATS_PER_LEASE  # after one it is known whether the lease stands
-        back = unrun(run.claimed, Verb.RELEASE, reason=LEASE_IN_DOUBT, delay=beat_s)
-        return self._decide.finished(now, run.key, back, was_run=False)
 
     def _start(self, run: Runnable, timeout: float) -> None:
         executor = self._executors.here(run)

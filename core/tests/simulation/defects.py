@@ -187,8 +187,8 @@ class NeverAsks(SimulatedWorker):
 class NeverInDoubt(LeaseWatch):
     """Goes on as if each heartbeat had been answered."""
 
-    def missed_beat(self) -> None:
-        self._good = 0
+    def is_in_doubt(self, now: float) -> bool:
+        return False
 
 
 class StartsInDoubt(SimulatedWorker):

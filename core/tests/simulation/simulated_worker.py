@@ -139,6 +139,8 @@ class SimulatedWorker(Party):
             if not self.decide.is_quiet(self.world.now):
                 yield from self._keep_up()
             yield from self._listen(0.0 if talks else turn.wait_s)
+        if turn.settle:
+            yield from self._talk(turn)
         yield from self._leave()
 
     def _talk(self, turn: Turn) -> Steps:
