@@ -55,6 +55,8 @@ def main() -> int:
     os.chdir(ROOT)
     for name in ("UV_SYSTEM_CERTS", "UV_NATIVE_TLS"):  # pip trusts the system's certificates; so does uv then
         os.environ.setdefault(name, "1")
+    if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):  # hundreds of processes would compile everything anew
+        os.environ.setdefault("PYTHONPYCACHEPREFIX", str(VENV / "pycache"))
     return commands[command](rest)
 
 

@@ -244,7 +244,6 @@ class TestSuspects:
         assert [job.id for job in worker.decide.plan(0.0).start] == ["a", "suspect", "b"]
         assert worker.decide.plan(5.0).limit > 0
 
-
     def test_none_is_fetched_ahead_beside_a_job_whose_worker_died(self) -> None:
         worker = Worker(concurrency=4)
         for turn, reclaims in enumerate((0, 0, 1)):

@@ -90,15 +90,20 @@ class Deadlines:
     def _sweep(self) -> None:
         while not self._closed.is_set():
             self._has_work.wait()
-            with self._lock:
-                now = self._clock.monotonic()
-                for key in [key for key, ends in self._ends.items() if ends <= now]:
-                    self._interrupt(key, "timeout")
-                if self._exclusive:
-                    self._end_unsafe(now)
-                if not self._ends and not self._exclusive:
-                    self._has_work.clear()
+            try:
+                self._turn(self._clock.monotonic())
+            except Exception:  # noqa: BLE001  (a mistake of ours: without this thread no run would ever be ended)
+                _log.exception("the table of deadlines failed in a way that it should not")
             self._closed.wait(SWEEP_S)
+
+    def _turn(self, now: float) -> None:
+        with self._lock:
+            for key in [key for key, ends in self._ends.items() if ends <= now]:
+                self._interrupt(key, "timeout")
+            if self._exclusive:
+                self._end_unsafe(now)
+            if not self._ends and not self._exclusive:
+                self._has_work.clear()
 
     def _end_unsafe(self, now: float) -> None:
         for key in [key for key, holder in self._exclusive.items() if self._standing.safe_until(holder) <= now]:

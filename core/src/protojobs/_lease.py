@@ -142,8 +142,8 @@ class WorkerLease:
             worker, sent_at = self.info.id, self._clock.monotonic()
             progress, self._progress = self._progress, {}
             progress = dict(progress)  # a job's thread may still have the old one in hand
-            self.horizon.beat()  # before the call, which may take its time
             try:
+                self.horizon.beat()  # before the call, which may take its time
                 with within(max(interval, BEAT_MIN_S)):
                     beat = Beat(sent_at, self._driver.heartbeat(worker, progress), worker=worker)
             except LeaseLost:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import subprocess
 import sys
 from importlib import import_module
+from pathlib import Path
 
 import click
 import pytest
@@ -69,10 +71,14 @@ def test_help_loads_no_driver_no_worker_and_no_rich() -> None:
     assert ran.returncode == 0, ran.stderr
 
 
-def test_help_takes_less_than_150_ms() -> None:
+def test_help_takes_less_than_150_ms(tmp_path: Path) -> None:
+    # As it is once installed: compiled, also where this run was told to leave no compiled files behind.
+    env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(tmp_path)}
+    command = [sys.executable, "-m", "protojobs.cli", "--help"]
+
     def took() -> float:
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run([sys.executable, "-m", "protojobs.cli", "--help"], check=True, capture_output=True, timeout=30)
+        subprocess.run(command, check=True, capture_output=True, timeout=30, env=env)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 

@@ -216,9 +216,12 @@ class _Slot:
         return child.jobs >= JOBS_MAX or resident_bytes - child.first_bytes > GROWTH_BYTES_MAX
 
     def _drop(self) -> None:
-        if self._child is not None:
-            self._child.close()
-            self._child = None
+        child, self._child = self._child, None
+        try:
+            if child is not None:
+                child.close()
+        except Exception:  # noqa: BLE001  (a mistake of ours: the run must be answered for, and the slot go on)
+            _log.exception("a child process could not be closed")
 
 
 class _Watch:
