@@ -1,6 +1,7 @@
 """`python3 dev.py faults`: real faults on real stores, and the checker's word on what came of them.
 
-    python3 dev.py faults --short                            a seeded mix of everything, on each kind of store
+    python3 dev.py faults --short                            a seeded mix on each kind of store, and the tests of this
+                                                             folder that take long: what CI runs
     python3 dev.py faults --minutes 30 --seed 7              longer
     python3 dev.py faults --scenario kills --on postgresql   one scenario on one kind of store
     python3 dev.py faults --url redis://host/5 --minutes 10  on a store of yours; its server is left alone
@@ -15,20 +16,23 @@ import argparse
 import importlib
 import json
 import pkgutil
+import subprocess
 import sys
 import time
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
 
 HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
 sys.path.insert(0, str(HERE.parent))
 
 import servers  # noqa: E402  after the path
 from faults import scenarios  # noqa: E402
 from faults.stage import KINDS, Report, set_up  # noqa: E402
 
-SHORT_MINUTES = 0.5
+SHORT_MINUTES = 0.4
 NAMES = sorted(module.name for module in pkgutil.iter_modules(scenarios.__path__))
 SHOWN = 20
 
@@ -37,13 +41,29 @@ def main(words: list[str]) -> int:
     """Run what was asked for; 1 if a promise was broken."""
     options = _options(words)
     kinds = [_kind_of(options.url)] if options.url else options.on.split(",")
-    minutes = SHORT_MINUTES if options.short else options.minutes
-    broken = 0
-    for name in options.scenario.split(","):
-        for kind in kinds:
-            broken += not _one(name, kind, options, minutes)
+    runs = [(name, kind) for name in options.scenario.split(",") for kind in kinds]
+    if options.short:
+        broken = _in_short(runs, options.seed)
+    else:
+        broken = sum(not _one(name, kind, options, options.minutes) for name, kind in runs)
     print("faults: every promise was kept" if not broken else f"faults: {broken} runs BROKE a promise", flush=True)
     return 1 if broken else 0
+
+
+def _in_short(runs: list[tuple[str, str]], seed: int) -> int:
+    """Two at a time, each in a process of its own: most of the time they wait. Answers how many broke something."""
+
+    def one(command: list[str]) -> int:
+        began = time.monotonic()
+        ran = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT)
+        print(f"{ran.stdout.strip()}\n    ({time.monotonic() - began:.0f} s in all)", flush=True)
+        return int(ran.returncode != 0)
+
+    here = [sys.executable, str(HERE / "run.py"), "--minutes", str(SHORT_MINUTES), "--seed", str(seed)]
+    commands = [[*here, "--scenario", name, "--on", kind] for name, kind in runs]
+    commands.insert(0, [sys.executable, "-m", "pytest", "-q", "-n", "2", "-m", "faults", str(HERE)])
+    with ThreadPoolExecutor(2) as pool:
+        return sum(pool.map(one, commands))
 
 
 def _one(name: str, kind: str, options: argparse.Namespace, minutes: float) -> bool:
@@ -105,7 +125,9 @@ def _options(words: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="dev.py faults", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--short", action="store_true", help="half a minute of faults on each store: what CI runs")
+    parser.add_argument(
+        "--short", action="store_true", help="half a minute of faults on each store, and this folder's long tests"
+    )
     parser.add_argument("--minutes", type=float, default=0.0, help="how long faults go on; 0: as the scenario says")
     parser.add_argument("--seed", type=int, default=1, help="of the dice (default 1); who is struck, how, and when")
     parser.add_argument("--on", default=",".join(KINDS), help=f"kinds of store (default {','.join(KINDS)})")

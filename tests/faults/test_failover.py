@@ -23,6 +23,8 @@ from protojobs.lifecycle import Verb
 from protojobs.protocols import Store
 from protojobs.testing.conformance.steps import join, lend, new_job, push, settlement
 
+pytestmark = pytest.mark.faults  # minutes of real faults: run by `python3 dev.py faults --short`
+
 PATIENCE_S = 20.0
 PARTED_S = 0.5
 PAGE = 1_000

@@ -9,6 +9,8 @@ import pytest
 from faults.scenarios import poison
 from faults.stage import Report, set_up
 
+pytestmark = pytest.mark.faults  # minutes of real faults: run by `python3 dev.py faults --short`
+
 NEIGHBOURS = 20
 WITHIN_S = 120.0
 

@@ -9,6 +9,8 @@ import pytest
 from faults.scenarios import transactions
 from faults.stage import set_up
 
+pytestmark = pytest.mark.faults  # minutes of real faults: run by `python3 dev.py faults --short`
+
 TRANSACTIONS = 100
 MINUTES = 1.0  # of faults for the workers, at most
 

@@ -71,19 +71,21 @@ def test_help_loads_no_driver_no_worker_and_no_rich() -> None:
     assert ran.returncode == 0, ran.stderr
 
 
-def test_help_takes_less_than_150_ms(tmp_path: Path) -> None:
+def test_help_takes_little_longer_than_the_libraries_that_it_needs(tmp_path: Path) -> None:
     # As it is once installed: compiled, also where this run was told to leave no compiled files behind.
     env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(tmp_path)}
-    command = [sys.executable, "-m", "protojobs.cli", "--help"]
 
-    def took() -> float:
+    def took(*arguments: str) -> float:
+        """Processor time: the other tests of this run do not add to it as they do to the time of day."""
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run(command, check=True, capture_output=True, timeout=30, env=env)
+        subprocess.run([sys.executable, *arguments], check=True, capture_output=True, timeout=30, env=env)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
-    # Processor time, and the best of several: other processes of this machine are not what is measured.
-    assert min(took() for _ in range(5)) < 0.15
+    needed = ("-c", "import click, msgspec, importlib.metadata, logging")
+    rounds = [(took("-m", "protojobs.cli", "--help"), took(*needed)) for _ in range(6)][1:]
+    help_s, needed_s = (min(column) for column in zip(*rounds, strict=True))
+    assert help_s < 2.2 * needed_s, f"{help_s * 1000:.0f} ms, and the libraries alone {needed_s * 1000:.0f} ms"
 
 
 class TestCommandsOfOtherDistributions:
