@@ -250,9 +250,10 @@ class TestLeases:
         assert rules.first_end([late, early], NOW, apart_from="a") == 60.0
         assert rules.first_end([early], NOW, apart_from="a") is None
 
-    def test_a_reclaimed_job_is_due_at_once_under_another_number(self) -> None:
-        job, lost = rules.reclaim(lent(), worker(), NOW)
-        assert (job.status, job.reserved_by, job.claim_seq, job.available_at) == (PENDING, "", 2, NOW)
+    def test_a_reclaimed_job_has_its_old_place_in_the_line_and_another_number(self) -> None:
+        held = lent()
+        job, lost = rules.reclaim(held, worker(), NOW + timedelta(seconds=9))
+        assert (job.status, job.reserved_by, job.claim_seq, job.available_at) == (PENDING, "", 2, held.available_at)
         assert (job.attempts, job.returns, job.reclaims, job.crashes) == (0, 1, 1, 0)
         assert (lost.id, lost.reserved_by, lost.state, lost.attempts) == ("j", "w", PENDING, 0)
 

@@ -121,10 +121,11 @@ class Driver(Protocol):
         more, and does nothing.
 
         First delete each worker row whose lease end has passed, checking the lapse again in the deleting step; then
-        move its jobs from processing to pending: claim_seq + 1, `reserved_by` emptied, due at once, returns + 1,
-        reclaims + 1, and the attempt given back (attempts - 1) unless returns was RETURNS_FREE or more. A job that was
-        a suspect already (reclaims >= SUSPECT_RECLAIMS before this) and whose worker did not isolate keeps its attempt
-        and counts crashes + 1. A cancel mark makes it cancelled instead of pending.
+        move its jobs from processing to pending: claim_seq + 1, `reserved_by` emptied, its old place in the line
+        (`available_at` stays as it was), returns + 1, reclaims + 1, and the attempt given back (attempts - 1) unless
+        returns was RETURNS_FREE or more. A job that was a suspect already (reclaims >= SUSPECT_RECLAIMS before this)
+        and whose worker did not isolate keeps its attempt and counts crashes + 1. A cancel mark makes it cancelled
+        instead of pending.
 
         An orphan is a processing job whose `reserved_by` has no standing worker row; it is taken back the same way
         (never counting a crash). Rows locked by others are passed over: they are orphans of the next round. Rings the

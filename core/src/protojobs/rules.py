@@ -207,11 +207,12 @@ def reclaim(job: Job, worker: WorkerRecord | None, now: datetime) -> tuple[Job, 
     """Take a job back. `worker` is its holder's row, if that lapsed in this very step; None for an orphan."""
     is_crash = worker is not None and not worker.isolates and job.reclaims >= SUSPECT_RECLAIMS
     is_unspent = not is_crash and job.returns < RETURNS_FREE
+    is_cancelled = job.cancel_requested_at is not None
     after = _moved(
         job,
         Verb.RECLAIM,
-        JobState.PENDING if job.cancel_requested_at is None else JobState.CANCELLED,
-        now,
+        JobState.CANCELLED if is_cancelled else JobState.PENDING,
+        now if is_cancelled else job.available_at,
         attempts=job.attempts - is_unspent,
         crashes=job.crashes + is_crash,
         returns=job.returns + 1,

@@ -138,8 +138,10 @@ class MemoryDriver(Inspection, Administration, Transfer):
         row.returns += 1
         row.reclaims += 1
         row.claim_seq += 1
-        is_cancelled = row.cancel_requested_at is not None
-        self.state.move(row, Verb.RECLAIM, JobState.CANCELLED if is_cancelled else JobState.PENDING, now)
+        if row.cancel_requested_at is not None:
+            self.state.move(row, Verb.RECLAIM, JobState.CANCELLED, now)
+        else:
+            self.state.move(row, Verb.RECLAIM, JobState.PENDING, row.available_at)
         return lost(row, holder)
 
     def _standing(self, worker: str) -> WorkerRecord:

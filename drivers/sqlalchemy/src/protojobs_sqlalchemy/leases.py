@@ -21,7 +21,7 @@ from protojobs_sqlalchemy.tables import jobs, workers
 
 __all__ = ["Leases", "lease_lost"]
 
-_RECLAIMED = ("status", "attempts", "returns", "reclaims", "crashes", "available_at", "processed_at")
+_RECLAIMED = ("status", "attempts", "returns", "reclaims", "crashes", "processed_at")
 
 _prolong = (
     update(workers)
@@ -50,7 +50,6 @@ _held_by = select(
     jobs.c.crashes,
     jobs.c.reserved_by,
     jobs.c.cancel_requested_at,
-    jobs.c.available_at,
 ).where(jobs.c.status == literal_column("'processing'"), jobs.c.reserved_by.is_not(None))
 _take_back = (
     update(jobs)
@@ -204,7 +203,6 @@ def _taken_back(job: Found, now: datetime, *, counts_crash: bool) -> dict[str, o
         "b_returns": job.returns + 1,
         "b_reclaims": job.reclaims + 1,
         "b_crashes": job.crashes + is_crash,
-        "b_available_at": job.available_at if is_cancelled else now,
         "b_processed_at": now if is_cancelled else None,
     }
 

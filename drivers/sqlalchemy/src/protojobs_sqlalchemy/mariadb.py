@@ -264,7 +264,9 @@ class MariaDBDialect:
 
     def ring(self, queues: Iterable[str]) -> None:
         """See Dialect.ring."""
-        self._bell.ring(queues)  # other processes poll
+        names = set(queues)
+        self._lanes.note_enqueue(names)  # what was taken back has its old place in the line, below the floors
+        self._bell.ring(names)  # other processes poll
 
     def ring_inside(self, conn: Connection, queues: Iterable[str]) -> None:
         """See Dialect.ring_inside."""

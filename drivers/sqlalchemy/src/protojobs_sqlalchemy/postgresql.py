@@ -212,6 +212,7 @@ class PostgreSQLDialect:
         """See Dialect.ring."""
         names = set(queues)
         if names:
+            self._lanes.note_enqueue(names)  # what was taken back has its old place in the line, below the floors
             self._bell.ring(names)
             self._notifier.notify(names)
 

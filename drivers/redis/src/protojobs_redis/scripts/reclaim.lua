@@ -30,7 +30,7 @@ local function take_back(id, row)
   row[RETURNS] = row[RETURNS] + 1
   row[RECLAIMS] = row[RECLAIMS] + 1
   row[SEQ] = row[SEQ] + 1
-  move(id, row, row[CANCEL_AT] ~= 0 and CANCELLED or PENDING, now)
+  if row[CANCEL_AT] ~= 0 then move(id, row, CANCELLED, now) else move(id, row, PENDING, row[AVAILABLE_AT]) end
 end
 
 local ids, from = {}, {}
