@@ -73,7 +73,7 @@ def test(rest: list[str]) -> int:
     # `-n` of our own, unless the caller chose: a debugger wants `-n 0`. Two for each core, since many tests wait: for a
     # lease to end, for an outage to be over.
     chosen = any(a.startswith(("-n", "--numprocesses", "--pdb")) for a in rest)
-    workers = [] if chosen else ["-n", str(2 * (os.cpu_count() or 1))]
+    workers = [] if chosen else ["-n", str(2 * (os.cpu_count() or 1)), "--dist", "worksteal"]
     # Those with minutes of real faults are a line of their own in CI: `dev.py faults --short`.
     marks = [] if any(a == "-m" or a.endswith(".py") or "::" in a for a in rest) else ["-m", "not faults"]
     return call(PYTHON, "-m", "pytest", *workers, *marks, *rest)

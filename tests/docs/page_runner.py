@@ -27,7 +27,7 @@ import types
 from pathlib import Path
 from typing import IO
 
-COMMAND_S = 30.0  # no command of a page takes longer
+COMMAND_S = 90.0  # no command of a page takes longer, on a busy machine
 QUIET_S = 1.0  # a worker that has said nothing for so long is idle: press Ctrl-C where the page shows ^C
 TERMINAL = {"COLUMNS": "120", "LINES": "40", "TERM": "dumb", "NO_COLOR": "1"}
 

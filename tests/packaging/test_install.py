@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-IMPORT_MS_MAX = 60  # the promise of design.md, section 3
+# The promise is 60 ms, on a machine on which msgspec, of which we need nearly all, takes 25 of them.
+IMPORT_OF_MSGSPECS_MAX = 2.4
 
 FIRST_PROGRAM = """
 from protojobs import Job, JobQueue, create_driver
@@ -72,10 +73,12 @@ def test_importing_protojobs_is_quick(installed, tmp_path: Path) -> None:
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         return (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) * 1000
 
-    milliseconds("import protojobs")  # the first one reads from a cold disk
-    rounds = [(milliseconds("pass"), milliseconds("import protojobs")) for _ in range(7)]
-    cost = statistics.median(with_it for _, with_it in rounds) - statistics.median(empty for empty, _ in rounds)
-    assert cost < IMPORT_MS_MAX, f"import protojobs costs {cost:.0f} ms over an empty interpreter"
+    programs = ("pass", "import msgspec", "import protojobs")
+    milliseconds(programs[-1])  # the first one reads from a cold disk
+    rounds = [[milliseconds(program) for program in programs] for _ in range(7)]
+    empty, msgspec, protojobs = (statistics.median(column) for column in zip(*rounds, strict=True))
+    cost, yard = protojobs - empty, msgspec - empty
+    assert cost < IMPORT_OF_MSGSPECS_MAX * yard, f"import protojobs costs {cost:.0f} ms, msgspec {yard:.0f} of them"
 
 
 def test_the_installed_distributions_fit_together(installed, tmp_path: Path) -> None:
