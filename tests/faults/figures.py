@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
 
+from protojobs.lifecycle import SUSPECT_RECLAIMS
+
 from .checker import complaints
 from .crew import Crew, wait_for
 from .history import End, History, Run
@@ -66,20 +68,32 @@ def counted(history: History, crew: Crew) -> dict[str, object]:
     figures |= {"late results": len(crew.entries("job.late")), "reclaimed": len(crew.entries("job.lost"))}
     if pushes:
         figures["slowest push in s"] = round(max(pushes), 2)
-    if took := recoveries(history):
-        figures |= {"killed in a run": len(took), "recovery p50 in s": round(statistics.median(took), 2)}
-        figures["recovery p99 in s"] = round(percentile(took, 99), 2)
+    ordinary, suspects = recoveries(history)
+    if ordinary:
+        figures |= {"killed in a run": len(ordinary), "recovery p50 in s": round(statistics.median(ordinary), 2)}
+        figures["recovery p99 in s"] = round(percentile(ordinary, 99), 2)
+    if suspects:
+        figures |= {
+            "killed in a run as suspects": len(suspects),
+            "their slowest recovery in s": round(max(suspects), 2),
+        }
     return figures
 
 
-def recoveries(history: History) -> list[float]:
-    """For each run that a kill has ended: seconds from the kill to the next run of its job."""
+def recoveries(history: History) -> tuple[list[float], list[float]]:
+    """For each run that a kill has ended: seconds from the kill to the next run of its job.
+
+    The second list is that of jobs which have become suspects by it: such a job waits until it can run apart.
+    """
     killed = {fault.worker: fault.began for fault in history.faults if fault.kind == "kill"}
-    return [
-        second.began - killed[first.worker]
-        for first, second in followed(history)
-        if first.ended is None and first.worker in killed
-    ]
+    ordinary: list[float] = []
+    suspects: list[float] = []
+    for first, second in followed(history):
+        if first.ended is None and first.worker in killed:
+            # Each death is a claim and a reclaim; a job that was given back unrun has more, and counts as suspect here.
+            is_suspect = first.claim_seq >= 2 * SUSPECT_RECLAIMS - 1
+            (suspects if is_suspect else ordinary).append(second.began - killed[first.worker])
+    return ordinary, suspects
 
 
 def followed(history: History) -> list[tuple[Run, Run]]:
