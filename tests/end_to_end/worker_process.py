@@ -38,8 +38,8 @@ def wait_at_gate(fails: bool, ctx: JobContext) -> None:
 @job(name="wait_alone", queue="work", timeout=0, exclusive=True)
 def wait_alone(ctx: JobContext) -> None:
     """The same for a job that must not overlap with another run of itself. Says when it was cut."""
-    write_entry(journal, "started", id=ctx.id, claim_seq=ctx.claim_seq)
-    try:
+    try:  # around the first line, too: the process may be frozen, and the run cut, right behind it
+        write_entry(journal, "started", id=ctx.id, claim_seq=ctx.claim_seq)
         while not gate.exists():
             time.sleep(0.02)
     finally:
