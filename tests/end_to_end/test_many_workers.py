@@ -15,7 +15,7 @@ from protojobs.protocols import Store
 PROCESSES, JOBS = 10, 5_000
 
 
-@pytest.mark.slow
+@pytest.mark.faults  # run by `python3 dev.py faults --short`
 def test_ten_processes_run_each_of_5000_jobs_exactly_once(store: Store, store_url: str, tmp_path: Path) -> None:
     queue = JobQueue(store)
     queue.push_many(count.bind(number) for number in range(JOBS))

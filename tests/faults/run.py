@@ -1,7 +1,7 @@
 """`python3 dev.py faults`: real faults on real stores, and the checker's word on what came of them.
 
-    python3 dev.py faults --short                            a seeded mix on each kind of store, and the tests of this
-                                                             folder that take long: what CI runs
+    python3 dev.py faults --short                            a seeded mix on each kind of store, and those tests that
+                                                             are marked `faults`: what CI runs
     python3 dev.py faults --minutes 30 --seed 7              longer
     python3 dev.py faults --scenario kills --on postgresql   one scenario on one kind of store
     python3 dev.py faults --url redis://host/5 --minutes 10  on a store of yours; its server is left alone
@@ -61,7 +61,9 @@ def _in_short(runs: list[tuple[str, str]], seed: int) -> int:
 
     here = [sys.executable, str(HERE / "run.py"), "--minutes", str(SHORT_MINUTES), "--seed", str(seed)]
     commands = [[*here, "--scenario", name, "--on", kind] for name, kind in runs]
-    commands.insert(0, [sys.executable, "-m", "pytest", "-q", "-n", "2", "-m", "faults", str(HERE)])
+    commands.insert(
+        0, [sys.executable, "-m", "pytest", "-q", "-n", "3", "-m", "faults", "tests/faults", "tests/end_to_end"]
+    )
     with ThreadPoolExecutor(2) as pool:
         return sum(pool.map(one, commands))
 
@@ -126,7 +128,7 @@ def _options(words: list[str]) -> argparse.Namespace:
         prog="dev.py faults", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--short", action="store_true", help="half a minute of faults on each store, and this folder's long tests"
+        "--short", action="store_true", help="half a minute of faults on each store, and the tests marked `faults`"
     )
     parser.add_argument("--minutes", type=float, default=0.0, help="how long faults go on; 0: as the scenario says")
     parser.add_argument("--seed", type=int, default=1, help="of the dice (default 1); who is struck, how, and when")

@@ -25,6 +25,8 @@ from protojobs.definitions import REGISTRY
 from protojobs.errors import StoreUnavailable
 from protojobs.events import Event
 
+pytestmark = pytest.mark.faults  # run by `python3 dev.py faults --short`
+
 SERVERS = ["postgresql", "mariadb", "valkey"]
 MakeUrl = Callable[[str], str]
 LEASE_S = 1.0
