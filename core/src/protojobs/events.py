@@ -130,7 +130,9 @@ class JobCancelled(JobEvent, frozen=True, kw_only=True):
 
 
 class JobReleased(JobEvent, frozen=True, kw_only=True):
-    """The job went back unspent: `unknown_name`, `shutdown`, `prefetch`, `suspect`, `transform`, `lease in doubt`."""
+    """The job went back unspent, for the `reason`: `unknown_name`, `shutdown`, `prefetch`, `suspect`,
+    `beside a suspect`, `transform`, `lease in doubt`.
+    """
 
     event_name: ClassVar[str] = "job.released"
     reason: str = ""
