@@ -26,15 +26,18 @@ from protojobs.context import JobContext
 from protojobs.errors import ProtojobsError
 from protojobs.jobs import BoundJob, FunctionJob, Job, job
 from protojobs.outcomes import Discard, Retry, Snooze, WorkReport
+from protojobs.planned import Cron
 from protojobs.queue import JobQueue
 from protojobs.stopping import StopToken
 
 if TYPE_CHECKING:
     from protojobs.hooks import hookimpl
+    from protojobs.scheduler import Scheduler
 
 __all__ = [
     "Backoff",
     "BoundJob",
+    "Cron",
     "Discard",
     "FunctionJob",
     "Job",
@@ -42,6 +45,7 @@ __all__ = [
     "JobQueue",
     "ProtojobsError",
     "Retry",
+    "Scheduler",
     "Settings",
     "Snooze",
     "StopToken",
@@ -58,4 +62,8 @@ def __getattr__(name: str) -> object:
         from protojobs.hooks import hookimpl
 
         return hookimpl
+    if name == "Scheduler":  # nor need those without a schedule load what computes times
+        from protojobs.scheduler import Scheduler
+
+        return Scheduler
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

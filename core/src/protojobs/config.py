@@ -17,6 +17,7 @@ import msgspec
 
 from protojobs.errors import ConfigurationError, OptionInvalid, did_you_mean
 from protojobs.names import check_count, check_name, check_seconds, check_zone
+from protojobs.planned import ScheduleSetting
 
 __all__ = ["ENV_PREFIX", "Settings", "load_settings", "settings_file"]
 
@@ -63,7 +64,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     max_memory: int = 0
     """Bytes of memory, with children, beyond which a worker stops once its jobs are done; 0 = no limit."""
     timezone: str = "UTC"
-    """The zone of times written without an offset."""
+    """The zone of times written without an offset, and of schedules that name none."""
+    catch_up: float = 3600.0
+    """How late a schedule's time may still fire, when nobody ticked; a schedule's own `catch_up` wins."""
+    schedules: dict[str, ScheduleSetting] = {}
+    """Recurring jobs, by id: tables `[schedules.nightly]` with `job`, `cron` or `every`; docs/how-to/schedules.md."""
     plugins: tuple[str, ...] = ()
     """Further plugin modules, beside the installed ones."""
     plugins_disabled: tuple[str, ...] = ()
@@ -74,7 +79,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         check_count("max_retries", self.max_retries, maximum=10_000)
         for field in ("retry_delay", "timeout", "failed_job_retention", "completed_job_retention"):
             check_seconds(field, getattr(self, field))
-        for field in ("lease", "poll_interval", "shutdown_grace", "exit_bound", "push_timeout"):
+        for field in ("lease", "poll_interval", "shutdown_grace", "exit_bound", "push_timeout", "catch_up"):
             check_seconds(field, getattr(self, field), maximum=86_400.0)
         if self.lease < 1 or self.poll_interval <= 0:
             raise OptionInvalid(

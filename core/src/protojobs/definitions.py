@@ -20,11 +20,12 @@ from protojobs.context import JobContext
 from protojobs.errors import JobUnknown, OptionInvalid, did_you_mean
 from protojobs.names import check_name, check_seconds
 from protojobs.options import OPTIONS, JobOptions, Where, check_exclusive, check_executor, exception_types
+from protojobs.planned import Cron
 
 if TYPE_CHECKING:
     from protojobs.jobs import Job
 
-__all__ = ["REGISTRY", "JobDefinition", "Registry", "check_function", "check_handle", "module_name"]
+__all__ = ["REGISTRY", "JobDefinition", "Registry", "check_function", "check_handle", "check_schedule", "module_name"]
 
 
 class JobDefinition:
@@ -46,6 +47,7 @@ class JobDefinition:
         self.module = source.__module__
         self.executor: Where | None = None  # of this worker's settings
         self.exclusive = False  # whether a run is ended before the job could be lent to somebody else
+        self.cron: Cron | None = None  # the schedule that it carries with it
         self.job_class = f"{module_name(source.__module__)}.{source.__qualname__}"
         self.retry_on: tuple[type[BaseException], ...] = ()
         self.discard_on: tuple[type[BaseException], ...] = ()
@@ -56,6 +58,7 @@ class JobDefinition:
             self.discard_on = exception_types("discard_on", self._type.discard_on)
             self.executor = check_executor(self._type.executor)
             self.exclusive = check_exclusive(self._type.exclusive)
+            self.cron = check_schedule(self._type.cron)
 
     @property
     def is_importable(self) -> bool:
@@ -162,11 +165,29 @@ class Registry:
             raise JobUnknown(f'No job is called "{name}" in this process.', mend=mend)
         return definition
 
+    def crons(self) -> list[tuple[str, Cron]]:
+        """The jobs that carry a schedule with them, by name."""
+        known = sorted(self._by_name.items())
+        return [(name, job.cron) for name, job in known if job.cron is not None and name == job.name]
+
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self._by_name))
 
 
 REGISTRY = Registry()
+
+
+def check_schedule(given: object) -> Cron | None:
+    """What a user wrote for `cron`. Raises OptionInvalid for an expression or a zone that means nothing."""
+    if given is None:
+        return None
+    from protojobs._timetable import Timetable  # jobs without a schedule need not load what computes times
+
+    cron = Cron(given) if isinstance(given, str) else given
+    if not isinstance(cron, Cron):
+        raise OptionInvalid(f"cron is {given!r}.", mend='Write cron="0 9 * * mon", or cron=Cron(...).')
+    Timetable(cron.expression, cron.timezone or "UTC")
+    return cron
 
 
 def check_function(function: Callable[..., object]) -> None:
@@ -188,7 +209,7 @@ def check_function(function: Callable[..., object]) -> None:
 
 def check_handle(cls: type[Job[object]]) -> None:
     """Refuse a `handle` that no worker could call, and an attribute that looks like a misspelt option."""
-    own = {"name", "aliases", "executor", "exclusive", "retry_on", "discard_on", "handle", "failed", "retry_in"}
+    own = {"name", "aliases", "cron", "executor", "exclusive", "retry_on", "discard_on", "handle", "failed", "retry_in"}
     known = {*OPTIONS, *own}
     for name, value in cls.__dict__.items():
         meant = did_you_mean(name, known, cutoff=0.8)

@@ -30,6 +30,7 @@ __all__ = [
     "PayloadTooLarge",
     "ProtojobsError",
     "PushRejected",
+    "ScheduleUnknown",
     "SchemaOutdated",
     "StoreUnavailable",
     "did_you_mean",
@@ -62,6 +63,10 @@ class DriverNotFound(ConfigurationError):
 
 class JobUnknown(ConfigurationError, LookupError):
     """No job of this name (or class) has been imported in this process."""
+
+
+class ScheduleUnknown(ConfigurationError, LookupError):
+    """No schedule of this id is stored."""
 
 
 class NotSupported(ConfigurationError):

@@ -41,6 +41,9 @@ __all__ = [
     "Listener",
     "QueuePaused",
     "QueueResumed",
+    "ScheduleEvent",
+    "ScheduleFired",
+    "ScheduleMissed",
     "WorkerDegraded",
     "WorkerMemoryExceeded",
     "WorkerStarting",
@@ -209,12 +212,43 @@ class QueueResumed(Event, frozen=True, kw_only=True):
     queue: str
 
 
+class ScheduleEvent(Event, frozen=True, kw_only=True):
+    """Something that happened to one schedule, at its time `due_at`."""
+
+    schedule_id: str
+    job_name: str
+    job_class: str
+    queue: str
+    due_at: datetime
+
+
+class ScheduleFired(ScheduleEvent, frozen=True, kw_only=True):
+    """A schedule came due, and its job is stored. `late_s`: by how much after its time."""
+
+    event_name: ClassVar[str] = "schedule.fired"
+    job_id: str
+    late_s: float = 0.0
+
+
+class ScheduleMissed(ScheduleEvent, frozen=True, kw_only=True):
+    """Times of a schedule were passed over, from `first_due_at` to `due_at`; `count` of them (1,000: or more).
+
+    `reason`: `late` (nobody ticked in time, see `misfire`), or `overlap` (the job before it is not finished).
+    """
+
+    event_name: ClassVar[str] = "schedule.missed"
+    first_due_at: datetime
+    count: int = 1
+    reason: str = "late"
+
+
 EVENTS: dict[str, type[Event]] = {
     kind.event_name: kind
     for kind in (
         *(JobQueuing, JobQueued, JobProcessing, JobProcessed, JobRetrying, JobFailed),
         *(JobSnoozed, JobCancelled, JobReleased, JobReclaimed, JobLate),
         *(WorkerStarting, WorkerStopped, WorkerMemoryExceeded, WorkerDegraded, QueuePaused, QueueResumed),
+        *(ScheduleFired, ScheduleMissed),
     )
 }
 

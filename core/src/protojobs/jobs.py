@@ -14,7 +14,15 @@ from functools import update_wrapper
 from typing import TYPE_CHECKING, ClassVar, Generic, ParamSpec, cast, overload
 
 from protojobs.backoff import Backoff
-from protojobs.definitions import REGISTRY, JobDefinition, Registry, check_function, check_handle, module_name
+from protojobs.definitions import (
+    REGISTRY,
+    JobDefinition,
+    Registry,
+    check_function,
+    check_handle,
+    check_schedule,
+    module_name,
+)
 from protojobs.errors import DataInvalid, OptionInvalid
 from protojobs.options import (
     OPTIONS,
@@ -28,6 +36,7 @@ from protojobs.options import (
     exception_types,
     options_of,
 )
+from protojobs.planned import Cron
 
 if TYPE_CHECKING:
     from typing import Self
@@ -71,6 +80,8 @@ class Job(Fluent, Generic[D]):
     """Where a plain `handle` runs: `thread`, or `process` for a child process. None takes the worker's setting."""
     exclusive: ClassVar[bool] = False
     """Whether a run is ended while its worker cannot reach the store, before another worker could have the job."""
+    cron: ClassVar[str | Cron | None] = None
+    """When it runs by itself, with `{}` as data: a cron expression, or a `Cron` with a zone and other options."""
 
     definition: ClassVar[JobDefinition]
 
@@ -180,6 +191,7 @@ def job(
     discard_on: tuple[type[BaseException], ...] = (),
     executor: Where | None = None,
     exclusive: bool = False,
+    cron: str | Cron | None = None,
 ) -> Callable[[Callable[P, R]], FunctionJob[P, R]]: ...
 def job(  # noqa: PLR0913  (the options of a job, all by keyword)
     function: Callable[P, R] | None = None,
@@ -191,6 +203,7 @@ def job(  # noqa: PLR0913  (the options of a job, all by keyword)
     discard_on: tuple[type[BaseException], ...] = (),
     executor: Where | None = None,
     exclusive: bool = False,
+    cron: str | Cron | None = None,
     **options: object,
 ) -> FunctionJob[P, R] | Callable[[Callable[P, R]], FunctionJob[P, R]]:
     """Make a function a job: `@job` or `@job(queue="math", max_retries=5)`. It stays an ordinary function.
@@ -208,6 +221,7 @@ def job(  # noqa: PLR0913  (the options of a job, all by keyword)
         definition.discard_on = exception_types("discard_on", discard_on)
         definition.executor = check_executor(executor)
         definition.exclusive = check_exclusive(exclusive)
+        definition.cron = check_schedule(cron)
         REGISTRY.add(definition, aliases)
         return FunctionJob(function, definition, checked)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -16,6 +17,7 @@ __all__ = [
     "check_name",
     "check_seconds",
     "check_text",
+    "check_text_choice",
     "check_zone",
     "parse_when",
 ]
@@ -26,7 +28,7 @@ DELAY_MAX_S = 100 * 366 * 86400.0  # a century: far beyond use, and no store's c
 _YEAR_MIN, _YEAR_MAX = 1970, 9999
 
 
-def check_name(what: str, name: object) -> str:
+def check_name(what: str, name: object, *, maximum: int = NAME_BYTES_MAX) -> str:
     """`name` itself, if it may name a queue or a job: 1 to 100 bytes of UTF-8 without control characters.
 
     Names are compared byte by byte on every store: `Emails`, `émails` and `emails` are three queues.
@@ -34,13 +36,13 @@ def check_name(what: str, name: object) -> str:
     if not isinstance(name, str):
         raise OptionInvalid(f"{what} must be a string, not {type(name).__name__}.")
     if not name:
-        raise OptionInvalid(f"{what} is empty.", mend=f"Give it 1 to {NAME_BYTES_MAX} bytes.")
+        raise OptionInvalid(f"{what} is empty.", mend=f"Give it 1 to {maximum} bytes.")
     try:
         size = len(name.encode())
     except UnicodeEncodeError:
         raise OptionInvalid(f"{what} {name!r} holds half of a surrogate pair, which no store can keep.") from None
-    if size > NAME_BYTES_MAX:
-        raise OptionInvalid(f"{what} {name[:20]!r}... has {size} bytes.", mend=f"At most {NAME_BYTES_MAX} are allowed.")
+    if size > maximum:
+        raise OptionInvalid(f"{what} {name[:20]!r}... has {size} bytes.", mend=f"At most {maximum} are allowed.")
     if any(unicodedata.category(c) in ("Cc", "Zl", "Zp") for c in name):
         raise OptionInvalid(f"{what} {name!r} holds a control character.", mend="Use printable characters.")
     return name
@@ -51,6 +53,13 @@ def check_text(what: str, text: object) -> str:
     if not isinstance(text, str) or len(text) > TEXT_CHARS_MAX or any(unicodedata.category(c)[0] == "C" for c in text):
         raise OptionInvalid(f"{what} must be text of one line.", mend=f"At most {TEXT_CHARS_MAX} printable characters.")
     return text
+
+
+def check_text_choice(what: str, value: object, known: Sequence[str]) -> str:
+    """`value`, if it is one of `known`."""
+    if isinstance(value, str) and value in known:
+        return str(value)
+    raise OptionInvalid(f"{what} is {value!r}.", mend=f"It is one of {', '.join(known)}.")
 
 
 def check_seconds(what: str, value: object, *, maximum: float = DELAY_MAX_S) -> float:

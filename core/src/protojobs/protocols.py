@@ -49,12 +49,14 @@ from protojobs.records import (
     WorkerInfo,
     WorkerRecord,
 )
+from protojobs.schedules import DueSchedules, Fired, Firing, Schedule, SchedulePage
 
 __all__ = [
     "PORT_VERSION",
     "Administers",
     "Driver",
     "Inspects",
+    "Schedules",
     "Store",
     "SupportsAsyncTransaction",
     "SupportsTransaction",
@@ -283,7 +285,51 @@ class Administers(Protocol):
         ...
 
 
-class Store(Driver, Inspects, Administers, Protocol):
+class Schedules(Protocol):
+    """Keeping schedules, and moving them on. What a `spec` means, no driver knows: core computes the times."""
+
+    def save_schedule(self, schedule: Schedule, *, version: int) -> bool:
+        """Store `schedule` in place of the one whose `version` that is; 0: there is none of its id yet.
+
+        The stored one's version is one higher. False: it is not of that version (any more), and nothing was done.
+        """
+        ...
+
+    def get_schedules(self, ids: Sequence[str]) -> list[Schedule]:
+        """The schedules that exist among `ids` (at most 1,000), in any order."""
+        ...
+
+    def list_schedules(self, *, limit: int = 100, cursor: str | None = None) -> SchedulePage:
+        """A page of schedules by id, byte by byte."""
+        ...
+
+    def due_schedules(self, limit: int) -> DueSchedules:
+        """Up to `limit` schedules that are due and not paused, by (next_due_at, id), and the store's now.
+
+        By an index on `next_due_at`: what it costs depends on how many are due, not on how many there are.
+        """
+        ...
+
+    def fire(self, firings: Sequence[Firing]) -> list[Fired]:
+        """Move schedules on, and store the jobs of their times, all in one atomic step; answers in order.
+
+        Each firing, one after the other: the schedule must exist, not be paused, and wait for `expected_next`; `due`
+        must have come and be later than its `last_due_at`: else `lost`, and nothing is done. The overlap is decided by
+        the state of its `last_job_id` in this very step: `skip` passes over while that job is pending (or moving) or
+        processing, `queue_one` while it is pending. Then `next_due_at` becomes `next_due`, `last_due_at` becomes `due`,
+        `last_job_id` the job's id if there is one that was not passed over, version + 1. A job whose id is known is not
+        stored again. Rings the doorbell of the queues. Several firings of one schedule may follow each other.
+
+        At most BATCH_JOBS_MAX firings and BATCH_BYTES_MAX payload bytes. `protojobs.rules.fire` says the same as code.
+        """
+        ...
+
+    def remove_schedule(self, schedule_id: str) -> bool:
+        """Forget the schedule; jobs that it fired stay. False: there was none."""
+        ...
+
+
+class Store(Driver, Inspects, Administers, Schedules, Protocol):
     """The whole of what the first-party drivers give, and what `JobQueue` asks for."""
 
 

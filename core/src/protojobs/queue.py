@@ -10,12 +10,11 @@ from functools import partial
 from typing import TYPE_CHECKING, cast
 from uuid import UUID
 
-from protojobs import codec
 from protojobs._administration import QueueAdministration
 from protojobs._offload import offload, on_own_thread
+from protojobs._preparing import new_job
 from protojobs._registry import create_driver, load_plugins
 from protojobs._retrying import until_answered
-from protojobs.backoff import to_policy
 from protojobs.clock import SYSTEM_CLOCK, Clock, within
 from protojobs.config import Settings, load_settings
 from protojobs.definitions import REGISTRY, Registry
@@ -23,7 +22,6 @@ from protojobs.entropy import fresh_id
 from protojobs.errors import ConfigurationError, NotSupported, OptionInvalid, StoreUnavailable
 from protojobs.events import JobQueued, JobQueuing
 from protojobs.jobs import BoundJob, as_bound
-from protojobs.names import check_seconds, parse_when
 from protojobs.protocols import Store, SupportsAsyncTransaction, SupportsTransaction
 from protojobs.records import BATCH_BYTES_MAX, Enqueued, NewJob
 from protojobs.stopping import StopToken
@@ -215,6 +213,10 @@ class JobQueue(QueueAdministration):
         work = partial(self.work, queues, max_jobs, concurrency=concurrency, stop=token)
         return await on_own_thread(work, cancelled=token.stop)
 
+    def push_made(self, new: NewJob) -> str:
+        """As `push`, for a job that is made already, as those of schedules are."""
+        return self._push([self.hooks.before_push(new)], None)[0].id
+
     def _new(
         self,
         bound: BoundJob,
@@ -225,30 +227,7 @@ class JobQueue(QueueAdministration):
         """Check and encode one job, in the caller's stack; transforms and `job.queuing` come after."""
         if id is not None and not _is_id(id):
             raise OptionInvalid(f"id {id!r} is not one that push made.", mend="Send again the id of StoreUnavailable.")
-        definition, options, settings = bound.definition, bound.options, self.settings
-        moment = None
-        if isinstance(delay, datetime | str):
-            moment, delay = parse_when("delay", delay, settings.timezone), 0.0
-        new = NewJob(
-            id=id or fresh_id(),
-            queue=options.queue or settings.default_queue,
-            job_name=definition.name,
-            job_class=definition.job_class,
-            data=codec.encode(
-                bound.data,
-                definition.data_type,
-                what=f'job "{definition.name}"',
-                bytes_max=settings.payload_bytes_max,
-            ),
-            priority=options.priority,
-            max_retries=settings.max_retries if options.max_retries is None else options.max_retries,
-            retry_delay=settings.retry_delay if options.retry_delay is None else options.retry_delay,
-            retry_policy=to_policy(options.backoff),
-            timeout=settings.timeout if options.timeout is None else options.timeout,
-            delay=check_seconds("delay", delay),
-            available_at=moment,
-        )
-        return self.hooks.before_push(new)
+        return self.hooks.before_push(new_job(bound, self.settings, id or fresh_id(), delay=delay))
 
     def _chunks(self, jobs: Iterable[object]) -> Iterator[list[NewJob]]:
         iterator = iter(jobs)

@@ -36,6 +36,7 @@ from protojobs.records import (
     WorkerInfo,
     WorkerRecord,
 )
+from protojobs.schedules import FireStatus, Firing, Overlap, Schedule
 
 __all__ = [
     "PASSED_OVER_MAX",
@@ -43,10 +44,12 @@ __all__ = [
     "as_claimed",
     "cancel",
     "check_batch",
+    "check_firings",
     "check_jobs",
     "check_settlements",
     "claim",
     "export",
+    "fire",
     "first_end",
     "is_current",
     "is_removable",
@@ -262,6 +265,51 @@ def is_wanted(job: JobRecord, which: JobFilter) -> bool:
     """Whether `find` shows the job."""
     is_there = which.queue in (None, job.queue) and which.job_name in (None, job.job_name)
     return is_there and (not which.states or job.status in which.states)
+
+
+# -------------------------------------------------------------------------------------------------------- schedules
+
+
+def check_firings(firings: Sequence[Firing]) -> None:
+    """Raise `OptionInvalid` for too many or too large ones, and for one that would not lead forward."""
+    check_batch(firings)
+    check_jobs([firing.job for firing in firings if firing.job is not None])
+    for said in firings:
+        if said.due < said.expected_next or (said.next_due is not None and said.next_due <= said.due):
+            raise OptionInvalid(f"schedule {said.id!r}: a firing leads from its time to a later one.")
+
+
+def fire(
+    schedule: Schedule | None, said: Firing, now: datetime, *, last_job: JobState | None, is_known: bool
+) -> tuple[Schedule | None, FireStatus]:
+    """Move a schedule on. `schedule` is the one of that id, None where there is none.
+
+    `last_job` is the state of the job that it fired last, None where there is none (any more). `is_known` says that the
+    store has a job of the new one's id. With FIRED the job is to be stored in the same step.
+    """
+    if schedule is None or schedule.is_paused or schedule.next_due_at != said.expected_next or said.due > now:
+        return schedule, FireStatus.LOST
+    if schedule.last_due_at is not None and said.due <= schedule.last_due_at:  # no time ever fires again
+        return schedule, FireStatus.LOST
+    status = FireStatus.DUPLICATE if is_known else FireStatus.FIRED
+    if said.job is None or _is_held_up(schedule.overlap, last_job):
+        status = FireStatus.SKIPPED
+    job_id = schedule.last_job_id if status is FireStatus.SKIPPED or said.job is None else said.job.id
+    moved = replace(
+        schedule,
+        next_due_at=said.next_due,
+        last_due_at=said.due,
+        last_job_id=job_id,
+        version=schedule.version + 1,
+    )
+    return moved, status
+
+
+def _is_held_up(overlap: Overlap, last_job: JobState | None) -> bool:
+    if overlap is Overlap.ALLOW:
+        return False
+    is_waiting = last_job in (JobState.PENDING, JobState.MOVING)
+    return is_waiting or (overlap is Overlap.SKIP and last_job is JobState.PROCESSING)
 
 
 # ------------------------------------------------------------------------------------------------------- one's tools

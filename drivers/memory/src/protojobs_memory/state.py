@@ -17,9 +17,10 @@ from msgspec import Struct
 from protojobs.errors import ContractBroken
 from protojobs.lifecycle import FINISHED, TRANSITIONS, JobState, Verb
 from protojobs.records import FailedJob, NewJob, WorkerRecord
+from protojobs.schedules import Schedule
 from protojobs_memory.sorted_keys import SortedKeys, TimeKey
 
-__all__ = ["Queue", "Row", "State", "after"]
+__all__ = ["Queue", "Row", "State", "after", "new_row"]
 
 MICROSECOND = timedelta(microseconds=1)
 
@@ -51,6 +52,13 @@ class Row(Struct, eq=False, gc=False):
     failed_id: str | None = None  # its row in failed_jobs
     moving_from: JobState | None = None  # while moving: the state that it had ...
     export_key: str = ""  # ... and its place in the order of its export
+
+
+def new_row(job: NewJob, now: datetime) -> Row:
+    """A job that arrives now. It is due at the moment that was named, or else after its delay."""
+    due = job.available_at or (now + timedelta(seconds=job.delay) if job.delay else now)
+    size = len(job.data) if job.data.isascii() else len(job.data.encode())
+    return Row(job=job, size=size, created_at=now, available_at=due)
 
 
 class Queue:
@@ -98,7 +106,7 @@ class State:
         self.doorbell = threading.Condition(self.lock)
 
     def empty(self) -> None:
-        """Forget all jobs, workers and pauses."""
+        """Forget all jobs, workers, pauses and schedules."""
         self.rows: dict[str, Row] = {}
         self.ids: SortedKeys[str] = SortedKeys()
         self.queues: dict[str, Queue] = {}
@@ -108,6 +116,8 @@ class State:
         self.failed: dict[str, FailedJob] = {}
         self.failures: SortedKeys[TimeKey] = SortedKeys()  # the same by (failed_at, id)
         self.exports: dict[str, SortedKeys[str]] = {}  # token -> what moves under it, as `number/id`
+        self.schedules: dict[str, Schedule] = {}
+        self.next_times: SortedKeys[TimeKey] = SortedKeys()  # of those that are not paused and go on
         self.exports_begun = 0  # numbers them, and never goes back, so that a cursor stays a place
 
     def never_back(self, moment: datetime) -> datetime:

@@ -1,0 +1,202 @@
+"""Firing what is due: look, plan, fire, tell. Any number of tickers do this at once, and none of them leads.
+
+The store decides by compare-and-set who moves a schedule on, in the step that stores the job. So a ticker may be
+killed, frozen or wrong about the time at any line here: another one goes on from what the store says.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from protojobs._planning import Step, firing_id, job_of, plan
+from protojobs.errors import ProtojobsError
+from protojobs.events import Event, JobQueued, JobQueuing, ScheduleFired, ScheduleMissed
+from protojobs.records import BATCH_BYTES_MAX, BATCH_JOBS_MAX
+from protojobs.schedules import Fired, FireStatus, Firing, Schedule
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from protojobs.queue import JobQueue
+
+__all__ = ["Ticker", "TickReport"]
+
+ROUND = 100  # schedules that are looked at, and times of one schedule that are fired, at once
+ROUNDS_MAX = 1_000  # in one tick
+HELD_BACK_S = 30.0  # a schedule that cannot be fired here is tried again so much later; elsewhere it may go well
+_log = logging.getLogger("protojobs.scheduler")
+
+
+class TickReport(Struct, kw_only=True):
+    """What one tick did: jobs stored, times passed over, and steps in which another ticker was faster."""
+
+    fired: int = 0
+    missed: int = 0
+    overtaken: int = 0
+    next_due_in: float | None = None
+    """Seconds until something is due; None when nothing is in sight."""
+
+
+class _Attempt(Struct, frozen=True):
+    """A firing on its way, with what there is to tell when it has happened."""
+
+    schedule: Schedule
+    step: Step
+    firing: Firing
+
+
+class Ticker:
+    """Fires due schedules through one JobQueue. `send` takes the events."""
+
+    def __init__(self, queue: JobQueue) -> None:
+        self.send: Callable[[Event], None] = lambda event: queue.hooks.notify(event)
+        self._queue = queue
+        self._driver = queue.driver
+        self._held_back: dict[str, float] = {}  # until when, on the monotonic clock
+        self._lost: dict[str, int] = {}  # the version at which a step was lost
+
+    def tick(self) -> TickReport:
+        """Fire all that is due now. Raises what the driver raises; what was fired by then stays fired, once."""
+        report = TickReport()
+        until: datetime | None = None
+        for _ in range(ROUNDS_MAX):
+            self._let_go()
+            due = self._driver.due_schedules(min(ROUND + len(self._held_back), BATCH_JOBS_MAX))
+            until = until or due.now  # what comes due meanwhile is the next tick's
+            ready = [one for one in due.schedules if one.id not in self._held_back and _is_due(one, until)][:ROUND]
+            if not ready:
+                if due.next_due_at is not None:
+                    report.next_due_in = max(0.0, (due.next_due_at - due.now).total_seconds())
+                elif len(due.schedules) > len(self._held_back):  # due since this tick began
+                    report.next_due_in = 0.0
+                break
+            attempts = [attempt for schedule in ready for attempt in self._attempts(schedule, due.now)]
+            for batch in _batches(attempts):
+                answers = self._driver.fire([attempt.firing for attempt in batch])
+                self._take(batch, answers, due.now, report)
+        else:
+            report.next_due_in = 0.0
+        return report
+
+    def _attempts(self, schedule: Schedule, now: datetime) -> Iterable[_Attempt]:
+        """The steps of one schedule. What cannot be fired here stays due, and is told."""
+        try:
+            steps = plan(schedule, now, ROUND)
+            return [_Attempt(schedule, step, self._firing(schedule, step)) for step in steps]
+        except ProtojobsError as error:  # a plugin refuses the job, or this machine does not know the zone
+            self._hold_back(schedule, f"cannot be fired here: {error}")
+            return []
+
+    def _firing(self, schedule: Schedule, step: Step) -> Firing:
+        job = None
+        if step.fires:
+            job = self._queue.hooks.before_push(job_of(schedule, firing_id(schedule.id, step.due), step.due))
+            if self._queue.hooks.listens("job.queuing"):
+                self.send(JobQueuing(job_id=job.id, job_name=job.job_name, job_class=job.job_class, queue=job.queue))
+        return Firing(id=schedule.id, expected_next=step.expected_next, due=step.due, next_due=step.next_due, job=job)
+
+    def _take(self, batch: Sequence[_Attempt], answers: Sequence[Fired], now: datetime, report: TickReport) -> None:
+        overtaken: dict[str, Schedule] = {}
+        for attempt, answer in zip(batch, answers, strict=True):
+            schedule, step = attempt.schedule, attempt.step
+            if answer.status is FireStatus.LOST:
+                overtaken[schedule.id] = schedule
+                continue
+            self._lost.pop(schedule.id, None)
+            if step.missed:
+                report.missed += step.missed
+                self._tell_missed(schedule, step, step.missed, "late")
+            if answer.status is FireStatus.FIRED:
+                report.fired += 1
+                self._tell_fired(attempt, now)
+            elif answer.status is FireStatus.SKIPPED and step.fires:
+                report.missed += 1
+                self._tell_missed(schedule, step, 1, "overlap")
+        for schedule in overtaken.values():
+            report.overtaken += 1
+            if self._lost.get(schedule.id) == schedule.version:  # it has not moved since, so nobody was faster
+                self._hold_back(schedule, "does not move on: the store refuses the step that its own row asks for")
+            self._lost[schedule.id] = schedule.version
+
+    # ----------------------------------------------------------------------------------------------------- what is told
+
+    def _tell_fired(self, attempt: _Attempt, now: datetime) -> None:
+        schedule, due, job = attempt.schedule, attempt.step.due, attempt.firing.job
+        assert job is not None
+        late_s = (now - due).total_seconds()
+        extra = {"schedule": schedule.id, "job_id": job.id, "attempt": 0, "job_name": job.job_name, "queue": job.queue}
+        _log.info("schedule %s: fired for %s", schedule.id, _shown(due), extra=extra)
+        if self._queue.hooks.listens("job.queued"):
+            self.send(JobQueued(job_id=job.id, job_name=job.job_name, job_class=job.job_class, queue=job.queue))
+        if self._queue.hooks.listens("schedule.fired"):
+            self.send(
+                ScheduleFired(
+                    schedule_id=schedule.id,
+                    job_name=job.job_name,
+                    job_class=job.job_class,
+                    queue=job.queue,
+                    due_at=due,
+                    job_id=job.id,
+                    late_s=late_s,
+                )
+            )
+
+    def _tell_missed(self, schedule: Schedule, step: Step, count: int, reason: str) -> None:
+        first = step.expected_next if reason == "late" else step.due
+        if reason == "late":
+            many = "1,000 or more" if count >= 1_000 else str(count)
+            text = f"missed {many} time(s) from {_shown(first)} on (misfire={schedule.misfire})"
+        else:
+            text = f"passed over {_shown(first)}: the job before it is not finished (overlap={schedule.overlap})"
+        level = logging.WARNING if reason == "late" else logging.INFO
+        extra = {"schedule": schedule.id, "job_name": schedule.job_name, "queue": schedule.queue}
+        _log.log(level, "schedule %s: %s", schedule.id, text, extra=extra)
+        if self._queue.hooks.listens("schedule.missed"):
+            self.send(
+                ScheduleMissed(
+                    schedule_id=schedule.id,
+                    job_name=schedule.job_name,
+                    job_class=schedule.job_class,
+                    queue=schedule.queue,
+                    due_at=step.due,
+                    first_due_at=first,
+                    count=count,
+                    reason=reason,
+                )
+            )
+
+    def _hold_back(self, schedule: Schedule, why: str) -> None:
+        self._held_back[schedule.id] = self._queue.clock.monotonic() + HELD_BACK_S
+        _log.error("schedule %s %s", schedule.id, why, extra={"schedule": schedule.id})
+
+    def _let_go(self) -> None:
+        now = self._queue.clock.monotonic()
+        self._held_back = {name: until for name, until in self._held_back.items() if until > now}
+
+
+def _is_due(schedule: Schedule, until: datetime) -> bool:
+    return schedule.next_due_at is not None and schedule.next_due_at <= until
+
+
+def _batches(attempts: Sequence[_Attempt]) -> Iterator[Sequence[_Attempt]]:
+    """As many as one call of `fire` takes, in order."""
+    batch: list[_Attempt] = []
+    size = 0
+    for attempt in attempts:
+        job_bytes = len(attempt.firing.job.data.encode()) if attempt.firing.job else 0
+        if batch and (len(batch) >= BATCH_JOBS_MAX or size + job_bytes > BATCH_BYTES_MAX):
+            yield batch
+            batch, size = [], 0
+        batch.append(attempt)
+        size += job_bytes
+    if batch:
+        yield batch
+
+
+def _shown(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S}Z"
