@@ -1,0 +1,413 @@
+"""Firing: each due time once, whoever ticks, whatever goes wrong on the way; and what is told of it."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from msgspec.structs import replace
+
+from protojobs import Job, JobQueue, Scheduler, Settings, StopToken, events
+from protojobs._ticking import HELD_BACK_S, ROUND
+from protojobs.errors import ContractBroken, PushRejected, StoreUnavailable
+from protojobs.events import Event, JobQueued, JobQueuing, ScheduleFired, ScheduleMissed
+from protojobs.hooks import Hooks, hookimpl
+from protojobs.lifecycle import Verb
+from protojobs.protocols import Store
+from protojobs.records import NewJob, Settlement, WorkerInfo
+from protojobs.schedules import DueSchedules, Fired, FireStatus, Firing
+from protojobs.testing import ManualClock
+from protojobs_memory import MemoryDriver
+
+MakeQueue = Callable[..., JobQueue]
+Heard = Callable[..., list[Event]]
+NOON = datetime(2030, 1, 1, 12, 0, tzinfo=UTC)
+
+
+class Report(Job):
+    queue = "reports"
+
+    def handle(self, data: dict[str, object]) -> None: ...
+
+
+@pytest.fixture
+def queue(make_queue: MakeQueue, clock: ManualClock) -> JobQueue:
+    made = make_queue()
+    made.clock = clock  # so that a schedule which was held back is let go when the test says so
+    return made
+
+
+@pytest.fixture
+def scheduler(queue: JobQueue) -> Scheduler:
+    return Scheduler(queue)
+
+
+def due_times_of(queue: JobQueue) -> list[float]:
+    """The times for which jobs were stored, in minutes from noon."""
+    found = [json.loads(one.meta or "{}") for one in queue.find(limit=1_000).jobs]
+    moments = [datetime.fromisoformat(meta["due_at"]) for meta in found]
+    return sorted((moment - NOON).total_seconds() / 60 for moment in moments)
+
+
+def claim_all(driver: Store) -> None:
+    driver.register(WorkerInfo(id="w", host="h", pid=1, queues=("reports",), concurrency=9, lease_s=9_999))
+    driver.claim("w", ["reports"], slots=9, limit=9)
+
+
+def settle_all(driver: Store) -> None:
+    claim_all(driver)
+    for held in driver.held("w"):
+        driver.settle([Settlement(id=held.id, claim_seq=held.claim_seq, reserved_by="w", verb=Verb.COMPLETE)])
+
+
+class TestWhatFires:
+    def test_nothing_before_its_time(self, scheduler: Scheduler, clock: ManualClock) -> None:
+        scheduler.hourly(Report)
+        clock.advance(3599.9)
+        report = scheduler.tick()
+        assert (report.fired, report.missed, report.overtaken) == (0, 0, 0)
+        assert report.next_due_in == pytest.approx(0.1)
+
+    def test_a_due_time_once_with_the_job_s_settings_and_its_time(
+        self, scheduler: Scheduler, clock: ManualClock
+    ) -> None:
+        scheduler.hourly(Report().retries(9), {"n": 1}, id="r")
+        clock.advance(3601)
+        assert scheduler.tick().fired == 1
+        assert scheduler.tick().fired == 0
+        (found,) = scheduler.queue.find().jobs
+        due = NOON + timedelta(hours=1)
+        assert (found.queue, found.data, found.max_retries, found.available_at) == ("reports", '{"n":1}', 9, due)
+        assert json.loads(found.meta or "") == {"schedule": "r", "due_at": due.isoformat()}
+        known = scheduler.get("r")
+        assert known is not None
+        assert (known.last_due_at, known.last_job_id) == (due, found.id)
+        assert known.next_due_at == NOON + timedelta(hours=2)
+
+    def test_jitter_moves_the_job_and_not_the_time(self, scheduler: Scheduler, clock: ManualClock) -> None:
+        for n in range(20):
+            scheduler.hourly(Report, jitter=600, id=f"r{n}")
+        clock.advance(3600)
+        assert scheduler.tick().fired == 20
+        delays = {(one.available_at - NOON).total_seconds() - 3600 for one in scheduler.queue.find().jobs}
+        assert len(delays) == 20
+        assert all(0 <= delay < 600 for delay in delays)
+
+    def test_more_than_one_round_of_them(self, scheduler: Scheduler, clock: ManualClock) -> None:
+        for n in range(2 * ROUND + 30):
+            scheduler.hourly(Report, id=f"r{n}")
+        clock.advance(3600)
+        report = scheduler.tick()
+        assert (report.fired, report.next_due_in) == (2 * ROUND + 30, 3600.0)
+
+    @pytest.mark.parametrize(
+        ("misfire", "minutes", "missed"),
+        [("latest", [50], 49), ("all", list(range(1, 51)), 0), ("skip", [50], 49)],
+    )
+    def test_after_an_outage(
+        self, scheduler: Scheduler, clock: ManualClock, misfire: str, minutes: list[int], missed: int
+    ) -> None:
+        scheduler.every_minute(Report, misfire=misfire)  # type: ignore[arg-type]
+        clock.advance(50 * 60)
+        report = scheduler.tick()
+        assert due_times_of(scheduler.queue) == minutes
+        assert (report.fired, report.missed) == (len(minutes), missed)
+
+    @pytest.mark.parametrize(("misfire", "minutes"), [("latest", []), ("all", []), ("skip", [])])
+    def test_what_is_later_than_the_window_is_missed(
+        self, scheduler: Scheduler, clock: ManualClock, heard: Heard, misfire: str, minutes: list[int]
+    ) -> None:
+        told = heard("schedule.missed")
+        scheduler.hourly(Report, misfire=misfire, catch_up=600, id="r")  # type: ignore[arg-type]
+        clock.advance(3600 + 3600 + 700)
+        report = scheduler.tick()
+        assert due_times_of(scheduler.queue) == minutes
+        assert (report.fired, report.missed) == (0, 2)
+        (event,) = told
+        assert isinstance(event, ScheduleMissed)
+        assert (event.schedule_id, event.count, event.reason) == ("r", 2, "late")
+        assert (event.first_due_at, event.due_at) == (NOON + timedelta(hours=1), NOON + timedelta(hours=2))
+        known = scheduler.get("r")
+        assert known is not None
+        assert (known.last_due_at, known.next_due_at) == (NOON + timedelta(hours=2), NOON + timedelta(hours=3))
+
+    def test_all_goes_on_where_a_tick_had_to_end(self, scheduler: Scheduler, clock: ManualClock) -> None:
+        scheduler.every(Report, 1, misfire="all")
+        clock.advance(350)
+        assert scheduler.tick().fired == 350
+        assert due_times_of(scheduler.queue) == [n / 60 for n in range(1, 351)]
+
+    def test_the_end_is_the_last_time(self, scheduler: Scheduler, clock: ManualClock) -> None:
+        scheduler.every(Report, 60, misfire="all", end=NOON + timedelta(minutes=3), id="r")
+        clock.advance(600)
+        report = scheduler.tick()
+        assert (report.fired, report.next_due_in) == (3, None)
+        known = scheduler.get("r")
+        assert known is not None
+        assert known.next_due_at is None
+
+
+class TestOverlap:
+    @pytest.mark.parametrize(
+        ("overlap", "while_pending", "while_processing"), [("allow", 1, 1), ("skip", 0, 0), ("queue_one", 0, 1)]
+    )
+    def test_while_the_job_before_it_is_not_finished(
+        self,
+        scheduler: Scheduler,
+        clock: ManualClock,
+        heard: Heard,
+        overlap: str,
+        while_pending: int,
+        while_processing: int,
+    ) -> None:
+        told = heard("schedule.missed")
+        scheduler.every(Report, 60, overlap=overlap)  # type: ignore[arg-type]
+        clock.advance(60)
+        assert scheduler.tick().fired == 1
+        clock.advance(60)
+        assert scheduler.tick().fired == while_pending
+        driver = scheduler.queue.driver
+        claim_all(driver)
+        clock.advance(60)
+        assert scheduler.tick().fired == while_processing
+        assert {(event.reason, event.count) for event in told if isinstance(event, ScheduleMissed)} <= {("overlap", 1)}
+        assert len(told) == 2 - while_pending - while_processing
+        settle_all(driver)
+        clock.advance(60)
+        assert scheduler.tick().fired == 1
+
+
+class TestManyTickers:
+    def test_an_old_plan_fires_nothing(self, clock: ManualClock) -> None:
+        """Frozen between looking and firing, for however long: the others have moved the schedule on."""
+
+        class Frozen(MemoryDriver):
+            def due_schedules(self, limit: int) -> DueSchedules:
+                due = super().due_schedules(limit)
+                if due.schedules and not self.has_slept:
+                    self.has_slept = True
+                    clock.advance(60)
+                    Scheduler(JobQueue(other)).tick()
+                return due
+
+            has_slept = False
+
+        other = MemoryDriver("memory://frozen", clock=clock)
+        scheduler = Scheduler(JobQueue(Frozen("memory://frozen", clock=clock), clock=clock))
+        scheduler.every(Report, 60, misfire="all")
+        clock.advance(60)
+        report = scheduler.tick()
+        assert (report.fired, report.overtaken) == (0, 1)
+        assert due_times_of(scheduler.queue) == [1, 2]
+
+    def test_ten_threads_fire_each_time_once(self, clock: ManualClock) -> None:
+        queues = [JobQueue(MemoryDriver("memory://ten", clock=clock)) for _ in range(10)]
+        for n in range(30):
+            Scheduler(queues[0]).every(Report, 1, misfire="all", id=f"r{n}")
+        clock.advance(10)
+        barrier = threading.Barrier(10)
+        fired: list[int] = []
+
+        def tick(queue: JobQueue) -> None:
+            barrier.wait(10)
+            fired.append(Scheduler(queue).tick().fired)
+
+        threads = [threading.Thread(target=tick, args=[queue]) for queue in queues]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+        assert sum(fired) == 300
+        assert queues[0].stats("reports").pending == 300
+
+    def test_an_answer_that_was_lost_fires_nothing_twice(self, clock: ManualClock) -> None:
+        class Cut(MemoryDriver):
+            is_cut = True
+
+            def fire(self, firings: Sequence[Firing]) -> list[Fired]:
+                answers = super().fire(firings)
+                if self.is_cut:
+                    raise StoreUnavailable("the connection was cut behind it.")
+                return answers
+
+        driver = Cut(clock=clock)
+        scheduler = Scheduler(JobQueue(driver, clock=clock))
+        scheduler.every(Report, 60)
+        clock.advance(60)
+        with pytest.raises(StoreUnavailable):
+            scheduler.tick()
+        driver.is_cut = False
+        assert scheduler.tick().fired == 0
+        assert scheduler.queue.stats("reports").pending == 1
+
+    def test_a_clock_set_back_fires_nothing_again(self, scheduler: Scheduler, clock: ManualClock) -> None:
+        scheduler.every(Report, 60, misfire="all")
+        clock.advance(300)
+        assert scheduler.tick().fired == 5
+        for _ in range(6):
+            clock.set_wall(clock.now() - timedelta(minutes=5))
+            assert Scheduler(scheduler.queue).tick().fired == 0
+        assert due_times_of(scheduler.queue) == [1, 2, 3, 4, 5]
+
+
+class TestWhatGoesWrong:
+    def test_a_job_that_a_plugin_refuses_stays_due_and_the_others_fire(
+        self, scheduler: Scheduler, clock: ManualClock, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        class Vault:
+            is_sealed = True
+
+            @hookimpl
+            def protojobs_before_push(self, job: NewJob) -> NewJob | None:
+                if self.is_sealed and "secret" in job.data:
+                    raise PushRejected("the vault is sealed.")
+                return None
+
+        vault = Vault()
+        scheduler.queue._hooks = Hooks([("vault", vault)])
+        scheduler.every(Report, 60, {"secret": 1}, id="sealed")
+        scheduler.every(Report, 60, {"open": 1}, id="open")
+        clock.advance(60)
+        assert scheduler.tick().fired == 1
+        assert "schedule sealed cannot be fired here: the vault is sealed." in caplog.text
+        vault.is_sealed = False
+        assert scheduler.tick().fired == 0  # it is held back for a while
+        clock.advance(HELD_BACK_S + 1)
+        assert scheduler.tick().fired == 1
+
+    def test_more_of_them_than_a_round_do_not_stop_the_others(self, scheduler: Scheduler, clock: ManualClock) -> None:
+        class Refuses:
+            @hookimpl
+            def protojobs_before_push(self, job: NewJob) -> NewJob | None:
+                if "bad" in job.data:
+                    raise PushRejected("no.")
+                return None
+
+        scheduler.queue._hooks = Hooks([("refuses", Refuses())])
+        for n in range(ROUND + 20):
+            scheduler.every(Report, 60, {"bad": n}, id=f"a{n}")
+        scheduler.every(Report, 60, {"good": 1}, id="z")
+        clock.advance(60)
+        assert scheduler.tick().fired == 1
+
+    def test_a_schedule_that_means_nothing_here_is_told_and_passed(
+        self, scheduler: Scheduler, clock: ManualClock, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        made = scheduler.every(Report, 60, id="odd")
+        scheduler.queue.driver.save_schedule(replace(made, timezone="Mars/Olympus"), version=made.version)
+        scheduler.every(Report, 60, id="even")
+        clock.advance(60)
+        assert scheduler.tick().fired == 1
+        assert "schedule odd cannot be fired here" in caplog.text and "Mars/Olympus" in caplog.text
+
+    def test_a_step_that_the_store_never_takes_does_not_turn_for_ever(
+        self, clock: ManualClock, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        class Stubborn(MemoryDriver):
+            calls = 0
+
+            def fire(self, firings: Sequence[Firing]) -> list[Fired]:
+                self.calls += 1
+                return [Fired(id=said.id, status=FireStatus.LOST) for said in firings]
+
+        driver = Stubborn(clock=clock)
+        scheduler = Scheduler(JobQueue(driver, clock=clock))
+        scheduler.every(Report, 60, id="r")
+        clock.advance(60)
+        assert scheduler.tick().fired == 0
+        assert driver.calls == 2
+        assert "schedule r does not move on" in caplog.text
+
+    def test_a_store_that_is_away_is_told_by_tick(self, scheduler: Scheduler) -> None:
+        def away(limit: int) -> DueSchedules:
+            raise StoreUnavailable("it is away.")
+
+        scheduler.queue.driver.due_schedules = away  # type: ignore[method-assign]
+        with pytest.raises(StoreUnavailable):
+            scheduler.tick()
+
+
+class TestWhatIsTold:
+    def test_a_firing_is_a_push_and_a_firing(self, scheduler: Scheduler, clock: ManualClock, heard: Heard) -> None:
+        told = heard("job.queuing", "job.queued", "schedule.fired")
+        scheduler.hourly(Report, id="r")
+        clock.advance(3602.5)
+        scheduler.tick()
+        queuing, queued, fired = told
+        assert isinstance(queuing, JobQueuing) and isinstance(queued, JobQueued) and isinstance(fired, ScheduleFired)
+        assert queuing.job_id == queued.job_id == fired.job_id == scheduler.queue.find().jobs[0].id
+        assert (fired.schedule_id, fired.due_at, fired.late_s) == ("r", NOON + timedelta(hours=1), 2.5)
+        assert fired.get("job_class") == Report.definition.job_class
+
+    def test_a_listener_s_trouble_is_its_own(self, scheduler: Scheduler, clock: ManualClock) -> None:
+        @events.on("schedule.fired")
+        def trouble(event: Event) -> None:
+            raise RuntimeError("listener")
+
+        scheduler.hourly(Report)
+        clock.advance(3600)
+        assert scheduler.tick().fired == 1
+
+    def test_log_lines(self, scheduler: Scheduler, clock: ManualClock, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level("INFO", "protojobs.scheduler")
+        scheduler.every_minute(Report, id="r", overlap="skip")
+        clock.advance(180)
+        scheduler.tick()
+        clock.advance(60)
+        scheduler.tick()
+        lines = [record.getMessage() for record in caplog.records if record.name == "protojobs.scheduler"]
+        assert lines == [
+            "schedule r: missed 2 time(s) from 2030-01-01 12:01:00Z on (misfire=latest)",
+            "schedule r: fired for 2030-01-01 12:03:00Z",
+            "schedule r: passed over 2030-01-01 12:04:00Z: the job before it is not finished (overlap=skip)",
+        ]
+
+
+class TestRun:
+    def test_it_fires_until_it_is_told_to_stop(self, eventually: Callable[[Callable[[], object]], None]) -> None:
+        queue = JobQueue(MemoryDriver())
+        scheduler, stop = Scheduler(queue), StopToken()
+        told: list[Event] = []
+        events.on("schedule.fired", told.append)
+        scheduler.every(Report, 1, misfire="all")
+        thread = threading.Thread(target=scheduler.run, args=[stop])
+        thread.start()
+        eventually(lambda: len(told) >= 2)
+        stop.stop()
+        thread.join(10)
+        assert not thread.is_alive()
+        assert queue.stats("reports").pending == len(told)
+
+    def test_an_outage_is_sat_out_and_told_once(
+        self, eventually: Callable[[Callable[[], object]], None], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        class Away(MemoryDriver):
+            left = 3
+
+            def due_schedules(self, limit: int) -> DueSchedules:
+                if self.left:
+                    self.left -= 1
+                    raise StoreUnavailable("it is away.") if self.left else ContractBroken("it stammers.")
+                return super().due_schedules(limit)
+
+        queue = JobQueue(Away(), Settings())
+        scheduler, stop = Scheduler(queue), StopToken()
+        scheduler.every(Report, 1)
+        thread = threading.Thread(target=scheduler.run, args=[stop])
+        thread.start()
+        eventually(lambda: queue.stats("reports").pending)
+        stop.stop()
+        thread.join(10)
+        assert [record.levelname for record in caplog.records if record.name == "protojobs.scheduler"] == [
+            "ERROR",
+            "WARNING",
+        ]
+
+    def test_one_that_was_told_before_ends_at_once(self, scheduler: Scheduler) -> None:
+        stop = StopToken()
+        stop.stop()
+        scheduler.run(stop)
+        assert scheduler.schedules() == []
