@@ -12,7 +12,6 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from protojobs._planning import job_of, next_after_change
-from protojobs._preparing import new_job
 from protojobs._retrying import until_answered
 from protojobs._timetable import check_cron, interval_spec, timetable_of
 from protojobs.clock import within
@@ -21,6 +20,7 @@ from protojobs.errors import ContractBroken, OptionInvalid, ScheduleUnknown, did
 from protojobs.jobs import as_bound
 from protojobs.names import check_name, check_seconds, check_text_choice, check_zone, parse_when
 from protojobs.planned import Cron, ScheduleSetting
+from protojobs.queue import new_job, push_made
 from protojobs.schedules import SCHEDULE_BYTES_MAX, SCHEDULE_ID_BYTES_MAX, Misfire, Overlap, Schedule
 
 if TYPE_CHECKING:
@@ -189,7 +189,7 @@ class Scheduling:
         known = self.get(schedule_id)
         if known is None:
             raise self._unknown(schedule_id)
-        return self.queue.push_made(job_of(known, fresh_id()))
+        return push_made(self.queue, job_of(known, fresh_id()))
 
     def next(self, n: int = 1, *, id: str | None = None) -> list[Upcoming]:
         """The next `n` (up to 1,000) due times of all schedules that are not paused, or of the one named, in order."""

@@ -10,11 +10,12 @@ from functools import partial
 from typing import TYPE_CHECKING, cast
 from uuid import UUID
 
+from protojobs import codec
 from protojobs._administration import QueueAdministration
 from protojobs._offload import offload, on_own_thread
-from protojobs._preparing import new_job
 from protojobs._registry import create_driver, load_plugins
 from protojobs._retrying import until_answered
+from protojobs.backoff import to_policy
 from protojobs.clock import SYSTEM_CLOCK, Clock, within
 from protojobs.config import Settings, load_settings
 from protojobs.definitions import REGISTRY, Registry
@@ -22,6 +23,7 @@ from protojobs.entropy import fresh_id
 from protojobs.errors import ConfigurationError, NotSupported, OptionInvalid, StoreUnavailable
 from protojobs.events import JobQueued, JobQueuing
 from protojobs.jobs import BoundJob, as_bound
+from protojobs.names import check_seconds, parse_when
 from protojobs.protocols import Store, SupportsAsyncTransaction, SupportsTransaction
 from protojobs.records import BATCH_BYTES_MAX, Enqueued, NewJob
 from protojobs.stopping import StopToken
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from protojobs.hooks import Hooks
     from protojobs.outcomes import WorkReport
 
-__all__ = ["JobQueue"]
+__all__ = ["JobQueue", "new_job", "push_made"]
 
 CHUNK_JOBS = 500  # push_many sends so many at a time: memory stays bounded, a lost chunk is small
 TRY_S = 1.0  # the first try may take so long, however short `push_timeout` is
@@ -213,10 +215,6 @@ class JobQueue(QueueAdministration):
         work = partial(self.work, queues, max_jobs, concurrency=concurrency, stop=token)
         return await on_own_thread(work, cancelled=token.stop)
 
-    def push_made(self, new: NewJob) -> str:
-        """As `push`, for a job that is made already, as those of schedules are."""
-        return self._push([self.hooks.before_push(new)], None)[0].id
-
     def _new(
         self,
         bound: BoundJob,
@@ -293,6 +291,40 @@ class JobQueue(QueueAdministration):
 
     def _queued_later(self, jobs: Sequence[NewJob]) -> Callable[[], None]:
         return lambda: self._queued(jobs, [Enqueued(id=job.id) for job in jobs])
+
+
+def new_job(
+    bound: BoundJob, settings: Settings, job_id: str, *, delay: float | timedelta | datetime | str = 0.0
+) -> NewJob:
+    """Raises a PayloadError or OptionInvalid. Options that the job leaves open are those of the settings."""
+    definition, options = bound.definition, bound.options
+    moment = None
+    if isinstance(delay, datetime | str):
+        moment, delay = parse_when("delay", delay, settings.timezone), 0.0
+    return NewJob(
+        id=job_id,
+        queue=options.queue or settings.default_queue,
+        job_name=definition.name,
+        job_class=definition.job_class,
+        data=codec.encode(
+            bound.data,
+            definition.data_type,
+            what=f'job "{definition.name}"',
+            bytes_max=settings.payload_bytes_max,
+        ),
+        priority=options.priority,
+        max_retries=settings.max_retries if options.max_retries is None else options.max_retries,
+        retry_delay=settings.retry_delay if options.retry_delay is None else options.retry_delay,
+        retry_policy=to_policy(options.backoff),
+        timeout=settings.timeout if options.timeout is None else options.timeout,
+        delay=check_seconds("delay", delay),
+        available_at=moment,
+    )
+
+
+def push_made(queue: JobQueue, job: NewJob) -> str:
+    """As `queue.push`, for a job that is made already."""
+    return queue._push([queue.hooks.before_push(job)], None)[0].id
 
 
 def _unsure(jobs: Sequence[NewJob], error: StoreUnavailable) -> StoreUnavailable:

@@ -34,7 +34,7 @@ from protojobs.rules import PASSED_OVER_MAX, SETTLES_TO, check_jobs, check_settl
 from protojobs_memory.administration import Administration
 from protojobs_memory.inspection import Inspection
 from protojobs_memory.schedules import Schedules
-from protojobs_memory.state import Row, after, new_row
+from protojobs_memory.state import Row, after
 from protojobs_memory.transfer import Transfer
 from protojobs_memory.views import claimed, failure, fence, lost
 
@@ -71,7 +71,9 @@ class MemoryDriver(Inspection, Administration, Schedules, Transfer):
                 is_known = job.id in known or job.id in new
                 answers.append(Enqueued(id=job.id, duplicate_of=job.id if is_known else None))
                 if not is_known:
-                    new[job.id] = new_row(job, now)
+                    size = len(job.data) if job.data.isascii() else len(job.data.encode())
+                    due = _due(now, job.delay, job.available_at)
+                    new[job.id] = Row(job=job, size=size, created_at=now, available_at=due)
             for job_id in sorted(new):  # in order they go to the end of each index; and nothing can fail from here on
                 self.state.add(new[job_id])
             self.state.ring()

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from itertools import islice
 
 from msgspec.structs import replace
 
+from protojobs.records import Enqueued, NewJob
 from protojobs.rules import check_batch, check_firings, fire
 from protojobs.schedules import DueSchedules, Fired, FireStatus, Firing, Schedule, SchedulePage
 from protojobs_memory.handle import Handle
-from protojobs_memory.state import after, new_row
+from protojobs_memory.state import after
 
 __all__ = ["Schedules"]
 
 
-class Schedules(Handle):
+class Schedules(Handle, ABC):
     """The verbs of `protojobs.protocols.Schedules`; their promises are written there."""
+
+    @abstractmethod
+    def enqueue(self, jobs: Sequence[NewJob]) -> list[Enqueued]:
+        """See Driver.enqueue."""
 
     def save_schedule(self, schedule: Schedule, *, version: int) -> bool:
         """See Schedules.save_schedule."""
@@ -73,7 +79,7 @@ class Schedules(Handle):
         )
         if moved is not None and status is not FireStatus.LOST:
             if status is FireStatus.FIRED and said.job is not None:
-                state.add(new_row(said.job, now))
+                self.enqueue([said.job])  # the way of every job; the lock is ours already
             self._keep(known, moved)
         return Fired(id=said.id, status=status)
 

@@ -20,7 +20,7 @@ from protojobs.records import FailedJob, NewJob, WorkerRecord
 from protojobs.schedules import Schedule
 from protojobs_memory.sorted_keys import SortedKeys, TimeKey
 
-__all__ = ["Queue", "Row", "State", "after", "new_row"]
+__all__ = ["Queue", "Row", "State", "after"]
 
 MICROSECOND = timedelta(microseconds=1)
 
@@ -52,13 +52,6 @@ class Row(Struct, eq=False, gc=False):
     failed_id: str | None = None  # its row in failed_jobs
     moving_from: JobState | None = None  # while moving: the state that it had ...
     export_key: str = ""  # ... and its place in the order of its export
-
-
-def new_row(job: NewJob, now: datetime) -> Row:
-    """A job that arrives now. It is due at the moment that was named, or else after its delay."""
-    due = job.available_at or (now + timedelta(seconds=job.delay) if job.delay else now)
-    size = len(job.data) if job.data.isascii() else len(job.data.encode())
-    return Row(job=job, size=size, created_at=now, available_at=due)
 
 
 class Queue:

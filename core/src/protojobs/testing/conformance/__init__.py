@@ -23,8 +23,8 @@ pytest.register_assert_rewrite(
         f"{__name__}.{module}"
         for module in (
             "administering", "children", "claiming", "counting", "delays", "enqueueing", "failures", "faults",
-            "fencing", "fixtures", "honesty", "leases", "listing", "machine", "naming", "racing", "settling", "steps",
-            "transactions", "transferring", "waiting", "walking",
+            "fencing", "fixtures", "honesty", "leases", "listing", "machine", "naming", "plans", "racing", "scheduling",
+            "settling", "steps", "transactions", "transferring", "waiting", "walking",
         )
     )
 )  # fmt: skip

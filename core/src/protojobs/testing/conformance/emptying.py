@@ -11,7 +11,7 @@ ROUNDS_MAX = 1_000
 
 
 def empty(driver: Store) -> None:
-    """Leave the store set up and without jobs, workers or pauses; raises what the driver raises when it cannot.
+    """Leave the store set up and without jobs, workers, pauses or schedules; raises what the driver raises when it cannot.
 
     A store that does not end up empty, jobs on their way elsewhere among them, is torn down and set up again.
     """
@@ -36,9 +36,13 @@ def _sweep(driver: Store) -> None:
             driver.resume(queue.name)
         while rounds < ROUNDS_MAX and driver.clear(queue.name).has_more:
             rounds += 1
+    while rounds < ROUNDS_MAX and (page := driver.list_schedules(limit=1_000)).schedules:
+        rounds += 1
+        for schedule in page.schedules:
+            driver.remove_schedule(schedule.id)
 
 
 def _is_empty(driver: Store) -> bool:
     jobs, failed = driver.find(JobFilter()), driver.failed()
-    is_bare = not (jobs.jobs or jobs.cursor or failed.jobs or failed.cursor)
+    is_bare = not (jobs.jobs or jobs.cursor or failed.jobs or failed.cursor or driver.list_schedules(limit=1).schedules)
     return is_bare and driver.workers() == [] and driver.queues() == [] and driver.stats() == Stats()

@@ -16,6 +16,7 @@ from protojobs.testing.conformance.listing import Listing
 from protojobs.testing.conformance.machine import Comparing
 from protojobs.testing.conformance.naming import Naming
 from protojobs.testing.conformance.racing import Racing
+from protojobs.testing.conformance.scheduling import Scheduling
 from protojobs.testing.conformance.settling import Settling
 from protojobs.testing.conformance.transactions import Transactions
 from protojobs.testing.conformance.transferring import Transferring
@@ -41,6 +42,7 @@ class DriverConformance(
     Listing,
     Naming,
     Transferring,
+    Scheduling,
     Waiting,
     Comparing,
     Transactions,

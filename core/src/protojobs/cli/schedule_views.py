@@ -1,0 +1,134 @@
+"""What there is to say of a stored schedule, also of one that means nothing on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime, tzinfo
+from typing import cast
+
+from cronsim import CronSimError
+
+from protojobs._timetable import timetable_of
+from protojobs.cli.output import Cell, plain_values
+from protojobs.cli.text import iso
+from protojobs.errors import OptionInvalid
+from protojobs.names import check_zone
+from protojobs.schedules import Misfire, Overlap, Schedule
+
+__all__ = ["MEANINGLESS", "SeenSchedule", "moment_item", "moments", "moments_block"]
+
+MEANINGLESS = (OptionInvalid, CronSimError, ValueError, OverflowError)  # what a row that nobody wrote for us may raise
+_MISFIRE = {
+    Misfire.LATEST: "latest: of the times that nobody ticked for, the last one fires",
+    Misfire.ALL: "all: each time that nobody ticked for fires, the oldest first",
+    Misfire.SKIP: "skip: a time that is more than two minutes late is missed",
+}
+_OVERLAP = {
+    Overlap.ALLOW: "allow: it fires, also while the job before it waits or runs",
+    Overlap.SKIP: "skip: a time is passed over while the job before it waits or runs",
+    Overlap.QUEUE_ONE: "queue_one: a time is passed over while the job before it waits: one runs, at most one waits",
+}
+
+
+class SeenSchedule:
+    """A schedule with its words and times. `problem` says why it has none here; such a one never fires here either."""
+
+    def __init__(self, schedule: Schedule) -> None:
+        self.schedule = schedule
+        self.words, self.problem = schedule.spec, ""
+        self.zone: tzinfo = UTC
+        self._table = None
+        try:
+            self._table = timetable_of(schedule)
+            self.words = self._table.words()
+            self.zone = check_zone("timezone", schedule.timezone)
+        except MEANINGLESS as error:
+            self.problem = str(error) or type(error).__name__
+
+    @property
+    def state(self) -> str:
+        """`broken`, `paused`, `ended` or `active`."""
+        if self.problem:
+            return "broken"
+        if self.schedule.is_paused:
+            return "paused"
+        return "active" if self.schedule.next_due_at is not None else "ended"
+
+    @property
+    def next_due_at(self) -> datetime | None:
+        """What it waits for; None for one that does not wait."""
+        return self.schedule.next_due_at if self.state == "active" else None
+
+    def times(self, now: datetime) -> Iterator[datetime]:
+        """Its due times from the one that it waits for; of a paused one those that would come were it resumed now."""
+        if self._table is None or self.problem:
+            return
+        if self.schedule.is_paused:
+            yield from self._table.upcoming(max(now, self.schedule.last_due_at or now))
+        elif self.schedule.next_due_at is not None:
+            yield self.schedule.next_due_at
+            yield from self._table.upcoming(self.schedule.next_due_at)
+
+    def item(self) -> dict[str, object]:
+        """For JSON: all that is stored, and what is seen here."""
+        values = cast("dict[str, object]", plain_values(self.schedule))
+        return {**values, "words": self.words, "state": self.state, "problem": self.problem or None}
+
+    def fields(self) -> list[tuple[str, Cell]]:
+        """For `show`."""
+        schedule = self.schedule
+        late = "not used" if schedule.misfire is Misfire.SKIP else f"{schedule.catch_up:g} s: what is later is missed"
+        jitter = f"its job is due up to {schedule.jitter:g} s after the time" if schedule.jitter else "none"
+        return [
+            ("id", schedule.id),
+            ("state", self.state),
+            ("problem", self.problem or None),
+            ("when", self.words),
+            ("expression", schedule.spec),
+            ("zone", schedule.timezone),
+            ("start", schedule.start_at),
+            ("end", schedule.end_at),
+            ("next due", self.next_due_at),
+            ("last due", schedule.last_due_at),
+            ("last job", schedule.last_job_id),
+            ("misfire", _MISFIRE[schedule.misfire]),
+            ("catch up", late),
+            ("overlap", _OVERLAP[schedule.overlap]),
+            ("jitter", jitter),
+            ("job", schedule.job_name),
+            ("class", schedule.job_class),
+            ("queue", schedule.queue),
+            ("priority", schedule.priority),
+            ("max retries", schedule.max_retries),
+            ("retry delay", f"{schedule.retry_delay:g} s"),
+            ("retry policy", schedule.retry_policy),
+            ("timeout", f"{schedule.timeout:g} s" if schedule.timeout else "none"),
+        ]
+
+
+def moments(moment: datetime, zone: tzinfo) -> tuple[str, str, str]:
+    """A time on the clocks of the zone, on those of this machine, and in UTC."""
+    there = moment.astimezone(zone)
+    here = moment.astimezone()
+    return f"{there:%a} {_shown(there)}", _shown(here), f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S}Z"
+
+
+def moments_block(times: Iterable[datetime], zone: tzinfo, zone_name: str) -> str:
+    """The same for several, one a line below their titles."""
+    rows: list[Sequence[str]] = [moments(moment, zone) for moment in times]
+    if not rows:
+        return "none"
+    rows.insert(0, (zone_name, "here", "UTC"))
+    widths = [max(len(row[i]) for row in rows) for i in range(3)]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def moment_item(moment: datetime, zone: tzinfo) -> dict[str, object]:
+    """The same for JSON."""
+    there, here = moment.astimezone(zone), moment.astimezone()
+    return {"due_at": iso(moment), "in_zone": there.isoformat(), "here": here.isoformat()}
+
+
+def _shown(moment: datetime) -> str:
+    return moment.isoformat(" ", "seconds")

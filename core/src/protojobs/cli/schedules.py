@@ -1,0 +1,217 @@
+"""`protojobs schedules`: list, show, next, pause, resume, run, remove, explain."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
+from itertools import islice
+
+import click
+
+from protojobs._timetable import Timetable, interval_spec
+from protojobs.cli.amounts import duration
+from protojobs.cli.asking import YES, confirm
+from protojobs.cli.exits import CommandFailed, Exit
+from protojobs.cli.options import StoreCommand, StoreGroup
+from protojobs.cli.output import Cell, Column
+from protojobs.cli.schedule_views import SeenSchedule, moment_item, moments, moments_block
+from protojobs.cli.session import Session
+from protojobs.cli.text import counted
+from protojobs.clock import SYSTEM_CLOCK
+from protojobs.errors import OptionInvalid, StoreUnavailable, did_you_mean
+from protojobs.names import check_zone
+from protojobs.scheduler import Scheduler
+
+__all__ = ["command"]
+
+OVERDUE = timedelta(minutes=1)  # a schedule that nobody fired for so long: probably nobody ticks
+_SHOWN = 5  # times of one schedule
+_COLUMNS = (
+    Column("id", "id"),
+    Column("job"),
+    Column("when"),
+    Column("zone"),
+    Column("state", "state"),
+    Column("next due", "time"),
+    Column("last due", "time"),
+)
+_TIMES = (Column("id", "id"), Column("due", "time"), Column("in its zone", "id"), Column("here", "id"))
+_ID = click.argument("schedule_id", metavar="ID")
+_NUMBER = click.IntRange(1, 1_000)
+
+
+@click.group("schedules", cls=StoreGroup, short_help="List, explain, pause and run schedules.")
+def command() -> None:
+    """List, explain, pause, resume, run and remove schedules: what makes jobs again and again."""
+
+
+@command.command("list", cls=StoreCommand)
+@click.pass_obj
+def list_schedules(session: Session) -> None:
+    """List the schedules, by id.
+
+    Columns: id, job, when in words, its zone, active, paused, ended or broken (its expression or zone means nothing
+    here), when it is due next, and the last time that fired or was passed over.
+    """
+    jobs = session.queue()
+    now = jobs.driver.now()
+    found = [SeenSchedule(one) for one in Scheduler(jobs).iterate()]
+    rows: list[list[Cell]] = [
+        [
+            seen.schedule.id,
+            seen.schedule.job_name,
+            seen.words,
+            seen.schedule.timezone,
+            seen.state,
+            seen.next_due_at,
+            seen.schedule.last_due_at,
+        ]
+        for seen in found
+    ]
+    session.out.items("schedules.list@1", [seen.item() for seen in found], _COLUMNS, rows, now=lambda: now)
+    if not found:
+        session.out.note("There are no schedules. They are declared in code or configuration, and stored by workers.")
+    for seen in found:
+        if seen.problem:
+            session.out.note(f'"{seen.schedule.id}" cannot fire here: {seen.problem}')
+    _tell_overdue(session, found, now)
+
+
+@command.command("show", cls=StoreCommand, short_help="Show everything about one schedule.")
+@_ID
+@click.pass_obj
+def show(session: Session, schedule_id: str) -> None:
+    """Show everything about one schedule: when and what, how it treats missed times, and its next five times."""
+    jobs, seen = _found(session, schedule_id)
+    times = list(islice(seen.times(jobs.driver.now()), _SHOWN))
+    title = f"next {len(times)}, were it resumed now" if seen.schedule.is_paused else f"next {len(times)}"
+    blocks = [("data", _pretty(seen.schedule.data))]
+    if times:
+        blocks.append((title, moments_block(times, seen.zone, seen.schedule.timezone)))
+    more: dict[str, object] = {"next": [moment_item(time, seen.zone) for time in times]}
+    session.out.item("schedules.show@1", seen.item(), seen.fields(), blocks=blocks, now=jobs.driver.now, more=more)
+    if seen.schedule.last_job_id is not None:
+        session.out.note(f"Its last job: protojobs jobs show {seen.schedule.last_job_id}")
+    _tell_overdue(session, [seen], jobs.driver.now())
+
+
+@command.command("next", cls=StoreCommand)
+@click.argument("schedule_id", metavar="[ID]", required=False)
+@click.option("-n", "number", type=_NUMBER, default=10, show_default=True, metavar="N", help="So many times.")
+@click.pass_obj
+def show_next(session: Session, schedule_id: str | None, number: int) -> None:
+    """List the times that come next, of all schedules or of one.
+
+    Columns: id, how soon, and the time on the clocks of the schedule's zone, on those of this machine, and in UTC.
+    """
+    if schedule_id is None:
+        jobs = session.queue()
+        every = [SeenSchedule(one) for one in Scheduler(jobs).iterate()]
+        known = [seen for seen in every if not seen.schedule.is_paused]
+    else:
+        jobs, seen = _found(session, schedule_id)
+        every = known = [seen]
+    now = jobs.driver.now()
+    coming = list(islice(heapq.merge(*(_times(seen, now) for seen in known), key=lambda one: one[0]), number))
+    rows: list[list[Cell]] = [[seen.schedule.id, due, *moments(due, seen.zone)] for due, seen in coming]
+    items = [{"id": seen.schedule.id, **moment_item(due, seen.zone)} for due, seen in coming]
+    session.out.items("schedules.next@1", items, (*_TIMES, Column("UTC", "id")), rows, now=lambda: now)
+    _tell_silent(session, every, is_one=schedule_id is not None)
+
+
+@command.command("pause", cls=StoreCommand, short_help="Let no time of a schedule fire.")
+@_ID
+@click.pass_obj
+def pause(session: Session, schedule_id: str) -> None:
+    """Let no time of a schedule fire until it is resumed, whoever ticks. Jobs that it has fired go on."""
+    scheduler = Scheduler(session.queue())
+    has_changed = scheduler.pause(schedule_id)
+    _tell(session, scheduler, schedule_id, is_paused=True, has_changed=has_changed)
+
+
+@command.command("resume", cls=StoreCommand)
+@_ID
+@click.pass_obj
+def resume(session: Session, schedule_id: str) -> None:
+    """Let a paused schedule fire again, from its next time on. Times that came meanwhile stay passed over."""
+    scheduler = Scheduler(session.queue())
+    has_changed = scheduler.resume(schedule_id)
+    _tell(session, scheduler, schedule_id, is_paused=False, has_changed=has_changed)
+
+
+@command.command("run", cls=StoreCommand, short_help="Push a schedule's job now, and print its id.")
+@_ID
+@click.pass_obj
+def run(session: Session, schedule_id: str) -> None:
+    """Push a schedule's job once, now, and print the job's id. Its times stay as they are; a paused one runs too."""
+    try:
+        stored = Scheduler(session.queue()).run_now(schedule_id)
+    except StoreUnavailable as error:
+        if not error.job_ids:
+            raise
+        mend = f"protojobs jobs show {error.job_ids[0]}  (tells whether it was stored)"
+        raise StoreUnavailable(error.message, mend=mend) from error
+    if session.out.is_json:
+        session.out.item("schedules.run@1", {"id": stored, "schedule": schedule_id}, ())
+    else:
+        click.echo(stored)
+
+
+@command.command("remove", cls=StoreCommand)
+@_ID
+@YES
+@click.pass_obj
+def remove(session: Session, schedule_id: str, yes: bool) -> None:
+    """Forget a schedule; jobs that it has fired stay. Asks first.
+
+    One that code or configuration declares comes back when the next worker starts: take it out there first.
+    """
+    jobs, seen = _found(session, schedule_id)
+    examples = [f"{seen.schedule.job_name}: {seen.words} ({seen.schedule.timezone})"]
+    examples.append("If code or configuration declares it, it comes back when the next worker starts.")
+    confirm(session.out, f'Remove schedule "{schedule_id}" for good:', examples, is_agreed=yes)
+    has_changed = Scheduler(jobs).remove(schedule_id)
+    item: dict[str, Cell] = {"id": schedule_id, "has_changed": has_changed}
+    session.out.item("schedules.remove@1", item, [("id", schedule_id), ("state", "removed")])
+    if not has_changed:
+        session.out.note("Somebody else has removed it meanwhile.")
+
+
+@command.command("explain", cls=StoreCommand, short_help="Say what an expression means, and when that is.")
+@click.argument("words", metavar="EXPRESSION", nargs=-1, required=True)
+@click.option("--timezone", metavar="ZONE", help="In which it is read, such as Europe/Paris.  [default: the setting]")
+@click.option("-n", "number", type=_NUMBER, default=_SHOWN, show_default=True, metavar="N", help="So many times.")
+@click.pass_obj
+def explain(session: Session, words: Sequence[str], timezone: str | None, number: int) -> None:
+    """Say what a cron expression means, and its next times. Needs no store.
+
+    \b
+    protojobs schedules explain "0 9 * * mon" --timezone Europe/Paris
+    protojobs schedules explain @hourly -n 3
+    protojobs schedules explain every 90s
+    """
+    zone_name = timezone or session.settings().timezone
+    zone = check_zone("timezone", zone_name)
+    table, spec = _table(words, zone_name)
+    times = list(islice(table.upcoming(SYSTEM_CLOCK.now()), number))
+    fields: list[tuple[str, Cell]] = [("when", table.words()), ("expression", spec), ("zone", zone_name)]
+    more: dict[str, object] = {"next": [moment_item(time, zone) for time in times]}
+    item = {"expression": spec, "words": table.words(), "timezone": zone_name}
+    block = (f"next {len(times)}", moments_block(times, zone, zone_name))
+    session.out.item("schedules.explain@1", item, fields, blocks=[block], more=more)
+
+
+# ------------------------------------------------------------------------------------------------------------- the rest
+
+
+def _found(session: Session, schedule_id: str):  # noqa: ANN202
+    jobs = session.queue()
+    scheduler = Scheduler(jobs)
+    stored = scheduler.get(schedule_id)
+    if stored is None:
+        meant = did_you_mean(schedule_id, [one.id for one in islice(scheduler.iterate(), 1_000)])
+        raise CommandFailed(
+            Exit.NOT_FOUND, f'There is no schedule "{schedule_id}".', mend=meant or "protojobs schedules list"
+        )
+    return jobs, SeenSchedule(stored)

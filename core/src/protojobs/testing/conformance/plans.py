@@ -1,0 +1,90 @@
+"""Short words for what tests do with schedules. Nothing but the public port stands behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from msgspec.structs import replace
+
+from protojobs.protocols import Store
+from protojobs.records import NewJob
+from protojobs.schedules import FireStatus, Firing, Overlap, Schedule
+from protojobs.testing.conformance.steps import new_job
+
+__all__ = [
+    "MICROSECOND",
+    "MINUTE",
+    "all_schedules",
+    "firing_of",
+    "new_schedule",
+    "outcomes",
+    "paused",
+    "schedule_of",
+    "store_schedule",
+]
+
+MINUTE = timedelta(minutes=1)
+MICROSECOND = timedelta(microseconds=1)
+
+
+def new_schedule(id: str = "s", *, due: datetime | None, overlap: Overlap = Overlap.ALLOW) -> Schedule:
+    """A schedule as core would make it: its next time is `due`, and it fires jobs of the queue `q`."""
+    return Schedule(
+        id=id,
+        spec="every 60",
+        overlap=overlap,
+        queue="q",
+        job_name="tests.job",
+        job_class="tests.Job",
+        data='{"n":1}',
+        next_due_at=due,
+    )
+
+
+def store_schedule(driver: Store, schedule: Schedule) -> Schedule:
+    """Save one of a new id; as it stands."""
+    assert driver.save_schedule(schedule, version=0) is True
+    return schedule_of(driver, schedule.id)
+
+
+def schedule_of(driver: Store, schedule_id: str) -> Schedule:
+    """The schedule as it stands in the store."""
+    (schedule,) = driver.get_schedules([schedule_id])
+    return schedule
+
+
+def paused(driver: Store, schedule: Schedule) -> bool:
+    """Pause it, if it is still of this version; whether it was."""
+    return driver.save_schedule(replace(schedule, is_paused=True), version=schedule.version)
+
+
+def firing_of(schedule: Schedule, *, passed: int = 0, job: NewJob | None = None) -> Firing:
+    """The step of a schedule to the time a minute after the one it waits for, with a job of a fresh id.
+
+    The n-th of several steps that follow each other has passed n - 1 minutes.
+    """
+    assert schedule.next_due_at is not None
+    due = schedule.next_due_at + passed * MINUTE
+    fresh = job or new_job(schedule.queue, job_name=f"due {due.isoformat()}", available_at=due)
+    return Firing(id=schedule.id, expected_next=due, due=due, next_due=due + MINUTE, job=fresh)
+
+
+def outcomes(driver: Store, *firings: Firing) -> list[FireStatus]:
+    """Fire all in one call; what came of each. The answers carry the ids of their schedules."""
+    answers = driver.fire(firings)
+    assert [answer.id for answer in answers] == [said.id for said in firings]
+    return [answer.status for answer in answers]
+
+
+def all_schedules(driver: Store, *, limit: int = 100) -> Sequence[Schedule]:
+    """All that are listed, page by page."""
+    schedules: list[Schedule] = []
+    cursor: str | None = None
+    while True:
+        page = driver.list_schedules(limit=limit, cursor=cursor)
+        assert len(page.schedules) <= limit
+        schedules.extend(page.schedules)
+        cursor = page.cursor
+        if cursor is None:
+            return schedules
