@@ -7,7 +7,7 @@ killed, frozen or wrong about the time at any line here: another one goes on fro
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ from protojobs._planning import Step, firing_id, job_of, plan
 from protojobs.errors import ProtojobsError
 from protojobs.events import Event, JobQueued, JobQueuing, ScheduleFired, ScheduleMissed
 from protojobs.records import BATCH_BYTES_MAX, BATCH_JOBS_MAX
-from protojobs.schedules import Fired, FireStatus, Firing, Schedule
+from protojobs.schedules import DueSchedules, Fired, FireStatus, Firing, Schedule
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,10 +70,7 @@ class Ticker:
             until = until or due.now  # what comes due meanwhile is the next tick's
             ready = [one for one in due.schedules if one.id not in self._held_back and _is_due(one, until)][:ROUND]
             if not ready:
-                if due.next_due_at is not None:
-                    report.next_due_in = max(0.0, (due.next_due_at - due.now).total_seconds())
-                elif len(due.schedules) > len(self._held_back):  # due since this tick began
-                    report.next_due_in = 0.0
+                report.next_due_in = _seconds_to(due, self._held_back)
                 break
             attempts = [attempt for schedule in ready for attempt in self._attempts(schedule, due.now)]
             for batch in _batches(attempts):
@@ -177,6 +174,13 @@ class Ticker:
     def _let_go(self) -> None:
         now = self._queue.clock.monotonic()
         self._held_back = {name: until for name, until in self._held_back.items() if until > now}
+
+
+def _seconds_to(due: DueSchedules, held_back: Container[str]) -> float | None:
+    """Until the next time; 0 when one has come since the tick began."""
+    if any(schedule.id not in held_back for schedule in due.schedules):
+        return 0.0
+    return None if due.next_due_at is None else max(0.0, (due.next_due_at - due.now).total_seconds())
 
 
 def _is_due(schedule: Schedule, until: datetime) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from protojobs.clock import SYSTEM_CLOCK
-from protojobs.errors import LeaseLost
+from protojobs.errors import LeaseLost, OptionInvalid
 from protojobs.lifecycle import RETURNS_FREE, SUSPECT_RECLAIMS, JobState, Verb
 from protojobs.protocols import PORT_VERSION
 from protojobs.records import (
@@ -30,7 +30,7 @@ from protojobs.records import (
     WorkerInfo,
     WorkerRecord,
 )
-from protojobs.rules import PASSED_OVER_MAX, SETTLES_TO, check_jobs, check_settlements, first_end, renewed
+from protojobs.rules import PASSED_OVER_MAX, SETTLES_TO, check_batch, check_settlements, first_end, renewed
 from protojobs_memory.administration import Administration
 from protojobs_memory.inspection import Inspection
 from protojobs_memory.schedules import Schedules
@@ -62,16 +62,18 @@ class MemoryDriver(Inspection, Administration, Schedules, Transfer):
 
     def enqueue(self, jobs: Sequence[NewJob]) -> list[Enqueued]:
         """See Driver.enqueue."""
-        check_jobs(jobs)
+        check_batch(jobs)
+        sizes = [len(job.data) if job.data.isascii() else len(job.data.encode()) for job in jobs]
+        if sum(sizes) > BATCH_BYTES_MAX:
+            raise OptionInvalid(f"{sum(sizes)} payload bytes are too many.", mend=f"Send at most {BATCH_BYTES_MAX}.")
         with self.state.lock:
             now, known = self.now(), self.state.rows
             new: dict[str, Row] = {}
             answers: list[Enqueued] = []
-            for job in jobs:
+            for job, size in zip(jobs, sizes, strict=True):
                 is_known = job.id in known or job.id in new
                 answers.append(Enqueued(id=job.id, duplicate_of=job.id if is_known else None))
                 if not is_known:
-                    size = len(job.data) if job.data.isascii() else len(job.data.encode())
                     due = _due(now, job.delay, job.available_at)
                     new[job.id] = Row(job=job, size=size, created_at=now, available_at=due)
             for job_id in sorted(new):  # in order they go to the end of each index; and nothing can fail from here on
