@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from msgspec.structs import asdict
+from msgspec.structs import asdict, replace
 
+from protojobs import Job, JobQueue, Scheduler
 from protojobs import transfer as module
 from protojobs.entropy import fresh_id
 from protojobs.errors import ContractBroken, OptionInvalid, StoreUnavailable
@@ -28,6 +29,12 @@ from protojobs.transfer import TransferReport, are_one_store, token_for, transfe
 from protojobs_memory import MemoryDriver
 
 TOKEN = "transfer-test"
+
+
+class Report(Job):
+    def handle(self, data: dict[str, object]) -> None: ...
+
+
 CLOCK = ManualClock()
 
 
@@ -247,3 +254,74 @@ def test_a_token_follows_from_the_destination_whatever_its_password() -> None:
     assert token == token_for("postgresql://app:new@db/jobs") == token_for("postgresql://db/jobs")
     assert token != token_for("postgresql://db/other")
     assert token.startswith("transfer-")
+
+
+class TestSchedules:
+    def moved(self, source: Store, destination: Store) -> TransferReport:
+        return transfer(source, destination, token=TOKEN, clock=CLOCK)
+
+    def test_they_move_with_their_history(self) -> None:
+        clock = ManualClock()
+        source, destination = MemoryDriver(clock=clock), MemoryDriver(clock=clock)
+        scheduler = Scheduler(JobQueue(source, clock=clock))
+        for n in range(3):
+            scheduler.every(Report, 60, {"n": n}, id=f"s{n}")
+        scheduler.pause("s2")
+        clock.advance(60)
+        scheduler.tick()
+        before = {one.id: one for one in scheduler.schedules()}
+        report = self.moved(source, destination)
+        assert (report.schedules, report.is_complete) == (3, True)
+        assert scheduler.schedules() == []
+        after = {one.id: replace(one, version=before[one.id].version) for one in destination.list_schedules().schedules}
+        assert after == before
+
+    @pytest.mark.parametrize("calls", range(8))
+    def test_killed_anywhere_and_started_again_no_time_is_lost_or_doubled(self, calls: int) -> None:
+        clock = ManualClock()
+        here, there = f"memory://moving-{calls}", f"memory://moved-{calls}"
+        source, destination = MemoryDriver(here, clock=clock), MemoryDriver(there, clock=clock)
+        scheduler = Scheduler(JobQueue(source, clock=clock))
+        scheduler.every(Report, 60, id="s", misfire="all", start=clock.now())
+        clock.advance(120)
+        assert scheduler.tick().fired == 2
+        budget = [calls]
+
+        class Dies(MemoryDriver):
+            def __getattribute__(self, name: str) -> object:
+                if name in ("get_schedules", "save_schedule", "remove_schedule"):
+                    budget[0] -= 1
+                    if budget[0] < 0:
+                        raise KeyboardInterrupt
+                return super().__getattribute__(name)
+
+        try:
+            self.moved(Dies(here, clock=clock), Dies(there, clock=clock))
+        except KeyboardInterrupt:
+            pass
+        clock.advance(60)
+        fired = Scheduler(JobQueue(source, clock=clock)).tick().fired  # tickers run on at both ends
+        fired += Scheduler(JobQueue(destination, clock=clock)).tick().fired
+        self.moved(source, destination)
+        clock.advance(60)
+        assert Scheduler(JobQueue(source, clock=clock)).tick().fired == 0
+        fired += Scheduler(JobQueue(destination, clock=clock)).tick().fired
+        assert fired == 2
+        (kept,) = destination.list_schedules().schedules
+        assert kept.last_due_at == clock.now()
+        assert destination.stats("default").pending == 4
+
+    def test_one_that_is_declared_there_too_takes_over_what_has_fired(self) -> None:
+        clock = ManualClock()
+        source, destination = MemoryDriver(clock=clock), MemoryDriver(clock=clock)
+        Scheduler(JobQueue(destination, clock=clock)).every(Report, 60, {"new": 1}, id="s")
+        clock.advance(30)
+        scheduler = Scheduler(JobQueue(source, clock=clock))
+        scheduler.every(Report, 30, {"old": 1}, id="s")
+        clock.advance(30)
+        assert scheduler.tick().fired == 1
+        self.moved(source, destination)
+        (kept,) = destination.list_schedules().schedules
+        assert (kept.data, kept.spec, kept.last_due_at) == ('{"new":1}', "every 60", clock.now())
+        assert Scheduler(JobQueue(destination, clock=clock)).tick().fired == 0
+        assert kept.next_due_at == clock.now() + timedelta(seconds=60)

@@ -17,18 +17,25 @@ start it again within the retention of finished jobs at the destination, a day b
 
 Jobs that workers hold at the source stay there, and so do finished ones. While the source is still written to, the
 transfer follows until a whole pass finds nothing new.
+
+Schedules move after the jobs: each is put to rest at the source, stored at the destination with its history, and
+removed at the source. Killed in between it rests at the source, and the next run goes on. One that the destination has
+too (code declares it there) stays as it is there, and takes over up to when it has fired.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
 from functools import partial
 from typing import TypeVar
 from zlib import crc32
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from protojobs._retrying import until_answered
+from protojobs._timetable import timetable_of
 from protojobs.clock import SYSTEM_CLOCK, Clock
 from protojobs.entropy import fresh_id
 from protojobs.errors import ContractBroken, OptionInvalid, StoreUnavailable
@@ -36,11 +43,13 @@ from protojobs.lifecycle import JobState
 from protojobs.names import check_count, check_name
 from protojobs.protocols import Store
 from protojobs.records import BATCH_BYTES_MAX, BATCH_JOBS_MAX, ExportedJob, JobFilter, WorkerInfo
+from protojobs.schedules import Schedule
 
 __all__ = ["TransferReport", "are_one_store", "token_for", "transfer"]
 
 PATIENCE_S = 30.0  # a store that does not answer is asked again for so long, at each step
 PASSES_MAX = 1_000  # through the source; more than two happen only while others write there
+_TRIES = 100  # to move a schedule that is changed at the same moment
 _FOUND_PAGES_MAX = 100  # pages of `find` when looking for jobs that another transfer has left behind
 
 
@@ -52,6 +61,7 @@ class TransferReport(Struct, frozen=True, kw_only=True):
 
     moved: int
     already_there: int  # of those moved, how many the destination had: from a killed run, as a rule
+    schedules: int = 0
     pending: int  # pushed or given back at the source since the last pass
     failed: int
     processing: int  # held by workers of the source: stop those, and transfer again
@@ -113,6 +123,7 @@ def transfer(
                 progress(haul.moved)
         if not found:
             break
+    haul.move_schedules()
     return haul.report()
 
 
@@ -121,7 +132,7 @@ class _Haul:
 
     def __init__(self, source: Store, destination: Store, token: str, batch: int, clock: Clock) -> None:
         self.moved = 0
-        self._already_there = 0
+        self._already_there = self._schedules = 0
         self._source = source
         self._destination = destination
         self._token = token
@@ -140,12 +151,49 @@ class _Haul:
             if cursor is None:
                 return
 
+    def move_schedules(self) -> None:
+        """Move every schedule. Each call may be repeated: what it asks for is a state, compared before it is made."""
+        cursor: str | None = None
+        while True:
+            page = self._ask(partial(self._source.list_schedules, limit=BATCH_JOBS_MAX, cursor=cursor))
+            for schedule in page.schedules:
+                self._ask(partial(self._move_schedule, schedule.id))
+                self._schedules += 1
+            if (cursor := page.cursor) is None:
+                return
+
+    def _move_schedule(self, schedule_id: str) -> None:
+        waited_for: datetime | None = None
+        for _ in range(_TRIES):
+            known = next(iter(self._source.get_schedules([schedule_id])), None)
+            if known is None:  # an earlier try has moved it
+                return
+            waited_for = known.next_due_at or waited_for
+            if self._source.save_schedule(replace(known, next_due_at=None), version=known.version):
+                if self._adopt(replace(known, next_due_at=waited_for)):
+                    self._source.remove_schedule(schedule_id)
+                    return
+        raise ContractBroken(f'schedule "{schedule_id}" changed {_TRIES} times while it was to be moved.')
+
+    def _adopt(self, known: Schedule) -> bool:
+        """Store it at the destination. False when somebody was faster there."""
+        there = next(iter(self._destination.get_schedules([known.id])), None)
+        kept = there or known
+        fired = [one.last_due_at for one in (known, there) if one is not None and one.last_due_at is not None]
+        last = max(fired, default=None)
+        due = kept.next_due_at
+        if due is None or (last is not None and due <= last):  # it rests since a run that was killed, or has fired here
+            due = timetable_of(kept).after(last or self._destination.now())
+        moved = replace(kept, last_due_at=last, next_due_at=due)
+        return self._destination.save_schedule(moved, version=0 if there is None else there.version)
+
     def report(self) -> TransferReport:
         """The counts, and what is at the source now."""
         stats = self._ask(self._source.stats)
         return TransferReport(
             moved=self.moved,
             already_there=self._already_there,
+            schedules=self._schedules,
             pending=stats.pending,
             failed=stats.failed,
             processing=stats.processing,
