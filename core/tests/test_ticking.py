@@ -11,7 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from protojobs import Job, JobQueue, Scheduler, Settings, StopToken, events
-from protojobs._ticking import HELD_BACK_S, ROUND
+from protojobs._ticking import HELD_BACK_S, LOCKED_S, ROUND, STUCK_S
 from protojobs.errors import ContractBroken, PushRejected, StoreUnavailable
 from protojobs.events import Event, JobQueued, JobQueuing, ScheduleFired, ScheduleMissed
 from protojobs.hooks import Hooks, hookimpl
@@ -319,7 +319,33 @@ class TestWhatGoesWrong:
         clock.advance(60)
         assert scheduler.tick().fired == 0
         assert driver.calls == 2
+        assert "does not move on" not in caplog.text
+        clock.advance(STUCK_S)
+        assert scheduler.tick().fired == 0
         assert "schedule r does not move on" in caplog.text
+
+    def test_a_schedule_that_another_ticker_has_in_hand_is_looked_at_again_soon(
+        self, clock: ManualClock, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """A store answers `lost` also while the other one's step has the row locked; that one may die in it."""
+
+        class Locked(MemoryDriver):
+            is_locked = True
+
+            def fire(self, firings: Sequence[Firing]) -> list[Fired]:
+                if self.is_locked:
+                    return [Fired(id=said.id, status=FireStatus.LOST) for said in firings]
+                return super().fire(firings)
+
+        driver = Locked(clock=clock)
+        scheduler = Scheduler(JobQueue(driver, clock=clock))
+        scheduler.every(Report, 3600, id="r")
+        clock.advance(3600)
+        assert scheduler.tick().fired == 0
+        driver.is_locked = False
+        clock.advance(2 * LOCKED_S)
+        assert scheduler.tick().fired == 1
+        assert caplog.text == ""
 
     def test_a_store_that_is_away_is_told_by_tick(self, scheduler: Scheduler) -> None:
         def away(limit: int) -> DueSchedules:

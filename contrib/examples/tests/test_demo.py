@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -33,8 +34,8 @@ def demonstration(tmp_path_factory: pytest.TempPathFactory) -> subprocess.Comple
 class TestTheDemo:
     def test_keeps_its_promises(self, demonstration: subprocess.CompletedProcess[str]) -> None:
         assert demonstration.returncode == 0, demonstration.stdout + demonstration.stderr
-        assert demonstration.stdout.count("  ok  ") == 6
-        assert "of 229 jobs 228 completed and 1 failed; none was lost" in demonstration.stdout
+        assert demonstration.stdout.count("  ok  ") == 7
+        assert "of 232 jobs 231 completed and 1 failed; none was lost" in demonstration.stdout
 
     def test_tells_on_stderr_what_happens(self, demonstration: subprocess.CompletedProcess[str]) -> None:
         told = demonstration.stderr
@@ -62,6 +63,14 @@ class TestTheDemo:
         assert first == f"parcel 1: on its way with process {killed[1]}"
         assert second.startswith("parcel 1: on its way") and second != first
         assert "taken back from the worker that was killed" in demonstration.stderr
+
+    def test_fires_each_time_of_a_schedule_once(self, demonstration: subprocess.CompletedProcess[str]) -> None:
+        assert "3 times of the schedule came, and each had one job" in demonstration.stdout
+        folder = re.search(r"SHOP_FOLDER=(\S+)", demonstration.stdout)
+        assert folder
+        counted = (Path(folder[1]) / "stock.txt").read_text().splitlines()
+        first, second, third = sorted(map(datetime.fromisoformat, counted))  # three slots run as they please
+        assert second - first == third - second == timedelta(seconds=1)
 
     def test_prints_commands_that_work_as_they_stand(self, demonstration: subprocess.CompletedProcess[str]) -> None:
         _, _, looking = demonstration.stdout.partition("Look into it")

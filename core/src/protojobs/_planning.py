@@ -113,5 +113,6 @@ def firing_id(schedule_id: str, due: datetime) -> str:
     value = (moment // 1_000 << 80) | int.from_bytes(digest, "big")
     value = value & ~(0xF << 76) | 0x8 << 76
     value = value & ~(0x3 << 62) | 0x2 << 62
+    value |= 0x1 << 56  # MariaDB's type UUID takes no version 8 whose ninth byte is 0x80
     digits = f"{value:032x}"
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from datetime import datetime, time, timedelta
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar, cast
@@ -16,10 +17,17 @@ from protojobs._retrying import until_answered
 from protojobs._timetable import check_cron, interval_spec, timetable_of
 from protojobs.clock import within
 from protojobs.entropy import fresh_id
-from protojobs.errors import ContractBroken, OptionInvalid, ScheduleUnknown, did_you_mean
+from protojobs.errors import (
+    ConfigurationError,
+    ContractBroken,
+    OptionInvalid,
+    PayloadError,
+    ScheduleUnknown,
+    did_you_mean,
+)
 from protojobs.jobs import as_bound
 from protojobs.names import check_name, check_seconds, check_text_choice, check_zone, parse_when
-from protojobs.planned import Cron, ScheduleSetting
+from protojobs.planned import CATCH_UP_MAX_S, Cron, ScheduleSetting
 from protojobs.queue import new_job, push_made
 from protojobs.schedules import SCHEDULE_BYTES_MAX, SCHEDULE_ID_BYTES_MAX, Misfire, Overlap, Schedule
 
@@ -31,7 +39,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Scheduling", "Upcoming"]
 
-CATCH_UP_MAX_S = 31 * 86_400.0
 JITTER_MAX_S = 86_400.0
 TRIES = 100  # to save a schedule that others change at the same moment
 PAGE = 100
@@ -131,16 +138,18 @@ class Scheduling:
 
     def _declared_by_job(self, name: str, cron: Cron) -> Schedule:
         options = {field: getattr(cron, field) for field in Cron.__struct_fields__[1:]}
-        return self.cron(name, cron.expression, **cast("ScheduleOptions", options | {"id": cron.id or name}))
+        with _named(f'the schedule of job "{name}"'):
+            return self.cron(name, cron.expression, **cast("ScheduleOptions", options | {"id": cron.id or name}))
 
     def _declared_by_setting(self, name: str, said: ScheduleSetting) -> Schedule:
-        if (said.cron is None) == (said.every is None):
-            raise OptionInvalid(f'schedules.{name}: it has "cron" or "every", one of them.')
         fields = ("timezone", "misfire", "overlap", "catch_up", "jitter", "start", "end")
         options = cast("ScheduleOptions", {field: getattr(said, field) for field in fields} | {"id": name})
-        if said.cron is not None:
-            return self.cron(said.job, said.cron, said.data, **options)
-        return self.every(said.job, said.every or 0.0, said.data, **options)
+        with _named(f"schedules.{name}"):
+            if (said.cron is None) == (said.every is None):
+                raise OptionInvalid('it has "cron" or "every", one of them.')
+            if said.cron is not None:
+                return self.cron(said.job, said.cron, said.data, **options)
+            return self.every(said.job, said.every or 0.0, said.data, **options)
 
     # ------------------------------------------------------------------------------------------------- looking after
 
@@ -306,6 +315,15 @@ def due_times(schedule: Schedule) -> Iterator[datetime]:
     if schedule.next_due_at is not None:
         yield schedule.next_due_at
         yield from timetable_of(schedule).upcoming(schedule.next_due_at)
+
+
+@contextmanager
+def _named(what: str) -> Generator[None]:
+    """What is wrong in the block is said of `what`, which the person who reads it wrote."""
+    try:
+        yield
+    except (ConfigurationError, PayloadError) as error:
+        raise type(error)(f"{what}: {error.message}", mend=error.mend) from error
 
 
 def _too_busy(schedule_id: str) -> ContractBroken:

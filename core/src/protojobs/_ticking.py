@@ -29,6 +29,8 @@ __all__ = ["Ticker", "TickReport"]
 ROUND = 100  # schedules that are looked at, and times of one schedule that are fired, at once
 ROUNDS_MAX = 1_000  # in one tick
 HELD_BACK_S = 30.0  # a schedule that cannot be fired here is tried again so much later; elsewhere it may go well
+LOCKED_S = 0.5  # one that another ticker has in hand is looked at again so much later ...
+STUCK_S = 60.0  # ... and that it does not move is told after so long: a store frees what a frozen ticker holds sooner
 _log = logging.getLogger("protojobs.scheduler")
 
 
@@ -58,7 +60,7 @@ class Ticker:
         self._queue = queue
         self._driver = queue.driver
         self._held_back: dict[str, float] = {}  # until when, on the monotonic clock
-        self._lost: dict[str, int] = {}  # the version at which a step was lost
+        self._lost: dict[str, tuple[int, float]] = {}  # the version at which steps are lost, and since when
 
     def tick(self) -> TickReport:
         """Fire all that is due now. Raises what the driver raises; what was fired by then stays fired, once."""
@@ -116,9 +118,7 @@ class Ticker:
                 self._tell_missed(schedule, step, 1, "overlap")
         for schedule in overtaken.values():
             report.overtaken += 1
-            if self._lost.get(schedule.id) == schedule.version:  # it has not moved since, so nobody was faster
-                self._hold_back(schedule, "does not move on: the store refuses the step that its own row asks for")
-            self._lost[schedule.id] = schedule.version
+            self._lose(schedule)
 
     # ----------------------------------------------------------------------------------------------------- what is told
 
@@ -170,6 +170,17 @@ class Ticker:
     def _hold_back(self, schedule: Schedule, why: str) -> None:
         self._held_back[schedule.id] = self._queue.clock.monotonic() + HELD_BACK_S
         _log.error("schedule %s %s", schedule.id, why, extra={"schedule": schedule.id})
+
+    def _lose(self, schedule: Schedule) -> None:
+        """Somebody was faster, or is about to be: a store may answer `lost` while another's step has the row locked."""
+        now = self._queue.clock.monotonic()
+        version, since = self._lost.get(schedule.id, (None, now))
+        if version != schedule.version:
+            self._lost[schedule.id] = (schedule.version, now)
+        elif now - since < STUCK_S:
+            self._held_back[schedule.id] = now + LOCKED_S
+        else:
+            self._hold_back(schedule, "does not move on: the store refuses the step that its own row asks for")
 
     def _let_go(self) -> None:
         now = self._queue.clock.monotonic()

@@ -17,7 +17,7 @@ import msgspec
 
 from protojobs.errors import ConfigurationError, OptionInvalid, did_you_mean
 from protojobs.names import check_count, check_name, check_seconds, check_zone
-from protojobs.planned import ScheduleSetting
+from protojobs.planned import CATCH_UP_MAX_S, ScheduleSetting
 
 __all__ = ["ENV_PREFIX", "Settings", "load_settings", "settings_file"]
 
@@ -79,12 +79,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         check_count("max_retries", self.max_retries, maximum=10_000)
         for field in ("retry_delay", "timeout", "failed_job_retention", "completed_job_retention"):
             check_seconds(field, getattr(self, field))
-        for field in ("lease", "poll_interval", "shutdown_grace", "exit_bound", "push_timeout", "catch_up"):
+        for field in ("lease", "poll_interval", "shutdown_grace", "exit_bound", "push_timeout"):
             check_seconds(field, getattr(self, field), maximum=86_400.0)
         if self.lease < 1 or self.poll_interval <= 0:
             raise OptionInvalid(
                 f"lease is {self.lease:g}, poll_interval {self.poll_interval:g}.", mend="lease is 1 or more."
             )
+        check_seconds("catch_up", self.catch_up, maximum=CATCH_UP_MAX_S)
         check_count("concurrency", self.concurrency, minimum=1, maximum=10_000)
         check_count("payload_bytes_max", self.payload_bytes_max, minimum=1, maximum=8 * 1024 * 1024)
         check_count("max_memory", self.max_memory, maximum=2**62)

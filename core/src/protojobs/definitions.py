@@ -18,7 +18,7 @@ import msgspec
 
 from protojobs.context import JobContext
 from protojobs.errors import JobUnknown, OptionInvalid, did_you_mean
-from protojobs.names import check_name, check_seconds
+from protojobs.names import check_name, check_seconds, check_zone
 from protojobs.options import OPTIONS, JobOptions, Where, check_exclusive, check_executor, exception_types
 from protojobs.planned import Cron
 
@@ -181,12 +181,13 @@ def check_schedule(given: object) -> Cron | None:
     """What a user wrote for `cron`. Raises OptionInvalid for an expression or a zone that means nothing."""
     if given is None:
         return None
-    from protojobs._timetable import Timetable  # jobs without a schedule need not load what computes times
+    from protojobs._timetable import check_cron  # jobs without a schedule need not load what computes times
 
     cron = Cron(given) if isinstance(given, str) else given
     if not isinstance(cron, Cron):
         raise OptionInvalid(f"cron is {given!r}.", mend='Write cron="0 9 * * mon", or cron=Cron(...).')
-    Timetable(cron.expression, cron.timezone or "UTC")
+    check_cron(cron.expression)
+    check_zone("timezone", cron.timezone or "UTC")
     return cron
 
 

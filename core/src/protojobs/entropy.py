@@ -41,5 +41,12 @@ def jittered(seconds: float, share: float = 0.2) -> float:
 
 
 def stable_fraction(*parts: object) -> float:
-    """A number in [0, 1) that depends on `parts` alone: a jitter that can be told in advance."""
-    return zlib.crc32("\x1f".join(map(str, parts)).encode()) / 2**32
+    """A number in [0, 1) that depends on `parts` alone: a jitter that can be told in advance.
+
+    A CRC of texts that differ in a digit or two differs in a few bits only, the same for all of them; multiplying
+    spreads those over the whole range.
+    """
+    mixed = zlib.crc32("\x1f".join(map(str, parts)).encode())
+    for factor in (0x85EBCA6B, 0xC2B2AE35):
+        mixed = (mixed ^ mixed >> 15) * factor & 0xFFFFFFFF
+    return (mixed ^ mixed >> 16) / 2**32

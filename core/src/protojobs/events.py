@@ -231,9 +231,10 @@ class ScheduleFired(ScheduleEvent, frozen=True, kw_only=True):
 
 
 class ScheduleMissed(ScheduleEvent, frozen=True, kw_only=True):
-    """Times of a schedule were passed over, from `first_due_at` to `due_at`; `count` of them (1,000: or more).
+    """Times of a schedule were passed over, `count` of them from `first_due_at` on (1,000: or more).
 
-    `reason`: `late` (nobody ticked in time, see `misfire`), or `overlap` (the job before it is not finished).
+    `reason`: `late` (nobody ticked in time, see `misfire`), or `overlap` (the job before it is not finished). `due_at`
+    is the time that the schedule has come to: the last that was passed over, or one that fired behind them.
     """
 
     event_name: ClassVar[str] = "schedule.missed"

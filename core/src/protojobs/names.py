@@ -96,7 +96,7 @@ def check_zone(what: str, zone: str) -> tzinfo:
         return UTC
     try:
         return ZoneInfo(zone)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
+    except (ZoneInfoNotFoundError, ValueError, TypeError, OSError):
         raise OptionInvalid(
             f"{what} {zone!r} is no time zone known here.", mend='Write it like "Europe/Paris".'
         ) from None

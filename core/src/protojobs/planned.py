@@ -9,7 +9,9 @@ from msgspec import Struct
 
 from protojobs.schedules import Misfire, Overlap
 
-__all__ = ["Cron", "MisfireName", "OverlapName", "ScheduleOptions", "ScheduleSetting"]
+__all__ = ["CATCH_UP_MAX_S", "Cron", "MisfireName", "OverlapName", "ScheduleOptions", "ScheduleSetting"]
+
+CATCH_UP_MAX_S = 31 * 86_400.0
 
 MisfireName = Literal["latest", "all", "skip"]
 OverlapName = Literal["allow", "skip", "queue_one"]

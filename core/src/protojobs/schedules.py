@@ -43,7 +43,7 @@ class Overlap(StrEnum):
 
     ALLOW = "allow"  # it fires
     SKIP = "skip"  # it is passed over while that job waits or runs
-    QUEUE_ONE = "queue_one"  # it is passed over while that job waits: one runs, and at most one waits
+    QUEUE_ONE = "queue_one"  # it is passed over while that job waits, so that at most one waits
 
 
 class Schedule(Struct, frozen=True, kw_only=True):

@@ -12,13 +12,14 @@ from pathlib import Path
 import sqlalchemy as sa
 from PIL import Image, ImageDraw, ImageOps
 
-from protojobs import JobQueue
+from protojobs import JobQueue, Scheduler
 from protojobs_examples.demo_jobs import (
     DataCleanupJob,
     ProcessImageJob,
     SendEmailJob,
     WriteInvoiceJob,
     add_up_order,
+    count_stock,
     deliver,
 )
 from protojobs_examples.mail_catcher import MailCatcher
@@ -32,8 +33,10 @@ QUEUES = {  # in the order in which the worker serves them -> what each is for
     "maintenance": "DataCleanupJob",
     "orders": "add_up_order",
     "deliveries": "deliver",
+    "stock": "count_stock",
 }
 EMAILS, IMAGES, ORDERS, OLD_FILES, OLD_ROWS = 20, 6, 200, 12, 500
+TIMES = 3  # of the schedule: one, two and three seconds after it was stored
 MISSING_CUSTOMER = 41
 BUSY = "customer7@example.com"  # the mail server is busy twice before it takes a mail for this one
 _BUSY_ANSWER = "451 4.3.2 busy, please try again later"
@@ -95,17 +98,30 @@ class Shop:
         queue.push(deliver.bind(1))
         return {"emails": EMAILS, "images": IMAGES, "invoices": 1, "maintenance": 1, "orders": ORDERS, "deliveries": 1}
 
+    def schedule(self, queue: JobQueue) -> Mapping[str, int]:
+        """Store the schedule, and say how many jobs it will make."""
+        now = queue.driver.now()
+        first, last = (now + timedelta(seconds=seconds) for seconds in (1, TIMES))
+        Scheduler(queue).every(count_stock, 1, id="count-stock", misfire="all", start=first, end=last)
+        return {"stock": TIMES}
+
     def promises(self) -> list[Promise]:
         """What should be true of the world outside the job store after all is done, and whether it is."""
         ids = {mail.message["Message-ID"] for mail in self.mail.caught}
         images = list((self.folder / "web").glob("*.jpg"))
         dusty = list((self.folder / "cache").glob("*.tmp"))
+        stock = self.folder / "stock.txt"
+        counted = stock.read_text(encoding="utf-8").splitlines() if stock.exists() else []
         return [
             (f"{len(self.mail.caught)} e-mails arrived, each once", len(ids) == len(self.mail.caught) == EMAILS),
             (f"{len(images)} images are in {self.folder / 'web'}", len(images) == IMAGES),
             (
                 f"{OLD_FILES} old files and {OLD_ROWS} old rows are gone, the new ones are not",
                 [path.name for path in dusty] == ["new.tmp"] and self._visits() == 1,
+            ),
+            (
+                f"{len(counted)} times of the schedule came, and each had one job",
+                len(set(counted)) == len(counted) == TIMES,
             ),
         ]
 

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import click
 
-from protojobs import JobQueue, Settings, StopToken, WorkReport, create_driver
+from protojobs import JobQueue, Scheduler, Settings, StopToken, WorkReport, create_driver
 from protojobs_examples._demo_killed import CAN_KILL, kill_a_worker
 from protojobs_examples._demo_screen import Screen
-from protojobs_examples._demo_shop import BUSY, MISSING_CUSTOMER, QUEUES, Promise, Shop
+from protojobs_examples._demo_shop import BUSY, MISSING_CUSTOMER, QUEUES, TIMES, Promise, Shop
 from protojobs_examples._demo_tally import Tally
 
 __all__ = ["command"]
@@ -26,6 +26,7 @@ APP = "protojobs_examples.demo_jobs"
 LEASE_S = 2.0  # of each worker; 60 s unless told otherwise, which is long for a demo
 RUN_MAX_S = 20.0
 STOP_MAX_S = 10.0
+TICKERS = 2
 
 
 @click.command("demo", short_help="A live demonstration in this terminal.")
@@ -58,10 +59,10 @@ def run(folder: Path, url: str | None, screen: Screen) -> bool:
     queue = JobQueue(driver, Settings(retry_delay=1.0, concurrency=4, lease=LEASE_S))
     try:
         driver.setup()
-        if queue.stats().total:
+        if queue.stats().total or Scheduler(queue).schedules():
             raise click.ClickException("This store is not empty, and the demo would run its jobs. Give it a new one.")
         shop = Shop(folder)
-        with shop.open():
+        with shop.open(), ticking(queue):
             return tell(shop, queue, store, screen)
     finally:
         driver.close()
@@ -74,9 +75,11 @@ def tell(shop: Shop, queue: JobQueue, url: str, screen: Screen) -> bool:
     started = time.monotonic()
     pushed = shop.push_all(queue)
     took = time.monotonic() - started
-    total = sum(pushed.values())
-    screen.say(f"{total} jobs are stored, in {took:.2f} s. None has run yet: the shop need not wait.")
+    screen.say(f"{sum(pushed.values())} jobs are stored, in {took:.2f} s. None has run yet: the shop need not wait.")
     screen.say("What push has stored is not lost any more, whichever process dies.")
+    pushed = {**pushed, **shop.schedule(queue)}
+    total = sum(pushed.values())
+    screen.say(f"A schedule makes {TIMES} more, one each second. {TICKERS} tickers compete for it.")
 
     can_kill = CAN_KILL and queue.driver.capabilities.cross_process
     if can_kill:
@@ -119,6 +122,24 @@ def tell(shop: Shop, queue: JobQueue, url: str, screen: Screen) -> bool:
         screen.commands("Mend the cause, and run the failed job again", _mending(failed.id))
     screen.kept(shop.folder)
     return all(is_kept for _, is_kept in promises)
+
+
+@contextmanager
+def ticking(queue: JobQueue) -> Generator[None]:
+    """Tickers on threads, each of which would do; in real life every `protojobs worker` is one."""
+    stop = StopToken()
+    tickers = [
+        threading.Thread(target=Scheduler(queue).run, args=(stop,), name=f"demo-ticker-{number}", daemon=True)
+        for number in range(TICKERS)
+    ]
+    for ticker in tickers:
+        ticker.start()
+    try:
+        yield
+    finally:
+        stop.stop()
+        for ticker in tickers:
+            ticker.join(STOP_MAX_S)
 
 
 @contextmanager

@@ -9,12 +9,20 @@ from pathlib import Path
 
 import msgspec
 
-from protojobs import Job, job
+from protojobs import Job, JobContext, job
 from protojobs_examples.data_cleanup import DataCleanupJob
 from protojobs_examples.process_image import ProcessImageJob
 from protojobs_examples.send_email import SendEmailJob
 
-__all__ = ["DataCleanupJob", "ProcessImageJob", "SendEmailJob", "WriteInvoiceJob", "add_up_order", "deliver"]
+__all__ = [
+    "DataCleanupJob",
+    "ProcessImageJob",
+    "SendEmailJob",
+    "WriteInvoiceJob",
+    "add_up_order",
+    "count_stock",
+    "deliver",
+]
 
 
 @job(name="shop.add_up_order", queue="orders", max_retries=3)
@@ -30,6 +38,13 @@ def deliver(parcel: int) -> None:
         notes.write(f"parcel {parcel}: on its way with process {os.getpid()}\n")
     if os.environ.get("SHOP_SLOW"):
         time.sleep(60)
+
+
+@job(name="shop.count_stock", queue="stock")
+def count_stock(context: JobContext) -> None:
+    """Write down for which time of its schedule it was run."""
+    with (Path(os.environ.get("SHOP_FOLDER", ".")) / "stock.txt").open("a", encoding="utf-8") as notes:
+        notes.write(f"{context.meta.get('due_at', 'by hand')}\n")
 
 
 class Invoice(msgspec.Struct, frozen=True, kw_only=True):
