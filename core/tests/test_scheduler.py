@@ -418,7 +418,22 @@ class TestDeclared:
 
         queue = JobQueue(MemoryDriver(), load_settings(folder=tmp_path, environ={}))
         with pytest.raises(error, match=match):
-            Scheduler(queue).tick()
+            Scheduler(queue).declare()
+
+    def test_a_tick_passes_over_what_only_others_know(
+        self, tmp_path: Path, clock: ManualClock, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        (tmp_path / "protojobs.toml").write_text(
+            '[schedules.theirs]\njob = "elsewhere"\nevery = 5\n[schedules.ours]\njob = "report"\nevery = 5\n'
+        )
+
+        @job(name="report")
+        def report() -> None: ...
+
+        scheduler = Scheduler(JobQueue(MemoryDriver(clock=clock), load_settings(folder=tmp_path, environ={})))
+        scheduler.tick()
+        assert [one.id for one in scheduler.schedules()] == ["ours"]
+        assert "schedules.theirs is not stored from here: no job elsewhere has been imported" in caplog.text
 
     @pytest.mark.parametrize("table", ['crn = "* * * * *"', 'misfire = "sometimes"', "every = '5'"])
     def test_a_misspelt_table_is_refused_while_it_is_read(self, tmp_path: Path, table: str) -> None:

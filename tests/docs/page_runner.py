@@ -35,7 +35,10 @@ _ID = re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9
 _LOOSE = (  # what differs from run to run, and how both sides write it for the comparison
     (re.compile(r"\x1b\[[0-9;]*m"), ""),
     (_ID, "ID"),
-    (re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(Z| UTC|\+00:00)"), "TIME"),
+    (
+        re.compile(r"(\b[A-Z][a-z]{2} )?\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(Z| UTC|[+-]\d\d:\d\d)"),
+        "TIME",
+    ),
     (re.compile(r"\b(now|\d+[smhd] ago|in \d+[smhd])(?=\W|$)"), "AGE"),
     (re.compile(r"\b\d+\.\d+ s\b"), "N s"),
     (re.compile(r"\bpid \d+"), "pid N"),

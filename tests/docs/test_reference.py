@@ -20,7 +20,14 @@ from protojobs.cli.exits import MEANINGS
 from protojobs.config import Settings
 from protojobs.hooks import HookSpecs
 from protojobs.lifecycle import JobState, Verb
-from protojobs.protocols import Administers, Driver, Inspects, SupportsAsyncTransaction, SupportsTransaction
+from protojobs.protocols import (
+    Administers,
+    Driver,
+    Inspects,
+    Schedules,
+    SupportsAsyncTransaction,
+    SupportsTransaction,
+)
 from protojobs.records import Capabilities
 
 sys.path.insert(0, str(DOCS))
@@ -74,7 +81,7 @@ def test_every_page_of_the_docs_can_be_reached_from_the_readme() -> None:
 
 def test_the_table_of_settings_is_that_of_the_code() -> None:
     told = [(quoted(key)[0], default) for key, default, _ in table_after(CONFIGURATION, "Every setting")]
-    known = [(field.name, _default(field.default)) for field in msgspec.structs.fields(Settings)]
+    known = [(field.name, _default(getattr(Settings(), field.name))) for field in msgspec.structs.fields(Settings)]
     assert told == known
 
 
@@ -161,7 +168,7 @@ def test_every_state_and_every_verb_is_explained() -> None:
 
 def test_the_contract_names_every_verb_of_the_port() -> None:
     told = {quoted(name)[0]: quoted(verbs) for name, verbs, _ in table_after(CONTRACT, "The shape")}
-    protocols = (Driver, Inspects, Administers, SupportsTransaction, SupportsAsyncTransaction)
+    protocols = (Driver, Inspects, Administers, Schedules, SupportsTransaction, SupportsAsyncTransaction)
     assert {name: sorted(verbs) for name, verbs in told.items()} == {p.__name__: _verbs(p) for p in protocols}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from datetime import datetime, time, timedelta
@@ -47,6 +48,7 @@ _DAYS = ("sunday", "monday", "tuesday", "wednesday", "thursday", "friday", "satu
 _UNTOUCHED = {"is_paused": False, "next_due_at": None, "last_due_at": None, "last_job_id": None, "version": 0}
 
 T = TypeVar("T")
+_log = logging.getLogger("protojobs.scheduler")
 
 
 class Upcoming(Struct, frozen=True):
@@ -61,6 +63,7 @@ class Scheduling:
 
     def __init__(self, queue: JobQueue) -> None:
         self.queue = queue
+        self.has_declared = False
         self._registered: dict[str, Schedule] = {}
 
     # ---------------------------------------------------------------------------------------------------------- once
@@ -128,13 +131,20 @@ class Scheduling:
         """
         return self._put(job, check_cron(expression), data, options)
 
-    def declare(self) -> list[Schedule]:
+    def declare(self, *, skip_unknown: bool = False) -> list[Schedule]:
         """Store what jobs (`@job(cron=...)`) and the configuration (`[schedules.<id>]`) say of their schedules.
 
-        Workers, `protojobs scheduler` and the first `tick` do it by themselves.
+        Workers, `protojobs scheduler` and the first `tick` do it by themselves. `skip_unknown` passes over those in the
+        configuration whose job has not been imported here: another process, which knows it, declares it.
         """
         declared = [self._declared_by_job(name, cron) for name, cron in self.queue.registry.crons()]
-        return declared + [self._declared_by_setting(*item) for item in self.queue.settings.schedules.items()]
+        for name, said in self.queue.settings.schedules.items():
+            if skip_unknown and self.queue.registry.find(said.job) is None:
+                _log.warning("schedules.%s is not stored from here: no job %s has been imported", name, said.job)
+            else:
+                declared.append(self._declared_by_setting(name, said))
+        self.has_declared = True
+        return declared
 
     def _declared_by_job(self, name: str, cron: Cron) -> Schedule:
         options = {field: getattr(cron, field) for field in Cron.__struct_fields__[1:]}
@@ -208,9 +218,7 @@ class Scheduling:
             raise self._unknown(id)
         else:
             known = [one]
-        upcoming = [
-            Upcoming(due, schedule) for schedule in known for due in islice(due_times(schedule), min(n, NEXT_MAX))
-        ]
+        upcoming = [Upcoming(due, schedule) for schedule in known for due in _first_times(schedule, min(n, NEXT_MAX))]
         return sorted(upcoming, key=lambda one: (one.due_at, one.schedule.id))[: min(n, NEXT_MAX)]
 
     # ------------------------------------------------------------------------------------------------------ the rest
@@ -315,6 +323,14 @@ def due_times(schedule: Schedule) -> Iterator[datetime]:
     if schedule.next_due_at is not None:
         yield schedule.next_due_at
         yield from timetable_of(schedule).upcoming(schedule.next_due_at)
+
+
+def _first_times(schedule: Schedule, n: int) -> list[datetime]:
+    """Of one whose zone means nothing here only the time that it waits for is known."""
+    try:
+        return list(islice(due_times(schedule), n))
+    except OptionInvalid:
+        return [schedule.next_due_at] if schedule.next_due_at is not None else []
 
 
 @contextmanager

@@ -324,7 +324,8 @@ def new_job(
 
 def push_made(queue: JobQueue, job: NewJob) -> str:
     """As `queue.push`, for a job that is made already."""
-    return queue._push([queue.hooks.before_push(job)], None)[0].id
+    (stored,) = queue._push([queue.hooks.before_push(job)], None)  # pyright: ignore[reportPrivateUsage]  (its own module)
+    return stored.id
 
 
 def _unsure(jobs: Sequence[NewJob], error: StoreUnavailable) -> StoreUnavailable:

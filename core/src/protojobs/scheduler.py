@@ -12,7 +12,7 @@ from protojobs._scheduling import Scheduling, Upcoming
 from protojobs._ticking import Ticker, TickReport
 from protojobs.clock import within
 from protojobs.entropy import jittered
-from protojobs.errors import ConfigurationError
+from protojobs.errors import ConfigurationError, PayloadError
 from protojobs.hooks import Dispatcher
 from protojobs.schedules import Schedule
 from protojobs.stopping import StopToken
@@ -44,19 +44,17 @@ class Scheduler(Scheduling):
     def __init__(self, queue: JobQueue) -> None:
         super().__init__(queue)
         self._ticker = Ticker(queue)
-        self._has_declared = False
 
     def tick(self) -> TickReport:
         """Fire everything that is due now, and say what was done. Raises what the driver raises."""
-        if not self._has_declared:
-            self.declare()
-            self._has_declared = True
+        if not self.has_declared:
+            self.declare(skip_unknown=True)
         return self._ticker.tick()
 
     def run(self, stop: StopToken | None = None) -> None:
         """Tick whenever something is due, until `stop` is told to. An outage of the store is sat out.
 
-        Raises ConfigurationError at the start, for a declared schedule that is wrong.
+        Raises ConfigurationError or PayloadError at the start, for a declared schedule that is wrong.
         """
         ended = threading.Event()
         unsubscribe = (stop or StopToken()).subscribe(lambda _level: ended.set())
@@ -71,7 +69,7 @@ class Scheduler(Scheduling):
                     if is_degraded:
                         _log.warning("the store answers again")
                     pause_s, is_degraded = 0.0, False
-                except ConfigurationError:
+                except (ConfigurationError, PayloadError):
                     raise
                 except Exception as error:  # noqa: BLE001  (whatever it was, the next times are to fire)
                     if not is_degraded:
@@ -139,9 +137,9 @@ class Scheduler(Scheduling):
         """`cron` for coroutines."""
         return await offload(lambda: self.cron(job, expression, data, **options))
 
-    async def adeclare(self) -> list[Schedule]:
+    async def adeclare(self, *, skip_unknown: bool = False) -> list[Schedule]:
         """`declare` for coroutines."""
-        return await offload(self.declare)
+        return await offload(self.declare, skip_unknown=skip_unknown)
 
     async def aschedules(self) -> list[Schedule]:
         """`schedules` for coroutines."""

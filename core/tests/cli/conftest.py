@@ -11,14 +11,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from protojobs import JobQueue, create_driver
 from protojobs.cli import main
 from protojobs.config import ENV_PREFIX
+from protojobs.schedules import Schedule
+
+FAR = datetime(2090, 7, 3, 7, 0, tzinfo=UTC)  # a Monday; in Paris it is nine o'clock
 
 APP = """
 import signal, time
@@ -144,6 +149,20 @@ def push(type_: Callable[..., Typed], url: str) -> Callable[..., str]:
     return run
 
 
+@pytest.fixture
+def keep(queue: JobQueue) -> Callable[..., None]:
+    """`keep("nightly", spec="0 3 * * *", ...)`: a schedule of that id is in the store."""
+
+    def run(name: str, spec: str = "0 9 * * MON", **changes: object) -> None:
+        one = Schedule(
+            id=name, spec=spec, queue="reports", job_name="broken", job_class="shop.broken", data='{"text": "x"}',
+            timezone="Europe/Paris", next_due_at=FAR,
+        )  # fmt: skip
+        assert queue.driver.save_schedule(replace(one, **changes), version=0)
+
+    return run
+
+
 class Process:
     """`protojobs ...` in a process of its own."""
 
@@ -159,6 +178,14 @@ class Process:
             if text in line:
                 return
         pytest.fail(f"it ended without saying {text!r}: {self.ended()}")
+
+    def notes(self, text: str) -> None:
+        """Wait until stderr says this, likewise."""
+        assert self.started.stderr is not None
+        for line in self.started.stderr:
+            if text in line:
+                return
+        pytest.fail(f"it ended without noting {text!r}: {self.ended()}")
 
     def ended(self, within_s: float = 30) -> Typed:
         out, err = self.started.communicate(timeout=within_s)

@@ -20,6 +20,7 @@ from protojobs.errors import (
     NotSupported,
     OptionInvalid,
     PushRejected,
+    ScheduleUnknown,
     SchemaOutdated,
     StoreUnavailable,
 )
@@ -33,6 +34,7 @@ from protojobs.errors import (
         (DriverNotFound("x"), 2),
         (DataInvalid("x"), 2),
         (JobUnknown("x"), 3),
+        (ScheduleUnknown("x"), 3),
         (CommandFailed(Exit.CONFLICT, "x"), 4),
         (StoreUnavailable("x"), 5),
         (NotSupported("x"), 7),

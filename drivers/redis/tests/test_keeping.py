@@ -11,6 +11,7 @@ import redis
 
 from protojobs.lifecycle import Verb
 from protojobs.records import JobFilter
+from protojobs.testing.conformance.plans import new_schedule, store_schedule
 from protojobs.testing.conformance.steps import all_jobs, job_of, join, lend, new_job, push, settle, their_ids
 from protojobs_redis import RedisDriver
 
@@ -55,6 +56,7 @@ def test_a_teardown_leaves_no_key_and_touches_no_other(driver: RedisDriver, valk
     push(neighbour)
     push(driver, *[new_job(f"q{number}") for number in range(300)])
     driver.pause("quiet")
+    store_schedule(driver, new_schedule(due=driver.now()))
     lend(driver, join(driver), "q1")
     driver.teardown()
     with contextlib.closing(redis.Redis.from_url(valkey_url)) as client:

@@ -14,6 +14,8 @@ import servers
 from protojobs.errors import StoreUnavailable
 from protojobs.lifecycle import Verb
 from protojobs.records import CancelAnswer, SettleStatus
+from protojobs.schedules import FireStatus
+from protojobs.testing.conformance.plans import firing_of, new_schedule, outcomes, paused, schedule_of, store_schedule
 from protojobs.testing.conformance.steps import join, lend, new_job, push, settlement
 from protojobs_redis import RedisDriver
 
@@ -110,6 +112,34 @@ def test_a_cancel_waits_too(driver: RedisDriver, frozen: Callable[[], None], pai
         driver.cancel(ids)
     pair[1].thaw()
     assert driver.cancel(ids) == [CancelAnswer.FINISHED]
+
+
+def test_a_firing_waits_too_and_is_done_once(
+    driver: RedisDriver, frozen: Callable[[], None], pair: tuple[str, servers.Server]
+) -> None:
+    said = firing_of(store_schedule(driver, new_schedule(due=driver.now())))
+    frozen()
+    with pytest.raises(StoreUnavailable, match=REFUSED):
+        driver.fire([said])
+    pair[1].thaw()
+    assert outcomes(driver, said) == [FireStatus.LOST]  # it has moved on
+    assert driver.stats().pending == 1
+
+
+def test_saving_and_removing_a_schedule_wait_too_and_reading_it_does_not(
+    driver: RedisDriver, frozen: Callable[[], None]
+) -> None:
+    schedule = store_schedule(driver, new_schedule(due=driver.now()))
+    frozen()
+    with pytest.raises(StoreUnavailable, match=REFUSED):
+        paused(driver, schedule)
+    assert schedule_of(driver, "s").is_paused
+    assert driver.due_schedules(10).schedules == ()
+    assert len(driver.list_schedules().schedules) == 1
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable, match=REFUSED):
+            driver.remove_schedule("s")
+    assert driver.list_schedules().schedules == ()
 
 
 def test_claims_heartbeats_and_questions_do_not_wait(driver: RedisDriver, frozen: Callable[[], None]) -> None:

@@ -25,6 +25,8 @@ BUILT_IN: Mapping[str, str] = {
     "failed": "List, show, retry and forget failed jobs.",
     "queues": "List, pause, resume and clear queues.",
     "workers": "List the workers that the store knows.",
+    "schedules": "List, explain, pause and run schedules.",
+    "scheduler": "Fire schedules until told to stop.",
     "prune": "Delete old finished jobs.",
     "transfer": "Move the backlog of one store to another.",
     "migrate": "Create or upgrade the store's tables.",

@@ -11,6 +11,7 @@ from protojobs.errors import (
     NotSupported,
     PayloadError,
     ProtojobsError,
+    ScheduleUnknown,
     SchemaOutdated,
     StoreUnavailable,
 )
@@ -38,7 +39,7 @@ MEANINGS = {
     Exit.OK: "done (a list may be empty)",
     Exit.BAD: "the answer is bad: a worker got stuck or was killed, or something unexpected happened",
     Exit.USAGE: "wrong usage, data or configuration; or refused, since nobody said yes",
-    Exit.NOT_FOUND: "no such job, failed job or queue",
+    Exit.NOT_FOUND: "no such job, failed job, queue or schedule",
     Exit.CONFLICT: "it is in another state than this needs",
     Exit.UNREACHABLE: "the store does not answer",
     Exit.PARTLY: "done for some, not for all",
@@ -51,6 +52,7 @@ MEANINGS = {
 _CODES: tuple[tuple[type[ProtojobsError], Exit], ...] = (  # the first that fits
     (NotSupported, Exit.NOT_SUPPORTED),
     (JobUnknown, Exit.NOT_FOUND),
+    (ScheduleUnknown, Exit.NOT_FOUND),
     (ConfigurationError, Exit.USAGE),
     (PayloadError, Exit.USAGE),
     (StoreUnavailable, Exit.UNREACHABLE),

@@ -10,9 +10,12 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
-from protojobs.cli.text import escaped, escaped_lines, iso
+import click
 
-__all__ = ["LEVELS", "FORMATS", "level_of", "logging_to_stderr"]
+from protojobs.cli.text import escaped, escaped_lines, iso
+from protojobs.clock import SYSTEM_CLOCK
+
+__all__ = ["FORMATS", "LEVELS", "json_line", "level_of", "logging_to_stderr", "say_json"]
 
 LEVELS = ("debug", "info", "warning", "error", "critical")
 FORMATS = ("text", "json")
@@ -49,6 +52,17 @@ def logging_to_stderr(level: int, form: str, *, quiet_others: bool, names_proces
         ours.setLevel(before[1])
 
 
+def say_json(message: str, **facts: object) -> None:
+    """Write a line to stderr that is none of logging's, such as the banner, in the form of the others."""
+    click.echo(json_line(message, **facts), err=True)
+
+
+def json_line(message: str, **facts: object) -> str:
+    """That line."""
+    time = iso(SYSTEM_CLOCK.now())
+    return json.dumps({"time": time, "level": "info", "logger": "protojobs.cli", "message": escaped(message), **facts})
+
+
 def _moment(record: logging.LogRecord) -> datetime:
     return datetime.fromtimestamp(record.created, UTC)
 
@@ -63,7 +77,8 @@ class _TextLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         parts = [f"{iso(_moment(record))} {record.levelname:7} {record.name}: {escaped(record.getMessage())}"]
         if job_id := getattr(record, "job_id", None):
-            parts.append(f" [job {escaped(str(job_id))} attempt {getattr(record, 'attempt', '?')}]")
+            attempt = getattr(record, "attempt", 0)  # none yet: it has just been fired
+            parts.append(f" [job {escaped(str(job_id))}{f' attempt {attempt}' if attempt else ''}]")
         parts.append(self._process)
         exception = getattr(record, "exception", "")
         if record.exc_info and record.exc_info[0]:

@@ -6,8 +6,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, tzinfo
 from typing import cast
 
-from cronsim import CronSimError
-
 from protojobs._timetable import timetable_of
 from protojobs.cli.output import Cell, plain_values
 from protojobs.cli.text import iso
@@ -15,12 +13,11 @@ from protojobs.errors import OptionInvalid
 from protojobs.names import check_zone
 from protojobs.schedules import Misfire, Overlap, Schedule
 
-__all__ = ["MEANINGLESS", "SeenSchedule", "moment_item", "moments", "moments_block"]
+__all__ = ["SeenSchedule", "moment_item", "moments", "moments_block"]
 
-MEANINGLESS = (OptionInvalid, CronSimError, ValueError, OverflowError)  # what a row that nobody wrote for us may raise
 _MISFIRE = {
-    Misfire.LATEST: "latest: of the times that nobody ticked for, the last one fires",
-    Misfire.ALL: "all: each time that nobody ticked for fires, the oldest first",
+    Misfire.LATEST: "latest: of the times that came while no worker or scheduler ran, the last one fires",
+    Misfire.ALL: "all: each time that came while no worker or scheduler ran fires, the oldest first",
     Misfire.SKIP: "skip: a time that is more than two minutes late is missed",
 }
 _OVERLAP = {
@@ -42,8 +39,8 @@ class SeenSchedule:
             self._table = timetable_of(schedule)
             self.words = self._table.words()
             self.zone = check_zone("timezone", schedule.timezone)
-        except MEANINGLESS as error:
-            self.problem = str(error) or type(error).__name__
+        except OptionInvalid as error:
+            self.problem = str(error)
 
     @property
     def state(self) -> str:
@@ -60,14 +57,17 @@ class SeenSchedule:
         return self.schedule.next_due_at if self.state == "active" else None
 
     def times(self, now: datetime) -> Iterator[datetime]:
-        """Its due times from the one that it waits for; of a paused one those that would come were it resumed now."""
+        """The one that it waits for, and those that come after now.
+
+        Of a paused one those that would come were it resumed now.
+        """
         if self._table is None or self.problem:
             return
         if self.schedule.is_paused:
             yield from self._table.upcoming(max(now, self.schedule.last_due_at or now))
         elif self.schedule.next_due_at is not None:
             yield self.schedule.next_due_at
-            yield from self._table.upcoming(self.schedule.next_due_at)
+            yield from self._table.upcoming(max(now, self.schedule.next_due_at))
 
     def item(self) -> dict[str, object]:
         """For JSON: all that is stored, and what is seen here."""

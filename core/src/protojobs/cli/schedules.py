@@ -9,10 +9,11 @@ from itertools import islice
 
 import click
 
-from protojobs._timetable import Timetable, interval_spec
+from protojobs._timetable import Timetable, check_cron, interval_spec
 from protojobs.cli.amounts import duration
 from protojobs.cli.asking import YES, confirm
 from protojobs.cli.exits import CommandFailed, Exit
+from protojobs.cli.jobs import pretty
 from protojobs.cli.options import StoreCommand, StoreGroup
 from protojobs.cli.output import Cell, Column
 from protojobs.cli.schedule_views import SeenSchedule, moment_item, moments, moments_block
@@ -21,12 +22,14 @@ from protojobs.cli.text import counted
 from protojobs.clock import SYSTEM_CLOCK
 from protojobs.errors import OptionInvalid, StoreUnavailable, did_you_mean
 from protojobs.names import check_zone
+from protojobs.queue import JobQueue
 from protojobs.scheduler import Scheduler
 
 __all__ = ["command"]
 
 OVERDUE = timedelta(minutes=1)  # a schedule that nobody fired for so long: probably nobody ticks
 _SHOWN = 5  # times of one schedule
+_SUGGESTED_MAX = 1_000  # ids that one with a slip in it is compared with
 _COLUMNS = (
     Column("id", "id"),
     Column("job"),
@@ -86,7 +89,7 @@ def show(session: Session, schedule_id: str) -> None:
     jobs, seen = _found(session, schedule_id)
     times = list(islice(seen.times(jobs.driver.now()), _SHOWN))
     title = f"next {len(times)}, were it resumed now" if seen.schedule.is_paused else f"next {len(times)}"
-    blocks = [("data", _pretty(seen.schedule.data))]
+    blocks = [("data", pretty(seen.schedule.data))]
     if times:
         blocks.append((title, moments_block(times, seen.zone, seen.schedule.timezone)))
     more: dict[str, object] = {"next": [moment_item(time, seen.zone) for time in times]}
@@ -118,6 +121,7 @@ def show_next(session: Session, schedule_id: str | None, number: int) -> None:
     items = [{"id": seen.schedule.id, **moment_item(due, seen.zone)} for due, seen in coming]
     session.out.items("schedules.next@1", items, (*_TIMES, Column("UTC", "id")), rows, now=lambda: now)
     _tell_silent(session, every, is_one=schedule_id is not None)
+    _tell_overdue(session, known, now)
 
 
 @command.command("pause", cls=StoreCommand, short_help="Let no time of a schedule fire.")
@@ -202,16 +206,69 @@ def explain(session: Session, words: Sequence[str], timezone: str | None, number
     session.out.item("schedules.explain@1", item, fields, blocks=[block], more=more)
 
 
-# ------------------------------------------------------------------------------------------------------------- the rest
+# ---------------------------------------------------------------------------------------------------------- the rest
 
 
-def _found(session: Session, schedule_id: str):  # noqa: ANN202
+def _found(session: Session, schedule_id: str) -> tuple[JobQueue, SeenSchedule]:
     jobs = session.queue()
     scheduler = Scheduler(jobs)
     stored = scheduler.get(schedule_id)
     if stored is None:
-        meant = did_you_mean(schedule_id, [one.id for one in islice(scheduler.iterate(), 1_000)])
-        raise CommandFailed(
-            Exit.NOT_FOUND, f'There is no schedule "{schedule_id}".', mend=meant or "protojobs schedules list"
-        )
+        meant = did_you_mean(schedule_id, [one.id for one in islice(scheduler.iterate(), _SUGGESTED_MAX)])
+        what = f'There is no schedule "{schedule_id}".'
+        raise CommandFailed(Exit.NOT_FOUND, what, mend=meant or "protojobs schedules list")
     return jobs, SeenSchedule(stored)
+
+
+def _times(seen: SeenSchedule, now: datetime) -> Iterator[tuple[datetime, SeenSchedule]]:
+    return ((due, seen) for due in seen.times(now))
+
+
+def _table(words: Sequence[str], zone: str) -> tuple[Timetable, str]:
+    """The times of an expression as a person types it, and as it is stored."""
+    if words[0].startswith("every"):
+        spec = interval_spec("interval", duration(" ".join(words).removeprefix("every").strip()))
+        return Timetable(spec, zone, anchor=SYSTEM_CLOCK.now()), spec
+    try:
+        spec = check_cron(" ".join(words))
+    except OptionInvalid as error:
+        if len(words) in (1, 5, 6):
+            raise
+        raise OptionInvalid(error.message, mend="Put the expression in quotes, else the shell reads its *.") from error
+    return Timetable(spec, zone), spec
+
+
+def _tell(session: Session, scheduler: Scheduler, schedule_id: str, *, is_paused: bool, has_changed: bool) -> None:
+    stored = scheduler.get(schedule_id)
+    seen = None if stored is None else SeenSchedule(stored)
+    next_due_at = None if seen is None else seen.next_due_at
+    item = {"id": schedule_id, "is_paused": is_paused, "has_changed": has_changed, "next_due_at": next_due_at}
+    state = seen.state if seen is not None and not is_paused else "paused"
+    fields: list[tuple[str, Cell]] = [("id", schedule_id), ("state", state)]
+    if not is_paused:
+        fields.append(("next due", next_due_at))
+    session.out.item("schedules.pause@1", item, fields, now=scheduler.queue.driver.now)
+    if not has_changed:
+        session.out.note(f'"{schedule_id}" was {"paused already" if is_paused else "not paused"}.')
+
+
+def _tell_overdue(session: Session, found: Sequence[SeenSchedule], now: datetime) -> None:
+    late = [seen for seen in found if seen.next_due_at is not None and seen.next_due_at < now - OVERDUE]
+    if late:
+        who = f'"{late[0].schedule.id}" is' if len(late) == 1 else f"{counted(len(late), 'schedule')} are"
+        session.out.note(f"{who} overdue: is a worker running, or protojobs scheduler?")
+
+
+def _tell_silent(session: Session, every: Sequence[SeenSchedule], *, is_one: bool) -> None:
+    """Why there are fewer times than somebody may expect."""
+    for seen in every:
+        if seen.problem:
+            session.out.note(f'"{seen.schedule.id}" cannot fire here: {seen.problem}')
+        elif is_one and seen.state != "active":
+            why = "is paused: these would come, were it resumed now" if seen.state == "paused" else "has ended"
+            session.out.note(f'"{seen.schedule.id}" {why}.')
+    paused = sum(1 for seen in every if seen.state == "paused")
+    if not every:
+        session.out.note("There are no schedules.")
+    elif paused and not is_one:
+        session.out.note(f"{counted(paused, 'paused schedule')} not shown.")

@@ -35,7 +35,8 @@ _LINES = 10  # progress in a pipe: a line for each tenth
 @YES
 @click.pass_obj
 def command(session: Session, source: str, destination: str, batch: int, token: str | None, yes: bool) -> None:
-    """Move every pending, scheduled and failed job from the store at the URL SOURCE to that at DESTINATION.
+    """Move every pending, scheduled and failed job, and the schedules, from the store at the URL SOURCE to that at
+    DESTINATION.
 
     Ids, data, settings, attempts, times and tracebacks are kept. Jobs that workers hold stay, and so do finished ones.
     Killed at any moment, nothing is lost and nothing doubled: type the same again, and it goes on.
@@ -83,6 +84,7 @@ def _tell(out: Output, report: TransferReport, token: str) -> None:
     fields = [
         ("moved", report.moved),
         ("already there", report.already_there),
+        *([("schedules", report.schedules)] if report.schedules else []),
         ("left pending", report.pending),
         ("left failed", report.failed),
         ("left held", report.processing),

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from importlib.metadata import version
 from itertools import islice
 from typing import TypedDict, Unpack
@@ -18,17 +18,18 @@ from protojobs._working import work
 from protojobs.cli.amounts import duration, size
 from protojobs.cli.exits import Exit
 from protojobs.cli.interrupts import stopped_by_signals
-from protojobs.cli.logs import FORMATS, LEVELS, level_of, logging_to_stderr
+from protojobs.cli.logs import FORMATS, LEVELS, json_line, level_of, logging_to_stderr, say_json
 from protojobs.cli.options import StoreCommand
 from protojobs.cli.session import Session
 from protojobs.cli.supervised import Supervisor, join_supervisor
 from protojobs.cli.supervised_process import worker_command
 from protojobs.cli.supervisor import Crew
-from protojobs.cli.text import escaped
+from protojobs.cli.ticking import declared, ticking
 from protojobs.clock import SYSTEM_CLOCK
 from protojobs.errors import NotSupported
 from protojobs.outcomes import WorkReport
 from protojobs.queue import JobQueue
+from protojobs.scheduler import Scheduler
 from protojobs.stopping import StopToken
 
 __all__ = ["command"]
@@ -53,6 +54,7 @@ class _Options(TypedDict):
     executor: str | None
     stop_when_empty: bool
     all_queues: bool
+    no_scheduler: bool
     max_memory: int | None
     max_time: float
     verbose: int
@@ -79,6 +81,7 @@ class _Options(TypedDict):
 )
 @click.option("--stop-when-empty", is_flag=True, help="End when nothing is due.")
 @click.option("--all-queues", is_flag=True, help="All queues there are at the start, by name, and the default one.")
+@click.option("--no-scheduler", is_flag=True, help="Fire no schedules; let others do it.")
 @click.option("--max-memory", type=size, metavar="SIZE", help="End after its jobs beyond 512M, 2G ...; 0 = no limit.")
 @click.option(
     "--max-time", type=duration, metavar="TIME", default="0", help="End after its jobs after 1h, 7d ...; 0 = no limit."
@@ -125,8 +128,13 @@ def command(session: Session, queues: Sequence[str], **options: Unpack[_Options]
 def _work(
     session: Session, queues: Sequence[str], options: _Options, stop: StopToken, supervisor: Supervisor | None
 ) -> WorkReport:
-    jobs, names = _prepare(session, queues, options, is_quiet=supervisor is not None)
-    with stopped_by_signals(stop, _notes(jobs, options), is_supervised=supervisor is not None):
+    jobs, names, scheduler = _prepare(session, queues, options, is_quiet=supervisor is not None)
+    with ExitStack() as stack:
+        stack.enter_context(stopped_by_signals(stop, _notes(jobs, options), is_supervised=supervisor is not None))
+        if scheduler is not None:
+            if options["stop_when_empty"] or options["max_jobs"]:
+                scheduler.tick()  # before the first look for jobs, so that what is due counts as due
+            stack.enter_context(ticking(scheduler, stop))
         report = work(
             jobs,
             names,
@@ -147,7 +155,7 @@ def _supervise(session: Session, queues: Sequence[str], options: _Options, proce
     if os.name == "nt":
         raise NotSupported("On Windows --processes cannot be used.", mend="Start several workers instead.")
     # What is wrong with the configuration, the application or the store is said once, here, before any worker starts.
-    jobs, _ = _prepare(session, queues, options)
+    jobs, _, _ = _prepare(session, queues, options)
     jobs.close()
     settings, stop = jobs.settings, StopToken()
     crew = Crew(
@@ -167,8 +175,8 @@ def _supervise(session: Session, queues: Sequence[str], options: _Options, proce
 
 def _prepare(
     session: Session, queues: Sequence[str], options: _Options, *, is_quiet: bool = False
-) -> tuple[JobQueue, Sequence[str]]:
-    """The store and the queues to work, announced on stderr unless `is_quiet`."""
+) -> tuple[JobQueue, Sequence[str], Scheduler | None]:
+    """The store, the queues to work, and what to tick, announced on stderr unless `is_quiet`."""
     changes: dict[str, object] = {
         "concurrency": options["concurrency"],
         "executor": options["executor"],
@@ -181,14 +189,16 @@ def _prepare(
     names = list(queues) or [jobs.settings.default_queue]
     if options["all_queues"]:
         names = sorted({*known, jobs.settings.default_queue})
+    scheduler = None if options["no_scheduler"] else Scheduler(jobs)
+    own = 0 if scheduler is None else len(declared(scheduler))
     if not is_quiet:
-        _begin(session, jobs, names, options)
+        _begin(session, jobs, names, options, own)
         for warning in _warnings(jobs, names, known):
             _log.warning("%s", warning)
-    return jobs, names
+    return jobs, names, scheduler
 
 
-def _begin(session: Session, jobs: JobQueue, names: Sequence[str], options: _Options) -> None:
+def _begin(session: Session, jobs: JobQueue, names: Sequence[str], options: _Options, own: int) -> None:
     """The banner: who works what, and how to stop it."""
     registered = list(jobs.registry)
     place, settings, processes = session.place(jobs), jobs.settings, options["processes"]
@@ -198,10 +208,12 @@ def _begin(session: Session, jobs: JobQueue, names: Sequence[str], options: _Opt
             "store": place,
             "queues": ",".join(names),
             "jobs_known": len(registered),
+            "schedules_declared": own,
+            "fires_schedules": not options["no_scheduler"],
         }
         if processes is not None:
             said["processes"] = processes
-        _say_json("worker starting", **said, concurrency=settings.concurrency)
+        say_json("worker starting", **said, concurrency=settings.concurrency)
     else:
         more = f" and {len(registered) - _JOBS_SHOWN} more" if len(registered) > _JOBS_SHOWN else ""
         listed = f" ({', '.join(islice(registered, _JOBS_SHOWN))}{more})" if registered else ""
@@ -214,6 +226,7 @@ def _begin(session: Session, jobs: JobQueue, names: Sequence[str], options: _Opt
             f"  queues       {', '.join(names)}{order}",
             f"  concurrency  {settings.concurrency}{how}{each}",
             f"  jobs known   {len(registered)}{listed}",
+            f"  schedules    {'not ticked here' if options['no_scheduler'] else f'{own:,} declared here'}",
             f"  to stop      Ctrl-C or SIGTERM: running jobs get {settings.shutdown_grace:g} s; again: cut short",
         ):
             session.out.note(line)
@@ -240,13 +253,13 @@ def _stopping(name: str, level: int, grace: str, *, is_json: bool) -> bytes:
     text = f"{name}: claiming no more; running jobs get {grace}. Again to cut them short."
     if level > 1:
         text = f"{name}: cutting running jobs short; they run again, and it counts as no attempt."
-    return (_json_line(text) if is_json else f"\n{text}").encode() + b"\n"
+    return (json_line(text) if is_json else f"\n{text}").encode() + b"\n"
 
 
 def _end(session: Session, report: WorkReport, *, is_json_log: bool) -> None:
     why = _WHY.get(report.reason, report.reason)
     if is_json_log:
-        _say_json(f"worker ended: {why}", **msgspec.structs.asdict(report))
+        say_json(f"worker ended: {why}", **msgspec.structs.asdict(report))
     else:
         others = report.runs - report.done - report.failed - report.late
         rest = f", {others:,} to run again or cancelled" if others > 0 else ""
@@ -254,12 +267,3 @@ def _end(session: Session, report: WorkReport, *, is_json_log: bool) -> None:
         session.out.note(f"worker ended, since {why}: {report.done:,} done, {report.failed:,} failed{rest}")
     if session.out.is_json:
         session.out.item("worker@1", report, ())
-
-
-def _say_json(message: str, **facts: object) -> None:
-    click.echo(_json_line(message, **facts), err=True)
-
-
-def _json_line(message: str, **facts: object) -> str:
-    time = SYSTEM_CLOCK.now().isoformat(timespec="microseconds").replace("+00:00", "Z")
-    return json.dumps({"time": time, "level": "info", "logger": "protojobs.cli", "message": escaped(message), **facts})

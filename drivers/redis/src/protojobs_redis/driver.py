@@ -27,7 +27,8 @@ from protojobs_redis.administration import Administration
 from protojobs_redis.handle import check_batch
 from protojobs_redis.inspection import Inspection
 from protojobs_redis.leases import Leases, lease_lost
-from protojobs_redis.packing import STATES, Entry, Time, blob_of, claimed, encode, micros, moment, moment_text
+from protojobs_redis.packing import STATES, Entry, Time, blob_of, claimed, due_of, encode, micros, moment, pushed
+from protojobs_redis.schedules import Schedules
 from protojobs_redis.storage import Storage
 from protojobs_redis.transfer import Transfer
 
@@ -46,7 +47,7 @@ class _Turn(Struct, array_like=True, gc=False):
 _turns, _ids = Decoder(_Turn), Decoder(list[str])
 
 
-class RedisDriver(Storage, Leases, Inspection, Administration, Transfer):
+class RedisDriver(Storage, Leases, Inspection, Administration, Transfer, Schedules):
     """Jobs in Redis or Valkey; implements `Store`.
 
     `url` is `redis://[user:password@]host[:port][/db]`, `rediss://` for TLS, `valkey://`, `valkeys://`, `unix:///path`,
@@ -77,13 +78,10 @@ class RedisDriver(Storage, Leases, Inspection, Administration, Transfer):
         check_batch(jobs)
         if not jobs:
             return []
-        sizes = [len(job.data) if job.data.isascii() else len(job.data.encode()) for job in jobs]
-        if sum(sizes) > BATCH_BYTES_MAX:
-            raise OptionInvalid(f"{sum(sizes)} payload bytes are too many.", mend=f"Send at most {BATCH_BYTES_MAX}.")
-        packed = [
-            (job.id, job.queue, job.priority, job.max_retries, size, _due(job))
-            for job, size in zip(jobs, sizes, strict=True)
-        ]
+        packed = [pushed(job) for job in jobs]
+        size = sum(job.size for job in packed)
+        if size > BATCH_BYTES_MAX:
+            raise OptionInvalid(f"{size} payload bytes are too many.", mend=f"Send at most {BATCH_BYTES_MAX}.")
         letters = self._letters("enqueue", encode(packed), *map(blob_of, jobs))
         return [
             Enqueued(id=job.id, duplicate_of=job.id if letter == "d" else None)
@@ -144,18 +142,13 @@ def _said(settlement: Settlement) -> tuple[object, ...]:
         settlement.claim_seq,
         settlement.reserved_by,
         verb.value,
-        _due(settlement),
+        due_of(settlement),
         settlement.error,
         settlement.reason,
         settlement.counts_return,
         settlement.counts_crash,
         fresh_id() if verb is Verb.FAIL else "",
     )
-
-
-def _due(said: NewJob | Settlement) -> int | str:
-    """The moment that was named, as text, or else the delay in microseconds."""
-    return micros(said.delay) if said.available_at is None else moment_text(said.available_at)
 
 
 def _answers(settlements: Sequence[Settlement], turn: _Turn) -> Iterable[Settled]:

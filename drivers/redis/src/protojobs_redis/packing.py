@@ -8,7 +8,7 @@ from msgspec import Struct
 from msgspec.msgpack import Encoder
 
 from protojobs.lifecycle import JobState
-from protojobs.records import ClaimedJob, JobRecord, NewJob
+from protojobs.records import ClaimedJob, JobRecord, NewJob, Settlement
 
 __all__ = [
     "LETTERS",
@@ -16,15 +16,18 @@ __all__ = [
     "Blob",
     "Entry",
     "Failure",
+    "Pushed",
     "Row",
     "Time",
     "blob_of",
     "claimed",
+    "due_of",
     "encode",
     "micros",
     "moment",
     "moment_or_none",
     "moment_text",
+    "pushed",
     "record",
 ]
 
@@ -100,6 +103,17 @@ class Failure(Struct, array_like=True, gc=False):
     exception: str
 
 
+class Pushed(Struct, array_like=True, gc=False):
+    """The small part of a job on its way into the store."""
+
+    id: str
+    queue: str
+    priority: int
+    max_retries: int
+    size: int
+    due: int | str
+
+
 def micros(seconds: float | timedelta) -> int:
     """A duration in microseconds."""
     return (seconds if isinstance(seconds, timedelta) else timedelta(seconds=seconds)) // MICROSECOND
@@ -118,6 +132,17 @@ def moment_or_none(at: Time) -> datetime | None:
 def moment_text(at: datetime | None) -> str:
     """A time on its way to a script: exact, however far ahead."""
     return str((at - EPOCH) // MICROSECOND) if at else "0"
+
+
+def due_of(said: NewJob | Settlement) -> int | str:
+    """The moment that was named, as text, or else the delay in microseconds."""
+    return micros(said.delay) if said.available_at is None else moment_text(said.available_at)
+
+
+def pushed(job: NewJob) -> Pushed:
+    """The small part of a new job."""
+    size = len(job.data) if job.data.isascii() else len(job.data.encode())
+    return Pushed(job.id, job.queue, job.priority, job.max_retries, size, due_of(job))
 
 
 def blob_of(job: NewJob | JobRecord) -> bytes:

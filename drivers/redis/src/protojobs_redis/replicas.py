@@ -15,7 +15,10 @@ WAIT_S_MAX = TIMEOUT_S - 1.0  # the answer to WAIT shall come before the connect
 REPLICAS_MAX = 16
 
 # What is promised to the caller, so it waits. A claim or a reclaim that a failover forgets is only made again.
-KEPT = frozenset({"enqueue", "import_jobs", "cancel", "retry_failed", "forget_failed", "clear"})
+KEPT = frozenset(
+    {"enqueue", "import_jobs", "cancel", "retry_failed", "forget_failed", "clear"}
+    | {"save_schedule", "fire", "remove_schedule"}
+)
 
 
 class Replicas(Struct, frozen=True, kw_only=True):

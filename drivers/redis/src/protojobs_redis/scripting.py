@@ -29,6 +29,12 @@ _PARTS = {
     "queues": ("counting",),
     "retry_failed": ("failures",),
     "forget_failed": ("failures",),
+    "save_schedule": ("scheduling",),
+    "get_schedules": ("scheduling",),
+    "list_schedules": ("scheduling",),
+    "due_schedules": ("scheduling",),
+    "fire": ("scheduling",),
+    "remove_schedule": ("scheduling",),
 }
 
 

@@ -22,9 +22,9 @@ pytest.register_assert_rewrite(
     *(
         f"{__name__}.{module}"
         for module in (
-            "administering", "children", "claiming", "counting", "delays", "enqueueing", "failures", "faults",
-            "fencing", "fixtures", "honesty", "leases", "listing", "machine", "naming", "plans", "racing", "scheduling",
-            "settling", "steps", "transactions", "transferring", "waiting", "walking",
+            "administering", "beside", "children", "claiming", "counting", "delays", "enqueueing", "failures", "faults",
+            "fencing", "firing", "fixtures", "honesty", "leases", "listing", "machine", "machine_schedules", "naming",
+            "plans", "racing", "scheduling", "settling", "steps", "transactions", "transferring", "waiting", "walking",
         )
     )
 )  # fmt: skip

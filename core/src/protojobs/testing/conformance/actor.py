@@ -18,6 +18,7 @@ from protojobs.errors import LeaseLost
 from protojobs.lifecycle import Verb
 from protojobs.protocols import Store
 from protojobs.records import ClaimedJob
+from protojobs.testing.conformance.plans import firing_of
 from protojobs.testing.conformance.steps import fresh_ids, join, lend, new_job, settlement
 
 __all__ = ["BATCH", "QUEUE", "URL_VARIABLE"]
@@ -83,6 +84,26 @@ def hold_one(driver: Store) -> None:
         say("beat", "lease lost")
 
 
+def tick_on(driver: Store) -> None:
+    """Fire what is due, step by step; say each answer, and when nothing is due any more. Then wait to be killed."""
+    leave_with_the_parent()
+    while schedules := driver.due_schedules(BITE).schedules:
+        for said in map(firing_of, schedules):
+            (answer,) = driver.fire([said])
+            say(answer.status.value, said.due.isoformat())
+    say("dry")
+    threading.Event().wait()
+
+
+def tick_late(driver: Store) -> None:
+    """Look what is due; at the next line on stdin fire it, and say what came of it."""
+    (schedule,) = driver.due_schedules(BITE).schedules
+    say("looked")
+    sys.stdin.readline()
+    (answer,) = driver.fire([firing_of(schedule)])
+    say(answer.status.value)
+
+
 def set_up(driver: Store) -> None:
     """At the next line on stdin create the storage."""
     say("ready")
@@ -112,6 +133,8 @@ ROLES: dict[str, Callable[[Store], None]] = {
     "push": push_on,
     "work": work_for_ever,
     "hold": hold_one,
+    "tick": tick_on,
+    "tick late": tick_late,
     "setup": set_up,
     "store": store_one,
 }

@@ -11,7 +11,7 @@ ROUNDS_MAX = 1_000
 
 
 def empty(driver: Store) -> None:
-    """Leave the store set up and without jobs, workers, pauses or schedules; raises what the driver raises when it cannot.
+    """Leave the store set up and with nothing in it, schedules included; raises what the driver raises when it cannot.
 
     A store that does not end up empty, jobs on their way elsewhere among them, is torn down and set up again.
     """

@@ -15,11 +15,20 @@ from protojobs.errors import ProtojobsError, StoreUnavailable
 from protojobs.lifecycle import JobState, Verb
 from protojobs.protocols import Store
 from protojobs.records import NewJob, SettleStatus
+from protojobs.schedules import FireStatus
 from protojobs.testing.conformance.actor import BATCH, QUEUE
 from protojobs.testing.conformance.children import Children, Said, children_on
 from protojobs.testing.conformance.counting import assert_counts_are_true
 from protojobs.testing.conformance.fixtures import Fixtures, Handles, Later
 from protojobs.testing.conformance.levels import NOT_CLAIMED, NOT_RUN, Level, concern
+from protojobs.testing.conformance.plans import (
+    MINUTE,
+    firing_of,
+    new_schedule,
+    outcomes,
+    schedule_of,
+    store_schedule,
+)
 from protojobs.testing.conformance.racing import reclaim_until_dry
 from protojobs.testing.conformance.steps import (
     LEASE_S,
@@ -40,6 +49,7 @@ __all__ = ["Faults"]
 
 LAPSED_S = LEASE_S + 10
 JOBS = 200
+TIMES = 120
 CUTS = 12
 PACE_S = 0.005
 KILLED_AFTER = ((4, 0.0), (9, 0.01), (17, 0.1))  # so many answers, and then so many seconds: not always at one place
@@ -118,7 +128,39 @@ class Faults(Fixtures):
         assert set(jobs.values()) == {JobState.COMPLETED}
         assert_counts_are_true(driver)
 
+    def test_schedulers_of_which_some_are_killed_fire_each_time_once(self, driver: Store, children: Children) -> None:
+        first = driver.now().replace(microsecond=0) - TIMES * MINUTE
+        store_schedule(driver, new_schedule(due=first))
+        tickers = [children("tick") for _ in range(4)]
+        said: list[Said] = []
+        for ticker, patience in zip(tickers, (5, 40), strict=False):
+            ticker.hear_up_to(patience)
+            said.extend(ticker.kill())
+        for ticker in tickers[2:]:
+            while ticker.hear() != ["dry"]:
+                pass
+            said.extend(ticker.said)
+        last = schedule_of(driver, "s").last_due_at
+        assert last is not None
+        assert last >= first + (TIMES - 1) * MINUTE
+        times = [(first + passed * MINUTE).isoformat() for passed in range((last - first) // MINUTE + 1)]
+        stored = Counter(job.job_name.removeprefix("due ") for job in all_jobs(driver, limit=1_000))
+        assert stored == Counter(times)
+        fired = Counter(str(each[1]) for each in said if each[0] == "fired")
+        assert fired <= Counter(times), "no time was fired twice"
+
     # ---------------------------------------------------------------------------------------------------------- freezes
+
+    def test_a_scheduler_that_was_frozen_before_it_fired_fires_nothing(self, driver: Store, children: Children) -> None:
+        schedule = store_schedule(driver, new_schedule(due=driver.now() - MINUTE))
+        frozen = children("tick late")
+        frozen.hear()
+        frozen.freeze()
+        frozen.tell()
+        assert outcomes(driver, firing_of(schedule)) == [FireStatus.FIRED]
+        frozen.thaw()
+        assert frozen.hear() == ["lost"]
+        assert driver.stats().total == 1
 
     def test_a_worker_that_was_frozen_past_its_lease_settles_nothing(
         self, driver: Store, children: Children, later: Later

@@ -7,16 +7,12 @@ overlook a new lane for a second) make two right answers possible.
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import TypeVar
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    initialize,
     invariant,
     precondition,
     rule,
@@ -27,9 +23,11 @@ from msgspec.structs import replace
 from protojobs.errors import LeaseLost
 from protojobs.lifecycle import Verb
 from protojobs.protocols import Store
-from protojobs.records import ClaimedJob, ClaimReply, JobRecord, NewJob, Settlement
+from protojobs.records import ClaimedJob, ClaimReply, JobRecord, Settlement
+from protojobs.testing.conformance.beside import ALL, QUEUES, pick
 from protojobs.testing.conformance.fixtures import DriverFactory, Fixtures
 from protojobs.testing.conformance.levels import concern
+from protojobs.testing.conformance.machine_schedules import SchedulesBesideModel
 from protojobs.testing.conformance.steps import (
     LEASE_S,
     SETTLING,
@@ -43,11 +41,7 @@ from protojobs.testing.conformance.steps import (
 
 __all__ = ["Comparing"]
 
-QUEUES = ("a", "A")
-ALL = 1_000
 NEVER = datetime(1970, 1, 1, tzinfo=UTC)
-
-Thing = TypeVar("Thing")
 
 queue_names = st.sampled_from(QUEUES)
 places = st.integers(0, 30)  # picks one of whatever there is
@@ -80,40 +74,18 @@ class Comparing(Fixtures):
         )
 
 
-class StoreBesideModel(RuleBasedStateMachine):
+class StoreBesideModel(SchedulesBesideModel):
     """The rules: one for each verb of the port, with the arguments that make a difference."""
 
-    real: Store
-    model: Store
-
     def __init__(self, real_factory: DriverFactory, model_factory: DriverFactory, reset: Callable[[], None]) -> None:
-        super().__init__()
-        self._factories = (real_factory, model_factory)
-        self._reset = reset
-        self._offset = 0.0
-        self._made = 0
-        self._jobs: list[NewJob] = []
+        super().__init__(real_factory, model_factory, reset)
         self._workers: list[str] = []
         self._claims: list[ClaimedJob] = []
-
-    @initialize()
-    def begin(self) -> None:
-        """Both stores are empty."""
-        self._reset()
-        self.real, self.model = (factory() for factory in self._factories)
-        self.model.teardown()
-        self.begin_work()
 
     def begin_work(self) -> None:
         """A worker and a few jobs, so that a short walk meets something."""
         self.a_worker_joins(isolates=False)
         self.jobs_come(queue="a", priorities=[0, 1], retries=1, delay=0.0)
-
-    def teardown(self) -> None:
-        """Give the drivers back."""
-        if hasattr(self, "real"):
-            self.real.close()
-            self.model.close()
 
     # ------------------------------------------------------------------------------------------------------------- jobs
 
@@ -264,10 +236,7 @@ class StoreBesideModel(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([10.0, LEASE_S + 10.0, 1000.0]))
     def time_passes(self, seconds: float) -> None:
-        self._offset += seconds
-        self.real.close()
-        self.model.close()
-        self.real, self.model = (factory(time_offset=self._offset) for factory in self._factories)
+        self._move_on(seconds)
 
     # -------------------------------------------------------------------------------------------------- what must hold
 
@@ -323,27 +292,6 @@ class StoreBesideModel(RuleBasedStateMachine):
                 return replace(said, delay=delay)
             case _:
                 return said
-
-    def _same(self, ask: Callable[[Store], object]) -> None:
-        """Ask both, and expect one answer; LeaseLost is an answer too."""
-        answers: list[object] = []
-        for store in (self.real, self.model):
-            try:
-                answers.append(ask(store))
-            except LeaseLost:
-                answers.append(LeaseLost)
-        real, model = answers
-        assert real == model
-
-    def _next_id(self) -> str:
-        """Ids in ascending order, of the form that core makes."""
-        self._made += 1
-        return str(uuid.UUID(int=0x0199_0000_0000_7000_8000_0000_0000_0000 + self._made))
-
-
-def pick(things: list[Thing], place: int) -> Thing:
-    """One of the things, counted from the newest."""
-    return things[-1 - place % len(things)]
 
 
 def claim_or_none(store: Store, worker: str, queues: list[str], slots: int, limit: int) -> list[ClaimedJob] | None:

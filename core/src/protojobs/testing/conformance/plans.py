@@ -15,8 +15,11 @@ from protojobs.testing.conformance.steps import new_job
 __all__ = [
     "MICROSECOND",
     "MINUTE",
+    "TIMES",
+    "a_due_schedule",
     "all_schedules",
     "firing_of",
+    "job_id_of",
     "new_schedule",
     "outcomes",
     "paused",
@@ -26,6 +29,7 @@ __all__ = [
 
 MINUTE = timedelta(minutes=1)
 MICROSECOND = timedelta(microseconds=1)
+TIMES = 30  # of a due schedule that lie behind
 
 
 def new_schedule(id: str = "s", *, due: datetime | None, overlap: Overlap = Overlap.ALLOW) -> Schedule:
@@ -48,6 +52,12 @@ def store_schedule(driver: Store, schedule: Schedule) -> Schedule:
     return schedule_of(driver, schedule.id)
 
 
+def a_due_schedule(driver: Store, name: str = "s", *, overlap: Overlap = Overlap.ALLOW) -> Schedule:
+    """One that has been due every minute for half an hour, at odd microseconds; as it stands."""
+    due = driver.now().replace(microsecond=123_457) - (TIMES + 1) * MINUTE
+    return store_schedule(driver, new_schedule(name, due=due, overlap=overlap))
+
+
 def schedule_of(driver: Store, schedule_id: str) -> Schedule:
     """The schedule as it stands in the store."""
     (schedule,) = driver.get_schedules([schedule_id])
@@ -68,6 +78,12 @@ def firing_of(schedule: Schedule, *, passed: int = 0, job: NewJob | None = None)
     due = schedule.next_due_at + passed * MINUTE
     fresh = job or new_job(schedule.queue, job_name=f"due {due.isoformat()}", available_at=due)
     return Firing(id=schedule.id, expected_next=due, due=due, next_due=due + MINUTE, job=fresh)
+
+
+def job_id_of(said: Firing) -> str:
+    """The id of the job that is to be fired."""
+    assert said.job is not None
+    return said.job.id
 
 
 def outcomes(driver: Store, *firings: Firing) -> list[FireStatus]:

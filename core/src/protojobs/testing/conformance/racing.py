@@ -1,16 +1,30 @@
-"""Many at once: whatever the timing, two live claims of one job never exist."""
+"""Many at once: whatever the timing, two live claims of one job never exist, and no time of a schedule fires twice."""
 
 from __future__ import annotations
 
 from collections import Counter
 from functools import partial
 
+from msgspec.structs import replace
+
 from protojobs.errors import LeaseLost
 from protojobs.lifecycle import JobState, Verb
 from protojobs.protocols import Store
 from protojobs.records import ClaimedJob, Heartbeat, Reclaimed, SettleStatus
+from protojobs.schedules import FireStatus, Firing
 from protojobs.testing.conformance.fixtures import Fixtures, Handles
 from protojobs.testing.conformance.levels import concern
+from protojobs.testing.conformance.plans import (
+    MINUTE,
+    TIMES,
+    a_due_schedule,
+    all_schedules,
+    firing_of,
+    job_id_of,
+    outcomes,
+    paused,
+    schedule_of,
+)
 from protojobs.testing.conformance.steps import (
     LEASE_S,
     all_jobs,
@@ -28,6 +42,8 @@ __all__ = ["Racing"]
 
 CROWD = 4  # threads, each with a driver of its own
 JOBS = 120
+TICKERS = 10
+FIRED, LOST = FireStatus.FIRED, FireStatus.LOST
 
 
 @concern("racing")
@@ -95,6 +111,38 @@ class Racing(Fixtures):
             assert driver.stats("q").processing == 0
             driver.clear("q")
 
+    def test_of_many_that_fire_one_time_at_once_one_does(self, handles: Handles) -> None:
+        drivers = [handles() for _ in range(TICKERS)]
+        schedule = a_due_schedule(drivers[0])
+        for passed in range(5):
+            said = [firing_of(schedule, passed=passed) for _ in drivers]  # each with a job of its own
+            fires = [partial(outcomes, each, firing) for each, firing in zip(drivers, said, strict=True)]
+            answers = [answer for (answer,) in all_well(at_once(*fires))]
+            assert Counter(answers) == {FIRED: 1, LOST: TICKERS - 1}
+            assert schedule_of(drivers[0], "s").last_job_id == job_id_of(said[answers.index(FIRED)])
+        assert drivers[0].stats().total == 5
+
+    def test_many_that_fire_all_that_is_due_fire_each_time_once(self, handles: Handles) -> None:
+        drivers = [handles() for _ in range(TICKERS)]
+        names = ("a", "b", "c")
+        dues = {name: a_due_schedule(drivers[0], name).next_due_at for name in names}
+        stories = [partial(fire_until_dry, each) for each in drivers]
+        fired = [said for each in all_well(at_once(*stories)) for said in each]
+        times = {(name, due + passed * MINUTE) for name, due in dues.items() if due for passed in range(TIMES)}
+        assert Counter((said.id, said.due) for said in fired) == Counter(times)
+        assert {job.id for job in all_jobs(drivers[0])} == {job_id_of(said) for said in fired}
+
+    def test_a_pause_and_a_firing_at_once_never_both_win(self, driver: Store, handles: Handles) -> None:
+        firing, pausing = handles(), handles()
+        for name in map(str, range(10)):
+            schedule = a_due_schedule(driver, name)
+            fire, pause = partial(outcomes, firing, firing_of(schedule)), partial(paused, pausing, schedule)
+            answers = all_well(at_once(fire, pause))
+            after = schedule_of(driver, name)
+            assert answers == ([[LOST], True] if after.is_paused else [[FIRED], False])
+            assert after.version == 2
+        assert driver.stats().total == sum(not schedule.is_paused for schedule in all_schedules(driver))
+
 
 def claim_until_dry(driver: Store, worker: str) -> list[ClaimedJob]:
     """Claim in small bites until a few in a row find nothing (rows locked by others are passed over)."""
@@ -128,3 +176,15 @@ def reclaim_until_dry(driver: Store) -> list[Reclaimed]:
     while rounds[-1].has_more or rounds[-1].jobs:
         rounds.append(driver.reclaim(7))
     return rounds
+
+
+def fire_until_dry(driver: Store) -> list[Firing]:
+    """Fire until nothing is due, each schedule up to its last of `TIMES`; the firings that were answered with FIRED."""
+    fired: list[Firing] = []
+    while schedules := driver.due_schedules(10).schedules:
+        said = [
+            replace(firing_of(schedule), next_due=None) if schedule.version == TIMES else firing_of(schedule)
+            for schedule in schedules
+        ]
+        fired.extend(each for each, status in zip(said, outcomes(driver, *said), strict=True) if status is FIRED)
+    return fired

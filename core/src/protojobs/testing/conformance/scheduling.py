@@ -109,7 +109,7 @@ class Scheduling(Fixtures):
             assert sorted(all_well(at_once(*saves))) == [False, False, False, True]
             assert schedule_of(driver, "s").version == version + 1
 
-    # --------------------------------------------------------------------------------------------------------- get, list
+    # -------------------------------------------------------------------------------------------------------- get, list
 
     def test_those_that_exist_are_got(self, driver: Store) -> None:
         kept = [store_schedule(driver, new_schedule(name, due=driver.now())) for name in ("a", "b", "c")]
@@ -117,7 +117,7 @@ class Scheduling(Fixtures):
         assert sorted(found, key=lambda schedule: schedule.id) == [kept[0], kept[2]]
         assert driver.get_schedules([]) == []
 
-    def test_names_that_look_alike_are_different_schedules(self, driver: Store) -> None:
+    def test_ids_that_look_alike_are_different_schedules(self, driver: Store) -> None:
         due = driver.now()
         for place, name in enumerate(ALIKE):
             store_schedule(driver, replace(new_schedule(name, due=due), priority=place))
@@ -128,7 +128,7 @@ class Scheduling(Fixtures):
         assert versions == {name: 2 if name == ALIKE[1] else 1 for name in ALIKE if name != ALIKE[2]}
 
     @pytest.mark.parametrize("name", STRANGE.values(), ids=STRANGE.keys())
-    def test_a_strange_name_is_a_name_like_any_other(self, driver: Store, name: str) -> None:
+    def test_a_strange_id_is_an_id_like_any_other(self, driver: Store, name: str) -> None:
         strange = replace(new_schedule(name, due=driver.now() - MINUTE), queue=name, spec=name, data=name)
         schedule = store_schedule(driver, strange)
         assert schedule == replace(strange, version=1)

@@ -10,6 +10,7 @@ from protojobs.testing.conformance.enqueueing import Enqueueing
 from protojobs.testing.conformance.failures import Failures
 from protojobs.testing.conformance.faults import Faults
 from protojobs.testing.conformance.fencing import Fencing
+from protojobs.testing.conformance.firing import FiringOnce
 from protojobs.testing.conformance.honesty import Honesty
 from protojobs.testing.conformance.leases import Leases
 from protojobs.testing.conformance.listing import Listing
@@ -43,6 +44,7 @@ class DriverConformance(
     Naming,
     Transferring,
     Scheduling,
+    FiringOnce,
     Waiting,
     Comparing,
     Transactions,

@@ -9,7 +9,7 @@ for place, job in ipairs(jobs) do
   if known[place] or dirty[id] then
     answers[place] = 'd'
   else
-    add(id, opened({job[2], job[3], job[4], job[5], now, due_at(job[6])}), ARGV[place + 2])
+    add_pushed(job, ARGV[place + 2])
     answers[place] = 's'
   end
 end

@@ -281,6 +281,11 @@ local function add(id, row, blob)
   dirty[id] = row
 end
 
+-- Store a pushed job that is not there yet: {id, queue, priority, max_retries, size, due}.
+local function add_pushed(job, blob)
+  add(job[1], opened({job[2], job[3], job[4], job[5], now, due_at(job[6])}), blob)
+end
+
 -- The row of failed_jobs names the job; what else it shows is the job's own, which lives as long.
 local function add_failure(id, row, failed_id, at, attempts, exception)
   row[FAILED_ID] = failed_id
