@@ -273,12 +273,12 @@ def test_the_id_of_a_firing_is_its_schedule_and_time_and_sorts_by_time(
     made = firing_id(one, due)
     assert str(uuid.UUID(made)) == made == firing_id(one, due)
     assert uuid.UUID(made).variant == uuid.RFC_4122
-    assert uuid.UUID(made).version == 8
+    assert uuid.UUID(made).version == 7
     assert (made == firing_id(other, later)) is ((one, due) == (other, later))
     if abs(due - later) >= timedelta(milliseconds=1):
         assert (made < firing_id(other, later)) is (due < later)
 
 
 def test_the_id_of_a_firing_never_changes_between_releases() -> None:
-    assert firing_id("report", NOON) == "019cae6b-6600-82a2-8147-6d364cc881b4"
+    assert firing_id("report", NOON) == "019cae6b-6600-72a2-8147-6d364cc881b4"
     assert firing_id("report", NOON.astimezone(ZoneInfo("Europe/Berlin"))) == firing_id("report", NOON)

@@ -107,12 +107,13 @@ def job_of(schedule: Schedule, job_id: str, due: datetime | None = None) -> NewJ
 
 
 def firing_id(schedule_id: str, due: datetime) -> str:
-    """The id of the job of that time: whoever makes it makes the same one. A UUIDv8 that sorts by time, as v7 does."""
+    """The id of the job of that time: whoever makes it makes the same one. Like every job's a UUIDv7, that
+    of the due time; a digest stands where others have chance.
+    """
     moment = (due - _EPOCH) // _MICROSECOND
     digest = hashlib.blake2b(f"{schedule_id}\x1f{moment}".encode(), digest_size=10).digest()
     value = (moment // 1_000 << 80) | int.from_bytes(digest, "big")
-    value = value & ~(0xF << 76) | 0x8 << 76
+    value = value & ~(0xF << 76) | 0x7 << 76
     value = value & ~(0x3 << 62) | 0x2 << 62
-    value |= 0x1 << 56  # MariaDB's type UUID takes no version 8 whose ninth byte is 0x80
     digits = f"{value:032x}"
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
