@@ -311,7 +311,7 @@ class Schedules(Protocol):
         ...
 
     def fire(self, firings: Sequence[Firing]) -> list[Fired]:
-        """Move schedules on, and store the jobs of their times, all in one atomic step; answers in order.
+        """Move schedules on, each in one atomic step with the jobs of its times; answers in order.
 
         Each firing, one after the other: the schedule must exist, not be paused, and wait for `expected_next`; `due`
         must have come and be later than its `last_due_at`: else `lost`, and nothing is done. The overlap is decided by

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import text
+from msgspec.structs import asdict
+from sqlalchemy import create_engine, event, insert, text
 
 from protojobs.entropy import fresh_id
 from protojobs.lifecycle import Verb
 from protojobs.records import NewJob, Settlement, WorkerInfo
-from protojobs_sqlalchemy import SQLAlchemyDriver, mariadb, postgresql_statements, sqlite, watching
+from protojobs.testing.conformance.plans import firing_of, new_schedule
+from protojobs_sqlalchemy import SQLAlchemyDriver, mariadb, postgresql_statements, sqlite, tables, watching
 from protojobs_sqlalchemy.dialects import Ask
 from protojobs_sqlalchemy.lanes import Lanes
 from protojobs_sqlalchemy.postgresql import _claim_values, _completions  # pyright: ignore[reportPrivateUsage]
 
 ROWS = 6_000
+SCHEDULES = 2_000
+Values = tuple[Any, ...] | dict[str, Any]
 
 
 def filled(url: str) -> SQLAlchemyDriver:
@@ -56,6 +61,42 @@ def new_job(number: int) -> NewJob:
     )
 
 
+def with_schedules(driver: SQLAlchemyDriver) -> SQLAlchemyDriver:
+    """And of schedules: a few due, most of them not, every tenth paused or ended."""
+    now = driver.now()
+    row = asdict(new_schedule(due=now)) | {"misfire": "latest", "overlap": "allow", "version": 1}
+    rows = [
+        row
+        | {
+            "id": f"s{n:05}",
+            "is_paused": int(n % 10 == 1),
+            "next_due_at": None if n % 10 == 2 else now + timedelta(minutes=n - 50),
+        }
+        for n in range(SCHEDULES)
+    ]
+    with driver.engine.begin() as conn:
+        conn.execute(insert(tables.schedules), rows)
+        conn.execute(text("ANALYZE TABLE schedules" if conn.dialect.name in ("mariadb", "mysql") else "ANALYZE"))
+    return driver
+
+
+def asked_of_schedules(driver: SQLAlchemyDriver) -> list[tuple[str, Values]]:
+    """What a tick asks of the table by SQLAlchemy, with its values: it looks, locks and moves."""
+    seen: list[tuple[str, Values]] = []
+
+    @event.listens_for(driver.engine, "before_cursor_execute")
+    def _note(_conn: object, _cursor: object, statement: str, values: Values, *_: object) -> None:
+        if "schedules" in statement and not statement.startswith("EXPLAIN"):
+            seen.append((statement, values))
+
+    due = driver.due_schedules(20).schedules
+    assert len(due) == 20
+    driver.fire([firing_of(schedule) for schedule in due])
+    look, lock, move = seen
+    assert " FOR UPDATE" in lock[0] or driver.engine.dialect.name == "sqlite"
+    return [look, lock, move]
+
+
 class TestOnSQLite:
     @pytest.fixture
     def driver(self, sqlite_url: str) -> Iterator[SQLAlchemyDriver]:
@@ -86,6 +127,19 @@ class TestOnSQLite:
         if statement == sqlite._DUE:
             assert not any("TEMP B-TREE" in line for line in plan), plan
 
+    def test_a_tick_searches_schedules_by_time_and_by_id(self, driver: SQLAlchemyDriver) -> None:
+        plans = [self.plan(driver, *asked) for asked in asked_of_schedules(with_schedules(driver))]
+        by_id = "sqlite_autoindex_schedules_1"
+        for plan, index in zip(plans, ("schedules_due", by_id, by_id), strict=True):
+            touching = [line for line in plan if " schedules" in line]
+            assert touching
+            assert all(line.startswith("SEARCH") and index in line for line in touching), plan
+            assert not any("TEMP B-TREE" in line for line in plan), plan
+
+    def plan(self, driver: SQLAlchemyDriver, statement: str, values: Values) -> list[str]:
+        with driver.engine.connect() as conn:
+            return [str(row[3]) for row in conn.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values)]
+
 
 class TestOnPostgreSQL:
     @pytest.fixture
@@ -109,6 +163,20 @@ class TestOnPostgreSQL:
         plan = self.plan(driver, postgresql_statements.LANES, {"queues": ["q0", "q2"]})
         assert "Seq Scan on jobs" not in plan
         assert "using jobs_ready" in plan
+
+    def test_a_tick_searches_schedules_by_time_and_by_id(self, driver: SQLAlchemyDriver) -> None:
+        look, lock, move = asked_of_schedules(with_schedules(driver))
+        plain = create_engine(driver.engine.url)  # whose planner is free to choose
+        with plain.connect() as conn:
+            plans = [
+                "\n".join(conn.exec_driver_sql(f"EXPLAIN {statement}", values).scalars())
+                for statement, values in (look, lock, move)
+            ]
+        plain.dispose()
+        assert plans[0].count("using schedules_due") == 2
+        assert "Sort" not in plans[0]
+        assert [plan for plan in plans if "Seq Scan on schedules" in plan] == []
+        assert [plan for plan in plans[1:] if "schedules_pkey" not in plan] == []
 
     def plan(self, driver: SQLAlchemyDriver, statement: str, values: dict[str, object]) -> str:
         with driver.engine.connect() as conn:
@@ -145,3 +213,12 @@ class TestOnMariaDB:
         (jobs,) = [row for row in rows if row["table"] == "jobs"]
         assert jobs["key"] == index
         assert "filesort" not in str(jobs["Extra"])
+
+    def test_a_tick_searches_schedules_by_time_and_by_id(self, driver: SQLAlchemyDriver) -> None:
+        look, lock, _ = asked_of_schedules(with_schedules(driver))  # what the third one changes, it finds as an insert
+        for (statement, values), index, ranges in ((look, "schedules_due", 2), (lock, "PRIMARY", 1)):
+            with driver.engine.connect() as conn:
+                rows = conn.exec_driver_sql(f"EXPLAIN {statement}", values).mappings().all()
+            touching = [row for row in rows if row["table"] == "schedules"]
+            assert [(row["key"], row["type"]) for row in touching] == [(index, "range")] * ranges, rows
+            assert not any("filesort" in str(row["Extra"]) for row in touching), rows

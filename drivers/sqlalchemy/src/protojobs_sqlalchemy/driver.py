@@ -20,13 +20,14 @@ from protojobs_sqlalchemy.inserting import answers, due_queues
 from protojobs_sqlalchemy.inspection import Inspection
 from protojobs_sqlalchemy.joining import Joining
 from protojobs_sqlalchemy.leases import Leases, lease_lost
+from protojobs_sqlalchemy.schedules import Schedules
 from protojobs_sqlalchemy.transfer import Transfer
 from protojobs_sqlalchemy.urls import backend_of, make_engine, masked, parse
 
 __all__ = ["SQLAlchemyDriver"]
 
 
-class SQLAlchemyDriver(Leases, Inspection, Administration, Transfer, Joining):
+class SQLAlchemyDriver(Leases, Inspection, Administration, Schedules, Transfer, Joining):
     """Jobs in SQLite, PostgreSQL, MariaDB or MySQL; implements `Store` and both transaction protocols.
 
     `where` is a URL, or your application's own Engine: then its pool is used, never disposed of, and no setting of its

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, insert
+from sqlalchemy import Connection, Table, insert
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
@@ -13,7 +13,7 @@ from protojobs.records import Enqueued, NewJob
 from protojobs_sqlalchemy.conditions import is_mysql
 from protojobs_sqlalchemy.tables import jobs
 
-__all__ = ["answers", "due_queues", "insert_absent", "new_row"]
+__all__ = ["answers", "due_queues", "insert_absent", "inserts_on_mysql", "new_row"]
 
 _MYSQL_DUPLICATE = 1062
 
@@ -66,18 +66,21 @@ def _insert_on_mysql(conn: Connection, batch: Sequence[Mapping[str, object]]) ->
     Not INSERT IGNORE, which would also cut what is too long; and there is no telling the rows that ON DUPLICATE KEY
     left alone.
     """
+    # By hand: a deadlock takes the savepoint with it, and SQLAlchemy's own would then hide it behind error 1305.
+    conn.exec_driver_sql("SAVEPOINT protojobs_insert")
     try:
-        with conn.begin_nested():
-            conn.execute(insert(jobs), batch)
+        conn.execute(insert(jobs), batch)
     except IntegrityError as error:
         _must_be_duplicate(error)
-        return {str(row["id"]) for row in batch if _insert_one_on_mysql(conn, row)}
+        conn.exec_driver_sql("ROLLBACK TO SAVEPOINT protojobs_insert")
+        return {str(row["id"]) for row in batch if inserts_on_mysql(conn, jobs, row)}
     return {str(row["id"]) for row in batch}
 
 
-def _insert_one_on_mysql(conn: Connection, row: Mapping[str, object]) -> bool:
+def inserts_on_mysql(conn: Connection, table: Table, row: Mapping[str, object]) -> bool:
+    """Insert one row. False: its key is there already, and nothing was done."""
     try:
-        conn.execute(insert(jobs), row)
+        conn.execute(insert(table), row)
     except IntegrityError as error:
         _must_be_duplicate(error)
         return False

@@ -72,7 +72,10 @@ class PostgreSQLDialect:
         """See Dialect.begin."""
         # What is read in several statements is read at one moment; a writer must see what was committed just now.
         level = "REPEATABLE READ" if mode is Mode.READ else "READ COMMITTED"
-        _raw(conn).execute(f"BEGIN ISOLATION LEVEL {level}")
+        # A client that froze inside a transaction must not hold its locks for ever: not behind a pooler either, nor on
+        # an application's engine. One packet for both statements.
+        limit_ms = int(self._timeout * 1000)
+        _raw(conn).execute(f"BEGIN ISOLATION LEVEL {level}; SET LOCAL idle_in_transaction_session_timeout = {limit_ms}")
 
     def end(self, conn: Connection, mode: Mode) -> None:
         """See Dialect.end."""

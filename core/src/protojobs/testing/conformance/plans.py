@@ -100,7 +100,9 @@ def all_schedules(driver: Store, *, limit: int = 100) -> Sequence[Schedule]:
     while True:
         page = driver.list_schedules(limit=limit, cursor=cursor)
         assert len(page.schedules) <= limit
+        assert page.cursor is None or page.cursor != cursor, "the next page is this one again"
         schedules.extend(page.schedules)
+        assert len({schedule.id for schedule in schedules}) == len(schedules), "a page shows what was shown"
         cursor = page.cursor
         if cursor is None:
             return schedules

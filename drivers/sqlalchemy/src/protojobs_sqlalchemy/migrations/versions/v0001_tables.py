@@ -20,6 +20,7 @@ _PENDING = "status = 'pending'"
 _PROCESSING = "status = 'processing'"
 _FINISHED = "status IN ('completed', 'failed', 'cancelled')"
 _LIVE = "status IN ('pending', 'processing')"
+_WAITING = "is_paused = 0 AND next_due_at IS NOT NULL"
 
 # Rows of `jobs` are rewritten twice in their life, so pages keep room; and dead rows, which every claim leaves behind,
 # are taken away long before they are a fifth of a large table.
@@ -50,12 +51,14 @@ def upgrade() -> None:
         _index("jobs_finished", "jobs", ["finished", "processed_at"])
         _index("jobs_moving", "jobs", ["moving_token"])
         _index("jobs_unique", "jobs", ["live_key"], unique=True)
+        _index("schedules_due", "schedules", ["is_paused", "next_due_at", "id"])
     else:
         _index("jobs_ready", "jobs", ["queue", "priority", "available_at", "id"], where=_PENDING)
         _index("jobs_processing", "jobs", ["reserved_by"], where=_PROCESSING)
         _index("jobs_finished", "jobs", ["status", "processed_at"], where="processed_at IS NOT NULL")
         _index("jobs_moving", "jobs", ["moving_token"], where="moving_token IS NOT NULL")
         _index("jobs_unique", "jobs", ["unique_key"], where=f"unique_key IS NOT NULL AND {_LIVE}", unique=True)
+        _index("schedules_due", "schedules", ["next_due_at", "id"], where=_WAITING)
     _index("failed_jobs_job", "failed_jobs", ["job_id"], unique=True)
     _index("failed_jobs_time", "failed_jobs", ["failed_at", "id"])
     _index("failed_jobs_queue", "failed_jobs", ["queue", "failed_at", "id"])
@@ -168,24 +171,24 @@ def _counter_columns() -> tuple[sa.Column[object], ...]:
 
 def _schedule_columns() -> tuple[sa.Column[object], ...]:
     return (
-        sa.Column("id", Name(255), primary_key=True),
+        sa.Column("id", Name(200), primary_key=True),
         sa.Column("spec", LongText, nullable=False),
+        sa.Column("timezone", Name, nullable=False),
+        sa.Column("misfire", Name(16), nullable=False),
+        sa.Column("overlap", Name(16), nullable=False),
+        sa.Column("catch_up", sa.Double, nullable=False),
+        sa.Column("jitter", sa.Double, nullable=False),
+        sa.Column("start_at", StoredTime),
+        sa.Column("end_at", StoredTime),
         sa.Column("queue", Name, nullable=False),
-        sa.Column("job_class", Name(512), nullable=False),
         sa.Column("job_name", Name, nullable=False),
+        sa.Column("job_class", Name(512), nullable=False),
         sa.Column("data", LongText, nullable=False),
         sa.Column("priority", sa.SmallInteger, nullable=False),
         sa.Column("max_retries", sa.Integer, nullable=False),
         sa.Column("retry_delay", sa.Double, nullable=False),
         sa.Column("retry_policy", LongText),
         sa.Column("timeout", sa.Double, nullable=False),
-        sa.Column("meta", LongText),
-        sa.Column("timezone", Name, nullable=False),
-        sa.Column("misfire", Name(16), nullable=False),
-        sa.Column("overlap", Name(16), nullable=False),
-        sa.Column("jitter", sa.Double, nullable=False),
-        sa.Column("start_at", StoredTime),
-        sa.Column("end_at", StoredTime),
         sa.Column("is_paused", sa.SmallInteger, nullable=False),
         sa.Column("next_due_at", StoredTime),
         sa.Column("last_due_at", StoredTime),
