@@ -1,4 +1,4 @@
-"""The specification's own program, unchanged, on every driver."""
+"""The specification's own programs, unchanged, on every driver."""
 
 from __future__ import annotations
 
@@ -10,14 +10,18 @@ from pathlib import Path
 
 import pytest
 
-PROGRAM = Path(__file__).parent / "documented_api.py"
+HERE = Path(__file__).parent
+PROGRAMS = ["documented_api.py", "documented_scheduler.py"]
 
 
 @pytest.mark.parametrize("kind", ["memory", "sqlite", "postgresql", "mariadb", "valkey"])
-def test_the_documented_program_runs_unchanged(kind: str, make_store_url: Callable[[str], str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_the_documented_program_runs_unchanged(
+    program: str, kind: str, make_store_url: Callable[[str], str], tmp_path: Path
+) -> None:
     url = "memory://" if kind == "memory" else make_store_url(kind)
     ran = subprocess.run(
-        [sys.executable, str(PROGRAM)],
+        [sys.executable, str(HERE / program)],
         env={**os.environ, "PROTOJOBS_URL": url},
         cwd=tmp_path,
         capture_output=True,
@@ -29,8 +33,9 @@ def test_the_documented_program_runs_unchanged(kind: str, make_store_url: Callab
     assert "BROKEN" not in ran.stdout
 
 
-def test_our_copy_is_the_specification() -> None:
-    original = Path(__file__).parents[2].parent / "shared" / "spec" / "documented_api.py"
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_our_copy_is_the_specification(program: str) -> None:
+    original = HERE.parents[1].parent / "shared" / "spec" / program
     if original.exists():  # beside the checkout where the specification is at hand
-        assert PROGRAM.read_bytes() == original.read_bytes()
-    assert "def main() -> None:" in PROGRAM.read_text()
+        assert (HERE / program).read_bytes() == original.read_bytes()
+    assert "def main() -> None:" in (HERE / program).read_text()

@@ -64,6 +64,13 @@ SAYS = {
         "after 0.6 s: ['in half a second']; scheduled: 2",
         "refused: delay 2030-01-01T00:00:00 has no time zone",
     ],
+    "again-and-again": [
+        "stored: month-end (0 18 L * *), mornings (0 7 * * *)",
+        "two tickers, and each second once: True",
+        "paused: True",
+        "by hand: ['all for a person']",
+        "removed: True 2",
+    ],
     "custom-worker-loop": [
         "one by one: 5 jobs in 5 rounds",
         "until told to stop: 15 done, ended because: stopped",

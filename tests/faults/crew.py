@@ -50,6 +50,11 @@ class Member:
         """Whether it still runs."""
         return self.process.poll() is None
 
+    @property
+    def has_stopped(self) -> bool:
+        """Whether it stands still: a signal has stopped it, and none has let it go on."""
+        return os.waitid(os.P_PID, self.process.pid, os.WSTOPPED | os.WNOHANG | os.WNOWAIT) is not None
+
 
 class Crew:
     """The processes of one run. All that is done to them is written down."""
@@ -63,6 +68,7 @@ class Crew:
         self.exits: dict[str, int] = {}
         self.workers: list[Member] = []
         self.producers: list[Member] = []
+        self.tickers: list[Member] = []
         self._hired = 0
 
     # ------------------------------------------------------------------------------------------------------- hiring
@@ -101,6 +107,15 @@ class Crew:
         self.producers.append(member)
         return member
 
+    def hire_ticker(self, url: str, *, env: Mapping[str, str] | None = None) -> Member:
+        """Start a process that ticks and does nothing else; see ticking.py."""
+        self._hired += 1
+        name = f"t{self._hired}"
+        command = [sys.executable, "-m", "faults.ticking", url]
+        member = Member(name, self._start(name, command, {}, env or {}))
+        self.tickers.append(member)
+        return member
+
     def _start(
         self, name: str, command: list[str], settings: Mapping[str, object], env: Mapping[str, str]
     ) -> subprocess.Popen[bytes]:
@@ -121,8 +136,8 @@ class Crew:
         member.process.wait(GONE_S)
         self._note("kill", member, began)
 
-    def freeze(self, member: Member) -> Callable[[], None]:
-        """Stop it where it stands; answers what lets it go on."""
+    def freeze(self, member: Member, kind: str = "freeze") -> Callable[[], None]:
+        """Stop it where it stands; answers what lets it go on. Written down as `kind`."""
         began = time.monotonic()
         member.process.send_signal(signal.SIGSTOP)
         member.is_frozen = True
@@ -131,9 +146,13 @@ class Crew:
             if member.is_frozen:
                 member.is_frozen = False
                 member.process.send_signal(signal.SIGCONT)
-                self._note("freeze", member, began)
+                self._note(kind, member, began)
 
         return thaw
+
+    def catch(self, ticker: Member) -> None:
+        """Have it stop itself, the next time that it has read what is due and not fired it yet: see `has_stopped`."""
+        ticker.process.send_signal(signal.SIGUSR1)
 
     def stop(self, member: Member, *, within_s: float) -> float:
         """SIGTERM, and wait for its end; how long that took. Killed, and TimeoutError, if it takes longer."""
@@ -157,13 +176,19 @@ class Crew:
 
     def dismiss(self) -> None:
         """Kill whatever is left."""
-        for member in (*self.workers, *self.producers):
+        for member in (*self.workers, *self.producers, *self.tickers):
             if member.is_there:
                 member.process.kill()
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     member.process.wait(GONE_S)
 
     # -------------------------------------------------------------------------------------------------- what came of it
+
+    @property
+    def awake_tickers(self) -> list[Member]:
+        """Those that are there, have begun to tick, and are not frozen."""
+        begun = {entry["worker"] for entry in self.entries("ticking")}
+        return [one for one in self.tickers if one.is_there and not one.is_frozen and one.name in begun]
 
     @property
     def at_work(self) -> list[Member]:
@@ -186,12 +211,13 @@ class Crew:
         """What the journals say about that so far."""
         return [entry for entry in read(self.folder) if entry["what"] in what]
 
-    def history(self, queue: JobQueue) -> History:
-        """All that happened, and how the store says it ended."""
+    def history(self, queue: JobQueue, fired: Mapping[str, Pushed] | None = None) -> History:
+        """All that happened, and how the store says it ended. `fired`: jobs that nobody pushed, but a schedule did."""
         history = History(faults=[*self.faults], exits=dict(self.exits))
         running: dict[tuple[str, int, str], Run] = {}
         for entry in read(self.folder):
             _take_in(history, running, entry)
+        history.pushed |= fired or {}
         ids = sorted(history.pushed)
         failed = {row.job_id for row in queue.failed_jobs()}
         for at in range(0, len(ids), PAGE):

@@ -14,6 +14,7 @@ from .crew import Crew, wait_for
 from .history import End, History, Run
 from .jobs import MAX_RETRIES
 from .stage import Report, Stage
+from .times import Registered, rested
 
 __all__ = ["followed", "percentile", "recoveries", "summed_up"]
 
@@ -21,10 +22,11 @@ PRODUCED_S = 60.0
 SETTLES_WITHIN_S = 2.0
 
 
-def summed_up(stage: Stage, crew: Crew, count: int, *, drain_s: float) -> Report:
-    """The report on a run in which `count` jobs were to be pushed and all were to end."""
+def summed_up(stage: Stage, crew: Crew, count: int, *, drain_s: float, schedules: Sequence[Registered] = ()) -> Report:
+    """The report on a run in which `count` jobs were to be pushed, schedules fired more, and all were to end."""
     report = Report()
     with stage.queue() as queue:
+        times = [rested(queue, crew, one, within_s=drain_s) for one in schedules]
 
         def is_over() -> bool:
             stats = queue.stats()
@@ -35,7 +37,8 @@ def summed_up(stage: Stage, crew: Crew, count: int, *, drain_s: float) -> Report
             report.figures["drained in s"] = round(wait_for("all jobs to end", is_over, drain_s), 1)
         except TimeoutError as error:
             report.complaints.append(str(error))
-        history = crew.history(queue)
+        fired = {job: pushed for one in times for job, pushed in one.fired().items()}
+        history = crew.history(queue, fired)
     killed = {fault.worker for fault in crew.faults if fault.kind == "kill"}
     codes = {p.name: p.process.poll() for p in crew.producers if p.name not in killed}
     report.complaints += [f"producer {name} ended with {code}" for name, code in codes.items() if code != 0]
@@ -43,9 +46,12 @@ def summed_up(stage: Stage, crew: Crew, count: int, *, drain_s: float) -> Report
     report.complaints += [f"worker {member.name} left by itself" for member in crew.left if member.name in begun]
     report.complaints += judged(history, crew)
     acknowledged = sum(pushed.is_acknowledged for pushed in history.pushed.values())
-    if acknowledged != count:
+    if acknowledged - len(fired) != count:
         report.complaints.append(f"{acknowledged} jobs were acknowledged, of {count} that were to be pushed")
     report.figures = counted(history, crew) | report.figures
+    for one in times:
+        report.complaints += one.complaints()
+        report.figures |= one.figures()
     return report
 
 

@@ -23,6 +23,7 @@ __all__ = [
     "act",
     "act_async",
     "act_apart",
+    "tick",
 ]
 
 FOLDER_VARIABLE = "FAULTS_FOLDER"  # of the journals
@@ -106,6 +107,13 @@ def act_apart(plan: Plan, ctx: JobContext) -> Snooze | None:
     return act(plan, ctx)
 
 
+@job(name="faults.tick", queue="work", max_retries=MAX_RETRIES, retry_delay=RETRY_DELAY_S, timeout=0)
+def tick(ctx: JobContext) -> None:
+    """What the schedules of fault runs fire."""
+    _write("start", ctx)
+    _finish(Plan(0.0), ctx)
+
+
 def _note(name: str) -> Callable[[events.Event], None]:
     def note(event: events.Event) -> None:
         journal().write(name, worker=os.environ[WORKER_VARIABLE], id=event.get("job_id"), late_s=event.get("late_s"))
@@ -113,6 +121,13 @@ def _note(name: str) -> Callable[[events.Event], None]:
     return note
 
 
+def _note_time(event: events.ScheduleFired | events.ScheduleMissed) -> None:
+    due_at = event.due_at.isoformat()
+    journal().write(event.event_name, worker=os.environ[WORKER_VARIABLE], id=event.schedule_id, due_at=due_at)
+
+
 if WORKER_VARIABLE in os.environ:
+    events.on("schedule.fired", _note_time)
+    events.on("schedule.missed", _note_time)
     for _name in ("job.late", "job.lost", "worker.degraded", "worker.starting"):
         events.on(_name, _note(_name))

@@ -32,7 +32,7 @@ import servers  # noqa: E402  after the path
 from faults import scenarios  # noqa: E402
 from faults.stage import KINDS, Report, set_up  # noqa: E402
 
-SHORT_MINUTES = 0.4
+SHORT_MINUTES = 0.35
 NAMES = sorted(module.name for module in pkgutil.iter_modules(scenarios.__path__))
 SHOWN = 20
 

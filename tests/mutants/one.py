@@ -1,6 +1,7 @@
-"""One mutant against the kit, in a process of its own: `python one.py NAME`, or `python one.py ''` for none.
+"""One mutant against the kit, in a process of its own: `python one.py STORE NAME`; NAME '' is none.
 
-Says as JSON how many tests ran, and which one failed first.
+Says as JSON how many tests ran, and which one failed first. On another store than memory only the tests of the concerns
+run in which there are mutants of it: the drivers' own tests run the rest, without a fault.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ from mutants.planted import MUTANTS  # noqa: E402
 class FirstFailure:
     """A pytest plugin: the tests that should see the fault come first; the first failure is kept."""
 
-    def __init__(self, first: Sequence[str]) -> None:
+    def __init__(self, first: Sequence[str], only: frozenset[str]) -> None:
         self.first = [*first, "model"]
+        self.only = only
         self.ids: dict[str, str] = {}
         self.ran = 0
         self.caught_by = ""
@@ -43,6 +45,8 @@ class FirstFailure:
             contract = contract_of(item.cls, item.originalname)
             self.ids[item.nodeid] = contract.id + item.name.removeprefix(item.originalname)
         items.sort(key=place)
+        if self.only:
+            items[:] = [item for item in items if self.ids[item.nodeid].partition(".")[0] in self.only]
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self.ran += report.when == "call"
@@ -55,12 +59,14 @@ class FirstFailure:
             self.broken = report.longreprtext[-2000:]
 
 
-def main(name: str) -> None:
+def main(store: str, name: str) -> None:
     chosen = next((mutant for mutant in MUTANTS if mutant.name == name), None)
-    plugin = FirstFailure(chosen.first if chosen else ())
+    concerns = (concern for mutant in MUTANTS if mutant.store == store for concern in mutant.first)
+    plugin = FirstFailure(chosen.first if chosen else (), frozenset(concerns if store != "memory" else ()))
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+    os.environ["PROTOJOBS_MUTANT_STORE"] = store
     with tempfile.TemporaryDirectory(prefix="protojobs-mutant-") as folder:
-        plant(mutated(chosen) if chosen else sources(), Path(folder))
+        plant(mutated(chosen) if chosen else sources(store), Path(folder))
         sys.path.insert(0, folder)
         settings = Path(folder, "pytest.ini")
         settings.write_text("[pytest]\n")
@@ -71,4 +77,4 @@ def main(name: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -1,16 +1,14 @@
-"""Makes a mutant: the memory driver under the name `protojobs_mutant`, with the changes of one mutant in it.
+"""Makes a mutant: a driver under the name `protojobs_mutant`, with the changes of one mutant in it.
 
-The true `protojobs_memory` stays what it is, so that it can be the model which the random walk compares with.
+The true drivers stay what they are; that of the memory is the model which the random walk compares with.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from mutants.planted import Mutant
+from mutants.mutant import STORES, Mutant
 
-ROOT = Path(__file__).resolve().parents[2]
-DRIVER = ROOT / "drivers/memory/src/protojobs_memory"
 PACKAGE = "protojobs_mutant"
 
 
@@ -18,25 +16,28 @@ class Outgrown(Exception):
     """A piece that a mutant replaces is not in the source exactly once."""
 
 
-def sources() -> dict[str, str]:
-    """The driver's modules, under the mutants' name."""
-    return {file.name: file.read_text().replace("protojobs_memory", PACKAGE) for file in sorted(DRIVER.glob("*.py"))}
+def sources(store: str = "memory") -> dict[str, str]:
+    """The files of the driver's package, under the mutants' name."""
+    package, folder = STORES[store].package, STORES[store].source
+    files = sorted(path for suffix in ("py", "lua") for path in folder.rglob(f"*.{suffix}"))
+    return {path.relative_to(folder).as_posix(): path.read_text().replace(package, PACKAGE) for path in files}
 
 
 def mutated(mutant: Mutant) -> dict[str, str]:
-    """The modules with the changes made; `Outgrown` when one cannot be made."""
-    modules = sources()
+    """The files with the changes made; `Outgrown` when one cannot be made."""
+    files = sources(mutant.store)
     for file, old, new in mutant.changes:
-        found = modules[file].count(old)
+        found = files[file].count(old)
         if found != 1:
             raise Outgrown(f'mutant "{mutant.name}": {file} has {found} times\n{old}')
-        modules[file] = modules[file].replace(old, new)
-        compile(modules[file], file, "exec")
-    return modules
+        files[file] = files[file].replace(old, new)
+    for file in {file for file, _, _ in mutant.changes if file.endswith(".py")}:
+        compile(files[file], file, "exec")
+    return files
 
 
-def plant(modules: dict[str, str], folder: Path) -> None:
+def plant(files: dict[str, str], folder: Path) -> None:
     """Write them as a package."""
-    (folder / PACKAGE).mkdir()
-    for name, text in modules.items():
+    for name, text in files.items():
+        (folder / PACKAGE / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / PACKAGE / name).write_text(text)

@@ -1,4 +1,4 @@
-"""The mutants: small faults planted in the memory driver, which the conformance kit must catch, each by name.
+"""The mutants: small faults planted in a driver, most in that of memory, which the conformance kit must catch by name.
 
 A mutant replaces pieces of the source. Each piece must be there exactly once, so that a mutant which the driver has
 outgrown is an error and not one that is "caught" for nothing. `first` names the concerns whose tests should see it;
@@ -7,23 +7,10 @@ they run first.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from mutants.mutant import mutant
+from mutants.planted_schedules import SCHEDULE_MUTANTS
 
 DRIVER, STATE, PEOPLE, TRANSFER = "driver.py", "state.py", "administration.py", "transfer.py"
-
-
-@dataclass(frozen=True)
-class Mutant:
-    """One fault: what is wrong, and the changes `(file, what stands there, what comes in its place)`."""
-
-    name: str
-    first: tuple[str, ...]
-    changes: tuple[tuple[str, str, str], ...]
-
-
-def mutant(name: str, first: str, *changes: tuple[str, str, str]) -> Mutant:
-    return Mutant(name, tuple(first.split()), changes)
-
 
 FENCE = "if row is None or row.claim_seq != claim.claim_seq or row.reserved_by != claim.reserved_by:"
 SETTLED = "was_settled = row is not None and row.claim_seq == said.claim_seq and not row.reserved_by"
@@ -463,4 +450,6 @@ MUTANTS = (
         "honesty",
         (DRIVER, "Capabilities(cross_process=False,", "Capabilities(unique_keys=True, cross_process=False,"),
     ),
+    # ------------------------------------------------------------------------------------------------ schedules
+    *SCHEDULE_MUTANTS,
 )

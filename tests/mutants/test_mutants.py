@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from mutants import plant, planted, run
-from mutants.planted import MUTANTS, Mutant, mutant
+from mutants.mutant import STORES, Mutant, mutant
+from mutants.planted import MUTANTS
 from protojobs.testing.conformance.levels import contract_of
 from protojobs.testing.conformance.suite import DriverConformance
 
@@ -27,7 +28,7 @@ def test_there_are_many_and_each_has_a_name() -> None:
 
 @pytest.mark.parametrize("each", MUTANTS, ids=lambda each: each.name)
 def test_every_mutant_still_applies_and_changes_something(each: Mutant) -> None:
-    assert plant.mutated(each) != plant.sources()
+    assert plant.mutated(each) != plant.sources(each.store)
     assert set(each.first) <= CONCERNS
 
 
@@ -56,17 +57,18 @@ def test_the_verdict(monkeypatch, fault, nothing, code: int) -> None:
     monkeypatch.setattr(
         run, "MUTANTS", (mutant("m", "", (planted.DRIVER, "port_version = PORT_VERSION", "port_version = 0")),)
     )
-    monkeypatch.setattr(run, "try_out", lambda name: nothing if name == run.NO_FAULT else fault)
+    monkeypatch.setattr(run, "try_out", lambda store, name: nothing if name == run.NO_FAULT else fault)
     assert run.main([]) == code
 
 
 def test_one_mutant_is_caught_in_a_process_of_its_own() -> None:
-    verdict = run.try_out("the dead are lent jobs")
+    verdict = run.try_out("memory", "the dead are lent jobs")
     assert verdict.caught_by == "claiming.a_worker_that_was_never_registered_is_lent_nothing", verdict
 
 
-def test_what_is_planted_is_the_driver_under_another_name(tmp_path: Path) -> None:
-    plant.plant(plant.sources(), tmp_path)
-    code = "import protojobs_mutant; print(protojobs_mutant.MemoryDriver.__module__)"
+@pytest.mark.parametrize("store", STORES)
+def test_what_is_planted_is_the_driver_under_another_name(tmp_path: Path, store: str) -> None:
+    plant.plant(plant.sources(store), tmp_path)
+    code = f"import protojobs_mutant; print(protojobs_mutant.{STORES[store].driver}.__module__)"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=60)
     assert ran.stdout.strip() == "protojobs_mutant.driver", ran.stderr

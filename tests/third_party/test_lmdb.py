@@ -26,7 +26,8 @@ from protojobs.testing.conformance.steps import fresh_ids, new_job
 SOURCES = sorted((Path(__file__).parent / "protojobs_lmdb/src").rglob("*.py"))
 CORE = {path.stem for path in (rules.ROOT / "core/src/protojobs").iterdir() if path.suffix == ".py" or path.is_dir()}
 DOCUMENTED = rules.ROOT / "tests/end_to_end/documented_api.py"
-CODE_LINES_MAX = 400  # all 33 verbs, transfer included; the memory driver has 900 of them
+CODE_LINES_MAX = 400  # 33 verbs, transfer included; the memory driver has 900 of them
+SCHEDULES_CODE_LINES_MAX = 80  # the other six, in a module of their own
 
 
 @job(name="add", queue="math")
@@ -42,6 +43,7 @@ def url(tmp_path: Path) -> str:
 class TestItIsSmallAndUsesWhatIsPublic:
     def test_its_code_fits_the_budget(self) -> None:
         lengths = {path.name: code_lines(path.read_text()) for path in SOURCES}
+        assert lengths.pop("schedules.py") <= SCHEDULES_CODE_LINES_MAX
         assert sum(lengths.values()) <= CODE_LINES_MAX, lengths
 
     def test_what_counts_as_a_line_of_code(self) -> None:

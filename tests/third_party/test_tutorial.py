@@ -31,7 +31,8 @@ class TestItsCode:
         assert any(text in SOURCES[block.title] for text in levels), block.text
 
     def test_there_is_one_of_every_file(self) -> None:
-        assert {block.title for block in self.SNIPPETS} == {"file.py", "rows.py", "driver.py", "test_conformance.py"}
+        titles = {"file.py", "rows.py", "driver.py", "schedules.py", "test_conformance.py"}
+        assert {block.title for block in self.SNIPPETS} == titles
 
 
 class TestItsSteps:

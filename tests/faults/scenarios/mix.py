@@ -1,6 +1,7 @@
 """All at once, by the dice: kills, freezes, stops, cut, deaf and slow networks, crashes of the store, wrong clocks.
 
 Three workers, each behind a proxy of its own (not on SQLite), the first with a clock that is 30 s wrong; two producers.
+The workers also tick an every-second schedule: each second fires once, however late.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from ..figures import summed_up
 from ..hurting import crash_store
 from ..proxy import Mode, Proxy
 from ..stage import Report, Stage
+from ..times import every_second
 
 MINUTES = 2.0
 WORKERS = 3
@@ -39,6 +41,9 @@ def run(stage: Stage) -> Report:
     with contextlib.ExitStack() as stack:
         stack.callback(crew.dismiss)
         nemesis = _Nemesis(stage, crew, stack, count)
+        with stage.queue() as queue:
+            schedule = every_second(queue)
+        wait_for("a worker to begin", lambda: crew.ready, STOP_S)  # on a busy machine that takes its time
         began = time.monotonic()
         crashes = [began + seconds * share for share in CRASHES_AT]
         with ThreadPoolExecutor(1) as apart:
@@ -52,7 +57,7 @@ def run(stage: Stage) -> Report:
                 nemesis.rest(stage.dice.uniform(*PAUSE_S))
             struck.result()
         nemesis.relent()
-        return summed_up(stage, crew, count, drain_s=DRAIN_S)
+        return summed_up(stage, crew, count, drain_s=DRAIN_S, schedules=[schedule])
 
 
 class _Nemesis:

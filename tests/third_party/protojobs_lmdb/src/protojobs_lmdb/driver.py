@@ -16,15 +16,16 @@ from protojobs.entropy import fresh_id
 from protojobs.errors import LeaseLost
 from protojobs.lifecycle import FINISHED, JobState, Verb
 from protojobs.records import CancelAnswer, ClaimedJob, Enqueued, RetryAnswer, Settled, Settlement
-from protojobs_lmdb.file import LAYOUT, Handle
+from protojobs_lmdb.file import LAYOUT
 from protojobs_lmdb.rows import MICROSECOND, Row, Step, id_in, key_of
+from protojobs_lmdb.schedules import Schedules
 
 LOOK_S = 0.02  # how often `wait` looks whether there was a transaction, which takes a few microseconds
 SEEN_MAX = 10_000  # rows that one call looks at, whatever it finds
 COUNTED_MAX = 100_000  # due jobs; beyond that their number is an estimate
 
 
-class LmdbDriver(Handle):
+class LmdbDriver(Schedules):
     port_version = 1
     capabilities = records.Capabilities(server_time=False)
 
