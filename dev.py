@@ -4,7 +4,7 @@
   python3 dev.py demo     the demo, live in this terminal
   python3 dev.py test     all tests, on real servers (further arguments go to pytest)
   python3 dev.py check    format, lint, types, import arrows: what CI runs beside the tests
-  python3 dev.py mutants  plant faults in the memory driver, and see the conformance kit catch each of them
+  python3 dev.py mutants  plant faults in the drivers, and see the conformance kit catch each of them
   python3 dev.py faults   kills, freezes, outages and torn networks on real stores, judged by a checker; see `faults -h`
   python3 dev.py conformance-page
                           the conformance kit on every driver with its real server, and docs/reference/conformance.md

@@ -61,9 +61,8 @@ def _in_short(runs: list[tuple[str, str]], seed: int) -> int:
 
     here = [sys.executable, str(HERE / "run.py"), "--minutes", str(SHORT_MINUTES), "--seed", str(seed)]
     commands = [[*here, "--scenario", name, "--on", kind] for name, kind in runs]
-    commands.insert(
-        0, [sys.executable, "-m", "pytest", "-q", "-n", "3", "-m", "faults", "tests/faults", "tests/end_to_end"]
-    )
+    options = ["-q", "-n", "3", "--dist", "worksteal", "-m", "faults"]
+    commands.insert(0, [sys.executable, "-m", "pytest", *options, "tests/faults", "tests/end_to_end"])
     with ThreadPoolExecutor(2) as pool:
         return sum(pool.map(one, commands))
 

@@ -92,7 +92,8 @@ def test_in_json(tmp_path: Path, here: Store, there: Store) -> None:
     document = json.loads(typed(tmp_path, *PAIR, "--yes", "--json", "--token", "mine").stdout)
     assert document["schema"] == "protojobs/transfer@1"
     assert document["item"] == {
-        "moved": 120, "already_there": 0, "schedules": 0, "pending": 0, "failed": 0, "processing": 0, "moving": 0, "token": "mine",
+        "moved": 120, "already_there": 0, "schedules": 0, "pending": 0, "failed": 0, "processing": 0, "moving": 0,
+        "token": "mine",
     }  # fmt: skip
 
 
