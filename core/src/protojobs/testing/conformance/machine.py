@@ -51,7 +51,7 @@ places = st.integers(0, 30)  # picks one of whatever there is
 class Comparing(Fixtures):
     """The store under test answers as the memory driver does, whatever happens in whatever order."""
 
-    machine_examples = 50
+    machine_examples = 30
     machine_steps = 40
 
     def test_a_random_walk_is_answered_as_by_the_memory_driver(
