@@ -39,7 +39,7 @@ class Fake:
     def __init__(self, name: str, body: Callable[[], object], *, is_async: bool = False) -> None:
         self.key, self.cut_by, self.is_async, self.exclusive_holder = (name, 1), "", is_async, ""
         self.name, self.body = name, body
-        self.told = False
+        self.told = self.is_overdue = False
 
     def execute(self) -> Outcome | None:
         self.body()

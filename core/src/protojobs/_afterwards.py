@@ -82,6 +82,8 @@ class FailedCall:
 
     __slots__ = ("_definition", "_exception", "claimed", "cut_by", "key")
 
+    is_overdue = False
+
     def __init__(self, claimed: ClaimedJob, definition: JobDefinition, exception: BaseException) -> None:
         self.claimed = claimed
         self.key = (claimed.id, -claimed.claim_seq)  # apart from the run's own key

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from msgspec import Struct
-
 from protojobs._lease_watch import LeaseWatch
+from protojobs._pace import LEAD_WAIT_S, Pace
+from protojobs._plan import TICK_S, Plan, WorkLimits
 from protojobs.lifecycle import SUSPECT_RECLAIMS, Verb
 from protojobs.outcomes import Outcome, settlement
 from protojobs.records import BATCH_JOBS_MAX, ClaimedJob, Settled
@@ -21,8 +21,6 @@ __all__ = ["Decisions", "Plan", "WorkLimits"]
 Key = tuple[str, int]  # (id, claim_seq): one run of one job
 
 UNSETTLED_MAX = 2_000  # results that wait for a store that is away; beyond it nothing new is claimed
-PREFETCH_MAX = 200  # the knee of the measured batch sizes; docs/decisions/0003
-PREFETCH_RUN_S = 0.1  # jobs that take longer gain nothing from being fetched ahead
 PREFETCH_WAIT_S = 2.0  # a job that waited so long in memory goes back, for others to run
 PAUSE_FIRST_S, PAUSE_MAX_S = 0.1, 2.0  # between tries while the store is away
 LINGER_S = 0.02  # a result waits so long for others while there is work in the line; the crash window grows by as much
@@ -30,41 +28,20 @@ SUSPECT_WAIT_S = 2.0  # a suspect waits so long for its neighbours to end, while
 SUSPECT_LENDS, SUSPECT_DOUBLINGS = 4, 8  # ... twice as long after each four times that it was lent in vain, to 512 s
 SUSPECT_PAUSE_S = 5.0  # one that found no moment alone comes back after this
 LAST_CALL_S = 1.0  # even when a stop should be over
-TICK_S = 1.0  # the longest the loop sleeps: memory and time limits are looked at as often
-
-
-class WorkLimits(Struct, frozen=True, kw_only=True):
-    """How much, how long, and when to end."""
-
-    concurrency: int
-    poll_s: float
-    grace_s: float
-    exit_bound_s: float
-    max_jobs: int | None = None  # runs
-    max_time_s: float | None = None
-    ends_when_empty: bool = False
-    is_sync: bool = False  # settle = "sync": a slot is free again only when its result is stored
-    isolates: bool = False  # suspects run in children of their own, and so need not run alone
-
-
-class Plan(Struct, frozen=True, kw_only=True):
-    """What to do now, in this order; then wait up to `wait_s` for something to happen."""
-
-    ended: str | None = None  # the reason: stop here
-    settle: tuple[Outcome, ...] = ()
-    slots: int = 0
-    limit: int = 0  # claim so many, `slots` of them for slots that are free
-    start: tuple[ClaimedJob, ...] = ()
-    call_s: float = float("inf")  # that the call to the store may take, beside the store's own limits
-    cut_all: bool = False  # end every running job: the grace is over
-    is_idle: bool = False  # a slot is free: listen for the doorbell
-    wait_s: float = TICK_S
 
 
 class Decisions:
     """The worker's mind."""
 
-    def __init__(self, limits: WorkLimits, watch: LeaseWatch, now: float, roll: Callable[[float], float]) -> None:
+    def __init__(
+        self,
+        limits: WorkLimits,
+        watch: LeaseWatch,
+        now: float,
+        roll: Callable[[float], float],
+        *,
+        may_lead: Callable[[str], bool] = lambda _name: False,
+    ) -> None:
         self.limits = limits
         self.watch = watch
         self.runs = 0
@@ -78,8 +55,9 @@ class Decisions:
         self._unsettled: dict[Key, Outcome] = {}
         self._unsettled_since = now
         self._seen_once: set[Key] = set()  # lent to us, says the store, and we do not know them
-        self._prefetch = 0
-        self._mean_run_s: float | None = None
+        self._calls = 0  # of those that run: `failed()` at work or waiting for a slot
+        self._progress_at = now  # a run was handed over, or ended
+        self._pace = Pace(limits.concurrency, may_lead)
         self._claim_at = now
         self._found_nothing = False
         self._quiet_until = now  # the store is away: no call before this
@@ -96,15 +74,10 @@ class Decisions:
             self._waiting_since = now
         self._waiting.extend(job for job in jobs if not self._has_claim(job))
         self._found_nothing = not jobs and plan.slots > 0
-        if len(jobs) >= plan.limit:
-            self._prefetch = min(PREFETCH_MAX, max(2 * self._prefetch, self.limits.concurrency))
-        elif len(jobs) < plan.limit // 4:
-            self._prefetch //= 2
+        self._pace.claimed(plan.limit, len(jobs))
         if any(job.reclaims for job in jobs):  # one may be a killer: the fewer we hold, the fewer it makes suspect
-            self._prefetch = 0
-        if (
-            len(jobs) < plan.limit
-        ):  # nothing is left: trust the doorbell and the next settle, look again once in a while
+            self._pace.calm()
+        if len(jobs) < plan.limit:  # nothing is left: trust the doorbell and the next settle, look once in a while
             self._claim_at = now + self._roll(self.limits.poll_s)
 
     def _has_claim(self, job: ClaimedJob) -> bool:
@@ -147,7 +120,8 @@ class Decisions:
         """
         if key not in self._running:
             return False  # reported before, when it counted as stuck
-        del self._running[key]
+        self._calls -= self._running.pop(key) is None
+        self._progress_at = now
         self._found_nothing = False
         if self.limits.ends_when_empty:
             self._claim_at = min(self._claim_at, now)
@@ -158,13 +132,23 @@ class Decisions:
                 self._unsettled_since = now
             self._unsettled[key] = outcome
             if was_run:
-                mean_s = outcome.duration_s if self._mean_run_s is None else self._mean_run_s
-                self._mean_run_s = mean_s + (outcome.duration_s - mean_s) / 5
+                self._pace.ran(outcome.claimed.job_name, outcome.duration_s)
         return True
+
+    def withdrawn(self, now: float, keys: Sequence[Key]) -> None:
+        """These were handed over, and have not begun: they stand first in the line again."""
+        self._progress_at = now
+        if not self._waiting:
+            self._waiting_since = now
+        for key in reversed(keys):
+            if (job := self._running.pop(key, None)) is not None:
+                self.runs -= 1
+                self._waiting.appendleft(job)
 
     def calling_failed(self, key: Key) -> None:
         """A `failed()` wants a slot; `finished` tells its end."""
         self._running[key] = None
+        self._calls += 1
 
     @property
     def has_unsettled(self) -> bool:
@@ -175,6 +159,10 @@ class Decisions:
     def running(self) -> int:
         """How many runs and `failed()` have a slot, or wait for one."""
         return len(self._running)
+
+    def running_jobs(self) -> list[Key]:
+        """The runs among them."""
+        return [key for key, job in self._running.items() if job is not None]
 
     def settled(self, answers: Sequence[Settled], outcomes: Sequence[Outcome]) -> None:
         """The store has answered for these results, whatever the answer."""
@@ -246,6 +234,7 @@ class Decisions:
         self._is_cut = self._is_cut or cut_all
         if ended := self._why_ended(now):  # with results unsettled only when its time is over: one last try
             return Plan(ended=ended, settle=tuple(self._unsettled.values())[:BATCH_JOBS_MAX], call_s=LAST_CALL_S)
+        free = max(0, self._free())
         start = self._startable(now)
         settle: tuple[Outcome, ...] = ()
         slots = limit = 0
@@ -259,18 +248,24 @@ class Decisions:
             slots=slots,
             limit=limit,
             start=start,
+            leads=max(0, len(start) - free),
             cut_all=cut_all,
             call_s=max(LAST_CALL_S, self._ends_by - now) if self.stop_level else float("inf"),
             is_idle=self._free() > 0,
             wait_s=0.0 if start or cut_all else self._wait_s(now),
+            withdraw=self._is_lead_in_vain(now),
+            gather=self._gather(now),
         )
 
     def _startable(self, now: float) -> tuple[ClaimedJob, ...]:
-        """Take from the line what may start now. A suspect runs alone: after its neighbours, before the next."""
+        """Take from the line what may start now, and short jobs that may lie ready for the next free slot.
+
+        A suspect runs alone: after its neighbours, before the next.
+        """
         if self.stop_level or self.watch.is_in_doubt(now):
             return ()
         chosen: list[ClaimedJob] = []
-        while self._waiting and self._free() > 0 and not self._runs_a_suspect():
+        while self._waiting and self._has_room(self._waiting[0]) and not self._runs_a_suspect():
             job = self._waiting[0]
             key = (job.id, job.claim_seq)
             if self._needs_to_be_alone(job) and (self._running or self._unsettled or len(self._waiting) > 1):
@@ -281,14 +276,31 @@ class Decisions:
             self._running[key] = self._waiting.popleft()
             self.runs += 1
             chosen.append(job)
+        if chosen:
+            self._progress_at = self._waiting_since = now
         return tuple(chosen)
+
+    def _has_room(self, job: ClaimedJob) -> bool:
+        """Whether a slot is free for it, or it is so short that it is handed over before one is."""
+        may_lead = not (job.reclaims or self._calls or self.limits.is_sync)
+        return self._free() + (self._pace.lead(job.job_name) if may_lead else 0) > 0
+
+    def _is_lead_in_vain(self, now: float) -> bool:
+        """Whether what was handed over beyond the slots shall come back: their runs take longer than was thought."""
+        is_over = self.stop_level > 0 or self.watch.is_in_doubt(now) or now >= self._progress_at + LEAD_WAIT_S
+        return self._free() < 0 and is_over
+
+    def _gather(self, now: float) -> int:
+        """How many runs may end before there is something to claim, or nothing left to go on with."""
+        enough = self._pace.ahead // 2 if now >= self._claim_at and not self.stop_level else 0
+        return 1 if self._calls else max(1, -self._free() - enough)
 
     def _is_settling_due(self, now: float) -> bool:
         """At once, unless there are jobs in the line to go on with: then results gather for a moment."""
         if not self._unsettled:
             return False
         goes_on = self._waiting and self._waiting[0].reclaims < SUSPECT_RECLAIMS and not self.watch.is_in_doubt(now)
-        if not goes_on or self.stop_level or self.limits.is_sync:
+        if not (goes_on or self._free() < 0) or self.stop_level or self.limits.is_sync:
             return True
         return now >= self._unsettled_since + LINGER_S
 
@@ -316,18 +328,12 @@ class Decisions:
         if not travels and now < self._claim_at:
             return 0, 0
         slots = max(0, self._free() - len(self._waiting))
-        limit = slots + (self._ahead() if len(self._waiting) <= self._ahead() // 2 else 0)
+        ahead = 0 if self.limits.is_sync else self._pace.ahead
+        limit = slots + (ahead if len(self._waiting) - min(0, self._free()) <= ahead // 2 else 0)
         if self.limits.max_jobs is not None:
             left = self.limits.max_jobs - self.runs - len(self._waiting)
             slots, limit = min(slots, left), min(limit, left)
         return (slots, limit) if slots > 0 or limit >= self.limits.concurrency else (0, 0)
-
-    def _ahead(self) -> int:
-        """How many jobs to fetch ahead of free slots: none of long ones, and no more than are run within 0.1 s."""
-        if self.limits.is_sync or self._mean_run_s is None or self._mean_run_s > PREFETCH_RUN_S:
-            return 0
-        enough = PREFETCH_RUN_S * self.limits.concurrency / max(self._mean_run_s, 1e-6)
-        return int(min(self._prefetch, enough))
 
     def _give_back(self, now: float) -> None:
         """Return what waits in vain: everything at a stop, and what has waited too long."""
@@ -339,7 +345,7 @@ class Decisions:
             if self._needs_to_be_alone(self._waiting[0]) and self._running:
                 self._release_waiting("suspect", keep=0)  # a neighbour that never ends must not stop us from claiming
             elif self._free() <= 0 or self.watch.is_in_doubt(now):
-                self._prefetch = 0
+                self._pace.calm()
                 self._release_waiting("prefetch", keep=0)
             self._waiting_since = now
 
@@ -378,7 +384,7 @@ class Decisions:
         return "empty" if limits.ends_when_empty and self._found_nothing else None
 
     def _wait_s(self, now: float) -> float:
-        times = [now + TICK_S]
+        times = [now + (TICK_S if self._free() >= 0 else LINGER_S)]
         if self._quiet_until > now:
             times.append(self._quiet_until)
         elif self._claim_at > now and self._free() > 0 and not self.stop_level:

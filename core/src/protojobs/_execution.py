@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
@@ -22,7 +23,7 @@ from protojobs.names import check_seconds
 from protojobs.outcomes import Details, Discard, Outcome, Retry, Snooze, settlement
 from protojobs.records import ClaimedJob, Fence
 
-__all__ = ["LEASE_IN_DOUBT", "NOT_JUDGED", "Interrupted", "Run", "prepare", "run_of", "unrun"]
+__all__ = ["LEASE_IN_DOUBT", "NOT_JUDGED", "Interrupted", "Run", "prepare", "unrun"]
 
 ERROR_CHARS_MAX = 60_000  # with four-byte characters cut by the stores' columns at 64 KiB
 REASON_CHARS_MAX = 500
@@ -38,19 +39,52 @@ class Interrupted(BaseException):
 class Run:
     """A job about to run, or running: everything an executor needs, and the judge of how it ended."""
 
-    __slots__ = ("_bytes_max", "_clock", "_hooks", "_started", "claimed", "context", "cut_by", "definition", "key")
+    __slots__ = (
+        *("_clock", "_context", "_hooks", "_is_cancelled", "_report", "_started"),
+        *("begins_by", "claimed", "completer", "cut_by", "definition", "key"),
+    )
 
     def __init__(
-        self, claimed: ClaimedJob, definition: JobDefinition, context: JobContext, hooks: Hooks, clock: Clock
+        self,
+        claimed: ClaimedJob,
+        definition: JobDefinition,
+        hooks: Hooks,
+        clock: Clock,
+        report: Callable[[Fence, float], None],
     ) -> None:
         self.claimed = claimed
         self.definition = definition
-        self.context = context
         self.key = (claimed.id, claimed.claim_seq)
         self.cut_by = ""  # `timeout`, `cancel`, `shutdown` or LEASE_IN_DOUBT once somebody has ended it from outside
+        self.begins_by = math.inf  # on the monotonic clock; set where it is handed over before a slot is free
+        self.completer: Callable[[object, Fence], None] | None = None  # of the driver, where it has transactions
         self._hooks = hooks
         self._clock = clock
-        self._started = clock.monotonic()
+        self._report = report
+        self._context: JobContext | None = None
+        self._is_cancelled = False
+        self._started = 0.0  # until it begins
+
+    @property
+    def context(self) -> JobContext:
+        """What the job may know of its run. Made when somebody asks: most jobs do not."""
+        if self._context is None:
+            claimed = self.claimed
+            context = JobContext(
+                Fence(id=claimed.id, claim_seq=claimed.claim_seq, reserved_by=claimed.reserved_by),
+                queue=claimed.queue,
+                job_name=claimed.job_name,
+                attempt=claimed.attempts,
+                ends_at=(self._started or self._clock.monotonic()) + claimed.timeout if claimed.timeout else None,
+                meta=_meta(claimed),
+                clock=self._clock,
+                report=self._report,
+            )
+            context.completer = self.completer
+            self._context = context
+            if self._is_cancelled:  # said before anybody could hear it, or just now
+                context.request_cancel()
+        return self._context
 
     @property
     def is_async(self) -> bool:
@@ -67,6 +101,11 @@ class Run:
         """Seconds; 0 = none."""
         return self.claimed.timeout
 
+    @property
+    def is_overdue(self) -> bool:
+        """Whether it has lain in front of the threads for too long."""
+        return self._clock.monotonic() > self.begins_by
+
     def execute(self) -> Outcome:
         """Run a plain job in this thread. Only `Interrupted` passes."""
         self._started = self._clock.monotonic()
@@ -76,7 +115,7 @@ class Run:
                 with self._hooks.around(self.context):
                     result = self.definition.call(data, self.context)
             else:
-                result = self.definition.call(data, self.context)
+                result = self.definition.call(data, self.context if self.definition.context_parameter else None)
         except Interrupted:
             raise
         except BaseException as error:  # noqa: BLE001  (the job's own code: whatever it raises is its failure, sys.exit() too)
@@ -100,11 +139,13 @@ class Run:
 
     def tell_cancelled(self) -> None:
         """Let the job know that a person wants it to end."""
-        self.context.request_cancel()
+        self._is_cancelled = True
+        if self._context is not None:
+            self._context.request_cancel()
 
     def returned(self, result: object) -> Outcome:
         """What a returned value means: Snooze, Retry and Discard steer, all else is the result."""
-        if self.context.is_completed:
+        if self._context is not None and self._context.is_completed:
             return self._completed_by_itself(result)
         match result:
             case Snooze():
@@ -185,7 +226,7 @@ class Run:
             settlement=settlement(self.claimed, verb, **_with_error(rest, exception)),
             exception=exception,
             result=result,
-            duration_s=self._clock.monotonic() - self._started,
+            duration_s=self._clock.monotonic() - self._started if self._started else 0.0,
         )
 
 
@@ -206,24 +247,7 @@ def prepare(
         opened = hooks.before_run(claimed)
     except Exception as error:  # noqa: BLE001  (a transform fails closed: the job waits until the plugin is mended)
         return unrun(claimed, Verb.RELEASE, reason="transform", delay=_growing(claimed), exception=error)
-    return run_of(opened, definition, hooks, clock, report)
-
-
-def run_of(
-    claimed: ClaimedJob, definition: JobDefinition, hooks: Hooks, clock: Clock, report: Callable[[Fence, float], None]
-) -> Run:
-    """A Run of this job, with the context that it may ask for."""
-    context = JobContext(
-        Fence(id=claimed.id, claim_seq=claimed.claim_seq, reserved_by=claimed.reserved_by),
-        queue=claimed.queue,
-        job_name=claimed.job_name,
-        attempt=claimed.attempts,
-        timeout=claimed.timeout,
-        meta=_meta(claimed),
-        clock=clock,
-        report=report,
-    )
-    return Run(claimed, definition, context, hooks, clock)
+    return Run(opened, definition, hooks, clock, report)
 
 
 def unrun(

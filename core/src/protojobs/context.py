@@ -47,7 +47,7 @@ class JobContext:
         queue: str,
         job_name: str,
         attempt: int,
-        timeout: float,
+        ends_at: float | None,
         meta: Mapping[str, str],
         clock: Clock,
         report: Callable[[Fence, float], None],
@@ -64,7 +64,7 @@ class JobContext:
         self.is_out_of_place = False  # it wanted to complete the job where that cannot be done
         self.log = logging.LoggerAdapter(logging.getLogger("protojobs.job"), {"job_id": fence.id, "attempt": attempt})
         self._clock = clock
-        self._ends = clock.monotonic() + timeout if timeout else None
+        self._ends = ends_at
         self._report = report
         self._cancelled = False
 

@@ -115,8 +115,8 @@ class JobDefinition:
         own = parameters if is_bare else parameters[1:]  # without `self`
         return _typed(self._hints.get(own[0])) if own else None
 
-    def call(self, data: object, context: JobContext) -> object:
-        """Run the job's own code. For an async job the answer is its coroutine."""
+    def call(self, data: object, context: JobContext | None) -> object:
+        """Run the job's own code; one that wants no context need not be given one. Of an async job: its coroutine."""
         extra = {self.context_parameter: context} if self.context_parameter else {}
         if self._type is not None:
             return self._body(data, **extra)

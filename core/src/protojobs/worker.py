@@ -9,26 +9,28 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Sequence
-from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
+from protojobs import events
 from protojobs._afterwards import FAILED_LIMIT_S, FailedCall, announcement, job_facts
 from protojobs._deadlines import Deadlines
 from protojobs._decisions import SUSPECT_PAUSE_S, Decisions, Plan, WorkLimits
 from protojobs._doorbell import Doorbell
 from protojobs._execution import Run, prepare, unrun
-from protojobs._executors import Runnable, Unplaced
+from protojobs._executors import NotBegun, Runnable, Unplaced
 from protojobs._executors.choice import Executors
+from protojobs._inbox import Inbox, Message
 from protojobs._joblog import is_logged, log_event
 from protojobs._lease import Beat, WorkerLease
 from protojobs._lease_watch import Standing
+from protojobs._pace import LEAD_WAIT_S
 from protojobs._upkeep import Upkeep
 from protojobs.clock import within
 from protojobs.entropy import jittered
 from protojobs.errors import ContractBroken, DriverError, LeaseLost
-from protojobs.events import Event, JobProcessing, WorkerDegraded, WorkerMemoryExceeded, WorkerStarting, WorkerStopped
+from protojobs.events import Event, JobProcessed, JobProcessing
 from protojobs.hooks import Dispatcher
 from protojobs.lifecycle import SUSPECT_RECLAIMS, JobState, Verb
 from protojobs.outcomes import Outcome, WorkReport, settlement
@@ -45,8 +47,6 @@ OBSERVERS_END_S = 5.0  # how long `work()` waits for observers before it returns
 _log = logging.getLogger("protojobs.worker")
 
 _Key: TypeAlias = tuple[str, int]
-_Message: TypeAlias = "tuple[_Key, Outcome | None] | Beat | Unplaced | Runnable | int | None"
-"""A run ended | a heartbeat | no child can do it | a run is stuck | a stop of that level | the doorbell."""
 
 
 class Worker:
@@ -60,13 +60,11 @@ class Worker:
         self._clock = queue.clock
         self._lease = lease
         self._names = names
-        self._inbox: SimpleQueue[_Message] = SimpleQueue()
-        self._decide = Decisions(limits, lease.watch, self._clock.monotonic(), jittered)
+        self._inbox = Inbox()
         self._standing = Standing(lease.info.lease_s)
         self._deadlines = Deadlines(self._clock, self._standing, self._inbox.put)
         self._doorbell = Doorbell(self._driver, names, lambda: self._inbox.put(None))
         self._dispatcher = Dispatcher(queue.hooks)
-        self._upkeep = Upkeep(queue, lease, self._send, self._decide.compared)
         self._executors = Executors(
             limits.concurrency,
             queue.settings,
@@ -75,6 +73,9 @@ class Worker:
             report=self._report,
             give_back=self._inbox.put,
         )
+        may_lead = self._executors.may_lead
+        self._decide = Decisions(limits, lease.watch, self._clock.monotonic(), jittered, may_lead=may_lead)
+        self._upkeep = Upkeep(queue, lease, self._send, self._decide.compared)
         self._max_memory = max_memory
         self._complete_in = self._driver.complete_in if isinstance(self._driver, SupportsTransaction) else None
         self._done = self._failed = self._late = 0
@@ -88,7 +89,7 @@ class Worker:
         self._lease.resume()
         worker, slots = self._lease.info.id, self._decide.limits.concurrency
         self._standing.good_beat(worker, self._lease.watch.last_good_at)
-        self._send(WorkerStarting(worker=worker, queues=tuple(self._names), concurrency=slots))
+        self._send(events.WorkerStarting(worker=worker, queues=tuple(self._names), concurrency=slots))
         unsubscribe = stop.subscribe(self._inbox.put)
         self._lease.start(self._beaten)
         try:
@@ -103,7 +104,7 @@ class Worker:
                 part.close()
         done, failed, late = self._done, self._failed, self._late
         report = WorkReport(done=done, failed=failed, runs=self._decide.runs, reason=reason, late=late)
-        self._send(WorkerStopped(worker=self._lease.info.id, reason=reason, done=done, failed=failed))
+        self._send(events.WorkerStopped(worker=self._lease.info.id, reason=reason, done=done, failed=failed))
         self._dispatcher.close(OBSERVERS_END_S)
         return report
 
@@ -121,18 +122,21 @@ class Worker:
                 if plan.settle:
                     self._talk(plan)
                 return plan.ended
-            for claimed in plan.start:
-                self._begin(claimed)
+            for place, claimed in enumerate(plan.start, plan.leads - len(plan.start)):
+                self._begin(claimed, leads=place >= 0)
             self._start_calls()
             if plan.cut_all:
                 self._deadlines.cut(None, "shutdown")
+            if plan.withdraw:
+                self._withdraw()
             talks = bool(plan.settle or plan.limit)
             if talks:
                 self._talk(plan)
             elif plan.is_idle and not self._decide.limits.ends_when_empty:
                 self._doorbell.listen()
             self._keep_up()
-            self._listen(0.0 if talks else plan.wait_s)  # last, so that the next plan knows of what happened meanwhile
+            # Last, so that the next plan knows of what happened meanwhile.
+            self._listen(0.0 if talks else plan.wait_s, plan.gather)
 
     def _talk(self, plan: Plan) -> None:
         """Settle and claim in one round trip, and take in the answers."""
@@ -187,14 +191,14 @@ class Worker:
                     break
             self._decide.dropped(outcome)
 
-    def _begin(self, claimed: ClaimedJob) -> None:
-        """Hand a job to its executor, or settle it unrun."""
+    def _begin(self, claimed: ClaimedJob, *, leads: bool) -> None:
+        """Hand a job to its executor, or settle it unrun. One that `leads` waits there for a slot, a moment at most."""
         run = prepare(claimed, self._queue.registry, self._queue.hooks, self._clock, self._lease.report)
         if isinstance(run, Outcome):
             self._decide.finished(self._clock.monotonic(), (claimed.id, claimed.claim_seq), run, was_run=False)
             return
-        run.context.completer = self._complete_in
-        if self._queue.hooks.listens("job.processing") or is_logged(JobProcessing):
+        run.completer = self._complete_in
+        if self._is_heard(JobProcessing):
             event = JobProcessing(**job_facts(claimed))
             log_event(event)
             self._send(event)
@@ -204,13 +208,24 @@ class Worker:
             self._lease.horizon.begins(run.key, run.timeout)
             children.start(run)
         else:
-            self._start(run, run.timeout)
+            wait_s = LEAD_WAIT_S if leads else 0.0
+            if leads:
+                run.begins_by = self._clock.monotonic() + wait_s
+            self._start(run, run.timeout and run.timeout + wait_s)
 
     def _start(self, run: Runnable, timeout: float) -> None:
         executor = self._executors.here(run)
         self._deadlines.add(run, executor, timeout)
         self._lease.horizon.begins(run.key, timeout)
         executor.start(run)
+
+    def _withdraw(self) -> None:
+        """Take back what was handed over and has not begun."""
+        keys = self._executors.withdraw(self._decide.running_jobs())
+        for key in keys:
+            self._deadlines.remove(key)
+            self._lease.horizon.ended(key)
+        self._decide.withdrawn(self._clock.monotonic(), keys)
 
     def _start_calls(self) -> None:
         """Start the waiting `failed()` for which there is a slot: their time limit begins only then."""
@@ -233,9 +248,14 @@ class Worker:
         elif answer.state is JobState.FAILED:
             self._failed += 1
             self._call_failed(outcome)
+        if answer.state is JobState.COMPLETED and not late_s and not self._is_heard(JobProcessed):
+            return  # nearly all of them, most often
         event = announcement(outcome, answer, late_s=late_s)
         log_event(event)
         self._send(event)
+
+    def _is_heard(self, kind: type[Event]) -> bool:
+        return self._queue.hooks.listens(kind.event_name) or is_logged(kind)
 
     def _call_failed(self, outcome: Outcome) -> None:
         definition = self._queue.registry.find(outcome.claimed.job_name)
@@ -246,20 +266,20 @@ class Worker:
 
     # ---------------------------------------------------------------------------------------------------- the inbox
 
-    def _listen(self, wait_s: float) -> None:
-        """Take in everything that has happened; with an empty inbox wait up to `wait_s`."""
-        stuck: list[Runnable] = []
-        try:
-            message = self._inbox.get(timeout=wait_s) if wait_s > 0 else self._inbox.get_nowait()
-            while True:
-                if (run := self._take(message)) is not None:
-                    stuck.append(run)
-                message = self._inbox.get_nowait()
-        except Empty:
-            for run in stuck:  # last: its end may have been right behind
-                self._stuck(run)
+    def _listen(self, wait_s: float, gather: int) -> None:
+        """Take in all that has happened; with nothing wait up to `wait_s`, or for so many ends of runs."""
+        stuck = [run for message in self._inbox.messages(wait_s, gather) if (run := self._take(message)) is not None]
+        now = self._clock.monotonic()
+        for key, outcome in self._inbox.ended():
+            self._lease.horizon.ended(key)
+            if isinstance(outcome, NotBegun):
+                self._decide.withdrawn(now, [key])
+            else:
+                self._decide.finished(now, key, outcome)
+        for run in stuck:  # last: its end may have been right behind
+            self._stuck(run)
 
-    def _take(self, message: _Message) -> Runnable | None:
+    def _take(self, message: Message) -> Runnable | None:
         """Take in one thing that has happened. Answers a run that is said to be stuck."""
         now = self._clock.monotonic()
         match message:
@@ -271,9 +291,6 @@ class Worker:
                 self._beat(now, message)
             case Unplaced():
                 self._begin_here(now, message.run)
-            case (key, outcome):
-                self._lease.horizon.ended(key)
-                self._decide.finished(now, key, outcome)
             case _:
                 return message
         return None
@@ -351,7 +368,7 @@ class Worker:
             self._degraded(error)
             self._decide.store_failed(now)
         if self._max_memory and self._decide.stop_level == 0 and (rss := self._upkeep.memory(now)) > self._max_memory:
-            event = WorkerMemoryExceeded(worker=self._lease.info.id, rss_bytes=rss, limit_bytes=self._max_memory)
+            event = events.WorkerMemoryExceeded(worker=self._lease.info.id, rss_bytes=rss, limit_bytes=self._max_memory)
             _log.warning("memory: %d MiB, beyond the limit; stopping once the jobs are done", rss >> 20)
             self._send(event)
             self._decide.stop(now, 1, "memory")
@@ -361,7 +378,7 @@ class Worker:
             self._is_degraded = True
             reason = str(error or "two heartbeats in a row got no answer")
             _log.error("degraded: the store does not answer; staying, and trying again: %s", reason)
-            self._send(WorkerDegraded(worker=self._lease.info.id, reason=reason))
+            self._send(events.WorkerDegraded(worker=self._lease.info.id, reason=reason))
 
     def _recovered(self) -> None:
         self._decide.store_answered()
@@ -373,7 +390,7 @@ class Worker:
         if self._queue.hooks.listens(event.event_name):
             self._dispatcher.send(event)
 
-    def _report(self, key: _Key, outcome: Outcome | None) -> None:
+    def _report(self, key: _Key, outcome: Outcome | NotBegun | None) -> None:
         """Called by the executors' threads: that a run has ended is known whatever holds the claim loop up."""
         self._deadlines.remove(key)
-        self._inbox.put((key, outcome))
+        self._inbox.put_ended(key, outcome)

@@ -12,7 +12,7 @@ from msgspec import Struct
 from protojobs._execution import NOT_JUDGED, Run
 from protojobs.outcomes import Outcome
 
-__all__ = ["CHILDREN_WORK", "Executor", "Report", "Runnable", "Unplaced", "not_judged"]
+__all__ = ["CHILDREN_WORK", "NOT_BEGUN", "Executor", "NotBegun", "Report", "Runnable", "Unplaced", "not_judged"]
 
 _log = logging.getLogger("protojobs.worker")
 CHILDREN_WORK = os.name == "posix"  # pipes by number, sessions and signals
@@ -27,6 +27,11 @@ class Runnable(Protocol):
     @property
     def is_async(self) -> bool:
         """Whether it belongs on the event loop."""
+        ...
+
+    @property
+    def is_overdue(self) -> bool:
+        """Whether it should have begun by now, and is to go back to the claim loop instead."""
         ...
 
     @property
@@ -51,7 +56,13 @@ class Runnable(Protocol):
         ...
 
 
-Report: TypeAlias = Callable[[tuple[str, int], "Outcome | None"], None]
+class NotBegun:
+    """What is reported of a run that was overdue: the job goes back into the line."""
+
+
+NOT_BEGUN = NotBegun()
+
+Report: TypeAlias = Callable[[tuple[str, int], "Outcome | NotBegun | None"], None]
 """Called once for each run, from the executor's own thread."""
 
 

@@ -19,7 +19,7 @@ from queue import SimpleQueue
 
 import msgspec
 
-from protojobs._execution import Interrupted, Run, run_of
+from protojobs._execution import Interrupted, Run
 from protojobs._executors.frames import (
     RESULT_BYTES_MAX,
     Begin,
@@ -102,7 +102,7 @@ class Child:
         if definition is None or definition.job_class != message.job_class:
             self._say(Unknown())
             return
-        run = self._run = run_of(claimed, definition, self._hooks, SYSTEM_CLOCK, self._report)
+        run = self._run = Run(claimed, definition, self._hooks, SYSTEM_CLOCK, self._report)
         if self._cancelled == run.context.fence:
             run.tell_cancelled()
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from protojobs._execution import Run
 from protojobs._executors import CHILDREN_WORK, Executor, Report, Runnable, Unplaced
@@ -44,6 +44,13 @@ class Executors:
         where = run.definition.executor or self._settings.executor
         return is_suspect or (where == "process" and not run.is_async and CHILDREN_WORK)
 
+    def may_lead(self, name: str) -> bool:
+        """Whether jobs of that name run in threads, and may lie ready in front of them."""
+        job = self._registry.find(name)
+        if job is None or job.is_async or job.exclusive:
+            return False
+        return (job.executor or self._settings.executor) == "thread" or not CHILDREN_WORK
+
     def here(self, run: Runnable) -> Executor:
         """The one in this process for this run."""
         if not run.is_async:
@@ -68,6 +75,10 @@ class Executors:
                 give_back=self._give_back,
             )
         return self._children
+
+    def withdraw(self, keys: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
+        """Take back those of the runs that have not begun in a thread."""
+        return self._threads.withdraw(keys)
 
     def close(self) -> None:
         """Close those that there are."""

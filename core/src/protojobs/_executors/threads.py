@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import ctypes
 import threading
+from collections.abc import Iterable
 from queue import SimpleQueue
 
 from protojobs._execution import Interrupted
-from protojobs._executors import Report, Runnable, not_judged
+from protojobs._executors import NOT_BEGUN, NotBegun, Report, Runnable, not_judged
 from protojobs.outcomes import Outcome
 
 __all__ = ["ThreadExecutor"]
@@ -27,13 +28,20 @@ class ThreadExecutor:
         self._size = size
         self._report = report
         self._inbox: SimpleQueue[Runnable | None] = SimpleQueue()
+        self._handed: dict[tuple[str, int], Runnable] = {}  # and not begun. Whoever pops a run from it has it
         self._slots: list[_Slot] = []
 
     def start(self, run: Runnable) -> None:
         self._slots = [slot for slot in self._slots if not slot.is_retired]
         if len(self._slots) < self._size:
-            self._slots.append(_Slot(self._inbox, self._report))
+            self._slots.append(_Slot(self._inbox, self._handed, self._report))
+        self._handed[run.key] = run
         self._inbox.put(run)
+
+    def withdraw(self, keys: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
+        """Take back those of the runs that no thread has begun, in the order in which they were handed over."""
+        wanted = set(keys)
+        return [key for key in list(self._handed) if key in wanted and self._handed.pop(key, None) is not None]
 
     def interrupt(self, run: Runnable) -> None:
         for slot in self._slots:
@@ -47,9 +55,12 @@ class ThreadExecutor:
 class _Slot:
     """One thread, and the run that it has in hand."""
 
-    def __init__(self, inbox: SimpleQueue[Runnable | None], report: Report) -> None:
+    def __init__(
+        self, inbox: SimpleQueue[Runnable | None], handed: dict[tuple[str, int], Runnable], report: Report
+    ) -> None:
         self.is_retired = False
         self._inbox = inbox
+        self._handed = handed
         self._report = report
         self._lock = threading.Lock()
         self._run: Runnable | None = None
@@ -69,6 +80,8 @@ class _Slot:
 
     def _serve(self) -> None:
         while not self.is_retired and (run := self._inbox.get()) is not None:
+            if self._handed.pop(run.key, None) is None:
+                continue  # withdrawn
             try:
                 outcome = self._perform(run)
                 if self.is_retired:
@@ -79,12 +92,13 @@ class _Slot:
                 outcome = not_judged(run)
             self._report(run.key, outcome)
 
-    def _perform(self, run: Runnable) -> Outcome | None:
+    def _perform(self, run: Runnable) -> Outcome | NotBegun | None:
         with self._lock:
             self._run = run
         try:
-            # A run that was cut while it waited for this thread does not begin.
-            return run.cut() if run.cut_by else run.execute()
+            if run.cut_by:  # while it waited for this thread: it does not begin
+                return run.cut()
+            return NOT_BEGUN if run.is_overdue else run.execute()
         finally:
             with self._lock:
                 self._run = None

@@ -1,0 +1,61 @@
+"""How far a worker works ahead: jobs fetched before a slot is free, and jobs handed over before a thread is.
+
+Both only for jobs that are known to be short: what waits here runs nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+__all__ = ["LEAD_WAIT_S", "Pace"]
+
+PREFETCH_MAX = 200  # the knee of the measured batch sizes; docs/decisions/0003
+PREFETCH_RUN_S = 0.1  # jobs that take longer gain nothing from being fetched ahead
+LEAD_RUN_S = 0.001  # to wait for the claim loop after each run costs a thread 50 us: much for shorter ones only
+LEAD_S = 0.01  # so much work of such jobs lies ready in front of the threads
+LEAD_WAIT_S = 0.25  # one that no thread has begun after so long is taken back
+
+
+class Pace:
+    """What runs and claims have told of the work. `may_lead(name)`: whether jobs of that name run in threads."""
+
+    def __init__(self, concurrency: int, may_lead: Callable[[str], bool]) -> None:
+        self._concurrency = concurrency
+        self._may_lead = may_lead
+        self._prefetch = 0
+        self._mean_s: float | None = None
+        self._mean_of: dict[str, float] = {}
+
+    def ran(self, name: str, duration_s: float) -> None:
+        """A run has ended."""
+        if self._mean_s is None:
+            self._mean_s = duration_s
+        self._mean_s += (duration_s - self._mean_s) / 5
+        mean_s = self._mean_of.get(name, duration_s)
+        # A thread that waits for the interpreter's lock in the middle of its job says nothing of the job.
+        self._mean_of[name] = mean_s + (min(duration_s, 4 * mean_s + LEAD_RUN_S / 4) - mean_s) / 8
+
+    def claimed(self, wanted: int, got: int) -> None:
+        """A claim for so many jobs has lent so many: fetch more ahead while there are, fewer when they get scarce."""
+        if got >= wanted:
+            self._prefetch = min(PREFETCH_MAX, max(2 * self._prefetch, self._concurrency))
+        elif got < wanted // 4:
+            self._prefetch //= 2
+
+    def calm(self) -> None:
+        """Fetch nothing ahead for now."""
+        self._prefetch = 0
+
+    @property
+    def ahead(self) -> int:
+        """How many jobs to fetch ahead of free slots: none of long ones, and no more than are run within 0.1 s."""
+        if self._mean_s is None or self._mean_s > PREFETCH_RUN_S:
+            return 0
+        return int(min(self._prefetch, PREFETCH_RUN_S * self._concurrency / max(self._mean_s, 1e-6)))
+
+    def lead(self, name: str) -> int:
+        """How many jobs may be handed to the threads beyond those that they can run at once, if this is the next."""
+        mean_s = self._mean_of.get(name, LEAD_RUN_S)
+        if mean_s >= LEAD_RUN_S or not self._may_lead(name):
+            return 0
+        return int(min(PREFETCH_MAX, LEAD_S * self._concurrency / max(mean_s, 1e-6)))
