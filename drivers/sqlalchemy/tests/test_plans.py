@@ -18,7 +18,8 @@ from protojobs.testing.conformance.plans import firing_of, new_schedule
 from protojobs_sqlalchemy import SQLAlchemyDriver, mariadb, postgresql_statements, sqlite, tables, watching
 from protojobs_sqlalchemy.dialects import Ask
 from protojobs_sqlalchemy.lanes import Lanes
-from protojobs_sqlalchemy.postgresql import _claim_values, _completions  # pyright: ignore[reportPrivateUsage]
+from protojobs_sqlalchemy.postgresql import _claim_values  # pyright: ignore[reportPrivateUsage]
+from protojobs_sqlalchemy.postgresql_values import completions_of
 
 ROWS = 6_000
 SCHEDULES = 2_000
@@ -151,7 +152,7 @@ class TestOnPostgreSQL:
     def test_a_turn_settles_by_the_primary_key_and_claims_by_its_lanes(self, driver: SQLAlchemyDriver) -> None:
         ask = Ask(worker=fresh_id(), slots=50, limit=50)
         done = [Settlement(id=fresh_id(), claim_seq=1, reserved_by="w", verb=Verb.COMPLETE) for _ in range(20)]
-        values = _claim_values(ask, Lanes([("q2", 1), ("q2", 0)], 0.0), []) | _completions(done, ask.worker)
+        values = _claim_values(ask, Lanes([("q2", 1), ("q2", 0)], 0.0), []) | completions_of(done, ask.worker)
         plan = self.plan(driver, postgresql_statements.SETTLE_AND_CLAIM, values)
         assert "Seq Scan on jobs" not in plan
         assert "jobs_processing" not in plan

@@ -21,10 +21,10 @@ from protojobs_sqlalchemy.bounded import BoundedConnection
 from protojobs_sqlalchemy.bounds import payload_bytes
 from protojobs_sqlalchemy.counting import shard_of
 from protojobs_sqlalchemy.dialects import Ask, Mode, Run
-from protojobs_sqlalchemy.ids import canonical
 from protojobs_sqlalchemy.lanes import Lane, LaneMemory, Lanes
 from protojobs_sqlalchemy.listening import CHANNEL, Listener
 from protojobs_sqlalchemy.notifying import Notifier
+from protojobs_sqlalchemy.postgresql_values import columns_of, completions_of, values_of
 
 __all__ = ["PostgreSQLDialect"]
 
@@ -124,7 +124,11 @@ class PostgreSQLDialect:
 
     def enqueue(self, conn: Connection, jobs: Sequence[NewJob]) -> set[str]:
         """See Dialect.enqueue."""
-        stored = {str(row[0]) for row in self._rows(conn, sql.ENQUEUE, _columns(jobs))}
+        if len(jobs) == 1:
+            rows = self._rows(conn, sql.ENQUEUE_ONE, values_of(jobs[0]))
+        else:
+            rows = self._rows(conn, sql.ENQUEUE, columns_of(jobs))
+        stored = {str(row[0]) for row in rows}
         self._lanes.note_enqueue({job.queue for job in jobs})
         return stored
 
@@ -152,12 +156,12 @@ class PostgreSQLDialect:
         """The hot path: completions only, and the next claim, in one statement that is its own transaction."""
         done = ask.settlements
         if not ask.limit:
-            rows = self._rows(conn, sql.SETTLE, _completions(done, ask.worker))
+            rows = self._rows(conn, sql.SETTLE, completions_of(done, ask.worker))
             return ClaimReply(settled=self._answers(conn, done, rows[0][0]))
         lanes, has_looked = self._known_lanes(conn, ask)
         values = _claim_values(ask, lanes, [])
         if done:
-            rows = self._rows(conn, sql.SETTLE_AND_CLAIM, values | _completions(done, ask.worker))
+            rows = self._rows(conn, sql.SETTLE_AND_CLAIM, values | completions_of(done, ask.worker))
         else:
             rows = self._rows(conn, sql.CLAIM, values)
         settled = self._answers(conn, done, rows[0][0]) if done else ()
@@ -254,35 +258,6 @@ def _raw(conn: Connection) -> psycopg.Connection[Row]:
     raw: psycopg.Connection[Row] | None = conn.connection.driver_connection
     assert isinstance(raw, psycopg.Connection)
     return raw
-
-
-def _columns(jobs: Sequence[NewJob]) -> dict[str, object]:
-    return {
-        "ids": [job.id for job in jobs],
-        "queues": [job.queue for job in jobs],
-        "classes": [job.job_class for job in jobs],
-        "names": [job.job_name for job in jobs],
-        "datas": [job.data for job in jobs],
-        "retries": [job.max_retries for job in jobs],
-        "timeouts": [job.timeout for job in jobs],
-        "moments": [job.available_at for job in jobs],
-        "delays": [timedelta(seconds=job.delay) for job in jobs],
-        "priorities": [job.priority for job in jobs],
-        "retry_delays": [job.retry_delay for job in jobs],
-        "policies": [job.retry_policy for job in jobs],
-        "metas": [job.meta for job in jobs],
-    }
-
-
-def _completions(done: Sequence[Settlement], worker: str) -> dict[str, object]:
-    known = [s for s in done if canonical(s.id)]
-    return {
-        "ids": [s.id for s in known],
-        "seqs": [s.claim_seq for s in known],
-        "holders": [s.reserved_by for s in known],
-        "sent": len(done),
-        "shard": shard_of(worker),
-    }
 
 
 def _claim_values(ask: Ask, lanes: Lanes, claimed: Sequence[ClaimedJob], passes_over: int = 0) -> dict[str, object]:

@@ -30,6 +30,7 @@ __all__ = ["SQLiteDialect"]
 _BUSY_S = 5.0  # how long a step waits for the write lock
 _BUSY_PAUSE_S = 0.002  # SQLite's own handler sleeps up to 100 ms and is unfair: 342 ms at worst against 5
 _POLL_S = 0.025  # PRAGMA data_version costs 2.4 us; 40 a second are 0.1 ms
+_LIVELY_POLL_S, _LIVELY_S = 0.002, 2.0  # where jobs came lately, more are likely: 500 a second are 1 ms
 _PASSED_OVER_MAX = 1_000  # jobs on their last attempt that a claim looks past while it fills its prefetch
 
 _PRAGMAS = ("journal_mode = WAL", "temp_store = MEMORY", "cache_size = -16000", "mmap_size = 268435456")
@@ -102,6 +103,7 @@ class SQLiteDialect:
         self._engine = engine
         self._is_ours = is_ours
         self._bell = Bell()
+        self._lively_until = 0.0
 
     # ------------------------------------------------------------------------------------------------------ steps
 
@@ -235,6 +237,7 @@ class SQLiteDialect:
         lent: list[ClaimedJob] = []
         row_ids: list[int] = []
         room, passed_over = BATCH_BYTES_MAX, 0
+        lent_at = from_microseconds(now)
         lanes = cursor.execute(_LANES, (json.dumps(list(dict.fromkeys(ask.queues))),)).fetchall()
         for queue, priority in lanes:
             for row in cursor.execute(_DUE, (queue, priority, now)):
@@ -247,7 +250,7 @@ class SQLiteDialect:
                 if room < 0 and lent:
                     break
                 row_ids.append(row[0])
-                lent.append(_claimed(row, queue, priority, ask.worker, now))
+                lent.append(_claimed(row, queue, priority, ask.worker, lent_at))
             if len(lent) >= ask.limit or room < 0:
                 break
         if lent:
@@ -274,12 +277,14 @@ class SQLiteDialect:
                 version = raw.execute("PRAGMA data_version").fetchone()[0]
                 if version != seen:
                     seen, due_at = version, self._next_due(raw, queues)
+                now = SYSTEM_CLOCK.monotonic()
                 if due_at is not None and due_at <= to_microseconds(self._clock()):
+                    self._lively_until = now + _LIVELY_S
                     return True
-                left = ends_at - SYSTEM_CLOCK.monotonic()
-                if left <= 0:
+                if now >= ends_at:
                     return False
-                if self._bell.wait(heard, queues, min(_POLL_S, left)):
+                poll_s = _LIVELY_POLL_S if now < self._lively_until else _POLL_S
+                if self._bell.wait(heard, queues, min(poll_s, ends_at - now)):
                     return True
 
     def _open(self) -> sqlite3.Connection:
@@ -329,7 +334,7 @@ def _new_row(job: NewJob, now: int) -> tuple[object, ...]:
     )
 
 
-def _claimed(row: tuple[Any, ...], queue: str, priority: int, worker: str, now: int) -> ClaimedJob:
+def _claimed(row: tuple[Any, ...], queue: str, priority: int, worker: str, lent_at: datetime) -> ClaimedJob:
     (_, id_, seq, name, class_, data, attempts, retries, delay, policy, timeout, due, crashes, returns, reclaims, meta,
      cancel) = row  # fmt: skip
     return ClaimedJob(
@@ -347,7 +352,7 @@ def _claimed(row: tuple[Any, ...], queue: str, priority: int, worker: str, now: 
         retry_policy=policy,
         timeout=timeout,
         available_at=from_microseconds(due),
-        reserved_at=from_microseconds(now),
+        reserved_at=lent_at,
         crashes=crashes,
         returns=returns,
         reclaims=reclaims,

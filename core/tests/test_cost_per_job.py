@@ -1,0 +1,103 @@
+"""What a job costs, counted where noise cannot move it: calls of the interpreter, and round trips to the store."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from types import FrameType
+
+import pytest
+
+from protojobs import JobQueue, job
+from protojobs.records import ClaimReply, Enqueued, NewJob, Settlement
+from protojobs_memory import MemoryDriver
+
+JOBS = 2_000
+# Calls of Python functions of core for one short job that succeeds, from its claim to its settlement, in all threads of
+# the worker; those of the store are not counted. 56 in fact. The rest is for what a run of them cannot decide: how many
+# jobs each turn of the claim loop finds.
+CALLS_MAX = 64
+PUSH_CALLS_MAX = 40  # of core, for one push; 31 in fact
+# Each trip settles and claims for 200 jobs where there are as many; the first ones are smaller, until runs have told
+# how short the jobs are.
+TRIPS_MAX = JOBS // 200 + 12
+
+
+class Counting(MemoryDriver):
+    """Counts the round trips that a store elsewhere would cost."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trips: Counter[str] = Counter()
+
+    def enqueue(self, jobs: Sequence[NewJob]) -> list[Enqueued]:
+        self.trips["enqueue"] += 1
+        return super().enqueue(jobs)
+
+    def settle_and_claim(
+        self, worker: str, settlements: Sequence[Settlement], queues: Sequence[str], *, slots: int, limit: int
+    ) -> ClaimReply:
+        self.trips["turn"] += 1
+        return super().settle_and_claim(worker, settlements, queues, slots=slots, limit=limit)
+
+
+class CallsOfCore:
+    """Counts calls of functions in core's modules, in this thread and in those that begin in the block."""
+
+    def __init__(self) -> None:
+        self.calls: Counter[str] = Counter()
+
+    def __enter__(self) -> CallsOfCore:
+        threading.setprofile(self._seen)
+        sys.setprofile(self._seen)
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        sys.setprofile(None)
+        threading.setprofile(None)  # type: ignore[arg-type]
+
+    def _seen(self, frame: FrameType, what: str, _argument: object) -> None:
+        if what == "call" and frame.f_globals.get("__name__", "").startswith("protojobs."):
+            self.calls[f"{frame.f_globals['__name__']}.{frame.f_code.co_qualname}"] += 1
+
+    @property
+    def total(self) -> int:
+        return sum(self.calls.values())
+
+
+@pytest.fixture
+def queue() -> JobQueue:
+    @job(name="short")
+    def short() -> None: ...
+
+    return JobQueue(Counting(), {"concurrency": 4})
+
+
+def trips_of(queue: JobQueue) -> Counter[str]:
+    assert isinstance(queue.driver, Counting)
+    return queue.driver.trips
+
+
+def test_a_short_job_costs_few_calls_and_a_share_of_a_round_trip(queue: JobQueue) -> None:
+    queue.push_many([("short", {})] * JOBS)
+    with CallsOfCore() as counted:
+        assert queue.work(max_jobs=JOBS).done == JOBS
+    dearest = {name: round(calls / JOBS, 2) for name, calls in counted.calls.most_common(45)}
+    assert counted.total / JOBS <= CALLS_MAX, dearest
+    assert trips_of(queue)["turn"] <= TRIPS_MAX
+
+
+def test_a_push_is_one_round_trip_and_few_calls(queue: JobQueue) -> None:
+    queue.push("short")  # the first one loads the plugins, and reads the function's annotations
+    with CallsOfCore() as counted:
+        for _ in range(100):
+            queue.push("short")
+    assert counted.total / 100 <= PUSH_CALLS_MAX, counted.calls.most_common(45)
+    assert trips_of(queue)["enqueue"] == 101
+
+
+def test_many_are_pushed_in_chunks(queue: JobQueue) -> None:
+    queue.push_many(("short", {}) for _ in range(1_600))
+    assert trips_of(queue)["enqueue"] == 4

@@ -1,0 +1,73 @@
+"""What PostgreSQL's hot statements are given. Arrays go as text: psycopg looks at each element five times as long."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+
+from protojobs.records import NewJob, Settlement
+from protojobs_sqlalchemy.counting import shard_of
+from protojobs_sqlalchemy.ids import canonical
+
+__all__ = ["columns_of", "completions_of", "values_of"]
+
+
+def values_of(job: NewJob) -> dict[str, object]:
+    """One job, for ENQUEUE_ONE."""
+    return {
+        "id": job.id,
+        "queue": job.queue,
+        "class": job.job_class,
+        "name": job.job_name,
+        "data": job.data,
+        "retries": job.max_retries,
+        "timeout": job.timeout,
+        "moment": job.available_at,
+        "delay": timedelta(seconds=job.delay),
+        "priority": job.priority,
+        "retry_delay": job.retry_delay,
+        "policy": job.retry_policy,
+        "meta": job.meta,
+    }
+
+
+def columns_of(jobs: Sequence[NewJob]) -> dict[str, object]:
+    """Many jobs, for ENQUEUE."""
+    return {
+        "ids": _numbers(job.id for job in jobs),
+        "queues": _texts(job.queue for job in jobs),
+        "classes": _texts(job.job_class for job in jobs),
+        "names": _texts(job.job_name for job in jobs),
+        "datas": _texts(job.data for job in jobs),
+        "retries": _numbers(job.max_retries for job in jobs),
+        "timeouts": _numbers(job.timeout for job in jobs),
+        "moments": _texts(None if job.available_at is None else job.available_at.isoformat() for job in jobs),
+        "delays": _texts(f"{round(job.delay * 1e6)} microseconds" if job.delay else "0" for job in jobs),
+        "priorities": _numbers(job.priority for job in jobs),
+        "retry_delays": _numbers(job.retry_delay for job in jobs),
+        "policies": _texts(job.retry_policy for job in jobs),
+        "metas": _texts(job.meta for job in jobs),
+    }
+
+
+def completions_of(done: Sequence[Settlement], worker: str) -> dict[str, object]:
+    """Plain completions, for SETTLE and SETTLE_AND_CLAIM."""
+    known = [s for s in done if canonical(s.id)]
+    return {
+        "ids": _numbers(s.id for s in known),
+        "seqs": _numbers(s.claim_seq for s in known),
+        "holders": _texts(s.reserved_by for s in known),
+        "sent": len(done),
+        "shard": shard_of(worker),
+    }
+
+
+def _numbers(values: Iterable[object]) -> str:
+    """The text of an array of what needs no quotes: numbers, and UUIDs that were checked."""
+    return "{" + ",".join(map(str, values)) + "}"
+
+
+def _texts(values: Iterable[str | None]) -> str:
+    """The text of an array of texts."""
+    quoted = ["NULL" if text is None else '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"' for text in values]
+    return "{" + ",".join(quoted) + "}"
