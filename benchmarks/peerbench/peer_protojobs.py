@@ -1,7 +1,7 @@
 """protojobs on PostgreSQL, Redis, SQLite and in memory; an adapter for peerbench (see its README).
 
-VARIANT is "<concurrency>[-<executor>]": jobs that one worker process runs at once (in threads). SQLite is durable on
-push (synchronous FULL), as the driver always is.
+VARIANT is the concurrency: jobs that one worker process runs at once, in threads. SQLite is durable on push
+(synchronous FULL), as the driver always is.
 """
 
 import os
