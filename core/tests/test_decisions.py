@@ -7,8 +7,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from msgspec import structs
 
-from protojobs._decisions import TICK_S, UNSETTLED_MAX, Decisions, WorkLimits
+from protojobs._decisions import LINGER_S, TICK_S, UNSETTLED_MAX, Decisions, WorkLimits
 from protojobs._lease_watch import IDENTITIES_MAX, LAST_WORDS_S, LeaseWatch, Standing
+from protojobs._pace import LEAD_WAIT_S
 from protojobs.lifecycle import SUSPECT_RECLAIMS, Verb
 from protojobs.outcomes import Outcome, settlement
 from protojobs.records import ClaimedJob, Heartbeat, Settled, SettleStatus
@@ -32,14 +33,16 @@ def completed(job: ClaimedJob, took_s: float = 1.0) -> Outcome:
 class Worker:
     """Drives a Decisions through virtual time."""
 
-    def __init__(self, *, concurrency: int = 2, max_jobs: int | None = None, poll_s: float = 1.0) -> None:
+    def __init__(
+        self, *, concurrency: int = 2, max_jobs: int | None = None, poll_s: float = 1.0, is_sync: bool = False
+    ) -> None:
         limits = WorkLimits(
             concurrency=concurrency, poll_s=poll_s, grace_s=25.0, exit_bound_s=10.0, max_jobs=max_jobs,
-            ends_when_empty=max_jobs is not None,
+            ends_when_empty=max_jobs is not None, is_sync=is_sync,
         )  # fmt: skip
         self.watch = LeaseWatch(LEASE_S)
         self.watch.begin(0.0)
-        self.decide = Decisions(limits, self.watch, 0.0, lambda seconds: seconds)
+        self.decide = Decisions(limits, self.watch, 0.0, lambda seconds: seconds, may_lead=lambda name: name == "j")
 
     def claim(self, now: float, *jobs: ClaimedJob) -> None:
         plan = self.decide.plan(now)
@@ -149,6 +152,221 @@ class TestClaiming:
         worker.finish(1.0, "done")
         worker.claim(2.0, lent("running"), lent("done"), lent("new"), structs.replace(lent("done"), claim_seq=2))
         assert [(job.id, job.claim_seq) for job in worker.decide.plan(2.0).start] == [("new", 1), ("done", 2)]
+
+
+class Leading(Worker):
+    """Its jobs are known to take 0.5 ms, in threads. The first has a slot, the others lie ready behind it."""
+
+    def __init__(self, *behind: ClaimedJob, concurrency: int = 1, max_jobs: int | None = None) -> None:
+        super().__init__(concurrency=concurrency, max_jobs=max_jobs)
+        self.start(0.0, "known")
+        self.finish(0.0, "known", took_s=0.0005)
+        plan = self.decide.plan(0.0)
+        self.settle(plan.settle)
+        self.begin(0.0, *map(lent, map(str, range(concurrency))))
+        self.begin(0.0, *behind)
+
+    def begin(self, now: float, *jobs: ClaimedJob) -> tuple[list[str], int]:
+        """These are lent. What is handed over, and how much of it before a slot is free."""
+        self.decide.adopted(now, jobs)
+        plan = self.decide.plan(now)
+        return [job.id for job in plan.start], plan.leads
+
+    def withdraw(self, now: float) -> list[str]:
+        """Do what the plan says, as the worker does."""
+        assert self.decide.plan(now).withdraw
+        keys = self.decide.running_jobs()[self.decide.limits.concurrency :]
+        self.decide.withdrawn(now, keys, "w")
+        return [name for name, _ in keys]
+
+
+class TestLeading:
+    """Short jobs are handed to the threads before one is free."""
+
+    def test_as_many_as_are_run_within_10_ms_lie_ready_and_no_more(self) -> None:
+        worker = Leading()
+        names = [f"n{number}" for number in range(100)]
+        handed, leads = worker.begin(0.0, *map(lent, names))
+        assert handed == names[:20]
+        assert leads == 20
+        assert worker.decide.plan(0.0).start == ()
+        worker.finish(0.01, "0", took_s=0.0005)
+        assert [job.id for job in worker.decide.plan(0.01).start] == [names[20]]
+
+    def test_the_first_of_a_batch_find_free_slots_and_only_the_rest_lead(self) -> None:
+        worker = Leading(concurrency=3)
+        worker.finish(0.0, "0", took_s=0.0005)
+        worker.finish(0.0, "1", took_s=0.0005)
+        assert worker.begin(0.0, *map(lent, "abcde")) == ([*"abcde"], 3)
+
+    @pytest.mark.parametrize(
+        "job",
+        [
+            structs.replace(lent("x"), job_name="elsewhere"),
+            structs.replace(lent("x"), job_name="unknown"),
+            lent("x", reclaims=1),
+            lent("x", reclaims=SUSPECT_RECLAIMS),
+        ],
+        ids=["not in threads", "unknown", "one whose worker died", "a suspect"],
+    )
+    def test_others_wait_in_the_line_for_a_slot_and_so_does_what_is_behind_them(self, job: ClaimedJob) -> None:
+        assert Leading().begin(0.0, job, lent("behind")) == ([], 0)
+
+    def test_none_leads_while_a_slot_is_taken_by_a_run_that_needs_no_thread(self) -> None:
+        """A thread is free then, and would begin it at once: one more than there are slots."""
+        worker = Leading(concurrency=2)
+        worker.finish(0.0, "0", took_s=0.0005)
+        worker.begin(0.0, structs.replace(lent("elsewhere"), job_name="elsewhere"))
+        assert worker.begin(0.0, lent("a"), lent("b")) == ([], 0)
+        worker.finish(0.5, "elsewhere")
+        plan = worker.decide.plan(0.5)
+        assert ([job.id for job in plan.start], plan.leads) == (["a", "b"], 1)
+
+    def test_none_leads_where_each_result_is_stored_before_the_next_run(self) -> None:
+        worker = Worker(concurrency=1, is_sync=True)
+        worker.start(0.0, "known")
+        worker.finish(0.0, "known", took_s=0.0005)
+        worker.settle(worker.decide.plan(0.0).settle)
+        worker.decide.adopted(0.0, [lent("a"), lent("b")])
+        plan = worker.decide.plan(0.0)
+        assert ([job.id for job in plan.start], plan.leads) == (["a"], 0)
+
+    def test_the_maximum_of_runs_counts_what_lies_ready_and_not_what_came_back(self) -> None:
+        worker = Leading(lent("a"), lent("b"), max_jobs=4)
+        assert worker.decide.runs == 4
+        worker.withdraw(1.0)
+        assert worker.decide.runs == 2
+        worker.settle(worker.decide.plan(1.0).settle)
+        worker.finish(1.0, "0")
+        plan = worker.decide.plan(1.0)
+        assert (plan.slots, plan.limit) == (1, 1)
+
+    def test_a_failed_that_waits_for_a_slot_has_the_next_one(self) -> None:
+        worker = Leading(*map(lent, "axy"))
+        assert worker.decide.plan(0.1).gather == 3
+        worker.decide.calling_failed(("known", -1))
+        worker.decide.adopted(0.1, [lent("b"), lent("c")])
+        plan = worker.decide.plan(0.1)
+        assert (plan.start, plan.gather) == ((), 1)
+        for name in ("0", *"axy"):
+            worker.finish(0.1, name, took_s=0.0005)
+            assert worker.decide.plan(0.1).start == ()
+        worker.decide.finished(0.2, ("known", -1), None)
+        assert [job.id for job in worker.decide.plan(0.2).start] == ["b", "c"]
+
+    def test_while_a_failed_waits_behind_long_runs_the_loop_sleeps(self) -> None:
+        worker = Worker(concurrency=1)
+        worker.start(0.0, "long")
+        worker.decide.calling_failed(("x", -1))
+        plan = worker.decide.plan(5.0)
+        assert (plan.withdraw, plan.wait_s) == (False, TICK_S)
+
+    def test_results_gather_for_20_ms_while_jobs_lie_ready_and_no_longer(self) -> None:
+        worker = Leading(lent("a"), lent("b"))
+        worker.finish(0.1, "0", took_s=0.0005)
+        plan = worker.decide.plan(0.1)
+        assert (plan.settle, plan.wait_s) == ((), pytest.approx(LINGER_S))
+        assert [found.claimed.id for found in worker.decide.plan(0.1 + LINGER_S).settle] == ["0"]
+
+    def test_the_loop_is_woken_when_half_of_what_lies_ready_is_done_and_at_the_end_for_each(self) -> None:
+        worker = Leading(*map(lent, "abcdef"))
+        assert worker.decide.plan(0.0).gather == 6  # nothing is fetched ahead yet
+        for name in ("0", *"abcd"):
+            worker.finish(0.0, name, took_s=0.0005)
+        assert worker.decide.plan(0.0).gather == 1
+        worker.finish(0.0, "e", took_s=0.0005)
+        assert worker.decide.plan(0.0).gather == 1
+
+
+class TestWithdrawing:
+    def test_behind_a_run_that_takes_longer_than_was_thought_they_go_back_to_the_store_for_others(self) -> None:
+        worker = Leading(lent("a"), lent("b"))
+        worker.decide.adopted(0.0, [structs.replace(lent("line"), job_name="unknown")])
+        plan = worker.decide.plan(LEAD_WAIT_S - 0.01)
+        assert not plan.withdraw
+        assert plan.wait_s == pytest.approx(LINGER_S)
+        assert worker.withdraw(LEAD_WAIT_S) == ["a", "b"]
+        plan = worker.decide.plan(LEAD_WAIT_S)
+        assert (plan.start, plan.limit) == ((), 0)  # neither handed over again nor fetched again
+        back = {found.claimed.id: found.settlement for found in plan.settle}
+        assert back.keys() == {"a", "b", "line"}
+        assert {(sent.verb, sent.counts_return, sent.available_at, sent.delay) for sent in back.values()} == {
+            (Verb.RELEASE, False, AT, 0.0)
+        }
+        worker.settle(plan.settle)
+        assert worker.decide.plan(LEAD_WAIT_S).wait_s == TICK_S
+
+    def test_a_trickle_of_new_ones_does_not_put_that_off(self) -> None:
+        worker = Leading(lent("a"))
+        for number in (1, 2):
+            worker.begin(0.1 * number, lent(f"new-{number}"))
+        worker.decide.adopted(LEAD_WAIT_S, [lent("new-3")])
+        plan = worker.decide.plan(LEAD_WAIT_S)
+        assert (plan.withdraw, plan.start) == (True, ())
+        assert worker.withdraw(LEAD_WAIT_S) == ["a", "new-1", "new-2"]
+        assert {found.claimed.id for found in worker.decide.plan(LEAD_WAIT_S).settle} == {
+            "a",
+            "new-1",
+            "new-2",
+            "new-3",
+        }
+
+    def test_as_long_as_runs_end_they_stay(self) -> None:
+        worker = Leading(*map(lent, "abc"))
+        for turn, name in enumerate(("0", "a")):
+            worker.finish(0.2 * (turn + 1), name, took_s=0.0005)
+            assert not worker.decide.plan(0.2 * (turn + 1)).withdraw
+        assert not worker.decide.plan(0.6).withdraw
+        assert worker.withdraw(0.4 + LEAD_WAIT_S) == ["c"]
+
+    def test_at_a_stop_they_go_back_at_once_and_the_store_knows_why(self) -> None:
+        worker = Leading(lent("a"), lent("b"))
+        worker.decide.stop(0.01, 1, "stopped")
+        assert worker.withdraw(0.01) == ["a", "b"]
+        plan = worker.decide.plan(0.01)
+        back = [found.settlement for found in plan.settle]
+        assert sorted((sent.id, sent.reason, sent.counts_return) for sent in back) == [
+            ("a", "shutdown", True),
+            ("b", "shutdown", True),
+        ]
+        assert (plan.start, plan.ended, worker.decide.runs) == ((), None, 2)
+        worker.settle(plan.settle)
+        worker.finish(1.0, "0")
+        worker.settle(worker.decide.plan(1.0).settle)
+        assert worker.decide.plan(1.0).ended == "stopped"
+
+    def test_in_doubt_they_come_back_at_once_and_are_not_begun(self) -> None:
+        worker = Leading(lent("a"))
+        worker.watch.missed_beat()
+        worker.watch.missed_beat()
+        assert worker.withdraw(0.01) == ["a"]
+        plan = worker.decide.plan(0.01)
+        assert (plan.start, [found.claimed.id for found in plan.settle]) == ((), ["a"])
+
+    def test_those_that_a_thread_found_overdue_begin_first_and_in_order(self) -> None:
+        worker = Leading(lent("a"), lent("b"))
+        worker.decide.adopted(0.5, [lent("line")])
+        worker.finish(0.5, "0", took_s=0.5)
+        worker.decide.withdrawn(0.5, [("a", 1), ("b", 1)], "w")
+        assert [job.id for job in worker.decide.plan(0.5).start][:3] == ["a", "b", "line"]
+
+    def test_under_another_identity_what_comes_back_is_dropped(self) -> None:
+        """The lease was lost meanwhile: others may have it."""
+        worker = Leading(lent("a"))
+        worker.decide.lease_lost(0.1)
+        worker.decide.withdrawn(0.1, [("a", 1)], "another")
+        assert worker.decide.running == 1
+        worker.finish(0.2, "0", took_s=0.0005)
+        plan = worker.decide.plan(0.2)
+        assert (plan.start, [found.claimed.id for found in plan.settle]) == ((), ["0"])
+
+    def test_one_that_ended_as_it_was_to_come_back_is_not_counted_twice(self) -> None:
+        worker = Leading(lent("a"))
+        worker.finish(0.1, "0", took_s=0.0005)
+        worker.finish(0.1, "a", took_s=0.0005)
+        worker.decide.withdrawn(0.1, [("a", 1)], "w")
+        assert worker.decide.runs == 3
+        assert worker.decide.plan(0.1).start == ()
 
 
 class TestStopping:

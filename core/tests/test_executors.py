@@ -12,7 +12,7 @@ import pytest
 
 from protojobs._deadlines import SWEEP_S, Deadlines
 from protojobs._execution import Interrupted
-from protojobs._executors import Executor
+from protojobs._executors import NOT_BEGUN, Executor, NotBegun
 from protojobs._executors.loop import AsyncExecutor
 from protojobs._executors.threads import ThreadExecutor
 from protojobs._lease_watch import Standing
@@ -59,14 +59,14 @@ class Fake:
 
 class Reported:
     def __init__(self) -> None:
-        self.inbox: SimpleQueue[tuple[tuple[str, int], Outcome | None]] = SimpleQueue()
+        self.inbox: SimpleQueue[tuple[tuple[str, int], Outcome | NotBegun | None]] = SimpleQueue()
 
-    def __call__(self, key: tuple[str, int], result: Outcome | None) -> None:
+    def __call__(self, key: tuple[str, int], result: Outcome | NotBegun | None) -> None:
         self.inbox.put((key, result))
 
     def next(self) -> tuple[str, Verb]:
         (name, _), result = self.inbox.get(timeout=5)
-        assert result is not None
+        assert isinstance(result, Outcome)
         return name, result.settlement.verb
 
 
@@ -183,6 +183,174 @@ class TestThreads:
             reported.next()
         assert len(names) <= 3
         threads.close()
+
+
+class TestWithdrawing:
+    """What lies ready in front of the threads can be taken back until one of them has begun it."""
+
+    class Held:
+        """The only thread is busy with `first` until it is let go."""
+
+        def __init__(self, threads: ThreadExecutor) -> None:
+            self.started, self.may_go = threading.Event(), threading.Event()
+            self.run = Fake("first", self._hold)
+            threads.start(self.run)
+            assert self.started.wait(5)
+
+        def _hold(self) -> None:
+            self.started.set()
+            while not self.may_go.is_set():
+                time.sleep(0.001)
+
+    @pytest.fixture
+    def held(self, threads: ThreadExecutor) -> Iterator[Held]:
+        made = self.Held(threads)
+        yield made
+        made.may_go.set()
+
+    def test_those_that_were_not_begun_never_run_and_are_never_reported(
+        self, threads: ThreadExecutor, reported: Reported, held: Held
+    ) -> None:
+        ran: list[str] = []
+        for name in ("a", "b", "c", "d"):
+            threads.start(Fake(name, lambda name=name: ran.append(name)))
+        wanted = [("d", 1), ("first", 1), ("unknown", 1), ("a", 1), ("b", 1)]
+        assert threads.withdraw(wanted) == [("a", 1), ("b", 1), ("d", 1)]  # as they were handed over
+        assert threads.withdraw(wanted) == []
+        held.may_go.set()
+        assert [reported.next(), reported.next()] == [("first", Verb.COMPLETE), ("c", Verb.COMPLETE)]
+        threads.start(Fake("last", lambda: None))
+        assert reported.next() == ("last", Verb.COMPLETE)
+        assert (ran, reported.inbox.empty()) == (["c"], True)
+
+    def test_one_that_is_handed_over_again_runs_as_what_it_is_now(
+        self, threads: ThreadExecutor, reported: Reported, held: Held
+    ) -> None:
+        """Under its old key: the object of the first time still stands in the line, and no deadline knows it."""
+        ran: list[str] = []
+        threads.start(Fake("again", lambda: ran.append("old")))
+        assert threads.withdraw([("again", 1)]) == [("again", 1)]
+        threads.start(Fake("again", lambda: ran.append("new")))
+        held.may_go.set()
+        assert [reported.next(), reported.next()] == [("first", Verb.COMPLETE), ("again", Verb.COMPLETE)]
+        threads.start(Fake("last", lambda: None))
+        assert reported.next() == ("last", Verb.COMPLETE)
+        assert ran == ["new"]
+
+    def test_each_is_either_run_or_taken_back_whoever_is_quicker(self, reported: Reported) -> None:
+        threads, ran, taken = ThreadExecutor(2, reported), list[str](), list[str]()
+        for number in range(1_000):
+            threads.start(Fake(str(number), lambda number=number: ran.append(str(number))))
+            if number % 3 == 0:
+                taken += [name for name, _ in threads.withdraw([(str(n), 1) for n in range(number + 1)])]
+        told = [reported.next()[0] for _ in range(1_000 - len(taken))]
+        assert sorted(told) == sorted(ran)
+        assert sorted(ran + taken) == sorted(map(str, range(1_000)))
+        threads.close()
+
+    def test_one_that_is_overdue_is_reported_as_not_begun_even_if_somebody_wanted_to_end_it(
+        self, threads: ThreadExecutor, reported: Reported, held: Held
+    ) -> None:
+        ran = threading.Event()
+        for name, cut_by in (("late", ""), ("later", "timeout")):
+            late = Fake(name, ran.set)
+            late.is_overdue, late.cut_by = True, cut_by
+            threads.start(late)
+        held.may_go.set()
+        assert reported.next() == ("first", Verb.COMPLETE)
+        assert [reported.inbox.get(timeout=5) for _ in range(2)] == [
+            (("late", 1), NOT_BEGUN),
+            (("later", 1), NOT_BEGUN),  # a timeout counts as an attempt, and this one was none
+        ]
+        assert not ran.is_set()
+
+    @pytest.mark.parametrize("how", ["interrupted", "exit"])
+    def test_what_lies_ready_behind_a_run_that_takes_its_thread_with_it_runs_all_the_same(
+        self, threads: ThreadExecutor, reported: Reported, how: str
+    ) -> None:
+        started, may_go = threading.Event(), threading.Event()
+
+        def body() -> None:
+            started.set()
+            while how == "interrupted" or not may_go.is_set():
+                time.sleep(0.001)
+            raise SystemExit
+
+        first = Fake("first", body)
+        threads.start(first)
+        assert started.wait(5)
+        for name in ("second", "third"):
+            threads.start(Fake(name, lambda: None))
+        may_go.set()
+        if how == "interrupted":
+            interrupt(threads, first)
+        assert reported.next() == ("first", Verb.RELEASE)
+        assert [reported.next(), reported.next()] == [("second", Verb.COMPLETE), ("third", Verb.COMPLETE)]
+
+    def test_the_thread_that_takes_over_does_so_when_the_other_has_ended_and_not_before(
+        self, threads: ThreadExecutor, reported: Reported
+    ) -> None:
+        """Else more would run at once than there are slots."""
+        started, cleaning, may_end, overlapped = (threading.Event() for _ in range(4))
+
+        def body() -> None:
+            started.set()
+            try:
+                spin()
+            finally:
+                cleaning.set()
+                may_end.wait(5)
+
+        first = Fake("first", body)
+        threads.start(first)
+        assert started.wait(5)
+        threads.start(Fake("second", lambda: None if may_end.is_set() else overlapped.set()))
+        interrupt(threads, first)
+        assert cleaning.wait(5)
+        threads.start(Fake("third", lambda: None if may_end.is_set() else overlapped.set()))
+        assert not overlapped.wait(0.1)
+        may_end.set()
+        told = [reported.next() for _ in range(3)]
+        assert told == [("first", Verb.RELEASE), ("second", Verb.COMPLETE), ("third", Verb.COMPLETE)]
+
+    def test_beside_one_that_was_given_up_the_next_has_a_thread(
+        self, threads: ThreadExecutor, reported: Reported
+    ) -> None:
+        started, may_end = threading.Event(), threading.Event()
+
+        def body() -> None:
+            try:
+                started.set()
+                spin()
+            finally:
+                may_end.wait(5)
+
+        first = Fake("first", body)
+        threads.start(first)
+        assert started.wait(5)
+        interrupt(threads, first)
+        threads.give_up()
+        threads.start(Fake("second", lambda: None))
+        assert reported.next() == ("second", Verb.COMPLETE)
+        may_end.set()
+        assert reported.next() == ("first", Verb.RELEASE)
+
+    def test_what_lies_ready_when_the_worker_ends_does_not_begin(
+        self,
+        threads: ThreadExecutor,
+        reported: Reported,
+        held: Held,
+        eventually: Callable[[Callable[[], object]], None],
+    ) -> None:
+        """Nobody is there any more to store its result."""
+        ran = threading.Event()
+        threads.start(Fake("second", ran.set))
+        (slot,) = threads._slots
+        threads.close()
+        held.may_go.set()
+        eventually(lambda: not slot._thread.is_alive())
+        assert reported.next() == ("first", Verb.COMPLETE)
+        assert not ran.is_set()
 
 
 class TestLoop:

@@ -23,9 +23,9 @@ THE_WALK = (
     CORE / "_execution.py",  # one run, and what its end means
     CORE / "_executors" / "threads.py",  # where it runs
 )
-# "about 1,200", and what outages and leases in doubt have added: of the functions that a job enters, without blank
-# lines, comments and docstrings
-LINES_MAX = 1_350
+# "about 1,200", and what outages, leases in doubt and short jobs that lie ready have added: of the functions that a job
+# enters, without blank lines, comments and docstrings
+LINES_MAX = 1_390
 
 
 WATCHED = """

@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 
 from protojobs._lease_watch import LeaseWatch
 from protojobs._pace import LEAD_WAIT_S, Pace
-from protojobs._plan import TICK_S, Plan, WorkLimits
-from protojobs.lifecycle import SUSPECT_RECLAIMS, Verb
-from protojobs.outcomes import Outcome, settlement
+from protojobs._plan import PREFETCH_WAIT_S, TICK_S, Plan, WorkLimits, given_back, patience_s
+from protojobs.lifecycle import SUSPECT_RECLAIMS
+from protojobs.outcomes import Outcome
 from protojobs.records import BATCH_JOBS_MAX, ClaimedJob, Settled
 
 __all__ = ["Decisions", "Plan", "WorkLimits"]
@@ -21,12 +21,8 @@ __all__ = ["Decisions", "Plan", "WorkLimits"]
 Key = tuple[str, int]  # (id, claim_seq): one run of one job
 
 UNSETTLED_MAX = 2_000  # results that wait for a store that is away; beyond it nothing new is claimed
-PREFETCH_WAIT_S = 2.0  # a job that waited so long in memory goes back, for others to run
 PAUSE_FIRST_S, PAUSE_MAX_S = 0.1, 2.0  # between tries while the store is away
 LINGER_S = 0.02  # a result waits so long for others while there is work in the line; the crash window grows by as much
-SUSPECT_WAIT_S = 2.0  # a suspect waits so long for its neighbours to end, while nothing else starts here ...
-SUSPECT_LENDS, SUSPECT_DOUBLINGS = 4, 8  # ... twice as long after each four times that it was lent in vain, to 512 s
-SUSPECT_PAUSE_S = 5.0  # one that found no moment alone comes back after this
 LAST_CALL_S = 1.0  # even when a stop should be over
 
 
@@ -39,7 +35,6 @@ class Decisions:
         watch: LeaseWatch,
         now: float,
         roll: Callable[[float], float],
-        *,
         may_lead: Callable[[str], bool] = lambda _name: False,
     ) -> None:
         self.limits = limits
@@ -56,7 +51,7 @@ class Decisions:
         self._unsettled_since = now
         self._seen_once: set[Key] = set()  # lent to us, says the store, and we do not know them
         self._calls = 0  # of those that run: `failed()` at work or waiting for a slot
-        self._progress_at = now  # a run was handed over, or ended
+        self._progress_at = now  # a run ended, or nothing lay ready
         self._pace = Pace(limits.concurrency, may_lead)
         self._claim_at = now
         self._found_nothing = False
@@ -105,8 +100,7 @@ class Decisions:
         for key in [key for key in strangers if key in self._seen_once]:
             job = strangers.pop(key)
             self._unsettled_since = self._unsettled_since if self._unsettled else now
-            back = settlement(job, Verb.RELEASE, available_at=job.available_at, reason="not known to its worker")
-            self._unsettled[key] = Outcome(claimed=job, settlement=back)
+            self._unsettled[key] = given_back(job, "not known to its worker")
         self._seen_once = set(strangers)
 
     def _strangers(self, jobs: Sequence[ClaimedJob]) -> dict[Key, ClaimedJob]:
@@ -121,6 +115,7 @@ class Decisions:
         if key not in self._running:
             return False  # reported before, when it counted as stuck
         self._calls -= self._running.pop(key) is None
+        self._pace.ended(key)
         self._progress_at = now
         self._found_nothing = False
         if self.limits.ends_when_empty:
@@ -135,15 +130,19 @@ class Decisions:
                 self._pace.ran(outcome.claimed.job_name, outcome.duration_s)
         return True
 
-    def withdrawn(self, now: float, keys: Sequence[Key]) -> None:
-        """These were handed over, and have not begun: they stand first in the line again."""
-        self._progress_at = now
-        if not self._waiting:
-            self._waiting_since = now
+    def withdrawn(self, now: float, keys: Sequence[Key], holder: str) -> None:
+        """These were handed over, and have not begun: they stand first in the line again.
+
+        With all that is behind them they go on to the store, unless a slot is free. What was lent to another than
+        `holder`, as whom we work now, is dropped: its lease was lost.
+        """
         for key in reversed(keys):
             if (job := self._running.pop(key, None)) is not None:
+                self._pace.ended(key)
                 self.runs -= 1
-                self._waiting.appendleft(job)
+                self._progress_at, self._waiting_since = now, float("-inf")
+                if job.reserved_by == holder:
+                    self._waiting.appendleft(job)
 
     def calling_failed(self, key: Key) -> None:
         """A `failed()` wants a slot; `finished` tells its end."""
@@ -234,8 +233,9 @@ class Decisions:
         self._is_cut = self._is_cut or cut_all
         if ended := self._why_ended(now):  # with results unsettled only when its time is over: one last try
             return Plan(ended=ended, settle=tuple(self._unsettled.values())[:BATCH_JOBS_MAX], call_s=LAST_CALL_S)
+        withdraw = self._is_lead_in_vain(now)
         free = max(0, self._free())
-        start = self._startable(now)
+        start = () if withdraw else self._startable(now)
         settle: tuple[Outcome, ...] = ()
         slots = limit = 0
         if now >= self._quiet_until:
@@ -253,7 +253,7 @@ class Decisions:
             call_s=max(LAST_CALL_S, self._ends_by - now) if self.stop_level else float("inf"),
             is_idle=self._free() > 0,
             wait_s=0.0 if start or cut_all else self._wait_s(now),
-            withdraw=self._is_lead_in_vain(now),
+            withdraw=withdraw,
             gather=self._gather(now),
         )
 
@@ -265,6 +265,8 @@ class Decisions:
         if self.stop_level or self.watch.is_in_doubt(now):
             return ()
         chosen: list[ClaimedJob] = []
+        if not self._led():
+            self._progress_at = now
         while self._waiting and self._has_room(self._waiting[0]) and not self._runs_a_suspect():
             job = self._waiting[0]
             key = (job.id, job.claim_seq)
@@ -274,10 +276,11 @@ class Decisions:
                 self._release_waiting("beside a suspect", keep=1)
                 break
             self._running[key] = self._waiting.popleft()
+            self._pace.begins(key, job)
             self.runs += 1
             chosen.append(job)
         if chosen:
-            self._progress_at = self._waiting_since = now
+            self._waiting_since = now
         return tuple(chosen)
 
     def _has_room(self, job: ClaimedJob) -> bool:
@@ -288,19 +291,19 @@ class Decisions:
     def _is_lead_in_vain(self, now: float) -> bool:
         """Whether what was handed over beyond the slots shall come back: their runs take longer than was thought."""
         is_over = self.stop_level > 0 or self.watch.is_in_doubt(now) or now >= self._progress_at + LEAD_WAIT_S
-        return self._free() < 0 and is_over
+        return self._led() > 0 and is_over
 
     def _gather(self, now: float) -> int:
         """How many runs may end before there is something to claim, or nothing left to go on with."""
         enough = self._pace.ahead // 2 if now >= self._claim_at and not self.stop_level else 0
-        return 1 if self._calls else max(1, -self._free() - enough)
+        return 1 if self._calls else max(1, self._led() - enough)
 
     def _is_settling_due(self, now: float) -> bool:
         """At once, unless there are jobs in the line to go on with: then results gather for a moment."""
         if not self._unsettled:
             return False
         goes_on = self._waiting and self._waiting[0].reclaims < SUSPECT_RECLAIMS and not self.watch.is_in_doubt(now)
-        if not (goes_on or self._free() < 0) or self.stop_level or self.limits.is_sync:
+        if not (goes_on or self._led()) or self.stop_level or self.limits.is_sync:
             return True
         return now >= self._unsettled_since + LINGER_S
 
@@ -316,6 +319,10 @@ class Decisions:
     def _free(self) -> int:
         taken = len(self._running) + (len(self._unsettled) if self.limits.is_sync else 0)
         return self.limits.concurrency - taken
+
+    def _led(self) -> int:
+        """How many runs lie ready beyond the slots. None does while a `failed()` has one."""
+        return max(0, len(self._running) - self._calls - self.limits.concurrency)
 
     def _appetite(self, now: float, *, travels: bool) -> tuple[int, int]:
         """(free slots, jobs to claim) for a claim now; (0, 0) for none. `travels`: a settle goes anyway."""
@@ -341,32 +348,18 @@ class Decisions:
             return
         if self.stop_level:
             self._release_waiting("shutdown", keep=0)
-        elif now >= self._waiting_since + self._patience_s(self._waiting[0]):
-            if self._needs_to_be_alone(self._waiting[0]) and self._running:
+        elif now >= self._waiting_since + patience_s(job := self._waiting[0], is_alone=self._needs_to_be_alone(job)):
+            if self._needs_to_be_alone(job) and self._running:
                 self._release_waiting("suspect", keep=0)  # a neighbour that never ends must not stop us from claiming
             elif self._free() <= 0 or self.watch.is_in_doubt(now):
                 self._pace.calm()
                 self._release_waiting("prefetch", keep=0)
             self._waiting_since = now
 
-    def _patience_s(self, job: ClaimedJob) -> float:
-        """How long it may wait here; a suspect longer, the more often it went back, so that it gets its turn."""
-        if not self._needs_to_be_alone(job):
-            return PREFETCH_WAIT_S
-        return SUSPECT_WAIT_S * (1 << min((job.claim_seq - job.attempts) // SUSPECT_LENDS, SUSPECT_DOUBLINGS))
-
     def _release_waiting(self, reason: str, *, keep: int) -> None:
         while len(self._waiting) > keep:
             job = self._waiting.pop()
-            back = settlement(
-                job,
-                Verb.RELEASE,
-                reason=reason,
-                counts_return=reason == "shutdown",
-                available_at=None if reason == "suspect" else job.available_at,
-                delay=SUSPECT_PAUSE_S if reason == "suspect" else 0.0,
-            )
-            self._unsettled[job.id, job.claim_seq] = Outcome(claimed=job, settlement=back)
+            self._unsettled[job.id, job.claim_seq] = given_back(job, reason)
             self._found_nothing = False
 
     def _why_ended(self, now: float) -> str | None:
@@ -384,7 +377,7 @@ class Decisions:
         return "empty" if limits.ends_when_empty and self._found_nothing else None
 
     def _wait_s(self, now: float) -> float:
-        times = [now + (TICK_S if self._free() >= 0 else LINGER_S)]
+        times = [now + (LINGER_S if self._led() else TICK_S)]
         if self._quiet_until > now:
             times.append(self._quiet_until)
         elif self._claim_at > now and self._free() > 0 and not self.stop_level:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from protojobs.records import ClaimedJob
+
 __all__ = ["LEAD_WAIT_S", "Pace"]
 
 PREFETCH_MAX = 200  # the knee of the measured batch sizes; docs/decisions/0003
@@ -25,6 +27,8 @@ class Pace:
         self._prefetch = 0
         self._mean_s: float | None = None
         self._mean_of: dict[str, float] = {}
+        self._in_threads: set[str] = set()  # names of which that is known: it is asked for each job
+        self._elsewhere: set[tuple[str, int]] = set()  # runs that may have a slot and no thread
 
     def ran(self, name: str, duration_s: float) -> None:
         """A run has ended."""
@@ -56,6 +60,20 @@ class Pace:
     def lead(self, name: str) -> int:
         """How many jobs may be handed to the threads beyond those that they can run at once, if this is the next."""
         mean_s = self._mean_of.get(name, LEAD_RUN_S)
-        if mean_s >= LEAD_RUN_S or not self._may_lead(name):
+        if mean_s >= LEAD_RUN_S or self._elsewhere or not self._runs_in_thread(name):
             return 0
         return int(min(PREFETCH_MAX, LEAD_S * self._concurrency / max(mean_s, 1e-6)))
+
+    def begins(self, key: tuple[str, int], job: ClaimedJob) -> None:
+        """A run is handed over. With one that needs no thread a thread is idle, and would begin at once what leads."""
+        if job.reclaims or not self._runs_in_thread(job.job_name):
+            self._elsewhere.add(key)
+
+    def ended(self, key: tuple[str, int]) -> None:
+        """It has a slot no more."""
+        self._elsewhere.discard(key)
+
+    def _runs_in_thread(self, name: str) -> bool:
+        if name not in self._in_threads and self._may_lead(name):  # else not remembered: anybody may push any
+            self._in_threads.add(name)
+        return name in self._in_threads

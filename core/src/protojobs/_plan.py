@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from protojobs.outcomes import Outcome
+from protojobs.lifecycle import Verb
+from protojobs.outcomes import Outcome, settlement
 from protojobs.records import ClaimedJob
 
-__all__ = ["TICK_S", "Plan", "WorkLimits"]
+__all__ = ["PREFETCH_WAIT_S", "SUSPECT_PAUSE_S", "TICK_S", "Plan", "WorkLimits", "given_back", "patience_s"]
 
 TICK_S = 1.0  # the longest the loop sleeps: memory and time limits are looked at as often
+PREFETCH_WAIT_S = 2.0  # a job that waited so long in memory goes back, for others to run
+SUSPECT_WAIT_S = 2.0  # a suspect waits so long for its neighbours to end, while nothing else starts here ...
+SUSPECT_LENDS, SUSPECT_DOUBLINGS = 4, 8  # ... twice as long after each four times that it was lent in vain, to 512 s
+SUSPECT_PAUSE_S = 5.0  # a suspect that found no moment alone comes back after this
 
 
 class WorkLimits(Struct, frozen=True, kw_only=True):
@@ -41,3 +46,24 @@ class Plan(Struct, frozen=True, kw_only=True):
     is_idle: bool = False  # a slot is free: listen for the doorbell
     wait_s: float = TICK_S
     gather: int = 1  # so many runs may end before there is anything to do
+
+
+def patience_s(job: ClaimedJob, *, is_alone: bool) -> float:
+    """How long it may wait in the line. One to run alone longer, the more often it went back: it gets its turn."""
+    if not is_alone:
+        return PREFETCH_WAIT_S
+    return SUSPECT_WAIT_S * (1 << min((job.claim_seq - job.attempts) // SUSPECT_LENDS, SUSPECT_DOUBLINGS))
+
+
+def given_back(job: ClaimedJob, reason: str) -> Outcome:
+    """Of a job that was lent and not started: it keeps its place in the line, but for a suspect, which comes later."""
+    is_suspect = reason == "suspect"
+    back = settlement(
+        job,
+        Verb.RELEASE,
+        reason=reason,
+        counts_return=reason == "shutdown",
+        available_at=None if is_suspect else job.available_at,
+        delay=SUSPECT_PAUSE_S if is_suspect else 0.0,
+    )
+    return Outcome(claimed=job, settlement=back)

@@ -16,7 +16,7 @@ import msgspec
 from protojobs import events
 from protojobs._afterwards import FAILED_LIMIT_S, FailedCall, announcement, job_facts
 from protojobs._deadlines import Deadlines
-from protojobs._decisions import SUSPECT_PAUSE_S, Decisions, Plan, WorkLimits
+from protojobs._decisions import Decisions, Plan, WorkLimits
 from protojobs._doorbell import Doorbell
 from protojobs._execution import Run, prepare, unrun
 from protojobs._executors import NotBegun, Runnable, Unplaced
@@ -26,6 +26,7 @@ from protojobs._joblog import is_logged, log_event
 from protojobs._lease import Beat, WorkerLease
 from protojobs._lease_watch import Standing
 from protojobs._pace import LEAD_WAIT_S
+from protojobs._plan import SUSPECT_PAUSE_S
 from protojobs._upkeep import Upkeep
 from protojobs.clock import within
 from protojobs.entropy import jittered
@@ -73,8 +74,7 @@ class Worker:
             report=self._report,
             give_back=self._inbox.put,
         )
-        may_lead = self._executors.may_lead
-        self._decide = Decisions(limits, lease.watch, self._clock.monotonic(), jittered, may_lead=may_lead)
+        self._decide = Decisions(limits, lease.watch, self._clock.monotonic(), jittered, self._executors.may_lead)
         self._upkeep = Upkeep(queue, lease, self._send, self._decide.compared)
         self._max_memory = max_memory
         self._complete_in = self._driver.complete_in if isinstance(self._driver, SupportsTransaction) else None
@@ -102,11 +102,10 @@ class Worker:
             self._lease.stop()
             for part in (self._doorbell, self._deadlines, self._executors):
                 part.close()
-        done, failed, late = self._done, self._failed, self._late
-        report = WorkReport(done=done, failed=failed, runs=self._decide.runs, reason=reason, late=late)
+        done, failed = self._done, self._failed
         self._send(events.WorkerStopped(worker=self._lease.info.id, reason=reason, done=done, failed=failed))
         self._dispatcher.close(OBSERVERS_END_S)
-        return report
+        return WorkReport(done=done, failed=failed, runs=self._decide.runs, reason=reason, late=self._late)
 
     @property
     def is_owing(self) -> bool:
@@ -122,13 +121,14 @@ class Worker:
                 if plan.settle:
                     self._talk(plan)
                 return plan.ended
+            tells = bool(plan.start) and self._is_heard(JobProcessing)
             for place, claimed in enumerate(plan.start, plan.leads - len(plan.start)):
-                self._begin(claimed, leads=place >= 0)
+                self._begin(claimed, leads=place >= 0, tells=tells)
             self._start_calls()
             if plan.cut_all:
                 self._deadlines.cut(None, "shutdown")
             if plan.withdraw:
-                self._withdraw()
+                self._withdraw(self._decide.running_jobs())
             talks = bool(plan.settle or plan.limit)
             if talks:
                 self._talk(plan)
@@ -161,20 +161,18 @@ class Worker:
         self._answered_at = now = self._clock.monotonic()
         self._recovered()
         self._decide.settled(reply.settled, plan.settle)
+        tells_done = self._is_heard(JobProcessed)
         for answer, outcome in zip(reply.settled, plan.settle, strict=True):
-            self._settled(answer, outcome)
+            self._settled(answer, outcome, tells_done=tells_done)
         if reply.lease_lost:
             self._lost_lease(now)
         elif plan.limit:
             self._decide.claimed(now, plan, reply.claimed)
 
     def _talk_singly(self, plan: Plan) -> None:
-        """Settle each result by itself, so that one which the store cannot take does not hold up the others.
-
-        That one is sent as a failure with a plain text. If the store refuses this too, the result is dropped: the next
-        comparison of what this worker holds gives the job back.
-        """
+        """Settle each result by itself, so that one which the store cannot take does not hold up the others."""
         for outcome in plan.settle:
+            # Where this is refused too, the next comparison of what this worker holds gives the job back.
             refused = settlement(outcome.claimed, Verb.FAIL, error="The store refused the result of this run.")
             for attempt in (outcome.settlement, refused):
                 try:
@@ -191,14 +189,14 @@ class Worker:
                     break
             self._decide.dropped(outcome)
 
-    def _begin(self, claimed: ClaimedJob, *, leads: bool) -> None:
+    def _begin(self, claimed: ClaimedJob, *, leads: bool, tells: bool) -> None:
         """Hand a job to its executor, or settle it unrun. One that `leads` waits there for a slot, a moment at most."""
         run = prepare(claimed, self._queue.registry, self._queue.hooks, self._clock, self._lease.report)
         if isinstance(run, Outcome):
             self._decide.finished(self._clock.monotonic(), (claimed.id, claimed.claim_seq), run, was_run=False)
             return
         run.completer = self._complete_in
-        if self._is_heard(JobProcessing):
+        if tells:
             event = JobProcessing(**job_facts(claimed))
             log_event(event)
             self._send(event)
@@ -208,10 +206,9 @@ class Worker:
             self._lease.horizon.begins(run.key, run.timeout)
             children.start(run)
         else:
-            wait_s = LEAD_WAIT_S if leads else 0.0
             if leads:
-                run.begins_by = self._clock.monotonic() + wait_s
-            self._start(run, run.timeout and run.timeout + wait_s)
+                run.begins_by = self._clock.monotonic() + LEAD_WAIT_S
+            self._start(run, run.timeout and run.timeout + LEAD_WAIT_S * leads)
 
     def _start(self, run: Runnable, timeout: float) -> None:
         executor = self._executors.here(run)
@@ -219,20 +216,21 @@ class Worker:
         self._lease.horizon.begins(run.key, timeout)
         executor.start(run)
 
-    def _withdraw(self) -> None:
-        """Take back what was handed over and has not begun."""
-        keys = self._executors.withdraw(self._decide.running_jobs())
+    def _withdraw(self, keys: list[_Key]) -> bool:
+        """Take back those of them that were handed over and have not begun. Whether there are any."""
+        keys = self._executors.withdraw(keys)
         for key in keys:
             self._deadlines.remove(key)
             self._lease.horizon.ended(key)
-        self._decide.withdrawn(self._clock.monotonic(), keys)
+        self._decide.withdrawn(self._clock.monotonic(), keys, self._lease.info.id)
+        return bool(keys)
 
     def _start_calls(self) -> None:
         """Start the waiting `failed()` for which there is a slot: their time limit begins only then."""
         while self._calls and self._decide.running - len(self._calls) < self._decide.limits.concurrency:
             self._start(self._calls.popleft(), FAILED_LIMIT_S)
 
-    def _settled(self, answer: Settled, outcome: Outcome) -> None:
+    def _settled(self, answer: Settled, outcome: Outcome, *, tells_done: bool = True) -> None:
         """The store has the result: tell observers, and the job itself if it has failed for good."""
         key = (outcome.claimed.id, outcome.claimed.claim_seq)
         is_unsure = key in self._unsure
@@ -245,11 +243,11 @@ class Worker:
             late_s = self._clock.monotonic() - self._standing.sure_at(outcome.claimed.reserved_by)
         elif answer.state is JobState.COMPLETED:
             self._done += 1
+            if not tells_done:
+                return
         elif answer.state is JobState.FAILED:
             self._failed += 1
             self._call_failed(outcome)
-        if answer.state is JobState.COMPLETED and not late_s and not self._is_heard(JobProcessed):
-            return  # nearly all of them, most often
         event = announcement(outcome, answer, late_s=late_s)
         log_event(event)
         self._send(event)
@@ -269,13 +267,15 @@ class Worker:
     def _listen(self, wait_s: float, gather: int) -> None:
         """Take in all that has happened; with nothing wait up to `wait_s`, or for so many ends of runs."""
         stuck = [run for message in self._inbox.messages(wait_s, gather) if (run := self._take(message)) is not None]
-        now = self._clock.monotonic()
+        now, back = self._clock.monotonic(), list[_Key]()
         for key, outcome in self._inbox.ended():
             self._lease.horizon.ended(key)
             if isinstance(outcome, NotBegun):
-                self._decide.withdrawn(now, [key])
+                back.append(key)
             else:
                 self._decide.finished(now, key, outcome)
+        if back:
+            self._decide.withdrawn(now, back, self._lease.info.id)
         for run in stuck:  # last: its end may have been right behind
             self._stuck(run)
 
@@ -297,6 +297,9 @@ class Worker:
 
     def _stuck(self, run: Runnable) -> None:
         now = self._clock.monotonic()
+        if self._withdraw([run.key]):  # it lay ready, and this loop was held up
+            return
+        self._executors.give_up()
         outcome = run.cut(ended=False, exit_bound=self._decide.limits.exit_bound_s)
         if self._decide.finished(now, run.key, outcome):  # else it has ended just now, after all
             self._decide.stuck(now, self._standing.exit_within_s(run.exclusive_holder, now))
@@ -338,6 +341,7 @@ class Worker:
 
     def _cancel(self, key: _Key) -> None:
         """A person wants this run to end: stop it, or settle it if it has not begun. A plain function is only told."""
+        self._withdraw([key])
         if (waiting := self._decide.cancel_waiting(key)) is not None:
             outcome = unrun(waiting, Verb.CANCEL, reason="cancelled before it ran")
             self._decide.finished(self._clock.monotonic(), key, outcome, was_run=False)
@@ -348,6 +352,7 @@ class Worker:
         """Others may have our jobs: drop what was not started, become a new worker. Results are sent all the same."""
         _log.error("worker %s: the lease is gone; its jobs run again elsewhere, starting afresh", self._lease.info.id)
         self._standing.lost(self._lease.info.id)
+        self._withdraw(self._decide.running_jobs())
         self._decide.lease_lost(now)
         try:
             self._lease.renew_identity()
@@ -355,8 +360,6 @@ class Worker:
         except (DriverError, LeaseLost) as error:
             self._degraded(error)
             self._decide.store_failed(now)
-
-    # ------------------------------------------------------------------------------------------------------- the rest
 
     def _keep_up(self) -> None:
         """Reclaim and prune when it is time; stop when the memory limit is passed."""
@@ -368,9 +371,9 @@ class Worker:
             self._degraded(error)
             self._decide.store_failed(now)
         if self._max_memory and self._decide.stop_level == 0 and (rss := self._upkeep.memory(now)) > self._max_memory:
-            event = events.WorkerMemoryExceeded(worker=self._lease.info.id, rss_bytes=rss, limit_bytes=self._max_memory)
             _log.warning("memory: %d MiB, beyond the limit; stopping once the jobs are done", rss >> 20)
-            self._send(event)
+            worker, most = self._lease.info.id, self._max_memory
+            self._send(events.WorkerMemoryExceeded(worker=worker, rss_bytes=rss, limit_bytes=most))
             self._decide.stop(now, 1, "memory")
 
     def _degraded(self, error: Exception | None) -> None:

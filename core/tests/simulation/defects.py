@@ -14,10 +14,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from math import inf
 
 from msgspec import structs
 
-from protojobs._execution import unrun
+from protojobs._execution import Run, unrun
 from protojobs._lease_watch import GOOD_BEATS, LeaseWatch
 from protojobs.lifecycle import JobState, Verb
 from protojobs.records import ClaimedJob, Enqueued, Fence, NewJob, Reclaimed, Settled, Settlement
@@ -141,11 +142,9 @@ class StoresAgain(MemoryDriver):
 class SettlesFirst(SimulatedWorker):
     """Says that a job is done when it begins."""
 
-    def begin_run(self, claimed: ClaimedJob) -> None:
-        super().begin_run(claimed)
-        key = (claimed.id, claimed.claim_seq)
-        if (active := self.active.get(key)) is not None:
-            self.decide.finished(self.world.now, key, active.run.returned(None))
+    def begin_run(self, run: Run) -> None:
+        super().begin_run(run)
+        self.decide.finished(self.world.now, run.key, run.returned(None))
 
 
 class LeavesJobsBehind(SimulatedWorker):
@@ -170,6 +169,20 @@ class GivesBackTooMuch(SimulatedWorker):
         while self.active:
             yield 0.1
         yield from super()._leave()
+
+
+class RunsWhatItTookBack(SimulatedWorker):
+    """Takes back what lies ready, and leaves it where a thread finds it."""
+
+    def withdraw(self, keys: list[tuple[str, int]]) -> None:
+        ready = dict(self.ready)
+        super().withdraw(keys)
+        self.ready = ready
+
+    def _slot_is_free(self) -> None:
+        for run in self.ready.values():
+            run.begins_by = inf
+        super()._slot_is_free()
 
 
 class NeverAsks(SimulatedWorker):

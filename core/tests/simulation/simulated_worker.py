@@ -13,8 +13,10 @@ from protojobs._deadlines import END_S
 from protojobs._decisions import Decisions, WorkLimits
 from protojobs._decisions import Plan as Turn
 from protojobs._execution import Run, prepare, unrun
+from protojobs._executors import NOT_BEGUN, NotBegun
 from protojobs._lease import BEATS_PER_LEASE, Beat
 from protojobs._lease_watch import LeaseWatch
+from protojobs._pace import LEAD_WAIT_S
 from protojobs.definitions import JobDefinition, Registry
 from protojobs.errors import LeaseLost, StoreUnavailable
 from protojobs.hooks import Hooks
@@ -28,7 +30,7 @@ from .scheduler import Call, Party, Steps
 if TYPE_CHECKING:
     from .world import World
 
-__all__ = ["LEASE_S", "Active", "SimulatedWorker"]
+__all__ = ["LEASE_S", "SHORT", "Active", "SimulatedWorker"]
 
 LEASE_S = 6.0
 BEAT_S = LEASE_S / BEATS_PER_LEASE
@@ -38,7 +40,9 @@ COMPARE_S = 5.0  # between two comparisons of what this worker holds
 SNOOZE_S = 1.0
 HOOKS = Hooks()
 REGISTRY = Registry()
-REGISTRY.add(JobDefinition("sim", lambda: None, JobOptions()))
+SHORT = "short"  # jobs of this name may lead
+for _name in ("sim", SHORT):
+    REGISTRY.add(JobDefinition(_name, lambda: None, JobOptions()))
 
 _Key = tuple[str, int]
 
@@ -63,6 +67,7 @@ class SimulatedWorker(Party):
         self.generation = 0
         self.stopping_since: float | None = None
         self.active: dict[_Key, Active] = {}
+        self.ready: dict[_Key, Run] = {}  # handed over before a slot is free
         self._inbox: deque[object] = deque()
         self._unknown = False
 
@@ -84,7 +89,13 @@ class SimulatedWorker(Party):
         limits = WorkLimits(
             concurrency=world.dice.choice((1, 2, 3)), poll_s=1.0, grace_s=GRACE_S, exit_bound_s=EXIT_BOUND_S
         )
-        self.decide = Decisions(limits, self.watch, world.now, lambda s: s * world.dice.uniform(0.8, 1.2))
+        self.decide = Decisions(
+            limits,
+            self.watch,
+            world.now,
+            lambda s: s * world.dice.uniform(0.8, 1.2),
+            may_lead=lambda name: name == SHORT,
+        )
         self._compare_at = world.now + COMPARE_S
         self._main = world.spawn(self, self._start())
 
@@ -115,6 +126,7 @@ class SimulatedWorker(Party):
         for active in self.active.values():
             active.seen.ended, active.seen.end = self.world.now, End.CUT
         self.active.clear()
+        self.ready.clear()
 
     def put(self, message: object) -> None:
         """Into the inbox, and wake the claim loop."""
@@ -128,11 +140,7 @@ class SimulatedWorker(Party):
             yield from self._renew_identity()
         self.world.spawn(self, self._beat())
         while (turn := self.decide.plan(self.world.now)).ended is None:
-            for claimed in turn.start:
-                self.begin_run(claimed)
-            if turn.cut_all:
-                for active in self.active.values():
-                    self._interrupt(active, "shutdown")
+            self._hand_out(turn)
             talks = bool(turn.settle or turn.limit)
             if talks:
                 yield from self._talk(turn)
@@ -142,6 +150,17 @@ class SimulatedWorker(Party):
         if turn.settle:
             yield from self._talk(turn)
         yield from self._leave()
+
+    def _hand_out(self, turn: Turn) -> None:
+        for place, claimed in enumerate(turn.start, turn.leads - len(turn.start)):
+            self.hand_over(claimed, leads=place >= 0)
+        if turn.cut_all:
+            for run in self.ready.values():
+                run.cut_by = run.cut_by or "shutdown"
+            for active in self.active.values():
+                self._interrupt(active, "shutdown")
+        if turn.withdraw:
+            self.withdraw(list(self.ready))
 
     def _talk(self, turn: Turn) -> Steps:
         world, worker = self.world, self.id
@@ -189,6 +208,8 @@ class SimulatedWorker(Party):
                 self.decide.stop(now, message, "stopped")
             case Beat():
                 yield from self._heard(message)
+            case (key, NotBegun()):
+                self.decide.withdrawn(now, [cast("_Key", key)], self.id)
             case (key, outcome):
                 self.decide.finished(now, cast("_Key", key), cast("Outcome", outcome))
 
@@ -249,6 +270,7 @@ class SimulatedWorker(Party):
         self.watch.begin(sent_at)
 
     def _lost_lease(self) -> Steps:
+        self.withdraw(list(self.ready))
         self.decide.lease_lost(self.world.now)
         yield from self._renew_identity()
 
@@ -272,16 +294,42 @@ class SimulatedWorker(Party):
 
     # --------------------------------------------------------------------------------------------------------- the runs
 
-    def begin_run(self, claimed: ClaimedJob) -> None:
+    def hand_over(self, claimed: ClaimedJob, *, leads: bool) -> None:
+        """To a thread; where there is none for it yet, it lies ready until one is free."""
         world = self.world
         run = prepare(claimed, REGISTRY, HOOKS, world.clock, lambda fence, share: None)
         if isinstance(run, Outcome):  # cancelled, lent too often, or a killer of workers: settled unrun
             self.decide.finished(world.now, (claimed.id, claimed.claim_seq), run, was_run=False)
             return
+        if leads:
+            run.begins_by = world.now + LEAD_WAIT_S
+        if len(self.active) < self.decide.limits.concurrency:
+            self.begin_run(run)
+        else:
+            self.ready[run.key] = run
+
+    def withdraw(self, keys: list[_Key]) -> None:
+        """Take back those of them that have not begun."""
+        found = [key for key in keys if self.ready.pop(key, None) is not None]
+        self.decide.withdrawn(self.world.now, found, self.id)
+
+    def begin_run(self, run: Run) -> None:
+        world, claimed = self.world, run.claimed
         seen = Seen(claimed.id, claimed.claim_seq, claimed.attempts, claimed.reserved_by, world.now)
         world.history.runs.append(seen)
         active = self.active[run.key] = Active(run, seen)
         world.at(world.now + world.plans[claimed.id].takes_s, lambda: self._end(active), self)
+
+    def _slot_is_free(self) -> None:
+        """Its thread takes what lies ready: begins it, or hands it back."""
+        while self.ready and len(self.active) < self.decide.limits.concurrency:
+            run = self.ready.pop(next(iter(self.ready)))
+            if run.is_overdue:
+                self.put((run.key, NOT_BEGUN))
+            elif run.cut_by:
+                self.put((run.key, run.cut()))
+            else:
+                self.begin_run(run)
 
     def _end(self, active: Active, *, is_cut: bool = False) -> None:
         if self.active.pop(active.run.key, None) is None:
@@ -299,6 +347,7 @@ class SimulatedWorker(Party):
         seen.ended, seen.end, seen.again_in = self.world.now, end, outcome.settlement.delay
         if not active.is_given_up:
             self.put((run.key, outcome))
+        self._slot_is_free()
 
     def _interrupt(self, active: Active, why: str) -> None:
         """End it from outside, soon; one that does not listen counts as stuck after a while."""
@@ -322,6 +371,7 @@ class SimulatedWorker(Party):
     def _cancel(self, fence: Fence) -> None:
         """A person wants it to end."""
         key = (fence.id, fence.claim_seq)
+        self.withdraw([key])
         if (waiting := self.decide.cancel_waiting(key)) is not None:
             outcome = unrun(waiting, Verb.CANCEL, reason="cancelled before it ran")
             self.decide.finished(self.world.now, key, outcome, was_run=False)

@@ -54,6 +54,7 @@ PLANTED = {
     "settled before it ran": Planted("no run of it ended well", worker=defects.SettlesFirst),
     "forgotten at shutdown": Planted(STUCK, defects.FindsNoOrphans, defects.LeavesJobsBehind, hurts=("stop",)),
     "given back while it runs": Planted(DOUBLED, worker=defects.GivesBackTooMuch),
+    "run though it was taken back": Planted(DOUBLED, worker=defects.RunsWhatItTookBack, jobs=60),
     "a claim of unknown outcome forgotten": Planted(STUCK, worker=defects.NeverAsks),
     "a job begun in doubt": Planted("had been cut off", worker=defects.StartsInDoubt, hurts=("cut off", "slow")),
     "a reclaim at once after an outage": Planted(

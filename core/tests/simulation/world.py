@@ -13,13 +13,14 @@ from math import inf
 
 from faults.checker import complaints
 from faults.history import Fault, Final, History, Pushed
+from protojobs._pace import LEAD_WAIT_S
 from protojobs.errors import StoreUnavailable
 from protojobs.records import CancelAnswer, Heartbeat, NewJob, Reclaimed, WorkerInfo
 from protojobs_memory import MemoryDriver
 
 from .network import Network
 from .scheduler import Call, Party, Steps
-from .simulated_worker import LEASE_S, SimulatedWorker
+from .simulated_worker import LEASE_S, SHORT, SimulatedWorker
 
 __all__ = ["EVERYTHING", "QUEUES", "Plan", "World", "judged"]
 
@@ -27,6 +28,7 @@ MAX_RETRIES = 3
 QUEUES = ("high", "low")
 EVERYTHING = ("kill", "freeze", "cut off", "lose answers", "stop", "slow", "outage")
 PUSH_PATIENCE_S = 2.0
+SHORT_S = 0.0005  # what a job takes that may lie ready before a slot is free
 REST_EVERY_S = 0.5
 SETTLES_WITHIN_S = 10.0  # two calls that get no answer, and the pauses after them
 RECLAIM_ROUND = 1  # jobs taken back in one step: the rest are orphans for a while, for longer if the taker dies
@@ -72,7 +74,8 @@ class World(Network):
         self._hurts, self._hurt_s = hurts, hurt_s
         self._outage_max_s = outage_max_s
         self._jobs, self._pushing = jobs, 0
-        self._runs_quick_jobs = self.dice.random() < 0.3  # such are fetched ahead of free slots
+        self._runs_quick_jobs = self.dice.random() < 0.3  # such are fetched ahead of free slots ...
+        self._runs_short_jobs = self._runs_quick_jobs and self.dice.random() < 0.5  # ... and may lie ready before them
         self._worker_type = worker
         for _ in range(workers):
             self.hire()
@@ -144,6 +147,8 @@ class World(Network):
 
     def _plan(self) -> Plan:
         takes_s = 0.01 if self._runs_quick_jobs else self.dice.choice((0.01, 0.2, 1.0))
+        if self._runs_short_jobs:
+            takes_s = self.dice.choice((SHORT_S, SHORT_S, SHORT_S, 2 * LEAD_WAIT_S))
         return Plan(
             takes_s=1.25 * LEASE_S if self.dice.random() < 0.1 else takes_s,
             fails=self.dice.choice((0, 0, 0, 0, 0, 1, 2, MAX_RETRIES + 1)),
@@ -155,7 +160,8 @@ class World(Network):
     def new_job(self, name: str, plan: Plan) -> NewJob:
         self.plans[name] = plan
         return NewJob(
-            id=name, queue=self.dice.choice(QUEUES), job_name="sim", job_class="sim", data="{}",
+            id=name, queue=self.dice.choice(QUEUES), job_name=SHORT if self._runs_short_jobs else "sim",
+            job_class="sim", data="{}",
             priority=self.dice.choice((0, 0, 5)), max_retries=MAX_RETRIES, retry_delay=1.0,
             delay=self.dice.choice((0.0, 0.0, 3.0)),
         )  # fmt: skip

@@ -80,6 +80,10 @@ class Executors:
         """Take back those of the runs that have not begun in a thread."""
         return self._threads.withdraw(keys)
 
+    def give_up(self) -> None:
+        """Do not wait for threads that cannot be ended."""
+        self._threads.give_up()
+
     def close(self) -> None:
         """Close those that there are."""
         for executor in (self._threads, self._loop, self._children):

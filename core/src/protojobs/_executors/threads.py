@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from queue import SimpleQueue
 
 from protojobs._execution import Interrupted
@@ -28,40 +28,63 @@ class ThreadExecutor:
         self._size = size
         self._report = report
         self._inbox: SimpleQueue[Runnable | None] = SimpleQueue()
-        self._handed: dict[tuple[str, int], Runnable] = {}  # and not begun. Whoever pops a run from it has it
+        self._handed: dict[Runnable, bool] = {}  # and not begun. Whoever pops a run from it has it
+        self._lock = threading.Lock()  # for the list of slots
         self._slots: list[_Slot] = []
+        self._has_deaf = False
 
     def start(self, run: Runnable) -> None:
-        self._slots = [slot for slot in self._slots if not slot.is_retired]
-        if len(self._slots) < self._size:
-            self._slots.append(_Slot(self._inbox, self._handed, self._report))
-        self._handed[run.key] = run
+        if self._has_deaf or len(self._slots) < self._size:
+            self._add_slot()
+        self._handed[run] = True
         self._inbox.put(run)
 
     def withdraw(self, keys: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
         """Take back those of the runs that no thread has begun, in the order in which they were handed over."""
         wanted = set(keys)
-        return [key for key in list(self._handed) if key in wanted and self._handed.pop(key, None) is not None]
+        return [run.key for run in list(self._handed) if run.key in wanted and self._handed.pop(run, False)]
 
     def interrupt(self, run: Runnable) -> None:
         for slot in self._slots:
             slot.interrupt(run)
 
+    def give_up(self) -> None:
+        """Do not wait for the threads of those that were interrupted: the next run may have one of its own."""
+        self._has_deaf = True
+
     def close(self) -> None:
+        self._handed.clear()  # nobody would store their results
+        with self._lock:
+            self._size = 0
         for _ in self._slots:
             self._inbox.put(None)
+
+    def _add_slot(self, gone: _Slot | None = None) -> None:
+        """Make a thread if there is room. One that retires does so too: runs may lie ready that it will not take."""
+        with self._lock:
+            self._slots = [
+                slot for slot in self._slots if slot is not gone and not (self._has_deaf and slot.is_retired)
+            ]
+            self._has_deaf = False
+            if len(self._slots) < self._size:
+                self._slots.append(_Slot(self._inbox, self._handed, self._report, self._add_slot))
 
 
 class _Slot:
     """One thread, and the run that it has in hand."""
 
     def __init__(
-        self, inbox: SimpleQueue[Runnable | None], handed: dict[tuple[str, int], Runnable], report: Report
+        self,
+        inbox: SimpleQueue[Runnable | None],
+        handed: dict[Runnable, bool],
+        report: Report,
+        add_slot: Callable[[_Slot], None],
     ) -> None:
         self.is_retired = False
         self._inbox = inbox
         self._handed = handed
         self._report = report
+        self._add_slot = add_slot
         self._lock = threading.Lock()
         self._run: Runnable | None = None
         self._thread = threading.Thread(target=self._serve, name="protojobs-job", daemon=True)
@@ -80,7 +103,7 @@ class _Slot:
 
     def _serve(self) -> None:
         while not self.is_retired and (run := self._inbox.get()) is not None:
-            if self._handed.pop(run.key, None) is None:
+            if not self._handed.pop(run, False):
                 continue  # withdrawn
             try:
                 outcome = self._perform(run)
@@ -91,14 +114,16 @@ class _Slot:
             except BaseException:  # noqa: BLE001  (else the run would never be answered for, and its slot be lost)
                 outcome = not_judged(run)
             self._report(run.key, outcome)
+        if self.is_retired:
+            self._add_slot(self)
 
     def _perform(self, run: Runnable) -> Outcome | NotBegun | None:
         with self._lock:
             self._run = run
         try:
-            if run.cut_by:  # while it waited for this thread: it does not begin
-                return run.cut()
-            return NOT_BEGUN if run.is_overdue else run.execute()
+            if run.is_overdue:  # first: a timeout would cost it an attempt
+                return NOT_BEGUN
+            return run.cut() if run.cut_by else run.execute()  # cut while it waited for this thread: it does not begin
         finally:
             with self._lock:
                 self._run = None
