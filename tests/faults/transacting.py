@@ -53,7 +53,6 @@ STYLES = ("session", "own session", "connection", "async session", "async connec
 ENDS = ("commit", "roll back", "raise", "savepoint")  # the last: in a savepoint that is rolled back, then committed
 DEATHS = ("begun", "half done", "done", "committing", "ended")
 DEATH_SHARE = 0.04  # of the transactions
-LIFE_S = 3.0  # the longest life of a process; after a random part of it a timer kills it, wherever it is
 COMMIT_S = 0.004  # the longest a process lives on after it has begun to commit, where it is to die in that
 ATTEMPTS = 200  # a crash of the server spends one of each job in its transaction
 
@@ -113,9 +112,10 @@ class Transaction:
 class Application:
     """Makes transactions, each an order and the job that goes with it."""
 
-    def __init__(self, url: str, seed: int) -> None:
+    def __init__(self, url: str, seed: int, life_s: float) -> None:
         self.url = url
         self.dice = random.Random(seed)
+        self.life_s = life_s  # the longest of a process; after a random part of it a timer kills it, wherever it is
         self.name = os.environ[WORKER_VARIABLE]
         self.folder = Path(os.environ[FOLDER_VARIABLE])
 
@@ -128,6 +128,7 @@ class Application:
                 return deaths
             if (child := os.fork()) == 0:
                 with leaving():
+                    die(random.Random(~seed).uniform(0, self.life_s))
                     asyncio.run(Life(self.url, random.Random(seed), Journal(self.folder, name=self.name)).run(left))
             status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
             if status != -signal.SIGKILL:
@@ -172,7 +173,6 @@ class Life:
 
     async def run(self, count: int) -> None:
         """So many, or until it is killed."""
-        die(self.dice.uniform(0, LIFE_S))
         for number in range(count):
             await self.perform(self.drawn(number))
 
@@ -313,6 +313,6 @@ async def complete_async(effect: Effect, ctx: JobContext) -> None:
 
 if __name__ == "__main__":
     asked = json.loads(sys.argv[1])
-    application = Application(str(asked["url"]), int(asked["seed"]))
+    application = Application(str(asked["url"]), int(asked["seed"]), float(asked["life_s"]))
     killed = application.live(int(asked["count"]))
     Journal(application.folder, name=application.name).write("lived", killed=killed)

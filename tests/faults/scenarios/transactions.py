@@ -29,6 +29,7 @@ LEASE_S = 2.0
 FROZEN_S = 3.0
 FREEZE_EACH = 3  # of so many troubles of the workers one is a freeze
 CRASH_EVERY_S = (4.0, 10.0)  # while applications push
+LIFE_S = 3.0  # the longest life of an application's process
 CRASH_AFTER = 6  # troubles of the workers comes one of the server
 TROUBLES = ("", "raises", "rolls back", "gives up")
 TROUBLES_MEANT = 80  # of the workers, spread over the jobs: so a slow machine has as many as a fast one
@@ -65,7 +66,8 @@ def push_in_transactions(stage: Stage, crew: Crew, report: Report, transactions:
     """Applications make their transactions; they see to their own deaths, the server's are ours."""
     for n in range(APPLICATIONS):
         share = transactions // APPLICATIONS + (n < transactions % APPLICATIONS)
-        crew.produce(stage.url, module="faults.transacting", seed=stage.dice.getrandbits(32), count=share)
+        seed = stage.dice.getrandbits(32)
+        crew.produce(stage.url, module="faults.transacting", seed=seed, count=share, life_s=LIFE_S)
     crashes = Pace(stage, CRASH_EVERY_S)
     server_crashes = 0
     ends = time.monotonic() + _fault_seconds(stage) + DRAIN_S
