@@ -347,6 +347,25 @@ class TestWhatGoesWrong:
         assert scheduler.tick().fired == 1
         assert caplog.text == ""
 
+    def test_what_was_lost_once_is_not_remembered_for_ever(self, clock: ManualClock) -> None:
+        class Faster(MemoryDriver):
+            """Somebody else is always faster, and removes the schedule."""
+
+            def fire(self, firings: Sequence[Firing]) -> list[Fired]:
+                for said in firings:
+                    self.remove_schedule(said.id)
+                return [Fired(id=said.id, status=FireStatus.LOST) for said in firings]
+
+        scheduler = Scheduler(JobQueue(Faster(clock=clock), clock=clock))
+        for n in range(20):
+            scheduler.every(Report, 60, id=f"r{n}")
+        clock.advance(60)
+        assert scheduler.tick().overtaken == 20
+        assert len(scheduler._ticker._lost) == 20
+        clock.advance(2 * STUCK_S)
+        scheduler.tick()
+        assert scheduler._ticker._lost == {}
+
     def test_a_store_that_is_away_is_told_by_tick(self, scheduler: Scheduler) -> None:
         def away(limit: int) -> DueSchedules:
             raise StoreUnavailable("it is away.")

@@ -185,6 +185,8 @@ class Ticker:
     def _let_go(self) -> None:
         now = self._queue.clock.monotonic()
         self._held_back = {name: until for name, until in self._held_back.items() if until > now}
+        # Another may have fired it since, or removed it: what is not lost again is forgotten.
+        self._lost = {name: lost for name, lost in self._lost.items() if now - lost[1] < 2 * STUCK_S}
 
 
 def _seconds_to(due: DueSchedules, held_back: Container[str]) -> float | None:
