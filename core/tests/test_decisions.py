@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from itertools import count
 
 import pytest
 from msgspec import structs
@@ -116,7 +117,7 @@ class TestClaiming:
 
     def test_short_ones_are_ever_more_while_every_claim_comes_back_full(self) -> None:
         worker, limits = Worker(concurrency=4), []
-        names = iter(range(10_000))
+        names = count()
         running: list[str] = []
         for turn in range(60):
             now = turn / 100

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -39,7 +40,7 @@ class Fake:
     def __init__(self, name: str, body: Callable[[], object], *, is_async: bool = False) -> None:
         self.key, self.cut_by, self.is_async, self.exclusive_holder = (name, 1), "", is_async, ""
         self.name, self.body = name, body
-        self.told = self.is_overdue = False
+        self.told, self.begins_by = False, math.inf
 
     def execute(self) -> Outcome | None:
         self.body()
@@ -254,7 +255,7 @@ class TestWithdrawing:
         ran = threading.Event()
         for name, cut_by in (("late", ""), ("later", "timeout")):
             late = Fake(name, ran.set)
-            late.is_overdue, late.cut_by = True, cut_by
+            late.begins_by, late.cut_by = 0.0, cut_by
             threads.start(late)
         held.may_go.set()
         assert reported.next() == ("first", Verb.COMPLETE)
@@ -392,6 +393,8 @@ class TestLoop:
 
 class TestDeadlines:
     class Recorder:
+        keeps_time = False
+
         def __init__(self) -> None:
             self.interrupted: list[object] = []
 
@@ -524,4 +527,53 @@ class TestDeadlines:
         clock.advance(3600.0)
         time.sleep(3 * SWEEP_S)
         assert executor.interrupted == []
+        deadlines.close()
+
+    def test_the_longest_that_is_left_of_any_run(self, clock: ManualClock) -> None:
+        deadlines, executor = Deadlines(clock, Standing(60.0), lambda run: None), self.Recorder()
+        assert deadlines.left_s(clock.monotonic()) == 0
+        for name, timeout in (("a", 60.0), ("b", 300.0)):
+            deadlines.add(Fake(name, spin), executor, timeout)
+        clock.advance(100.0)
+        assert deadlines.left_s(clock.monotonic()) == 200
+        deadlines.remove(("b", 1))
+        assert deadlines.left_s(clock.monotonic()) == 0  # the other has outlasted its time
+        deadlines.add(Fake("endless", spin), executor, 0)
+        assert deadlines.left_s(clock.monotonic()) == math.inf
+        deadlines.close()
+
+    def test_an_executor_that_keeps_the_time_itself_is_asked_to_end_only_what_others_want_ended(
+        self, clock: ManualClock, eventually: Callable[[Callable[[], object]], None]
+    ) -> None:
+        stuck: list[object] = []
+        deadlines, executor = Deadlines(clock, Standing(60.0), stuck.append), self.Recorder()
+        executor.keeps_time = True
+        own, here = Fake("own", spin), self.Recorder()
+        deadlines.add(own, executor, 5.0)
+        deadlines.add(other := Fake("other", spin), here, 5.0)
+        clock.advance(50.0)
+        eventually(lambda: here.interrupted == [other])
+        assert own.cut_by == ""
+        deadlines.cut([own.key], "shutdown")
+        assert (executor.interrupted, own.cut_by) == ([own], "shutdown")
+        clock.advance(2.1)
+        eventually(lambda: own in stuck)
+        deadlines.close()
+
+    def test_a_run_that_has_the_key_of_one_that_was_cut_is_another(
+        self, clock: ManualClock, eventually: Callable[[Callable[[], object]], None]
+    ) -> None:
+        stuck: list[object] = []
+        deadlines, executor = Deadlines(clock, Standing(60.0), stuck.append), self.Recorder()
+        first, second = Fake("same", spin), Fake("same", spin)
+        deadlines.add(first, executor, 5.0)
+        deadlines.cut([first.key], "shutdown")
+        deadlines.remove(first.key)
+        deadlines.add(second, executor, 5.0)
+        clock.advance(4.0)
+        time.sleep(3 * SWEEP_S)
+        assert (second.cut_by, stuck) == ("", [])
+        clock.advance(1.0)
+        eventually(lambda: executor.interrupted == [first, second])
+        assert stuck == []
         deadlines.close()

@@ -14,6 +14,7 @@ import pytest
 
 from protojobs import JobQueue, job
 from protojobs._horizon import ToldHorizon
+from protojobs._pace import LEAD_WAIT_S
 from protojobs._working import work
 from protojobs.testing import ManualClock
 
@@ -25,9 +26,26 @@ def said() -> list[float]:
     return []
 
 
+class Runs:
+    """The table of deadlines, as far as the horizon looks at it: when each run is to be over."""
+
+    def __init__(self) -> None:
+        self.ends: dict[str, float] = {}
+
+    def left_s(self, now: float) -> float:
+        return max([0.0, *(end - now for end in self.ends.values())])
+
+
 @pytest.fixture
-def horizon(clock: ManualClock, said: list[float]) -> ToldHorizon:
-    return ToldHorizon(clock, BEAT_S, said.append)
+def runs() -> Runs:
+    return Runs()
+
+
+@pytest.fixture
+def horizon(clock: ManualClock, said: list[float], runs: Runs) -> ToldHorizon:
+    made = ToldHorizon(clock, BEAT_S, said.append)
+    made.look_at(runs.left_s)
+    return made
 
 
 class TestWhatIsSaid:
@@ -36,55 +54,64 @@ class TestWhatIsSaid:
         assert said == [0.0]
 
     def test_the_longest_of_what_is_left_counts(
-        self, horizon: ToldHorizon, said: list[float], clock: ManualClock
+        self, horizon: ToldHorizon, said: list[float], clock: ManualClock, runs: Runs
     ) -> None:
-        horizon.begins(("a", 1), 60.0)
-        horizon.begins(("b", 1), 300.0)
+        horizon.begins(300.0)
+        runs.ends = {"a": 60.0, "b": 300.0}
         horizon.beat()
         clock.advance(100)
         horizon.beat()
         assert said[-1] == 200 + BEAT_S  # a beat's time more: see below
-        horizon.ended(("b", 1))
+        del runs.ends["b"]
         horizon.beat()
         assert said[-1] == 0  # the other has outlasted its time already
-        horizon.ended(("a", 1))
+
+    def test_without_a_timeout_there_is_no_end(
+        self, horizon: ToldHorizon, said: list[float], clock: ManualClock, runs: Runs
+    ) -> None:
+        horizon.begins(math.inf)
+        runs.ends = {"a": math.inf}
+        clock.advance(1e6)
+        horizon.beat()
+        horizon.beat()
+        assert said == [math.inf, math.inf, math.inf]
+        runs.ends.clear()
         horizon.beat()
         assert said[-1] == 0
 
-    def test_without_a_timeout_there_is_no_end(
-        self, horizon: ToldHorizon, said: list[float], clock: ManualClock
+    def test_what_was_said_to_begin_and_is_not_in_the_table_yet_counts_for_one_beat(
+        self, horizon: ToldHorizon, said: list[float], runs: Runs
     ) -> None:
-        horizon.begins(("a", 1), 0.0)
-        clock.advance(1e6)
         horizon.beat()
-        assert said == [math.inf, math.inf]
-        horizon.ended(("a", 1))
+        horizon.begins(60.0)
         horizon.beat()
-        assert said[-1] == 0
+        horizon.beat()
+        assert said == [0, 60 + BEAT_S, 60 + BEAT_S, 0]
 
     def test_it_is_said_before_a_run_begins_that_outlasts_what_was_said(
         self, horizon: ToldHorizon, said: list[float], clock: ManualClock
     ) -> None:
         horizon.beat()
-        horizon.begins(("a", 1), 60.0)
+        horizon.begins(60.0)
         assert said == [0, 60 + BEAT_S]
         clock.advance(1)
-        horizon.begins(("b", 1), 61.0)
+        horizon.begins(61.0)
         assert said == [0, 60 + BEAT_S]  # 62 is within 70
-        horizon.begins(("c", 1), 120.0)
+        horizon.begins(120.0)
         assert said == [0, 60 + BEAT_S, 120 + BEAT_S]
 
     def test_many_short_runs_cost_one_word_a_beat(
-        self, horizon: ToldHorizon, said: list[float], clock: ManualClock
+        self, horizon: ToldHorizon, said: list[float], clock: ManualClock, runs: Runs
     ) -> None:
         for _ in range(5):
             horizon.beat()
-            for number in range(10):
+            for _ in range(10):
                 covered = clock.monotonic() + said[-1] if said else 0.0
-                horizon.begins(("short", number), 60.0)
+                horizon.begins(60.0)
                 assert max(covered, clock.monotonic() + said[-1]) >= clock.monotonic() + 60
+                runs.ends = {"short": clock.monotonic() + 60}
                 clock.advance(BEAT_S / 10)
-                horizon.ended(("short", number))
+                runs.ends.clear()
         assert said == [0.0, *[60 + BEAT_S] * 5]
         horizon.beat()
         horizon.beat()
@@ -123,7 +150,7 @@ class TestAWorker:
         work(queue, ends_when_empty=True, told=lambda *word: words.append(word))
         ((first, second),) = seen
         assert first[1:] == (60, 0)
-        assert second[1:] == (60, 500 + BEAT_S)
+        assert second[1:] == (60, 500 + LEAD_WAIT_S + BEAT_S)
         assert first[0] == second[0]
 
     def test_of_async_runs_too(self, make_queue: Callable[..., JobQueue]) -> None:
@@ -132,13 +159,13 @@ class TestAWorker:
 
         queue = make_queue(lease=60)
         queue.push(nap.bind())
-        assert [lasts_s for _, _, lasts_s in self.work(queue)] == [0, 400 + BEAT_S]
+        assert [lasts_s for _, _, lasts_s in self.work(queue)] == [0, 400 + LEAD_WAIT_S + BEAT_S]
 
     @pytest.mark.skipif(sys.platform == "win32", reason="child processes are for POSIX systems")
     def test_of_runs_in_child_processes_too(self, make_queue: Callable[..., JobQueue], jobs: ModuleType) -> None:
         queue = make_queue(lease=60, executor="process")
         queue.push(jobs.add.with_timeout(300).bind(1, 2))
-        assert [lasts_s for _, _, lasts_s in self.work(queue)] == [0, 300 + BEAT_S]
+        assert [lasts_s for _, _, lasts_s in self.work(queue)] == [0, 300 + LEAD_WAIT_S + BEAT_S]
 
     def test_and_with_each_beat(self, make_queue: Callable[..., JobQueue]) -> None:
         words: list[Told] = []

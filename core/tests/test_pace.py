@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from protojobs._pace import LEAD_RUN_S, LEAD_S, PREFETCH_MAX, PREFETCH_RUN_S, Pace
+from msgspec import structs
+
+from protojobs._pace import BATCH_MAX, LEAD_RUN_S, LEAD_S, PREFETCH_MAX, PREFETCH_RUN_S, Pace
 from protojobs.records import ClaimedJob
 
 AT = datetime(2030, 1, 1, tzinfo=UTC)
@@ -30,10 +32,10 @@ class TestLead:
         assert pace.lead("j") > 0
         assert pace.lead("another") == 0
 
-    def test_no_more_than_are_run_within_10_ms_and_never_more_than_are_fetched_ahead(self) -> None:
+    def test_no_more_than_are_run_within_10_ms_and_never_more_than_one_claim_fetches_ahead(self) -> None:
         assert known(0.0005).lead("j") == round(LEAD_S * 2 / 0.0005) == 40
         assert known(0.0005, concurrency=1).lead("j") == 20
-        assert known(0.0).lead("j") == known(0.000001, concurrency=50).lead("j") == PREFETCH_MAX
+        assert known(0.0).lead("j") == known(0.000001, concurrency=50).lead("j") == BATCH_MAX
 
     def test_jobs_of_a_millisecond_or_more_do_not_lead(self) -> None:
         assert known(LEAD_RUN_S).lead("j") == 0
@@ -68,7 +70,7 @@ class TestLead:
         pace = known(0.0001, may_lead=False)
         for number in range(1_000):
             job = lent(f"name-{number}")
-            pace.begins((job.id, 1), job)
+            pace.begins([job])
             pace.ended((job.id, 1))
             assert pace.lead(job.job_name) == 0
         assert (len(pace._mean_of), pace._in_threads, pace._elsewhere) == (1, set(), set())
@@ -76,10 +78,11 @@ class TestLead:
     def test_none_leads_beside_one_that_needs_no_thread_or_whose_worker_died(self) -> None:
         pace = Pace(2, lambda name: name == "j")
         pace.ran("j", 0.0001)
+        other = structs.replace(lent("j"), id="other")
         for job in (lent("elsewhere"), lent("j", reclaims=1)):
-            pace.begins(("other", 1), lent("j"))
+            pace.begins([other])
             assert pace.lead("j") > 0
-            pace.begins((job.id, 1), job)
+            pace.begins([job])
             assert pace.lead("j") == 0
             pace.ended(("other", 1))
             assert pace.lead("j") == 0
@@ -112,6 +115,19 @@ class TestAhead:
             for _ in range(10):
                 pace.claimed(8, 8)
             assert pace.ahead == ahead
+
+    def test_a_claim_takes_one_batch_while_another_is_run(self) -> None:
+        pace = known(0.0001)
+        for _ in range(10):
+            pace.claimed(8, 8)
+        assert pace.ahead == PREFETCH_MAX == 2 * BATCH_MAX
+        assert [pace.batch(outstanding) for outstanding in (0, BATCH_MAX, BATCH_MAX + 1)] == [BATCH_MAX, BATCH_MAX, 0]
+
+    def test_where_fewer_are_fetched_ahead_they_come_in_one_claim_when_half_of_them_are_left(self) -> None:
+        pace = known(0.01)
+        for _ in range(10):
+            pace.claimed(8, 8)
+        assert [pace.batch(outstanding) for outstanding in (0, 10, 11)] == [20, 20, 0]
 
     def test_calm_ends_it_until_claims_come_back_full_again(self) -> None:
         pace = known(0.0001)

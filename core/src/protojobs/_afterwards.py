@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Awaitable
 from typing import TypedDict, cast
 
@@ -82,7 +83,7 @@ class FailedCall:
 
     __slots__ = ("_definition", "_exception", "claimed", "cut_by", "key")
 
-    is_overdue = False
+    begins_by = math.inf
 
     def __init__(self, claimed: ClaimedJob, definition: JobDefinition, exception: BaseException) -> None:
         self.claimed = claimed

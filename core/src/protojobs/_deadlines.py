@@ -6,8 +6,10 @@ Exclusive jobs have a second one that moves on with every good heartbeat: they e
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import Callable
+from typing import TypeAlias
 
 from protojobs._execution import LEASE_IN_DOUBT
 from protojobs._executors import Executor, Runnable
@@ -21,59 +23,61 @@ END_S = 2.0  # how long an interrupted run may take to end before it counts as s
 EXCLUSIVE_END_MIN_S = 0.5  # a short lease leaves an exclusive run less: a sixth of the lease, but not less than this
 _log = logging.getLogger("protojobs.worker")
 
+_Watched: TypeAlias = tuple[Runnable, Executor, float]
+"""A run, where it runs, and when its time is over."""
+
 
 class Deadlines:
     """Who runs, where, and until when.
 
     The sweeping thread lives apart from the jobs' threads and the event loop: none of them can hold it up. `stuck(run)`
     is called, once, for a run that was interrupted and did not end.
+
+    Every run comes and goes here, so that costs one entry of a dict and no lock; only who ends runs takes turns. What a
+    sweep has seen may have ended, and its key be another run's by now: so it looks again before it acts.
     """
 
     def __init__(self, clock: Clock, standing: Standing, stuck: Callable[[Runnable], None]) -> None:
         self._clock = clock
         self._standing = standing
         self._stuck = stuck
-        self._lock = threading.Lock()
-        self._runs: dict[tuple[str, int], tuple[Runnable, Executor]] = {}
-        self._ends: dict[tuple[str, int], float] = {}
-        self._exclusive: dict[tuple[str, int], str] = {}  # to the identity on whose lease it depends
+        self._lock = threading.Lock()  # among those that end runs
+        self._runs: dict[tuple[str, int], _Watched] = {}
+        self._cut: dict[Runnable, float] = {}  # told to end, and when they count as stuck
+        self._is_sweeping = False
         self._has_work = threading.Event()
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
 
     def add(self, run: Runnable, executor: Executor, timeout: float) -> None:
         """Watch a run that starts now; `timeout` 0 only makes it known to `cut`."""
-        holder = run.exclusive_holder
-        with self._lock:
-            self._runs[run.key] = (run, executor)
-            if timeout:
-                self._ends[run.key] = self._clock.monotonic() + timeout
-            if holder:
-                self._exclusive[run.key] = holder
-            if timeout or holder:
-                self._wake()
+        self._runs[run.key] = (run, executor, self._clock.monotonic() + timeout if timeout else math.inf)
+        if not self._is_sweeping and (timeout or run.exclusive_holder):
+            self._wake()
 
     def remove(self, key: tuple[str, int]) -> None:
         """The run has ended."""
-        with self._lock:
-            self._forget(key)
+        self._runs.pop(key, None)
+
+    def left_s(self, now: float) -> float:
+        """The longest time that any run may still take: 0 when none runs, infinite when one has no end."""
+        return max([0.0, *(ends_at - now for _, _, ends_at in list(self._runs.values()))])
 
     def cut(self, keys: list[tuple[str, int]] | None, why: str) -> None:
         """End these runs now (None: all), for the reason that their outcome shall tell."""
         with self._lock:
-            chosen = list(self._runs) if keys is None else [key for key in keys if key in self._runs]
-            for key in chosen:
-                self._interrupt(key, why)
+            for key in list(self._runs) if keys is None else keys:
+                if (watched := self._runs.get(key)) is not None:
+                    self._interrupt(watched, why)
 
     def cancel(self, key: tuple[str, int]) -> None:
         """A person wants this run to end. Async jobs are stopped; a plain function learns it from `ctx.cancelled()`."""
         with self._lock:
-            if (entry := self._runs.get(key)) is None:
+            if (watched := self._runs.get(key)) is None:
                 return
-            run, _ = entry
-            run.tell_cancelled()
-            if run.is_async:
-                self._interrupt(key, "cancel")
+            watched[0].tell_cancelled()
+            if watched[0].is_async:
+                self._interrupt(watched, "cancel")
 
     def close(self) -> None:
         """Stop sweeping."""
@@ -84,8 +88,8 @@ class Deadlines:
         if self._thread is None:
             self._thread = threading.Thread(target=self._sweep, name="protojobs-deadlines", daemon=True)
             self._thread.start()
-        if not self._has_work.is_set():
-            self._has_work.set()
+        self._is_sweeping = True
+        self._has_work.set()
 
     def _sweep(self) -> None:
         while not self._closed.is_set():
@@ -98,38 +102,53 @@ class Deadlines:
 
     def _turn(self, now: float) -> None:
         with self._lock:
-            for key in [key for key, ends in self._ends.items() if ends <= now]:
-                self._interrupt(key, "timeout")
-            if self._exclusive:
-                self._end_unsafe(now)
-            if not self._ends and not self._exclusive:
-                self._has_work.clear()
+            if self._cut:
+                self._cut = {run: ends_at for run, ends_at in self._cut.items() if self._is_here(run)}
+            watched = list(self._runs.values())
+            for entry in watched:
+                if why := self._why_end(entry, now):
+                    self._interrupt(entry, why)
+            self._find_stuck(now)
+        if not watched:
+            self._rest()
 
-    def _end_unsafe(self, now: float) -> None:
-        for key in [key for key, holder in self._exclusive.items() if self._standing.safe_until(holder) <= now]:
-            del self._exclusive[key]
-            self._interrupt(key, LEASE_IN_DOUBT)
+    def _rest(self) -> None:
+        """Sweep no more until a run comes. One that has come meanwhile has seen us sweeping, or is seen here."""
+        self._is_sweeping = False
+        self._has_work.clear()
+        if self._runs:
+            self._wake()
 
-    def _interrupt(self, key: tuple[str, int], why: str) -> None:
-        run, executor = self._runs[key]
-        if run.cut_by:  # asked to end before, and still here
-            if self._ends.get(key, 0.0) <= self._clock.monotonic():
-                self._forget(key)
-                _log.error("job %s did not end within %g s of its %s", key[0], self._end_s(run.cut_by), run.cut_by)
-                self._stuck(run)
+    def _why_end(self, watched: _Watched, now: float) -> str:
+        run, executor, ends_at = watched
+        if ends_at <= now and not executor.keeps_time:
+            return "timeout"
+        holder = run.exclusive_holder
+        return LEASE_IN_DOUBT if holder and self._standing.safe_until(holder) <= now else ""
+
+    def _interrupt(self, watched: _Watched, why: str) -> None:
+        run, executor, _ = watched
+        if run in self._cut or not self._is_here(run):
             return
         run.cut_by = why
         if why == LEASE_IN_DOUBT:
-            _log.warning("job %s is exclusive: its run is ended, since others might soon be lent the job", key[0])
-        self._ends[key] = self._clock.monotonic() + self._end_s(why)
+            _log.warning("job %s is exclusive: its run is ended, since others might soon be lent the job", run.key[0])
+        self._cut[run] = self._clock.monotonic() + self._end_s(why)
         self._wake()
         executor.interrupt(run)
+
+    def _find_stuck(self, now: float) -> None:
+        """Tell of those that were told to end before, and are still here."""
+        for run in [run for run, ends_at in self._cut.items() if ends_at <= now and self._is_here(run)]:
+            self.remove(run.key)
+            _log.error("job %s did not end within %g s of its %s", run.key[0], self._end_s(run.cut_by), run.cut_by)
+            self._stuck(run)
+
+    def _is_here(self, run: Runnable) -> bool:
+        watched = self._runs.get(run.key)
+        return watched is not None and watched[0] is run
 
     def _end_s(self, why: str) -> float:
         if why == LEASE_IN_DOUBT:
             return min(END_S, max(self._standing.lease_s / 6, EXCLUSIVE_END_MIN_S))
         return END_S
-
-    def _forget(self, key: tuple[str, int]) -> None:
-        for table in (self._runs, self._ends, self._exclusive):
-            table.pop(key, None)

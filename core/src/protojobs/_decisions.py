@@ -67,10 +67,10 @@ class Decisions:
         """The answer to a claim that the plan asked for."""
         if not self._waiting:
             self._waiting_since = now
-        self._waiting.extend(job for job in jobs if not self._has_claim(job))
+        self._waiting.extend([job for job in jobs if not self._has_claim(job)])
         self._found_nothing = not jobs and plan.slots > 0
         self._pace.claimed(plan.limit, len(jobs))
-        if any(job.reclaims for job in jobs):  # one may be a killer: the fewer we hold, the fewer it makes suspect
+        if any([job.reclaims for job in jobs]):  # one may be a killer: the fewer we hold, the fewer it makes suspect
             self._pace.calm()
         if len(jobs) < plan.limit:  # nothing is left: trust the doorbell and the next settle, look once in a while
             self._claim_at = now + self._roll(self.limits.poll_s)
@@ -166,7 +166,7 @@ class Decisions:
     def settled(self, answers: Sequence[Settled], outcomes: Sequence[Outcome]) -> None:
         """The store has answered for these results, whatever the answer."""
         for _, outcome in zip(answers, outcomes, strict=True):
-            self.dropped(outcome)
+            self._unsettled.pop((outcome.settlement.id, outcome.settlement.claim_seq), None)
 
     def dropped(self, outcome: Outcome) -> None:
         """This result is not to be sent (again)."""
@@ -267,31 +267,41 @@ class Decisions:
         chosen: list[ClaimedJob] = []
         if not self._led():
             self._progress_at = now
-        while self._waiting and self._has_room(self._waiting[0]) and not self._runs_a_suspect():
+        while self._waiting and (room := self._room(self._waiting[0])) > 0 and not self._runs_a_suspect():
             job = self._waiting[0]
-            key = (job.id, job.claim_seq)
             if self._needs_to_be_alone(job) and (self._running or self._unsettled or len(self._waiting) > 1):
-                if self._alone != key:
-                    self._alone, self._waiting_since = key, now
+                if self._alone != (job.id, job.claim_seq):
+                    self._alone, self._waiting_since = (job.id, job.claim_seq), now
                 self._release_waiting("beside a suspect", keep=1)
                 break
-            self._running[key] = self._waiting.popleft()
-            self._pace.begins(key, job)
-            self.runs += 1
-            chosen.append(job)
+            chosen += self._start_alike(room)
         if chosen:
             self._waiting_since = now
         return tuple(chosen)
 
-    def _has_room(self, job: ClaimedJob) -> bool:
-        """Whether a slot is free for it, or it is so short that it is handed over before one is."""
+    def _start_alike(self, room: int) -> list[ClaimedJob]:
+        """Take from the line the first job, and those right behind it that are judged as it is."""
+        first = self._waiting[0]
+        alike: list[ClaimedJob] = []
+        while len(alike) < room and self._waiting:
+            job = self._waiting[0]
+            if alike and (job.reclaims or first.reclaims or job.job_name != first.job_name):
+                break
+            self._running[job.id, job.claim_seq] = job
+            alike.append(self._waiting.popleft())
+        self._pace.begins(alike)
+        self.runs += len(alike)
+        return alike
+
+    def _room(self, job: ClaimedJob) -> int:
+        """How many slots are free for jobs like it; if they are so short, more: they are handed over before one is."""
         may_lead = not (job.reclaims or self._calls or self.limits.is_sync)
-        return self._free() + (self._pace.lead(job.job_name) if may_lead else 0) > 0
+        return self._free() + (self._pace.lead(job.job_name) if may_lead else 0)
 
     def _is_lead_in_vain(self, now: float) -> bool:
         """Whether what was handed over beyond the slots shall come back: their runs take longer than was thought."""
-        is_over = self.stop_level > 0 or self.watch.is_in_doubt(now) or now >= self._progress_at + LEAD_WAIT_S
-        return self._led() > 0 and is_over
+        is_late = now >= self._progress_at + LEAD_WAIT_S
+        return self._led() > 0 and (is_late or self.stop_level > 0 or self.watch.is_in_doubt(now))
 
     def _gather(self, now: float) -> int:
         """How many runs may end before there is something to claim, or nothing left to go on with."""
@@ -308,9 +318,7 @@ class Decisions:
         return now >= self._unsettled_since + LINGER_S
 
     def _runs_a_suspect(self) -> bool:
-        if len(self._running) != 1:
-            return False
-        (only,) = self._running.values()
+        only = next(iter(self._running.values())) if len(self._running) == 1 else None
         return only is not None and self._needs_to_be_alone(only)
 
     def _needs_to_be_alone(self, job: ClaimedJob) -> bool:
@@ -328,15 +336,13 @@ class Decisions:
         """(free slots, jobs to claim) for a claim now; (0, 0) for none. `travels`: a settle goes anyway."""
         if self.stop_level or self.watch.is_in_doubt(now) or self._runs_a_suspect():
             return 0, 0
-        if len(self._unsettled) >= UNSETTLED_MAX:
-            return 0, 0
         if self._waiting and self._needs_to_be_alone(self._waiting[0]):
             return 0, 0
-        if not travels and now < self._claim_at:
+        if len(self._unsettled) >= UNSETTLED_MAX or (not travels and now < self._claim_at):
             return 0, 0
         slots = max(0, self._free() - len(self._waiting))
-        ahead = 0 if self.limits.is_sync else self._pace.ahead
-        limit = slots + (ahead if len(self._waiting) - min(0, self._free()) <= ahead // 2 else 0)
+        outstanding = len(self._waiting) - min(0, self._free())
+        limit = slots + (0 if self.limits.is_sync else self._pace.batch(outstanding))
         if self.limits.max_jobs is not None:
             left = self.limits.max_jobs - self.runs - len(self._waiting)
             slots, limit = min(slots, left), min(limit, left)

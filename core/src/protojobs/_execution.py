@@ -21,7 +21,7 @@ from protojobs.hooks import Hooks
 from protojobs.lifecycle import CRASHES_MAX, Verb
 from protojobs.names import check_seconds
 from protojobs.outcomes import Details, Discard, Outcome, Retry, Snooze, settlement
-from protojobs.records import ClaimedJob, Fence
+from protojobs.records import ClaimedJob, Fence, Settlement
 
 __all__ = ["LEASE_IN_DOUBT", "NOT_JUDGED", "Interrupted", "Run", "prepare", "unrun"]
 
@@ -101,11 +101,6 @@ class Run:
         """Seconds; 0 = none."""
         return self.claimed.timeout
 
-    @property
-    def is_overdue(self) -> bool:
-        """Whether it has lain in front of the threads for too long."""
-        return self._clock.monotonic() > self.begins_by
-
     def execute(self) -> Outcome:
         """Run a plain job in this thread. Only `Interrupted` passes."""
         self._started = self._clock.monotonic()
@@ -148,6 +143,8 @@ class Run:
         if self._context is not None and self._context.is_completed:
             return self._completed_by_itself(result)
         match result:
+            case None:
+                return self._complete(None)
             case Snooze():
                 return self._outcome(Verb.SNOOZE, delay=check_seconds("Snooze", result.in_))
             case Discard():
@@ -155,7 +152,7 @@ class Run:
             case Retry():
                 return self._again(JobError("the job asked for a retry"), result.in_)
             case _:
-                return self._outcome(Verb.COMPLETE, result=result)
+                return self._complete(result)
 
     def raised(self, error: BaseException, *, asks_job: bool = True) -> Outcome:
         """What an exception means: the end, or another attempt by the job's policy."""
@@ -165,6 +162,15 @@ class Run:
         if definition.retry_on and not isinstance(error, (*definition.retry_on, JobTimeout, JobCrashed)):
             return self._outcome(Verb.FAIL, exception=error)
         return self._again(error, None, asks_job=asks_job)
+
+    def _complete(self, result: object) -> Outcome:
+        """The way of nearly every job: what `_outcome` would say, in one step."""
+        claimed = self.claimed
+        said = Settlement(
+            id=claimed.id, claim_seq=claimed.claim_seq, reserved_by=claimed.reserved_by, verb=Verb.COMPLETE
+        )
+        duration_s = self._clock.monotonic() - self._started if self._started else 0.0
+        return Outcome(claimed=claimed, settlement=said, result=result, duration_s=duration_s)
 
     def _completed_by_itself(self, result: object) -> Outcome:
         """The run has completed its job in a transaction of its own; only the store knows whether that was committed.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Callable
 
@@ -14,11 +13,11 @@ __all__ = ["Horizon", "ToldHorizon"]
 class Horizon:
     """What the claim loop and the heartbeat thread report to: here, to nobody."""
 
-    def begins(self, key: tuple[str, int], timeout: float) -> None:
-        """A run begins; `timeout` 0 is none."""
+    def look_at(self, left_s: Callable[[float], float]) -> None:
+        """`left_s(now)` tells the longest time that any run may still take."""
 
-    def ended(self, key: tuple[str, int]) -> None:
-        """The run is over."""
+    def begins(self, lasts_s: float) -> None:
+        """Runs are about to begin; the longest may take so many seconds."""
 
     def beat(self) -> None:
         """The worker is about to make a heartbeat."""
@@ -36,27 +35,24 @@ class ToldHorizon(Horizon):
         self._beat_s = beat_s
         self._say = say
         self._lock = threading.Lock()  # held while it says something, so that the last word is the newest
-        self._ends: dict[tuple[str, int], float] = {}
-        self._begun_s = 0.0  # the longest timeout of the runs that began since the last beat
+        self._left_s: Callable[[float], float] = lambda _now: 0.0
+        self._begun_s = 0.0  # the longest of the runs that began since the last beat, which may not be seen by `left_s`
         self._said_until = 0.0
 
-    def begins(self, key: tuple[str, int], timeout: float) -> None:
-        lasts_s = timeout or math.inf
+    def look_at(self, left_s: Callable[[float], float]) -> None:
+        self._left_s = left_s
+
+    def begins(self, lasts_s: float) -> None:
         with self._lock:
             now = self._clock.monotonic()
-            self._ends[key] = now + lasts_s
             self._begun_s = max(self._begun_s, lasts_s)
             if now + lasts_s > self._said_until:
                 self._tell(now, lasts_s)
 
-    def ended(self, key: tuple[str, int]) -> None:
-        with self._lock:
-            self._ends.pop(key, None)
-
     def beat(self) -> None:
         with self._lock:
             now = self._clock.monotonic()
-            lasts_s = max(max(self._ends.values(), default=now) - now, self._begun_s)
+            lasts_s = max(self._left_s(now), self._begun_s)
             self._begun_s = 0.0
             self._tell(now, lasts_s)
 

@@ -36,6 +36,7 @@ class Inbox:
         self._messages: SimpleQueue[Message | _WakeUp] = SimpleQueue()
         self._ended: deque[Ended] = deque()
         self._gather = 1
+        self._is_woken = False  # a wake-up is on its way: one is enough
 
     def put(self, message: Message) -> None:
         """Something has happened."""
@@ -44,12 +45,13 @@ class Inbox:
     def put_ended(self, key: tuple[str, int], outcome: Outcome | NotBegun | None) -> None:
         """A run has ended."""
         self._ended.append((key, outcome))
-        if len(self._ended) >= self._gather:
+        if not self._is_woken and len(self._ended) >= self._gather:
+            self._is_woken = True
             self._messages.put(_WAKE_UP)
 
     def messages(self, wait_s: float, gather: int) -> Iterator[Message]:
         """All messages. When nothing has happened, wait up to `wait_s` for one, or for so many runs to end."""
-        self._gather = gather  # before the look at what has ended, so that none falls in between
+        self._is_woken, self._gather = False, gather  # before the look at what has ended: so none falls in between
         waits = wait_s > 0 and len(self._ended) < gather
         try:
             message = self._messages.get(timeout=wait_s) if waits else self._messages.get_nowait()
@@ -60,7 +62,6 @@ class Inbox:
         except Empty:
             return
 
-    def ended(self) -> Iterator[Ended]:
+    def ended(self) -> list[Ended]:
         """The runs that have ended since, in order."""
-        while self._ended:
-            yield self._ended.popleft()
+        return [self._ended.popleft() for _ in range(len(self._ended))]

@@ -5,13 +5,14 @@ Both only for jobs that are known to be short: what waits here runs nowhere else
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from protojobs.records import ClaimedJob
 
 __all__ = ["LEAD_WAIT_S", "Pace"]
 
-PREFETCH_MAX = 200  # the knee of the measured batch sizes; docs/decisions/0003
+BATCH_MAX = 200  # jobs fetched ahead by one claim: the knee of the measured sizes; docs/decisions/0003
+PREFETCH_MAX = 2 * BATCH_MAX  # while the store has one batch in hand, the threads have the other
 PREFETCH_RUN_S = 0.1  # jobs that take longer gain nothing from being fetched ahead
 LEAD_RUN_S = 0.001  # to wait for the claim loop after each run costs a thread 50 us: much for shorter ones only
 LEAD_S = 0.01  # so much work of such jobs lies ready in front of the threads
@@ -57,21 +58,29 @@ class Pace:
             return 0
         return int(min(self._prefetch, PREFETCH_RUN_S * self._concurrency / max(self._mean_s, 1e-6)))
 
+    def batch(self, outstanding: int) -> int:
+        """How many jobs to claim ahead when so many that were fetched ahead have not begun."""
+        ahead = self.ahead
+        return min(ahead, BATCH_MAX) if outstanding <= ahead // 2 else 0
+
     def lead(self, name: str) -> int:
         """How many jobs may be handed to the threads beyond those that they can run at once, if this is the next."""
         mean_s = self._mean_of.get(name, LEAD_RUN_S)
         if mean_s >= LEAD_RUN_S or self._elsewhere or not self._runs_in_thread(name):
             return 0
-        return int(min(PREFETCH_MAX, LEAD_S * self._concurrency / max(mean_s, 1e-6)))
+        return int(min(BATCH_MAX, LEAD_S * self._concurrency / max(mean_s, 1e-6)))
 
-    def begins(self, key: tuple[str, int], job: ClaimedJob) -> None:
-        """A run is handed over. With one that needs no thread a thread is idle, and would begin at once what leads."""
-        if job.reclaims or not self._runs_in_thread(job.job_name):
-            self._elsewhere.add(key)
+    def begins(self, jobs: Sequence[ClaimedJob]) -> None:
+        """These, all alike, are handed over. With one that needs no thread a thread is idle: it would begin at once
+        what leads.
+        """
+        if jobs[0].reclaims or not self._runs_in_thread(jobs[0].job_name):
+            self._elsewhere.update([(job.id, job.claim_seq) for job in jobs])
 
     def ended(self, key: tuple[str, int]) -> None:
         """It has a slot no more."""
-        self._elsewhere.discard(key)
+        if self._elsewhere:
+            self._elsewhere.discard(key)
 
     def _runs_in_thread(self, name: str) -> bool:
         if name not in self._in_threads and self._may_lead(name):  # else not remembered: anybody may push any

@@ -7,6 +7,7 @@ more: finished runs are settled and new jobs are claimed in the same round trip.
 from __future__ import annotations
 
 import logging
+import math
 from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeAlias
@@ -36,7 +37,7 @@ from protojobs.hooks import Dispatcher
 from protojobs.lifecycle import SUSPECT_RECLAIMS, JobState, Verb
 from protojobs.outcomes import Outcome, WorkReport, settlement
 from protojobs.protocols import SupportsTransaction
-from protojobs.records import ClaimedJob, Settled, SettleStatus
+from protojobs.records import Settled, SettleStatus
 from protojobs.stopping import StopToken
 
 if TYPE_CHECKING:
@@ -59,13 +60,15 @@ class Worker:
         self._queue = queue
         self._driver = queue.driver
         self._clock = queue.clock
+        self._hooks = queue.hooks
         self._lease = lease
         self._names = names
         self._inbox = Inbox()
         self._standing = Standing(lease.info.lease_s)
         self._deadlines = Deadlines(self._clock, self._standing, self._inbox.put)
+        lease.horizon.look_at(self._deadlines.left_s)
         self._doorbell = Doorbell(self._driver, names, lambda: self._inbox.put(None))
-        self._dispatcher = Dispatcher(queue.hooks)
+        self._dispatcher = Dispatcher(self._hooks)
         self._executors = Executors(
             limits.concurrency,
             queue.settings,
@@ -121,9 +124,8 @@ class Worker:
                 if plan.settle:
                     self._talk(plan)
                 return plan.ended
-            tells = bool(plan.start) and self._is_heard(JobProcessing)
-            for place, claimed in enumerate(plan.start, plan.leads - len(plan.start)):
-                self._begin(claimed, leads=place >= 0, tells=tells)
+            if plan.start:
+                self._begin(plan)
             self._start_calls()
             if plan.cut_all:
                 self._deadlines.cut(None, "shutdown")
@@ -161,9 +163,12 @@ class Worker:
         self._answered_at = now = self._clock.monotonic()
         self._recovered()
         self._decide.settled(reply.settled, plan.settle)
-        tells_done = self._is_heard(JobProcessed)
+        tells = self._unsure or self._is_heard(JobProcessed)
         for answer, outcome in zip(reply.settled, plan.settle, strict=True):
-            self._settled(answer, outcome, tells_done=tells_done)
+            if tells or answer.state is not JobState.COMPLETED or answer.status is SettleStatus.STALE:
+                self._settled(answer, outcome)
+            else:
+                self._done += 1
         if reply.lease_lost:
             self._lost_lease(now)
         elif plan.limit:
@@ -189,31 +194,33 @@ class Worker:
                     break
             self._decide.dropped(outcome)
 
-    def _begin(self, claimed: ClaimedJob, *, leads: bool, tells: bool) -> None:
-        """Hand a job to its executor, or settle it unrun. One that `leads` waits there for a slot, a moment at most."""
-        run = prepare(claimed, self._queue.registry, self._queue.hooks, self._clock, self._lease.report)
-        if isinstance(run, Outcome):
-            self._decide.finished(self._clock.monotonic(), (claimed.id, claimed.claim_seq), run, was_run=False)
-            return
-        run.completer = self._complete_in
-        if tells:
-            event = JobProcessing(**job_facts(claimed))
-            log_event(event)
-            self._send(event)
-        if self._executors.is_for_child(run, isolates=self._decide.limits.isolates):
-            children = self._executors.children()
-            self._deadlines.add(run, children, 0)  # it keeps the time itself: the start of a child is not the job's
-            self._lease.horizon.begins(run.key, run.timeout)
-            children.start(run)
-        else:
-            if leads:
+    def _begin(self, plan: Plan) -> None:
+        """Hand jobs to their executors, or settle them unrun. Those that lead wait there for a slot, for a moment."""
+        self._lease.horizon.begins(max([job.timeout or math.inf for job in plan.start]) + LEAD_WAIT_S)
+        tells, isolates = self._is_heard(JobProcessing), self._decide.limits.isolates
+        leads_from = len(plan.start) - plan.leads
+        for place, claimed in enumerate(plan.start):
+            run = prepare(claimed, self._queue.registry, self._hooks, self._clock, self._lease.report)
+            if isinstance(run, Outcome):
+                self._decide.finished(self._clock.monotonic(), (claimed.id, claimed.claim_seq), run, was_run=False)
+                continue
+            run.completer = self._complete_in
+            if tells:
+                event = JobProcessing(**job_facts(claimed))
+                log_event(event)
+                self._send(event)
+            timeout = run.claimed.timeout
+            if place >= leads_from:
                 run.begins_by = self._clock.monotonic() + LEAD_WAIT_S
-            self._start(run, run.timeout and run.timeout + LEAD_WAIT_S * leads)
+                timeout = timeout and timeout + LEAD_WAIT_S
+            executor = self._executors.place(run, isolates=isolates)
+            self._deadlines.add(run, executor, timeout)
+            executor.start(run)
 
-    def _start(self, run: Runnable, timeout: float) -> None:
-        executor = self._executors.here(run)
+    def _start_here(self, run: Runnable, timeout: float) -> None:
+        self._lease.horizon.begins(timeout or math.inf)
+        executor = self._executors.here(is_async=run.is_async)
         self._deadlines.add(run, executor, timeout)
-        self._lease.horizon.begins(run.key, timeout)
         executor.start(run)
 
     def _withdraw(self, keys: list[_Key]) -> bool:
@@ -221,16 +228,15 @@ class Worker:
         keys = self._executors.withdraw(keys)
         for key in keys:
             self._deadlines.remove(key)
-            self._lease.horizon.ended(key)
         self._decide.withdrawn(self._clock.monotonic(), keys, self._lease.info.id)
         return bool(keys)
 
     def _start_calls(self) -> None:
         """Start the waiting `failed()` for which there is a slot: their time limit begins only then."""
         while self._calls and self._decide.running - len(self._calls) < self._decide.limits.concurrency:
-            self._start(self._calls.popleft(), FAILED_LIMIT_S)
+            self._start_here(self._calls.popleft(), FAILED_LIMIT_S)
 
-    def _settled(self, answer: Settled, outcome: Outcome, *, tells_done: bool = True) -> None:
+    def _settled(self, answer: Settled, outcome: Outcome) -> None:
         """The store has the result: tell observers, and the job itself if it has failed for good."""
         key = (outcome.claimed.id, outcome.claimed.claim_seq)
         is_unsure = key in self._unsure
@@ -243,8 +249,6 @@ class Worker:
             late_s = self._clock.monotonic() - self._standing.sure_at(outcome.claimed.reserved_by)
         elif answer.state is JobState.COMPLETED:
             self._done += 1
-            if not tells_done:
-                return
         elif answer.state is JobState.FAILED:
             self._failed += 1
             self._call_failed(outcome)
@@ -253,7 +257,7 @@ class Worker:
         self._send(event)
 
     def _is_heard(self, kind: type[Event]) -> bool:
-        return self._queue.hooks.listens(kind.event_name) or is_logged(kind)
+        return self._hooks.listens(kind.event_name) or is_logged(kind)
 
     def _call_failed(self, outcome: Outcome) -> None:
         definition = self._queue.registry.find(outcome.claimed.job_name)
@@ -269,7 +273,6 @@ class Worker:
         stuck = [run for message in self._inbox.messages(wait_s, gather) if (run := self._take(message)) is not None]
         now, back = self._clock.monotonic(), list[_Key]()
         for key, outcome in self._inbox.ended():
-            self._lease.horizon.ended(key)
             if isinstance(outcome, NotBegun):
                 back.append(key)
             else:
@@ -307,16 +310,14 @@ class Worker:
     def _begin_here(self, now: float, run: Run) -> None:
         """Run in this process what no child can run. A suspect among neighbours goes back, to run alone next time."""
         self._deadlines.remove(run.key)
-        self._lease.horizon.ended(run.key)
-        limits = self._decide.limits
         if run.cut_by:
             self._decide.finished(now, run.key, run.cut())
-        elif run.claimed.reclaims >= SUSPECT_RECLAIMS and limits.isolates:
-            self._decide.limits = msgspec.structs.replace(limits, isolates=False)
+        elif run.claimed.reclaims >= SUSPECT_RECLAIMS and self._decide.limits.isolates:
+            self._decide.limits = msgspec.structs.replace(self._decide.limits, isolates=False)
             back = unrun(run.claimed, Verb.RELEASE, reason="suspect", delay=SUSPECT_PAUSE_S)
             self._decide.finished(now, run.key, back, was_run=False)
         else:
-            self._start(run, run.timeout)
+            self._start_here(run, run.timeout)
 
     def _beaten(self, beat: Beat) -> None:
         """Called by the heartbeat thread: what the claim loop hears when it listens, exclusive runs must hear now."""
@@ -390,7 +391,7 @@ class Worker:
             _log.warning("the store answers again")
 
     def _send(self, event: Event) -> None:
-        if self._queue.hooks.listens(event.event_name):
+        if self._hooks.listens(event.event_name):
             self._dispatcher.send(event)
 
     def _report(self, key: _Key, outcome: Outcome | NotBegun | None) -> None:

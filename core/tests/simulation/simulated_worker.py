@@ -324,7 +324,7 @@ class SimulatedWorker(Party):
         """Its thread takes what lies ready: begins it, or hands it back."""
         while self.ready and len(self.active) < self.decide.limits.concurrency:
             run = self.ready.pop(next(iter(self.ready)))
-            if run.is_overdue:
+            if self.world.now > run.begins_by:
                 self.put((run.key, NOT_BEGUN))
             elif run.cut_by:
                 self.put((run.key, run.cut()))

@@ -23,15 +23,12 @@ class Runnable(Protocol):
 
     key: tuple[str, int]
     cut_by: str
+    begins_by: float
+    """On the monotonic clock. One that has not begun by then goes back to the claim loop instead."""
 
     @property
     def is_async(self) -> bool:
         """Whether it belongs on the event loop."""
-        ...
-
-    @property
-    def is_overdue(self) -> bool:
-        """Whether it should have begun by now, and is to go back to the claim loop instead."""
         ...
 
     @property
@@ -81,6 +78,9 @@ class Unplaced(Struct, frozen=True):
 
 class Executor(Protocol):
     """A place where runs happen."""
+
+    keeps_time: bool
+    """Whether it ends runs that outlast their timeout by itself."""
 
     def start(self, run: Runnable) -> None:
         """Take the run; it is reported once. Never blocks."""

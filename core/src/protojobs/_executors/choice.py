@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from protojobs._execution import Run
-from protojobs._executors import CHILDREN_WORK, Executor, Report, Runnable, Unplaced
+from protojobs._executors import CHILDREN_WORK, Executor, Report, Unplaced
 from protojobs._executors.threads import ThreadExecutor
 from protojobs.clock import Clock
 from protojobs.config import Settings
@@ -30,30 +30,32 @@ class Executors:
     ) -> None:
         self._size = size
         self._settings = settings
+        self._default = settings.executor
         self._registry = registry
         self._clock = clock
         self._report = report
         self._give_back = give_back
-        self._threads = ThreadExecutor(size, report)
+        self._threads = ThreadExecutor(size, report, clock)
         self._loop: Executor | None = None
         self._children: Executor | None = None
 
-    def is_for_child(self, run: Run, *, isolates: bool) -> bool:
-        """Whether it runs in a child process: as it wishes, or since it is suspected and this worker isolates such."""
+    def place(self, run: Run, *, isolates: bool) -> Executor:
+        """Where it runs. In a child process if it wishes so, or if it is suspected and this worker isolates such."""
         is_suspect = run.claimed.reclaims >= SUSPECT_RECLAIMS and isolates
-        where = run.definition.executor or self._settings.executor
-        return is_suspect or (where == "process" and not run.is_async and CHILDREN_WORK)
+        definition = run.definition
+        wants_child = (definition.executor or self._default) == "process" and not definition.is_async and CHILDREN_WORK
+        return self._in_children() if is_suspect or wants_child else self.here(is_async=definition.is_async)
 
     def may_lead(self, name: str) -> bool:
         """Whether jobs of that name run in threads, and may lie ready in front of them."""
         job = self._registry.find(name)
         if job is None or job.is_async or job.exclusive:
             return False
-        return (job.executor or self._settings.executor) == "thread" or not CHILDREN_WORK
+        return (job.executor or self._default) == "thread" or not CHILDREN_WORK
 
-    def here(self, run: Runnable) -> Executor:
-        """The one in this process for this run."""
-        if not run.is_async:
+    def here(self, *, is_async: bool) -> Executor:
+        """The one in this process."""
+        if not is_async:
             return self._threads
         if self._loop is None:
             from protojobs._executors.loop import AsyncExecutor  # asyncio costs 30 ms that plain workers need not pay
@@ -61,8 +63,7 @@ class Executors:
             self._loop = AsyncExecutor(self._report)
         return self._loop
 
-    def children(self) -> Executor:
-        """The one with child processes."""
+    def _in_children(self) -> Executor:
         if self._children is None:
             from protojobs._executors.processes import ProcessExecutor  # subprocess, for those who want it
 

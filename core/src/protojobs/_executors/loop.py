@@ -18,6 +18,8 @@ _log = logging.getLogger("protojobs.worker")
 class AsyncExecutor:
     """One event loop; how many tasks it has at once is the worker's decision."""
 
+    keeps_time = False
+
     def __init__(self, report: Report) -> None:
         self._report = report
         self._is_closed = False

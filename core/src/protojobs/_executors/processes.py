@@ -60,6 +60,8 @@ _log = logging.getLogger("protojobs.worker")
 class ProcessExecutor:
     """At most `size` children. `give_back` takes runs that no child can do."""
 
+    keeps_time = True  # the start of a child is not the job's
+
     def __init__(
         self,
         size: int,

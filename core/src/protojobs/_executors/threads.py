@@ -14,6 +14,7 @@ from queue import SimpleQueue
 
 from protojobs._execution import Interrupted
 from protojobs._executors import NOT_BEGUN, NotBegun, Report, Runnable, not_judged
+from protojobs.clock import SYSTEM_CLOCK, Clock
 from protojobs.outcomes import Outcome
 
 __all__ = ["ThreadExecutor"]
@@ -24,8 +25,11 @@ _LOCK_S = 1.0  # the lock is held for microseconds; an interrupted thread might 
 class ThreadExecutor:
     """At most `size` threads, made as jobs come."""
 
-    def __init__(self, size: int, report: Report) -> None:
+    keeps_time = False
+
+    def __init__(self, size: int, report: Report, clock: Clock = SYSTEM_CLOCK) -> None:
         self._size = size
+        self._monotonic = clock.monotonic
         self._report = report
         self._inbox: SimpleQueue[Runnable | None] = SimpleQueue()
         self._handed: dict[Runnable, bool] = {}  # and not begun. Whoever pops a run from it has it
@@ -67,7 +71,7 @@ class ThreadExecutor:
             ]
             self._has_deaf = False
             if len(self._slots) < self._size:
-                self._slots.append(_Slot(self._inbox, self._handed, self._report, self._add_slot))
+                self._slots.append(_Slot(self._inbox, self._handed, self._report, self._add_slot, self._monotonic))
 
 
 class _Slot:
@@ -79,12 +83,14 @@ class _Slot:
         handed: dict[Runnable, bool],
         report: Report,
         add_slot: Callable[[_Slot], None],
+        monotonic: Callable[[], float],
     ) -> None:
         self.is_retired = False
         self._inbox = inbox
         self._handed = handed
         self._report = report
         self._add_slot = add_slot
+        self._monotonic = monotonic
         self._lock = threading.Lock()
         self._run: Runnable | None = None
         self._thread = threading.Thread(target=self._serve, name="protojobs-job", daemon=True)
@@ -118,14 +124,13 @@ class _Slot:
             self._add_slot(self)
 
     def _perform(self, run: Runnable) -> Outcome | NotBegun | None:
-        with self._lock:
-            self._run = run
+        self._run = run
         try:
-            if run.is_overdue:  # first: a timeout would cost it an attempt
+            if self._monotonic() > run.begins_by:  # first: a timeout would cost it an attempt
                 return NOT_BEGUN
             return run.cut() if run.cut_by else run.execute()  # cut while it waited for this thread: it does not begin
         finally:
-            with self._lock:
+            with self._lock:  # either the run was interrupted before this, or nobody will
                 self._run = None
 
 
