@@ -382,6 +382,24 @@ class TestLoop:
         assert reported.next() == ("late", Verb.RELEASE)
         assert not ran.is_set()
 
+    def test_what_has_not_begun_when_it_closes_never_does(
+        self, reported: Reported, eventually: Callable[[Callable[[], object]], None]
+    ) -> None:
+        executor = AsyncExecutor(reported)
+        entered, may_go, ran = threading.Event(), threading.Event(), threading.Event()
+
+        def hold() -> None:
+            entered.set()
+            may_go.wait(5)
+
+        executor.start(Fake("holding", hold, is_async=True))
+        assert entered.wait(5)
+        executor.start(Fake("late", ran.set, is_async=True))
+        executor.close()
+        may_go.set()
+        eventually(lambda: not executor._thread.is_alive())
+        assert not ran.is_set()
+
     def test_its_thread_ends_with_it_and_cancels_what_still_runs(
         self, reported: Reported, eventually: Callable[[Callable[[], object]], None]
     ) -> None:

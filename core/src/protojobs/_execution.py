@@ -124,8 +124,12 @@ class Run:
         self._started = self._clock.monotonic()
         try:
             data = self._decoded()
-            with self._hooks.around(self.context):
-                result = await cast("Awaitable[object]", self.definition.call(data, self.context))
+            if self._hooks.around_job:
+                with self._hooks.around(self.context):
+                    result = await cast("Awaitable[object]", self.definition.call(data, self.context))
+            else:
+                context = self.context if self.definition.context_parameter else None
+                result = await cast("Awaitable[object]", self.definition.call(data, context))
         except asyncio.CancelledError as error:
             return self.cut() if self.cut_by else self.raised(error)
         except BaseException as error:  # noqa: BLE001  (as above)

@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from functools import partial
+from collections import deque
 
 from protojobs._executors import Report, Runnable, not_judged
-from protojobs.outcomes import Outcome
-
 __all__ = ["AsyncExecutor"]
 
 _log = logging.getLogger("protojobs.worker")
@@ -24,12 +22,17 @@ class AsyncExecutor:
         self._report = report
         self._is_closed = False
         self._loop = asyncio.new_event_loop()
-        self._tasks: dict[tuple[str, int], asyncio.Task[Outcome | None]] = {}
+        self._ready: deque[Runnable] = deque()
+        self._is_called = False  # the loop is about to begin what is ready: to call it costs more than a short job
+        self._tasks: dict[tuple[str, int], asyncio.Task[None] | None] = {}  # of the runs that have begun
         self._thread = threading.Thread(target=self._run_loop, name="protojobs-loop", daemon=True)
         self._thread.start()
 
     def start(self, run: Runnable) -> None:
-        self._loop.call_soon_threadsafe(self._begin, run)
+        self._ready.append(run)
+        if not self._is_called:
+            self._is_called = True
+            self._loop.call_soon_threadsafe(self._begin)
 
     def interrupt(self, run: Runnable) -> None:
         self._loop.call_soon_threadsafe(self._cancel, run)
@@ -38,21 +41,22 @@ class AsyncExecutor:
         self._is_closed = True
         self._loop.call_soon_threadsafe(self._loop.stop)
 
-    def _begin(self, run: Runnable) -> None:
-        task = self._tasks[run.key] = self._loop.create_task(_perform(run))
-        task.add_done_callback(partial(self._ended, run))
+    def _begin(self) -> None:
+        self._is_called = False
+        while self._ready:
+            self._loop.create_task(self._perform(self._ready.popleft()))
 
-    def _ended(self, run: Runnable, task: asyncio.Task[Outcome | None]) -> None:
-        del self._tasks[run.key]
+    async def _perform(self, run: Runnable) -> None:
+        self._tasks[run.key] = asyncio.current_task()  # from here on it can be cancelled: not before its first step
         try:
-            # A task that is cancelled before its first step never enters its coroutine: so the answer is given here.
-            outcome = run.cut() if task.cancelled() else task.result()
+            outcome = run.cut() if run.cut_by or self._is_closed else await run.aexecute()
         except BaseException:  # noqa: BLE001  (else the run would never be answered for)
             outcome = not_judged(run)
+        del self._tasks[run.key]
         self._report(run.key, outcome)
 
     def _cancel(self, run: Runnable) -> None:
-        if task := self._tasks.get(run.key):
+        if task := self._tasks.get(run.key):  # one that has not begun sees that it was cut when it does
             task.cancel()
 
     def _run_loop(self) -> None:
@@ -63,10 +67,7 @@ class AsyncExecutor:
             except BaseException as error:  # noqa: BLE001  (a task that a job has left behind called sys.exit(), say)
                 _log.error("something on the event loop of the jobs wanted to end it, and may not: %r", error)
         for task in self._tasks.values():
-            task.cancel()
+            if task is not None:
+                task.cancel()
         self._loop.run_until_complete(self._loop.shutdown_asyncgens())
         self._loop.close()
-
-
-async def _perform(run: Runnable) -> Outcome | None:
-    return await run.aexecute()
