@@ -10,7 +10,7 @@ from msgspec import structs
 
 from protojobs._decisions import LINGER_S, TICK_S, UNSETTLED_MAX, Decisions, WorkLimits
 from protojobs._lease_watch import IDENTITIES_MAX, LAST_WORDS_S, LeaseWatch, Standing
-from protojobs._pace import LEAD_WAIT_S
+from protojobs._pace import BATCH_MAX, LEAD_WAIT_S, PREFETCH_RUN_S
 from protojobs.lifecycle import SUSPECT_RECLAIMS, Verb
 from protojobs.outcomes import Outcome, settlement
 from protojobs.records import ClaimedJob, Heartbeat, Settled, SettleStatus
@@ -132,6 +132,44 @@ class TestClaiming:
             running.clear()
         assert limits[0] == 4
         assert max(limits) > 100
+
+    def deep(self, worker: Worker) -> tuple[float, list[str]]:
+        """Let it run short jobs until it has fetched two batches ahead. When that is, and what runs."""
+        names, running = count(), list[str]()
+        for turn in range(200):
+            now = turn / 1000
+            plan = worker.decide.plan(now)
+            running += [job.id for job in plan.start]
+            worker.settle(plan.settle)
+            if plan.limit:
+                worker.decide.claimed(now, plan, [lent(str(next(names))) for _ in range(plan.limit)])
+                if len(worker.decide._waiting) + len(running) >= 2 * BATCH_MAX:
+                    return now, running
+            for name in running:
+                worker.finish(now, name, took_s=0.0001)
+            running.clear()
+        raise AssertionError
+
+    def test_with_a_batch_in_the_line_it_is_not_woken_before_that_is_needed(self) -> None:
+        """To be woken for each run costs more than the run."""
+        worker = Worker(concurrency=4)
+        now, running = self.deep(worker)
+        plan = worker.decide.plan(now)
+        assert plan.limit == 0
+        assert plan.gather > len(running) // 4
+
+    def test_what_was_fetched_as_short_jobs_and_turns_out_slow_goes_on_to_others(self) -> None:
+        worker = Worker(concurrency=4)
+        now, running = self.deep(worker)
+        for _ in range(20):
+            worker.decide._pace.ran("j", 0.05)
+        held = len(worker.decide._waiting)
+        plan = worker.decide.plan(now)
+        back = [outcome for outcome in worker.decide._unsettled.values() if outcome.settlement.verb is Verb.RELEASE]
+        assert held > 100
+        assert len(worker.decide._waiting) + len(plan.start) <= PREFETCH_RUN_S * 4 / 0.05 + 1
+        assert len(back) > 100
+        assert {outcome.settlement.reason for outcome in back} == {"prefetch"}
 
     def test_with_too_many_unstored_results_nothing_is_claimed(self) -> None:
         worker = Worker(concurrency=UNSETTLED_MAX)

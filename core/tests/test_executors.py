@@ -595,3 +595,63 @@ class TestDeadlines:
         eventually(lambda: executor.interrupted == [first, second])
         assert stuck == []
         deadlines.close()
+
+    def test_a_run_that_comes_and_goes_while_the_sweeper_lies_down_does_not_leave_it_asleep(
+        self, clock: ManualClock, monkeypatch: pytest.MonkeyPatch, eventually: Callable[[Callable[[], object]], None]
+    ) -> None:
+        deadlines, executor = Deadlines(clock, Standing(60.0), lambda run: None), self.Recorder()
+        lies_down, met = deadlines._has_work.clear, threading.Event()
+
+        def clear() -> None:
+            if not met.is_set():
+                met.set()
+                deadlines.add(passing := Fake("passing", spin), executor, 60.0)
+                deadlines.remove(passing.key)
+            lies_down()
+
+        monkeypatch.setattr(deadlines._has_work, "clear", clear)
+        deadlines.add(first := Fake("first", spin), executor, 60.0)
+        deadlines.remove(first.key)
+        assert met.wait(5)
+        deadlines.add(run := Fake("run", spin), executor, 5.0)
+        clock.advance(5.0)
+        eventually(lambda: executor.interrupted == [run])
+        deadlines.close()
+
+    def test_one_without_an_end_does_not_keep_it_sweeping(
+        self, clock: ManualClock, eventually: Callable[[Callable[[], object]], None]
+    ) -> None:
+        deadlines, executor = Deadlines(clock, Standing(60.0), lambda run: None), self.Recorder()
+        deadlines.add(Fake("endless", spin), executor, 0)
+        deadlines.add(short := Fake("short", spin), executor, 5.0)
+        deadlines.remove(short.key)
+        eventually(lambda: not deadlines._is_sweeping)
+        deadlines.add(late := Fake("late", spin), executor, 5.0)
+        clock.advance(5.0)
+        eventually(lambda: executor.interrupted == [late])
+        deadlines.close()
+
+    def test_one_that_ends_while_another_is_told_to_be_stuck_is_not_and_whoever_has_its_key_now_is_watched(
+        self, clock: ManualClock, eventually: Callable[[Callable[[], object]], None]
+    ) -> None:
+        stuck: list[object] = []
+        again = Fake("second", spin)
+
+        def told(run: object) -> None:
+            stuck.append(run)
+            deadlines.remove(again.key)  # the second ends at this very moment, and its job runs again
+            deadlines.add(again, executor, 60.0)
+
+        deadlines, executor = Deadlines(clock, Standing(60.0), told), self.Recorder()
+        first, second = Fake("first", spin), Fake("second", spin)
+        for run in (first, second):
+            deadlines.add(run, executor, 5.0)
+        deadlines.cut(None, "shutdown")
+        clock.advance(2.1)
+        eventually(lambda: stuck == [first])
+        clock.advance(60.0)
+        eventually(lambda: executor.interrupted == [first, second, again])
+        assert stuck == [first]
+        assert deadlines.has_another(second)
+        assert not deadlines.has_another(again)
+        deadlines.close()

@@ -33,8 +33,8 @@ class Deadlines:
     The sweeping thread lives apart from the jobs' threads and the event loop: none of them can hold it up. `stuck(run)`
     is called, once, for a run that was interrupted and did not end.
 
-    Every run comes and goes here, so that costs one entry of a dict and no lock; only who ends runs takes turns. What a
-    sweep has seen may have ended, and its key be another run's by now: so it looks again before it acts.
+    Every run comes and goes here, so that costs one entry of a dict and no lock; only those that end runs take turns.
+    What a sweep has seen may have ended since, and its key be another run's: so it looks again right before it acts.
     """
 
     def __init__(self, clock: Clock, standing: Standing, stuck: Callable[[Runnable], None]) -> None:
@@ -58,6 +58,11 @@ class Deadlines:
     def remove(self, key: tuple[str, int]) -> None:
         """The run has ended."""
         self._runs.pop(key, None)
+
+    def has_another(self, run: Runnable) -> bool:
+        """Whether the key of this run is that of another one now, so that this one is over."""
+        watched = self._runs.get(run.key)
+        return watched is not None and watched[0] is not run
 
     def left_s(self, now: float) -> float:
         """The longest time that any run may still take: 0 when none runs, infinite when one has no end."""
@@ -104,19 +109,25 @@ class Deadlines:
         with self._lock:
             if self._cut:
                 self._cut = {run: ends_at for run, ends_at in self._cut.items() if self._is_here(run)}
-            watched = list(self._runs.values())
-            for entry in watched:
-                if why := self._why_end(entry, now):
-                    self._interrupt(entry, why)
+            for watched in list(self._runs.values()):
+                if why := self._why_end(watched, now):
+                    self._interrupt(watched, why)
             self._find_stuck(now)
-        if not watched:
+        if not self._is_needed():
             self._rest()
 
+    def _is_needed(self) -> bool:
+        return bool(self._cut) or any(
+            ends_at < math.inf or run.exclusive_holder for run, _, ends_at in list(self._runs.values())
+        )
+
     def _rest(self) -> None:
-        """Sweep no more until a run comes. One that has come meanwhile has seen us sweeping, or is seen here."""
-        self._is_sweeping = False
+        """Sweep no more until a run comes. The order matters: a run that comes now wakes us, or is seen here; one that
+        comes and goes again while we are at it leaves us as it found us.
+        """
         self._has_work.clear()
-        if self._runs:
+        self._is_sweeping = False
+        if self._is_needed():
             self._wake()
 
     def _why_end(self, watched: _Watched, now: float) -> str:
@@ -139,10 +150,11 @@ class Deadlines:
 
     def _find_stuck(self, now: float) -> None:
         """Tell of those that were told to end before, and are still here."""
-        for run in [run for run, ends_at in self._cut.items() if ends_at <= now and self._is_here(run)]:
-            self.remove(run.key)
-            _log.error("job %s did not end within %g s of its %s", run.key[0], self._end_s(run.cut_by), run.cut_by)
-            self._stuck(run)
+        for run in [run for run, ends_at in self._cut.items() if ends_at <= now]:
+            if self._is_here(run):
+                self.remove(run.key)
+                self._stuck(run)
+                _log.error("job %s did not end within %g s of its %s", run.key[0], self._end_s(run.cut_by), run.cut_by)
 
     def _is_here(self, run: Runnable) -> bool:
         watched = self._runs.get(run.key)

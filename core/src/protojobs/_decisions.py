@@ -305,7 +305,8 @@ class Decisions:
 
     def _gather(self, now: float) -> int:
         """How many runs may end before there is something to claim, or nothing left to go on with."""
-        enough = self._pace.ahead // 2 if now >= self._claim_at and not self.stop_level else 0
+        claims = now >= self._claim_at and not self.stop_level
+        enough = max(0, self._pace.ahead // 2 - len(self._waiting)) if claims else 0
         return 1 if self._calls else max(1, self._led() - enough)
 
     def _is_settling_due(self, now: float) -> bool:
@@ -325,8 +326,7 @@ class Decisions:
         return job.reclaims >= SUSPECT_RECLAIMS and not self.limits.isolates
 
     def _free(self) -> int:
-        taken = len(self._running) + (len(self._unsettled) if self.limits.is_sync else 0)
-        return self.limits.concurrency - taken
+        return self.limits.concurrency - len(self._running) - (len(self._unsettled) if self.limits.is_sync else 0)
 
     def _led(self) -> int:
         """How many runs lie ready beyond the slots. None does while a `failed()` has one."""
@@ -334,9 +334,8 @@ class Decisions:
 
     def _appetite(self, now: float, *, travels: bool) -> tuple[int, int]:
         """(free slots, jobs to claim) for a claim now; (0, 0) for none. `travels`: a settle goes anyway."""
-        if self.stop_level or self.watch.is_in_doubt(now) or self._runs_a_suspect():
-            return 0, 0
-        if self._waiting and self._needs_to_be_alone(self._waiting[0]):
+        is_alone = self._runs_a_suspect() or (self._waiting and self._needs_to_be_alone(self._waiting[0]))
+        if is_alone or self.stop_level or self.watch.is_in_doubt(now):
             return 0, 0
         if len(self._unsettled) >= UNSETTLED_MAX or (not travels and now < self._claim_at):
             return 0, 0
@@ -361,6 +360,8 @@ class Decisions:
                 self._pace.calm()
                 self._release_waiting("prefetch", keep=0)
             self._waiting_since = now
+        elif self._free() <= 0 and len(self._waiting) > 2 * (bearable := self._pace.bearable):  # they were short once
+            self._release_waiting("prefetch", keep=bearable)
 
     def _release_waiting(self, reason: str, *, keep: int) -> None:
         while len(self._waiting) > keep:

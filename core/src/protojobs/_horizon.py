@@ -19,6 +19,9 @@ class Horizon:
     def begins(self, lasts_s: float) -> None:
         """Runs are about to begin; the longest may take so many seconds."""
 
+    def begun(self) -> None:
+        """`left_s` knows of them all now."""
+
     def beat(self) -> None:
         """The worker is about to make a heartbeat."""
 
@@ -36,7 +39,8 @@ class ToldHorizon(Horizon):
         self._say = say
         self._lock = threading.Lock()  # held while it says something, so that the last word is the newest
         self._left_s: Callable[[float], float] = lambda _now: 0.0
-        self._begun_s = 0.0  # the longest of the runs that began since the last beat, which may not be seen by `left_s`
+        self._begins_s = 0.0  # of those that are about to begin: to hand them over may take longer than a beat
+        self._begun_s = 0.0  # the longest that began since the last beat: those like it need no word of their own
         self._said_until = 0.0
 
     def look_at(self, left_s: Callable[[float], float]) -> None:
@@ -45,16 +49,20 @@ class ToldHorizon(Horizon):
     def begins(self, lasts_s: float) -> None:
         with self._lock:
             now = self._clock.monotonic()
+            self._begins_s = lasts_s
             self._begun_s = max(self._begun_s, lasts_s)
             if now + lasts_s > self._said_until:
                 self._tell(now, lasts_s)
 
+    def begun(self) -> None:
+        self._begins_s = 0.0
+
     def beat(self) -> None:
         with self._lock:
             now = self._clock.monotonic()
-            lasts_s = max(self._left_s(now), self._begun_s)
+            lasts_s = max(self._begins_s, self._begun_s)  # first: what is not in it any more is in `left_s`
             self._begun_s = 0.0
-            self._tell(now, lasts_s)
+            self._tell(now, max(lasts_s, self._left_s(now)))
 
     def _tell(self, now: float, lasts_s: float) -> None:
         # A beat's time more, so that of many short runs alike none needs a word of its own: each may begin until then.

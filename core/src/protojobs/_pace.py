@@ -53,10 +53,18 @@ class Pace:
 
     @property
     def ahead(self) -> int:
-        """How many jobs to fetch ahead of free slots: none of long ones, and no more than are run within 0.1 s."""
+        """How many jobs to fetch ahead of free slots: none of long ones, and as many as are run within 0.1 s at most.
+
+        They are fetched when half of them are left, so for a moment there may be half as many again.
+        """
         if self._mean_s is None or self._mean_s > PREFETCH_RUN_S:
             return 0
-        return int(min(self._prefetch, PREFETCH_RUN_S * self._concurrency / max(self._mean_s, 1e-6)))
+        return min(self._prefetch, self.bearable)
+
+    @property
+    def bearable(self) -> int:
+        """How many jobs are run within 0.1 s."""
+        return int(PREFETCH_RUN_S * self._concurrency / max(self._mean_s or 0.0, 1e-6))
 
     def batch(self, outstanding: int) -> int:
         """How many jobs to claim ahead when so many that were fetched ahead have not begun."""

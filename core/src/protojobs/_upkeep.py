@@ -12,7 +12,7 @@ from protojobs._lease import WorkerLease
 from protojobs._memory import resident_bytes
 from protojobs.entropy import jittered
 from protojobs.errors import DriverError
-from protojobs.events import Event, JobReclaimed
+from protojobs.events import Event, JobReclaimed, WorkerMemoryExceeded
 from protojobs.records import ClaimedJob
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ RECLAIM_JITTER_S = 0.5  # a fleet does not reclaim in step; with the beats it ke
 COMPARE_EVERY_S = 30.0  # between what the store says this worker holds, and what it knows of
 PRUNE_EVERY_S = 60.0
 PRUNE_ROUND = 1_000
+PRUNE_SHARE = 0.05  # of the claim loop's time, while there is more to prune: without a pause claims fall to a quarter
 MEMORY_EVERY_S = 1.0
 _HOUR_S = 3600.0
 _log = logging.getLogger("protojobs.worker")
@@ -39,16 +40,18 @@ class Upkeep:
         lease: WorkerLease,
         send: Callable[[Event], None],
         compared: Callable[[float, Sequence[ClaimedJob]], None],
+        max_memory: int,
     ) -> None:
         self._driver = queue.driver
+        self._clock = queue.clock
         self._settings = queue.settings
         self._lease = lease
         self._send = send
         self._compared = compared
         self._compare_at = queue.clock.monotonic() + jittered(COMPARE_EVERY_S)
         self._prune_at = queue.clock.monotonic() + jittered(PRUNE_EVERY_S)
+        self._max_memory = max_memory
         self._memory_at = 0.0
-        self._memory = 0
 
     def turn(self, now: float, *, may_write: bool) -> None:
         """Do what is due. Raises DriverErrors; the next turn tries again."""
@@ -60,7 +63,7 @@ class Upkeep:
                 self._compared(now, self._driver.held(self._lease.info.id))
             if may_write and now >= self._prune_at:
                 self._prune_at = now + jittered(PRUNE_EVERY_S)
-                self._prune(now)
+                self._prune()
         except Exception as error:  # noqa: BLE001  (a driver's mistake in one of these must not end the worker)
             self._troubled(now, error)
 
@@ -74,12 +77,17 @@ class Upkeep:
         """Seconds to wait beyond the end of another's lease."""
         return jittered(RECLAIM_JITTER_S, 1.0) / 2
 
-    def memory(self, now: float) -> int:
-        """Resident bytes with children, measured once a second."""
-        if now >= self._memory_at:
-            self._memory_at = now + MEMORY_EVERY_S
-            self._memory = resident_bytes()
-        return self._memory
+    def is_memory_exceeded(self, now: float) -> bool:
+        """Whether this process and its children have more than they may. Measured once a second."""
+        if not self._max_memory or now < self._memory_at:
+            return False
+        self._memory_at = now + MEMORY_EVERY_S
+        if (rss := resident_bytes()) <= self._max_memory:
+            return False
+        _log.warning("memory: %d MiB, beyond the limit; stopping once the jobs are done", rss >> 20)
+        worker, most = self._lease.info.id, self._max_memory
+        self._send(WorkerMemoryExceeded(worker=worker, rss_bytes=rss, limit_bytes=most))
+        return True
 
     def _reclaim(self, now: float) -> None:
         taken = self._driver.reclaim(RECLAIM_ROUND, until=self._lease.watch.reclaim_until)
@@ -99,7 +107,8 @@ class Upkeep:
             log_event(event)
             self._send(event)
 
-    def _prune(self, now: float) -> None:
+    def _prune(self) -> None:
+        began = self._clock.monotonic()
         pruned = self._driver.prune(
             completed_older_than=self._settings.completed_job_retention * _HOUR_S,
             failed_older_than=self._settings.failed_job_retention * _HOUR_S,
@@ -107,4 +116,5 @@ class Upkeep:
             limit=PRUNE_ROUND,
         )
         if pruned.has_more:
-            self._prune_at = now
+            ended = self._clock.monotonic()
+            self._prune_at = ended + (ended - began) * (1 / PRUNE_SHARE - 1)

@@ -10,6 +10,7 @@ import logging
 import math
 from collections import deque
 from collections.abc import Sequence
+from copy import copy
 from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
@@ -78,8 +79,7 @@ class Worker:
             give_back=self._inbox.put,
         )
         self._decide = Decisions(limits, lease.watch, self._clock.monotonic(), jittered, self._executors.may_lead)
-        self._upkeep = Upkeep(queue, lease, self._send, self._decide.compared)
-        self._max_memory = max_memory
+        self._upkeep = Upkeep(queue, lease, self._send, self._decide.compared, max_memory)
         self._complete_in = self._driver.complete_in if isinstance(self._driver, SupportsTransaction) else None
         self._done = self._failed = self._late = 0
         self._unknown = False  # a claim's answer was lost: ask the store what we hold
@@ -216,11 +216,13 @@ class Worker:
             executor = self._executors.place(run, isolates=isolates)
             self._deadlines.add(run, executor, timeout)
             executor.start(run)
+        self._lease.horizon.begun()
 
     def _start_here(self, run: Runnable, timeout: float) -> None:
         self._lease.horizon.begins(timeout or math.inf)
         executor = self._executors.here(is_async=run.is_async)
         self._deadlines.add(run, executor, timeout)
+        self._lease.horizon.begun()
         executor.start(run)
 
     def _withdraw(self, keys: list[_Key]) -> bool:
@@ -300,7 +302,7 @@ class Worker:
 
     def _stuck(self, run: Runnable) -> None:
         now = self._clock.monotonic()
-        if self._withdraw([run.key]):  # it lay ready, and this loop was held up
+        if self._deadlines.has_another(run) or self._withdraw([run.key]):  # it lay ready, and this loop was held up
             return
         self._executors.give_up()
         outcome = run.cut(ended=False, exit_bound=self._decide.limits.exit_bound_s)
@@ -317,7 +319,7 @@ class Worker:
             back = unrun(run.claimed, Verb.RELEASE, reason="suspect", delay=SUSPECT_PAUSE_S)
             self._decide.finished(now, run.key, back, was_run=False)
         else:
-            self._start_here(run, run.timeout)
+            self._start_here(copy(run), run.timeout)  # a copy: a sweep may be about to cut the one in the child
 
     def _beaten(self, beat: Beat) -> None:
         """Called by the heartbeat thread: what the claim loop hears when it listens, exclusive runs must hear now."""
@@ -371,10 +373,7 @@ class Worker:
         except DriverError as error:
             self._degraded(error)
             self._decide.store_failed(now)
-        if self._max_memory and self._decide.stop_level == 0 and (rss := self._upkeep.memory(now)) > self._max_memory:
-            _log.warning("memory: %d MiB, beyond the limit; stopping once the jobs are done", rss >> 20)
-            worker, most = self._lease.info.id, self._max_memory
-            self._send(events.WorkerMemoryExceeded(worker=worker, rss_bytes=rss, limit_bytes=most))
+        if self._decide.stop_level == 0 and self._upkeep.is_memory_exceeded(now):
             self._decide.stop(now, 1, "memory")
 
     def _degraded(self, error: Exception | None) -> None:

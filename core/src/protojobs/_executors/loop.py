@@ -6,8 +6,10 @@ import asyncio
 import logging
 import threading
 from collections import deque
+from typing import cast
 
 from protojobs._executors import Report, Runnable, not_judged
+
 __all__ = ["AsyncExecutor"]
 
 _log = logging.getLogger("protojobs.worker")
@@ -24,7 +26,7 @@ class AsyncExecutor:
         self._loop = asyncio.new_event_loop()
         self._ready: deque[Runnable] = deque()
         self._is_called = False  # the loop is about to begin what is ready: to call it costs more than a short job
-        self._tasks: dict[tuple[str, int], asyncio.Task[None] | None] = {}  # of the runs that have begun
+        self._tasks: dict[tuple[str, int], asyncio.Task[None]] = {}  # of the runs that have begun
         self._thread = threading.Thread(target=self._run_loop, name="protojobs-loop", daemon=True)
         self._thread.start()
 
@@ -47,12 +49,15 @@ class AsyncExecutor:
             self._loop.create_task(self._perform(self._ready.popleft()))
 
     async def _perform(self, run: Runnable) -> None:
-        self._tasks[run.key] = asyncio.current_task()  # from here on it can be cancelled: not before its first step
+        # From here on it can be cancelled: not before its first step.
+        self._tasks[run.key] = cast("asyncio.Task[None]", asyncio.current_task())
         try:
             outcome = run.cut() if run.cut_by or self._is_closed else await run.aexecute()
+        except asyncio.CancelledError:  # of a `failed()` that was ended; a job's own says what it comes to
+            outcome = run.cut() if run.cut_by else not_judged(run)
         except BaseException:  # noqa: BLE001  (else the run would never be answered for)
             outcome = not_judged(run)
-        del self._tasks[run.key]
+        self._tasks.pop(run.key, None)
         self._report(run.key, outcome)
 
     def _cancel(self, run: Runnable) -> None:
@@ -67,7 +72,6 @@ class AsyncExecutor:
             except BaseException as error:  # noqa: BLE001  (a task that a job has left behind called sys.exit(), say)
                 _log.error("something on the event loop of the jobs wanted to end it, and may not: %r", error)
         for task in self._tasks.values():
-            if task is not None:
-                task.cancel()
+            task.cancel()
         self._loop.run_until_complete(self._loop.shutdown_asyncgens())
         self._loop.close()
