@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections import OrderedDict
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from enum import Enum
+from enum import Enum, IntEnum, StrEnum
 from types import MappingProxyType
-from typing import Annotated, Literal, TypedDict
+from typing import Annotated, Literal, NamedTuple, TypedDict
 from uuid import UUID
 
 import msgspec
@@ -37,6 +38,29 @@ class Colour(Enum):
     RED = "red"
 
 
+class Shade(StrEnum):
+    DARK = "dark"
+
+
+class Level(IntEnum):
+    LOW = 1
+
+
+class Text(str):
+    __slots__ = ()
+
+
+class Number(float):
+    __slots__ = ()
+
+
+# Each looks like plain data, or is equal to some, and would come back as something else.
+ODD: list[object] = [
+    *(math.nan, -math.inf, 2**64, -(2**63) - 1, "\ud800", Shade.DARK, Level.LOW, Text("text"), Number(1.5), b"", 1j),
+    *({1: 2}, {True: 1}, {None: 1}, {"\udfff": 1}, {Text("key"): 1}, {Shade.DARK: 1}, {1, 2}, range(3)),
+]
+
+
 class Size(msgspec.Struct):
     width: int
     height: int = 10
@@ -50,6 +74,11 @@ class Order:
     tags: set[str] = dataclasses.field(default_factory=set)
     weight: float | None = None
     note: str = ""
+
+
+class Pair(NamedTuple):
+    first: int
+    second: int
 
 
 class Person(TypedDict, total=False):
@@ -128,6 +157,21 @@ class TestPlainData:
         assert refusal.value.path == path
         assert "job: " in str(refusal.value)
 
+    @given(JSON, st.sampled_from(ODD), st.lists(st.sampled_from(["list", "tuple", "dict"]), max_size=4), st.booleans())
+    @settings(max_examples=300, deadline=None)
+    def test_it_is_refused_wherever_it_stands_among_good_data(
+        self, good: object, odd: object, around: list[str], is_first: bool
+    ) -> None:
+        value = odd
+        for kind in around:
+            pair = (value, good) if is_first else (good, value)
+            value = {"list": list(pair), "tuple": pair, "dict": dict(zip("ab", pair, strict=True))}[kind]
+        with pytest.raises(PayloadNotEncodable):
+            encode(value)
+
+    def test_dicts_and_lists_of_a_class_of_their_own_are_plain_data(self) -> None:
+        assert encode(OrderedDict(b=[1], a=Pair(2, 3))) == '{"b":[1],"a":[2,3]}'
+
     def test_data_deeper_than_100_is_refused_and_exactly_100_is_not(self) -> None:
         nested: object = []
         for _ in range(codec.DEPTH_MAX - 1):
@@ -157,6 +201,21 @@ class TestPlainData:
 
 
 class TestTypedData:
+    def test_keys_of_plain_data_are_put_in_order_and_fields_of_an_object_stay_in_theirs(self) -> None:
+        assert (
+            encode({"width": 1, "height": {"b": 1, "a": 2}}, dict[str, object]) == '{"height":{"a":2,"b":1},"width":1}'
+        )
+        assert encode(Size(1), Size) == '{"width":1,"height":10}'
+
+    def test_a_type_that_is_equal_to_another_one_reads_as_itself(self) -> None:
+        one: object = Annotated[int, msgspec.Meta(extra={"of": "no hash"})]
+        for data_type in (Literal[1], Literal[True], one, one):
+            if data_type is Literal[True]:
+                with pytest.raises(DataInvalid):
+                    encode(1, data_type)
+            else:
+                assert encode(1, data_type) == "1"
+
     def test_a_dataclass_with_all_kinds_of_fields_comes_back_equal(self) -> None:
         assert decode(encode(AN_ORDER, Order), Order) == AN_ORDER
 

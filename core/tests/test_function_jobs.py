@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import functools
+import inspect
+import itertools
+import re
 from collections.abc import Callable
 
 import pytest
@@ -65,6 +68,30 @@ def test_bind_refuses_what_does_not_fit_the_signature_in_the_callers_stack(queue
         with pytest.raises(DataInvalid):
             queue.push(add, data)
     assert queue.stats().total == 0
+
+
+def test_bind_gives_arguments_to_parameters_as_a_call_does() -> None:
+    @job(name="all-kinds")
+    def all_kinds(a: object, ctx: JobContext, b: object = 2, *, c: object, d: object = 4) -> None: ...
+
+    signature = inspect.Signature(
+        [known for name, known in inspect.signature(all_kinds).parameters.items() if name != "ctx"]
+    )
+    values, names = (1, 2, 3, 4), ("a", "b", "c", "d", "ctx", "e")
+    fit = 0
+    for places in range(4):
+        for given in itertools.chain.from_iterable(itertools.combinations(names, size) for size in range(5)):
+            args, kwargs = values[:places], dict.fromkeys(given, 0)
+            bind: Callable[..., BoundJob] = all_kinds.bind
+            try:
+                expected = signature.bind(*args, **kwargs).arguments
+            except TypeError as error:
+                with pytest.raises(DataInvalid, match=re.escape(str(error))):
+                    bind(*args, **kwargs)
+            else:
+                assert bind(*args, **kwargs).data == expected
+                fit += 1
+    assert fit == 10
 
 
 def test_arguments_without_annotation_may_be_any_json(queue: JobQueue) -> None:

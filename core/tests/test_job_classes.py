@@ -186,6 +186,22 @@ class TestPushedInstances:
         assert "data" in refusal.value.mend
         assert queue.stats().total == 0
 
+    def test_options_are_those_of_the_moment_of_the_push_and_looked_at_each_time(self, queue: JobQueue) -> None:
+        changing = define("Changing", max_retries=1, priority=1)
+        for value in (1, 2):
+            changing.max_retries = value
+            record = queue.get(queue.push(changing))
+            assert record is not None
+            assert record.max_retries == value
+        for option, bad in (("max_retries", True), ("priority", True), ("priority", 1.0), ("backoff", [True])):
+            setattr(changing, "backoff", [1])  # noqa: B010  (what is equal to it and fine was seen before)
+            queue.push(changing)
+            kept = getattr(changing, option)
+            setattr(changing, option, bad)
+            with pytest.raises(OptionInvalid, match=option):
+                queue.push(changing)
+            setattr(changing, option, kept)
+
     def test_options_set_on_an_instance_do_travel(self, queue: JobQueue) -> None:
         job = define("Send", name="send")()
         job.queue = "urgent"

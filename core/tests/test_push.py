@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+import tracemalloc
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -193,7 +196,40 @@ class TestPushMany:
 
         ids = JobQueue(Counting(), {}).push_many(endless())  # type: ignore[arg-type]  # a generator
         assert len(set(ids)) == 2 * CHUNK_JOBS + 1
-        assert sizes == [(500, 500), (500, 1000), (1, 1001)]
+        assert sizes == [(CHUNK_JOBS, CHUNK_JOBS), (CHUNK_JOBS, 2 * CHUNK_JOBS), (1, 2 * CHUNK_JOBS + 1)]
+
+    def test_of_four_times_as_many_no_more_is_in_memory(self) -> None:
+        few, many = (peak_of_pushing(count) for count in (2 * CHUNK_JOBS, 8 * CHUNK_JOBS))
+        assert many < 1.2 * few  # four times as much if they were kept
+
+    def test_an_item_that_changes_after_it_was_handed_over_is_stored_as_it_was(self, queue: JobQueue) -> None:
+        data: dict[str, object] = {}
+
+        def changing() -> Iterator[object]:
+            for n in range(3):
+                data["n"] = n
+                yield Send, data
+
+        records = [queue.get(job_id) for job_id in queue.push_many(changing())]
+        assert [record.data for record in records if record] == ['{"n":0}', '{"n":1}', '{"n":2}']
+
+    def test_large_jobs_are_sent_before_more_of_them_are_asked_for(self) -> None:
+        asked_for = 0
+        ahead: list[int] = []
+
+        class Counting(MemoryDriver):
+            def enqueue(self, jobs: Sequence[NewJob]) -> list[Enqueued]:
+                ahead.append(asked_for - self.stats().total)
+                return super().enqueue(jobs)
+
+        def large() -> Iterator[object]:
+            nonlocal asked_for
+            for _ in range(40):
+                asked_for += 1
+                yield Send, {"x": "x" * 1_000_000}
+
+        assert len(JobQueue(Counting(), {}).push_many(large())) == 40
+        assert max(ahead) == BATCH_BYTES_MAX // 1_000_000 + 1  # the one that did not fit
 
     def test_a_chunk_whose_payloads_exceed_one_enqueue_is_cut(self) -> None:
         sizes: list[int] = []
@@ -207,6 +243,27 @@ class TestPushMany:
         assert len(JobQueue(Counting(), {}).push_many([(Send, data)] * 17)) == 17
         assert len(sizes) == 3
         assert all(size <= BATCH_BYTES_MAX for size in sizes)
+
+
+class Nowhere(MemoryDriver):
+    """Keeps nothing."""
+
+    def enqueue(self, jobs: Sequence[NewJob]) -> list[Enqueued]:
+        return [Enqueued(id=job.id) for job in jobs]
+
+
+def peak_of_pushing(count: int) -> int:
+    """Bytes that push_many takes at most, apart from the ids, which it returns."""
+    queue = JobQueue(Nowhere(), {})
+    queue.push_many([Send])  # plugins are loaded
+    gc.collect()
+    tracemalloc.start()
+    try:
+        ids = queue.push_many((Send, {"n": n}) for n in range(count))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    return peak - sys.getsizeof(ids) - sum(map(sys.getsizeof, ids))
 
 
 class TestStoreAway:

@@ -36,7 +36,7 @@ MUTANTS = (
     mutant(
         "a repeated settlement is taken for stale",
         "fencing",
-        (DRIVER, "SettleStatus.REPEATED if was_settled else SettleStatus.STALE", "SettleStatus.STALE"),
+        (DRIVER, "_REPEATED if was_settled else _STALE", "_STALE"),
     ),
     mutant(
         "a repeated release is applied again",
@@ -109,7 +109,7 @@ MUTANTS = (
         "claiming racing",
         (
             STATE,
-            "            queue.lanes[row.job.priority].remove((row.available_at, row.job.id))\n",
+            "            queue.lanes[job.priority].remove((row.available_at, job.id))\n",
             "            pass\n",
         ),
     ),
@@ -276,7 +276,7 @@ MUTANTS = (
     mutant(
         "a release spends the attempt",
         "settling",
-        (DRIVER, "is_unspent = verb is Verb.SNOOZE or verb is Verb.RELEASE", "is_unspent = verb is Verb.SNOOZE"),
+        (DRIVER, "is_unspent = verb is _SNOOZE or verb is _RELEASE", "is_unspent = verb is _SNOOZE"),
     ),
     mutant(
         "counted releases never spend",
@@ -286,17 +286,17 @@ MUTANTS = (
     mutant(
         "a cancel mark is forgotten at the end of the run",
         "settling transitions",
-        (DRIVER, "if is_marked and to is not JobState.COMPLETED:", "if False:"),
+        (DRIVER, "if is_marked and to is not _COMPLETED:", "if False:"),
     ),
     mutant(
         "a cancel mark undoes work that was done",
         "settling transitions",
-        (DRIVER, "if is_marked and to is not JobState.COMPLETED:", "if is_marked:"),
+        (DRIVER, "if is_marked and to is not _COMPLETED:", "if is_marked:"),
     ),
     mutant(
         "a failure leaves no row in failed_jobs",
         "failures transitions",
-        (DRIVER, "        if to is JobState.FAILED:\n", "        if False:\n"),
+        (DRIVER, "        if to is _FAILED:\n", "        if False:\n"),
     ),
     # ------------------------------------------------------------------------------------------------ enqueueing
     mutant(

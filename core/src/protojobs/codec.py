@@ -7,8 +7,9 @@ a typed record is dropped. So `encode` looks at the data first, decodes what it 
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from itertools import zip_longest
-from typing import TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 import msgspec
 
@@ -25,49 +26,109 @@ _INT_MIN, _INT_MAX = -(2**63), 2**64 - 1  # what every JSON reader of the field 
 DataType: TypeAlias = object
 """A dataclass, TypedDict or msgspec.Struct, or None: any JSON value."""
 
+_KEYS = frozenset({str})
+_ALWAYS_PLAIN = frozenset({str, bool, type(None)})
+_encode = msgspec.json.Encoder().encode
+_encode_in_order = msgspec.json.Encoder(order="deterministic").encode  # as to_builtins orders the keys of typed data
+_encode_sorted = msgspec.json.Encoder(order="sorted").encode
+_decode_any = msgspec.json.Decoder().decode
+
 
 def encode(data: object, data_type: DataType, *, what: str, bytes_max: int = PAYLOAD_BYTES_MAX) -> str:
     """`data` as JSON text. Raises a PayloadError that names the place in the data; `what` names the job."""
-    if data_type is None:
-        plain = data
-    else:
-        try:
-            plain = msgspec.to_builtins(data, order="deterministic")
-        except (TypeError, ValueError, RecursionError) as error:
-            raise PayloadNotEncodable(f"{what}: the data cannot be stored as JSON: {error}.") from error
-    _check(plain, "$", what, 0)
-    encoded = msgspec.json.encode(plain)
+    is_plain = _is_plain(data, 0)
+    plain = data if is_plain or data_type is None else _as_builtins(data, what)
+    if plain is not data or not is_plain:
+        _check(plain, "$", what, 0)
+    try:
+        encoded = (_encode if data_type is None or plain is not data else _encode_in_order)(plain)
+    except UnicodeEncodeError:
+        _check(plain, "$", what, 0)  # names the place
+        raise
     if len(encoded) > bytes_max:
         raise PayloadTooLarge(
             f"{what}: the data takes {len(encoded):,} bytes, and at most {bytes_max:,} are allowed.",
             mend="Store the large part elsewhere and push a reference to it, or raise payload_bytes_max.",
         )
     if data_type is not None:
-        try:
-            came_back = msgspec.to_builtins(msgspec.json.decode(encoded, type=data_type), order="deterministic")
-        except TypeError as error:
-            raise DataInvalid(
-                f"{what}: its data type (or a default in it) cannot be stored as JSON: {error}.",
-                mend="Use a dataclass, TypedDict or msgspec.Struct of plain values.",
-            ) from error
-        except msgspec.ValidationError as error:
-            message, _, path = str(error).partition(" - at `")
-            raise DataInvalid(
-                f"{what}: {message} at {path.rstrip('`') or '$'}.", path=path.rstrip("`") or "$"
-            ) from None
-        _compare(plain, came_back, "$", what)
+        _must_come_back(plain, encoded, data_type, what)
     return encoded.decode()
 
 
 def decode(text: str, data_type: DataType, *, what: str) -> object:
     """The data as the job wants it. Raises PayloadNotDecodable when the text is not (or no longer) that."""
     try:
-        return msgspec.json.decode(text, type=object if data_type is None else cast("type[object]", data_type))
+        return _decode_any(text) if data_type is None else _decoder_of(data_type).decode(text)
     except (msgspec.DecodeError, UnicodeError, RecursionError, ValueError, TypeError) as error:
         raise PayloadNotDecodable(
             f"{what}: the stored data does not decode: {error}.",
             mend="It was written by another version of the job, or changed in the store.",
         ) from error
+
+
+def _as_builtins(data: object, what: str) -> object:
+    try:
+        return msgspec.to_builtins(data, order="deterministic")
+    except (TypeError, ValueError, RecursionError) as error:
+        raise PayloadNotEncodable(f"{what}: the data cannot be stored as JSON: {error}.") from error
+
+
+def _must_come_back(plain: object, encoded: bytes, data_type: DataType, what: str) -> None:
+    """Refuse data of which the declared type drops or changes anything."""
+    try:
+        value = _decoder_of(data_type).decode(encoded)
+        if _encode_sorted(value) == _encode_sorted(plain):  # the usual case: not a byte differs
+            return
+        came_back = msgspec.to_builtins(value, order="deterministic")
+    except (TypeError, UnicodeEncodeError) as error:
+        raise DataInvalid(
+            f"{what}: its data type (or a default in it) cannot be stored as JSON: {error}.",
+            mend="Use a dataclass, TypedDict or msgspec.Struct of plain values.",
+        ) from error
+    except msgspec.ValidationError as error:
+        message, _, path = str(error).partition(" - at `")
+        raise DataInvalid(f"{what}: {message} at {path.rstrip('`') or '$'}.", path=path.rstrip("`") or "$") from None
+    _compare(plain, came_back, "$", what)
+
+
+def _decoder_of(data_type: DataType) -> msgspec.json.Decoder[object]:
+    try:
+        return _kept_decoder(data_type)
+    except TypeError:  # it cannot be a key of the cache; or it is no type at all, and then this says so
+        return msgspec.json.Decoder(cast("type[object]", data_type))
+
+
+@lru_cache(maxsize=1_024)
+def _kept_decoder(data_type: DataType) -> msgspec.json.Decoder[object]:
+    return msgspec.json.Decoder(cast("type[object]", data_type))
+
+
+def _is_plain(value: Any, depth: int) -> bool:  # noqa: ANN401  (a cast would be a call for each value)
+    """Whether JSON holds all of this as it is. False means no more than that `_check` must look, which says why not.
+
+    Of texts it says nothing: the encoder itself refuses half of a surrogate pair.
+    """
+    kind = type(value)  # pyright: ignore[reportUnknownVariableType]  (that is the question)
+    if kind in _ALWAYS_PLAIN:
+        return True
+    if kind is int:
+        return bool(_INT_MIN <= value <= _INT_MAX)
+    if kind is float:
+        return math.isfinite(value)
+    if kind is dict and _KEYS.issuperset(map(type, value)):
+        items = value.values()
+    elif kind is list or kind is tuple:
+        items = value
+    else:
+        return False
+    if depth >= DEPTH_MAX:
+        return False
+    if _ALWAYS_PLAIN.issuperset(map(type, items)):
+        return True
+    for item in items:  # not all(), whose generator would be called for each of them
+        if type(item) not in _ALWAYS_PLAIN and not _is_plain(item, depth + 1):
+            return False
+    return True
 
 
 def _check(value: object, path: str, what: str, depth: int) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, cast
 import msgspec
 
 from protojobs.context import JobContext
-from protojobs.errors import JobUnknown, OptionInvalid, did_you_mean
+from protojobs.errors import DataInvalid, JobUnknown, OptionInvalid, did_you_mean
 from protojobs.names import check_name, check_seconds, check_zone
 from protojobs.options import OPTIONS, JobOptions, Where, check_exclusive, check_executor, exception_types
 from protojobs.planned import Cron
@@ -114,6 +114,31 @@ class JobDefinition:
         parameters = [name for name in inspect.signature(self._code).parameters if name != self.context_parameter]
         own = parameters if is_bare else parameters[1:]  # without `self`
         return _typed(self._hints.get(own[0])) if own else None
+
+    @cached_property
+    def _signature(self) -> inspect.Signature:
+        whole = inspect.signature(self._function)
+        named = {name: known for name, known in whole.parameters.items() if name != self.context_parameter}
+        return whole.replace(parameters=list(named.values()))  # the context comes from the worker
+
+    @cached_property
+    def _parameters(self) -> tuple[tuple[str, ...], frozenset[str], frozenset[str]]:
+        """The names of a function's parameters: those that may be given by position, those that must be, and all."""
+        known = self._signature.parameters
+        positional = tuple(name for name, one in known.items() if one.kind is one.POSITIONAL_OR_KEYWORD)
+        required = frozenset(name for name, one in known.items() if one.default is one.empty)
+        return positional, required, frozenset(known)
+
+    def arguments(self, args: Sequence[object], kwargs: Mapping[str, object]) -> dict[str, object]:
+        """What a call of the function would give to its parameters, by name. Raises DataInvalid if they do not fit."""
+        positional, required, known = self._parameters
+        by_name = dict(zip(positional, args, strict=False), **kwargs)
+        if len(by_name) == len(args) + len(kwargs) and required <= by_name.keys() <= known:
+            return by_name
+        try:
+            return self._signature.bind(*args, **kwargs).arguments  # a hundred times as dear, and says what is wrong
+        except TypeError as error:
+            raise DataInvalid(f'job "{self.name}": {error}.') from None
 
     def call(self, data: object, context: JobContext | None) -> object:
         """Run the job's own code; one that wants no context need not be given one. Of an async job: its coroutine."""

@@ -6,7 +6,6 @@ Defining a job registers it under its name, and that is all that happens at impo
 from __future__ import annotations
 
 import copy
-import inspect
 import typing
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -23,7 +22,7 @@ from protojobs.definitions import (
     check_schedule,
     module_name,
 )
-from protojobs.errors import DataInvalid, OptionInvalid
+from protojobs.errors import OptionInvalid
 from protojobs.options import (
     OPTIONS,
     Fluent,
@@ -156,19 +155,9 @@ class FunctionJob(Fluent, Generic[P, R]):
         """Run the function, here and now."""
         return self._function(*args, **kwargs)
 
-    @property
-    def _data_signature(self) -> inspect.Signature:
-        whole = inspect.signature(self._function)
-        context = self.definition.context_parameter  # comes from the worker
-        return whole.replace(parameters=[known for name, known in whole.parameters.items() if name != context])
-
     def bind(self, *args: P.args, **kwargs: P.kwargs) -> BoundJob:
         """This job with its arguments, for `push`. Raises DataInvalid when they do not fit the signature."""
-        try:
-            bound = self._data_signature.bind(*args, **kwargs)
-        except TypeError as error:
-            raise DataInvalid(f'job "{self.definition.name}": {error}.') from None
-        return BoundJob(self.definition, self.options, bound.arguments)
+        return BoundJob(self.definition, self.options, self.definition.arguments(args, kwargs))
 
     def _with(self, **option: object) -> Self:
         return type(self)(self._function, self.definition, changed_options(self.options, **option))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import lru_cache
+from operator import attrgetter
 from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 
 import msgspec
@@ -32,6 +34,8 @@ Where: TypeAlias = Literal["thread", "process"]
 PRIORITY_MAX = 100
 RETRIES_MAX = 10_000
 OPTIONS = ("queue", "max_retries", "retry_delay", "backoff", "timeout", "priority")
+_BACKOFF = OPTIONS.index("backoff")
+_values_of = attrgetter(*OPTIONS)
 
 
 class JobOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,15 +54,35 @@ def checked_options(**given: object) -> JobOptions:
     for name in given:
         if name not in OPTIONS:
             raise OptionInvalid(f'There is no job option "{name}".', mend=did_you_mean(name, OPTIONS))
-    queue, retries, delay, timeout = (given.get(name) for name in ("queue", "max_retries", "retry_delay", "timeout"))
+    return _options(tuple(given.get(name, 0 if name == "priority" else None) for name in OPTIONS))
+
+
+def _options(values: tuple[object, ...]) -> JobOptions:
+    """From the values of OPTIONS, in this order."""
+    # Whoever pushes a class a million times has its attributes read as often, since they may have changed. Not kept is
+    # what a list of delays gave: one equal to it may hold what is refused, such as True for 1.
+    if values[_BACKOFF] is None or isinstance(values[_BACKOFF], Backoff):
+        try:
+            return _checked_before(*values)
+        except TypeError:  # one of them cannot be a key, and will be refused
+            pass
+    return _checked(*values)
+
+
+def _checked(
+    queue: object, retries: object, delay: object, backoff: object, timeout: object, priority: object
+) -> JobOptions:
     return JobOptions(
         queue=None if queue is None else check_name("queue", queue),
         max_retries=None if retries is None else check_count("max_retries", retries, maximum=RETRIES_MAX),
         retry_delay=None if delay is None else check_seconds("retry_delay", delay),
-        backoff=as_backoff(cast("Backoff | None", given.get("backoff"))),
+        backoff=as_backoff(cast("Backoff | None", backoff)),
         timeout=None if timeout is None else check_seconds("timeout", timeout),
-        priority=check_count("priority", given.get("priority", 0), minimum=-PRIORITY_MAX, maximum=PRIORITY_MAX),
+        priority=check_count("priority", priority, minimum=-PRIORITY_MAX, maximum=PRIORITY_MAX),
     )
+
+
+_checked_before = lru_cache(maxsize=256, typed=True)(_checked)  # typed: a bool is refused, though True == 1
 
 
 def exception_types(what: str, value: object) -> tuple[type[BaseException], ...]:
@@ -119,9 +143,9 @@ class Fluent:
 
 def options_of(source: object) -> JobOptions:
     """The options that stand as attributes on a job, class or instance."""
-    return checked_options(**{name: getattr(source, name) for name in OPTIONS})
+    return _options(_values_of(source))
 
 
 def changed_options(options: JobOptions, **change: object) -> JobOptions:
     """A copy with some options changed."""
-    return checked_options(**{**{name: getattr(options, name) for name in OPTIONS}, **change})
+    return checked_options(**dict(zip(OPTIONS, _values_of(options), strict=True)) | change)

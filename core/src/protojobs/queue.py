@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -25,7 +24,7 @@ from protojobs.events import JobQueued, JobQueuing
 from protojobs.jobs import BoundJob, as_bound
 from protojobs.names import check_seconds, parse_when
 from protojobs.protocols import Store, SupportsAsyncTransaction, SupportsTransaction
-from protojobs.records import BATCH_BYTES_MAX, Enqueued, NewJob
+from protojobs.records import BATCH_BYTES_MAX, BATCH_JOBS_MAX, Enqueued, NewJob
 from protojobs.stopping import StopToken
 
 if TYPE_CHECKING:
@@ -37,7 +36,8 @@ if TYPE_CHECKING:
 
 __all__ = ["JobQueue", "new_job", "push_made"]
 
-CHUNK_JOBS = 500  # push_many sends so many at a time: memory stays bounded, a lost chunk is small
+CHUNK_JOBS = BATCH_JOBS_MAX  # push_many is never further ahead of the store than that: memory stays bounded
+AT_ONCE = 0.0  # the delay of a push, which need not be looked at
 TRY_S = 1.0  # the first try may take so long, however short `push_timeout` is
 
 
@@ -139,9 +139,9 @@ class JobQueue(QueueAdministration):
     def push_many(self, jobs: Iterable[object], *, session: object = None) -> list[str]:
         """Push many, each a bound job or a `(job, data)` pair, and return their ids.
 
-        Sent in chunks of at most 500, each all or nothing and within `push_timeout`; with `session` the whole is. A
-        chunk is checked before it is sent. When the store fails half-way, `error.stored_ids` are stored and
-        `error.job_ids` may be.
+        Sent in chunks of at most 1,000, each all or nothing and within `push_timeout`; with `session` the whole is. A
+        chunk is checked before it is sent, and only then is more of `jobs` asked for. When the store fails half-way,
+        `error.stored_ids` are stored and `error.job_ids` may be.
         """
         ids: list[str] = []
         for chunk in self._chunks(jobs):
@@ -220,7 +220,7 @@ class JobQueue(QueueAdministration):
         bound: BoundJob,
         *,
         id: str | None = None,
-        delay: float | timedelta | datetime | str = 0.0,
+        delay: float | timedelta | datetime | str = AT_ONCE,
     ) -> NewJob:
         """Check and encode one job, in the caller's stack; transforms and `job.queuing` come after."""
         if id is not None and not _is_id(id):
@@ -228,9 +228,23 @@ class JobQueue(QueueAdministration):
         return self.hooks.before_push(new_job(bound, self.settings, id or fresh_id(), delay=delay))
 
     def _chunks(self, jobs: Iterable[object]) -> Iterator[list[NewJob]]:
-        iterator = iter(jobs)
-        while chunk := [self._new(_pair(item, self.registry)) for item in itertools.islice(iterator, CHUNK_JOBS)]:
-            yield from _within_bytes(chunk)
+        """As much as one enqueue takes, in jobs and in bytes. Each job is encoded as it comes, for it may change."""
+        settings, registry, prepared = self.settings, self.registry, self.hooks.before_push
+        chunk: list[NewJob] = []
+        size = 0
+        for item in jobs:
+            job = prepared(new_job(_pair(item, registry), settings, fresh_id()))
+            job_bytes = len(job.data) if job.data.isascii() else len(job.data.encode())
+            if chunk and size + job_bytes > BATCH_BYTES_MAX:
+                yield chunk
+                chunk, size = [], 0
+            chunk.append(job)
+            size += job_bytes
+            if len(chunk) == CHUNK_JOBS:
+                yield chunk
+                chunk, size = [], 0
+        if chunk:
+            yield chunk
 
     def _push(self, jobs: Sequence[NewJob], session: object) -> list[Enqueued]:
         if session is None:
@@ -294,13 +308,11 @@ class JobQueue(QueueAdministration):
 
 
 def new_job(
-    bound: BoundJob, settings: Settings, job_id: str, *, delay: float | timedelta | datetime | str = 0.0
+    bound: BoundJob, settings: Settings, job_id: str, *, delay: float | timedelta | datetime | str = AT_ONCE
 ) -> NewJob:
     """Raises a PayloadError or OptionInvalid. Options that the job leaves open are those of the settings."""
     definition, options = bound.definition, bound.options
-    moment = None
-    if isinstance(delay, datetime | str):
-        moment, delay = parse_when("delay", delay, settings.timezone), 0.0
+    moment, delay_s = (None, AT_ONCE) if delay is AT_ONCE else _when(delay, settings.timezone)
     return NewJob(
         id=job_id,
         queue=options.queue or settings.default_queue,
@@ -317,9 +329,15 @@ def new_job(
         retry_delay=settings.retry_delay if options.retry_delay is None else options.retry_delay,
         retry_policy=to_policy(options.backoff),
         timeout=settings.timeout if options.timeout is None else options.timeout,
-        delay=check_seconds("delay", delay),
+        delay=delay_s,
         available_at=moment,
     )
+
+
+def _when(delay: float | timedelta | datetime | str, zone: str) -> tuple[datetime | None, float]:
+    if isinstance(delay, datetime | str):
+        return parse_when("delay", delay, zone), AT_ONCE
+    return None, check_seconds("delay", delay)
 
 
 def push_made(queue: JobQueue, job: NewJob) -> str:
@@ -351,20 +369,6 @@ def _is_id(text: object) -> bool:
         return isinstance(text, str) and str(UUID(text)) == text  # some stores keep ids as native UUIDs
     except ValueError:
         return False
-
-
-def _within_bytes(jobs: list[NewJob]) -> Iterable[list[NewJob]]:
-    """Cut a chunk where its payloads would not fit one enqueue."""
-    part: list[NewJob] = []
-    size = 0
-    for job in jobs:
-        job_bytes = len(job.data.encode())
-        if part and size + job_bytes > BATCH_BYTES_MAX:
-            yield part
-            part, size = [], 0
-        part.append(job)
-        size += job_bytes
-    yield part
 
 
 def _no_sessions(driver: Store) -> NotSupported:

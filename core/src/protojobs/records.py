@@ -111,8 +111,11 @@ class Fence(Struct, frozen=True, kw_only=True):
     reserved_by: str
 
 
-class ClaimedJob(Struct, frozen=True, kw_only=True):
-    """A job lent to a worker, as it stands after the claim (`attempts` includes the run that begins now)."""
+class ClaimedJob(Struct, frozen=True):
+    """A job lent to a worker, as it stands after the claim (`attempts` includes the run that begins now).
+
+    Also by position: twenty names cost two microseconds, as much as all the rest that a driver does for a row.
+    """
 
     id: str
     claim_seq: int
@@ -172,8 +175,11 @@ class SettleStatus(StrEnum):
     STALE = "stale"  # the claim is no longer the job's current one, or the job is gone; nothing was done
 
 
-class Settled(Struct, frozen=True, kw_only=True):
-    """The answer to one settlement, and where the job stands after it. `state` is None when the job is gone."""
+class Settled(Struct, frozen=True):
+    """The answer to one settlement, and where the job stands after it. `state` is None when the job is gone.
+
+    Also by position, as ClaimedJob.
+    """
 
     id: str
     status: SettleStatus

@@ -40,6 +40,12 @@ from protojobs_memory.views import claimed, failure, fence, lost
 
 __all__ = ["MemoryDriver"]
 
+# See the same in state.py.
+_PENDING, _PROCESSING, _COMPLETED = JobState.PENDING, JobState.PROCESSING, JobState.COMPLETED
+_FAILED, _CANCELLED = JobState.FAILED, JobState.CANCELLED
+_CLAIM, _SNOOZE, _RELEASE = Verb.CLAIM, Verb.SNOOZE, Verb.RELEASE
+_APPLIED, _REPEATED, _STALE = SettleStatus.APPLIED, SettleStatus.REPEATED, SettleStatus.STALE
+
 
 class MemoryDriver(Inspection, Administration, Schedules, Transfer):
     """A store in this process. `memory://` makes a new one; all drivers of `memory://name` share one."""
@@ -177,7 +183,7 @@ class MemoryDriver(Inspection, Administration, Schedules, Transfer):
                 row.attempts += 1
                 row.claim_seq += 1
                 row.progress = None
-                self.state.move(row, Verb.CLAIM, JobState.PROCESSING, now, holder=worker)
+                self.state.move(row, _CLAIM, _PROCESSING, now, holder=worker)
             return [claimed(row) for row in lent]
 
     def _due_rows(self, queues: Sequence[str], now: datetime) -> Iterator[Row]:
@@ -203,11 +209,11 @@ class MemoryDriver(Inspection, Administration, Schedules, Transfer):
         row = self._current(said)
         if row is not None:
             self._apply(row, said, now)
-            status = SettleStatus.APPLIED
+            status = _APPLIED
         else:
             row = self.state.rows.get(said.id)
             was_settled = row is not None and row.claim_seq == said.claim_seq and not row.reserved_by
-            status = SettleStatus.REPEATED if was_settled else SettleStatus.STALE
+            status = _REPEATED if was_settled else _STALE
         if row is None:
             return Settled(id=said.id, status=status)
         return Settled(id=said.id, status=status, state=row.state, available_at=row.available_at)
@@ -215,8 +221,8 @@ class MemoryDriver(Inspection, Administration, Schedules, Transfer):
     def _apply(self, row: Row, said: Settlement, now: datetime) -> None:
         """Do what the holder of the current claim says, unless a person has asked to cancel the job."""
         verb, to = said.verb, SETTLES_TO[said.verb]
-        is_unspent = verb is Verb.SNOOZE or verb is Verb.RELEASE
-        if verb is Verb.RELEASE and said.counts_return:
+        is_unspent = verb is _SNOOZE or verb is _RELEASE
+        if verb is _RELEASE and said.counts_return:
             is_unspent = row.returns < RETURNS_FREE
             row.returns += 1
         row.attempts -= is_unspent
@@ -224,11 +230,11 @@ class MemoryDriver(Inspection, Administration, Schedules, Transfer):
         is_marked = row.cancel_requested_at is not None
         if said.reason and not is_marked:
             row.reason = said.reason
-        if is_marked and to is not JobState.COMPLETED:
-            to = JobState.CANCELLED
-        at = _due(now, said.delay, said.available_at) if to is JobState.PENDING else now
+        if is_marked and to is not _COMPLETED:
+            to = _CANCELLED
+        at = _due(now, said.delay, said.available_at) if to is _PENDING else now
         self.state.move(row, verb, to, at)
-        if to is JobState.FAILED:
+        if to is _FAILED:
             self.state.add_failure(row, failure(row, said.error, now))
 
     def _current(self, claim: Settlement | Fence) -> Row | None:

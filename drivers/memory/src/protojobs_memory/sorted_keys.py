@@ -31,10 +31,12 @@ class SortedKeys(Generic[Key]):
     def add(self, key: Key) -> None:
         """Put `key` in its place; at the end, where most go, at once."""
         blocks = self._blocks
-        if not blocks or key > blocks[-1][-1]:
-            if not blocks or len(blocks[-1]) >= BLOCK_KEYS:
-                blocks.append([])
-            blocks[-1].append(key)
+        last = blocks[-1] if blocks else None
+        if last is None or key > last[-1]:
+            if last is None or len(last) >= BLOCK_KEYS:
+                blocks.append([key])
+            else:
+                last.append(key)
             return
         at = bisect_left(blocks, key, key=_last)
         block = blocks[at]
@@ -45,11 +47,14 @@ class SortedKeys(Generic[Key]):
 
     def remove(self, key: Key) -> None:
         """Take `key`, which is there, out."""
-        blocks = self._blocks
-        at = 0 if key <= blocks[0][-1] else bisect_left(blocks, key, key=_last)
-        block = blocks[at]
-        place = 0 if block[0] == key else bisect_left(block, key)  # claims take from the front
-        assert block[place] == key
+        blocks, at, place = self._blocks, 0, 0
+        block = blocks[0]
+        if block[0] != key:  # claims take from the front
+            if key > block[-1]:
+                at = bisect_left(blocks, key, key=_last)
+                block = blocks[at]
+            place = bisect_left(block, key)
+            assert block[place] == key
         del block[place]
         if not block:
             del blocks[at]

@@ -23,6 +23,8 @@ from protojobs_memory.sorted_keys import SortedKeys, TimeKey
 __all__ = ["Queue", "Row", "State", "after"]
 
 MICROSECOND = timedelta(microseconds=1)
+# By names of our own: before Python 3.12 looking a member up in its class takes longer than all that is done with it.
+_PENDING, _PROCESSING = JobState.PENDING, JobState.PROCESSING
 
 
 def after(moment: datetime) -> TimeKey:
@@ -127,10 +129,11 @@ class State:
 
     def add(self, row: Row) -> None:
         """Store a job that is not there yet."""
-        self.rows[row.job.id] = row
-        self.ids.add(row.job.id)
-        queue = self.queue(row.job.queue)
-        queue.rows[row.job.id] = row
+        job = row.job
+        self.rows[job.id] = row
+        self.ids.add(job.id)
+        queue = self.queue(job.queue)
+        queue.rows[job.id] = row
         self._enter(row, queue)
 
     def move(self, row: Row, verb: Verb, to: JobState, at: datetime, *, holder: str = "") -> None:
@@ -144,9 +147,9 @@ class State:
         self._leave(row, queue)
         row.state = to
         row.reserved_by = holder
-        if to is JobState.PROCESSING:
+        if to is _PROCESSING:
             row.reserved_at = at
-        elif to is JobState.PENDING:
+        elif to is _PENDING:
             row.available_at, row.reserved_at, row.processed_at = at, None, None
         elif to in FINISHED:
             row.processed_at = at
@@ -184,26 +187,28 @@ class State:
 
     def _enter(self, row: Row, queue: Queue) -> None:
         """Enter the job where its state is looked for."""
-        queue.counts[row.state] += 1
-        if row.state is JobState.PENDING:
-            queue.lane(row.job.priority).add((row.available_at, row.job.id))
-        elif row.state is JobState.PROCESSING:
-            self.holders[row.reserved_by][row.job.id] = row
-        elif row.processed_at is not None and row.state in FINISHED:
-            self.ended[row.state].add((row.processed_at, row.job.id))
+        state, job = row.state, row.job
+        queue.counts[state] += 1
+        if state is _PENDING:
+            queue.lane(job.priority).add((row.available_at, job.id))
+        elif state is _PROCESSING:
+            self.holders[row.reserved_by][job.id] = row
+        elif state in FINISHED and row.processed_at is not None:
+            self.ended[state].add((row.processed_at, job.id))
 
     def _leave(self, row: Row, queue: Queue) -> None:
         """The reverse of `_enter`."""
-        queue.counts[row.state] -= 1
-        if row.state is JobState.PENDING:
-            queue.lanes[row.job.priority].remove((row.available_at, row.job.id))
-        elif row.state is JobState.PROCESSING:
+        state, job = row.state, row.job
+        queue.counts[state] -= 1
+        if state is _PENDING:
+            queue.lanes[job.priority].remove((row.available_at, job.id))
+        elif state is _PROCESSING:
             held = self.holders[row.reserved_by]
-            del held[row.job.id]
+            del held[job.id]
             if not held:
                 del self.holders[row.reserved_by]
-        elif row.processed_at is not None and row.state in FINISHED:
-            self.ended[row.state].remove((row.processed_at, row.job.id))
+        elif state in FINISHED and row.processed_at is not None:
+            self.ended[state].remove((row.processed_at, job.id))
 
 
 # -------------------------------------------------------------------------------------------------------------- forks

@@ -4,22 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
+from operator import attrgetter
 
 from protojobs.records import NewJob, Settlement
 from protojobs_sqlalchemy.counting import shard_of
 from protojobs_sqlalchemy.ids import canonical
 
-__all__ = ["columns_of", "completions_of", "values_of"]
+__all__ = ["are_alike", "columns_of", "completions_of", "values_of"]
+
+_kind_of = attrgetter(
+    *("queue", "job_class", "job_name", "max_retries", "timeout", "available_at", "delay", "priority"),
+    *("retry_delay", "retry_policy", "meta"),
+)
 
 
-def values_of(job: NewJob) -> dict[str, object]:
-    """One job, for ENQUEUE_ONE."""
+def are_alike(jobs: Sequence[NewJob]) -> bool:
+    """Whether they differ in nothing but their ids and data."""
+    return len(jobs) == 1 or len(set(map(_kind_of, jobs))) == 1
+
+
+def values_of(jobs: Sequence[NewJob]) -> dict[str, object]:
+    """Jobs that are alike, for ENQUEUE_ALIKE."""
+    job = jobs[0]
     return {
-        "id": job.id,
+        "ids": _numbers([each.id for each in jobs]),
+        "datas": _texts([each.data for each in jobs]),
         "queue": job.queue,
         "class": job.job_class,
         "name": job.job_name,
-        "data": job.data,
         "retries": job.max_retries,
         "timeout": job.timeout,
         "moment": job.available_at,
@@ -32,7 +44,7 @@ def values_of(job: NewJob) -> dict[str, object]:
 
 
 def columns_of(jobs: Sequence[NewJob]) -> dict[str, object]:
-    """Many jobs, for ENQUEUE."""
+    """Jobs of several kinds, for ENQUEUE."""
     return {
         "ids": _numbers(job.id for job in jobs),
         "queues": _texts(job.queue for job in jobs),
@@ -51,12 +63,12 @@ def columns_of(jobs: Sequence[NewJob]) -> dict[str, object]:
 
 
 def completions_of(done: Sequence[Settlement], worker: str) -> dict[str, object]:
-    """Plain completions, for SETTLE and SETTLE_AND_CLAIM."""
+    """Plain completions of one holder's claims, for SETTLE and SETTLE_AND_CLAIM."""
     known = [s for s in done if canonical(s.id)]
     return {
-        "ids": _numbers(s.id for s in known),
-        "seqs": _numbers(s.claim_seq for s in known),
-        "holders": _texts(s.reserved_by for s in known),
+        "ids": _numbers([s.id for s in known]),
+        "seqs": _numbers([s.claim_seq for s in known]),
+        "holder": done[0].reserved_by,
         "sent": len(done),
         "shard": shard_of(worker),
     }
