@@ -7,6 +7,7 @@
   python3 dev.py mutants  plant faults in the drivers, and see the conformance kit catch each of them
   python3 dev.py faults   kills, freezes, outages and torn networks on real stores, judged by a checker; see `faults -h`
   python3 dev.py bench    speed on each store, beside a loop written by hand on its bare client; see `bench -h`
+  python3 dev.py scale    what a turn touches with a thousand jobs in the store, and with a million; see `scale -h`
   python3 dev.py conformance-page
                           the conformance kit on every driver with its real server, and docs/reference/conformance.md
   python3 dev.py build    every distribution's wheel and sdist, into dist/
@@ -46,7 +47,13 @@ REGISTRY_HOST = r"https?:[/][/][^ \"'<>)]*[/](simple|packages)[/]|--(extra-)?ind
 def main() -> int:
     command, *rest = sys.argv[1:] or ["help"]
     commands = {"demo": demo, "test": test, "check": check, "build": build, "setup": setup, "run": run_in, "pins": pins}
-    commands |= {"mutants": mutants, "faults": faults, "bench": bench, "conformance-page": conformance_page}
+    commands |= {
+        "mutants": mutants,
+        "faults": faults,
+        "bench": bench,
+        "scale": scale,
+        "conformance-page": conformance_page,
+    }
     if command in ("help", "-h", "--help"):
         print(__doc__.strip())
         return 0
@@ -126,6 +133,11 @@ def faults(rest: list[str]) -> int:
 def bench(rest: list[str]) -> int:
     ensure_environment()
     return call(PYTHON, "benchmarks/run.py", *rest)
+
+
+def scale(rest: list[str]) -> int:
+    ensure_environment()
+    return call(PYTHON, "benchmarks/scale.py", *rest)
 
 
 def conformance_page(rest: list[str]) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import counted
-
 from protojobs import job
 
 

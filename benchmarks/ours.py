@@ -6,7 +6,6 @@ import os
 import threading
 
 import bench_jobs
-
 from protojobs import JobQueue, StopToken, create_driver
 
 CONCURRENCY_VARIABLE = "PROTOJOBS_BENCH_CONCURRENCY"  # of `work` here; a worker process is told by its option

@@ -7,13 +7,15 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import counted
+import stores
 from subjects import OURS
 
 HERE = Path(__file__).resolve().parent
@@ -34,6 +36,17 @@ class Scene:
     folder: Path
     concurrency: int = 8
     limit_s: float = 120
+    server: str = ""
+    depths: tuple[int, int] = (1_000, 1_000_000)
+    hold_s: float = 20
+    is_reversed: bool = False  # of two drains the other one comes first, as in every second round
+
+    @contextlib.contextmanager
+    def anew(self, more_s: float) -> Iterator[Scene]:
+        """The same subject on another empty store, on the same server, with so much more time for each thing."""
+        folder = Path(tempfile.mkdtemp(dir=self.folder))
+        with stores.empty(self.kind, self.server, folder) as url:
+            yield replace(self, url=url, folder=folder, limit_s=self.limit_s + more_s)
 
     def start(self, *command: str, has_pipes: bool = False) -> subprocess.Popen[str]:
         """Start a program on this store. It stands in an empty folder: no settings of the caller reach it."""

@@ -3,6 +3,7 @@
     python3 dev.py bench                                          everything, five rounds
     python3 dev.py bench --stores sqlite,memory --rounds 3        some stores
     python3 dev.py bench --workloads drain1,memory --jobs 50000   some workloads, with so many jobs
+    python3 dev.py bench --workloads depth,opentx --rounds 3      two that take minutes, and are run when they are named
     python3 dev.py bench --json out.json --svg out.svg            for a file and for a page
 
 Each measurement has an empty store of its own. Within a round protojobs and the limits follow each other, in the other
@@ -19,13 +20,14 @@ import platform
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 import plot
 import report
 import stores
+from options import positive, some_of, two
 from processes import Failed, Scene
 from report import Measurement
 from subjects import OURS, limits_of
@@ -63,7 +65,18 @@ def _measurements(options: argparse.Namespace, urls: dict[str, str], folder: Pat
             for subject in subjects if round_ % 2 else reversed(subjects):
                 scene_folder = Path(tempfile.mkdtemp(prefix=f"{store}-{workload}-", dir=folder))
                 with stores.empty(store, urls.get(store, ""), scene_folder) as url:
-                    scene = Scene(subject, store, url, scene_folder, options.concurrency, options.limit)
+                    scene = Scene(
+                        subject,
+                        store,
+                        url,
+                        scene_folder,
+                        options.concurrency,
+                        options.limit,
+                        server=urls.get(store, ""),
+                        depths=options.depths,
+                        hold_s=options.hold,
+                        is_reversed=not round_ % 2,
+                    )
                     yield from _measured(scene, round_, workload, asked, options)
 
 
@@ -88,42 +101,28 @@ def _measured(
 
 
 def _plan(store: str, asked: Sequence[str]) -> list[str]:
-    """What is run for what was asked; two processes do not share a memory."""
-    wanted = {measured_by(name): None for name in asked}
-    return [name for name in wanted if (store, name) != ("memory", "drain2")]
+    """What is run for what was asked."""
+    return list({measured_by(name): None for name in asked if store in (WORKLOADS[name].kinds or (store,))})
 
 
 def _options(words: list[str]) -> argparse.Namespace:
     text = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(prog="dev.py bench", description=__doc__, formatter_class=text)
-    parser.add_argument("--stores", type=_some_of(stores.KINDS), default=list(stores.KINDS), metavar="A,B")
-    parser.add_argument("--workloads", type=_some_of(WORKLOADS), default=list(WORKLOADS), metavar="A,B")
-    parser.add_argument("--rounds", type=_positive, default=5)
-    parser.add_argument("--jobs", type=_positive, help="in place of each store's own number")
+    parser.add_argument("--stores", type=some_of(stores.KINDS), default=list(stores.KINDS), metavar="A,B")
+    usual = [name for name, workload in WORKLOADS.items() if workload.is_usual]
+    parser.add_argument("--workloads", type=some_of(WORKLOADS), default=usual, metavar="A,B", help=", ".join(WORKLOADS))
+    parser.add_argument("--rounds", type=positive, default=5)
+    parser.add_argument("--jobs", type=positive, help="in place of each store's own number")
     parser.add_argument("--seconds", type=float, default=2.0, help="the longest a push measurement goes on")
-    parser.add_argument("--concurrency", type=_positive, default=8, help="of protojobs' worker")
+    parser.add_argument("--concurrency", type=positive, default=8, help="of protojobs' worker")
+    parser.add_argument("--depths", type=two, default=(1_000, 1_000_000), metavar="A,B", help="backlogs of `depth`")
+    parser.add_argument("--hold", type=float, default=20.0, help="seconds that `opentx` holds a transaction open")
     parser.add_argument("--no-fsync", action="store_true", help="servers that do not wait for the disk: what is left")
     parser.add_argument("--limit", type=float, default=120.0, help="seconds after which one measurement has failed")
     parser.add_argument("--folder", type=Path, help="where SQLite's files lie; a real disk, else FULL means nothing")
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--svg", type=Path, metavar="FILE")
     return parser.parse_args(words)
-
-
-def _some_of(known: Iterable[str]) -> Callable[[str], list[str]]:
-    def parse(text: str) -> list[str]:
-        unknown = [name for name in text.split(",") if name not in known]
-        if unknown:
-            raise argparse.ArgumentTypeError(f"no {', '.join(unknown)}; there are {', '.join(known)}")
-        return text.split(",")
-
-    return parse
-
-
-def _positive(text: str) -> int:
-    if (number := int(text)) < 1:
-        raise argparse.ArgumentTypeError("1 or more")
-    return number
 
 
 def _about(options: argparse.Namespace, load: tuple[float, float, float], began: datetime) -> dict[str, object]:
@@ -139,6 +138,8 @@ def _about(options: argparse.Namespace, load: tuple[float, float, float], began:
         "rounds": options.rounds,
         "jobs": {store: options.jobs or JOBS[store] for store in options.stores},
         "concurrency": options.concurrency,
+        "depths": options.depths,
+        "hold_s": options.hold,
     }
 
 

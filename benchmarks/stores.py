@@ -6,12 +6,19 @@ import contextlib
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
 
 import servers
 
+if TYPE_CHECKING:
+    import redis
+
+__all__ = ["KINDS", "empty", "rest", "running", "servers"]
+
 KINDS = ("memory", "sqlite", "postgresql", "mariadb", "valkey")
+REWRITE_S = 60.0  # for a log of a million pushes it is a few
 
 
 @contextlib.contextmanager
@@ -49,6 +56,16 @@ def rest(kind: str, url: str) -> None:
     """What the server does by itself within a minute, in a database that lives longer than a benchmark."""
     if kind == "postgresql":
         servers.execute(url, "ANALYZE", "CHECKPOINT")
+    if kind == "valkey":
+        import redis
+
+        with contextlib.closing(redis.Redis.from_url(url, socket_timeout=30)) as client:
+            servers.until(lambda: not _is_rewriting(client), "the log is still being rewritten", limit=REWRITE_S)
+
+
+def _is_rewriting(client: redis.Redis) -> bool:
+    told = client.info("persistence")
+    return bool(told["aof_rewrite_in_progress"] or told["aof_rewrite_scheduled"])
 
 
 def _flush(server: str) -> None:

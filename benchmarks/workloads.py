@@ -7,12 +7,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import backlogs
 import counted
 import stores
 from processes import Failed, Scene, resident_mib, side, until, workers
 
 IDLE_S = 0.5  # a worker that has had nothing to do for so long is idle
 SETTLE_S = 20.0
+DEEP = ("sqlite", "postgresql", "valkey")
 
 
 @dataclass(frozen=True)
@@ -22,15 +24,21 @@ class Workload:
     unit: str
     title: str
     is_rate: bool = True
+    kinds: tuple[str, ...] = ()  # of stores; () = all
+    is_usual: bool = True  # else it takes minutes, and is measured when it is named
 
 
 WORKLOADS = {
     "push": Workload("jobs/s", "push, one by one"),
     "bulk": Workload("jobs/s", "push in bulk"),
     "drain1": Workload("jobs/s", "drain, 1 worker"),
-    "drain2": Workload("jobs/s", "drain, 2 workers"),
+    "drain2": Workload("jobs/s", "drain, 2 workers", kinds=("sqlite", "postgresql", "mariadb", "valkey")),
     "latency": Workload("ms", "idle worker: push to start, p50", is_rate=False),
     "memory": Workload("MiB", "worker's memory after the drain", is_rate=False),
+    "depth": Workload("share", "drain behind a deep backlog, by that behind a shallow one", kinds=DEEP, is_usual=False),
+    "opentx": Workload(
+        "share", "drain beside an open transaction, by that without", kinds=("postgresql",), is_usual=False
+    ),
 }
 
 Values = dict[str, float]
@@ -79,6 +87,8 @@ MEASURES: dict[str, Callable[[Scene, int, float], dict[str, Values]]] = {
     "drain1": drain1,
     "drain2": drain2,
     "latency": latency,
+    "depth": backlogs.depth,
+    "opentx": backlogs.opentx,
 }
 
 

@@ -12,9 +12,9 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 
 import pymysql
-import subjects
 
 import servers
+import subjects
 
 T = TypeVar("T")
 

@@ -6,9 +6,9 @@ import time
 from collections.abc import Sequence
 
 import psycopg
-import subjects
 
 import servers
+import subjects
 
 TAKE = """
 UPDATE job SET taken_at = now() WHERE id IN (

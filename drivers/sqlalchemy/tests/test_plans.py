@@ -9,20 +9,23 @@ from typing import Any
 import psycopg
 import pytest
 from msgspec.structs import asdict
+from pymysql.cursors import DictCursor
 from sqlalchemy import create_engine, event, insert, text
 
 from protojobs.entropy import fresh_id
 from protojobs.lifecycle import Verb
 from protojobs.records import NewJob, Settlement, WorkerInfo
 from protojobs.testing.conformance.plans import firing_of, new_schedule
-from protojobs_sqlalchemy import SQLAlchemyDriver, mariadb, postgresql_statements, sqlite, tables, watching
+from protojobs_sqlalchemy import SQLAlchemyDriver, mariadb_turn, postgresql_statements, sqlite_turn, tables, watching
 from protojobs_sqlalchemy.dialects import Ask
 from protojobs_sqlalchemy.lanes import Lanes
-from protojobs_sqlalchemy.postgresql import _claim_values  # pyright: ignore[reportPrivateUsage]
+from protojobs_sqlalchemy.mariadb_turn import raw_of
+from protojobs_sqlalchemy.postgresql_turn import claim_values
 from protojobs_sqlalchemy.postgresql_values import completions_of
 
 ROWS = 6_000
 SCHEDULES = 2_000
+IDS = object()  # stands for the ids of twenty jobs
 Values = tuple[Any, ...] | dict[str, Any]
 
 
@@ -108,11 +111,11 @@ class TestOnSQLite:
     @pytest.mark.parametrize(
         ("statement", "values", "index"),
         [
-            (sqlite._LANES, ['["q0", "q2"]'], "jobs_ready"),
-            (sqlite._DUE, ["q2", 1, 2**60], "jobs_ready"),
-            (sqlite._LEND, [1, "w", "[1, 2]"], "INTEGER PRIMARY KEY"),
-            (sqlite._COMPLETE, [1, '[["a", 1, "w"]]'], "sqlite_autoindex_jobs_1"),
-            (sqlite._NEXT_DUE, ["q2", 1], "jobs_ready"),
+            (sqlite_turn._LANES, ['["q0", "q2"]'], "jobs_ready"),
+            (sqlite_turn._DUE, ["q2", 1, 2**60], "jobs_ready"),
+            (sqlite_turn._LEND, [1, "w", "[1, 2]"], "INTEGER PRIMARY KEY"),
+            (sqlite_turn._COMPLETE, [1, '{"a": 1}', "w"], "sqlite_autoindex_jobs_1"),
+            (sqlite_turn._NEXT_DUE, ["q2", 1], "jobs_ready"),
         ],
     )
     def test_each_statement_searches_its_index(
@@ -125,7 +128,7 @@ class TestOnSQLite:
         assert touching
         assert all(line.startswith("SEARCH") and index in line for line in touching), plan
         assert not any("TEMP B-TREE FOR ORDER BY" in line and "jobs" in line for line in plan)
-        if statement == sqlite._DUE:
+        if statement == sqlite_turn._DUE:
             assert not any("TEMP B-TREE" in line for line in plan), plan
 
     def test_a_tick_searches_schedules_by_time_and_by_id(self, driver: SQLAlchemyDriver) -> None:
@@ -149,16 +152,23 @@ class TestOnPostgreSQL:
         yield driver
         driver.close()
 
-    def test_a_turn_settles_by_the_primary_key_and_claims_by_its_lanes(self, driver: SQLAlchemyDriver) -> None:
-        ask = Ask(worker=fresh_id(), slots=50, limit=50)
+    @pytest.mark.parametrize("knows_lanes", [True, False])
+    def test_a_turn_settles_by_the_primary_key_and_claims_by_its_lanes(
+        self, driver: SQLAlchemyDriver, *, knows_lanes: bool
+    ) -> None:
+        ask = Ask(worker=fresh_id(), queues=["q2"], slots=50, limit=50)
         done = [Settlement(id=fresh_id(), claim_seq=1, reserved_by="w", verb=Verb.COMPLETE) for _ in range(20)]
-        values = _claim_values(ask, Lanes([("q2", 1), ("q2", 0)], 0.0), []) | completions_of(done, ask.worker)
-        plan = self.plan(driver, postgresql_statements.SETTLE_AND_CLAIM, values)
+        lanes = Lanes([("q2", 1), ("q2", 0)], 0.0) if knows_lanes else None
+        values = claim_values(ask, lanes) | completions_of(done, ask.worker)
+        of_known, anew = postgresql_statements.SETTLE_AND_CLAIM, postgresql_statements.SETTLE_AND_CLAIM_ANEW
+        plan = self.plan(driver, of_known if knows_lanes else anew, values)
         assert "Seq Scan on jobs" not in plan
         assert "jobs_processing" not in plan
-        assert "Sort Key: jobs.available_at" not in plan
-        assert "Index Scan using jobs_ready" in plan
-        assert plan.count("Index Scan using jobs_pkey") == 2
+        assert "Sort Key: jobs" not in plan
+        assert plan.count("Index Scan using jobs_ready") == 1
+        assert plan.count("using jobs_ready") > (0 if knows_lanes else 1)  # the lanes too are found there, by jumping
+        assert plan.count("Index Scan using jobs_pkey") == 1
+        assert plan.count("Tid Scan on jobs") == 1  # what was locked a moment before
 
     def test_the_lanes_are_found_by_jumping(self, driver: SQLAlchemyDriver) -> None:
         plan = self.plan(driver, postgresql_statements.LANES, {"queues": ["q0", "q2"]})
@@ -197,23 +207,28 @@ class TestOnMariaDB:
     @pytest.mark.parametrize(
         ("statement", "values", "index"),
         [
-            (watching._FIRST_LANE, ["q2"], "jobs_ready"),
-            (watching._NEXT_LANE, ["q2", 1], "jobs_ready"),
+            (watching._FIRST_LANE, [0, "q2"], "jobs_ready"),
+            (watching._NEXT_LANE, [0, "q2", 1], "jobs_ready"),
             (watching._FIRST_DUE, ["q2", 1], "jobs_ready"),
-            (mariadb._DUE, ["q2", 1, "2100-01-01", "1970-01-01", "q2", 50], "jobs_ready"),
-            (mariadb._LOCK.format("%s"), [fresh_id()], "PRIMARY"),
+            (mariadb_turn._DUE, ["q2", 1, "1970-01-01", 0, "q2", 50], "jobs_ready"),
+            (mariadb_turn._LOCK, [IDS], "PRIMARY"),
+            (mariadb_turn._CURRENT, [IDS, 1, "w"], "PRIMARY"),
+            (mariadb_turn._COMPLETE, [0, IDS, 1, "w"], "PRIMARY"),
+            (mariadb_turn._LEND, ["2100-01-01", "w", IDS], "PRIMARY"),
         ],
     )
     def test_each_statement_uses_its_index_and_sorts_nothing(
         self, driver: SQLAlchemyDriver, statement: str, values: list[object], index: str
     ) -> None:
-        if index == "PRIMARY":
-            values = [driver.failed(limit=1).jobs[0].job_id]
-        with driver.engine.connect() as conn:
-            rows = conn.exec_driver_sql(f"EXPLAIN {statement}", tuple(values)).mappings().all()
-        (jobs,) = [row for row in rows if row["table"] == "jobs"]
+        ids = [row.job_id for row in driver.failed(limit=20).jobs]
+        values = [ids if value is IDS else value for value in values]
+        with driver.engine.connect() as conn, raw_of(conn).cursor(DictCursor) as cursor:
+            cursor.execute(f"EXPLAIN {statement}", values)
+            (jobs,) = [row for row in cursor.fetchall() if row["table"] == "jobs"]
         assert jobs["key"] == index
-        assert "filesort" not in str(jobs["Extra"])
+        if index == "PRIMARY":
+            assert int(jobs["rows"]) <= len(ids)
+        assert "filesort" not in str(jobs["Extra"]) or "GROUP BY" in statement  # of what it has counted
 
     def test_a_tick_searches_schedules_by_time_and_by_id(self, driver: SQLAlchemyDriver) -> None:
         look, lock, _ = asked_of_schedules(with_schedules(driver))  # what the third one changes, it finds as an insert

@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, Connection, delete, func, insert, literal,
 
 from protojobs.lifecycle import FINISHED, JobState
 from protojobs.records import CancelAnswer, Cleared, Pruned, RetryAnswer
+from protojobs_sqlalchemy import postgresql_pruning
 from protojobs_sqlalchemy.bounds import check_count
 from protojobs_sqlalchemy.conditions import is_finished, is_pending
 from protojobs_sqlalchemy.counting import count
@@ -190,6 +191,8 @@ def prune(
     now: datetime,
 ) -> Pruned:
     """Delete finished jobs; `ages` says for which states and from which age in seconds on (None: not these)."""
+    if conn.dialect.name == "postgresql":
+        return postgresql_pruning.prune(conn, ages, arrived_before=arrived_before, limit=limit, now=now)
     arrived = jobs.c.created_at < now - timedelta(seconds=arrived_before) if arrived_before else None
     rows: list[Found] = []
     for states, age in ages:

@@ -34,11 +34,12 @@ _report = (
     .where(jobs.c.claim_seq == bindparam("b_claim_seq"), jobs.c.reserved_by == bindparam("b_reserved_by"))
     .values(progress=bindparam("b_progress"))
 )
-_marked = select(jobs.c.id, jobs.c.claim_seq, jobs.c.reserved_by).where(
-    jobs.c.status == literal_column("'processing'"),
-    jobs.c.reserved_by == bindparam("b_worker"),
-    jobs.c.cancel_requested_at.is_not(None),
+# Without the status, which the holder implies, this can only walk jobs_marked. With it PostgreSQL may take
+# jobs_processing, and pass all that this worker ever claimed for as long as a transaction keeps vacuum away.
+_marked_alone = select(jobs.c.id, jobs.c.claim_seq, jobs.c.reserved_by).where(
+    jobs.c.reserved_by == bindparam("b_worker"), jobs.c.cancel_requested_at.is_not(None)
 )
+_marked = _marked_alone.where(jobs.c.status == literal_column("'processing'"))
 _held_by = select(
     jobs.c.id,
     jobs.c.queue,
@@ -122,7 +123,7 @@ def heartbeat(conn: Connection, worker: str, progress: Mapping[Fence, float], no
     ]
     if reports:
         conn.execute(_report, reports)
-    marks = conn.execute(_marked, {"b_worker": worker})
+    marks = conn.execute(_marked_alone if conn.dialect.name == "postgresql" else _marked, {"b_worker": worker})
     cancels = tuple(Fence(id=row.id, claim_seq=row.claim_seq, reserved_by=row.reserved_by) for row in marks)
     return Heartbeat(cancels=cancels, others_end_in=_others_end_in(conn, now, apart_from=worker), at=now)
 

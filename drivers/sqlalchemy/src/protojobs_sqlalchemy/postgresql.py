@@ -12,28 +12,24 @@ from psycopg import errors
 from sqlalchemy import URL, Connection, Engine, event
 
 from protojobs.errors import ProtojobsError
-from protojobs.lifecycle import JobState
-from protojobs.records import BATCH_BYTES_MAX, ClaimedJob, ClaimReply, NewJob, Settled, Settlement, SettleStatus
+from protojobs.records import ClaimReply, NewJob
 from protojobs_sqlalchemy import postgresql_statements as sql
 from protojobs_sqlalchemy import settling
 from protojobs_sqlalchemy.bell import Bell
 from protojobs_sqlalchemy.bounded import BoundedConnection
-from protojobs_sqlalchemy.bounds import payload_bytes
 from protojobs_sqlalchemy.counting import shard_of
 from protojobs_sqlalchemy.dialects import Ask, Mode, Run
-from protojobs_sqlalchemy.lanes import Lane, LaneMemory, Lanes
+from protojobs_sqlalchemy.lanes import LaneMemory
 from protojobs_sqlalchemy.listening import CHANNEL, Listener
 from protojobs_sqlalchemy.notifying import Notifier
-from protojobs_sqlalchemy.postgresql_values import columns_of, completions_of, values_of
+from protojobs_sqlalchemy.postgresql_turn import Row, Turn, fetched, is_plain, raw_of
+from protojobs_sqlalchemy.postgresql_values import are_alike, columns_of, values_of
 
 __all__ = ["PostgreSQLDialect"]
 
-_PASSED_OVER_MAX = 1_000  # jobs on their last attempt that a claim looks past while it fills its prefetch
 _MIGRATION_S = 3600.0  # how long one statement of a migration may take
 _SCHEMA_TRIES = 600  # a minute
 _SCHEMA_PAUSE_S = 0.1
-
-Row = tuple[Any, ...]
 
 
 class PostgreSQLDialect:
@@ -75,11 +71,13 @@ class PostgreSQLDialect:
         # A client that froze inside a transaction must not hold its locks for ever: not behind a pooler either, nor on
         # an application's engine. One packet for both statements.
         limit_ms = int(self._timeout * 1000)
-        _raw(conn).execute(f"BEGIN ISOLATION LEVEL {level}; SET LOCAL idle_in_transaction_session_timeout = {limit_ms}")
+        raw_of(conn).execute(
+            f"BEGIN ISOLATION LEVEL {level}; SET LOCAL idle_in_transaction_session_timeout = {limit_ms}"
+        )
 
     def end(self, conn: Connection, mode: Mode) -> None:
         """See Dialect.end."""
-        _raw(conn).execute("COMMIT")
+        raw_of(conn).execute("COMMIT")
 
     def now(self, conn: Connection) -> datetime:
         """See Dialect.now."""
@@ -102,7 +100,7 @@ class PostgreSQLDialect:
 
     def lock_schema(self, conn: Connection) -> Callable[[], None]:
         """See Dialect.lock_schema."""
-        raw = _raw(conn)
+        raw = raw_of(conn)
         raw.execute("SET LOCAL statement_timeout = 0")  # a large table takes its time ...
         if isinstance(raw, BoundedConnection):
             raw.wait_s = _MIGRATION_S
@@ -124,8 +122,8 @@ class PostgreSQLDialect:
 
     def enqueue(self, conn: Connection, jobs: Sequence[NewJob]) -> set[str]:
         """See Dialect.enqueue."""
-        if len(jobs) == 1:
-            rows = self._rows(conn, sql.ENQUEUE_ONE, values_of(jobs[0]))
+        if are_alike(jobs):
+            rows = self._rows(conn, sql.ENQUEUE_ALIKE, values_of(jobs))
         else:
             rows = self._rows(conn, sql.ENQUEUE, columns_of(jobs))
         stored = {str(row[0]) for row in rows}
@@ -138,9 +136,8 @@ class PostgreSQLDialect:
         """See Dialect.turn."""
         if ask.limit:
             self._heard = self._bell.listen()
-        plain, others = settling.split(ask.settlements)
-        if not others and len({s.id for s in plain}) == len(plain):
-            return self._plain_turn(conn, ask)
+        if is_plain(ask.settlements):
+            return Turn(conn, ask, self._lanes, self.time_offset).run()
         # Jobs that go back to pending may be claimed again by this very turn, which one statement cannot see.
         self.begin(conn, Mode.WORK)
         lock = "SELECT id FROM workers WHERE id = %(worker)s FOR KEY SHARE"
@@ -148,70 +145,13 @@ class PostgreSQLDialect:
         now, shard = self.now(conn), shard_of(ask.worker)
         settled = settling.in_rounds(ask.settlements, lambda round_: settling.apply(conn, round_, now, shard))
         self._lanes.note_enqueue(ask.queues)
-        claimed = self._claim(conn, ask) if stands and ask.limit else []
+        claims = stands and ask.limit
+        claimed = Turn(conn, ask, self._lanes, self.time_offset).claim().claimed if claims else ()
         self.end(conn, Mode.WORK)
-        return ClaimReply(settled=tuple(settled), claimed=tuple(claimed), lease_lost=not stands)
-
-    def _plain_turn(self, conn: Connection, ask: Ask) -> ClaimReply:
-        """The hot path: completions only, and the next claim, in one statement that is its own transaction."""
-        done = ask.settlements
-        if not ask.limit:
-            rows = self._rows(conn, sql.SETTLE, completions_of(done, ask.worker))
-            return ClaimReply(settled=self._answers(conn, done, rows[0][0]))
-        lanes, has_looked = self._known_lanes(conn, ask)
-        values = _claim_values(ask, lanes, [])
-        if done:
-            rows = self._rows(conn, sql.SETTLE_AND_CLAIM, values | completions_of(done, ask.worker))
-        else:
-            rows = self._rows(conn, sql.CLAIM, values)
-        settled = self._answers(conn, done, rows[0][0]) if done else ()
-        if not rows[0][1]:
-            return ClaimReply(settled=settled, lease_lost=True)
-        claimed = _claimed(rows, lanes)
-        lanes.note_claim(claimed, is_full=len(claimed) >= ask.limit)
-        return ClaimReply(settled=settled, claimed=tuple(self._fill(conn, ask, claimed, has_looked=has_looked)))
-
-    def _claim(self, conn: Connection, ask: Ask) -> list[ClaimedJob]:
-        """A claim by itself, in the transaction of a mixed turn."""
-        lanes, has_looked = self._known_lanes(conn, ask)
-        claimed = _claimed(self._rows(conn, sql.CLAIM, _claim_values(ask, lanes, [])), lanes)
-        lanes.note_claim(claimed, is_full=len(claimed) >= ask.limit)
-        return self._fill(conn, ask, claimed, has_looked=has_looked)
-
-    def _fill(self, conn: Connection, ask: Ask, claimed: list[ClaimedJob], *, has_looked: bool) -> list[ClaimedJob]:
-        """Claim once more where the batch is not full and the first claim may have overlooked something."""
-        is_choosy = ask.slots < ask.limit  # then jobs on their last attempt may have stood before others
-        if len(claimed) >= ask.limit or (has_looked and not is_choosy):
-            return claimed
-        lanes, _ = self._known_lanes(conn, ask)
-        rows = self._rows(conn, sql.CLAIM, _claim_values(ask, lanes, claimed, _PASSED_OVER_MAX if is_choosy else 0))
-        claimed = claimed + _claimed(rows, lanes)
-        lanes.note_claim(claimed, is_full=len(claimed) >= ask.limit)
-        return claimed
-
-    def _known_lanes(self, conn: Connection, ask: Ask) -> tuple[Lanes, bool]:
-        """The lanes of the asked queues, and whether they were read just now."""
-        queues = tuple(dict.fromkeys(ask.queues))
-        known = self._lanes.fresh(queues, self.time_offset)
-        if known is not None:
-            return known, False
-
-        def look() -> list[Lane]:
-            return [(str(row[0]), int(str(row[1]))) for row in self._rows(conn, sql.LANES, {"queues": list(queues)})]
-
-        return self._lanes.read(queues, self.time_offset, look), True
-
-    def _answers(self, conn: Connection, done: Sequence[Settlement], applied: list[str] | None) -> tuple[Settled, ...]:
-        """Each completion's fate. `applied` are the ids that did, or an empty list when all of them did."""
-        if not applied and applied is not None:
-            return tuple(_completed(s.id) for s in done)
-        ids = set(applied or ())
-        others = settling.answer_unmatched(conn, [s for s in done if s.id not in ids])
-        return tuple(_completed(s.id) if s.id in ids else others[s.id] for s in done)
+        return ClaimReply(settled=tuple(settled), claimed=claimed, lease_lost=not stands)
 
     def _rows(self, conn: Connection, statement: LiteralString, values: dict[str, object]) -> list[Row]:
-        values["offset"] = timedelta(seconds=self.time_offset)
-        return _raw(conn).execute(statement, values, binary=True).fetchall()
+        return fetched(conn, statement, values, self.time_offset)
 
     # ------------------------------------------------------------------------------------------------------- wait
 
@@ -252,63 +192,3 @@ class PostgreSQLDialect:
         # It sends nothing, so only the kernel can notice that its server is gone: by itself after two hours.
         options = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, **options}
         return psycopg.connect(*arguments, **options)
-
-
-def _raw(conn: Connection) -> psycopg.Connection[Row]:
-    raw: psycopg.Connection[Row] | None = conn.connection.driver_connection
-    assert isinstance(raw, psycopg.Connection)
-    return raw
-
-
-def _claim_values(ask: Ask, lanes: Lanes, claimed: Sequence[ClaimedJob], passes_over: int = 0) -> dict[str, object]:
-    limit = ask.limit - len(claimed)
-    return {
-        "worker": ask.worker,
-        "queues": [queue for queue, _ in lanes.order],
-        "priorities": [priority for _, priority in lanes.order],
-        "floors": [floor.isoformat() if floor else "-infinity" for floor in lanes.floors],
-        "no_id": "00000000-0000-0000-0000-000000000000",
-        "limit": limit,
-        "looks_at": limit + passes_over,
-        "slots": max(0, ask.slots - len(claimed)),
-        "always": 0 if claimed else 1,  # the place that is lent whatever its size
-        "bytes": BATCH_BYTES_MAX - sum(payload_bytes(job.data) for job in claimed),
-    }
-
-
-def _completed(job_id: str) -> Settled:
-    return Settled(id=job_id, status=SettleStatus.APPLIED, state=JobState.COMPLETED)
-
-
-def _claimed(rows: Sequence[Row], lanes: Lanes) -> list[ClaimedJob]:
-    """The lent jobs in the order of the lanes: UPDATE ... RETURNING has none."""
-    rank = {lane: place for place, lane in enumerate(lanes.order)}
-    jobs = [_job(row) for row in rows if row[2] is not None]
-    return sorted(jobs, key=lambda job: (rank[job.queue, job.priority], job.available_at, job.id))
-
-
-def _job(row: Row) -> ClaimedJob:
-    (_, _, id_, seq, queue, name, class_, data, priority, attempts, retries, delay, policy, timeout, due, reserved_at,
-     crashes, returns, reclaims, meta, cancel, holder) = row  # fmt: skip
-    return ClaimedJob(
-        id=id_,
-        claim_seq=seq,
-        reserved_by=holder,
-        queue=queue,
-        job_name=name,
-        job_class=class_,
-        data=data,
-        priority=priority,
-        attempts=attempts,
-        max_retries=retries,
-        retry_delay=delay,
-        retry_policy=policy,
-        timeout=timeout,
-        available_at=due.astimezone(UTC),
-        reserved_at=reserved_at.astimezone(UTC),
-        crashes=crashes,
-        returns=returns,
-        reclaims=reclaims,
-        meta=meta,
-        is_cancel_requested=cancel is not None,
-    )

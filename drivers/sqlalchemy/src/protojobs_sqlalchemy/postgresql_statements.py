@@ -6,7 +6,20 @@ from typing import LiteralString
 
 from protojobs_sqlalchemy.listening import CHANNEL
 
-__all__ = ["CLAIM", "ENQUEUE", "ENQUEUE_ONE", "LANES", "LOCK_SCHEMA", "NOTIFY", "SETTLE", "SETTLE_AND_CLAIM"]
+__all__ = [
+    "CLAIM",
+    "CLAIM_ANEW",
+    "ENQUEUE",
+    "ENQUEUE_ALIKE",
+    "LANES",
+    "LOCK_SCHEMA",
+    "NOTIFY",
+    "SETTLE",
+    "SETTLE_AND_CLAIM",
+    "SETTLE_AND_CLAIM_ANEW",
+]
+
+_NO_ID: LiteralString = "00000000-0000-0000-0000-000000000000"  # none is less
 
 # statement_timestamp() and not now(): in a caller's long transaction a delay counts from the push, not from BEGIN; and
 # not clock_timestamp(), which no index condition may use.
@@ -18,11 +31,13 @@ INSERT INTO jobs (id, queue, job_class, job_name, data, attempts, max_retries, t
 """
 _ABSENT: LiteralString = "ON CONFLICT (id) DO NOTHING RETURNING id::text"
 
-# One job, as push sends it: thirteen arrays of one element each would cost the client more than all the rest.
-ENQUEUE_ONE: LiteralString = f"""{_INTO}
-VALUES (%(id)s::uuid, %(queue)s, %(class)s, %(name)s, %(data)s, 0, %(retries)s, %(timeout)s, 'pending', {_NOW},
-        coalesce(%(moment)s::timestamptz, {_NOW} + %(delay)s::interval), %(priority)s, %(retry_delay)s, %(policy)s,
-        0, 0, 0, 0, %(meta)s)
+# One job, as push sends it, or many that differ in their data only, as push_many mostly does. Thirteen arrays cost the
+# server a third more, and the client three times as much. COPY costs it about the same, and cannot leave anything out.
+ENQUEUE_ALIKE: LiteralString = f"""{_INTO}
+SELECT id, %(queue)s, %(class)s, %(name)s, data, 0, %(retries)s, %(timeout)s, 'pending', {_NOW},
+       coalesce(%(moment)s::timestamptz, {_NOW} + %(delay)s::interval), %(priority)s, %(retry_delay)s, %(policy)s,
+       0, 0, 0, 0, %(meta)s
+FROM unnest(%(ids)s::uuid[], %(datas)s::text[]) AS new (id, data)
 {_ABSENT}
 """
 
@@ -38,24 +53,27 @@ FROM unnest(%(ids)s::uuid[], %(queues)s::text[], %(classes)s::text[], %(names)s:
 """
 
 # Jumps from one (queue, priority) to the next in jobs_ready: two probes each, however many jobs wait there.
-LANES: LiteralString = """
-WITH RECURSIVE lanes (place, queue, priority) AS (
+_LANES: LiteralString = """
+lanes (place, queue, priority) AS (
     SELECT place, name, (SELECT max(priority) FROM jobs WHERE status = 'pending' AND queue = name)
     FROM unnest(%(queues)s::text[]) WITH ORDINALITY AS wanted (name, place)
     UNION ALL
     SELECT place, queue, (SELECT max(priority) FROM jobs
                           WHERE status = 'pending' AND queue = lanes.queue AND priority < lanes.priority)
     FROM lanes WHERE priority IS NOT NULL
-)
-SELECT queue, priority FROM lanes WHERE priority IS NOT NULL ORDER BY place, priority DESC
-"""
+)"""
+_IN_ORDER: LiteralString = "FROM lanes WHERE priority IS NOT NULL ORDER BY place, priority DESC"
 
-# The fence names no status on purpose: with one the planner may take jobs_processing and walk its dead entries.
+LANES: LiteralString = f"WITH RECURSIVE {_LANES} SELECT queue, priority {_IN_ORDER}"
+
+# The fence names no status on purpose: with one the planner may take jobs_processing and walk its dead entries. And
+# ANY (ARRAY[...]), which can only be looked up: a plan that was made for `=` while the table was empty, and kept, may
+# read the primary key from end to end, to merge it with what was said.
 _DONE: LiteralString = f"""
 done AS (
     UPDATE jobs AS j SET status = 'completed', processed_at = {_NOW}, reserved_by = NULL
-    FROM unnest(%(ids)s::uuid[], %(seqs)s::int[], %(holders)s::text[]) AS said (id, claim_seq, reserved_by)
-    WHERE j.id = said.id AND j.claim_seq = said.claim_seq AND j.reserved_by = said.reserved_by
+    FROM unnest(%(ids)s::uuid[], %(seqs)s::int[]) AS said (id, claim_seq)
+    WHERE j.id = ANY (ARRAY[said.id]) AND j.claim_seq = said.claim_seq AND j.reserved_by = %(holder)s
     RETURNING j.id, j.queue, j.available_at
 ),
 counted AS (
@@ -64,47 +82,67 @@ counted AS (
     ON CONFLICT (queue, status, shard) DO UPDATE SET count = c.count + excluded.count
 )"""
 
-# From the inside out: each lane in turn gives its first due jobs, locked, those that others lock passed over; the
-# outer LIMIT stops at the lane that fills the batch. Then the batch is cut where its bytes or the free slots end. The
-# worker's row comes first of all (EXISTS is evaluated before the update looks at any job), locked against its deletion.
-# ANY (ARRAY (...)), since IN (SELECT ... FOR UPDATE) may be run again for every row. The floor is a row comparison,
-# since the planner takes `available_at BETWEEN two unknowns` for one row in 200, and then sorts a whole lane.
-_LENT: LiteralString = f"""
+
+# Each lane in turn gives its first due jobs, locked, those that others lock passed over; the outer LIMIT stops at the
+# lane that fills the batch. The floor is a row comparison, since the planner takes `available_at BETWEEN two unknowns`
+# for one row in 200, and then sorts a whole lane. Then the batch is cut where its bytes or the free slots end: one
+# window for both, and no ORDER BY, since the rows come in the order of the lanes. The worker's row comes first of all
+# (EXISTS is evaluated before the update looks at any job), locked against its deletion. ANY (ARRAY (...)), since
+# IN (SELECT ... FOR UPDATE) may be run again for every row; and by ctid, since what is locked keeps its place until the
+# commit: one page to touch instead of four. (Where a newer version was locked than the statement's snapshot sees, that
+# row is passed over too.)
+def _lent(lanes: LiteralString) -> LiteralString:
+    return f"""
 standing AS MATERIALIZED (SELECT id FROM workers WHERE id = %(worker)s FOR KEY SHARE),
+found AS MATERIALIZED (
+    SELECT due.* FROM {lanes},
+    LATERAL (
+        SELECT ctid AS tid, attempts < max_retries AS has_spare, octet_length(data) AS size FROM jobs
+        WHERE status = 'pending' AND queue = lane.queue AND priority = lane.priority
+          AND available_at <= {_NOW} AND (available_at, id) >= (lane.floor, lane.first)
+        ORDER BY available_at, id LIMIT %(looks_at)s FOR UPDATE SKIP LOCKED
+    ) AS due
+    WHERE lane.queue <> ALL (ARRAY (SELECT name FROM queues WHERE paused_at IS NOT NULL))
+    LIMIT %(looks_at)s
+),
 lent AS (
     UPDATE jobs AS j SET status = 'processing', attempts = j.attempts + 1, claim_seq = j.claim_seq + 1,
                          reserved_at = {_NOW}, reserved_by = %(worker)s, progress = NULL
-    WHERE EXISTS (SELECT FROM standing) AND j.id = ANY (ARRAY (
-        SELECT id FROM (
-            SELECT id, has_spare, row_number() OVER () AS place, sum(size) OVER (ROWS UNBOUNDED PRECEDING) AS total
-            FROM (
-                SELECT due.* FROM unnest(%(queues)s::text[], %(priorities)s::int2[], %(floors)s::timestamptz[])
-                                  WITH ORDINALITY AS lane (queue, priority, floor, place),
-                LATERAL (
-                    SELECT id, attempts < max_retries AS has_spare, octet_length(data) AS size FROM jobs
-                    WHERE status = 'pending' AND queue = lane.queue AND priority = lane.priority
-                      AND available_at <= {_NOW} AND (available_at, id) >= (lane.floor, %(no_id)s::uuid)
-                    ORDER BY available_at, id LIMIT %(looks_at)s FOR UPDATE SKIP LOCKED
-                ) AS due
-                WHERE lane.queue <> ALL (ARRAY (SELECT name FROM queues WHERE paused_at IS NOT NULL))
-                LIMIT %(looks_at)s
-            ) AS found
+    WHERE EXISTS (SELECT FROM standing) AND j.ctid = ANY (ARRAY (
+        SELECT tid FROM (
+            SELECT tid, has_spare, row_number() OVER line AS place, sum(size) OVER line AS total
+            FROM found WINDOW line AS (ROWS UNBOUNDED PRECEDING)
         ) AS counted
         WHERE (has_spare OR place <= %(slots)s) AND (total <= %(bytes)s OR place = %(always)s)
-        ORDER BY place LIMIT %(limit)s))
+        LIMIT %(limit)s))
     RETURNING j.id::text, j.claim_seq, j.queue, j.job_name, j.job_class, j.data, j.priority, j.attempts, j.max_retries,
-              j.retry_delay, j.retry_policy, j.timeout, j.available_at, j.reserved_at, j.crashes, j.returns, j.reclaims,
-              j.meta, j.cancel_requested_at, j.reserved_by
+              j.retry_delay, j.retry_policy, j.timeout, date_part('epoch', j.available_at), j.crashes, j.returns,
+              j.reclaims, j.meta, j.cancel_requested_at IS NOT NULL
 )"""
 
-# Which completions applied is told only when not all did.
-_APPLIED: LiteralString = "(SELECT CASE WHEN count(*) < %(sent)s THEN array_agg(id::text) ELSE '{}' END FROM done)"
-_STANDS: LiteralString = "(SELECT count(*) FROM standing)"
+
+_KNOWN: LiteralString = """
+    unnest(%(queues)s::text[], %(priorities)s::int2[], %(floors)s::timestamptz[], %(firsts)s::uuid[])
+        WITH ORDINALITY AS lane (queue, priority, floor, first, place)"""
+_ANEW: LiteralString = f"""
+    (SELECT queue, priority, '-infinity'::timestamptz AS floor, '{_NO_ID}'::uuid AS first {_IN_ORDER}) AS lane"""
+
+# Which completions applied is told only when not all did. Times go as seconds since 1970, which the client reads five
+# times as fast; up to the year 2242 a float has room for the microseconds.
+_APPLIED: LiteralString = (
+    "(SELECT CASE WHEN count(*) < %(sent)s THEN coalesce(array_agg(id::text), '{}') END FROM done)"
+)
+_STANDS: LiteralString = f"(SELECT count(*) FROM standing), (SELECT count(*) FROM found), date_part('epoch', {_NOW})"
 _ROWS: LiteralString = "lent.* FROM (SELECT 1) AS once LEFT JOIN lent ON true"
 
-SETTLE: LiteralString = f"WITH {_DONE} SELECT {_APPLIED}, 1"
-CLAIM: LiteralString = f"WITH {_LENT} SELECT NULL::text[], {_STANDS}, {_ROWS}"
-SETTLE_AND_CLAIM: LiteralString = f"WITH {_DONE}, {_LENT} SELECT {_APPLIED}, {_STANDS}, {_ROWS}"
+SETTLE: LiteralString = f"WITH {_DONE} SELECT {_APPLIED}"
+CLAIM: LiteralString = f"WITH {_lent(_KNOWN)} SELECT NULL::text[], {_STANDS}, {_ROWS}"
+SETTLE_AND_CLAIM: LiteralString = f"WITH {_DONE}, {_lent(_KNOWN)} SELECT {_APPLIED}, {_STANDS}, {_ROWS}"
+# Where no lanes are known they are read in the same round trip.
+CLAIM_ANEW: LiteralString = f"WITH RECURSIVE {_LANES}, {_lent(_ANEW)} SELECT NULL::text[], {_STANDS}, {_ROWS}"
+SETTLE_AND_CLAIM_ANEW: LiteralString = (
+    f"WITH RECURSIVE {_LANES}, {_DONE}, {_lent(_ANEW)} SELECT {_APPLIED}, {_STANDS}, {_ROWS}"
+)
 
 NOTIFY: LiteralString = f"""
 SELECT set_config('synchronous_commit', 'off', true), pg_notify('{CHANNEL}', name)

@@ -137,6 +137,10 @@ def _postgresql_arguments(timeout: float, *, is_pooled: bool) -> dict[str, objec
         "enable_seqscan": "off",
         "enable_bitmapscan": "off",
         "enable_sort": "off",
+        # ... and planning one of the hot statements takes longer than running it for one job.
+        "plan_cache_mode": "force_generic_plan",
+        # To the server what is switched off looks so dear that it would compile each statement first: for two seconds.
+        "jit": "off",
     }
     return arguments | {"options": " ".join(f"-c {name}={value}" for name, value in settings.items())}
 

@@ -59,6 +59,9 @@ def upgrade() -> None:
         _index("jobs_moving", "jobs", ["moving_token"], where="moving_token IS NOT NULL")
         _index("jobs_unique", "jobs", ["unique_key"], where=f"unique_key IS NOT NULL AND {_LIVE}", unique=True)
         _index("schedules_due", "schedules", ["next_due_at", "id"], where=_WAITING)
+    if op.get_context().dialect.name == "postgresql":
+        # For heartbeats: while a transaction stays open, jobs_processing keeps an entry for each job that was claimed.
+        _index("jobs_marked", "jobs", ["reserved_by"], where="cancel_requested_at IS NOT NULL")
     _index("failed_jobs_job", "failed_jobs", ["job_id"], unique=True)
     _index("failed_jobs_time", "failed_jobs", ["failed_at", "id"])
     _index("failed_jobs_queue", "failed_jobs", ["queue", "failed_at", "id"])

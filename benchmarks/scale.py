@@ -1,0 +1,95 @@
+"""`python3 dev.py scale`: what a turn touches in the store, with a thousand jobs in it and with a million. It is flat.
+
+    python3 dev.py scale                                    what CI runs
+    python3 dev.py scale --rows 10000000 --stores sqlite    deeper, by hand: minutes, and 10 GB of disk
+    python3 dev.py scale --stores postgresql --shapes delayed,retention
+    python3 dev.py scale --json out.json                    all counts, by table and index
+
+No time is judged, so a busy machine changes nothing. README.md says what is counted, and where the bounds come from.
+The exit code is 1 when a count is above its bound.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import bounds
+import held
+import retention
+import shapes
+import stores
+from bounds import Finding
+from options import positive, some_of
+
+ROWS = {"sqlite": 1_000_000, "postgresql": 1_000_000, "valkey": 100_000}  # in Valkey a million take 550 MB of memory
+ROWS_MAX = {"valkey": 1_000_000}
+RETENTION, HELD = "retention", "held"
+KINDS = {RETENTION: ("sqlite", "postgresql"), HELD: ("postgresql",)}  # on which stores; the others on all
+
+
+def main(words: list[str]) -> int:
+    """Measure what was asked for; 1 if anything is above its bound."""
+    options = _options(words)
+    began = time.monotonic()
+    found: list[Finding] = []
+    with tempfile.TemporaryDirectory(prefix="protojobs-scale-", dir=options.folder) as folder:
+        with stores.running(options.stores, is_durable=False) as urls:
+            for one in _measured(options, urls, Path(folder)):
+                print(bounds.table(one), flush=True)
+                found += one
+    broken = [line for one in found if (line := one.complaint)]
+    print("\n".join(["", *broken]) if broken else "\nscale: no count is above its bound")
+    if options.json:
+        about = {"seconds": round(time.monotonic() - began, 1), "broken": broken}
+        options.json.write_text(json.dumps(about | {"findings": [asdict(one) for one in found]}, indent=1) + "\n")
+    return 1 if broken else 0
+
+
+def _measured(options: argparse.Namespace, urls: dict[str, str], folder: Path) -> Iterator[list[Finding]]:
+    for store in options.stores:
+        rows = min(options.rows or ROWS[store], ROWS_MAX.get(store, sys.maxsize))
+        for name in (name for name in options.shapes if store in KINDS.get(name, (store,))):
+            began = time.monotonic()
+            place = Path(tempfile.mkdtemp(prefix=f"{store}-{name}-", dir=folder))
+            server = urls.get(store, "")
+            if name == RETENTION:
+                found = list(retention.measured(store, server, place, options.finished, options.pairs))
+            elif name == HELD:
+                found = list(held.measured(store, server, place))
+            else:
+                small, large = (shapes.measured(name, store, server, place, depth) for depth in (shapes.SMALL, rows))
+                found = list(bounds.compared(store, name, (shapes.SMALL, rows), (small, large)))
+            _say(f"{store:10}  {name:10}  measured in {time.monotonic() - began:.0f} s")
+            yield found
+
+
+def _options(words: list[str]) -> argparse.Namespace:
+    text = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog="dev.py scale", description=__doc__, formatter_class=text)
+    names = [*shapes.SHAPES, RETENTION, HELD]
+    parser.add_argument("--rows", type=positive, help="the large depth, in place of each store's own")
+    parser.add_argument("--finished", type=positive, default=300_000, help="finished jobs that retention prunes among")
+    parser.add_argument("--pairs", type=positive, default=2, help="windows of its worker, each with and without")
+    parser.add_argument("--stores", type=some_of(ROWS), default=list(ROWS), metavar="A,B")
+    parser.add_argument("--shapes", type=some_of(names), default=names, metavar="A,B", help=", ".join(names))
+    parser.add_argument("--folder", type=Path, help="where SQLite's files lie")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    return parser.parse_args(words)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(130)
