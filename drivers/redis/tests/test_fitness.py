@@ -118,15 +118,16 @@ def test_keys_of_another_program_in_the_namespace_are_an_error_and_stay(valkey_u
     driver.teardown()
 
 
-def test_a_namespace_of_a_newer_version_is_left_alone(valkey_url: str) -> None:
+@pytest.mark.parametrize(("layout", "cure"), [("99", "Upgrade"), ("1", "Transfer")])
+def test_a_namespace_of_another_version_is_left_alone(valkey_url: str, layout: str, cure: str) -> None:
     with contextlib.closing(redis.Redis.from_url(valkey_url)) as client:
-        client.set("{newer}:layout", "99")
-        driver = RedisDriver(valkey_url, namespace="newer")
+        client.set("{other}:layout", layout)
+        driver = RedisDriver(valkey_url, namespace="other")
         for act in (driver.setup, partial(push, driver)):
-            with pytest.raises(SchemaOutdated, match="Upgrade"):
+            with pytest.raises(SchemaOutdated, match=cure):
                 act()
-        assert client.keys("{newer}:*") == [b"{newer}:layout"]
-        client.delete("{newer}:layout")
+        assert client.keys("{other}:*") == [b"{other}:layout"]
+        client.delete("{other}:layout")
 
 
 def test_nobody_at_the_address_is_unavailable_at_once() -> None:

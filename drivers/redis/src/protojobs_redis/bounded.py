@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import select
+import selectors
 from typing import TYPE_CHECKING, cast
 
+from redis import exceptions
 from redis.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection
 from redis.sentinel import SentinelManagedConnection, SentinelManagedSSLConnection
 
@@ -16,6 +19,9 @@ __all__ = ["BoundedConnection", "connection_class", "managed_connection_class"]
 
 _NO_LIMIT = float("inf")
 _MOMENT_S = 0.001  # 0 would mean not to wait at all, and be another error
+_READ_BYTES = 65_536  # most answers come in one piece
+# The refusals to which there is more to do than to tell the caller.
+_REFUSALS = {"NOSCRIPT": exceptions.NoScriptError, "READONLY": exceptions.ReadOnlyError}
 
 
 class BoundedConnection(AbstractConnection):
@@ -57,6 +63,39 @@ class BoundedConnection(AbstractConnection):
             open_socket.settimeout(self.socket_timeout)
         super().send_packed_command(command, check_health)  # type: ignore[no-untyped-call]  # the library's
 
+    def ask(self, command: bytes) -> object:
+        """Send a packed command and return its answer, which is text, a number or nothing; raise what it refuses.
+
+        After any other error the connection is closed: nobody knows what would come over it next.
+        """
+        if self._sock is None:
+            self.connect()  # type: ignore[no-untyped-call]  # the library's
+        self.check_health()  # type: ignore[no-untyped-call]  # asks first, if the URL says health_check_interval
+        open_socket = cast("socket.socket", self._sock)
+        try:
+            if (limit := self.socket_timeout) != open_socket.gettimeout():  # to set it is a call to the system
+                open_socket.settimeout(limit)
+            open_socket.sendall(command)
+            kind, answer = _answer_from(open_socket)
+        except TimeoutError as error:
+            self.disconnect()  # type: ignore[no-untyped-call]  # the library's
+            raise exceptions.TimeoutError(f"Timeout: {error}") from error
+        except OSError as error:
+            self.disconnect()  # type: ignore[no-untyped-call]  # the library's
+            raise exceptions.ConnectionError(str(error)) from error
+        except BaseException:
+            self.disconnect()  # type: ignore[no-untyped-call]  # the library's
+            raise
+        if kind == b"-":
+            text = cast("bytes", answer).decode(errors="replace")
+            raise _REFUSALS.get(text.partition(" ")[0], exceptions.ResponseError)(text)
+        return answer
+
+    def is_quiet(self) -> bool:
+        """Whether it is open and there is nothing to read; otherwise the other side has closed it."""
+        open_socket = cast("socket.socket | None", self._sock)
+        return open_socket is not None and not _is_readable(open_socket)
+
     def read_response(self, disable_decoding: bool = False, **options: object) -> object:
         """The next answer."""
         options["timeout"] = _bounded(cast("float | None", options.get("timeout", self._usual_s)))
@@ -96,3 +135,54 @@ def managed_connection_class(*, is_tls: bool) -> type[BoundedConnection]:
 def _bounded(usual_s: float | None) -> float | None:
     seconds = time_left(_NO_LIMIT if usual_s is None else usual_s)
     return None if seconds == _NO_LIMIT else max(seconds, _MOMENT_S)
+
+
+def _answer_from(open_socket: socket.socket) -> tuple[bytes, object]:
+    """The kind of the next answer, and the answer."""
+    data = _more(open_socket, _READ_BYTES)
+    while (end := data.find(b"\r\n")) < 0:
+        data += _more(open_socket, _READ_BYTES)
+    kind, said, whole = data[:1], data[1:end], end + 2
+    answer: object = said
+    if kind == b"$":
+        size = int(said)
+        if size >= 0:
+            whole += size + 2
+            data = _whole(open_socket, data, whole)
+            answer = data[end + 2 : whole - 2]
+        else:
+            answer = None
+    elif kind == b":":
+        answer = int(said)
+    elif kind not in (b"+", b"-"):
+        raise exceptions.InvalidResponse(f"an answer begins with {kind!r}")
+    if len(data) != whole:
+        raise exceptions.InvalidResponse("more than one answer came")
+    return kind, answer
+
+
+def _whole(open_socket: socket.socket, data: bytes, size: int) -> bytes:
+    """`data`, and what has to come until there are `size` bytes."""
+    parts = [data]
+    missing = size - len(data)
+    while missing > 0:
+        parts.append(_more(open_socket, missing))
+        missing -= len(parts[-1])
+    return b"".join(parts) if len(parts) > 1 else data
+
+
+def _more(open_socket: socket.socket, size: int) -> bytes:
+    data = open_socket.recv(size)
+    if not data:
+        raise OSError("the server closed the connection")
+    return data
+
+
+def _is_readable(open_socket: socket.socket) -> bool:
+    if hasattr(select, "poll"):  # select() knows no file numbers above 1023
+        poll = select.poll()
+        poll.register(open_socket, select.POLLIN)
+        return bool(poll.poll(0))
+    with selectors.DefaultSelector() as selector:
+        selector.register(open_socket, selectors.EVENT_READ)
+        return bool(selector.select(0))

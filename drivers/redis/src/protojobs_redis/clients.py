@@ -38,7 +38,11 @@ class Connection(Protocol):
 
     socket_timeout: float | None
     socket_connect_timeout: float | None
-    is_connected: bool
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether it is open, as far as is known."""
+        ...
 
     def connect(self) -> None:
         """Open it."""
@@ -66,6 +70,13 @@ class Pool(Protocol):
     def connection_class(self, **options: object) -> Connection:
         """Make a connection that is not the pool's."""
         ...
+
+    def get_connection(self) -> Connection:
+        """One that is open, and the caller's own until `release`."""
+        ...
+
+    def release(self, connection: Connection) -> None:
+        """Take it back."""
 
     def disconnect(self, inuse_connections: bool = True) -> None:
         """Close connections."""

@@ -19,7 +19,7 @@ from redis.exceptions import (
 )
 
 from protojobs.clock import time_left
-from protojobs.errors import SchemaOutdated
+from protojobs.errors import ProtojobsError, SchemaOutdated
 from protojobs_redis.clients import (
     Client,
     Connection,
@@ -32,6 +32,7 @@ from protojobs_redis.clients import (
     plain_client,
     server_of,
 )
+from protojobs_redis.lines import Lines, packed, packed_words
 from protojobs_redis.readiness import check_server, facts_of
 from protojobs_redis.replicas import Replicas
 from protojobs_redis.scripting import Script, script
@@ -41,7 +42,7 @@ from protojobs_redis.urls import TIMEOUT_S, Address
 __all__ = ["Connections"]
 
 MOVES_MAX = 4  # how often a step follows a namespace that moves
-LAYOUT = 1  # the version of how jobs are kept, see scripts/prelude.lua
+LAYOUT = 2  # the version of how jobs are kept, see scripts/prelude.lua
 
 _inherited: list[object] = []  # a forked child must neither use nor close its parent's connections, so it keeps them
 
@@ -54,6 +55,8 @@ class Connections:
         self._replicas = replicas
         self.prefix = f"{{{namespace}}}:"
         self._ready: Client | None = None
+        self._lines: Lines | None = None  # to a server of its own; a cluster's and Sentinel's client finds its way
+        self._starts: dict[str, bytes] = {}
         self._start_afresh()
 
     def run(self, which: Script, *arguments: str | bytes | int, is_kept: bool = False) -> object:
@@ -61,16 +64,36 @@ class Connections:
 
         `is_kept`: not before so many replicas have it as the settings ask for.
         """
-        with self.translating():
-            client = self._client()
-            send = self._kept if is_kept and self._replicas.number else _sent
+        try:
+            return self._run(which, *arguments, is_waited_for=is_kept and self._replicas.number > 0)
+        except Exception as error:
+            if (ours := self._ours(error)) is None:
+                raise
+            raise ours from error
+
+    def _run(self, which: Script, *arguments: str | bytes | int, is_waited_for: bool) -> object:
+        client = self._client()
+        lines = None if is_waited_for else self._lines
+        send = self._kept if is_waited_for else _sent
+        try:
+            if lines is not None:
+                return self._run_on(lines, which, *arguments)
             try:
                 return send(client, "EVALSHA", which.sha, 1, self.prefix, *arguments)
             except NoScriptError:  # a fresh server, a failover, SCRIPT FLUSH; nothing was done
                 return send(client, "EVAL", which.text, 1, self.prefix, *arguments)
-            except ReadOnlyError:
-                self._forget(client)
-                raise
+        except ReadOnlyError:
+            self._forget(client)
+            raise
+
+    def _run_on(self, lines: Lines, which: Script, *arguments: str | bytes | int) -> object:
+        start = self._starts.get(which.name)
+        if start is None:
+            start = self._starts[which.name] = packed_words("EVALSHA", which.sha, "1", self.prefix)
+        try:
+            return lines.ask(packed(4, start, *arguments))
+        except NoScriptError:  # as above
+            return lines.ask(packed(0, b"", "EVAL", which.text, 1, self.prefix, *arguments))
 
     def _kept(self, client: Client, *command: str | bytes | int) -> object:
         for _ in range(MOVES_MAX):
@@ -110,10 +133,14 @@ class Connections:
         try:
             yield
         except Exception as error:
-            ours = translated(error, self.address.shown, self.address.secrets)
-            if ours is None or ours is error:
+            if (ours := self._ours(error)) is None:
                 raise
             raise ours from error
+
+    def _ours(self, error: Exception) -> ProtojobsError | None:
+        """What the port promises to raise for it; None for what may leave as it is."""
+        ours = translated(error, self.address.shown, self.address.secrets)
+        return None if ours is error else ours
 
     def close(self) -> None:
         """Close what is idle; the next call opens new connections. A call that is under way gets its answer."""
@@ -130,10 +157,10 @@ class Connections:
 
     def _start_afresh(self) -> None:
         if self._ready is not None:
-            _inherited.append(self._ready)
+            _inherited.extend((self._ready, self._lines))
         self._pid = os.getpid()
         self._lock = threading.Lock()
-        self._ready = None
+        self._ready = self._lines = None
         self._was_ready = False
 
     def _client(self) -> Client:
@@ -155,6 +182,7 @@ class Connections:
     def _checked(self) -> Client:
         """A client whose server is fit for jobs."""
         client: Client
+        is_plain = not self.address.is_cluster and not self.address.sentinels
         if self.address.is_cluster:
             client = cluster_client(self.address)
             facts = facts_of(server_of(client, self.prefix))
@@ -165,26 +193,32 @@ class Connections:
             except TypeError as error:  # the library looks at most options when it makes its first connection
                 raise not_understood(self.address, error) from error
             if facts.get("cluster_enabled") == 1:
+                is_plain = False
                 client = cluster_client(self.address)
                 facts = facts_of(server_of(client, self.prefix))
         check_server(facts, self.address.shown, was_ready=self._was_ready)
         self._check_layout(client)
         self._was_ready = True
+        if is_plain:
+            self._lines = Lines(server_of(client, self.prefix))
         return client
 
     def _check_layout(self, client: Client) -> None:
         found = client.execute_command("EVAL", script("setup").text, 1, self.prefix, 0, LAYOUT)
         if found != str(LAYOUT).encode():
+            is_older = isinstance(found, bytes) and found.isdigit() and int(found) < LAYOUT
             raise SchemaOutdated(
                 f"The namespace {self.prefix[:-1]} in {self.address.shown} has layout {found!r}, this version of"
                 f" protojobs-redis knows {LAYOUT}.",
-                mend="Upgrade protojobs-redis.",
+                mend="Transfer its jobs with the version that stored them." if is_older else "Upgrade protojobs-redis.",
             )
 
     def _forget(self, client: Client | None) -> None:
         """Let go of the client, unless another thread has seen to it."""
         if client is not None and self._ready is client:
-            self._ready = None
+            self._ready, lines, self._lines = None, self._lines, None
+            if lines is not None:
+                lines.close()
             idle_closed(client)
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 
 from msgspec import Struct
 from msgspec.msgpack import Decoder
 
-from protojobs.entropy import fresh_id
 from protojobs.errors import OptionInvalid
-from protojobs.lifecycle import Verb
 from protojobs.protocols import PORT_VERSION
 from protojobs.records import (
     BATCH_BYTES_MAX,
@@ -21,27 +19,25 @@ from protojobs.records import (
     NewJob,
     Settled,
     Settlement,
-    SettleStatus,
 )
 from protojobs_redis.administration import Administration
 from protojobs_redis.handle import check_batch
 from protojobs_redis.inspection import Inspection
 from protojobs_redis.leases import Leases, lease_lost
-from protojobs_redis.packing import STATES, Entry, Time, blob_of, claimed, due_of, encode, micros, moment, pushed
+from protojobs_redis.packing import Answered, Lent, blob_of, claimed, claims, encode, micros, moment, pushed
 from protojobs_redis.schedules import Schedules
+from protojobs_redis.settling import in_order, sorted_out
 from protojobs_redis.storage import Storage
 from protojobs_redis.transfer import Transfer
 
 __all__ = ["RedisDriver"]
 
-_SETTLING = frozenset({Verb.COMPLETE, Verb.RETRY, Verb.FAIL, Verb.SNOOZE, Verb.RELEASE, Verb.CANCEL})
-_STATUS = {status.value: status for status in SettleStatus}
-
 
 class _Turn(Struct, array_like=True, gc=False):
     is_lease_lost: bool
-    settled: list[tuple[str, str, Time]]
-    lent: list[Entry]
+    completed: list[Answered]
+    others: list[Answered]
+    lent: list[Lent]
 
 
 _turns, _ids = Decoder(_Turn), Decoder(list[str])
@@ -78,11 +74,15 @@ class RedisDriver(Storage, Leases, Inspection, Administration, Transfer, Schedul
         check_batch(jobs)
         if not jobs:
             return []
-        packed = [pushed(job) for job in jobs]
-        size = sum(job.size for job in packed)
+        said: list[object] = []
+        size = 0
+        for job in jobs:
+            small = pushed(job)
+            said += small
+            size += small[4]
         if size > BATCH_BYTES_MAX:
             raise OptionInvalid(f"{size} payload bytes are too many.", mend=f"Send at most {BATCH_BYTES_MAX}.")
-        letters = self._letters("enqueue", encode(packed), *map(blob_of, jobs))
+        letters = self._letters("enqueue", encode(said), *map(blob_of, jobs))
         return [
             Enqueued(id=job.id, duplicate_of=job.id if letter == "d" else None)
             for job, letter in zip(jobs, letters, strict=True)
@@ -91,34 +91,45 @@ class RedisDriver(Storage, Leases, Inspection, Administration, Transfer, Schedul
     def claim(self, worker: str, queues: Sequence[str], *, slots: int, limit: int) -> list[ClaimedJob]:
         """See Driver.claim."""
         turn = self._turn((), worker, queues, slots, max(1, limit))
-        if turn.is_lease_lost:
+        if turn.lease_lost:
             raise lease_lost(worker)
-        return [claimed(entry) for entry in turn.lent]
+        return list(turn.claimed)
 
     def settle(self, settlements: Sequence[Settlement]) -> list[Settled]:
         """See Driver.settle."""
         if not settlements:
             return []
-        return list(_answers(settlements, self._turn(settlements, "", (), 0, 0)))
+        return list(self._turn(settlements, "", (), 0, 0).settled)
 
     def settle_and_claim(
         self, worker: str, settlements: Sequence[Settlement], queues: Sequence[str], *, slots: int, limit: int
     ) -> ClaimReply:
         """See Driver.settle_and_claim."""
-        turn = self._turn(settlements, worker, queues, slots, limit)
-        return ClaimReply(
-            settled=tuple(_answers(settlements, turn)),
-            claimed=tuple(claimed(entry) for entry in turn.lent),
-            lease_lost=turn.is_lease_lost,
-        )
+        return self._turn(settlements, worker, queues, slots, limit)
 
     def _turn(
         self, settlements: Sequence[Settlement], worker: str, queues: Sequence[str], slots: int, limit: int
-    ) -> _Turn:
+    ) -> ClaimReply:
         check_batch(settlements)
-        said = encode([_said(settlement) for settlement in settlements])
-        order = encode(list(dict.fromkeys(queues)))
-        return self._packed(_turns, "turn", said, worker, order, slots, limit, is_kept=bool(settlements))
+        said = sorted_out(settlements)
+        turn = self._packed(
+            _turns,
+            "turn_any" if said.others else "turn",
+            said.holder,
+            encode(said.completed),
+            encode(said.others),
+            worker,
+            encode(list(dict.fromkeys(queues))),
+            slots,
+            limit,
+            is_kept=bool(settlements),
+        )
+        answers = in_order(said, turn.completed, turn.others) if said.others else turn.completed
+        return ClaimReply(
+            settled=tuple([Settled(*answer) for answer in answers]),
+            claimed=tuple(claims(turn.lent)),
+            lease_lost=turn.is_lease_lost,
+        )
 
     def held(self, worker: str) -> list[ClaimedJob]:
         """See Driver.held."""
@@ -128,32 +139,3 @@ class RedisDriver(Storage, Leases, Inspection, Administration, Transfer, Schedul
     def wait(self, queues: Sequence[str], timeout: float) -> bool:
         """See Driver.wait."""
         return self._doorbell.wait(queues, timeout, micros(self.time_offset))
-
-
-def _said(settlement: Settlement) -> tuple[object, ...]:
-    """A settlement as scripts/settling.lua reads it. The id of a row in failed_jobs is made here, as all ids are."""
-    verb = settlement.verb
-    if verb is Verb.COMPLETE and not settlement.counts_crash and not settlement.reason:  # nearly all of them
-        return settlement.id, settlement.claim_seq, settlement.reserved_by, verb.value
-    if verb not in _SETTLING:
-        raise OptionInvalid(f"{verb!r} does not settle a claim.", mend="Use one of the six that do.")
-    return (
-        settlement.id,
-        settlement.claim_seq,
-        settlement.reserved_by,
-        verb.value,
-        due_of(settlement),
-        settlement.error,
-        settlement.reason,
-        settlement.counts_return,
-        settlement.counts_crash,
-        fresh_id() if verb is Verb.FAIL else "",
-    )
-
-
-def _answers(settlements: Sequence[Settlement], turn: _Turn) -> Iterable[Settled]:
-    for said, (status, letter, available_at) in zip(settlements, turn.settled, strict=True):
-        if letter:
-            yield Settled(id=said.id, status=_STATUS[status], state=STATES[letter], available_at=moment(available_at))
-        else:
-            yield Settled(id=said.id, status=_STATUS[status])

@@ -49,7 +49,8 @@ class Handle:
     def _run(self, verb: str, *arguments: str | bytes | int, is_kept: bool = False) -> object:
         """Take the step `scripts/<verb>.lua`."""
         is_kept = is_kept or verb in KEPT
-        return self._connections.run(script(verb), micros(self.time_offset), *arguments, is_kept=is_kept)
+        offset = micros(self.time_offset) if self.time_offset else 0
+        return self._connections.run(script(verb), offset, *arguments, is_kept=is_kept)
 
     def _packed(
         self, decoder: Decoder[Answer], verb: str, *arguments: str | bytes | int, is_kept: bool = False

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 from msgspec import Struct
 from msgspec.msgpack import Encoder
 
 from protojobs.lifecycle import JobState
-from protojobs.records import ClaimedJob, JobRecord, NewJob, Settlement
+from protojobs.records import ClaimedJob, JobRecord, NewJob, Settlement, SettleStatus
 
 __all__ = [
     "LETTERS",
     "STATES",
+    "Answered",
     "Blob",
     "Entry",
     "Failure",
+    "Lent",
     "Pushed",
     "Row",
     "Time",
     "blob_of",
     "claimed",
+    "claims",
     "due_of",
     "encode",
     "micros",
@@ -46,7 +50,7 @@ STATES = {
 }
 LETTERS = {state: letter for letter, state in STATES.items()}
 
-encode = Encoder().encode
+encode = _values = Encoder().encode
 
 
 class Row(Struct, array_like=True, gc=False):
@@ -75,15 +79,31 @@ class Row(Struct, array_like=True, gc=False):
 
 
 class Blob(Struct, array_like=True, gc=False):
-    """The large part of a job, which never changes, and which scripts only hand through."""
+    """The part of a job that never changes, and which scripts only hand through. It is stored without its array's head.
 
+    Three of its fields are in the row, too, where scripts can read them; here they make one piece with the others.
+    """
+
+    queue: str
     job_name: str
     job_class: str
     data: str
+    priority: int
+    max_retries: int
     retry_delay: float
+    retry_policy: str | None
     timeout: float
-    retry_policy: str | None = None
-    meta: str | None = None
+    meta: str | None
+
+
+# A job as scripts/claiming.lua lends it: id, claim_seq, attempts, available_at, reserved_at, crashes, returns,
+# reclaims, is it marked to be cancelled, its holder, and what is in Blob. A tuple, since those are made fastest.
+Lent = tuple[
+    str, int, int, datetime, datetime, int, int, int, bool, str,
+    str, str, str, str, int, int, float, str | None, float, str | None,
+]  # fmt: skip
+# The answer to a settlement, as scripts/completing.lua gives it.
+Answered = tuple[str, SettleStatus, JobState | None, datetime | None]
 
 
 class Entry(Struct, array_like=True, gc=False):
@@ -101,17 +121,6 @@ class Failure(Struct, array_like=True, gc=False):
     failed_at: Time
     attempts: int
     exception: str
-
-
-class Pushed(Struct, array_like=True, gc=False):
-    """The small part of a job on its way into the store."""
-
-    id: str
-    queue: str
-    priority: int
-    max_retries: int
-    size: int
-    due: int | str
 
 
 def micros(seconds: float | timedelta) -> int:
@@ -136,22 +145,54 @@ def moment_text(at: datetime | None) -> str:
 
 def due_of(said: NewJob | Settlement) -> int | str:
     """The moment that was named, as text, or else the delay in microseconds."""
-    return micros(said.delay) if said.available_at is None else moment_text(said.available_at)
+    if said.available_at is not None:
+        return moment_text(said.available_at)
+    return micros(said.delay) if said.delay else 0
+
+
+Pushed = tuple[str, str, int, int, int, int | str]
 
 
 def pushed(job: NewJob) -> Pushed:
-    """The small part of a new job."""
+    """What scripts read of a new job: id, queue, priority, max_retries, bytes of data, due."""
     size = len(job.data) if job.data.isascii() else len(job.data.encode())
-    return Pushed(job.id, job.queue, job.priority, job.max_retries, size, due_of(job))
+    return job.id, job.queue, job.priority, job.max_retries, size, due_of(job)
 
 
 def blob_of(job: NewJob | JobRecord) -> bytes:
-    """The large part of a job, packed."""
-    return encode(Blob(job.job_name, job.job_class, job.data, job.retry_delay, job.timeout, job.retry_policy, job.meta))
+    """The part of a job that never changes, packed."""
+    return _values(
+        (
+            job.queue,
+            job.job_name,
+            job.job_class,
+            job.data,
+            job.priority,
+            job.max_retries,
+            job.retry_delay,
+            job.retry_policy,
+            job.timeout,
+            job.meta,
+        )
+    )[1:]
+
+
+def claims(lent: Sequence[Lent]) -> list[ClaimedJob]:
+    """Jobs as they are lent. By position, since twenty names for each would cost as much as all the rest."""
+    return [
+        ClaimedJob(
+            id, seq, holder, queue, name, kind, data, priority, attempts, retries, delay, policy, timeout, due, since,
+            crashes, returns, reclaims, meta, is_marked,
+        )
+        for (
+            id, seq, attempts, due, since, crashes, returns, reclaims, is_marked, holder,
+            queue, name, kind, data, priority, retries, delay, policy, timeout, meta,
+        ) in lent
+    ]  # fmt: skip
 
 
 def claimed(entry: Entry) -> ClaimedJob:
-    """The job as it is lent."""
+    """The job as it was lent."""
     row, blob = entry.row, entry.blob
     return ClaimedJob(
         id=entry.id,

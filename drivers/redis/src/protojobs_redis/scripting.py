@@ -22,9 +22,16 @@ _CONSTANTS = {
     "RETURNS_FREE": RETURNS_FREE,
     "SUSPECT_RECLAIMS": SUSPECT_RECLAIMS,
 }
-# What a script consists of beside the prelude and its own file.
+# What a script consists of. What every job goes through takes as little as it can: the server runs all of it anew for
+# each call.
+_LEAN = {
+    "enqueue": ("prelude", "enqueue"),
+    "now": ("prelude", "now"),
+    "turn": ("prelude", "ways", "completing", "claiming", "turn"),
+    "turn_any": ("prelude", "ways", "jobs", "completing", "settling", "claiming", "turn"),
+}
+# The others have the prelude, jobs, their own file, and before it these.
 _PARTS = {
-    "turn": ("settling", "claiming"),
     "stats": ("counting",),
     "queues": ("counting",),
     "retry_failed": ("failures",),
@@ -53,7 +60,7 @@ def script(name: str) -> Script:
     """The script of the verb `name`. Read once; two threads that come first both read it, which is harmless."""
     found = _known.get(name)
     if found is None:
-        found = _known[name] = _read(name, ("prelude", *_PARTS.get(name, ()), name))
+        found = _known[name] = _read(name, _LEAN.get(name) or ("prelude", "ways", "jobs", *_PARTS.get(name, ()), name))
     return found
 
 

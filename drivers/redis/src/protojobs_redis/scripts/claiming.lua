@@ -1,43 +1,48 @@
 -- Part of turn.lua: lend due jobs to a worker whose row stands.
 
--- Take from one lane what may be lent. The claim is full when `is_full` is set.
-local function take(claim, queue, priority)
-  local lane, seen = lane_of(queue, priority), 0
+-- Choose from one lane what may be lent. The claim is full when `is_full` is set.
+local function choose_from(claim, queue, priority)
+  local lane, seen, passed = LANE .. priority .. ':' .. queue, 0, 0
+  local ids, rows, count, before = claim.ids, claim.rows, claim.count, claim.count
   while true do
-    local wanted = min(claim.limit - #claim.ids, CHUNK)
-    local ids = call('ZRANGEBYSCORE', lane, '-inf', now, 'LIMIT', seen, wanted)
-    local rows = rows_of(ids)
-    for _, id in ipairs(ids) do
-      local row = rows[id]
-      if #claim.ids >= claim.slots and row[ATTEMPTS] + 1 > row[MAX_RETRIES] then
-        claim.passed = claim.passed + 1  -- its last attempt must not wait in a worker's memory
+    local wanted = min(claim.limit - count, CHUNK)
+    local found = call('ZRANGEBYSCORE', lane, '-inf', claim.now, 'LIMIT', seen, wanted)
+    local packed = values_of(ROWS, found)
+    for place, id in ipairs(found) do
+      local row = packed[place]
+      local attempts, max_retries, size = fields_of('>I2', row, 8), fields_of('>I2I4', row, 31)
+      if count >= claim.slots and attempts + 1 > max_retries then
+        passed = passed + 1  -- its last attempt must not wait in a worker's memory
       else
-        claim.bytes = claim.bytes + row[SIZE]
-        if claim.bytes > BATCH_BYTES_MAX and #claim.ids > 0 then
-          claim.is_full = true
-          return
-        end
-        claim.ids[#claim.ids + 1] = id
-        claim.rows[id] = row
+        claim.bytes = claim.bytes + size
+        claim.is_full = claim.bytes > BATCH_BYTES_MAX and count > 0
+        if claim.is_full then break end
+        count = count + 1
+        ids[count], rows[count] = id, row
       end
     end
-    seen = seen + #ids
-    claim.is_full = #claim.ids >= claim.limit or claim.passed >= PASSED_OVER_MAX
-    if claim.is_full or #ids < wanted then break end
+    seen = seen + #found
+    claim.is_full = claim.is_full or count >= claim.limit or claim.passed + passed >= PASSED_OVER_MAX
+    if claim.is_full or #found < wanted then break end
   end
-  if seen == 0 and call('EXISTS', lane) == 0 then put(to_zrem, lanes_of(queue), priority) end
+  if seen == 0 and call('EXISTS', lane) == 0 then call('ZREM', LANES .. queue, priority) end
+  if count > before then
+    claim.lanes[#claim.lanes + 1] = {lane, before + 1, count, passed > 0}
+    moved[queue] = (moved[queue] or 0) + count - before
+  end
+  claim.count, claim.passed = count, claim.passed + passed
 end
 
 local function choose(queues, slots, limit)
-  local claim = {ids = {}, rows = {}, slots = slots, limit = limit, bytes = 0, passed = 0, is_full = limit <= 0}
+  local claim = {ids = {}, rows = {}, lanes = {}, count = 0, bytes = 0, passed = 0, is_full = false}
+  claim.slots, claim.limit, claim.now = slots, limit, format('%.0f', now)
   for _, queue in ipairs(queues) do
-    if claim.is_full then break end
     if call('SISMEMBER', PAUSED, queue) == 0 then
-      for _, priority in ipairs(call('ZRANGE', lanes_of(queue), 0, -1)) do
-        take(claim, queue, priority)
+      for _, priority in ipairs(call('ZRANGE', LANES .. queue, 0, -1)) do
+        choose_from(claim, queue, priority)
         if claim.is_full then
-          rings[queue] = true  -- perhaps there is more: the next idle worker shall look
-          break
+          claim.more = queue  -- perhaps: the next idle worker shall look
+          return claim
         end
       end
     end
@@ -45,17 +50,60 @@ local function choose(queues, slots, limit)
   return claim
 end
 
+-- Take them out of their lanes: by rank, where the first ones were taken and none was passed over.
+local function take_out(claim)
+  for _, taken in ipairs(claim.lanes) do
+    local lane, first, last, is_scattered = unpack(taken)
+    if is_scattered then
+      local ids = {}
+      for place = first, last do ids[place - first + 1] = claim.ids[place] end
+      send('ZREM', lane, ids)
+    else
+      call('ZREMRANGEBYRANK', lane, 0, last - first)
+    end
+  end
+end
+
+-- What few jobs have: where it has been in trouble, and the end of its row (see jobs.lua), which a run begins without
+-- progress. Answers the part of its answer between the times and the holder, and that end.
+local function unlike(row, rest)
+  local crashes, returns, reclaims = fields_of('>I2I2I2', row, 25)
+  local is_marked = false
+  if rest ~= '' then
+    local values = unpacked(rest)
+    is_marked = (values[2] or 0) ~= 0
+    values[1] = -1
+    rest = #values > 1 and pack(values) or ''
+  end
+  return pack(crashes) .. pack(returns) .. pack(reclaims) .. pack(is_marked), rest
+end
+
+-- Lend what is chosen. Answers a packing.Lent for each, one after the other, with a list's head.
 local function lend(worker, queues, slots, limit)
   local claim = choose(queues, slots, limit)
-  for _, id in ipairs(claim.ids) do
-    local row = claim.rows[id]
-    row[ATTEMPTS] = row[ATTEMPTS] + 1
-    row[SEQ] = row[SEQ] + 1
-    if row[PROGRESS] ~= -1 then row[PROGRESS] = -1 end
-    move(id, row, PROCESSING, now, worker)
+  local ids, rows, holder = claim.ids, claim.rows, char(#worker) .. worker
+  local reserved, since, by = bytes_of('>i8', now) .. NO_TIME, timestamp(now), '\217' .. holder
+  local usual = since .. '\0\0\0\194' .. by  -- no crash, return or reclaim; not marked to be cancelled
+  local array, blobs, fields, answers, size = '\220\0\20' .. ID, values_of(DATA, ids), {}, {}, 0  -- array of twenty
+  for place, id in ipairs(ids) do
+    local row = rows[place]
+    local seq, attempts = fields_of('>I4xI2', row, 3)
+    local tail, counts = QUEUE_AT + byte(row, QUEUE_AT - 1), bytes_of('>BI4BI2', 0xce, seq + 1, 0xcd, attempts + 1)
+    local rest, times = sub(row, tail + 17), usual
+    if rest ~= '' or sub(row, 25, 30) ~= NO_TROUBLE then
+      local said
+      said, rest = unlike(row, rest)
+      times = since .. said .. by
+    end
+    fields[2 * place - 1] = id
+    fields[2 * place] = PROCESSING .. counts .. sub(row, 10, tail - 1) .. holder .. reserved .. rest
+    answers[size + 1], answers[size + 2], answers[size + 3] = array, id, counts
+    answers[size + 4], answers[size + 5], answers[size + 6] = sub(row, 10, 24), times, blobs[place]
+    size = size + 6
   end
-  commit()
-  local blobs, lent = values_of(DATA, claim.ids), {}
-  for place, id in ipairs(claim.ids) do lent[place] = entry(id, saved[id], blobs[place]) end
-  return lent
+  take_out(claim)
+  send('HSET', ROWS, fields)
+  send('SADD', HELD .. worker, ids)
+  if claim.more then call('ZADD', BELL .. claim.more, 0, '!') end
+  return head(#ids) .. concat(answers)
 end

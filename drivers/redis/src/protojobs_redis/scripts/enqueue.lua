@@ -1,17 +1,73 @@
--- Store the new jobs of ARGV[2], each {id, queue, priority, max_retries, size, due}; their blobs are the arguments from
--- the third on. Answers a letter for each: s (stored) or d (duplicate: the id is known, or came twice).
+-- Store the new jobs of ARGV[2], six values for each: id, queue, priority, max_retries, size, due (see `due_at` in
+-- ways.lua); their blobs are the arguments from the third on. Answers a letter for each: s (stored) or d (duplicate:
+-- the id is known, or came twice).
+--
+-- Most calls bring one job. So tables begin with room for it: each that has to grow costs as much as a command.
 
-local jobs, ids, answers = unpacked(ARGV[2]), {}, {}
-for place, job in ipairs(jobs) do ids[place] = job[1] end
-local known = values_of(ROWS, ids)
-for place, job in ipairs(jobs) do
-  local id = job[1]
-  if known[place] or dirty[id] then
+local said, answers, is_new = unpacked(ARGV[2]), {false}, {}
+local rows, blobs, index, lanes = {false, false}, {false, false}, {false, false}, {}  -- arguments of commands
+local count, stored = #said / 6, 0
+
+for place = 1, count do index[place] = said[6 * place - 5] end
+local known = call('HMGET', ROWS, unpack(index, 1, min(CHUNK, count)))
+for first = CHUNK + 1, count, CHUNK do
+  local found = call('HMGET', ROWS, unpack(index, first, min(first + CHUNK - 1, count)))
+  for place = 1, #found do known[first + place - 1] = found[place] end
+end
+
+-- Neighbours mostly differ in id and size alone: then the rest of a row, and the lane, are those of the one before.
+local queue, priority, max_retries, due, before_size, behind_size, lane, at
+
+for place = 1, count do
+  local first = 6 * place - 5
+  local id = said[first]
+  if known[place] or is_new[id] then
     answers[place] = 'd'
   else
-    add_pushed(job, ARGV[place + 2])
+    if said[first + 5] ~= due or said[first + 3] ~= max_retries or said[first + 2] ~= priority
+      or said[first + 1] ~= queue then
+      queue, priority, max_retries, due = said[first + 1], said[first + 2], said[first + 3], said[first + 5]
+      local is_far = type(due) == 'string' and #due > 6  -- and perhaps too far for a number
+      at = type(due) == 'string' and tonumber(due) or now + due
+      local seconds = is_far and tonumber(sub(due, 1, -7)) or floor(at / 1000000)
+      local micros = is_far and tonumber(sub(due, -6)) or at - seconds * 1000000
+      if micros < 0 then seconds, micros = seconds - 1, micros + 1000000 end  -- the quotient was rounded up
+      if at > EXACT then at = at * (1 + 2 ^ -52) end  -- never earlier than it is
+      at = format('%.17g', at)
+      before_size = bytes_of('>c1BI4BI2BBBI4i8c6I2', PENDING, 0xce, 0, 0xcd, 0, 0xc7, 12, 0xff, micros * 1000, seconds,
+                             NO_TROUBLE, max_retries)
+      behind_size = bytes_of('>i1i8B', priority, now, #queue) .. queue
+      local name = LANE .. priority .. ':' .. queue
+      lane = lanes[name]
+      if not lane then
+        lane = {false, false, queue = queue, priority = priority, jobs = 0}
+        lanes[name] = lane
+      end
+    end
+    local pair, last = 2 * stored + 1, 2 * lane.jobs + 1
+    if count > 1 then is_new[id] = true end
+    rows[pair], rows[pair + 1] = id, before_size .. bytes_of('>I4', said[first + 4]) .. behind_size
+    blobs[pair], blobs[pair + 1] = id, ARGV[place + 2]
+    index[pair], index[pair + 1] = '0', id  -- all with one score, so by id: the order in which `find` shows them
+    lane[last], lane[last + 1] = at, id
+    lane.jobs = lane.jobs + 1
     answers[place] = 's'
+    stored = stored + 1
   end
 end
-commit()
+
+-- A server at its memory limit refuses the first write here, and with it the whole call.
+for first = 1, 2 * stored, CHUNK do
+  local last = min(first + CHUNK - 1, 2 * stored)
+  call('HSET', ROWS, unpack(rows, first, last))
+  call('HSET', DATA, unpack(blobs, first, last))
+  call('ZADD', IDS, unpack(index, first, last))
+end
+for name, lane in pairs(lanes) do
+  local size = 2 * lane.jobs
+  if call('EXISTS', name) == 0 then call('ZADD', LANES .. lane.queue, -lane.priority, lane.priority) end
+  for first = 1, size, CHUNK do call('ZADD', name, unpack(lane, first, min(first + CHUNK - 1, size))) end
+  if call('HINCRBY', JOBS, lane.queue, lane.jobs) == lane.jobs then call('ZADD', QUEUES, '0', lane.queue) end
+  if call('SISMEMBER', PAUSED, lane.queue) == 0 then call('ZADD', BELL .. lane.queue, '0', '!') end
+end
 return concat(answers)

@@ -1,3 +1,3 @@
 -- Store time.
 
-return text(now)
+return format('%.0f', now)

@@ -1,24 +1,29 @@
--- What all scripts share: the time, the layout of a row, and the one way in which a job changes its place.
+-- What all scripts share: the time, the names of the keys, and how a job is kept.
 --
 -- Redis runs a script alone and to its end, which is what makes each verb one atomic step. It does not undo the first
--- half of a script that fails, though. So every script reads and decides first, and writes in `commit` alone.
+-- half of a script that fails, though. So every script reads and decides first, and writes then.
 --
 -- KEYS[1] is the prefix "{namespace}:". All other keys are made from it here, since which lanes exist is known only
--- inside the step. They are not declared, but they all carry the same hash tag, so they are in the slot of KEYS[1]: that
--- is what a cluster demands, and it is checked by the server. ARGV[1] is the driver's time_offset in microseconds.
+-- inside the step. They are not declared, but they all carry the same hash tag, so they are in the slot of KEYS[1]:
+-- that is what a cluster demands, and it is checked by the server. ARGV[1] is the driver's time_offset in microseconds.
 --
--- Times are microseconds since 1970. A double holds them exactly up to the year 2255; a later one, which only a user can
--- name, is kept as decimal text, and its place in a lane is rounded up: at worst such a job is late by 64 microseconds.
--- To the server, a number passed to `call` is written with 17 digits, which is exact.
+-- Times are microseconds since 1970. A double holds them exactly up to the year 2255. A later one, which only a user
+-- can name, comes and goes as decimal text, and its place in a lane is rounded up: at worst such a job is late by 64
+-- microseconds. A number that is passed to `call` is written with 17 digits: exact, and slower than text.
+--
+-- The server runs all of a script anew for each call, and to make its functions and tables costs it more than to store
+-- a job. So this file makes none, and enqueue takes no more than this; turn takes ways.lua as well, and the other verbs
+-- jobs.lua.
 
-local call, concat, char, floor, min = redis.call, table.concat, string.char, math.floor, math.min
+local call, concat, byte, char, sub = redis.call, table.concat, string.byte, string.char, string.sub
+local floor, format, min = math.floor, string.format, math.min
 local pack, unpacked = cmsgpack.pack, cmsgpack.unpack
+local bytes_of, fields_of = struct.pack, struct.unpack
 
 local PREFIX = KEYS[1]
 local ROWS, DATA, IDS = PREFIX .. 'rows', PREFIX .. 'data', PREFIX .. 'ids'
-local FAILED, FAILURES = PREFIX .. 'failed', PREFIX .. 'failures'
-local QUEUES, PAUSED, JOBS, RUNNING = PREFIX .. 'queues', PREFIX .. 'paused', PREFIX .. 'jobs', PREFIX .. 'running'
-local LEASES, WORKERS, GONE = PREFIX .. 'leases', PREFIX .. 'workers', PREFIX .. 'gone'
+local QUEUES, PAUSED, JOBS = PREFIX .. 'queues', PREFIX .. 'paused', PREFIX .. 'jobs'
+local LANE, LANES, BELL = PREFIX .. 'lane:', PREFIX .. 'lanes:', PREFIX .. 'bell:'
 
 local CHUNK = 1000  -- arguments of one command, and elements of one unpack(): Lua's stack ends at a few thousand
 local EXACT = 9007199254740992  -- 2^53
@@ -26,286 +31,28 @@ local EXACT = 9007199254740992  -- 2^53
 local clock = call('TIME')
 local now = clock[1] * 1000000 + clock[2] + ARGV[1]
 
--- ------------------------------------------------------------------------------------------------------------- rows
--- A row is the small part of a job that changes; packing.py has the same list. Trailing fields that say nothing are not
--- stored, so that a fresh job takes about 30 bytes; read, they are what NOTHING says.
+-- -------------------------------------------------------------------------------------------------------------- jobs
+-- A job is kept in two parts. The blob never changes and scripts only hand it through: MessagePack values in the order
+-- of packing.Blob. The row is what scripts read and change. Every field of it has a fixed place, so that a claim and a
+-- settlement copy most of it and unpack none (to unpack MessagePack and pack it again took half of their time):
+--
+--     1      state
+--     2-6    claim_seq, as MessagePack ...                    \xce and 4 bytes
+--     7-9    attempts                                         \xcd and 2 bytes
+--     10-24  available_at                                     \xc7\x0c\xff, nanoseconds in 4 bytes, seconds in 8
+--                                                             ... so these three go into an answer in one piece
+--     25-30  crashes, returns, reclaims                       2 bytes each
+--     31-32  max_retries                                      2 bytes
+--     33-36  size: bytes of the payload                       4 bytes
+--     37     priority                                         1 byte, signed
+--     38-45  created_at                                       8 bytes
+--     46     how many bytes follow: the queue's name
+--     then, if the job was ever claimed or has ended:
+--            how many bytes follow: reserved_by
+--            reserved_at, processed_at (0: none)              8 bytes each
+--            what few jobs have, in one array, or nothing     MessagePack, see jobs.lua
 
-local QUEUE, PRIORITY, MAX_RETRIES, SIZE, CREATED_AT, AVAILABLE_AT, STATE, ATTEMPTS, SEQ, BY = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
-local RESERVED_AT, PROCESSED_AT, CRASHES, RETURNS, RECLAIMS, PROGRESS = 11, 12, 13, 14, 15, 16
-local CANCEL_AT, REASON, FAILED_ID, MOVED_FROM, FIELDS = 17, 18, 19, 20, 20
 local PENDING, PROCESSING, COMPLETED, FAILING, CANCELLED, MOVING = 'p', 'r', 'c', 'f', 'x', 'm'
-local NOTHING = {false, false, false, false, false, false, PENDING, 0, 0, '', 0, 0, 0, 0, 0, -1, 0, '', '', ''}
-local DEFAULTS = {__index = NOTHING}  -- filling each row up would cost as much as unpacking it
-
-local function opened(row)
-  return setmetatable(row, DEFAULTS)
-end
-
-local function open(packed)
-  return setmetatable(unpacked(packed), DEFAULTS)
-end
-
--- The row as it is stored. Ends its life as a table.
-local function close(row)
-  local last = FIELDS
-  while row[last] == NOTHING[last] do
-    row[last] = nil
-    last = last - 1
-  end
-  for field = 7, last do
-    if rawget(row, field) == nil then row[field] = NOTHING[field] end
-  end
-  return pack(row)
-end
-
--- The values of many fields of a hash, in order; false where there is none.
-local function values_of(hash, fields)
-  local values = {}
-  for first = 1, #fields, CHUNK do
-    local last = min(first + CHUNK - 1, #fields)
-    local found = call('HMGET', hash, unpack(fields, first, last))
-    for place = 1, last - first + 1 do values[first + place - 1] = found[place] end
-  end
-  return values
-end
-
--- The rows that exist among the ids, by id.
-local function rows_of(ids)
-  local rows = {}
-  for place, packed in ipairs(values_of(ROWS, ids)) do
-    local id = ids[place]
-    if packed and not rows[id] then rows[id] = open(packed) end
-  end
-  return rows
-end
-
--- A moment that was sent as text: a number where that is exact.
-local function moment(text)
-  local number = tonumber(text)
-  return number <= EXACT and number or text
-end
-
--- A number is a delay from now, text a moment.
-local function due_at(said)
-  if type(said) == 'number' then return now + said end
-  return moment(said)
-end
-
--- A moment as a score, never earlier than it is.
-local function score(at)
-  local number = tonumber(at)
-  if number > EXACT then number = number * (1 + 2 ^ -52) end
-  return number
-end
-
-local function text(number)
-  return string.format('%.0f', number)
-end
-
--- ---------------------------------------------------------------------------------------------------------- answers
--- An answer is one MessagePack value in one string. Stored blobs and rows are MessagePack already, so a list of them is
--- a header and the bytes as they are: nothing is unpacked to be packed again.
-
-local function list(items)
-  local count = #items
-  local head = count < 16 and char(0x90 + count) or char(0xdc, floor(count / 256), count % 256)
-  return head .. concat(items)
-end
-
-local function entry(id, row, blob)
-  return '\147' .. pack(id) .. row .. blob  -- an array of three
-end
-
--- ------------------------------------------------------------------------------------------------------------ writes
--- Collected by command and key, so that a batch of a hundred jobs is a handful of commands, here and in the log that
--- the server writes to disk and to its replicas.
-
-local to_zrem, to_srem, to_hdel, to_hset, to_zadd, to_sadd = {}, {}, {}, {}, {}, {}
-local dirty, saved = {}, {}  -- rows by id that will be stored, and what was stored of them
-local jobs_moved, running_moved, rings = {}, {}, {}  -- by queue: changes of counts; the doorbells to ring
-
-local function put(into, key, first, second)
-  local arguments = into[key]
-  if not arguments then
-    arguments = {}
-    into[key] = arguments
-  end
-  arguments[#arguments + 1] = first
-  if second ~= nil then arguments[#arguments + 1] = second end
-end
-
-local function count(into, queue, by)
-  into[queue] = (into[queue] or 0) + by
-end
-
-local function flush(command, from)
-  for key, arguments in pairs(from) do
-    for first = 1, #arguments, CHUNK do
-      call(command, key, unpack(arguments, first, min(first + CHUNK - 1, #arguments)))
-    end
-  end
-end
-
-local function flush_counts()
-  for queue, by in pairs(running_moved) do
-    if by ~= 0 and call('HINCRBY', RUNNING, queue, by) <= 0 then call('HDEL', RUNNING, queue) end
-  end
-  for queue, by in pairs(jobs_moved) do
-    local total = by ~= 0 and call('HINCRBY', JOBS, queue, by) or false
-    if total and total <= 0 then
-      call('HDEL', JOBS, queue)
-      if call('SISMEMBER', PAUSED, queue) == 0 then call('ZREM', QUEUES, queue) end
-    elseif total and total == by then
-      call('ZADD', QUEUES, 0, queue)
-    end
-  end
-end
-
--- The only place that writes. What gives memory back goes first: a server at its memory limit refuses a script at its
--- first write that may need more, and no later one. So there `enqueue` is refused whole, and running jobs still settle.
-local function commit()
-  flush('ZREM', to_zrem)
-  flush('SREM', to_srem)
-  flush('HDEL', to_hdel)
-  for id, row in pairs(dirty) do
-    saved[id] = close(row)
-    put(to_hset, ROWS, id, saved[id])
-  end
-  flush('HSET', to_hset)
-  flush('ZADD', to_zadd)
-  flush('SADD', to_sadd)
-  flush_counts()
-  for queue in pairs(rings) do
-    if call('SISMEMBER', PAUSED, queue) == 0 then call('ZADD', PREFIX .. 'bell:' .. queue, 0, '!') end
-  end
-  to_zrem, to_srem, to_hdel, to_hset, to_zadd, to_sadd, dirty = {}, {}, {}, {}, {}, {}, {}
-  jobs_moved, running_moved, rings = {}, {}, {}
-end
-
--- ------------------------------------------------------------------------------------------------------------ places
--- A job is in one place for its state: a lane (queue and priority, by due time; delayed jobs too), the set of what a
--- worker holds, or the jobs of a queue that ended in a state, by when.
-
--- Each name is made once in a run: to put strings together and look them up anew for each job costs more than the rest.
-local function remembered(head)
-  return setmetatable({}, {
-    __index = function(known, tail)
-      local name = PREFIX .. head .. tail
-      known[tail] = name
-      return name
-    end,
-  })
-end
-
-local held_names, ended_names, lane_names = remembered('held:'), {}, {}
-
-local function lane_of(queue, priority)
-  local names = lane_names[priority]
-  if not names then
-    names = remembered('lane:' .. priority .. ':')
-    lane_names[priority] = names
-  end
-  return names[queue]
-end
-
-local function lanes_of(queue)
-  return PREFIX .. 'lanes:' .. queue
-end
-
-local function ended_of(queue, state)
-  local names = ended_names[state]
-  if not names then
-    names = remembered('ended:' .. state .. ':')
-    ended_names[state] = names
-  end
-  return names[queue]
-end
-
-local function held_by(worker)
-  return held_names[worker]
-end
-
-local function marks_of(worker)
-  return PREFIX .. 'marks:' .. worker
-end
-
-local function leave(id, row)
-  local state, queue = row[STATE], row[QUEUE]
-  if state == PENDING then
-    put(to_zrem, lane_of(queue, row[PRIORITY]), id)
-  elseif state == PROCESSING then
-    put(to_srem, held_by(row[BY]), id)
-    if row[CANCEL_AT] ~= 0 then put(to_srem, marks_of(row[BY]), id) end
-    count(running_moved, queue, -1)
-  elseif state ~= MOVING then
-    put(to_zrem, ended_of(queue, state), id)
-  end
-end
-
-local function enter(id, row)
-  local state, queue = row[STATE], row[QUEUE]
-  if state == PENDING then
-    local lane = lane_of(queue, row[PRIORITY])
-    if not to_zadd[lane] then put(to_zadd, lanes_of(queue), -row[PRIORITY], row[PRIORITY]) end
-    put(to_zadd, lane, score(row[AVAILABLE_AT]), id)
-    rings[queue] = true
-  elseif state == PROCESSING then
-    put(to_sadd, held_by(row[BY]), id)
-    count(running_moved, queue, 1)
-  elseif state ~= MOVING then
-    put(to_zadd, ended_of(queue, state), score(row[PROCESSED_AT]), id)
-  end
-end
-
--- Bring a job to its next state. `at` is the moment that the state asks for: when it is due, was lent, or ended.
-local function move(id, row, to, at, by)
-  leave(id, row)
-  row[STATE], row[BY] = to, by or ''
-  if to == PROCESSING then
-    row[RESERVED_AT] = at
-  elseif to == PENDING then
-    row[AVAILABLE_AT], row[RESERVED_AT], row[PROCESSED_AT] = at, 0, 0
-  elseif to ~= MOVING then
-    row[PROCESSED_AT] = at
-  end
-  enter(id, row)
-  dirty[id] = row
-end
-
--- Store a job that is not there yet.
-local function add(id, row, blob)
-  put(to_hset, DATA, id, blob)
-  put(to_zadd, IDS, 0, id)  -- all with one score, so by id: that is the order in which `find` shows them
-  count(jobs_moved, row[QUEUE], 1)
-  enter(id, row)
-  dirty[id] = row
-end
-
--- Store a pushed job that is not there yet: {id, queue, priority, max_retries, size, due}.
-local function add_pushed(job, blob)
-  add(job[1], opened({job[2], job[3], job[4], job[5], now, due_at(job[6])}), blob)
-end
-
--- The row of failed_jobs names the job; what else it shows is the job's own, which lives as long.
-local function add_failure(id, row, failed_id, at, attempts, exception)
-  row[FAILED_ID] = failed_id
-  put(to_hset, FAILED, failed_id, pack({id, at, attempts, exception}))
-  put(to_zadd, FAILURES, score(at), failed_id)
-end
-
-local function drop_failure(row)
-  if row[FAILED_ID] ~= '' then
-    put(to_hdel, FAILED, row[FAILED_ID])
-    put(to_zrem, FAILURES, row[FAILED_ID])
-    row[FAILED_ID] = ''
-  end
-end
-
-local function remove(id, row)
-  leave(id, row)
-  drop_failure(row)
-  put(to_hdel, ROWS, id)
-  put(to_hdel, DATA, id)
-  put(to_zrem, IDS, id)
-  count(jobs_moved, row[QUEUE], -1)
-end
+local QUEUE_AT = 47
+local TIMESTAMP = '\199\12\255'
+local NO_TIME, NO_TROUBLE = '\0\0\0\0\0\0\0\0', '\0\0\0\0\0\0'

@@ -38,7 +38,7 @@ local function entries_of(ids, bytes_max)
   for place, id in ipairs(ids) do
     if bytes > bytes_max then break end
     if schedules[place] then
-      entries[#entries + 1] = entry(id, schedules[place], plans[place])
+      entries[#entries + 1] = '\147' .. pack(id) .. schedules[place] .. plans[place]
       bytes = bytes + #plans[place]
     end
     read = place

@@ -1,5 +1,5 @@
--- Part of turn.lua: apply settlements. A settlement is {id, claim_seq, reserved_by, verb, due, error, reason,
--- counts_return, counts_crash, failed_id}, or for a plain completion the first four.
+-- Part of turn_any, which is turn.lua with this and jobs.lua: settlements that are not just completions. Each is {id,
+-- claim_seq, reserved_by, verb, due, error, reason, counts_return, counts_crash, failed_id}.
 
 local TO = {
   complete = COMPLETED, retry = PENDING, fail = FAILING, snooze = PENDING, release = PENDING, cancel = CANCELLED,
@@ -23,21 +23,24 @@ local function apply(id, row, said)
   if to == FAILING then add_failure(id, row, said[10], now, row[ATTEMPTS], said[6]) end
 end
 
-local function settle(settlements)
+settle_others = function(settlements)
   local ids, answers = {}, {}
   for place, said in ipairs(settlements) do ids[place] = said[1] end
   local rows = rows_of(ids)
   for place, said in ipairs(settlements) do
-    local row, status = rows[said[1]], 'stale'
+    local id = said[1]
+    local row, status = rows[id], STALE
     if row and row[SEQ] == said[2] then  -- the fence: id, claim_seq and holder, all three
       if row[BY] == '' then
-        status = 'repeated'
+        status = REPEATED
       elseif row[BY] == said[3] then
-        apply(said[1], row, said)
-        status = 'applied'
+        apply(id, row, said)
+        status = APPLIED
       end
     end
-    answers[place] = pack({status, row and row[STATE] or '', row and row[AVAILABLE_AT] or 0})
+    local state = row and NAMES[row[STATE]] .. timestamp(row[AVAILABLE_AT]) or NOWHERE
+    answers[place] = '\148' .. pack(id) .. status .. state
   end
-  return answers
+  commit()
+  return list(answers)
 end

@@ -1,12 +1,14 @@
 -- settle, claim, and both at once: the turn of a worker's loop, one round trip.
--- ARGV: offset, settlements, worker, queues, slots, limit. Answers {is the lease lost, settled, claimed}.
+-- ARGV: offset, holder of the completions, completions, other settlements (turn_any.lua), worker, queues, slots, limit.
+-- Answers {is the lease lost, completions settled, others settled, claimed}.
 -- The settlements count whether or not the lease stands; jobs are lent only if it does.
 
-local settled = settle(unpacked(ARGV[2]))
-commit()
-
-local limit = tonumber(ARGV[6])
-local is_lost = limit > 0 and not call('ZSCORE', LEASES, ARGV[3])
-local lent = {}
-if limit > 0 and not is_lost then lent = lend(ARGV[3], unpacked(ARGV[4]), tonumber(ARGV[5]), limit) end
-return '\147' .. pack(is_lost) .. list(settled) .. list(lent)
+local others = settle_others and settle_others(unpacked(ARGV[4])) or '\144'
+local completed = complete(ARGV[2], unpacked(ARGV[3]))
+local limit = tonumber(ARGV[8])
+local is_lost, lent = limit > 0 and not call('ZSCORE', LEASES, ARGV[5]), '\144'
+if limit > 0 and not is_lost then lent = lend(ARGV[5], unpacked(ARGV[6]), tonumber(ARGV[7]), limit) end
+for queue, by in pairs(moved) do
+  if by ~= 0 and call('HINCRBY', RUNNING, queue, by) <= 0 then call('HDEL', RUNNING, queue) end
+end
+return '\148' .. pack(is_lost) .. completed .. others .. lent

@@ -1,0 +1,278 @@
+-- What the verbs need that look at jobs one by one or bring them to another state: a row as a table, and the one way in
+-- which a job changes its place. These scripts decide first, and write in `commit` alone.
+
+local FAILED, FAILURES = PREFIX .. 'failed', PREFIX .. 'failures'
+local WORKERS, GONE = PREFIX .. 'workers', PREFIX .. 'gone'
+
+-- ------------------------------------------------------------------------------------------------------------- rows
+-- As a table a row has these fields; packing.Row has the same list. Fields that are missing are what NOTHING says.
+
+local QUEUE, PRIORITY, MAX_RETRIES, SIZE, CREATED_AT, AVAILABLE_AT, STATE, ATTEMPTS, SEQ, BY = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
+local RESERVED_AT, PROCESSED_AT, CRASHES, RETURNS, RECLAIMS, PROGRESS = 11, 12, 13, 14, 15, 16
+local CANCEL_AT, REASON, FAILED_ID, MOVED_FROM, FIELDS = 17, 18, 19, 20, 20
+local NOTHING = {false, false, false, false, false, false, PENDING, 0, 0, '', 0, 0, 0, 0, 0, -1, 0, '', '', ''}
+local DEFAULTS = {__index = NOTHING}  -- filling each row up would cost as much as reading it
+
+local function opened(row)
+  return setmetatable(row, DEFAULTS)
+end
+
+local function open(packed)
+  local seq, attempts, nanos, seconds, crashes, returns, reclaims, max_retries, size, priority, created_at, length =
+    fields_of('>xxI4xI2xxxI4i8I2I2I2I2I4i1i8I1', packed)
+  local micros = nanos / 1000
+  local available_at = seconds * 1000000 + micros
+  if available_at > EXACT then available_at = format('%.0f%06d', seconds, micros) end
+  local tail = QUEUE_AT + length
+  local row = {
+    sub(packed, QUEUE_AT, tail - 1), priority, max_retries, size, created_at, available_at, sub(packed, 1, 1), attempts,
+    seq, '', 0, 0, crashes, returns, reclaims,
+  }
+  local holder = byte(packed, tail)
+  if holder then
+    row[BY] = sub(packed, tail + 1, tail + holder)
+    row[RESERVED_AT], row[PROCESSED_AT], tail = fields_of('>i8i8', packed, tail + 1 + holder)
+    if tail <= #packed then
+      for place, value in ipairs(unpacked(sub(packed, tail))) do row[RECLAIMS + place] = value end
+    end
+  end
+  return setmetatable(row, DEFAULTS)
+end
+
+-- What few jobs have.
+local function rest_of(row)
+  local last = FIELDS
+  while last > RECLAIMS and row[last] == NOTHING[last] do last = last - 1 end
+  if last == RECLAIMS then return '' end
+  local rest = {}
+  for field = PROGRESS, last do rest[field - RECLAIMS] = row[field] end
+  return pack(rest)
+end
+
+-- The row as it is stored.
+local function close(row)
+  local queue, rest = row[QUEUE], rest_of(row)
+  local packed = concat({
+    bytes_of('>c1BI4BI2', row[STATE], 0xce, row[SEQ], 0xcd, row[ATTEMPTS]), timestamp(row[AVAILABLE_AT]),
+    bytes_of('>I2I2I2I2I4i1i8I1', row[CRASHES], row[RETURNS], row[RECLAIMS], row[MAX_RETRIES], row[SIZE], row[PRIORITY],
+             tonumber(row[CREATED_AT]), #queue), queue,
+  })
+  if rest == '' and row[BY] == '' and row[RESERVED_AT] == 0 and row[PROCESSED_AT] == 0 then return packed end
+  local times = bytes_of('>i8i8', tonumber(row[RESERVED_AT]), tonumber(row[PROCESSED_AT]))
+  return packed .. char(#row[BY]) .. row[BY] .. times .. rest
+end
+
+-- The rows that exist among the ids, by id.
+local function rows_of(ids)
+  local rows = {}
+  for place, packed in ipairs(values_of(ROWS, ids)) do
+    local id = ids[place]
+    if packed and not rows[id] then rows[id] = open(packed) end
+  end
+  return rows
+end
+
+local function text(number)
+  return format('%.0f', number)
+end
+
+-- A job in an answer: an array of id, row, and blob. `row` is one as it is stored.
+local function entry(id, row, blob)
+  local values = open(row)
+  for field = PROGRESS, FIELDS do values[field] = values[field] end
+  return '\147' .. pack(id) .. pack(values) .. '\154' .. blob
+end
+
+-- ------------------------------------------------------------------------------------------------------------ writes
+-- Collected by command and key, so that a batch of a hundred jobs is a handful of commands, here and in the log that
+-- the server writes to disk and to its replicas.
+
+local to_zrem, to_srem, to_hdel, to_hset, to_zadd, to_sadd = {}, {}, {}, {}, {}, {}
+local dirty, saved = {}, {}  -- rows by id that will be stored, and what was stored of them
+local jobs_moved, running_moved, rings = {}, {}, {}  -- by queue: changes of counts; the doorbells to ring
+
+local function put(into, key, first, second)
+  local arguments = into[key]
+  if not arguments then
+    arguments = {}
+    into[key] = arguments
+  end
+  arguments[#arguments + 1] = first
+  if second ~= nil then arguments[#arguments + 1] = second end
+end
+
+local function count(into, queue, by)
+  into[queue] = (into[queue] or 0) + by
+end
+
+local function flush(command, from)
+  for key, arguments in pairs(from) do
+    for first = 1, #arguments, CHUNK do
+      call(command, key, unpack(arguments, first, min(first + CHUNK - 1, #arguments)))
+    end
+  end
+end
+
+local function flush_counts()
+  for queue, by in pairs(running_moved) do
+    if by ~= 0 and call('HINCRBY', RUNNING, queue, by) <= 0 then call('HDEL', RUNNING, queue) end
+  end
+  for queue, by in pairs(jobs_moved) do
+    local total = by ~= 0 and call('HINCRBY', JOBS, queue, by) or false
+    if total and total <= 0 then
+      call('HDEL', JOBS, queue)
+      if call('SISMEMBER', PAUSED, queue) == 0 then call('ZREM', QUEUES, queue) end
+    elseif total and total == by then
+      call('ZADD', QUEUES, 0, queue)
+    end
+  end
+end
+
+-- The only place that writes. What gives memory back goes first: a server at its memory limit refuses a script at its
+-- first write that may need more, and no later one. So there `enqueue` is refused whole, and running jobs still settle.
+local function commit()
+  flush('ZREM', to_zrem)
+  flush('SREM', to_srem)
+  flush('HDEL', to_hdel)
+  for id, row in pairs(dirty) do
+    saved[id] = close(row)
+    put(to_hset, ROWS, id, saved[id])
+  end
+  flush('HSET', to_hset)
+  flush('ZADD', to_zadd)
+  flush('SADD', to_sadd)
+  flush_counts()
+  for queue in pairs(rings) do
+    if call('SISMEMBER', PAUSED, queue) == 0 then call('ZADD', BELL .. queue, 0, '!') end
+  end
+  to_zrem, to_srem, to_hdel, to_hset, to_zadd, to_sadd, dirty = {}, {}, {}, {}, {}, {}, {}
+  jobs_moved, running_moved, rings = {}, {}, {}
+end
+
+-- ------------------------------------------------------------------------------------------------------------ places
+-- A job is in one place for its state: a lane (queue and priority, by due time; delayed jobs too), the set of what a
+-- worker holds, or the jobs of a queue that ended in a state, by when.
+
+-- Each name is made once in a run: to put strings together and look them up anew for each job costs more than the rest.
+local function remembered(head)
+  return setmetatable({}, {
+    __index = function(known, tail)
+      local name = PREFIX .. head .. tail
+      known[tail] = name
+      return name
+    end,
+  })
+end
+
+local held_names, ended_names, lane_names = remembered('held:'), {}, {}
+
+local function lane_of(queue, priority)
+  local names = lane_names[priority]
+  if not names then
+    names = remembered('lane:' .. priority .. ':')
+    lane_names[priority] = names
+  end
+  return names[queue]
+end
+
+local function lanes_of(queue)
+  return PREFIX .. 'lanes:' .. queue
+end
+
+local function ended_of(queue, state)
+  local names = ended_names[state]
+  if not names then
+    names = remembered('ended:' .. state .. ':')
+    ended_names[state] = names
+  end
+  return names[queue]
+end
+
+local function held_by(worker)
+  return held_names[worker]
+end
+
+local function marks_of(worker)
+  return PREFIX .. 'marks:' .. worker
+end
+
+local function leave(id, row)
+  local state, queue = row[STATE], row[QUEUE]
+  if state == PENDING then
+    put(to_zrem, lane_of(queue, row[PRIORITY]), id)
+  elseif state == PROCESSING then
+    put(to_srem, held_by(row[BY]), id)
+    if row[CANCEL_AT] ~= 0 then put(to_srem, marks_of(row[BY]), id) end
+    count(running_moved, queue, -1)
+  elseif state ~= MOVING then
+    put(to_zrem, ended_of(queue, state), id)
+  end
+end
+
+local function enter(id, row)
+  local state, queue = row[STATE], row[QUEUE]
+  if state == PENDING then
+    local lane = lane_of(queue, row[PRIORITY])
+    if not to_zadd[lane] then put(to_zadd, lanes_of(queue), -row[PRIORITY], row[PRIORITY]) end
+    put(to_zadd, lane, score(row[AVAILABLE_AT]), id)
+    rings[queue] = true
+  elseif state == PROCESSING then
+    put(to_sadd, held_by(row[BY]), id)
+    count(running_moved, queue, 1)
+  elseif state ~= MOVING then
+    put(to_zadd, ended_of(queue, state), score(row[PROCESSED_AT]), id)
+  end
+end
+
+-- Bring a job to its next state. `at` is the moment that the state asks for: when it is due, was lent, or ended.
+local function move(id, row, to, at, by)
+  leave(id, row)
+  row[STATE], row[BY] = to, by or ''
+  if to == PROCESSING then
+    row[RESERVED_AT] = at
+  elseif to == PENDING then
+    row[AVAILABLE_AT], row[RESERVED_AT], row[PROCESSED_AT] = at, 0, 0
+  elseif to ~= MOVING then
+    row[PROCESSED_AT] = at
+  end
+  enter(id, row)
+  dirty[id] = row
+end
+
+-- Store a job that is not there yet.
+local function add(id, row, blob)
+  put(to_hset, DATA, id, blob)
+  put(to_zadd, IDS, 0, id)  -- all with one score, so by id: that is the order in which `find` shows them
+  count(jobs_moved, row[QUEUE], 1)
+  enter(id, row)
+  dirty[id] = row
+end
+
+-- Store a pushed job that is not there yet: {id, queue, priority, max_retries, size, due}.
+local function add_pushed(job, blob)
+  add(job[1], opened({job[2], job[3], job[4], job[5], now, due_at(job[6])}), blob)
+end
+
+-- The row of failed_jobs names the job; what else it shows is the job's own, which lives as long.
+local function add_failure(id, row, failed_id, at, attempts, exception)
+  row[FAILED_ID] = failed_id
+  put(to_hset, FAILED, failed_id, pack({id, at, attempts, exception}))
+  put(to_zadd, FAILURES, score(at), failed_id)
+end
+
+local function drop_failure(row)
+  if row[FAILED_ID] ~= '' then
+    put(to_hdel, FAILED, row[FAILED_ID])
+    put(to_zrem, FAILURES, row[FAILED_ID])
+    row[FAILED_ID] = ''
+  end
+end
+
+local function remove(id, row)
+  leave(id, row)
+  drop_failure(row)
+  put(to_hdel, ROWS, id)
+  put(to_hdel, DATA, id)
+  put(to_zrem, IDS, id)
+  count(jobs_moved, row[QUEUE], -1)
+end
