@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -11,18 +10,14 @@ import pymysql
 from pymysql.connections import Connection as Raw
 from sqlalchemy import Connection, Engine, event
 
-from protojobs.lifecycle import JobState
-from protojobs.records import BATCH_BYTES_MAX, ClaimedJob, ClaimReply, NewJob, Settled, Settlement, SettleStatus
-from protojobs_sqlalchemy import settling
+from protojobs.records import ClaimReply, NewJob
 from protojobs_sqlalchemy.bell import Bell
 from protojobs_sqlalchemy.bounded_pymysql import connected
-from protojobs_sqlalchemy.bounds import payload_bytes
-from protojobs_sqlalchemy.counting import count, shard_of
 from protojobs_sqlalchemy.dialects import Ask, Mode, Run
-from protojobs_sqlalchemy.ids import canonical
 from protojobs_sqlalchemy.inserting import insert_absent, new_row
-from protojobs_sqlalchemy.lanes import Lane, LaneMemory, Lanes
-from protojobs_sqlalchemy.watching import Watcher, walk_lanes
+from protojobs_sqlalchemy.lanes import LaneMemory
+from protojobs_sqlalchemy.mariadb_turn import Turn, raw_of
+from protojobs_sqlalchemy.watching import Watcher
 
 __all__ = ["MariaDBDialect"]
 
@@ -33,7 +28,9 @@ _DUPLICATE = 1062
 _LOCK_WAIT_S = 3  # for a row that another transaction holds
 _SCHEMA_LOCK_S = 5  # of one try; the socket's own limit must not strike first
 _SCHEMA_TRIES = 12
-_PASSED_OVER_MAX = 1_000  # jobs on their last attempt that a claim looks past while it fills its prefetch
+
+_READ_COMMITTED = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED"  # of the next transaction only
+_START = "START TRANSACTION"
 
 _INSERT = """
 INSERT INTO jobs (id, queue, job_class, job_name, data, attempts, max_retries, timeout, status, created_at,
@@ -42,34 +39,11 @@ VALUES (%s, %s, %s, %s, %s, 0, %s, %s, 'pending', UTC_TIMESTAMP(6) + INTERVAL %s
         coalesce(%s, UTC_TIMESTAMP(6) + INTERVAL %s MICROSECOND), %s, %s, %s, 0, 0, 0, 0, %s)
 """
 
-# `ready` is the queue of a pending job and NULL otherwise: MariaDB has no partial indexes. The worker's row is locked
-# against its deletion before any job is touched.
-_START = """
-SELECT UTC_TIMESTAMP(6), workers.id FROM (SELECT 1) AS once LEFT JOIN workers ON workers.id = %s LOCK IN SHARE MODE
-"""
-_DUE = """
-SELECT id, claim_seq + 1, job_name, job_class, data, attempts + 1, max_retries, retry_delay, retry_policy, timeout,
-       available_at, crashes, returns, reclaims, meta, cancel_requested_at
-FROM jobs
-WHERE ready = %s AND priority = %s AND available_at <= %s AND available_at >= %s
-  AND NOT EXISTS (SELECT 1 FROM queues WHERE name = %s AND paused_at IS NOT NULL)
-ORDER BY available_at, id LIMIT %s FOR UPDATE SKIP LOCKED
-"""
-_LEND = """
-UPDATE jobs SET status = 'processing', attempts = attempts + 1, claim_seq = claim_seq + 1,
-                reserved_at = %s, reserved_by = %s, progress = NULL
-WHERE id IN ({})
-"""
-_LOCK = "SELECT id, queue, claim_seq, reserved_by, available_at FROM jobs WHERE id IN ({}) ORDER BY id FOR UPDATE"
-_COMPLETE = "UPDATE jobs SET status = 'completed', processed_at = %s, reserved_by = NULL WHERE id IN ({})"
-
-_BEGINNING = datetime(1970, 1, 1)  # noqa: DTZ001 (DATETIME has no zone; ours hold UTC)
-
 
 class MariaDBDialect:
     """The hot statements on PyMySQL's own cursor, in the time of the server's clock."""
 
-    turn_mode = Mode.WORK
+    turn_mode = Mode.SINGLE  # a turn begins and commits by itself, in the packets of its statements
 
     def __init__(self, engine: Engine, time_offset: float, *, is_ours: bool) -> None:
         self.time_offset = time_offset
@@ -104,17 +78,17 @@ class MariaDBDialect:
 
     def begin(self, conn: Connection, mode: Mode) -> None:
         """See Dialect.begin."""
-        cursor = _raw(conn).cursor()
-        # Of the next transaction only. What is read in several statements is read at one moment.
+        cursor = raw_of(conn).cursor()
+        # What is read in several statements is read at one moment.
         if mode is Mode.READ:
             cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         elif not self._is_ours:
-            cursor.execute("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
-        cursor.execute("START TRANSACTION")
+            cursor.execute(_READ_COMMITTED)
+        cursor.execute(_START)
 
     def end(self, conn: Connection, mode: Mode) -> None:
         """See Dialect.end."""
-        _raw(conn).commit()
+        raw_of(conn).commit()
 
     def now(self, conn: Connection) -> datetime:
         """See Dialect.now."""
@@ -178,7 +152,7 @@ class MariaDBDialect:
             job.meta,
         )
         try:
-            _raw(conn).cursor().execute(_INSERT, values)
+            raw_of(conn).cursor().execute(_INSERT, values)
         except pymysql.IntegrityError as error:
             if _code(error) != _DUPLICATE:
                 raise
@@ -191,74 +165,8 @@ class MariaDBDialect:
         """See Dialect.turn."""
         if ask.limit:
             self._heard = self._bell.listen()
-        ((now, worker),) = _rows(conn, _START, (ask.worker if ask.limit else None,))
-        now += timedelta(seconds=self.time_offset)
-        stands = worker is not None or not ask.limit
-        settled = settling.in_rounds(
-            ask.settlements, lambda round_: self._settle(conn, round_, now, shard_of(ask.worker))
-        )
-        if len(settling.split(ask.settlements)[0]) < len(ask.settlements):
-            self._lanes.note_enqueue(ask.queues)  # what goes back to pending may be claimed again by this very turn
-        claimed = self._claim(conn, ask, now) if stands and ask.limit else []
-        return ClaimReply(settled=tuple(settled), claimed=tuple(claimed), lease_lost=not stands)
-
-    def _settle(self, conn: Connection, round_: Sequence[Settlement], now: datetime, shard: int) -> list[Settled]:
-        plain, others = settling.split(round_)
-        answers = self._complete(conn, plain, now, shard) if plain else {}
-        if others:
-            moment = now.replace(tzinfo=UTC)
-            answers |= {answer.id: answer for answer in settling.apply(conn, others, moment, shard)}
-        return [answers[s.id] for s in round_]
-
-    def _complete(self, conn: Connection, done: Sequence[Settlement], now: datetime, shard: int) -> dict[str, Settled]:
-        said = {s.id: (s.claim_seq, s.reserved_by) for s in done if canonical(s.id)}
-        rows = _rows(conn, _LOCK.format(_marks(said)), tuple(said)) if said else ()
-        current = [row for row in rows if said[row[0]] == (row[2], row[3])]
-        if current:
-            ids = [row[0] for row in current]
-            _raw(conn).cursor().execute(_COMPLETE.format(_marks(ids)), (now, *ids))
-            count(conn, Counter((row[1], "completed") for row in current), shard)
-        answers = {
-            row[0]: Settled(
-                id=row[0],
-                status=SettleStatus.APPLIED,
-                state=JobState.COMPLETED,
-                available_at=row[4].replace(tzinfo=UTC),
-            )
-            for row in current
-        }
-        if len(answers) < len(done):
-            answers |= settling.answer_unmatched(conn, [s for s in done if s.id not in answers])
-        return answers
-
-    def _claim(self, conn: Connection, ask: Ask, now: datetime) -> list[ClaimedJob]:
-        queues = tuple(dict.fromkeys(ask.queues))
-        lanes = self._lanes.fresh(queues, self.time_offset)
-        batch = _Batch(ask, now)
-        if lanes is not None:
-            self._fill(conn, batch, lanes)
-        if not batch.is_full:  # what was remembered may have overlooked something
-            lanes = self._lanes.read(queues, self.time_offset, lambda: _look(conn, queues))
-            self._fill(conn, batch, lanes)
-        assert lanes is not None
-        lanes.note_claim(batch.jobs, is_full=len(batch.jobs) >= ask.limit)
-        if batch.jobs:
-            ids = [job.id for job in batch.jobs]
-            _raw(conn).cursor().execute(_LEND.format(_marks(ids)), (now, ask.worker, *ids))
-        return batch.jobs
-
-    def _fill(self, conn: Connection, batch: _Batch, lanes: Lanes) -> None:
-        for (queue, priority), floor in zip(lanes.order, lanes.floors, strict=True):
-            if batch.is_full:
-                return
-            start = floor.replace(tzinfo=None) if floor else _BEGINNING
-            looks_at = batch.room + len(batch.jobs)  # those taken already are still pending
-            rows = _rows(conn, _DUE, (queue, priority, batch.now, start, queue, looks_at))
-            if batch.add(rows, queue, priority) and len(rows) == looks_at:
-                # Jobs on their last attempt stood before others: look past them.
-                looks_at += _PASSED_OVER_MAX
-                rows = _rows(conn, _DUE, (queue, priority, batch.now, start, queue, looks_at))
-                batch.add(rows, queue, priority)
+        opening = [_START] if self._is_ours else [_READ_COMMITTED, _START]
+        return Turn(conn, ask, self._lanes, self.time_offset, opening).run()
 
     # ------------------------------------------------------------------------------------------------------- wait
 
@@ -266,7 +174,8 @@ class MariaDBDialect:
         """See Dialect.ring."""
         names = set(queues)
         self._lanes.note_enqueue(names)  # what was taken back has its old place in the line, below the floors
-        self._bell.ring(names)  # other processes poll
+        self._bell.ring(names)
+        self._watcher.ring(names)  # processes on other machines poll
 
     def ring_inside(self, conn: Connection, queues: Iterable[str]) -> None:
         """See Dialect.ring_inside."""
@@ -280,90 +189,5 @@ class MariaDBDialect:
         self._watcher.close()
 
 
-class _Batch:
-    """What a claim has gathered so far, and what it may still take."""
-
-    def __init__(self, ask: Ask, now: datetime) -> None:
-        self.jobs: list[ClaimedJob] = []
-        self.now = now
-        self._ask = ask
-        self._bytes = BATCH_BYTES_MAX
-        self._taken: set[str] = set()
-
-    @property
-    def room(self) -> int:
-        """How many more jobs fit."""
-        return self._ask.limit - len(self.jobs)
-
-    @property
-    def is_full(self) -> bool:
-        """No more jobs, or no more bytes."""
-        return self.room <= 0 or self._bytes < 0
-
-    def add(self, rows: Sequence[tuple[Any, ...]], queue: str, priority: int) -> bool:
-        """Take what may be taken, in order; True if some were passed over."""
-        is_choosy = False
-        for row in rows:
-            if self.is_full or row[0] in self._taken:
-                continue
-            if len(self.jobs) >= self._ask.slots and row[5] > row[6]:
-                is_choosy = True  # it would wait in the worker's memory with its last attempt spent
-                continue
-            self._bytes -= payload_bytes(row[4])
-            if self._bytes < 0 and self.jobs:
-                continue
-            self._taken.add(row[0])
-            self.jobs.append(_job(row, queue, priority, self._ask.worker, self.now))
-        return is_choosy
-
-
-def _raw(conn: Connection) -> Raw[Any]:
-    raw: Raw[Any] | None = conn.connection.driver_connection
-    assert isinstance(raw, Raw)
-    return raw
-
-
-def _rows(conn: Connection, statement: str, values: Sequence[object]) -> tuple[tuple[Any, ...], ...]:
-    with _raw(conn).cursor() as cursor:
-        cursor.execute(statement, tuple(values))
-        return tuple(cursor.fetchall())
-
-
-def _look(conn: Connection, queues: tuple[str, ...]) -> list[Lane]:
-    with _raw(conn).cursor() as cursor:
-        return list(walk_lanes(cursor, queues))
-
-
-def _marks(values: Iterable[object]) -> str:
-    return ", ".join("%s" for _ in values)
-
-
 def _code(error: pymysql.Error) -> int:
     return int(error.args[0]) if error.args and isinstance(error.args[0], int) else 0
-
-
-def _job(row: tuple[Any, ...], queue: str, priority: int, worker: str, now: datetime) -> ClaimedJob:
-    (id_, seq, name, class_, data, attempts, retries, delay, policy, timeout, due, crashes, returns, reclaims, meta,
-     cancel) = row  # fmt: skip
-    return ClaimedJob(
-        id=id_,
-        claim_seq=seq,
-        reserved_by=worker,
-        queue=queue,
-        job_name=name,
-        job_class=class_,
-        data=data,
-        priority=priority,
-        attempts=attempts,
-        max_retries=retries,
-        retry_delay=delay,
-        retry_policy=policy,
-        timeout=timeout,
-        available_at=due.replace(tzinfo=UTC),
-        reserved_at=now.replace(tzinfo=UTC),
-        crashes=crashes,
-        returns=returns,
-        reclaims=reclaims,
-        meta=meta,
-        is_cancel_requested=cancel is not None,
-    )

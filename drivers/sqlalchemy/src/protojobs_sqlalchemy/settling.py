@@ -26,6 +26,7 @@ _NEXT_STATE = {
     Verb.RELEASE: JobState.PENDING,
     Verb.CANCEL: JobState.CANCELLED,
 }
+_COMPLETE = Verb.COMPLETE  # an enum's members are slow to find
 _COLUMNS = ("status", "attempts", "returns", "crashes", "available_at", "processed_at", "reserved_at", "reason")
 
 _read = select(
@@ -66,8 +67,8 @@ _give_up = insert(failed_jobs).from_select(
 
 def split(settlements: Sequence[Settlement]) -> tuple[list[Settlement], list[Settlement]]:
     """The plain completions, which are many and alike, and the others."""
-    plain = [s for s in settlements if s.verb is Verb.COMPLETE]
-    return plain, [s for s in settlements if s.verb is not Verb.COMPLETE] if len(plain) < len(settlements) else []
+    plain = [s for s in settlements if s.verb is _COMPLETE]
+    return plain, [s for s in settlements if s.verb is not _COMPLETE] if len(plain) < len(settlements) else []
 
 
 def in_rounds(
@@ -77,6 +78,10 @@ def in_rounds(
 
     The second settlement of a job is judged by what the first one left.
     """
+    if not settlements:
+        return []
+    if len({s.id for s in settlements}) == len(settlements):
+        return settle(settlements)
     answers: list[Settled | None] = [None] * len(settlements)
     waiting = list(enumerate(settlements))
     while waiting:

@@ -15,6 +15,7 @@ __all__ = ["LongText", "Name", "StoredId", "StoredTime", "from_microseconds", "t
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+_FLOATS_UNTIL = 2**52  # in the year 2112; up to twice that a float of seconds, rounded to microseconds, is exact
 
 
 def to_microseconds(moment: datetime) -> int:
@@ -24,6 +25,8 @@ def to_microseconds(moment: datetime) -> int:
 
 def from_microseconds(count: int) -> datetime:
     """The aware UTC datetime that is `count` microseconds after 1970."""
+    if 0 <= count < _FLOATS_UNTIL:
+        return datetime.fromtimestamp(count / 1e6, UTC)  # half the time
     return _EPOCH + timedelta(microseconds=count)
 
 

@@ -1,0 +1,338 @@
+"""A worker's turn on MariaDB and MySQL: settle, then lend with SKIP LOCKED, in one READ COMMITTED transaction.
+
+On MariaDB it is two round trips: one that settles, locks and reads, and one that writes and commits. MySQL has no
+blocks outside of routines, so there each statement is a trip.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+from pymysql.connections import Connection as Raw
+from sqlalchemy import Connection
+
+from protojobs.lifecycle import JobState, Verb
+from protojobs.records import BATCH_BYTES_MAX, ClaimedJob, ClaimReply, Settled, Settlement, SettleStatus
+from protojobs_sqlalchemy import settling
+from protojobs_sqlalchemy.bounds import payload_bytes
+from protojobs_sqlalchemy.counting import count, shard_of
+from protojobs_sqlalchemy.dialects import Ask
+from protojobs_sqlalchemy.ids import canonical
+from protojobs_sqlalchemy.lanes import Lane, LaneMemory, Lanes
+from protojobs_sqlalchemy.types import from_microseconds
+from protojobs_sqlalchemy.watching import walk_lanes
+
+__all__ = ["Turn", "raw_of"]
+
+Rows = Sequence[tuple[Any, ...]]
+
+_PASSED_OVER_MAX = 1_000  # jobs on their last attempt that a claim looks past while it fills its prefetch
+
+# The worker's row is locked against its deletion before any job is touched.
+_STANDS = "SELECT id FROM workers WHERE id = %s LOCK IN SHARE MODE"
+_NOW = "SELECT UTC_TIMESTAMP(6)"
+
+# The primary key is forced on the server: of a small table it would read, and lock, all rows; of a large one perhaps
+# all that the worker holds.
+_CURRENT = """
+SELECT queue, COUNT(*) FROM jobs FORCE INDEX (PRIMARY)
+WHERE id IN %s AND claim_seq = %s AND reserved_by = %s GROUP BY queue FOR UPDATE
+"""
+_COMPLETE = """
+UPDATE jobs FORCE INDEX (PRIMARY)
+SET status = 'completed', processed_at = UTC_TIMESTAMP(6) + INTERVAL %s MICROSECOND, reserved_by = NULL
+WHERE id IN %s AND claim_seq = %s AND reserved_by = %s
+"""
+_COUNT = """
+INSERT INTO counters (queue, status, shard, count) VALUES (%s, 'completed', %s, %s)
+ON DUPLICATE KEY UPDATE count = count + VALUES(count)
+"""
+_LOCK = """
+SELECT id, queue, claim_seq, reserved_by FROM jobs FORCE INDEX (PRIMARY) WHERE id IN %s ORDER BY id FOR UPDATE
+"""
+
+# `ready` is the queue of a pending job and NULL otherwise: MariaDB has no partial indexes. One column of JSON a job:
+# PyMySQL takes a microsecond or two for each column of each row, and three times that for a DATETIME.
+_DUE = """
+SELECT JSON_ARRAY(id, claim_seq + 1, job_name, job_class, data, attempts + 1, max_retries, retry_delay, retry_policy,
+                  timeout, TIMESTAMPDIFF(MICROSECOND, '1970-01-01', available_at), crashes, returns, reclaims, meta,
+                  cancel_requested_at IS NOT NULL)
+FROM jobs
+WHERE ready = %s AND priority = %s AND available_at >= %s
+  AND available_at <= UTC_TIMESTAMP(6) + INTERVAL %s MICROSECOND
+  AND NOT EXISTS (SELECT 1 FROM queues WHERE name = %s AND paused_at IS NOT NULL)
+ORDER BY available_at, id LIMIT %s FOR UPDATE SKIP LOCKED
+"""
+_LEND = """
+UPDATE jobs FORCE INDEX (PRIMARY)
+SET status = 'processing', attempts = attempts + 1, claim_seq = claim_seq + 1,
+    reserved_at = %s, reserved_by = %s, progress = NULL
+WHERE id IN %s
+"""
+
+_BEGINNING = datetime(1970, 1, 1)  # noqa: DTZ001 (DATETIME has no zone; ours hold UTC)
+
+_Due = tuple[
+    str, int, str, str, str, int, int, float, str | None, float, int, int, int, int, str | None, bool | int
+]  # fmt: skip
+_decoder = msgspec.json.Decoder(_Due)
+
+
+class Turn:
+    """One turn on one connection, which it leaves outside of any transaction. After an error its caller rolls back."""
+
+    def __init__(
+        self, conn: Connection, ask: Ask, memory: LaneMemory, time_offset: float, opening: Sequence[str]
+    ) -> None:
+        self._conn = conn
+        self._ask = ask
+        self._opening = opening  # begins the transaction
+        self._memory = memory
+        self._time_offset = time_offset
+        self._shard = shard_of(ask.worker)
+        self._queues = tuple(dict.fromkeys(ask.queues))
+        self._at_end: list[str] = []  # what the last packet writes before it commits
+        self._batch = _Batch(ask)
+        self._now = _BEGINNING  # known after the first packet
+
+    def run(self) -> ClaimReply:
+        """Settle, then claim."""
+        done = self._ask.settlements
+        is_plain = all(s.verb is Verb.COMPLETE and canonical(s.id) for s in done)
+        if is_plain and len({s.id for s in done}) == len(done):
+            reply = self._plain()
+            if reply is not None:
+                return reply
+            raw_of(self._conn).rollback()
+        return self._mixed()
+
+    # ----------------------------------------------------------------------------------------------- two round trips
+
+    def _plain(self) -> ClaimReply | None:
+        """Completions, and the first lane, in one packet. None when one of them is not current: nothing is done yet."""
+        ask = self._ask
+        lanes, is_new = self._lanes() if ask.limit else (Lanes((), 0.0), True)
+        current: list[str] = []
+        for (holder, seq), ids in _groups(ask.settlements):
+            current.append(self._say(_CURRENT, ids, seq, holder))
+            current.append(self._say(_COMPLETE, self._offset, ids, seq, holder))
+        due = [self._due(lanes, 0, ask.limit)] if lanes.order else []
+        answers, stands = self._begin([*current, *due])
+        rows = answers.pop() if due else None
+        counts = Counter[str]()
+        for queue, jobs in (row for answer in answers for row in answer):
+            counts[queue] += jobs
+        if counts.total() < len(ask.settlements):
+            return None
+        self._at_end += [self._say(_COUNT, queue, self._shard, jobs) for queue, jobs in sorted(counts.items())]
+        if stands and ask.limit:
+            self._claim(lanes, rows, is_new=is_new)
+        return self._finish([_applied(s.id) for s in ask.settlements], stands=stands)
+
+    def _begin(self, packet: Sequence[str]) -> tuple[list[Rows], bool]:
+        """Open the transaction and send `packet`; its answers, and whether the worker still stands."""
+        first = [self._say(_STANDS, self._ask.worker)] if self._ask.limit else []
+        # The time comes last: what was due in this packet is not lent before it was due.
+        answers = self._send([*self._opening, *first, *packet, _NOW])
+        ((now,),) = answers.pop()
+        self._now = now + timedelta(seconds=self._time_offset)
+        return answers[len(first) :], not first or bool(answers[0])
+
+    def _finish(self, settled: Sequence[Settled], *, stands: bool) -> ClaimReply:
+        jobs = self._batch.jobs
+        if jobs:
+            self._at_end.append(self._say(_LEND, self._now, self._ask.worker, [job.id for job in jobs]))
+        self._send([*self._at_end, "COMMIT"])
+        return ClaimReply(settled=tuple(settled), claimed=tuple(jobs), lease_lost=not stands)
+
+    # ------------------------------------------------------------------------------------- whatever else there may be
+
+    def _mixed(self) -> ClaimReply:
+        """Settlements of any kind, job by job."""
+        _, stands = self._begin([])
+        settled = settling.in_rounds(self._ask.settlements, self._settle)
+        if stands and self._ask.limit:
+            self._memory.note_enqueue(self._queues)  # what goes back to pending may be claimed by this very turn
+            lanes, _ = self._lanes()
+            self._claim(lanes, None, is_new=True)
+        return self._finish(settled, stands=stands)
+
+    def _settle(self, round_: Sequence[Settlement]) -> list[Settled]:
+        plain, others = settling.split(round_)
+        answers = self._complete(plain) if plain else {}
+        if others:
+            applied = settling.apply(self._conn, others, self._now.replace(tzinfo=UTC), self._shard)
+            answers |= {answer.id: answer for answer in applied}
+        return [answers[s.id] for s in round_]
+
+    def _complete(self, done: Sequence[Settlement]) -> dict[str, Settled]:
+        said = {s.id: (s.claim_seq, s.reserved_by) for s in done if canonical(s.id)}
+        (rows,) = self._send([self._say(_LOCK, list(said))]) if said else ((),)
+        current = [row for row in rows if said[row[0]] == (row[2], row[3])]
+        answers = {row[0]: _applied(row[0]) for row in current}
+        for (holder, seq), ids in _groups([s for s in done if s.id in answers]):
+            self._send([self._say(_COMPLETE, self._offset, ids, seq, holder)])
+        count(self._conn, Counter((row[1], "completed") for row in current), self._shard)
+        if len(answers) < len(done):
+            answers |= settling.answer_unmatched(self._conn, [s for s in done if s.id not in answers])
+        return answers
+
+    # ---------------------------------------------------------------------------------------------------------- claim
+
+    def _lanes(self) -> tuple[Lanes, bool]:
+        """The lanes of the asked queues, and whether they were read just now."""
+        known = self._memory.fresh(self._queues, self._time_offset)
+        if known is not None:
+            return known, False
+        return self._memory.read(self._queues, self._time_offset, self._look), True
+
+    def _look(self) -> list[Lane]:
+        with raw_of(self._conn).cursor() as cursor:
+            return walk_lanes(cursor, self._queues)
+
+    def _claim(self, lanes: Lanes, rows: Rows | None, *, is_new: bool) -> None:
+        """Fill the batch; `rows` is what the first lane has given already."""
+        self._fill(lanes, rows)
+        if not self._batch.is_full and not is_new:  # what was remembered may have overlooked something
+            lanes = self._memory.read(self._queues, self._time_offset, self._look)
+            self._fill(lanes, None)
+        jobs = self._batch.jobs
+        lanes.note_claim(jobs, is_full=len(jobs) >= self._ask.limit)
+
+    def _fill(self, lanes: Lanes, rows: Rows | None) -> None:
+        batch = self._batch
+        for place, lane in enumerate(lanes.order):
+            if batch.is_full:
+                return
+            looks_at = batch.room + len(batch.jobs)  # those taken already are still pending
+            if rows is None:
+                (rows,) = self._send([self._due(lanes, place, looks_at)])
+            if batch.add(rows, lane, self._now) and len(rows) == looks_at:
+                # Jobs on their last attempt stood before others: look past them.
+                (rows,) = self._send([self._due(lanes, place, looks_at + _PASSED_OVER_MAX)])
+                batch.add(rows, lane, self._now)
+            rows = None
+
+    def _due(self, lanes: Lanes, place: int, limit: int) -> str:
+        (queue, priority), floor = lanes.order[place], lanes.floors[place]
+        start = floor.replace(tzinfo=None) if floor else _BEGINNING
+        return self._say(_DUE, queue, priority, start, self._offset, queue, limit)
+
+    # ------------------------------------------------------------------------------------------------------- the wire
+
+    @property
+    def _offset(self) -> int:
+        return round(self._time_offset * 1e6)
+
+    def _say(self, statement: str, *values: object) -> str:
+        with raw_of(self._conn).cursor() as cursor:
+            return str(cursor.mogrify(statement, values))
+
+    def _send(self, statements: Sequence[str]) -> list[Rows]:
+        """Run them in order, in one packet where the server can; the rows of those that have rows."""
+        if len(statements) > 1 and _takes_blocks(self._conn):
+            # Not by CLIENT.MULTI_STATEMENTS, which would open the application's own sessions to it too.
+            statements = [f"BEGIN NOT ATOMIC {'; '.join(statements)}; END"]
+        answers: list[Rows] = []
+        with raw_of(self._conn).cursor() as cursor:
+            for statement in statements:
+                cursor.execute(statement)
+                while cursor.description is not None:
+                    answers.append(cursor.fetchall())
+                    if not cursor.nextset():
+                        break
+        return answers
+
+
+class _Batch:
+    """What a claim has gathered so far, and what it may still take."""
+
+    def __init__(self, ask: Ask) -> None:
+        self.jobs: list[ClaimedJob] = []
+        self._ask = ask
+        self._bytes = BATCH_BYTES_MAX
+        self._taken: set[str] = set()
+
+    @property
+    def room(self) -> int:
+        """How many more jobs fit."""
+        return self._ask.limit - len(self.jobs)
+
+    @property
+    def is_full(self) -> bool:
+        """No more jobs, or no more bytes."""
+        return self.room <= 0 or self._bytes < 0
+
+    def add(self, rows: Rows, lane: Lane, now: datetime) -> bool:
+        """Take what may be taken, in order; True if some were passed over."""
+        is_choosy = False
+        lent_at = now.replace(tzinfo=UTC)
+        for (text,) in rows:
+            if self.is_full:
+                break
+            row = _decoder.decode(text)
+            if row[0] in self._taken:
+                continue
+            if len(self.jobs) >= self._ask.slots and row[5] > row[6]:
+                is_choosy = True  # it would wait in the worker's memory with its last attempt spent
+                continue
+            self._bytes -= payload_bytes(row[4])
+            if self._bytes < 0 and self.jobs:
+                break
+            self._taken.add(row[0])
+            self.jobs.append(_job(row, lane, self._ask.worker, lent_at))
+        return is_choosy
+
+
+def raw_of(conn: Connection) -> Raw[Any]:
+    """PyMySQL's own connection."""
+    raw: Raw[Any] | None = conn.connection.driver_connection
+    assert isinstance(raw, Raw)
+    return raw
+
+
+def _takes_blocks(conn: Connection) -> bool:
+    return bool(getattr(conn.dialect, "is_mariadb", False))
+
+
+def _groups(done: Sequence[Settlement]) -> list[tuple[tuple[str, int], list[str]]]:
+    """The ids of each (holder, claim_seq): most often there is one such group, and its ids need no fence each."""
+    groups: dict[tuple[str, int], list[str]] = {}
+    for s in done:
+        groups.setdefault((s.reserved_by, s.claim_seq), []).append(s.id)
+    return sorted(groups.items())
+
+
+def _applied(job_id: str) -> Settled:
+    return Settled(id=job_id, status=SettleStatus.APPLIED, state=JobState.COMPLETED)
+
+
+def _job(row: _Due, lane: Lane, worker: str, lent_at: datetime) -> ClaimedJob:
+    (id_, seq, name, class_, data, attempts, retries, delay, policy, timeout, due, crashes, returns, reclaims, meta,
+     is_cancel_requested) = row  # fmt: skip
+    return ClaimedJob(
+        id=id_,
+        claim_seq=seq,
+        reserved_by=worker,
+        queue=lane[0],
+        job_name=name,
+        job_class=class_,
+        data=data,
+        priority=lane[1],
+        attempts=attempts,
+        max_retries=retries,
+        retry_delay=delay,
+        retry_policy=policy,
+        timeout=timeout,
+        available_at=from_microseconds(due),
+        reserved_at=lent_at,
+        crashes=crashes,
+        returns=returns,
+        reclaims=reclaims,
+        meta=meta,
+        is_cancel_requested=bool(is_cancel_requested),
+    )

@@ -1,0 +1,171 @@
+"""The doorbell between the processes of one machine: who hears it, who does not, and that nobody depends on it."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from protojobs.clock import SYSTEM_CLOCK
+from protojobs.entropy import fresh_id
+from protojobs_sqlalchemy import SQLAlchemyDriver, neighbours, sqlite, watching
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there is no such bell, and workers poll")
+
+LONG_S = 30.0
+PUSH = """
+import sys
+from protojobs.records import NewJob
+from protojobs.entropy import fresh_id
+from protojobs_sqlalchemy import SQLAlchemyDriver
+driver = SQLAlchemyDriver(sys.argv[1])
+driver.enqueue([NewJob(id=fresh_id(), queue=sys.argv[2], job_name="n", job_class="c", data="{}")])
+driver.close()
+"""
+
+
+@pytest.fixture
+def store() -> str:
+    """A name that nobody else uses."""
+    return f"test/{fresh_id()}"
+
+
+@pytest.fixture
+def open_ear(store: str) -> Iterator[Callable[[], socket.socket]]:
+    """Opens ears for `store`, and closes them after the test."""
+    with ExitStack() as ears:
+
+        def opened() -> socket.socket:
+            ear = ears.enter_context(neighbours.listening(store))
+            assert ear is not None
+            return ear
+
+        yield opened
+
+
+def test_a_ring_is_heard_by_all_who_wait_for_its_queue(store: str, open_ear: Callable[[], socket.socket]) -> None:
+    mine, other, both = open_ear(), open_ear(), open_ear()
+    neighbours.ring(store, ["a", "é"])
+    assert neighbours.hears(mine, ["é"], LONG_S)
+    assert not neighbours.hears(other, ["b", "a é"], 0.0)
+    assert neighbours.hears(both, ["b", "a"], LONG_S)
+    assert not neighbours.hears(both, ["a"], 0.0)  # one ring is heard once
+
+
+def test_rings_for_others_neither_end_the_wait_nor_prolong_it(
+    store: str, open_ear: Callable[[], socket.socket]
+) -> None:
+    ear, ends = open_ear(), threading.Event()
+
+    def ring_for_others() -> None:
+        while not ends.is_set():
+            neighbours.ring(store, ["other"])
+
+    ringing = threading.Thread(target=ring_for_others, daemon=True)
+    ringing.start()
+    try:
+        started = SYSTEM_CLOCK.monotonic()
+        assert not neighbours.hears(ear, ["mine"], 0.2)
+        assert 0.2 <= SYSTEM_CLOCK.monotonic() - started < LONG_S
+    finally:
+        ends.set()
+        ringing.join(LONG_S)
+
+
+def test_a_ring_is_for_one_store(store: str, open_ear: Callable[[], socket.socket]) -> None:
+    ear = open_ear()
+    neighbours.ring(f"{store}x", ["a"])
+    assert not neighbours.hears(ear, ["a"], 0.0)
+
+
+def test_a_ring_for_very_many_queues_is_for_all(store: str, open_ear: Callable[[], socket.socket]) -> None:
+    ear = open_ear()
+    neighbours.ring(store, [f"queue-{number}" for number in range(1_000)])
+    assert neighbours.hears(ear, ["any"], LONG_S)
+
+
+def test_those_behind_an_empty_place_are_reached(store: str) -> None:
+    with ExitStack() as stack:
+        first = stack.enter_context(neighbours.listening(store))
+        second = stack.enter_context(neighbours.listening(store))
+        assert first is not None and second is not None
+        first.close()
+        neighbours.ring(store, ["a"])
+        assert neighbours.hears(second, ["a"], LONG_S)
+        with neighbours.listening(store) as third:
+            assert third is not None
+            assert str(third.getsockname()).endswith("/0'")  # the free place is taken again
+
+
+def test_who_finds_no_place_gets_no_ear_and_leaves_none_behind(store: str) -> None:
+    with ExitStack() as stack:
+        ears = [stack.enter_context(neighbours.listening(store)) for _ in range(neighbours._PLACES + 2)]
+        assert [ear is None for ear in ears] == [False] * neighbours._PLACES + [True] * 2
+    with neighbours.listening(store) as ear:
+        assert ear is not None
+
+
+def test_ringing_never_waits_for_one_who_does_not_listen(store: str, open_ear: Callable[[], socket.socket]) -> None:
+    first, second = open_ear(), open_ear()
+    for _ in range(2_000):  # far more than a socket keeps
+        neighbours.ring(store, ["a"])
+        assert neighbours.hears(second, ["a"], LONG_S)
+    assert neighbours.hears(first, ["a"], LONG_S)
+
+
+def test_without_such_sockets_nobody_hears_and_nothing_fails(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    with neighbours.listening(store) as ear:
+        assert ear is None
+        neighbours.ring(store, ["a"])
+
+
+class TestBetweenProcesses:
+    """The stores' own polls are as good as switched off: what ends the wait is the bell."""
+
+    @pytest.fixture(params=["sqlite", "mariadb"])
+    def url(self, request: pytest.FixtureRequest, make_store_url: Callable[[str], str]) -> str:
+        return make_store_url(request.param)
+
+    @pytest.fixture
+    def driver(self, url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[SQLAlchemyDriver]:
+        for module in (sqlite, watching):
+            monkeypatch.setattr(module, "_POLL_S", 10 * LONG_S)
+            monkeypatch.setattr(module, "_LIVELY_POLL_S", 10 * LONG_S)
+        driver = SQLAlchemyDriver(url)
+        driver.setup()
+        yield driver
+        driver.close()
+
+    def test_a_push_by_another_process_ends_the_wait(self, driver: SQLAlchemyDriver, url: str) -> None:
+        answers: list[bool] = []
+        waiting = threading.Thread(target=lambda: answers.append(driver.wait(["q"], 10 * LONG_S)), daemon=True)
+        waiting.start()
+        self.until_it_listens(driver)
+        subprocess.run([sys.executable, "-c", PUSH, url, "other"], check=True, timeout=LONG_S)
+        waiting.join(0.1)
+        assert waiting.is_alive()
+        subprocess.run([sys.executable, "-c", PUSH, url, "q"], check=True, timeout=LONG_S)
+        waiting.join(LONG_S)
+        assert answers == [True]
+
+    def until_it_listens(self, driver: SQLAlchemyDriver) -> None:
+        dialect: Any = driver._dialect  # pyright: ignore[reportPrivateUsage]
+        store = dialect._store() if driver.engine.dialect.name == "sqlite" else dialect._watcher._store
+        ends = SYSTEM_CLOCK.monotonic() + LONG_S
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
+            while True:
+                try:
+                    probe.sendto(b"nobody", neighbours._address(store, 0))
+                except ConnectionRefusedError:
+                    assert SYSTEM_CLOCK.monotonic() < ends
+                    time.sleep(0.01)
+                else:
+                    return
