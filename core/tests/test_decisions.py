@@ -209,7 +209,7 @@ class Leading(Worker):
         """These are lent. What is handed over, and how much of it before a slot is free."""
         self.decide.adopted(now, jobs)
         plan = self.decide.plan(now)
-        return [job.id for job in plan.start], plan.leads
+        return [job.id for job in plan.start], self.decide._led() if plan.short else 0
 
     def withdraw(self, now: float) -> list[str]:
         """Do what the plan says, as the worker does."""
@@ -259,7 +259,7 @@ class TestLeading:
         assert worker.begin(0.0, lent("a"), lent("b")) == ([], 0)
         worker.finish(0.5, "elsewhere")
         plan = worker.decide.plan(0.5)
-        assert ([job.id for job in plan.start], plan.leads) == (["a", "b"], 1)
+        assert ([job.id for job in plan.start], plan.short, worker.decide._led()) == (["a", "b"], {"j"}, 1)
 
     def test_none_leads_where_each_result_is_stored_before_the_next_run(self) -> None:
         worker = Worker(concurrency=1, is_sync=True)
@@ -268,7 +268,7 @@ class TestLeading:
         worker.settle(worker.decide.plan(0.0).settle)
         worker.decide.adopted(0.0, [lent("a"), lent("b")])
         plan = worker.decide.plan(0.0)
-        assert ([job.id for job in plan.start], plan.leads) == (["a"], 0)
+        assert ([job.id for job in plan.start], plan.short) == (["a"], frozenset())
 
     def test_the_maximum_of_runs_counts_what_lies_ready_and_not_what_came_back(self) -> None:
         worker = Leading(lent("a"), lent("b"), max_jobs=4)

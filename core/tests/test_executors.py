@@ -37,10 +37,12 @@ def outcome(name: str, verb: Verb) -> Outcome:
 class Fake:
     """A run whose body is the test's."""
 
-    def __init__(self, name: str, body: Callable[[], object], *, is_async: bool = False) -> None:
+    def __init__(
+        self, name: str, body: Callable[[], object], *, is_async: bool = False, is_short: bool = False
+    ) -> None:
         self.key, self.cut_by, self.is_async, self.exclusive_holder = (name, 1), "", is_async, ""
         self.name, self.body = name, body
-        self.told, self.begins_by = False, math.inf
+        self.told, self.begins_by = False, 1e12 if is_short else math.inf
 
     def execute(self) -> Outcome | None:
         self.body()
@@ -238,10 +240,11 @@ class TestWithdrawing:
         assert reported.next() == ("last", Verb.COMPLETE)
         assert ran == ["new"]
 
-    def test_each_is_either_run_or_taken_back_whoever_is_quicker(self, reported: Reported) -> None:
+    @pytest.mark.parametrize("is_short", [False, True])
+    def test_each_is_either_run_or_taken_back_whoever_is_quicker(self, reported: Reported, is_short: bool) -> None:
         threads, ran, taken = ThreadExecutor(2, reported), list[str](), list[str]()
         for number in range(1_000):
-            threads.start(Fake(str(number), lambda number=number: ran.append(str(number))))
+            threads.start(Fake(str(number), lambda number=number: ran.append(str(number)), is_short=is_short))
             if number % 3 == 0:
                 taken += [name for name, _ in threads.withdraw([(str(n), 1) for n in range(number + 1)])]
         told = [reported.next()[0] for _ in range(1_000 - len(taken))]
@@ -352,6 +355,101 @@ class TestWithdrawing:
         eventually(lambda: not slot._thread.is_alive())
         assert reported.next() == ("first", Verb.COMPLETE)
         assert not ran.is_set()
+
+
+class TestShortRuns:
+    """Few threads take them, and more as soon as those do not keep up."""
+
+    @pytest.fixture
+    def eight(self, reported: Reported) -> Iterator[ThreadExecutor]:
+        executor = ThreadExecutor(8, reported)
+        yield executor
+        executor.close()
+
+    @pytest.mark.parametrize(
+        ("each_s", "cores", "is_helped"),
+        [
+            (0.0005, 0.1, True),  # they wait for something outside
+            (0.00015, 0.1, True),
+            (0.00008, 0.1, False),
+            (0.00015, 1.0, False),  # they wait for the interpreter's lock
+            (0.0005, 1.0, True),  # or they are not so short
+            (0.00015, 2.0, True),  # in C, without the lock
+        ],
+    )
+    def test_one_more_helps_only_where_that_helps(
+        self, eight: ThreadExecutor, each_s: float, cores: float, is_helped: bool
+    ) -> None:
+        eight._width = 5
+        assert eight._helps(each_s, cores) is is_helped
+        assert eight._width == (4 if each_s < 0.0003 and cores == 1.0 else 5)
+
+    def test_those_behind_runs_that_do_not_end_run_all_the_same(
+        self, eight: ThreadExecutor, reported: Reported
+    ) -> None:
+        may_go = threading.Event()
+        for number in range(7):
+            eight.start(Fake(f"held-{number}", lambda: may_go.wait(30), is_short=True))
+        for number in range(50):
+            eight.start(Fake(f"short-{number}", lambda: None, is_short=True))
+        told = [reported.next()[0] for _ in range(50)]
+        assert sorted(told) == sorted(f"short-{number}" for number in range(50))
+        may_go.set()
+        assert sorted(reported.next()[0] for _ in range(7)) == [f"held-{number}" for number in range(7)]
+
+    def test_as_many_run_at_once_as_there_are_slots_if_that_is_what_they_need(
+        self, eight: ThreadExecutor, reported: Reported
+    ) -> None:
+        together = threading.Barrier(8)
+        for number in range(16):
+            eight.start(Fake(str(number), lambda: together.wait(10), is_short=True))
+        assert {reported.next()[1] for _ in range(16)} == {Verb.COMPLETE}
+
+    def test_one_that_is_not_short_begins_beside_them_at_once(self, eight: ThreadExecutor, reported: Reported) -> None:
+        may_go, began = threading.Event(), threading.Event()
+        for number in range(4):
+            eight.start(Fake(str(number), lambda: may_go.wait(10), is_short=True))
+        eight.start(Fake("long", began.set))
+        assert began.wait(5)
+        may_go.set()
+        assert len({reported.next()[0] for _ in range(5)}) == 5
+
+    def test_whatever_comes_whenever_each_runs_once(self, eight: ThreadExecutor, reported: Reported) -> None:
+        """Bursts of every size with pauses between them, so that threads go idle and are called at any moment."""
+        ran: list[int] = []
+        sizes = [1, 2, 3, 9, 40, 1, 1, 200, 5] * 40
+        number = 0
+        for size in sizes:
+            for _ in range(size):
+                eight.start(Fake(str(number), lambda number=number: ran.append(number), is_short=number % 7 > 0))
+                number += 1
+            if size < 4:
+                for _ in range(number - len(ran)):
+                    reported.inbox.get(timeout=5)
+        while len(ran) < number:
+            reported.inbox.get(timeout=5)
+        assert sorted(ran) == list(range(number))
+
+    def test_threads_that_are_interrupted_are_replaced_whoever_looks_on(
+        self, eight: ThreadExecutor, reported: Reported
+    ) -> None:
+        begun: SimpleQueue[None] = SimpleQueue()
+
+        def body() -> None:
+            begun.put(None)
+            spin()
+
+        spinning = [Fake(f"spin-{number}", body, is_short=True) for number in range(8)]
+        for run in spinning:
+            eight.start(run)
+        for _ in spinning:
+            begun.get(timeout=10)
+        for number in range(20):
+            eight.start(Fake(str(number), lambda: None, is_short=True))
+        for run in spinning:
+            interrupt(eight, run)
+        told = [reported.next() for _ in range(28)]
+        assert sum(verb is Verb.RELEASE for _, verb in told) == 8
 
 
 class TestLoop:

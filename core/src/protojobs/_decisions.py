@@ -234,10 +234,8 @@ class Decisions:
         if ended := self._why_ended(now):  # with results unsettled only when its time is over: one last try
             return Plan(ended=ended, settle=tuple(self._unsettled.values())[:BATCH_JOBS_MAX], call_s=LAST_CALL_S)
         withdraw = self._is_lead_in_vain(now)
-        free = max(0, self._free())
-        start = () if withdraw else self._startable(now)
-        settle: tuple[Outcome, ...] = ()
-        slots = limit = 0
+        start, short = ((), ()) if withdraw else self._startable(now)
+        slots, limit, settle = 0, 0, tuple[Outcome, ...]()
         if now >= self._quiet_until:
             is_due = self._is_settling_due(now)
             slots, limit = self._appetite(now, travels=is_due)
@@ -248,7 +246,7 @@ class Decisions:
             slots=slots,
             limit=limit,
             start=start,
-            leads=max(0, len(start) - free),
+            short=frozenset(short),
             cut_all=cut_all,
             call_s=max(LAST_CALL_S, self._ends_by - now) if self.stop_level else float("inf"),
             is_idle=self._free() > 0,
@@ -257,31 +255,34 @@ class Decisions:
             gather=self._gather(now),
         )
 
-    def _startable(self, now: float) -> tuple[ClaimedJob, ...]:
-        """Take from the line what may start now, and short jobs that may lie ready for the next free slot.
+    def _startable(self, now: float) -> tuple[tuple[ClaimedJob, ...], set[str]]:
+        """Take from the line what may start now, and short jobs that may lie ready for the next free slot; their names.
 
         A suspect runs alone: after its neighbours, before the next.
         """
         if self.stop_level or self.watch.is_in_doubt(now):
-            return ()
-        chosen: list[ClaimedJob] = []
+            return (), set()
+        chosen, short = list[ClaimedJob](), set[str]()
         if not self._led():
             self._progress_at = now
-        while self._waiting and (room := self._room(self._waiting[0])) > 0 and not self._runs_a_suspect():
+        while self._waiting and not self._runs_a_suspect():
             job = self._waiting[0]
+            if (room := self._free() + (lead := self._lead(job))) <= 0:
+                break
             if self._needs_to_be_alone(job) and (self._running or self._unsettled or len(self._waiting) > 1):
                 if self._alone != (job.id, job.claim_seq):
                     self._alone, self._waiting_since = (job.id, job.claim_seq), now
                 self._release_waiting("beside a suspect", keep=1)
                 break
-            chosen += self._start_alike(room)
+            chosen += self._start_alike(job, room)
+            if lead:
+                short.add(job.job_name)
         if chosen:
             self._waiting_since = now
-        return tuple(chosen)
+        return tuple(chosen), short
 
-    def _start_alike(self, room: int) -> list[ClaimedJob]:
+    def _start_alike(self, first: ClaimedJob, room: int) -> list[ClaimedJob]:
         """Take from the line the first job, and those right behind it that are judged as it is."""
-        first = self._waiting[0]
         alike: list[ClaimedJob] = []
         while len(alike) < room and self._waiting:
             job = self._waiting[0]
@@ -293,10 +294,9 @@ class Decisions:
         self.runs += len(alike)
         return alike
 
-    def _room(self, job: ClaimedJob) -> int:
-        """How many slots are free for jobs like it; if they are so short, more: they are handed over before one is."""
-        may_lead = not (job.reclaims or self._calls or self.limits.is_sync)
-        return self._free() + (self._pace.lead(job.job_name) if may_lead else 0)
+    def _lead(self, job: ClaimedJob) -> int:
+        """How many jobs like it are so short that they are handed over before a slot is free."""
+        return 0 if job.reclaims or self._calls or self.limits.is_sync else self._pace.lead(job.job_name)
 
     def _is_lead_in_vain(self, now: float) -> bool:
         """Whether what was handed over beyond the slots shall come back: their runs take longer than was thought."""

@@ -39,7 +39,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     slots: int = 0
     limit: int = 0  # claim so many, `slots` of them for slots that are free
     start: tuple[ClaimedJob, ...] = ()
-    leads: int = 0  # so many of those, the last ones, find no slot free yet
+    short: frozenset[str] = frozenset()  # names of those that may lie ready until a thread is free
     call_s: float = float("inf")  # that the call to the store may take, beside the store's own limits
     cut_all: bool = False  # end every running job: the grace is over
     withdraw: bool = False  # take back what was handed over and has not begun

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Protocol
 
-__all__ = ["SYSTEM_CLOCK", "Clock", "SystemClock", "time_left", "within"]
+__all__ = ["SYSTEM_CLOCK", "Clock", "SystemClock", "cpu_s", "time_left", "within"]
 
 
 class Clock(Protocol):
@@ -46,6 +46,11 @@ class SystemClock:
 
 
 SYSTEM_CLOCK = SystemClock()
+
+
+def cpu_s() -> float:
+    """Seconds of processor time that this process has used."""
+    return time.process_time()
 
 
 class _Limit(threading.local):

@@ -195,11 +195,10 @@ class Worker:
             self._decide.dropped(outcome)
 
     def _begin(self, plan: Plan) -> None:
-        """Hand jobs to their executors, or settle them unrun. Those that lead wait there for a slot, for a moment."""
+        """Hand jobs to their executors, or settle them unrun. Short ones may wait there for a slot, for a moment."""
         self._lease.horizon.begins(max([job.timeout or math.inf for job in plan.start]) + LEAD_WAIT_S)
         tells, isolates = self._is_heard(JobProcessing), self._decide.limits.isolates
-        leads_from = len(plan.start) - plan.leads
-        for place, claimed in enumerate(plan.start):
+        for claimed in plan.start:
             run = prepare(claimed, self._queue.registry, self._hooks, self._clock, self._lease.report)
             if isinstance(run, Outcome):
                 self._decide.finished(self._clock.monotonic(), (claimed.id, claimed.claim_seq), run, was_run=False)
@@ -210,7 +209,7 @@ class Worker:
                 log_event(event)
                 self._send(event)
             timeout = run.claimed.timeout
-            if place >= leads_from:
+            if claimed.job_name in plan.short and not claimed.reclaims:
                 run.begins_by = self._clock.monotonic() + LEAD_WAIT_S
                 timeout = timeout and timeout + LEAD_WAIT_S
             executor = self._executors.place(run, isolates=isolates)

@@ -152,8 +152,8 @@ class SimulatedWorker(Party):
         yield from self._leave()
 
     def _hand_out(self, turn: Turn) -> None:
-        for place, claimed in enumerate(turn.start, turn.leads - len(turn.start)):
-            self.hand_over(claimed, leads=place >= 0)
+        for claimed in turn.start:
+            self.hand_over(claimed, leads=claimed.job_name in turn.short and not claimed.reclaims)
         if turn.cut_all:
             for run in self.ready.values():
                 run.cut_by = run.cut_by or "shutdown"

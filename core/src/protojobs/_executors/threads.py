@@ -3,22 +3,33 @@
 A run is ended from outside by raising `Interrupted` in its thread, which Python does between two bytecodes: a run in
 one long C call does not notice until that returns. The exception is only ever aimed at a run, under that slot's lock,
 and a thread that was aimed at takes no further job: it cannot reach the next one.
+
+Threads that all have tiny jobs do nothing but take the interpreter's lock from each other: with eight of them a drain
+takes twice as long as with two. So of short runs, which may lie ready, only so many threads take as are needed to keep
+up. One more looks on every 2 ms and helps when they do not: docs/decisions/0022.
 """
 
 from __future__ import annotations
 
 import ctypes
+import math
 import threading
-from collections.abc import Callable, Iterable
-from queue import SimpleQueue
+from collections import deque
+from collections.abc import Iterable
+from contextlib import suppress
+from queue import Empty, SimpleQueue
 
 from protojobs._execution import Interrupted
 from protojobs._executors import NOT_BEGUN, NotBegun, Report, Runnable, not_judged
-from protojobs.clock import SYSTEM_CLOCK, Clock
+from protojobs.clock import SYSTEM_CLOCK, Clock, cpu_s
 from protojobs.outcomes import Outcome
 
 __all__ = ["ThreadExecutor"]
 
+FEW = 2  # threads that short runs have at least: while one is in a system call the other goes on
+LOOK_S = 0.002  # between two looks at whether they keep up
+WAITING_S, LONG_S = 100e-6, 300e-6  # a run's share of a thread's time from which on one more helps, see `_helps`
+ONE_CORE = (0.75, 1.3)  # a process that uses so much of a core is busy with the interpreter, not waiting
 _LOCK_S = 1.0  # the lock is held for microseconds; an interrupted thread might in theory leave it locked
 
 
@@ -28,20 +39,33 @@ class ThreadExecutor:
     keeps_time = False
 
     def __init__(self, size: int, report: Report, clock: Clock = SYSTEM_CLOCK) -> None:
+        self.report = report
+        self.monotonic = clock.monotonic
+        self.ready: deque[Runnable] = deque()
         self._size = size
-        self._monotonic = clock.monotonic
-        self._report = report
-        self._inbox: SimpleQueue[Runnable | None] = SimpleQueue()
+        self._width = FEW  # threads that short runs have by themselves
         self._handed: dict[Runnable, bool] = {}  # and not begun. Whoever pops a run from it has it
-        self._lock = threading.Lock()  # for the list of slots
+        self._count = 0  # of all that were handed over
+        self._lock = threading.Lock()  # for the lists of slots
         self._slots: list[_Slot] = []
+        self._idle: list[_Slot] = []
+        self._onlooker: _Slot | None = None
         self._has_deaf = False
 
     def start(self, run: Runnable) -> None:
-        if self._has_deaf or len(self._slots) < self._size:
-            self._add_slot()
         self._handed[run] = True
-        self._inbox.put(run)
+        is_first = not self.ready
+        self.ready.append(run)
+        self._count += 1
+        # A slot that goes idle looks at `ready` after it is on the list: so it is seen here, or sees the run.
+        if is_first or run.begins_by == math.inf or self._busy() < self._width:
+            self._call(looks_on=False)
+        elif self._onlooker is None:
+            self._call(looks_on=True)
+
+    def begun(self, run: Runnable) -> bool:
+        """Take a run out of those that can be withdrawn. False: it was."""
+        return self._handed.pop(run, False)
 
     def withdraw(self, keys: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
         """Take back those of the runs that no thread has begun, in the order in which they were handed over."""
@@ -60,40 +84,85 @@ class ThreadExecutor:
         self._handed.clear()  # nobody would store their results
         with self._lock:
             self._size = 0
-        for _ in self._slots:
-            self._inbox.put(None)
+        for slot in self._slots:
+            slot.bell.put(False)
 
-    def _add_slot(self, gone: _Slot | None = None) -> None:
-        """Make a thread if there is room. One that retires does so too: runs may lie ready that it will not take."""
+    def rest(self, slot: _Slot) -> bool:
+        """Called by a slot that finds nothing ready: wait until it is called. False: it is to end."""
         with self._lock:
-            self._slots = [
-                slot for slot in self._slots if slot is not gone and not (self._has_deaf and slot.is_retired)
-            ]
-            self._has_deaf = False
-            if len(self._slots) < self._size:
-                self._slots.append(_Slot(self._inbox, self._handed, self._report, self._add_slot, self._monotonic))
+            if not self._size:
+                return False
+            if self.ready:
+                return True
+            self._idle.append(slot)
+        if slot.bell.get():
+            self.look_on(slot)
+        return True
+
+    def replace(self, gone: _Slot) -> None:
+        """One that was interrupted retires; runs may lie ready that it will not take."""
+        with self._lock:
+            self._add_slot(gone)
+
+    def _busy(self) -> int:
+        return len(self._slots) - len(self._idle) - (self._onlooker is not None)
+
+    def _call(self, *, looks_on: bool) -> None:
+        with self._lock:
+            slot = self._add_slot(looks_on=looks_on) if self._has_deaf or not self._idle else None
+            if slot is None and self._idle:
+                slot = self._idle.pop()  # the last that became idle: its memory is warm
+                slot.bell.put(looks_on)
+            if looks_on:
+                self._onlooker = slot
+
+    def look_on(self, slot: _Slot) -> None:
+        """While runs lie ready: see whether those at work keep up with them. If not, help, and let another look on."""
+        while self.ready:
+            began, cpu, taken = self.monotonic(), cpu_s(), self._taken()
+            with suppress(Empty):
+                slot.bell.get(timeout=LOOK_S)
+                break  # the end
+            took_s, busy = max(LOOK_S, self.monotonic() - began), self._busy()
+            each_s = busy * took_s / max(1, self._taken() - taken)
+            if not busy or self._helps(each_s, (cpu_s() - cpu) / took_s):
+                self._width = min(self._size, busy + 1)
+                break
+        self._onlooker = None
+        if self.ready and self._idle:
+            self._call(looks_on=True)
+
+    def _helps(self, each_s: float, cores: float) -> bool:
+        """Whether one thread more would. Not where those that there are only wait for the interpreter's lock."""
+        if ONE_CORE[0] <= cores <= ONE_CORE[1] and each_s < LONG_S:
+            self._width = max(FEW, self._width - 1)
+            return False
+        return each_s > WAITING_S
+
+    def _taken(self) -> int:
+        return self._count - len(self.ready)
+
+    def _add_slot(self, gone: _Slot | None = None, *, looks_on: bool = False) -> _Slot | None:
+        """Make a thread if there is room."""
+        self._slots = [slot for slot in self._slots if slot is not gone and not (self._has_deaf and slot.is_retired)]
+        self._has_deaf = False
+        if len(self._slots) >= self._size:
+            return None
+        slot = _Slot(self, looks_on=looks_on)
+        self._slots.append(slot)
+        return slot
 
 
 class _Slot:
     """One thread, and the run that it has in hand."""
 
-    def __init__(
-        self,
-        inbox: SimpleQueue[Runnable | None],
-        handed: dict[Runnable, bool],
-        report: Report,
-        add_slot: Callable[[_Slot], None],
-        monotonic: Callable[[], float],
-    ) -> None:
+    def __init__(self, pool: ThreadExecutor, *, looks_on: bool) -> None:
         self.is_retired = False
-        self._inbox = inbox
-        self._handed = handed
-        self._report = report
-        self._add_slot = add_slot
-        self._monotonic = monotonic
+        self.bell: SimpleQueue[bool] = SimpleQueue()  # rung for an idle one; True: to look on
+        self._pool = pool
         self._lock = threading.Lock()
         self._run: Runnable | None = None
-        self._thread = threading.Thread(target=self._serve, name="protojobs-job", daemon=True)
+        self._thread = threading.Thread(target=self._serve, args=(looks_on,), name="protojobs-job", daemon=True)
         self._thread.start()
 
     def interrupt(self, run: Runnable) -> None:
@@ -107,9 +176,11 @@ class _Slot:
         finally:
             self._lock.release()
 
-    def _serve(self) -> None:
-        while not self.is_retired and (run := self._inbox.get()) is not None:
-            if not self._handed.pop(run, False):
+    def _serve(self, looks_on: bool) -> None:
+        if looks_on:
+            self._pool.look_on(self)
+        while not self.is_retired and (run := self._next()) is not None:
+            if not self._pool.begun(run):
                 continue  # withdrawn
             try:
                 outcome = self._perform(run)
@@ -119,14 +190,22 @@ class _Slot:
                 outcome = run.cut()
             except BaseException:  # noqa: BLE001  (else the run would never be answered for, and its slot be lost)
                 outcome = not_judged(run)
-            self._report(run.key, outcome)
+            self._pool.report(run.key, outcome)
         if self.is_retired:
-            self._add_slot(self)
+            self._pool.replace(self)
+
+    def _next(self) -> Runnable | None:
+        while True:
+            try:
+                return self._pool.ready.popleft()
+            except IndexError:
+                if not self._pool.rest(self):
+                    return None
 
     def _perform(self, run: Runnable) -> Outcome | NotBegun | None:
         self._run = run
         try:
-            if self._monotonic() > run.begins_by:  # first: a timeout would cost it an attempt
+            if self._pool.monotonic() > run.begins_by:  # first: a timeout would cost it an attempt
                 return NOT_BEGUN
             return run.cut() if run.cut_by else run.execute()  # cut while it waited for this thread: it does not begin
         finally:
