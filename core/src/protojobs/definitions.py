@@ -70,11 +70,6 @@ class JobDefinition:
         return self.module != "__main__" and has_spec and "<locals>" not in self._function.__qualname__
 
     @property
-    def _body(self) -> Callable[..., object]:
-        # A fresh instance for each run: what a run leaves on `self` must not reach the next one, or its neighbour.
-        return self._function if self._type is None else self._type().handle
-
-    @property
     def _code(self) -> Callable[..., object]:
         # To be looked at only, so that an `__init__` which fails is the run's trouble, not the worker's.
         return self._function if self._type is None else self._type.handle
@@ -144,8 +139,10 @@ class JobDefinition:
         """Run the job's own code; one that wants no context need not be given one. Of an async job: its coroutine."""
         extra = {self.context_parameter: context} if self.context_parameter else {}
         if self._type is not None:
-            return self._body(data, **extra)
-        return self._body(**msgspec.structs.asdict(cast("msgspec.Struct", data)), **extra)
+            # A fresh instance for each run: what a run leaves on `self` must not reach the next one, or its neighbour.
+            return self._type().handle(data, **extra)
+        assert isinstance(data, msgspec.Struct)  # of its parameters, which `data_type` made
+        return self._function(**msgspec.structs.asdict(data), **extra)
 
     def failed(self, exception: BaseException, data: object) -> object:
         """Run the job's own `failed`, if it has one."""

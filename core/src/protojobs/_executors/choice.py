@@ -44,7 +44,9 @@ class Executors:
         is_suspect = run.claimed.reclaims >= SUSPECT_RECLAIMS and isolates
         definition = run.definition
         wants_child = (definition.executor or self._default) == "process" and not definition.is_async and CHILDREN_WORK
-        return self._in_children() if is_suspect or wants_child else self.here(is_async=definition.is_async)
+        if is_suspect or wants_child:
+            return self._in_children()
+        return self.here(is_async=True) if definition.is_async else self._threads
 
     def may_lead(self, name: str) -> bool:
         """Whether jobs of that name run in threads, and may lie ready in front of them."""
