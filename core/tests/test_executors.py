@@ -367,22 +367,23 @@ class TestShortRuns:
         executor.close()
 
     @pytest.mark.parametrize(
-        ("each_s", "cores", "is_helped"),
+        ("busy", "each_s", "cores", "is_helped"),
         [
-            (0.0005, 0.1, True),  # they wait for something outside
-            (0.00015, 0.1, True),
-            (0.00008, 0.1, False),
-            (0.00015, 1.0, False),  # they wait for the interpreter's lock
-            (0.0005, 1.0, True),  # or they are not so short
-            (0.00015, 2.0, True),  # in C, without the lock
+            (2, 0.00025, 0.1, True),  # 0.5 ms each, waiting for something outside
+            (7, 0.00003, 0.3, True),
+            (2, 0.00003, 0.3, False),
+            (2, 0.00003, 1.0, False),  # they wait for the interpreter's lock
+            (7, 0.00005, 1.4, False),
+            (2, 0.0003, 1.0, True),  # or they are not so short
+            (2, 0.002, 2.0, True),  # nothing was taken
         ],
     )
     def test_one_more_helps_only_where_that_helps(
-        self, eight: ThreadExecutor, each_s: float, cores: float, is_helped: bool
+        self, eight: ThreadExecutor, busy: int, each_s: float, cores: float, is_helped: bool
     ) -> None:
         eight._width = 5
-        assert eight._helps(each_s, cores) is is_helped
-        assert eight._width == (4 if each_s < 0.0003 and cores == 1.0 else 5)
+        assert eight._helps(busy, each_s, cores) is is_helped
+        assert eight._width == (4 if cores >= 1 and not is_helped else 5)
 
     def test_those_behind_runs_that_do_not_end_run_all_the_same(
         self, eight: ThreadExecutor, reported: Reported

@@ -28,8 +28,9 @@ __all__ = ["ThreadExecutor"]
 
 FEW = 2  # threads that short runs have at least: while one is in a system call the other goes on
 LOOK_S = 0.002  # between two looks at whether they keep up
-WAITING_S, LONG_S = 100e-6, 300e-6  # a run's share of a thread's time from which on one more helps, see `_helps`
-ONE_CORE = (0.75, 1.3)  # a process that uses so much of a core is busy with the interpreter, not waiting
+BUSY_CORES = 0.75  # a process that uses so much of a core does not wait for something outside
+BUSY_S = 150e-6  # between two runs that are taken; above, one thread more helps even there: the runs are not so short
+WAIT_S = 100e-6  # of a thread, for each run; above, one more helps where the threads wait
 _LOCK_S = 1.0  # the lock is held for microseconds; an interrupted thread might in theory leave it locked
 
 
@@ -124,20 +125,20 @@ class ThreadExecutor:
                 slot.bell.get(timeout=LOOK_S)
                 break  # the end
             took_s, busy = max(LOOK_S, self.monotonic() - began), self._busy()
-            each_s = busy * took_s / max(1, self._taken() - taken)
-            if not busy or self._helps(each_s, (cpu_s() - cpu) / took_s):
+            if not busy or self._helps(busy, took_s / max(1, self._taken() - taken), (cpu_s() - cpu) / took_s):
                 self._width = min(self._size, busy + 1)
                 break
         self._onlooker = None
         if self.ready and self._idle:
             self._call(looks_on=True)
 
-    def _helps(self, each_s: float, cores: float) -> bool:
+    def _helps(self, busy: int, each_s: float, cores: float) -> bool:
         """Whether one thread more would. Not where those that there are only wait for the interpreter's lock."""
-        if ONE_CORE[0] <= cores <= ONE_CORE[1] and each_s < LONG_S:
+        if cores < BUSY_CORES:
+            return busy * each_s > WAIT_S
+        if each_s <= BUSY_S:
             self._width = max(FEW, self._width - 1)
-            return False
-        return each_s > WAITING_S
+        return each_s > BUSY_S
 
     def _taken(self) -> int:
         return self._count - len(self.ready)
