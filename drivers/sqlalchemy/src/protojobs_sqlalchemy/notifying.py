@@ -15,6 +15,7 @@ from protojobs.clock import SYSTEM_CLOCK
 __all__ = ["Notifier"]
 
 _QUIET_S = 0.01
+_KEPT_S = 1.0  # how long the thread waits for more: to start one costs as much as to store a job
 _KNOWN_MAX = 10_000
 
 
@@ -26,6 +27,8 @@ class Notifier:
         self._lock = threading.Lock()
         self._sent_at: dict[str, float] = {}
         self._later: set[str] = set()
+        self._has_some = threading.Event()
+        self._thread: threading.Thread | None = None
 
     def notify(self, queues: Iterable[str]) -> None:
         """Send now what was quiet, and soon the rest."""
@@ -34,19 +37,30 @@ class Notifier:
             if len(self._sent_at) > _KNOWN_MAX:
                 self._sent_at.clear()
             quiet = [queue for queue in queues if now - self._sent_at.get(queue, -1.0) >= _QUIET_S]
-            loud = set(queues) - set(quiet)
             self._sent_at.update(dict.fromkeys(quiet, now))
-            starts = bool(loud) and not self._later
-            self._later |= loud
+            if loud := set(queues) - set(quiet):
+                self._later |= loud
+                self._be_sent()
         if quiet:
             self._send(quiet)
-        if starts:
-            timer = threading.Timer(_QUIET_S, self._send_later)
-            timer.daemon = True
-            timer.start()
+
+    def _be_sent(self) -> None:
+        if self._thread is None or not self._thread.is_alive():  # also in a forked child: threads do not follow
+            self._thread = threading.Thread(target=self._send_later, name="protojobs-notify", daemon=True)
+            self._thread.start()
+        if not self._has_some.is_set():
+            self._has_some.set()
 
     def _send_later(self) -> None:
-        with self._lock:
-            queues, self._later = list(self._later), set()
-            self._sent_at.update(dict.fromkeys(queues, SYSTEM_CLOCK.monotonic()))
-        self._send(queues)
+        while True:
+            self._has_some.wait(_KEPT_S)
+            with self._lock:
+                if not self._later:
+                    self._thread = None
+                    return
+            SYSTEM_CLOCK.sleep(_QUIET_S)
+            with self._lock:
+                self._has_some.clear()
+                queues, self._later = list(self._later), set()
+                self._sent_at.update(dict.fromkeys(queues, SYSTEM_CLOCK.monotonic()))
+            self._send(queues)
