@@ -406,6 +406,23 @@ class TestShortRuns:
             eight.start(Fake(str(number), lambda: together.wait(10), is_short=True))
         assert {reported.next()[1] for _ in range(16)} == {Verb.COMPLETE}
 
+    def test_those_that_look_on_follow_each_other_until_every_slot_is_busy(
+        self, eight: ThreadExecutor, reported: Reported
+    ) -> None:
+        """Also where there is no idle thread yet."""
+        may_go, begun = threading.Event(), SimpleQueue[None]()
+
+        def hold() -> None:
+            begun.put(None)
+            may_go.wait(30)
+
+        for number in range(20):
+            eight.start(Fake(str(number), hold, is_short=True))
+        for _ in range(8):
+            begun.get(timeout=10)
+        may_go.set()
+        assert len({reported.next()[0] for _ in range(20)}) == 20
+
     def test_one_that_is_not_short_begins_beside_them_at_once(self, eight: ThreadExecutor, reported: Reported) -> None:
         may_go, began = threading.Event(), threading.Event()
         for number in range(4):

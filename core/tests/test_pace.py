@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from msgspec import structs
 
-from protojobs._pace import BATCH_MAX, LEAD_RUN_S, LEAD_S, PREFETCH_MAX, PREFETCH_RUN_S, Pace
+from protojobs._pace import BATCH_MAX, LAST_TRY_S, LEAD_RUN_S, LEAD_S, PREFETCH_MAX, PREFETCH_RUN_S, Pace
 from protojobs.records import ClaimedJob
 
 AT = datetime(2030, 1, 1, tzinfo=UTC)
@@ -94,46 +94,60 @@ class TestAhead:
     def test_nothing_is_fetched_ahead_before_the_first_run_has_told_anything(self) -> None:
         pace = Pace(2, lambda _name: True)
         for _ in range(10):
-            pace.claimed(pace.ahead, pace.ahead)
-        assert pace.ahead == 0
+            pace.claimed(0.0, 8, 8, 1)
+        assert pace.ahead(0.0) == 0
 
     def test_doubled_by_full_batches_halved_by_meagre_ones_and_bounded(self) -> None:
         pace, seen = known(0.0001), []
         for _ in range(10):
-            pace.claimed(8, 8)
-            seen.append(pace.ahead)
+            pace.claimed(0.0, 8, 8, 1)
+            seen.append(pace.ahead(0.0))
         assert seen[:3] == [2, 4, 8]
         assert seen[-1] == PREFETCH_MAX
-        pace.claimed(8, 2)
-        assert pace.ahead == PREFETCH_MAX
-        pace.claimed(8, 1)
-        assert pace.ahead == PREFETCH_MAX // 2
+        pace.claimed(0.0, 8, 2, 1)
+        assert pace.ahead(0.0) == PREFETCH_MAX
+        pace.claimed(0.0, 8, 1, 1)
+        assert pace.ahead(0.0) == PREFETCH_MAX // 2
 
     def test_none_of_long_jobs_and_no_more_than_are_run_within_a_tenth_of_a_second(self) -> None:
         for duration_s, ahead in ((0.01, 20), (0.1, 2), (PREFETCH_RUN_S * 1.01, 0)):
             pace = known(duration_s)
             for _ in range(10):
-                pace.claimed(8, 8)
-            assert pace.ahead == ahead
+                pace.claimed(0.0, 8, 8, 1)
+            assert pace.ahead(0.0) == ahead
 
     def test_a_claim_takes_one_batch_while_another_is_run(self) -> None:
         pace = known(0.0001)
         for _ in range(10):
-            pace.claimed(8, 8)
-        assert pace.ahead == PREFETCH_MAX == 2 * BATCH_MAX
-        assert [pace.batch(outstanding) for outstanding in (0, BATCH_MAX, BATCH_MAX + 1)] == [BATCH_MAX, BATCH_MAX, 0]
+            pace.claimed(0.0, 8, 8, 1)
+        assert pace.ahead(0.0) == PREFETCH_MAX == 2 * BATCH_MAX
+        assert [pace.batch(0.0, outstanding) for outstanding in (0, BATCH_MAX, BATCH_MAX + 1)] == [
+            BATCH_MAX,
+            BATCH_MAX,
+            0,
+        ]
 
     def test_where_fewer_are_fetched_ahead_they_come_in_one_claim_when_half_of_them_are_left(self) -> None:
         pace = known(0.01)
         for _ in range(10):
-            pace.claimed(8, 8)
-        assert [pace.batch(outstanding) for outstanding in (0, 10, 11)] == [20, 20, 0]
+            pace.claimed(0.0, 8, 8, 1)
+        assert [pace.batch(0.0, outstanding) for outstanding in (0, 10, 11)] == [20, 20, 0]
+
+    def test_now_and_then_none_so_that_a_slot_gets_free_for_a_job_on_its_last_attempt(self) -> None:
+        pace = known(0.0001)
+        for _ in range(10):
+            pace.claimed(5.0, 8, 8, 1)
+        pace.claimed(5.4, 8, 8, 0)
+        assert pace.ahead(5.4) > 0
+        assert (pace.ahead(5.0 + LAST_TRY_S), pace.batch(5.0 + LAST_TRY_S, 0)) == (0, 0)
+        pace.claimed(5.6, 8, 8, 8)
+        assert pace.ahead(5.7) > 0
 
     def test_calm_ends_it_until_claims_come_back_full_again(self) -> None:
         pace = known(0.0001)
         for _ in range(10):
-            pace.claimed(8, 8)
+            pace.claimed(0.0, 8, 8, 1)
         pace.calm()
-        assert pace.ahead == 0
-        pace.claimed(8, 8)
-        assert pace.ahead == 2
+        assert pace.ahead(0.0) == 0
+        pace.claimed(0.0, 8, 8, 1)
+        assert pace.ahead(0.0) == 2

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from protojobs import Job, JobQueue, _deadlines, _decisions, job, worker
+from protojobs import Job, JobQueue, _deadlines, _decisions, _pace, job, worker
 from protojobs._executors import Runnable
 from protojobs._executors.threads import ThreadExecutor
 from protojobs.events import Event
@@ -371,7 +371,7 @@ class TestHowMuch:
     def test_failed_is_called_amid_a_flood_of_short_jobs(self, make_queue: MakeQueue, short: Short) -> None:
         class Failing(Job):
             name = "failing"
-            max_retries = 0
+            max_retries, retry_on = 1, (KeyError,)  # given up at once, and yet not lent to free slots only
 
             def handle(self, data: object) -> None:
                 raise ValueError
@@ -386,6 +386,24 @@ class TestHowMuch:
         queue.work("default", KNOWN + 5_001)
         assert "failed" in short.ran[:-1_000]
         assert len(short.ran) == KNOWN + 5_001
+
+
+def test_a_job_on_its_last_attempt_runs_amid_a_flood_of_short_ones(
+    make_queue: MakeQueue, short: Short, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is lent to a free slot only, and with two batches under way none is free by itself."""
+    monkeypatch.setattr(_pace, "LAST_TRY_S", 0.02)
+
+    @job(name="last", max_retries=0)
+    def last() -> None:
+        short.ran.append("last")
+
+    queue = make_queue(concurrency=1)
+    short.push_known(queue)
+    queue.push(last.bind())
+    short.push_behind(queue, 20_000)
+    queue.work("default", KNOWN + 20_001)
+    assert "last" in short.ran[:-5_000]
 
 
 def test_failed_has_a_thread_beside_one_that_cannot_be_ended(

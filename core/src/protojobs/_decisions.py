@@ -69,7 +69,7 @@ class Decisions:
             self._waiting_since = now
         self._waiting.extend([job for job in jobs if not self._has_claim(job)])
         self._found_nothing = not jobs and plan.slots > 0
-        self._pace.claimed(plan.limit, len(jobs))
+        self._pace.claimed(now, plan.limit, len(jobs), plan.slots)
         if any([job.reclaims for job in jobs]):  # one may be a killer: the fewer we hold, the fewer it makes suspect
             self._pace.calm()
         if len(jobs) < plan.limit:  # nothing is left: trust the doorbell and the next settle, look once in a while
@@ -306,7 +306,7 @@ class Decisions:
     def _gather(self, now: float) -> int:
         """How many runs may end before there is something to claim, or nothing left to go on with."""
         claims = now >= self._claim_at and not self.stop_level
-        enough = max(0, self._pace.ahead // 2 - len(self._waiting)) if claims else 0
+        enough = max(0, self._pace.ahead(now) // 2 - len(self._waiting)) if claims else 0
         return 1 if self._calls else max(1, self._led() - enough)
 
     def _is_settling_due(self, now: float) -> bool:
@@ -341,7 +341,7 @@ class Decisions:
             return 0, 0
         slots = max(0, self._free() - len(self._waiting))
         outstanding = len(self._waiting) - min(0, self._free())
-        limit = slots + (0 if self.limits.is_sync else self._pace.batch(outstanding))
+        limit = slots + (0 if self.limits.is_sync else self._pace.batch(now, outstanding))
         if self.limits.max_jobs is not None:
             left = self.limits.max_jobs - self.runs - len(self._waiting)
             slots, limit = min(slots, left), min(limit, left)

@@ -14,6 +14,7 @@ __all__ = ["LEAD_WAIT_S", "Pace"]
 BATCH_MAX = 200  # jobs fetched ahead by one claim: the knee of the measured sizes; docs/decisions/0003
 PREFETCH_MAX = 2 * BATCH_MAX  # while the store has one batch in hand, the threads have the other
 PREFETCH_RUN_S = 0.1  # jobs that take longer gain nothing from being fetched ahead
+LAST_TRY_S = 0.5  # a job on its last attempt is lent to a free slot only, so one must be free as often as this
 LEAD_RUN_S = 0.001  # to wait for the claim loop after each run costs a thread 50 us: much for shorter ones only
 LEAD_S = 0.01  # so much work of such jobs lies ready in front of the threads
 LEAD_WAIT_S = 0.25  # one that no thread has begun after so long is taken back
@@ -26,6 +27,7 @@ class Pace:
         self._concurrency = concurrency
         self._may_lead = may_lead
         self._prefetch = 0
+        self._had_slots_at = float("-inf")
         self._mean_s: float | None = None
         self._mean_of: dict[str, float] = {}
         self._in_threads: set[str] = set()  # names of which that is known: it is asked for each job
@@ -40,8 +42,12 @@ class Pace:
         # A thread that waits for the interpreter's lock in the middle of its job says nothing of the job.
         self._mean_of[name] = mean_s + (min(duration_s, 4 * mean_s + LEAD_RUN_S / 4) - mean_s) / 8
 
-    def claimed(self, wanted: int, got: int) -> None:
-        """A claim for so many jobs has lent so many: fetch more ahead while there are, fewer when they get scarce."""
+    def claimed(self, now: float, wanted: int, got: int, slots: int) -> None:
+        """A claim for so many jobs, some for free slots, has lent so many: fetch more ahead while there are, fewer when
+        they get scarce.
+        """
+        if slots:
+            self._had_slots_at = now
         if got >= wanted:
             self._prefetch = min(PREFETCH_MAX, max(2 * self._prefetch, self._concurrency))
         elif got < wanted // 4:
@@ -51,13 +57,14 @@ class Pace:
         """Fetch nothing ahead for now."""
         self._prefetch = 0
 
-    @property
-    def ahead(self) -> int:
+    def ahead(self, now: float) -> int:
         """How many jobs to fetch ahead of free slots: none of long ones, and as many as are run within 0.1 s at most.
 
-        They are fetched when half of them are left, so for a moment there may be half as many again.
+        They are fetched when half of them are left, so for a moment there may be half as many again. And none for a
+        moment, now and then, so that slots get free: else jobs on their last attempt would wait behind short ones for
+        ever.
         """
-        if self._mean_s is None or self._mean_s > PREFETCH_RUN_S:
+        if self._mean_s is None or self._mean_s > PREFETCH_RUN_S or now >= self._had_slots_at + LAST_TRY_S:
             return 0
         return min(self._prefetch, self.bearable)
 
@@ -66,9 +73,9 @@ class Pace:
         """How many jobs are run within 0.1 s."""
         return int(PREFETCH_RUN_S * self._concurrency / max(self._mean_s or 0.0, 1e-6))
 
-    def batch(self, outstanding: int) -> int:
+    def batch(self, now: float, outstanding: int) -> int:
         """How many jobs to claim ahead when so many that were fetched ahead have not begun."""
-        ahead = self.ahead
+        ahead = self.ahead(now)
         return min(ahead, BATCH_MAX) if outstanding <= ahead // 2 else 0
 
     def lead(self, name: str) -> int:

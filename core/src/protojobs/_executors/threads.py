@@ -110,7 +110,8 @@ class ThreadExecutor:
 
     def _call(self, *, looks_on: bool) -> None:
         with self._lock:
-            slot = self._add_slot(looks_on=looks_on) if self._has_deaf or not self._idle else None
+            has_room = self._has_deaf or (not self._idle and len(self._slots) < self._size)
+            slot = self._add_slot(looks_on=looks_on) if has_room else None
             if slot is None and self._idle:
                 slot = self._idle.pop()  # the last that became idle: its memory is warm
                 slot.bell.put(looks_on)
@@ -129,7 +130,7 @@ class ThreadExecutor:
                 self._width = min(self._size, busy + 1)
                 break
         self._onlooker = None
-        if self.ready and self._idle:
+        if self.ready:
             self._call(looks_on=True)
 
     def _helps(self, busy: int, each_s: float, cores: float) -> bool:
