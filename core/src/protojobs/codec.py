@@ -7,7 +7,7 @@ a typed record is dropped. So `encode` looks at the data first, decodes what it 
 from __future__ import annotations
 
 import math
-from functools import lru_cache
+import threading
 from itertools import zip_longest
 from typing import Any, TypeAlias, cast
 
@@ -32,6 +32,9 @@ _encode = msgspec.json.Encoder().encode
 _encode_in_order = msgspec.json.Encoder(order="deterministic").encode  # as to_builtins orders the keys of typed data
 _encode_sorted = msgspec.json.Encoder(order="sorted").encode
 _decode_any = msgspec.json.Decoder().decode
+_DECODERS_MAX = 1_024
+_decoders: dict[DataType, msgspec.json.Decoder[object]] = {}
+_making = threading.Lock()
 
 
 def encode(data: object, data_type: DataType, *, what: str, bytes_max: int = PAYLOAD_BYTES_MAX) -> str:
@@ -92,15 +95,24 @@ def _must_come_back(plain: object, encoded: bytes, data_type: DataType, what: st
 
 
 def _decoder_of(data_type: DataType) -> msgspec.json.Decoder[object]:
+    """The decoder for a type. Each is made once, and by one thread at a time: what msgspec knows of a type is not whole
+    while it is being made, and a second thread that decodes with it meanwhile crashes the process.
+    """
     try:
-        return _kept_decoder(data_type)
-    except TypeError:  # it cannot be a key of the cache; or it is no type at all, and then this says so
+        known = _decoders.get(data_type)
+    except TypeError:  # it cannot be a key
+        return _made(data_type)
+    if known is None:
+        known = _made(data_type)
+        if len(_decoders) >= _DECODERS_MAX:
+            _decoders.clear()
+        _decoders[data_type] = known
+    return known
+
+
+def _made(data_type: DataType) -> msgspec.json.Decoder[object]:
+    with _making:
         return msgspec.json.Decoder(cast("type[object]", data_type))
-
-
-@lru_cache(maxsize=1_024)
-def _kept_decoder(data_type: DataType) -> msgspec.json.Decoder[object]:
-    return msgspec.json.Decoder(cast("type[object]", data_type))
 
 
 def _is_plain(value: Any, depth: int) -> bool:  # noqa: ANN401  (a cast would be a call for each value)
