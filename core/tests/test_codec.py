@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import subprocess
+import sys
 from collections import OrderedDict
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -334,3 +336,28 @@ class TestStoredDataThatNoLongerFits:
 
     def test_unknown_keys_are_passed_over_so_that_old_workers_can_run_new_jobs(self) -> None:
         assert decode('{"width":1,"colour":"red"}', Size) == Size(1, 10)
+
+
+def test_threads_that_meet_a_type_for_the_first_time_together_do_not_crash_the_process() -> None:
+    """In a process of its own: msgspec alone dies of this within a second, of a description that is not whole yet."""
+    program = """
+import sys, threading, time
+import msgspec
+from protojobs import codec
+sys.setswitchinterval(1e-6)
+ends = time.monotonic() + 3
+while time.monotonic() < ends:
+    inner = msgspec.defstruct("Inner", [("x", int), ("y", list[int])])
+    outer = msgspec.defstruct("Outer", [("a", inner), ("b", inner | None, None), ("z", int, 1)])
+    together = threading.Barrier(4)
+    def decode():
+        together.wait(10)
+        assert codec.decode('{"z": 1, "a": {"x": 1, "y": [1]}}', outer, what="it").a.x == 1
+    threads = [threading.Thread(target=decode) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
