@@ -37,7 +37,7 @@ VENV = Path(os.environ.get("PROTOJOBS_VENV") or ROOT / ".venv").absolute()
 BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
 PYTHON = BIN / ("python.exe" if os.name == "nt" else "python")
 REQUIREMENTS = ROOT / "requirements"
-PINS, DEV, LINT = (REQUIREMENTS / name for name in ("pins.txt", "dev.txt", "lint.txt"))
+PINS, DEV, LINT, BROWSER = (REQUIREMENTS / name for name in ("pins.txt", "dev.txt", "lint.txt", "browser.txt"))
 
 # Addresses in a committed file that would tie a clone to one registry: index roots and their file stores. The class
 # `[/]` keeps this very line from matching itself. A port or a local name (localhost, an address) is as bad.
@@ -175,8 +175,8 @@ def pins(rest: list[str]) -> int:
     uv = shutil.which("uv")
     if uv is None:
         raise SystemExit("dev.py pins: uv is not on PATH. Install it (for example by `pipx install uv`) and try again.")
-    for source in ("dev", "lint"):
-        target = PINS if source == "dev" else LINT
+    for source in ("dev", "lint", "browser"):
+        target = {"dev": PINS, "lint": LINT, "browser": BROWSER}[source]
         options = ["--universal", "--python-version", "3.11", "--no-header", "--no-annotate", "--quiet", *rest]
         if call(uv, "pip", "compile", *options, REQUIREMENTS / f"{source}.in", "-o", target, quiet_success=True):
             return 1

@@ -1,0 +1,1 @@
+"""Alerts on failed jobs and backed-up queues, by webhook and mail."""

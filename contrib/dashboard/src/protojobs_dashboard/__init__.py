@@ -1,0 +1,1 @@
+"""A dashboard for protojobs, closed by default."""
