@@ -13,7 +13,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # What a driver may use of core: the port and the values that cross it. Types at the package root are public for all.
 DRIVER_MAY_USE = frozenset(
-    {"clock", "entropy", "errors", "lifecycle", "names", "outcomes", "protocols", "records", "rules", "schedules"}
+    {
+        *("clock", "diagnosis", "entropy", "errors", "lifecycle", "names", "observing", "outcomes"),
+        *("protocols", "records", "rules", "schedules"),
+    }
 )
 
 # What is core's own business: a contribution uses everything else that has no underscore.

@@ -24,6 +24,7 @@ from datetime import datetime
 from typing import Protocol, runtime_checkable
 
 from protojobs.records import (
+    COUNTED_MAX,
     CancelAnswer,
     Capabilities,
     ClaimedJob,
@@ -192,28 +193,40 @@ class Inspects(Protocol):
         """The jobs that exist among `ids` (at most 1,000), in any order."""
         ...
 
-    def find(self, which: JobFilter, *, limit: int = 50, cursor: str | None = None) -> JobPage:
-        """A page of jobs, newest id first. Examines a bounded number of rows, so a page may be short and go on."""
+    def find(
+        self, which: JobFilter, *, limit: int = 50, cursor: str | None = None, chars_max: int | None = None
+    ) -> JobPage:
+        """A page of jobs, newest id first. Examines a bounded number of rows, so a page may be short and go on.
+
+        With `chars_max` each job's `data` is cut to so many characters.
+        """
         ...
 
-    def failed(self, *, queue: str | None = None, limit: int = 50, cursor: str | None = None) -> FailedPage:
-        """A page of failed_jobs, newest first."""
+    def failed(
+        self, *, queue: str | None = None, limit: int = 50, cursor: str | None = None, chars_max: int | None = None
+    ) -> FailedPage:
+        """A page of failed_jobs, newest first. `chars_max`: `data` is cut, and of `exception` the last so many stay."""
         ...
 
     def get_failed(self, ids: Sequence[str]) -> list[FailedJob]:
         """The rows of failed_jobs that exist among `ids` (at most 1,000), in any order."""
         ...
 
-    def stats(self, queue: str | None = None) -> Stats:
-        """Counts of one queue or of all. Exact after the caller's own writes; live ones beyond 100,000 may be guessed.
+    def stats(self, queue: str | None = None, *, counted_max: int = COUNTED_MAX) -> Stats:
+        """Counts of one queue or of all. Exact after the caller's own writes; live ones beyond a bound may be guessed.
+
+        The bound is `counted_max` (at most COUNTED_MAX): smaller is quicker, and beyond it `is_estimate` is set.
 
         Finished states come from counters kept in the settling step, from which prune, clear, forget and retry_failed
         subtract in theirs.
         """
         ...
 
-    def queues(self) -> list[QueueInfo]:
-        """Every queue that has jobs or is paused, by name (at most 10,000)."""
+    def queues(self, *, after: str = "", limit: int = 10_000, counted_max: int = COUNTED_MAX) -> list[QueueInfo]:
+        """The queues that have jobs or are paused, by name, from the first one behind `after`; at most `limit`.
+
+        Live jobs are counted up to `counted_max` for each queue, beyond which its numbers may be guessed (`is_estimate`).
+        """
         ...
 
     def workers(self) -> list[WorkerRecord]:

@@ -16,6 +16,7 @@ from protojobs.lifecycle import JobState, Verb
 __all__ = [
     "BATCH_BYTES_MAX",
     "BATCH_JOBS_MAX",
+    "COUNTED_MAX",
     "CancelAnswer",
     "Capabilities",
     "ClaimReply",
@@ -46,6 +47,7 @@ __all__ = [
 
 BATCH_JOBS_MAX = 1_000  # jobs in one enqueue, settlements in one settle
 BATCH_BYTES_MAX = 8 * 1024 * 1024  # payload bytes in one enqueue or one claim
+COUNTED_MAX = 100_000  # live jobs that are counted one by one
 
 
 class Capabilities(Struct, frozen=True, kw_only=True):
@@ -61,6 +63,8 @@ class Capabilities(Struct, frozen=True, kw_only=True):
     """Store time is a server's clock. Otherwise it is this machine's, and stepping it moves due times."""
     durable: bool = True
     """An acknowledged job outlives the process, at the latest with the settings that the driver's page names."""
+    observing: bool = False
+    """Keeps what charts, error groups and the audit log need (`protojobs.observing.Observes`)."""
     unique_keys: bool = False
     """Reserved: `NewJob.unique_key` is enforced."""
     limits: bool = False
@@ -160,6 +164,7 @@ class Settlement(Struct, frozen=True, kw_only=True):
     delay: float = 0.0  # retry, snooze, release: due this many seconds after the store's now
     available_at: datetime | None = None  # ... or at this moment; for release: the job's own, which it keeps
     error: str = ""  # fail: the traceback, for failed_jobs.exception
+    fingerprint: str = ""  # fail: the same for failures with one cause, to group them by
     reason: str = ""  # cancel, release: why, for people
     counts_return: bool = False  # release: one more in `returns`; past RETURNS_FREE the attempt is spent
     counts_crash: bool = False  # retry, fail: one more in `crashes`
@@ -300,6 +305,7 @@ class FailedJob(Struct, frozen=True, kw_only=True):
     attempts: int
     exception: str  # the whole traceback, at most 64 KiB
     failed_at: datetime
+    fingerprint: str = ""
 
 
 class FailedPage(Struct, frozen=True, kw_only=True):
@@ -332,6 +338,7 @@ class QueueInfo(Struct, frozen=True, kw_only=True):
     name: str
     is_paused: bool
     stats: Stats
+    oldest_ready_s: float | None = None  # for how long the oldest due job has waited; None: none is due
 
 
 # ------------------------------------------------------------------------------------------------------ administration
