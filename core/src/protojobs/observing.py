@@ -169,7 +169,7 @@ class Observes(Protocol):
         ...
 
     def totals(
-        self, period_s: int, since: datetime, until: datetime, *, by: str, limit: int = 100
+        self, period_s: int, since: datetime, until: datetime, *, by: Literal["queue", "job_name"], limit: int = 100
     ) -> list[RollupTotal]:
         """The counts over the whole span by name and result.
 
