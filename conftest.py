@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 
 import servers
+from protojobs.testing.conformance.levels import Level, contract_of
 
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "gw0")
+
+SUITES_ON_SERVERS = {"TestOnPostgreSQL", "TestOnMariaDB", "TestValkey", "TestValkeyCluster"}
 
 # Every distribution of this repository is installed here, and so are its plugins; each has tests that turn it on. The
 # others shall see what a user sees who has not asked for them (child processes too).
@@ -27,6 +30,17 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for line in servers.summary():
         terminalreporter.write_line(line)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The kit's kills on servers belong to `dev.py faults --short`, as ours do; `dev.py test` shows them on files."""
+    for item in items:
+        if (suite := getattr(item, "cls", None)) is None or suite.__name__ not in SUITES_ON_SERVERS:
+            continue
+        contract = contract_of(suite, getattr(item, "originalname", item.name))
+        if contract is not None and contract.level is Level.FAULTS:
+            item.add_marker("faults")
 
 
 def need(kind: str) -> str:

@@ -3,6 +3,8 @@
 
   python3 dev.py demo     the demo, live in this terminal
   python3 dev.py test     all tests, on real servers (further arguments go to pytest)
+  python3 dev.py test-browser
+                          the dashboard in a real browser: every page, with and without JavaScript, by keyboard
   python3 dev.py check    format, lint, types, import arrows: what CI runs beside the tests
   python3 dev.py mutants  plant faults in the drivers, and see the conformance kit catch each of them
   python3 dev.py faults   kills, freezes, outages and torn networks on real stores, judged by a checker; see `faults -h`
@@ -53,6 +55,7 @@ def main() -> int:
         "bench": bench,
         "scale": scale,
         "conformance-page": conformance_page,
+        "test-browser": test_browser,
     }
     if command in ("help", "-h", "--help"):
         print(__doc__.strip())
@@ -85,6 +88,17 @@ def test(rest: list[str]) -> int:
     # Those with minutes of real faults are a line of their own in CI: `dev.py faults --short`.
     marks = [] if any(a == "-m" or a.endswith(".py") or "::" in a for a in rest) else ["-m", "not faults"]
     return call(PYTHON, "-m", "pytest", *workers, *marks, *rest)
+
+
+def test_browser(rest: list[str]) -> int:
+    """The dashboard in a real browser. Installs what it needs: two packages, and Chromium where there is none."""
+    ensure_environment()
+    stamp = VENV / ".protojobs-stamp-browser"
+    if not stamp.exists() or stamp.read_text() != digest([BROWSER]):
+        step("what drives a browser", *install(), "-r", BROWSER)
+        stamp.write_text(digest([BROWSER]))
+    os.environ["PROTOJOBS_CHROMIUM"] = chromium()
+    return call(PYTHON, "-m", "pytest", ROOT / "contrib" / "dashboard" / "tests" / "browser", *rest)
 
 
 def check(rest: list[str]) -> int:
@@ -215,6 +229,18 @@ def ensure_lint() -> None:
         return
     step("linters and type checkers", *install(), "-r", LINT)
     stamp.write_text(wanted)
+
+
+def chromium() -> str:
+    """The browser: that of PROTOJOBS_CHROMIUM, else one on the machine, else Debian's, which is installed now."""
+    found = os.environ.get("PROTOJOBS_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+    if found is None and shutil.which("apt-get") and hasattr(os, "geteuid") and os.geteuid() == 0:
+        step("the list of Debian's packages", "apt-get", "update", "-qq")
+        step("Debian's Chromium", "apt-get", "install", "-y", "-qq", "--no-install-recommends", "chromium")
+        found = shutil.which("chromium")
+    if found is None:
+        raise SystemExit("dev.py test-browser: no browser. Install Chromium, or name one in PROTOJOBS_CHROMIUM.")
+    return found
 
 
 def make_venv() -> None:

@@ -4,8 +4,10 @@
     python3 dev.py scale --rows 10000000 --stores sqlite    deeper, by hand: minutes, and 10 GB of disk
     python3 dev.py scale --stores postgresql --shapes delayed,retention
     python3 dev.py scale --json out.json                    all counts, by table and index
+    python3 dev.py scale --dashboard                        the dashboard's pages instead: statements, scans, times
 
-No time is judged, so a busy machine changes nothing. README.md says what is counted, and where the bounds come from.
+But for the dashboard no time is judged, so a busy machine changes nothing. README.md says what is counted, and where
+the bounds come from.
 The exit code is 1 when a count is above its bound.
 """
 
@@ -19,6 +21,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import bounds
 import held
@@ -27,6 +30,9 @@ import shapes
 import stores
 from bounds import Finding
 from options import positive, some_of
+
+if TYPE_CHECKING:
+    from pages import PageFinding
 
 ROWS = {"sqlite": 1_000_000, "postgresql": 1_000_000, "valkey": 100_000}  # in Valkey a million take 550 MB of memory
 ROWS_MAX = {"valkey": 1_000_000}
@@ -38,14 +44,16 @@ def main(words: list[str]) -> int:
     """Measure what was asked for; 1 if anything is above its bound."""
     options = _options(words)
     began = time.monotonic()
-    found: list[Finding] = []
+    found: list[Finding | PageFinding] = []
     with tempfile.TemporaryDirectory(prefix="protojobs-scale-", dir=options.folder) as folder:
         with stores.running(options.stores, is_durable=False) as urls:
-            for one in _measured(options, urls, Path(folder)):
+            if options.dashboard:
+                found += _pages(options, urls, Path(folder))
+            for one in () if options.dashboard else _measured(options, urls, Path(folder)):
                 print(bounds.table(one), flush=True)
                 found += one
     broken = [line for one in found if (line := one.complaint)]
-    print("\n".join(["", *broken]) if broken else "\nscale: no count is above its bound")
+    print("\n".join(["", *broken]) if broken else "\nscale: nothing is above its bound")
     if options.json:
         about = {"seconds": round(time.monotonic() - began, 1), "broken": broken}
         options.json.write_text(json.dumps(about | {"findings": [asdict(one) for one in found]}, indent=1) + "\n")
@@ -70,6 +78,18 @@ def _measured(options: argparse.Namespace, urls: dict[str, str], folder: Path) -
             yield found
 
 
+def _pages(options: argparse.Namespace, urls: dict[str, str], folder: Path) -> list[PageFinding]:
+    import pages  # the dashboard, which the others do without
+
+    found: list[PageFinding] = []
+    for store in (name for name in options.stores if name in pages.STORES):
+        began = time.monotonic()
+        found += (one := list(pages.measured(store, urls.get(store, ""), folder, options.rows or ROWS[store])))
+        _say(f"{store:10}  dashboard   measured in {time.monotonic() - began:.0f} s")
+        print(pages.table(one), flush=True)
+    return found
+
+
 def _options(words: list[str]) -> argparse.Namespace:
     text = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(prog="dev.py scale", description=__doc__, formatter_class=text)
@@ -79,6 +99,7 @@ def _options(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--pairs", type=positive, default=2, help="windows of its worker, each with and without")
     parser.add_argument("--stores", type=some_of(ROWS), default=list(ROWS), metavar="A,B")
     parser.add_argument("--shapes", type=some_of(names), default=names, metavar="A,B", help=", ".join(names))
+    parser.add_argument("--dashboard", action="store_true", help="measure the dashboard's pages")
     parser.add_argument("--folder", type=Path, help="where SQLite's files lie")
     parser.add_argument("--json", type=Path, metavar="FILE")
     return parser.parse_args(words)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
+import msgspec
 import pytest
 
 from protojobs import JobQueue, Settings
-from protojobs.config import load_settings
+from protojobs.config import load_settings, plugin_settings
 from protojobs.errors import ConfigurationError, OptionInvalid
 
 
@@ -146,3 +148,38 @@ class TestWrongSettings:
     def test_an_error_of_range_is_also_an_option_error(self, tmp_path: Path) -> None:
         with pytest.raises(OptionInvalid):
             load(tmp_path, {"max_retries": -1})
+
+
+class TestSettingsOfPlugins:
+    class Bell(msgspec.Struct, frozen=True):
+        sound: str
+        loudness: int = 1
+
+    class Mail(msgspec.Struct, frozen=True):
+        port: int = 25
+        to: tuple[str, ...] = ()
+        mode: Literal["plain", "tls"] = "plain"
+
+    def read(self, **environ: str) -> Mail | None:
+        return plugin_settings("mail", self.Mail, environ=environ)
+
+    def test_its_variables_are_read_by_the_types_of_its_fields(self) -> None:
+        read = self.read(PROTOJOBS_MAIL_PORT="587", PROTOJOBS_MAIL_TO="a@b, c@d,", PROTOJOBS_MAIL_MODE="tls")
+        assert read == self.Mail(port=587, to=("a@b", "c@d"), mode="tls")
+
+    def test_none_where_not_one_is_set_or_each_is_empty(self) -> None:
+        assert self.read(PROTOJOBS_MAIL_PORT="", PROTOJOBS_MAILBOX="x", PROTOJOBS_URL="sqlite://") is None
+
+    def test_one_that_must_be_set_beside_others_is_named(self) -> None:
+        assert plugin_settings("bell", self.Bell, environ={}) is None
+        with pytest.raises(ConfigurationError, match="PROTOJOBS_BELL_SOUND is not set"):
+            plugin_settings("bell", self.Bell, environ={"PROTOJOBS_BELL_LOUDNESS": "3"})
+
+    def test_a_wrong_one_is_named_with_the_mend_and_without_what_it_holds(self) -> None:
+        with pytest.raises(ConfigurationError, match=r'PROTOJOBS_MAIL_PROT.*"PROTOJOBS_MAIL_PORT"'):
+            self.read(PROTOJOBS_MAIL_PROT="25")
+        with pytest.raises(ConfigurationError, match="PROTOJOBS_MAIL_PORT does not fit") as refusal:
+            self.read(PROTOJOBS_MAIL_PORT="hunter2")
+        assert "hunter2" not in str(refusal.value)
+        with pytest.raises(ConfigurationError, match="PROTOJOBS_MAIL_MODE.*Known: plain, tls"):
+            self.read(PROTOJOBS_MAIL_MODE="ssl")

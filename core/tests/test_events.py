@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
+
 import pytest
 
-from protojobs import Job, JobQueue, events
+from protojobs import Job, JobQueue, events, job
 from protojobs.errors import OptionInvalid
-from protojobs.events import EVENTS, Event, JobFailed, JobQueued
+from protojobs.events import EVENTS, Event, JobFailed, JobQueued, JobRetrying
+from protojobs.testing import ManualClock
 
 
 def test_on_works_as_a_call_and_returns_the_listener_unchanged() -> None:
@@ -99,3 +103,28 @@ def test_a_push_sent_again_says_of_which_job_it_is_the_duplicate(queue: JobQueue
     first = queue.push(Plain)
     queue.push(Plain, id=first)
     assert [event.duplicate_of for event in seen] == [None, first]
+
+
+def test_a_run_says_how_long_its_job_was_due_and_how_long_it_took_however_it_ended(
+    make_queue: Callable[..., JobQueue], clock: ManualClock, heard: Callable[..., list[Event]]
+) -> None:
+    queue = make_queue(retry_delay=10.0, concurrency=1)
+    found = heard("job.processing", "job.retrying", "job.failed")
+
+    @job(name="broken", max_retries=1)
+    def broken() -> None:
+        threading.Event().wait(0.01)
+        raise ValueError
+
+    queue.later(60, broken)
+    clock.advance(63)
+    queue.work("default", 1)
+    clock.advance(14)
+    queue.work("default", 1)
+    first, retrying, second, failed = found
+    assert isinstance(retrying, JobRetrying)
+    assert isinstance(failed, JobFailed)
+    assert first.get("wait_s") == 3.0
+    assert retrying.available_at is not None
+    assert second.get("wait_s") == (clock.now() - retrying.available_at).total_seconds()
+    assert min(retrying.duration_s, failed.duration_s) >= 0.01

@@ -42,6 +42,7 @@ class Fake:
     ) -> None:
         self.key, self.cut_by, self.is_async, self.exclusive_holder = (name, 1), "", is_async, ""
         self.name, self.body = name, body
+        self.claimed = outcome(name, Verb.COMPLETE).claimed
         self.told, self.begins_by = False, 1e12 if is_short else math.inf
 
     def execute(self) -> Outcome | None:

@@ -325,6 +325,33 @@ class TestBrokenPlugins:
         assert Hooks([("twin", Reversing()), ("twin", Wrapping())]).plugins == ["twin"]
 
 
+class TestLoading:
+    def test_plugins_are_made_once_however_many_threads_ask_at_the_same_moment(
+        self, queue: JobQueue, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        made: list[object] = []
+        both_are_here = threading.Barrier(2)
+
+        def load(*_: object) -> list[tuple[str, object]]:
+            made.append(object())
+            threading.Event().wait(0.05)  # room for the other thread to come in, if anything lets it
+            return [("one", made[-1])]
+
+        def ask() -> None:
+            both_are_here.wait(10)
+            found.append(queue.hooks)
+
+        monkeypatch.setattr("protojobs.queue.load_plugins", load)
+        found: list[object] = []
+        threads = [threading.Thread(target=ask) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(10)
+        assert len(made) == 1
+        assert found == [queue.hooks] * 2
+
+
 class TestDispatcher:
     def test_it_drops_and_counts_what_slow_observers_cannot_take_and_says_so_once(
         self, caplog: pytest.LogCaptureFixture

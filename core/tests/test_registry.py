@@ -110,6 +110,34 @@ class TestPlugins:
         assert [name for name, _ in loaded] == ["fine"]
         assert [record.levelname for record in caplog.records] == ["ERROR", "ERROR"]
 
+    def test_a_function_makes_the_plugin_or_says_that_nobody_has_asked_for_it(
+        self, installed: dict[str, list[EntryPoint]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        module = ModuleType("makers")
+        plugin = object()
+        module.__dict__.update(plugin=plugin, asked=lambda: plugin, not_asked=lambda: None)
+        monkeypatch.setitem(sys.modules, "makers", module)
+        installed["protojobs.plugins"] = [
+            EntryPoint("asked", "makers:asked", "protojobs.plugins"),
+            EntryPoint("not_asked", "makers:not_asked", "protojobs.plugins"),
+        ]
+        assert load_plugins([], []) == [("asked", plugin)]
+        assert load_plugins(["makers:plugin", "makers"], ["asked"]) == [("makers:plugin", plugin), ("makers", module)]
+
+    def test_what_a_plugin_says_of_its_settings_is_logged_as_it_stands(
+        self, installed: dict[str, list[EntryPoint]], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        def refuse() -> None:
+            raise ConfigurationError("PROTOJOBS_X_PORT does not fit.", mend="Give a number.")
+
+        module = ModuleType("makers")
+        module.__dict__["refuse"] = refuse
+        monkeypatch.setitem(sys.modules, "makers", module)
+        installed["protojobs.plugins"] = [EntryPoint("x", "makers:refuse", "protojobs.plugins")]
+        assert load_plugins([], []) == []
+        (record,) = caplog.records
+        assert record.getMessage().endswith("cannot be loaded: PROTOJOBS_X_PORT does not fit. Give a number.")
+
     def test_a_disabled_plugin_is_not_even_imported(self, installed: dict[str, list[EntryPoint]]) -> None:
         installed["protojobs.plugins"] = [EntryPoint("tracing", "antigravity", "protojobs.plugins")]
         assert load_plugins([], ["tracing"]) == []

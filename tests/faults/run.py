@@ -62,7 +62,7 @@ def _in_short(runs: list[tuple[str, str]], seed: int) -> int:
     here = [sys.executable, str(HERE / "run.py"), "--minutes", str(SHORT_MINUTES), "--seed", str(seed)]
     commands = [[*here, "--scenario", name, "--on", kind] for name, kind in runs]
     options = ["-q", "-n", "3", "--dist", "worksteal", "-m", "faults"]
-    commands.insert(0, [sys.executable, "-m", "pytest", *options, "tests/faults", "tests/end_to_end"])
+    commands.insert(0, [sys.executable, "-m", "pytest", *options, "tests/faults", "tests/end_to_end", "drivers"])
     with ThreadPoolExecutor(2) as pool:
         return sum(pool.map(one, commands))
 

@@ -316,5 +316,5 @@ def test_a_worker_process_stops_in_time_on_sigterm_in_the_middle_of_a_black_hole
     finally:
         crew.dismiss()
     assert [entry["end"] for entry in crew.entries("finish")] == [End.CUT.value]
-    assert took_s <= CALL_S + 1.0 + 2.0 + 2.0  # the call that is under way, the grace, exit_bound, and signing off
+    assert took_s <= CALL_S + 1.0 + 2.0 + 2.0  # the call that is under way, the grace, exit_bound, and the last word
     assert crew.exits == {worker.name: 0}

@@ -8,6 +8,7 @@ they run first.
 from __future__ import annotations
 
 from mutants.mutant import mutant
+from mutants.planted_observing import OBSERVING_MUTANTS
 from mutants.planted_schedules import SCHEDULE_MUTANTS
 
 DRIVER, STATE, PEOPLE, TRANSFER = "driver.py", "state.py", "administration.py", "transfer.py"
@@ -450,6 +451,8 @@ MUTANTS = (
         "honesty",
         (DRIVER, "Capabilities(cross_process=False,", "Capabilities(unique_keys=True, cross_process=False,"),
     ),
+    # ------------------------------------------------------------------------------------------------ what is seen
+    *OBSERVING_MUTANTS,
     # ------------------------------------------------------------------------------------------------ schedules
     *SCHEDULE_MUTANTS,
 )

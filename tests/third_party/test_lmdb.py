@@ -26,7 +26,7 @@ from protojobs.testing.conformance.steps import fresh_ids, new_job
 SOURCES = sorted((Path(__file__).parent / "protojobs_lmdb/src").rglob("*.py"))
 CORE = {path.stem for path in (rules.ROOT / "core/src/protojobs").iterdir() if path.suffix == ".py" or path.is_dir()}
 DOCUMENTED = rules.ROOT / "tests/end_to_end/documented_api.py"
-CODE_LINES_MAX = 400  # 33 verbs, transfer included; the memory driver has 900 of them
+CODE_LINES_MAX = 420  # 33 verbs, transfer included; the memory driver has 900 of them
 SCHEDULES_CODE_LINES_MAX = 80  # the other six, in a module of their own
 
 

@@ -1,5 +1,7 @@
 """`python -m protojobs`: the command line."""
 
+import sys
+
 from protojobs.cli import main
 
-main()
+sys.exit(main())

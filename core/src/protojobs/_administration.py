@@ -85,6 +85,11 @@ class QueueAdministration:
         """Cancel a job: a pending one at once, a running one as soon as its worker sees the mark."""
         return self.driver.cancel([job_id], reason=check_text("reason", reason))[0]
 
+    def cancel_many(self, ids: Sequence[str], *, reason: str = "") -> list[CancelAnswer]:
+        """`cancel` for many jobs, a thousand in each round trip; answers in order."""
+        check_text("reason", reason)
+        return [answer for chunk in _chunks(ids) for answer in self.driver.cancel(chunk, reason=reason)]
+
     def retry_failed(self, ids: str | Sequence[str]) -> list[RetryAnswer]:
         """Queue failed jobs again, by the ids of their `failed_jobs` rows, with their own settings; answer in order."""
         wanted = [ids] if isinstance(ids, str) else list(ids)
@@ -193,6 +198,10 @@ class QueueAdministration:
     async def acancel(self, job_id: str, *, reason: str = "") -> CancelAnswer:
         """`cancel` for coroutines."""
         return await offload(self.cancel, job_id, reason=reason)
+
+    async def acancel_many(self, ids: Sequence[str], *, reason: str = "") -> list[CancelAnswer]:
+        """`cancel_many` for coroutines."""
+        return await offload(self.cancel_many, ids, reason=reason)
 
     async def aretry_failed(self, ids: str | Sequence[str]) -> list[RetryAnswer]:
         """`retry_failed` for coroutines."""

@@ -7,47 +7,75 @@ import math
 from collections.abc import Awaitable
 from typing import TypedDict, cast
 
+from msgspec.structs import replace
+
 from protojobs import codec
 from protojobs._execution import Interrupted
 from protojobs.definitions import JobDefinition
-from protojobs.errors import PayloadNotDecodable
+from protojobs.errors import ContractBroken, PayloadNotDecodable
 from protojobs.events import (
     JobCancelled,
     JobEvent,
     JobFailed,
     JobLate,
     JobProcessed,
+    JobProcessing,
     JobReleased,
     JobRetrying,
     JobSnoozed,
 )
+from protojobs.fingerprints import fingerprint
 from protojobs.lifecycle import JobState, Verb
-from protojobs.outcomes import Outcome
+from protojobs.outcomes import Outcome, settlement
 from protojobs.records import ClaimedJob, Settled, SettleStatus
 
-__all__ = ["FAILED_LIMIT_S", "FailedCall", "announcement", "job_facts"]
+__all__ = ["FAILED_LIMIT_S", "FailedCall", "announcement", "beginning", "tries"]
 
 FAILED_LIMIT_S = 30.0  # for `failed()`; it is a courtesy, and may not hold a slot for long
 _log = logging.getLogger("protojobs.worker")
 
 
+def beginning(claimed: ClaimedJob) -> JobProcessing:
+    """The event of a run that begins."""
+    wait_s = (claimed.reserved_at - claimed.available_at).total_seconds()
+    return JobProcessing(**_job_facts(claimed), wait_s=max(wait_s, 0.0))
+
+
+def tries(outcome: Outcome) -> tuple[Outcome, Outcome]:
+    """What a run led to, and what is sent where the store cannot take that.
+
+    Where that is refused too, the next comparison of what this worker holds gives the job back.
+    """
+    error = ContractBroken("The store refused the result of this run.")
+    mark = fingerprint(outcome.claimed.job_name, error)
+    refused = settlement(outcome.claimed, Verb.FAIL, error=error.message, fingerprint=mark)
+    return outcome, replace(outcome, settlement=refused)
+
+
 def announcement(outcome: Outcome, answer: Settled, *, late_s: float) -> JobEvent:
     """The event that the store's answer calls for: it follows the job's resulting state, not the run's wish."""
-    facts = job_facts(outcome.claimed)
+    facts = _job_facts(outcome.claimed)
     sent = outcome.settlement
+    duration_s = outcome.duration_s
     if answer.status is SettleStatus.STALE:
         if sent.verb is Verb.RELEASE:  # no result: the job has gone back before we could give it back
             return JobReleased(**facts, reason=sent.reason, available_at=answer.available_at)
         return JobLate(**facts, late_s=late_s)
     if answer.state is JobState.COMPLETED:  # perhaps in the job's own transaction, whatever the run came to after it
-        return JobProcessed(**facts, result=outcome.result, duration_s=outcome.duration_s)
+        return JobProcessed(**facts, result=outcome.result, duration_s=duration_s)
     if answer.state is JobState.CANCELLED:
         return JobCancelled(**facts, reason=sent.reason or "cancelled on request")
     match sent.verb:
         case Verb.FAIL:
-            return JobFailed(**facts, exception=outcome.exception, error=sent.error)
+            return JobFailed(**facts, exception=outcome.exception, error=sent.error, duration_s=duration_s)
         case Verb.RETRY:
-            return JobRetrying(**facts, exception=outcome.exception, error=sent.error, available_at=answer.available_at)
+            return JobRetrying(
+                **facts,
+                exception=outcome.exception,
+                error=sent.error,
+                duration_s=duration_s,
+                available_at=answer.available_at,
+            )
         case Verb.SNOOZE:
             return JobSnoozed(**facts, available_at=answer.available_at)
         case _:
@@ -64,8 +92,7 @@ class JobFacts(TypedDict):
     attempt: int
 
 
-def job_facts(claimed: ClaimedJob) -> JobFacts:
-    """What an event says of the job that it is about."""
+def _job_facts(claimed: ClaimedJob) -> JobFacts:
     return {
         "job_id": claimed.id,
         "job_name": claimed.job_name,

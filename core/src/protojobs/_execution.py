@@ -17,6 +17,7 @@ from protojobs.clock import Clock
 from protojobs.context import JobContext
 from protojobs.definitions import JobDefinition, Registry
 from protojobs.errors import JobCrashed, JobError, JobLost, JobTimeout
+from protojobs.fingerprints import fingerprint
 from protojobs.hooks import Hooks
 from protojobs.lifecycle import CRASHES_MAX, Verb
 from protojobs.names import check_seconds
@@ -233,7 +234,7 @@ class Run:
     ) -> Outcome:
         return Outcome(
             claimed=self.claimed,
-            settlement=settlement(self.claimed, verb, **_with_error(rest, exception)),
+            settlement=settlement(self.claimed, verb, **_with_error(self.claimed, rest, exception)),
             exception=exception,
             result=result,
             duration_s=self._clock.monotonic() - self._started if self._started else 0.0,
@@ -264,15 +265,16 @@ def unrun(
     claimed: ClaimedJob, verb: Verb, *, exception: BaseException | None = None, **rest: Unpack[Details]
 ) -> Outcome:
     """The Outcome of a job that was lent but not run."""
-    return Outcome(
-        claimed=claimed, settlement=settlement(claimed, verb, **_with_error(rest, exception)), exception=exception
-    )
+    said = settlement(claimed, verb, **_with_error(claimed, rest, exception))
+    return Outcome(claimed=claimed, settlement=said, exception=exception)
 
 
-def _with_error(details: Details, exception: BaseException | None) -> Details:
+def _with_error(claimed: ClaimedJob, details: Details, exception: BaseException | None) -> Details:
     if "reason" in details:
         details = {**details, "reason": _storable(_said(details["reason"]).strip())[:REASON_CHARS_MAX]}
-    return details if exception is None else {**details, "error": _error_text(exception)}
+    if exception is None:
+        return details
+    return {**details, "error": _error_text(exception), "fingerprint": fingerprint(claimed.job_name, exception)}
 
 
 def _said(reason: object) -> str:

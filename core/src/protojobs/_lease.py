@@ -13,6 +13,8 @@ import msgspec
 
 from protojobs._horizon import Horizon, ToldHorizon
 from protojobs._lease_watch import LeaseWatch
+from protojobs._recording import Recording
+from protojobs._vitals import Vitals
 from protojobs.clock import Clock, within
 from protojobs.entropy import fresh_id
 from protojobs.errors import DriverError, LeaseLost
@@ -67,6 +69,8 @@ class WorkerLease:
         )
         self.watch = LeaseWatch(lease_s)
         self.horizon = Horizon()
+        self.vitals = Vitals()
+        self.recording = Recording(None, self.info.id, clock)  # of all its identities
         self._driver = driver
         self._clock = clock
         self._is_registered = False
@@ -111,6 +115,7 @@ class WorkerLease:
 
     def start(self, tell: Callable[[Beat], None]) -> None:
         """Beat until `stop`, and tell how each beat went."""
+        self.vitals.begins(self.info, self._clock.monotonic())
         self.horizon.beat()
         self._end = threading.Event()
         self._thread = threading.Thread(
@@ -128,6 +133,7 @@ class WorkerLease:
             self._is_registered = False
             try:
                 with within(LEAVE_S):
+                    self.recording.end()
                     self._driver.leave(self.info.id)
             except DriverError as error:
                 _log.info("worker %s could not sign off, its lease will lapse: %s", self.info.id, error)
@@ -155,6 +161,7 @@ class WorkerLease:
                 _log.exception("heartbeat: the driver failed in a way that it should not")
                 beat = Beat(sent_at)
             misses = 0 if beat.reply is not None else misses + 1
+            self.vitals.beats(self._clock.monotonic(), self.info, is_good=beat.reply is not None)
             pause = interval if misses < 2 else min(interval, DOUBT_PAUSE_S)
             # counted from before it was sent, and never two at once
             self.watch.next_beat_at = max(sent_at + pause, self._clock.monotonic())

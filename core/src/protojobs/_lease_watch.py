@@ -55,6 +55,10 @@ class LeaseWatch:
         self.next_beat_at = sent_at + self._lease_s / 6
         self.plan_reclaim(sent_at, reply.others_end_in, jitter)
 
+    def store_now(self, now: float) -> datetime | None:
+        """The store's time, as the last good beat told it; None before any."""
+        return None if self._beat_at is None else self._beat_at + timedelta(seconds=now - self.last_good_at)
+
     def missed_beat(self) -> None:
         """The store did not answer. Two in a row: in doubt, start nothing new."""
         self._good = 0

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import re
 from collections.abc import Callable, Sequence
-from functools import partial
-from importlib import import_module
 from typing import TYPE_CHECKING, cast
 
-from protojobs.errors import ConfigurationError, DriverNotFound, did_you_mean
+from protojobs.errors import ConfigurationError, DriverNotFound, ProtojobsError, did_you_mean
 from protojobs.protocols import PORT_VERSION, Store
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-__all__ = ["create_driver", "driver_entry_points", "load_plugins", "masked", "plugin_entry_points"]
+__all__ = [
+    "create_driver",
+    "driver_entry_points",
+    "load_plugins",
+    "made_plugin",
+    "masked",
+    "plugin_entry_points",
+    "plugins_named",
+]
 
 DRIVERS, PLUGINS = "protojobs.drivers", "protojobs.plugins"
 _EXTRAS = {
@@ -41,6 +48,13 @@ def driver_entry_points() -> list[EntryPoint]:
 def plugin_entry_points() -> list[EntryPoint]:
     """The installed plugins, by name."""
     return _entry_points(PLUGINS)
+
+
+def plugins_named(names: Sequence[str]) -> list[EntryPoint]:
+    """The plugins that the setting `plugins` names: modules, or `module:object`."""
+    from importlib.metadata import EntryPoint
+
+    return [EntryPoint(name, name, PLUGINS) for name in names]
 
 
 def create_driver(url: str, **options: object) -> Store:
@@ -86,19 +100,26 @@ def masked(url: str) -> str:
 
 
 def load_plugins(names: Sequence[str], disabled: Sequence[str]) -> list[tuple[str, object]]:
-    """The installed plugins and the modules of `names`. One that cannot be loaded is left out with one log line."""
-    loaders: list[tuple[str, Callable[[], object]]] = [(entry.name, entry.load) for entry in plugin_entry_points()]
-    loaders += [(name, partial(import_module, name)) for name in names]
+    """The installed plugins and those of `names`. One that cannot be loaded is left out with one log line."""
     plugins: list[tuple[str, object]] = []
-    for name, load in loaders:
-        if name in disabled:
+    for entry in (*plugin_entry_points(), *plugins_named(names)):
+        if entry.name in disabled:
             continue
         try:
-            plugin = load()
-            plugins.append((name, plugin() if isinstance(plugin, type) else plugin))
+            if (plugin := made_plugin(entry)) is not None:
+                plugins.append((entry.name, plugin))
         except Exception as error:  # noqa: BLE001  (somebody else's package must not stop the program that has it installed)
-            _log.error("plugin %s is left out, it cannot be loaded: %r", name, error)
+            why = error if isinstance(error, ProtojobsError) else repr(error)
+            _log.error("plugin %s is left out, it cannot be loaded: %s", entry.name, why)
     return plugins
+
+
+def made_plugin(entry: EntryPoint) -> object:
+    """What the entry point names. A class or a function is called for the plugin; None: nobody has asked for it."""
+    plugin: object = entry.load()
+    if isinstance(plugin, type) or inspect.isfunction(plugin):
+        return cast("Callable[[], object]", plugin)()
+    return plugin
 
 
 def _entry_points(group: str) -> list[EntryPoint]:

@@ -64,6 +64,7 @@ class Upkeep:
             if may_write and now >= self._prune_at:
                 self._prune_at = now + jittered(PRUNE_EVERY_S)
                 self._prune()
+            self._lease.recording.turn(now, may_sample=may_write)
         except Exception as error:  # noqa: BLE001  (a driver's mistake in one of these must not end the worker)
             self._troubled(now, error)
 
@@ -94,6 +95,8 @@ class Upkeep:
         self._lease.watch.reclaimed(now, taken.others_end_in, taken.has_more, self.jitter())
         for worker in taken.workers:
             _log.warning("worker %s has not been heard of for its lease; taking back its jobs", worker)
+        if taken.jobs and (at := self._lease.watch.store_now(now)) is not None:
+            self._lease.recording.lost(now, at, taken.jobs)
         for job in taken.jobs:
             event = JobReclaimed(
                 job_id=job.id,

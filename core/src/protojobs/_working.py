@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING
 from protojobs._decisions import WorkLimits
 from protojobs._executors import CHILDREN_WORK
 from protojobs._lease import Told, WorkerLease
+from protojobs._recording import Recording
+from protojobs._vitals import Vitals
 from protojobs.errors import NotSupported, OptionInvalid
 from protojobs.names import check_count, check_name
+from protojobs.observing import Observes
 from protojobs.outcomes import WorkReport
 from protojobs.stopping import StopToken
 from protojobs.worker import Worker
@@ -38,8 +41,12 @@ def work(  # noqa: PLR0913  (the options of a worker, all by keyword)
     max_time_s: float | None = None,
     stop: StopToken | None = None,
     told: Told | None = None,
+    vitals: Vitals | None = None,
 ) -> WorkReport:
-    """Run one worker in this thread until its limits, or its stop token, end it. `told`: see WorkerLease."""
+    """Run one worker in this thread until its limits, or its stop token, end it. `told`: see WorkerLease.
+
+    `vitals` shows how it is meanwhile.
+    """
     settings = queue.settings
     if isinstance(queues, int):
         raise OptionInvalid(
@@ -66,6 +73,7 @@ def work(  # noqa: PLR0913  (the options of a worker, all by keyword)
     lease = _awake(queue, names, limits)
     if told is not None:
         lease.keep_posted(told)
+    lease.vitals = vitals or Vitals()
     try:
         worker = Worker(queue, names, limits, lease, settings.max_memory)
         report = worker.run(stop or StopToken())
@@ -76,8 +84,9 @@ def work(  # noqa: PLR0913  (the options of a worker, all by keyword)
         if not _queues:
             atexit.register(_leave_all)
         _queues.add(queue)
+        lease.recording.pause()
         queue.resting.append(lease)
-    elif not worker.is_owing:  # else a run may go on that only our lease keeps apart from the next: it shall lapse
+    elif worker.signs_off:  # else the lease shall lapse
         lease.leave()
     return report
 
@@ -107,7 +116,7 @@ def _awake(queue: JobQueue, names: Sequence[str], limits: WorkLimits) -> WorkerL
         if lease.is_ours and lease.info.isolates == limits.isolates:
             return lease
         lease.leave()
-    return WorkerLease(
+    lease = WorkerLease(
         queue.driver,
         names,
         concurrency=limits.concurrency,
@@ -115,6 +124,14 @@ def _awake(queue: JobQueue, names: Sequence[str], limits: WorkLimits) -> WorkerL
         clock=queue.clock,
         isolates=limits.isolates,
     )
+    lease.recording = Recording(_observer(queue), lease.info.id, queue.clock)
+    return lease
+
+
+def _observer(queue: JobQueue) -> Observes | None:
+    driver = queue.driver
+    is_wanted = queue.settings.observe and driver.capabilities.observing
+    return driver if is_wanted and isinstance(driver, Observes) else None
 
 
 def _leave_all() -> None:

@@ -11,7 +11,7 @@ import logging
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal, TypeVar, cast, get_args, get_origin
 
 import msgspec
 
@@ -19,11 +19,12 @@ from protojobs.errors import ConfigurationError, OptionInvalid, did_you_mean
 from protojobs.names import check_count, check_name, check_seconds, check_zone
 from protojobs.planned import CATCH_UP_MAX_S, ScheduleSetting
 
-__all__ = ["ENV_PREFIX", "Settings", "load_settings", "settings_file"]
+__all__ = ["ENV_PREFIX", "Settings", "load_settings", "plugin_settings", "settings_file"]
 
 ENV_PREFIX = "PROTOJOBS_"
 _FILE_NAMES = ("protojobs.toml", "pyproject.toml")
 _log = logging.getLogger("protojobs.config")
+_S = TypeVar("_S", bound=msgspec.Struct)
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -69,8 +70,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """How late a schedule's time may still fire, when nobody ticked; a schedule's own `catch_up` wins."""
     schedules: dict[str, ScheduleSetting] = {}
     """Recurring jobs, by id: tables `[schedules.nightly]` with `job`, `cron` or `every`; docs/how-to/schedules.md."""
+    observe: bool = True
+    """Whether workers note what their runs came to, for charts, timelines and error pages, where the store keeps it."""
     plugins: tuple[str, ...] = ()
-    """Further plugin modules, beside the installed ones."""
+    """Further plugins beside the installed ones: modules, or `module:object`."""
     plugins_disabled: tuple[str, ...] = ()
     """Names of installed plugins to leave out."""
 
@@ -122,6 +125,39 @@ def load_settings(
                     mend="Durations are plain numbers of seconds, sizes of bytes." if isinstance(value, str) else "",
                 ) from None
     return cast("Callable[..., Settings]", Settings)(**merged)  # not by convert, which would hide our own errors
+
+
+def plugin_settings(name: str, kind: type[_S], *, environ: Mapping[str, str] | None = None) -> _S | None:
+    """For plugins: what the variables `PROTOJOBS_<NAME>_*` say, as `kind`; None when not one of them is set.
+
+    A field `mail_to` is read from `PROTOJOBS_<NAME>_MAIL_TO`; a tuple's parts are separated by commas. Raises
+    ConfigurationError that names the variable, and never shows a value that may be any text: it may be a secret.
+    """
+    prefix = f"{ENV_PREFIX}{name.upper()}_"
+    fields = {prefix + field.name.upper(): field for field in msgspec.structs.fields(kind)}
+    given: dict[str, object] = {}
+    for variable, text in (os.environ if environ is None else environ).items():
+        if not variable.startswith(prefix) or not text:
+            continue
+        if (field := fields.get(variable)) is None:
+            raise ConfigurationError(
+                f"{variable} is no setting of {name}.",
+                mend=did_you_mean(variable, fields) or f"Known: {', '.join(fields)}.",
+            )
+        is_list = get_origin(field.type) is tuple
+        parts = tuple(part.strip() for part in text.split(",") if part.strip()) if is_list else text
+        try:
+            given[field.name] = msgspec.convert(parts, type=field.type, strict=False)
+        except msgspec.ValidationError as error:
+            known = get_args(field.type) if get_origin(field.type) is Literal else ()
+            mend = f"Known: {', '.join(map(str, known))}." if known else ""
+            raise ConfigurationError(f"{variable} does not fit: {error}.", mend=mend) from None
+    if not given:
+        return None
+    for variable, field in fields.items():
+        if field.required and field.name not in given:
+            raise ConfigurationError(f"{variable} is not set, and {name} needs it.")
+    return kind(**given)
 
 
 def settings_file(folder: Path) -> Path | None:

@@ -15,6 +15,7 @@ __all__ = [
     "DataInvalid",
     "DriverError",
     "DriverNotFound",
+    "Forbidden",
     "JobCrashed",
     "JobError",
     "JobLost",
@@ -30,6 +31,7 @@ __all__ = [
     "PayloadTooLarge",
     "ProtojobsError",
     "PushRejected",
+    "QueryInvalid",
     "ScheduleUnknown",
     "SchemaOutdated",
     "StoreUnavailable",
@@ -71,6 +73,14 @@ class ScheduleUnknown(ConfigurationError, LookupError):
 
 class NotSupported(ConfigurationError):
     """The driver does not claim the capability that this call needs."""
+
+
+class QueryInvalid(OptionInvalid):
+    """A search query says something that the query language does not have."""
+
+
+class Forbidden(ProtojobsError):
+    """The person's role does not allow it; nothing was done."""
 
 
 class PushRejected(ProtojobsError):

@@ -25,6 +25,7 @@ from protojobs.errors import OptionInvalid, did_you_mean
 
 __all__ = [
     "EVENTS",
+    "AuditAction",
     "Event",
     "JobCancelled",
     "JobEvent",
@@ -88,9 +89,10 @@ class JobQueued(JobEvent, frozen=True, kw_only=True):
 
 
 class JobProcessing(JobEvent, frozen=True, kw_only=True):
-    """A run begins."""
+    """A run begins. `wait_s`: for how long the job had been due when this worker claimed it, by the store's clock."""
 
     event_name: ClassVar[str] = "job.processing"
+    wait_s: float = 0.0
 
 
 class JobProcessed(JobEvent, frozen=True, kw_only=True):
@@ -107,6 +109,7 @@ class JobRetrying(JobEvent, frozen=True, kw_only=True):
     event_name: ClassVar[str] = "job.retrying"
     exception: BaseException | None = None
     error: str = ""
+    duration_s: float = 0.0
     available_at: datetime | None = None
 
 
@@ -116,6 +119,7 @@ class JobFailed(JobEvent, frozen=True, kw_only=True):
     event_name: ClassVar[str] = "job.failed"
     exception: BaseException | None = None
     error: str = ""
+    duration_s: float = 0.0
 
 
 class JobSnoozed(JobEvent, frozen=True, kw_only=True):
@@ -212,6 +216,18 @@ class QueueResumed(Event, frozen=True, kw_only=True):
     queue: str
 
 
+class AuditAction(Event, frozen=True, kw_only=True):
+    """A person acted on jobs, queues or schedules through an Inspector, or was refused (`count` 0, see `detail`)."""
+
+    event_name: ClassVar[str] = "audit.action"
+    actor: str
+    action: str
+    target: str
+    count: int = 1
+    detail: str = ""
+    address: str = ""
+
+
 class ScheduleEvent(Event, frozen=True, kw_only=True):
     """Something that happened to one schedule, at its time `due_at`."""
 
@@ -249,7 +265,7 @@ EVENTS: dict[str, type[Event]] = {
         *(JobQueuing, JobQueued, JobProcessing, JobProcessed, JobRetrying, JobFailed),
         *(JobSnoozed, JobCancelled, JobReleased, JobReclaimed, JobLate),
         *(WorkerStarting, WorkerStopped, WorkerMemoryExceeded, WorkerDegraded, QueuePaused, QueueResumed),
-        *(ScheduleFired, ScheduleMissed),
+        *(ScheduleFired, ScheduleMissed, AuditAction),
     )
 }
 

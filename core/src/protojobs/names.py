@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
@@ -19,6 +20,7 @@ __all__ = [
     "check_text",
     "check_text_choice",
     "check_zone",
+    "parse_seconds",
     "parse_when",
 ]
 
@@ -26,6 +28,8 @@ NAME_BYTES_MAX = 100  # fits an indexed column of every store, four-byte charact
 TEXT_CHARS_MAX = 500
 DELAY_MAX_S = 100 * 366 * 86400.0  # a century: far beyond use, and no store's calendar overflows
 _YEAR_MIN, _YEAR_MAX = 1970, 9999
+_UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+_PART = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|min|s|m|h|d|w)", re.ASCII)
 
 
 def check_name(what: str, name: object, *, maximum: int = NAME_BYTES_MAX) -> str:
@@ -79,6 +83,19 @@ def check_seconds(what: str, value: object, *, maximum: float = DELAY_MAX_S) -> 
     if value > maximum:
         raise OptionInvalid(f"{what} is {value:g} seconds.", mend=f"At most {maximum:g} are allowed.")
     return value
+
+
+def parse_seconds(what: str, text: str) -> float:
+    """Seconds, from a number or numbers with units: `90`, `30s`, `10m`, `1h30m`, `7d`."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        if not text.strip() or _PART.sub("", text).strip():
+            raise OptionInvalid(
+                f"{what} {text!r} is no length of time.", mend="Write it like 30s, 10m, 2h, 7d or 1h30m."
+            ) from None
+        seconds = sum(float(number) * _UNIT_S[unit] for number, unit in _PART.findall(text))
+    return check_seconds(what, seconds)
 
 
 def check_count(what: str, value: object, *, minimum: int = 0, maximum: int = 2**31 - 1) -> int:

@@ -10,13 +10,15 @@ of its own: it sends the whole of its count of the period again and again, so a 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Literal, Protocol, runtime_checkable
 
 from msgspec import Struct
 
+from protojobs.errors import OptionInvalid
 from protojobs.records import FailedJob, FailedPage
 
 __all__ = [
@@ -39,11 +41,16 @@ __all__ = [
     "RollupTotal",
     "bucket_of",
     "bucket_s",
+    "check_notes",
+    "count_into",
+    "kept_since",
+    "merged",
     "percentile",
+    "totalled",
 ]
 
 MINUTE, HOUR = 60, 3600
-MINUTES_KEPT_S = 3 * 3600.0
+MINUTES_KEPT_S = 3 * 3600.0  # rollups by the minute, and depths
 HOURS_KEPT_S = 7 * 86_400.0
 ATTEMPTS_KEPT_S = 7 * 86_400.0
 ACTIONS_KEPT_S = 90 * 86_400.0
@@ -193,11 +200,13 @@ class Observes(Protocol):
         """What was noted of the job's runs, by claim_seq; at most ATTEMPTS_MAX, the latest."""
         ...
 
-    def failure_groups(self, *, limit: int = 100, counted_max: int = 1_000) -> list[FailureGroup]:
+    def failure_groups(
+        self, *, limit: int = 100, counted_max: int = 1_000, chars_max: int | None = None
+    ) -> list[FailureGroup]:
         """The failed jobs by their settlement's `fingerprint`, the group that failed last first.
 
         Found by an index on (fingerprint, failed_at), not by reading all: at most `limit` groups, of the 1,000 that are
-        looked at. Always agrees with failed_jobs.
+        looked at. Always agrees with failed_jobs. `chars_max` cuts `last` as `failed` does.
         """
         ...
 
@@ -222,6 +231,14 @@ def bucket_of(seconds: float) -> int:
     return (micro**_STEPS).bit_length() if micro > 0 else 0
 
 
+def count_into(counts: dict[int, int], seconds: Iterable[float]) -> None:
+    """Count each by its `bucket_of`; that is written out, since a call for each costs more than the counting."""
+    for one in seconds:
+        micro = int(one * 1e6)
+        bucket = (micro**_STEPS).bit_length() if micro > 0 else 0
+        counts[bucket] = counts.get(bucket, 0) + 1
+
+
 def bucket_s(bucket: int) -> float:
     """The seconds in the middle of a bucket, which is what a percentile shows."""
     return 2.0 ** ((bucket - 0.5) / _STEPS) / 1e6 if bucket > 0 else 0.0
@@ -235,3 +252,70 @@ def percentile(counts: Mapping[int, int], share: float) -> float | None:
         if rest <= 0:
             return bucket_s(bucket)
     return None
+
+
+# --------------------------------------------------------------------------------------------- for writers of drivers
+
+
+def check_notes(rollups: Sequence[Rollup], attempts: Sequence[AttemptNote]) -> None:
+    """Raise `OptionInvalid` for more of either than one `record` takes."""
+    for notes in (rollups, attempts):
+        if len(notes) > NOTES_MAX:
+            raise OptionInvalid(f"{len(notes)} notes at once are too many.", mend=f"Send at most {NOTES_MAX}.")
+
+
+def kept_since(period_s: int, now: datetime) -> datetime:
+    """Rollups of the period that began before that have outlived their time."""
+    return now - timedelta(seconds=MINUTES_KEPT_S if period_s == MINUTE else HOURS_KEPT_S)
+
+
+def merged(rollups: Iterable[Rollup], *, queue: str = "", job_name: str = "") -> list[Rollup]:
+    """The rows of several workers, queues or jobs as one for each moment and result, under the names given."""
+    together: dict[tuple[datetime, Result], list[Rollup]] = {}
+    for row in rollups:
+        together.setdefault((row.began_at, row.result), []).append(row)
+    return [
+        Rollup(
+            period_s=rows[0].period_s,
+            began_at=began_at,
+            queue=queue,
+            job_name=job_name,
+            result=result,
+            count=sum(row.count for row in rows),
+            wait_s=sum(row.wait_s for row in rows),
+            run_s=sum(row.run_s for row in rows),
+            waits=_added(row.waits for row in rows),
+            runs=_added(row.runs for row in rows),
+        )
+        for (began_at, result), rows in sorted(together.items())
+    ]
+
+
+def totalled(rollups: Iterable[Rollup], *, by: Literal["queue", "job_name"], limit: int) -> list[RollupTotal]:
+    """The same by name and result, for the `limit` names with the most runs; the first of them first."""
+    runs = Counter[str]()
+    rows: dict[tuple[str, Result], list[Rollup]] = {}
+    for row in rollups:
+        name = row.queue if by == "queue" else row.job_name
+        runs[name] += row.count
+        rows.setdefault((name, row.result), []).append(row)
+    return [
+        RollupTotal(
+            name=name,
+            result=result,
+            count=sum(row.count for row in found),
+            wait_s=sum(row.wait_s for row in found),
+            run_s=sum(row.run_s for row in found),
+        )
+        for name, _ in runs.most_common(limit)
+        for result in Result
+        if (found := rows.get((name, result)))
+    ]
+
+
+def _added(histograms: Iterable[Mapping[int, int]]) -> dict[int, int]:
+    total: dict[int, int] = {}
+    for histogram in histograms:
+        for bucket, count in histogram.items():
+            total[bucket] = total.get(bucket, 0) + count
+    return total

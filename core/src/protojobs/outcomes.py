@@ -74,6 +74,7 @@ class Details(TypedDict, total=False):
     delay: float
     available_at: datetime | None
     error: str
+    fingerprint: str
     reason: str
     counts_return: bool
     counts_crash: bool

@@ -209,7 +209,10 @@ class Inspects(Protocol):
         ...
 
     def get_failed(self, ids: Sequence[str]) -> list[FailedJob]:
-        """The rows of failed_jobs that exist among `ids` (at most 1,000), in any order."""
+        """The rows of failed_jobs that exist among `ids`, in any order, each once.
+
+        An id is that of a row, or of the job that has failed. At most 1,000.
+        """
         ...
 
     def stats(self, queue: str | None = None, *, counted_max: int = COUNTED_MAX) -> Stats:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -62,6 +63,7 @@ class JobQueue(QueueAdministration):
         self.clock = clock
         self.resting: deque[WorkerLease] = deque()  # leases of calls of work() that have returned
         self._hooks: Hooks | None = None
+        self._loading = threading.RLock()  # a plugin may use this very queue while it is loaded
         self._is_answered = True  # the last push was
 
     @classmethod
@@ -103,10 +105,12 @@ class JobQueue(QueueAdministration):
     def hooks(self) -> Hooks:
         """The plugins in use, loaded on first need."""
         if self._hooks is None:
-            from protojobs.hooks import Hooks  # pluggy is a sixth of our import time
+            with self._loading:  # a worker and its ticker ask at the same moment
+                if self._hooks is None:
+                    from protojobs.hooks import Hooks  # pluggy is a sixth of our import time
 
-            plugins = load_plugins(self.settings.plugins, self.settings.plugins_disabled)
-            self._hooks = Hooks(plugins, clock=self.clock)
+                    plugins = load_plugins(self.settings.plugins, self.settings.plugins_disabled)
+                    self._hooks = Hooks(plugins, clock=self.clock)
         return self._hooks
 
     def push(self, job: object, data: object = None, *, id: str | None = None, session: object = None) -> str:

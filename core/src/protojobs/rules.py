@@ -60,10 +60,12 @@ __all__ = [
     "renewed",
     "retry_failed",
     "settle",
+    "shortened",
 ]
 
 Job = TypeVar("Job", bound=ExportedJob)
 Thing = TypeVar("Thing")
+Shown = TypeVar("Shown", JobRecord, FailedJob)
 
 PASSED_OVER_MAX = 1_000  # due jobs without a spare attempt that a claim walks past to fill its prefetch
 
@@ -183,12 +185,13 @@ def _applied(job: Job, said: Settlement, now: datetime, failed_id: str) -> Job:
         returns=job.returns + is_counted,
         crashes=job.crashes + said.counts_crash,
         reason=said.reason if said.reason and not is_marked else job.reason,
-        failed=_failure(job, said.error, now, failed_id) if to is JobState.FAILED else job.failed,
+        failed=_failure(job, said, now, failed_id) if to is JobState.FAILED else job.failed,
     )
 
 
-def _failure(job: ExportedJob, error: str, now: datetime, failed_id: str) -> FailedJob:
-    return convert(asdict(job) | {"id": failed_id, "job_id": job.id, "exception": error, "failed_at": now}, FailedJob)
+def _failure(job: ExportedJob, said: Settlement, now: datetime, failed_id: str) -> FailedJob:
+    cause = {"exception": said.error, "fingerprint": said.fingerprint}
+    return convert(asdict(job) | cause | {"id": failed_id, "job_id": job.id, "failed_at": now}, FailedJob)
 
 
 # ----------------------------------------------------------------------------------------------------------- leases
@@ -265,6 +268,16 @@ def is_wanted(job: JobRecord, which: JobFilter) -> bool:
     """Whether `find` shows the job."""
     is_there = which.queue in (None, job.queue) and which.job_name in (None, job.job_name)
     return is_there and (not which.states or job.status in which.states)
+
+
+def shortened(shown: Shown, chars_max: int | None) -> Shown:
+    """A job, or a row of failed_jobs, as a list shows it that was asked for so many characters of each text."""
+    if chars_max is None:
+        return shown
+    if isinstance(shown, FailedJob):
+        end = max(0, len(shown.exception) - chars_max)
+        return replace(shown, data=shown.data[:chars_max], exception=shown.exception[end:])
+    return replace(shown, data=shown.data[:chars_max])
 
 
 # -------------------------------------------------------------------------------------------------------- schedules

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import msgspec
 
 from protojobs import events
-from protojobs._afterwards import FAILED_LIMIT_S, FailedCall, announcement, job_facts
+from protojobs._afterwards import FAILED_LIMIT_S, FailedCall, announcement, beginning, tries
 from protojobs._deadlines import Deadlines
 from protojobs._decisions import Decisions, Plan, WorkLimits
 from protojobs._doorbell import Doorbell
@@ -36,9 +36,9 @@ from protojobs.errors import ContractBroken, DriverError, LeaseLost
 from protojobs.events import Event, JobProcessed, JobProcessing
 from protojobs.hooks import Dispatcher
 from protojobs.lifecycle import SUSPECT_RECLAIMS, JobState, Verb
-from protojobs.outcomes import Outcome, WorkReport, settlement
+from protojobs.outcomes import Outcome, WorkReport
 from protojobs.protocols import SupportsTransaction
-from protojobs.records import Settled, SettleStatus
+from protojobs.records import ClaimReply, Settled, SettleStatus
 from protojobs.stopping import StopToken
 
 if TYPE_CHECKING:
@@ -105,21 +105,23 @@ class Worker:
             self._lease.stop()
             for part in (self._doorbell, self._deadlines, self._executors):
                 part.close()
-        done, failed = self._done, self._failed
-        self._send(events.WorkerStopped(worker=self._lease.info.id, reason=reason, done=done, failed=failed))
+        worker, done, failed = self._lease.info.id, self._done, self._failed
+        self._send(events.WorkerStopped(worker=worker, reason=reason, done=done, failed=failed))
         self._dispatcher.close(OBSERVERS_END_S)
         return WorkReport(done=done, failed=failed, runs=self._decide.runs, reason=reason, late=self._late)
 
     @property
-    def is_owing(self) -> bool:
-        """Whether it ended with a run that is still going, and could not tell the store that the job is given back."""
-        return self._decide.stop_reason == "stuck" and self._decide.has_unsettled
+    def signs_off(self) -> bool:
+        """Not where the last word got no answer: a stop does not wait twice, and a run that goes on needs the lease."""
+        return not (self._is_degraded or (self._decide.stop_reason == "stuck" and self._decide.has_unsettled))
 
     # -------------------------------------------------------------------------------------------------- the claim loop
 
     def _loop(self) -> str:
         while True:
-            plan = self._decide.plan(self._clock.monotonic())
+            now = self._clock.monotonic()
+            self._lease.vitals.turns(now, self._decide.running, self._answered_at)
+            plan = self._decide.plan(now)
             if plan.ended is not None:
                 if plan.settle:
                     self._talk(plan)
@@ -142,8 +144,7 @@ class Worker:
 
     def _talk(self, plan: Plan) -> None:
         """Settle and claim in one round trip, and take in the answers."""
-        worker = self._lease.info.id
-        sent = [outcome.settlement for outcome in plan.settle]
+        worker, sent = self._lease.info.id, [outcome.settlement for outcome in plan.settle]
         try:
             with within(plan.call_s):
                 if self._unknown:
@@ -163,6 +164,7 @@ class Worker:
         self._answered_at = now = self._clock.monotonic()
         self._recovered()
         self._decide.settled(reply.settled, plan.settle)
+        self._lease.recording.took(now, reply, plan.settle)
         tells = self._unsure or self._is_heard(JobProcessed)
         for answer, outcome in zip(reply.settled, plan.settle, strict=True):
             if tells or answer.state is not JobState.COMPLETED or answer.status is SettleStatus.STALE:
@@ -177,20 +179,20 @@ class Worker:
     def _talk_singly(self, plan: Plan) -> None:
         """Settle each result by itself, so that one which the store cannot take does not hold up the others."""
         for outcome in plan.settle:
-            # Where this is refused too, the next comparison of what this worker holds gives the job back.
-            refused = settlement(outcome.claimed, Verb.FAIL, error="The store refused the result of this run.")
-            for attempt in (outcome.settlement, refused):
+            for attempt in tries(outcome):
+                said = attempt.settlement
                 try:
-                    (answer,) = self._driver.settle([attempt])
+                    (answer,) = self._driver.settle([said])
                 except ContractBroken as error:
-                    _log.error("job %s: its %s was refused: %s", attempt.id, attempt.verb, error)
+                    _log.error("job %s: its %s was refused: %s", said.id, said.verb, error)
                 except DriverError as error:
-                    self._unsure.add((attempt.id, attempt.claim_seq))
+                    self._unsure.add((said.id, said.claim_seq))
                     self._degraded(error)
                     self._decide.store_failed(self._clock.monotonic())
                     return
                 else:
-                    self._settled(answer, msgspec.structs.replace(outcome, settlement=attempt))
+                    self._lease.recording.took(self._clock.monotonic(), ClaimReply(settled=(answer,)), [attempt])
+                    self._settled(answer, attempt)
                     break
             self._decide.dropped(outcome)
 
@@ -205,7 +207,7 @@ class Worker:
                 continue
             run.completer = self._complete_in
             if tells:
-                event = JobProcessing(**job_facts(claimed))
+                event = beginning(claimed)
                 log_event(event)
                 self._send(event)
             timeout = run.claimed.timeout

@@ -137,3 +137,9 @@ def test_a_reader_that_has_seen_enough_is_no_error(queue, push) -> None:
     assert process.stderr.read() == b""
     process.stderr.close()
     assert process.wait(30) == 141
+
+
+@pytest.mark.parametrize("module", ["protojobs", "protojobs.cli"])
+def test_run_as_a_module_it_ends_with_the_same_code(module: str) -> None:
+    ran = subprocess.run([sys.executable, "-m", module, "no-such-command"], capture_output=True, timeout=60)
+    assert ran.returncode == Exit.USAGE

@@ -91,7 +91,7 @@ class TestRetry:
     def test_all_with_a_yes(self, fail, type_, queue) -> None:
         fail(3)
         typed = type_("failed", "retry", "--all", "--yes")
-        assert (typed.code, typed.lines) == (0, [["requeued", "3"], ["conflict", "0"], ["missing", "0"]])
+        assert (typed.code, typed.lines) == (0, [["requeued", "3"], ["refused", "0"]])
         assert queue.stats().pending == 3
 
     def test_all_of_a_queue(self, fail, type_, queue) -> None:
@@ -135,7 +135,7 @@ class TestForget:
 
     def test_all_with_a_yes(self, fail, type_, queue) -> None:
         fail(2)
-        assert type_("failed", "forget", "--all", "-y").lines == [["forgotten", "2"]]
+        assert type_("failed", "forget", "--all", "-y").lines == [["forgotten", "2"], ["refused", "0"]]
         assert queue.stats().total == 0
 
     def test_those_of_a_list_only_with_a_yes(self, fail, type_, queue) -> None:

@@ -70,6 +70,10 @@ class TestPlugins:
         (item,) = type_("plugins", "--json").document["items"]
         assert item["hooks"] == ["protojobs_around_job", "protojobs_job_processed"]
 
+    def test_one_that_nobody_has_asked_for(self, type_, installed) -> None:
+        installed(good=lambda: None)
+        assert type_("plugins").lines == [["good", "nice-plugin", "1.2.3", "idle", "", ""]]
+
     def test_a_disabled_one_is_not_imported(self, type_, installed, monkeypatch) -> None:
         installed(good=RuntimeError("must not be loaded"))
         monkeypatch.setenv("PROTOJOBS_PLUGINS_DISABLED", "good")

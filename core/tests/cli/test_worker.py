@@ -29,11 +29,11 @@ class TestWhatItWorks:
         assert type_("worker", "c", "a", *END, "--max-jobs", "2", "--concurrency", "1").code == 0
         assert [queue.get(jobs[name]).status for name in "abc"] == ["failed", "pending", "failed"]
 
-    def test_all_queues_are_those_of_the_start_and_the_default_one(self, push, type_, queue) -> None:
+    def test_all_queues_are_those_of_the_start_those_of_the_jobs_and_the_default_one(self, push, type_, queue) -> None:
         for name in ("a", "b"):
             push("broken", "--queue", name)
         typed = type_("worker", "--all-queues", *END)
-        assert "queues       a, b, default, in this order" in typed.err
+        assert "queues       a, b, default, emails, math, in this order" in typed.err
         assert queue.stats().failed == 2
 
     def test_names_and_all_queues_contradict(self, type_, url) -> None:

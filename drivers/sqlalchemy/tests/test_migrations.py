@@ -6,11 +6,13 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.script import ScriptDirectory
-from sqlalchemy import inspect, text
+from sqlalchemy import Column, MetaData, Table, insert, inspect, text
 
 from protojobs.entropy import fresh_id
 from protojobs.errors import SchemaOutdated
@@ -18,7 +20,7 @@ from protojobs.records import NewJob
 from protojobs_sqlalchemy import SQLAlchemyDriver
 from protojobs_sqlalchemy.migrating import alembic_config
 from protojobs_sqlalchemy.migrations import HEAD, REVISIONS
-from protojobs_sqlalchemy.tables import VERSION_TABLE, metadata
+from protojobs_sqlalchemy.tables import VERSION_TABLE, failed_jobs, metadata
 
 TEN_STARTERS = """
 import os, sys
@@ -130,9 +132,49 @@ def test_a_starter_that_died_half_way_is_no_obstacle(make_store_url: Callable[[s
     with driver.engine.begin() as conn:
         for statement in ("DROP TABLE queues", "DROP INDEX jobs_ready ON jobs", f"DELETE FROM {VERSION_TABLE}"):
             conn.execute(text(statement))
-    assert driver.migrate() == [HEAD]
+    assert driver.migrate() == list(REVISIONS)
     assert "jobs_ready" in {index["name"] for index in inspect(driver.engine).get_indexes("jobs")}
     assert works(driver)
+
+
+def test_a_starter_that_died_between_the_first_tables_and_the_notes_is_no_obstacle(
+    make_store_url: Callable[[str], str],
+) -> None:
+    driver = SQLAlchemyDriver(make_store_url("mariadb"))
+    driver.setup()
+    with driver.engine.begin() as conn:
+        for statement in (
+            "DROP TABLE audit",
+            "DROP INDEX rollups_job ON rollups",
+            "DROP INDEX failed_jobs_alike ON failed_jobs",
+            f"UPDATE {VERSION_TABLE} SET version_num = '0001'",
+        ):
+            conn.execute(text(statement))
+    assert driver.migrate() == list(REVISIONS[1:])
+    indexes = inspect(driver.engine).get_indexes
+    assert "failed_jobs_alike" in {index["name"] for index in indexes("failed_jobs")}
+    assert "rollups_job" in {index["name"] for index in indexes("rollups")}
+    assert "audit" in tables_of(driver)
+    assert driver.migrate(down=True) == list(reversed(REVISIONS))
+    assert tables_of(driver) == set()
+
+
+def test_failures_of_an_older_version_are_kept_as_a_group(driver: SQLAlchemyDriver) -> None:
+    with driver.engine.connect() as conn:
+        config = alembic_config()
+        config.attributes["connection"] = conn
+        command.upgrade(config, "0001")
+        conn.commit()
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    row = {"id": fresh_id(), "job_id": fresh_id(), "queue": "q", "job_class": "c", "job_name": "n", "data": "{}"}
+    old = [column for column in failed_jobs.c if column.name != "fingerprint"]
+    values = row | {"attempts": 4, "exception": "Traceback", "failed_at": now}
+    with driver.engine.begin() as conn:
+        conn.execute(insert(Table("failed_jobs", MetaData(), *[Column(c.name, c.type) for c in old])), values)
+    assert driver.migrate() == list(REVISIONS[1:])
+    (group,) = driver.failure_groups()
+    assert (group.fingerprint, group.count, group.last.id, group.first_failed_at) == ("", 1, row["id"], now)
+    assert driver.failed_alike("").jobs == (group.last,)
 
 
 def test_the_printed_statements_make_the_same_schema(tmp_path: Path) -> None:

@@ -160,7 +160,7 @@ class TestOnPostgreSQL:
         done = [Settlement(id=fresh_id(), claim_seq=1, reserved_by="w", verb=Verb.COMPLETE) for _ in range(20)]
         lanes = Lanes([("q2", 1), ("q2", 0)], 0.0) if knows_lanes else None
         values = claim_values(ask, lanes) | completions_of(done, ask.worker)
-        of_known, anew = postgresql_statements.SETTLE_AND_CLAIM, postgresql_statements.SETTLE_AND_CLAIM_ANEW
+        _, of_known, anew = postgresql_statements.IN_PLACE
         plan = self.plan(driver, of_known if knows_lanes else anew, values)
         assert "Seq Scan on jobs" not in plan
         assert "jobs_processing" not in plan

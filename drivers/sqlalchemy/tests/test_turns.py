@@ -146,7 +146,7 @@ class TestOnMariaDBAndAsOnMySQL:
         self, request: pytest.FixtureRequest, make_store_url: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
     ) -> Iterator[SQLAlchemyDriver]:
         if request.param == "statements":
-            monkeypatch.setattr(mariadb_turn, "_takes_blocks", lambda _: False)
+            monkeypatch.setattr(mariadb_turn, "takes_blocks", lambda _: False)
         driver = SQLAlchemyDriver(make_store_url("mariadb"))
         driver.setup()
         yield driver

@@ -11,10 +11,13 @@ import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 
 from protojobs import JobQueue, Scheduler, Settings, StopToken, WorkReport, create_driver
+from protojobs_examples._demo_dashboard import check_installed, opened, trade
+from protojobs_examples._demo_dashboard import dashboard as served
 from protojobs_examples._demo_killed import CAN_KILL, kill_a_worker
 from protojobs_examples._demo_screen import Screen
 from protojobs_examples._demo_shop import BUSY, MISSING_CUSTOMER, QUEUES, TIMES, Promise, Shop
@@ -31,19 +34,38 @@ TICKERS = 2
 
 @click.command("demo", short_help="A live demonstration in this terminal.")
 @click.option("--url", help="An empty store to use instead of a new SQLite file.", metavar="URL")
+@click.option("--dashboard", is_flag=True, help="Show it in the browser too, and go on until Ctrl-C.")
+@click.option(
+    "--port", type=click.IntRange(0, 65_535), default=0, metavar="PORT", help="Of the dashboard.  [default: a free one]"
+)
+@click.option("--no-browser", is_flag=True, help="Only print its address.")
+@click.option(
+    "--duration",
+    type=click.FloatRange(0, 86_400),
+    metavar="SECONDS",
+    help="Go on for so long.  [default: until Ctrl-C]",
+)
 @click.pass_context
-def command(ctx: click.Context, url: str | None) -> None:
+def command(
+    ctx: click.Context, url: str | None, dashboard: bool, port: int, no_browser: bool, duration: float | None
+) -> None:
     """Run a little shop's background jobs, and watch them: retries, a failure, and a worker that is killed.
 
     Takes a few seconds. Mails go to a catcher on this machine. Exit code 0 when all went as promised, 1 when not.
+    With --dashboard the shop goes on trading afterwards, for you to look at and to play with.
     """
+    if dashboard:
+        check_installed()
+    elif port or no_browser or duration is not None:
+        raise click.UsageError("--port, --no-browser and --duration go with --dashboard.", ctx)
+    look = Look(port, is_opened=not no_browser, duration_s=duration) if dashboard else None
     folder = Path(tempfile.mkdtemp(prefix="protojobs-demo-"))
     # Given before the command's name it belongs to the root, whose object keeps it.
     given = url or getattr(ctx.find_root().obj, "url", None)
     # A worker that takes back jobs logs a warning, and here the screen says so already.
     logging.getLogger("protojobs").addHandler(logging.NullHandler())
     try:
-        is_kept = run(folder, given, Screen())
+        is_kept = run(folder, given, Screen(), look)
     except BaseException:
         with suppress(OSError):
             folder.rmdir()  # it goes if nothing was put there yet
@@ -51,7 +73,15 @@ def command(ctx: click.Context, url: str | None) -> None:
     ctx.exit(0 if is_kept else 1)
 
 
-def run(folder: Path, url: str | None, screen: Screen) -> bool:
+class Look(NamedTuple):
+    """How the dashboard is to be shown."""
+
+    port: int
+    is_opened: bool
+    duration_s: float | None
+
+
+def run(folder: Path, url: str | None, screen: Screen, look: Look | None = None) -> bool:
     """The whole story. True when every promise was kept."""
     store = url or f"sqlite:///{folder / 'jobs.db'}"
     driver = create_driver(store)
@@ -63,9 +93,23 @@ def run(folder: Path, url: str | None, screen: Screen) -> bool:
             raise click.ClickException("This store is not empty, and the demo would run its jobs. Give it a new one.")
         shop = Shop(folder)
         with shop.open(), ticking(queue):
-            return tell(shop, queue, store, screen)
+            return tell(shop, queue, store, screen) if look is None else show(shop, queue, store, screen, look)
     finally:
         driver.close()
+
+
+def show(shop: Shop, queue: JobQueue, url: str, screen: Screen, look: Look) -> bool:
+    """Tell the story behind the dashboard, and go on trading."""
+    with served(url, look.port, shop.folder) as address:
+        screen.heading(f"The dashboard: {address}")
+        if look.is_opened and not opened(address):
+            screen.say("There is no screen here to open a browser on: type the address into one.")
+        is_kept = tell(shop, queue, url, screen)
+        screen.heading(f"5. The shop goes on trading: {address}")
+        screen.say("Ctrl-C ends it." if look.duration_s is None else f"For {look.duration_s:g} s, or until Ctrl-C.")
+        with working(queue):
+            trade(queue, look.duration_s)
+        return is_kept
 
 
 def tell(shop: Shop, queue: JobQueue, url: str, screen: Screen) -> bool:

@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from protojobs._execution import NOT_JUDGED, Run
 from protojobs.outcomes import Outcome
+from protojobs.records import ClaimedJob
 
 __all__ = ["CHILDREN_WORK", "NOT_BEGUN", "Executor", "NotBegun", "Report", "Runnable", "Unplaced", "not_judged"]
 
@@ -21,6 +22,7 @@ CHILDREN_WORK = os.name == "posix"  # pipes by number, sessions and signals
 class Runnable(Protocol):
     """What an executor can run: a job, or a job's `failed()`."""
 
+    claimed: ClaimedJob
     key: tuple[str, int]
     cut_by: str
     begins_by: float

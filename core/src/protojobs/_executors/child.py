@@ -42,6 +42,7 @@ from protojobs._registry import load_plugins
 from protojobs.clock import SYSTEM_CLOCK
 from protojobs.definitions import REGISTRY
 from protojobs.hooks import Hooks
+from protojobs.logs import RUNNING
 from protojobs.outcomes import Outcome
 from protojobs.records import Fence
 
@@ -105,9 +106,11 @@ class Child:
         run = self._run = Run(claimed, definition, self._hooks, SYSTEM_CLOCK, self._report)
         if self._cancelled == run.context.fence:
             run.tell_cancelled()
+        RUNNING.set(claimed)
         try:
             outcome = _in_a_loop(run) if run.is_async else run.execute()
         finally:
+            RUNNING.set(None)
             self._run = None
             _flush()
         is_out_of_place = message.is_guest and run.context.is_out_of_place and outcome.exception is not None

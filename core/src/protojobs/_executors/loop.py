@@ -9,6 +9,7 @@ from collections import deque
 from typing import cast
 
 from protojobs._executors import Report, Runnable, not_judged
+from protojobs.logs import RUNNING
 
 __all__ = ["AsyncExecutor"]
 
@@ -49,6 +50,7 @@ class AsyncExecutor:
             self._loop.create_task(self._perform(self._ready.popleft()))
 
     async def _perform(self, run: Runnable) -> None:
+        RUNNING.set(run.claimed)  # in the context of this task only
         # From here on it can be cancelled: not before its first step.
         self._tasks[run.key] = cast("asyncio.Task[None]", asyncio.current_task())
         try:

@@ -36,6 +36,7 @@ from protojobs.config import Settings
 from protojobs.definitions import Registry
 from protojobs.errors import JobCrashed, JobRaised
 from protojobs.lifecycle import Verb
+from protojobs.logs import RUNNING
 from protojobs.outcomes import Outcome
 from protojobs.records import ClaimedJob
 
@@ -161,7 +162,9 @@ class _Slot:
     def _serve(self) -> None:
         try:
             while (run := self._inbox.get()) is not None:
+                RUNNING.set(run.claimed)  # what the child logs is logged by this thread
                 outcome = self._perform(run)
+                RUNNING.set(None)
                 if isinstance(outcome, str):
                     self._pool.refused(run, outcome, was_taken=True)
                 else:

@@ -22,6 +22,7 @@ from queue import Empty, SimpleQueue
 from protojobs._execution import Interrupted
 from protojobs._executors import NOT_BEGUN, NotBegun, Report, Runnable, not_judged
 from protojobs.clock import SYSTEM_CLOCK, Clock, cpu_s
+from protojobs.logs import RUNNING
 from protojobs.outcomes import Outcome
 
 __all__ = ["ThreadExecutor"]
@@ -206,11 +207,13 @@ class _Slot:
 
     def _perform(self, run: Runnable) -> Outcome | NotBegun | None:
         self._run = run
+        RUNNING.set(run.claimed)
         try:
             if self._pool.monotonic() > run.begins_by:  # first: a timeout would cost it an attempt
                 return NOT_BEGUN
             return run.cut() if run.cut_by else run.execute()  # cut while it waited for this thread: it does not begin
         finally:
+            RUNNING.set(None)
             with self._lock:  # either the run was interrupted before this, or nobody will
                 self._run = None
 

@@ -19,12 +19,18 @@ ENTRY_POINTS = "protojobs.commands"
 # name -> what it does; the module of that name has the click command as `command`. Tests hold the words together.
 BUILT_IN: Mapping[str, str] = {
     "worker": "Run jobs until told to stop.",
+    "dev": "Worker and dashboard, started anew when code changes.",
     "push": "Store a job, and print its id.",
+    "status": "Whether all is well, on one screen.",
+    "top": "Watch queues, workers and running jobs.",
     "stats": "How many jobs are in which state.",
     "jobs": "List, show and cancel jobs.",
     "failed": "List, show, retry and forget failed jobs.",
     "queues": "List, pause, resume and clear queues.",
     "workers": "List the workers that the store knows.",
+    "health": "Ask a worker, or the store, how it is.",
+    "explain": "Say why a job is not running.",
+    "doctor": "Say what is wrong with the store, the workers and the settings.",
     "schedules": "List, explain, pause and run schedules.",
     "scheduler": "Fire schedules until told to stop.",
     "prune": "Delete old finished jobs.",
@@ -36,7 +42,12 @@ BUILT_IN: Mapping[str, str] = {
 }
 
 # What comes with an extra: name -> (the extra, what it does).
-_EXTRAS = {"demo": ("demo", "See it all at work, here.")}
+_EXTRAS = {
+    "alerts": ("alerts", "Tell of failed jobs and queues that are behind."),
+    "dashboard": ("dashboard", "Look and act in the browser."),
+    "demo": ("demo", "See it all at work, here."),
+    "metrics": ("prometheus", "The store's metrics for Prometheus."),
+}
 
 
 class CommandTable(StoreGroup):

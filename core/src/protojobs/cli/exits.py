@@ -41,7 +41,7 @@ MEANINGS = {
     Exit.USAGE: "wrong usage, data or configuration; or refused, since nobody said yes",
     Exit.NOT_FOUND: "no such job, failed job, queue or schedule",
     Exit.CONFLICT: "it is in another state than this needs",
-    Exit.UNREACHABLE: "the store does not answer",
+    Exit.UNREACHABLE: "the store, or the probe of a worker, does not answer",
     Exit.PARTLY: "done for some, not for all",
     Exit.NOT_SUPPORTED: "this driver cannot do it",
     Exit.NOT_MIGRATED: "the store is not migrated, or to another version",

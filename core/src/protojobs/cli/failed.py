@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import sys
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
+from typing import TypedDict, TypeVar, Unpack
 
 import click
-import msgspec
 
 from protojobs.cli.asking import YES, confirm
+from protojobs.cli.bulk import Bulk
 from protojobs.cli.exits import CommandFailed, Exit, exit_of_many
-from protojobs.cli.failures import failed_pages, find_failed, last_line
+from protojobs.cli.inspecting import DRY_RUN, IDS_AT_ONCE, WHERE, inspector_of, listings, query_of
 from protojobs.cli.jobs import pretty
 from protojobs.cli.options import StoreCommand, StoreGroup, given_ids
 from protojobs.cli.output import Cell, Column
 from protojobs.cli.session import Session
 from protojobs.cli.text import counted
-from protojobs.protocols import Store
+from protojobs.fingerprints import last_line
+from protojobs.inspector import ForgetAnswer
 from protojobs.records import FailedJob, RetryAnswer
 
 __all__ = ["command"]
+
+_F = TypeVar("_F", bound=Callable[..., object])
 
 _COLUMNS = (
     Column("id", "id"),
@@ -32,10 +33,36 @@ _COLUMNS = (
     Column("error"),
 )
 _EXAMPLES = 5
-_FORGOTTEN = "forgotten"
 _EXITS = {RetryAnswer.REQUEUED: Exit.OK, RetryAnswer.CONFLICT: Exit.CONFLICT, RetryAnswer.MISSING: Exit.NOT_FOUND}
+_FORGOTTEN = {ForgetAnswer.FORGOTTEN: Exit.OK, ForgetAnswer.MISSING: Exit.NOT_FOUND}
+_RETRY_ALL = Bulk("retry", "Run again", "failed job", "requeued", "failed.retry_all@1")
+_FORGET_ALL = Bulk("forget", "Forget", "failed job", "forgotten", "failed.forget_all@1")
 _QUEUE = click.option("--queue", metavar="QUEUE", help="Only of this queue.")
-_IDS = click.argument("ids", metavar="[ID]...", nargs=-1)
+_ALL_HELP = "All failed jobs, or all of --queue; counts and asks first."
+
+
+class _Some(TypedDict):
+    """Which failed jobs are meant, and whether they are agreed to."""
+
+    ids: Sequence[str]
+    is_all: bool
+    queue: str | None
+    where: str
+    dry_run: bool
+    yes: bool
+
+
+def _SOME(function: _F) -> _F:
+    for option in (
+        YES,
+        DRY_RUN,
+        WHERE,
+        _QUEUE,
+        click.option("--all", "is_all", is_flag=True, help=_ALL_HELP),
+        click.argument("ids", metavar="[ID]...", nargs=-1),
+    ):
+        function = option(function)
+    return function
 
 
 @click.group("failed", cls=StoreGroup, short_help="List, show, retry and forget failed jobs.")
@@ -48,29 +75,30 @@ def command() -> None:
 
 @command.command("list", cls=StoreCommand)
 @_QUEUE
+@WHERE
 @click.option(
     "--limit", default=50, show_default=True, type=click.IntRange(1, 10_000), metavar="N", help="At most so many."
 )
 @click.option("--cursor", metavar="CURSOR", help="Go on where another list ended.")
 @click.pass_obj
-def list_failed(session: Session, queue: str | None, limit: int, cursor: str | None) -> None:
+def list_failed(session: Session, queue: str | None, where: str, limit: int, cursor: str | None) -> None:
     """List failed jobs, newest first.
 
     Columns: id, queue, name, attempts, when it failed, and the last line of its traceback.
     """
-    store = session.store()
+    inspector = inspector_of(session)
+    query = query_of(where, states=("failed",), queue=queue)
     jobs: list[FailedJob] = []
-    while True:  # a page may be short and go on
-        page = store.failed(queue=queue, limit=min(limit - len(jobs), 500), cursor=cursor)
-        jobs += page.jobs
+    for page in listings(inspector, query, limit=limit, cursor=cursor, is_whole=session.is_json):
+        jobs += [page.failures[job.id] for job in page.jobs]
         cursor = page.cursor
-        if cursor is None or len(jobs) >= limit:
-            break
     rows: list[list[Cell]] = [
         [job.id, job.queue, job.job_name, job.attempts, job.failed_at, last_line(job.exception)] for job in jobs
     ]
-    session.out.items("failed.list@1", jobs, _COLUMNS, rows, now=store.now, cursor=cursor)
-    if not jobs:
+    session.out.items("failed.list@1", jobs, _COLUMNS, rows, now=inspector.now, cursor=cursor)
+    if not jobs and where:
+        session.out.note("No failed jobs match.")
+    elif not jobs:
         session.out.note("There are no failed jobs." if queue is None else f'There are no failed jobs in "{queue}".')
     elif cursor is not None and not session.is_json:
         session.out.note(f"There are more: --cursor {cursor}")
@@ -81,10 +109,10 @@ def list_failed(session: Session, queue: str | None, limit: int, cursor: str | N
 @click.pass_obj
 def show(session: Session, failed_id: str) -> None:
     """Show one failed job with its data and the whole traceback."""
-    store = session.store()
-    job = find_failed(store, [failed_id]).get(failed_id)
+    inspector = inspector_of(session)
+    job = inspector.failure(failed_id)
     if job is None:
-        raise _missing(failed_id)
+        raise CommandFailed(Exit.NOT_FOUND, f'There is no failed job "{failed_id}".', mend="protojobs failed list")
     fields: list[tuple[str, Cell]] = [
         ("id", job.id),
         ("job id", job.job_id),
@@ -93,109 +121,65 @@ def show(session: Session, failed_id: str) -> None:
         ("class", job.job_class),
         ("attempts", job.attempts),
         ("failed", job.failed_at),
+        ("fingerprint", job.fingerprint or None),
     ]
     blocks = [("data", pretty(job.data)), ("exception", job.exception)]
-    session.out.item("failed.show@1", job, fields, blocks=blocks, now=store.now)
+    session.out.item("failed.show@1", job, fields, blocks=blocks, now=inspector.now)
 
 
 @command.command("retry", cls=StoreCommand, short_help="Run failed jobs again.")
-@_IDS
-@click.option("--all", "is_all", is_flag=True, help="All failed jobs, or all of --queue; counts and asks first.")
-@_QUEUE
-@YES
+@_SOME
 @click.pass_obj
-def retry(session: Session, ids: Sequence[str], is_all: bool, queue: str | None, yes: bool) -> int:
+def retry(session: Session, **given: Unpack[_Some]) -> int:
     """Run failed jobs again, each with its own settings and all its attempts. `-` reads ids from stdin.
 
     Prints each id with what was done: requeued, conflict (it is not failed any more) or missing.
     """
-    _check(ids, queue, is_all=is_all)
-    jobs = session.queue()
-    if is_all:
-        again = _Bulk(
-            "Run again", "failed.retry_all@1", tuple(RetryAnswer), lambda rows: Counter(jobs.retry_failed(rows))
-        )
-        return again.run(session, jobs.driver, queue, is_agreed=yes)
-    wanted = given_ids(ids)
-    found = find_failed(jobs.driver, wanted)
-    told = dict(zip(found, jobs.retry_failed([row.id for row in found.values()]), strict=True))
-    answers = [(one, told.get(one, RetryAnswer.MISSING)) for one in wanted]
-    return _answered(session, "failed.retry@1", [(one, answer.value, _EXITS[answer]) for one, answer in answers])
+    inspector = inspector_of(session)
+    if (query := _query(given)) is not None:
+        return _RETRY_ALL.run(session, inspector, query, is_agreed=given["yes"], is_dry_run=given["dry_run"])
+    wanted = given_ids(given["ids"])
+    answers = [answer for part in _parts(wanted) for answer in inspector.retry(part)]
+    answered = [(one, answer.value, _EXITS[answer]) for one, answer in zip(wanted, answers, strict=True)]
+    return _answered(session, "failed.retry@1", answered)
 
 
 @command.command("forget", cls=StoreCommand, short_help="Delete failed jobs for good.")
-@_IDS
-@click.option("--all", "is_all", is_flag=True, help="All failed jobs, or all of --queue; counts and asks first.")
-@_QUEUE
-@YES
+@_SOME
 @click.pass_obj
-def forget(session: Session, ids: Sequence[str], is_all: bool, queue: str | None, yes: bool) -> int:
+def forget(session: Session, **given: Unpack[_Some]) -> int:
     """Delete failed jobs for good, the job and its failed_jobs row. `-` reads ids from stdin.
 
     Prints each id with what was done: forgotten or missing.
     """
-    _check(ids, queue, is_all=is_all)
-    jobs = session.queue()
-    if is_all:
-        away = _Bulk(
-            "Forget", "failed.forget_all@1", (_FORGOTTEN,), lambda rows: Counter({_FORGOTTEN: jobs.forget_failed(rows)})
-        )
-        return away.run(session, jobs.driver, queue, is_agreed=yes)
-    wanted = given_ids(ids)
-    found = find_failed(jobs.driver, wanted)
-    if "-" in ids:
-        confirm(
-            session.out,
-            f"Forget {counted(len(found), 'failed job')}.",
-            map(_words, islice(found.values(), _EXAMPLES)),
-            is_agreed=yes,
-        )
-    jobs.forget_failed([row.id for row in found.values()])
-    answers = [(one, _FORGOTTEN, Exit.OK) if one in found else (one, "missing", Exit.NOT_FOUND) for one in wanted]
-    return _answered(session, "failed.forget@1", answers)
+    inspector = inspector_of(session)
+    if (query := _query(given)) is not None:
+        return _FORGET_ALL.run(session, inspector, query, is_agreed=given["yes"], is_dry_run=given["dry_run"])
+    wanted = given_ids(given["ids"])
+    if "-" in given["ids"]:
+        found = filter(None, map(inspector.failure, wanted[:_EXAMPLES]))
+        what = f"Forget: {counted(len(wanted), 'failed job')}."
+        confirm(session.out, what, map(_words, found), is_agreed=given["yes"])
+    answers = [answer for part in _parts(wanted) for answer in inspector.forget(part)]
+    answered = [(one, answer.value, _FORGOTTEN[answer]) for one, answer in zip(wanted, answers, strict=True)]
+    return _answered(session, "failed.forget@1", answered)
 
 
-def _check(ids: Sequence[str], queue: str | None, *, is_all: bool) -> None:
-    if is_all and ids:
-        raise click.UsageError("Give ids or --all, not both.", click.get_current_context())
-    if not is_all and not ids:
-        raise click.UsageError("Give the ids of failed jobs, or --all.", click.get_current_context())
-    if queue is not None and not is_all:
-        raise click.UsageError("--queue goes with --all.", click.get_current_context())
+def _query(given: _Some) -> str | None:
+    """The query of those that are meant, where they are not named by their ids."""
+    ids, is_all, queue, where = given["ids"], given["is_all"], given["queue"], given["where"]
+    context = click.get_current_context()
+    if ids and (is_all or where):
+        raise click.UsageError("Give ids, or --all, or --where.", context)
+    if not ids and not is_all and not where:
+        raise click.UsageError("Give the ids of failed jobs, or --all, or --where.", context)
+    if ids and (queue is not None or given["dry_run"]):
+        raise click.UsageError("--queue and --dry-run go with --all or --where.", context)
+    return None if ids else query_of(where, states=("failed",), queue=queue)
 
 
-class _Bulk(msgspec.Struct, frozen=True):
-    """Something done to all failed jobs: its words, its JSON's name, what may come of it, and the doing of a page."""
-
-    verb: str
-    schema: str
-    answers: tuple[str, ...]
-    act: Callable[[list[str]], Counter[str]]
-
-    def run(self, session: Session, store: Store, queue: str | None, *, is_agreed: bool) -> int:
-        """Count, show, ask; then act page by page, newest first. What fails meanwhile is left for the next time."""
-        done: Counter[str] = Counter()
-        if count := store.stats(queue).failed:
-            where = "" if queue is None else f' of queue "{queue}"'
-            examples = [_words(job) for job in store.failed(queue=queue, limit=_EXAMPLES).jobs]
-            if count > len(examples):
-                examples.append(f"and {count - len(examples):,} more")
-            confirm(session.out, f"{self.verb}: {counted(count, 'failed job')}{where}.", examples, is_agreed=is_agreed)
-            for page in _with_progress(failed_pages(store, queue), count):
-                done += self.act([job.id for job in page])
-        item = {str(answer): done[answer] for answer in self.answers}
-        session.out.item(self.schema, item, list(item.items()))
-        return Exit.PARTLY if done[RetryAnswer.CONFLICT] else Exit.OK
-
-
-def _with_progress(pages: Iterator[Sequence[FailedJob]], count: int) -> Iterator[Sequence[FailedJob]]:
-    if not sys.stderr.isatty():
-        yield from pages
-        return
-    with click.progressbar(length=count, file=sys.stderr) as bar:
-        for page in pages:
-            yield page
-            bar.update(len(page))
+def _parts(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (ids[start : start + IDS_AT_ONCE] for start in range(0, len(ids), IDS_AT_ONCE))
 
 
 def _answered(session: Session, schema: str, answers: Sequence[tuple[str, str, Exit]]) -> int:
@@ -207,7 +191,3 @@ def _answered(session: Session, schema: str, answers: Sequence[tuple[str, str, E
 
 def _words(job: FailedJob) -> str:
     return f"{job.id}  {job.queue}  {job.job_name}  {last_line(job.exception)[:80]}"
-
-
-def _missing(failed_id: str) -> CommandFailed:
-    return CommandFailed(Exit.NOT_FOUND, f'There is no failed job "{failed_id}".', mend="protojobs failed list")

@@ -7,13 +7,18 @@ from collections.abc import Sequence
 import click
 import msgspec
 
+from protojobs.cli.asking import YES
+from protojobs.cli.bulk import Bulk
 from protojobs.cli.exits import CommandFailed, Exit, exit_of_many
-from protojobs.cli.failures import find_failed
+from protojobs.cli.inspecting import DRY_RUN, IDS_AT_ONCE, WHERE, inspector_of, listings, query_of
 from protojobs.cli.options import StoreCommand, StoreGroup, given_ids
-from protojobs.cli.output import Cell, Column
+from protojobs.cli.output import Cell, Column, plain_values
 from protojobs.cli.session import Session
+from protojobs.cli.text import iso
+from protojobs.fingerprints import last_line
 from protojobs.lifecycle import FINISHED, JobState
-from protojobs.records import CancelAnswer, JobFilter, JobRecord
+from protojobs.observing import AttemptNote
+from protojobs.records import CancelAnswer, JobRecord
 
 __all__ = ["command", "pretty"]
 
@@ -25,8 +30,8 @@ _COLUMNS = (
     Column("attempts", "number"),
     Column("when", "time"),
 )
-_PAGE_MAX = 500
 _STATES = ", ".join(state.value for state in JobState)
+_ALL = Bulk("cancel", "Cancel", "job", "cancelled", "jobs.cancel_all@1")
 _CANCELLED = {
     CancelAnswer.CANCELLED: Exit.OK,
     CancelAnswer.REQUESTED: Exit.OK,
@@ -50,34 +55,38 @@ def command() -> None:
     help=f"{_STATES}. Repeatable.",
 )
 @click.option("--queue", metavar="QUEUE", help="Only of this queue.")
-@click.option("--name", metavar="NAME", help="Only jobs of this name.")
+@click.option("--name", metavar="NAME", help="Only jobs of this name; `*` stands for any characters.")
+@WHERE
 @click.option(
     "--limit", default=50, show_default=True, type=click.IntRange(1, 10_000), metavar="N", help="At most so many."
 )
 @click.option("--cursor", metavar="CURSOR", help="Go on where another list ended.")
 @click.pass_obj
-def list_jobs(
-    session: Session, states: Sequence[str], queue: str | None, name: str | None, limit: int, cursor: str | None
+def list_jobs(  # noqa: PLR0913  (the options)
+    session: Session,
+    states: Sequence[str],
+    queue: str | None,
+    name: str | None,
+    where: str,
+    limit: int,
+    cursor: str | None,
 ) -> None:
-    """List jobs, newest first.
+    """List jobs, newest first; failed ones by when they failed.
 
     Columns: id, queue, name, state, attempts, and when it is due (pending), was taken (processing) or has ended.
     """
-    store = session.store()
-    which = JobFilter(states=tuple(JobState(state) for state in states), queue=queue, job_name=name)
+    inspector = inspector_of(session)
+    query = query_of(where, states=states, queue=queue, name=name)
     jobs: list[JobRecord] = []
-    while True:  # a page may be short and go on
-        page = store.find(which, limit=min(limit - len(jobs), _PAGE_MAX), cursor=cursor)
+    for page in listings(inspector, query, limit=limit, cursor=cursor, is_whole=session.is_json):
         jobs += page.jobs
         cursor = page.cursor
-        if cursor is None or len(jobs) >= limit:
-            break
     rows: list[list[Cell]] = [
         [job.id, job.queue, job.job_name, job.status.value, job.attempts, _moment(job)] for job in jobs
     ]
-    session.out.items("jobs.list@1", jobs, _COLUMNS, rows, now=store.now, cursor=cursor)
+    session.out.items("jobs.list@1", jobs, _COLUMNS, rows, now=inspector.now, cursor=cursor)
     if not jobs:
-        session.out.note("No jobs match." if states or queue or name else "There are no jobs.")
+        session.out.note("No jobs match." if query else "There are no jobs.")
     elif cursor is not None and not session.is_json:
         session.out.note(f"There are more: --cursor {cursor}")
 
@@ -86,35 +95,51 @@ def list_jobs(
 @click.argument("job_id", metavar="ID")
 @click.pass_obj
 def show(session: Session, job_id: str) -> None:
-    """Show everything about one job: its settings, times, data, and the traceback of a failed one."""
-    store = session.store()
-    job = next(iter(store.get([job_id])), None)
-    if job is None:
+    """Show everything about one job: its settings, times, data, the attempts that went wrong, and the traceback of a
+    failed one.
+    """
+    inspector = inspector_of(session)
+    view = inspector.job(job_id)
+    if view is None:
         raise CommandFailed(Exit.NOT_FOUND, f'There is no job "{job_id}".', mend="protojobs jobs list")
-    failure = find_failed(store, [job_id]).get(job_id) if job.status is JobState.FAILED else None
+    job, failure = view.job, view.failure
     blocks = [("data", pretty(job.data))]
     if job.meta:
         blocks.append(("meta", pretty(job.meta)))
+    if view.attempts:
+        blocks.append(("attempts", "\n".join(map(_attempt, view.attempts))))
     if failure is not None:
         blocks.append(("exception", failure.exception))
-    more = {"failed_id": failure.id, "exception": failure.exception} if failure else None
+    more: dict[str, object] = {"attempts_noted": [plain_values(note) for note in view.attempts]}
+    more |= {"failed_id": failure.id, "exception": failure.exception} if failure else {}
     fields = [*_fields(job), ("failed id", failure.id if failure else None)]
-    session.out.item("jobs.show@1", job, fields, blocks=blocks, now=store.now, more=more)
+    session.out.item("jobs.show@1", job, fields, blocks=blocks, now=inspector.now, more=more)
 
 
 @command.command("cancel", cls=StoreCommand, short_help="Cancel pending or running jobs.")
-@click.argument("ids", metavar="ID...", nargs=-1, required=True)
+@click.argument("ids", metavar="[ID]...", nargs=-1)
 @click.option("--reason", default="", help="Why, for people; kept with the job.")
+@WHERE
+@DRY_RUN
+@YES
 @click.pass_obj
-def cancel(session: Session, ids: Sequence[str], reason: str) -> int:
+def cancel(session: Session, ids: Sequence[str], reason: str, where: str, dry_run: bool, yes: bool) -> int:
     """Cancel jobs: pending ones at once; for processing ones the worker is asked to. `-` reads ids from stdin.
 
-    Prints each id with what was done: cancelled, requested, finished (it had ended before) or missing.
+    Prints each id with what was done: cancelled, requested, finished (it had ended before) or missing. With --where it
+    counts and asks first.
     """
-    store, wanted = session.store(), given_ids(ids)
+    inspector = inspector_of(session)
+    if where and (ids or reason):
+        raise click.UsageError("--where goes without ids and --reason.", click.get_current_context())
+    if where:
+        return _ALL.run(session, inspector, where, is_agreed=yes, is_dry_run=dry_run)
+    if not ids or dry_run:
+        raise click.UsageError("Give the ids of jobs, or --where.", click.get_current_context())
+    wanted = given_ids(ids)
     answers: list[CancelAnswer] = []
-    for start in range(0, len(wanted), _PAGE_MAX):
-        answers += store.cancel(wanted[start : start + _PAGE_MAX], reason=reason)
+    for start in range(0, len(wanted), IDS_AT_ONCE):
+        answers += inspector.cancel(wanted[start : start + IDS_AT_ONCE], reason=reason)
     pairs = [(job_id, answer.value) for job_id, answer in zip(wanted, answers, strict=True)]
     items = [{"id": job_id, "answer": answer} for job_id, answer in pairs]
     session.out.items("jobs.cancel@1", items, (Column("id", "id"), Column("answer")), pairs)
@@ -130,6 +155,12 @@ def pretty(text: str) -> str:
     except msgspec.DecodeError:
         return text
     return msgspec.json.format(text, indent=2)
+
+
+def _attempt(note: AttemptNote) -> str:
+    took_s = (note.ended_at - note.started_at).total_seconds()
+    why = f": {last_line(note.error)}" if note.error else ""
+    return f"{note.attempt}  {iso(note.started_at)}  {took_s:.3f} s  {note.result.value}{why}"
 
 
 def _moment(job: JobRecord) -> Cell:

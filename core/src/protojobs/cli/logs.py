@@ -14,11 +14,13 @@ import click
 
 from protojobs.cli.text import escaped, escaped_lines, iso
 from protojobs.clock import SYSTEM_CLOCK
+from protojobs.logs import JobFields
 
 __all__ = ["FORMATS", "LEVELS", "json_line", "level_of", "logging_to_stderr", "say_json"]
 
 LEVELS = ("debug", "info", "warning", "error", "critical")
 FORMATS = ("text", "json")
+AUDIT = "protojobs.audit"  # who has done what, by the dashboard or its API: to be kept, however quiet the rest is
 _ORDINARY = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"}
 
 
@@ -33,23 +35,27 @@ def level_of(name: str | None, verbosity: int) -> int:
 def logging_to_stderr(level: int, form: str, *, quiet_others: bool, names_process: bool = False) -> Generator[None]:
     """All logging of the process goes to stderr, for the time being. An application may still set up its own.
 
+    What a job's own code logs carries its id, attempt, name and queue. Audit lines pass at any level.
     `quiet_others`: below warnings only protojobs and its jobs are heard (`ctx.log`), and no libraries.
     `names_process`: each line carries the pid, for several processes that write to one stderr.
     """
     handler = logging.StreamHandler(sys.stderr)
     pid = os.getpid() if names_process else None
+    handler.addFilter(JobFields())
     handler.setFormatter(_JsonLines(pid) if form == "json" else _TextLines(pid))
-    root, ours = logging.getLogger(), logging.getLogger("protojobs")
-    before = root.level, ours.level
+    root, ours, audit = (logging.getLogger(name) for name in (None, "protojobs", AUDIT))
+    before = root.level, ours.level, audit.level
     root.addHandler(handler)
     root.setLevel(max(level, logging.WARNING) if quiet_others else level)
     ours.setLevel(level)
+    audit.setLevel(logging.INFO)
     try:
         yield
     finally:
         root.removeHandler(handler)
         root.setLevel(before[0])
         ours.setLevel(before[1])
+        audit.setLevel(before[2])
 
 
 def say_json(message: str, **facts: object) -> None:
@@ -68,23 +74,36 @@ def _moment(record: logging.LogRecord) -> datetime:
 
 
 class _TextLines(logging.Formatter):
-    """`2026-11-24T13:40:35.123456Z WARNING protojobs.worker: text [job 0193... attempt 2]`, maybe `[pid 4711]`."""
+    """`2026-11-24T13:40:35.123456Z WARNING shop: text [job 0193... attempt 2, mail.welcome in emails]`, maybe a pid.
+
+    A line that begins with the job's name, as those of the worker do, does not say it again.
+    """
 
     def __init__(self, pid: int | None) -> None:
         super().__init__()
         self._process = "" if pid is None else f" [pid {pid}]"
 
     def format(self, record: logging.LogRecord) -> str:
-        parts = [f"{iso(_moment(record))} {record.levelname:7} {record.name}: {escaped(record.getMessage())}"]
-        if job_id := getattr(record, "job_id", None):
-            attempt = getattr(record, "attempt", 0)  # none yet: it has just been fired
-            parts.append(f" [job {escaped(str(job_id))}{f' attempt {attempt}' if attempt else ''}]")
-        parts.append(self._process)
+        message = record.getMessage()
+        parts = [f"{iso(_moment(record))} {record.levelname:7} {record.name}: {escaped(message)}"]
+        parts += [_which_job(record, message), self._process]
         exception = getattr(record, "exception", "")
         if record.exc_info and record.exc_info[0]:
             exception = self.formatException(record.exc_info)
         parts += [f"\n    {line}" for line in escaped_lines(exception.rstrip())] if exception else []
         return "".join(parts)
+
+
+def _which_job(record: logging.LogRecord, message: str) -> str:
+    fields = vars(record)
+    if not (job_id := fields.get("job_id")):
+        return ""
+    attempt = fields.get("attempt")  # none yet: it has just been fired
+    said = f"job {job_id}{f' attempt {attempt}' if attempt else ''}"
+    name, queue = fields.get("job_name"), fields.get("queue")
+    if name and queue and not message.startswith(f"{name}:"):
+        said += f", {name} in {queue}"
+    return f" [{escaped(said)}]"
 
 
 class _JsonLines(logging.Formatter):

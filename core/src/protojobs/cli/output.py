@@ -13,7 +13,7 @@ import msgspec
 
 from protojobs.cli.text import age, escaped, escaped_lines, iso
 
-__all__ = ["Cell", "Column", "Output", "plain_values"]
+__all__ = ["Cell", "Column", "Output", "plain_values", "readable"]
 
 Cell: TypeAlias = "str | int | float | datetime | None"
 _JSON_TEXTS = ("data", "retry_policy", "meta")  # columns that hold JSON as text: shown as what they hold
@@ -59,7 +59,7 @@ class Output:
             from protojobs.cli.terminal import print_table  # rich costs 50 ms that a pipe need not pay
 
             moment = now() if now and any(isinstance(cell, datetime) for row in table for cell in row) else None
-            print_table(columns, [[_readable(cell, moment) for cell in row] for row in table])
+            print_table(columns, [[readable(cell, moment) for cell in row] for row in table])
 
     def item(
         self,
@@ -127,7 +127,8 @@ def _plain(cell: Cell) -> str:
             return escaped(str(cell))
 
 
-def _readable(cell: Cell, now: datetime | None) -> str:
+def readable(cell: Cell, now: datetime | None) -> str:
+    """A cell as a terminal shows it, escaped; times as ages, counted from `now`."""
     match cell:
         case datetime() if now is not None:
             return age(cell, now)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from functools import partial
-from importlib import import_module
+from collections.abc import Iterator
+from importlib.metadata import EntryPoint
 
 import click
 import msgspec
 import pluggy
 
-from protojobs._registry import plugin_entry_points
+from protojobs._registry import made_plugin, plugin_entry_points, plugins_named
 from protojobs.cli.options import StoreCommand
 from protojobs.cli.output import Cell, Column
 from protojobs.cli.session import Session
@@ -42,10 +41,11 @@ class _Plugin(msgspec.Struct, frozen=True, kw_only=True):
 @click.command("plugins", cls=StoreCommand, short_help="List the installed plugins and their hooks.")
 @click.pass_obj
 def command(session: Session) -> None:
-    """List the plugins: those that are installed, and the modules of the setting `plugins`. Needs no store.
+    """List the plugins: those that are installed, and those of the setting `plugins`. Needs no store.
 
-    Columns: name, distribution, version, state (loaded, disabled by the setting plugins_disabled, or broken), the
-    hooks that it implements (without their common `protojobs_`), and the reason where it is broken.
+    Columns: name, distribution, version, state (loaded; idle: nothing asks for it; disabled by the setting
+    plugins_disabled; or broken), the hooks that it implements (without their common `protojobs_`), and the reason where
+    it is broken.
     """
     settings = session.settings()
     found = list(_plugins(settings.plugins, settings.plugins_disabled))
@@ -60,26 +60,28 @@ def command(session: Session) -> None:
 
 def _plugins(modules: tuple[str, ...], disabled: tuple[str, ...]) -> Iterator[_Plugin]:
     for entry in plugin_entry_points():
-        source = (entry.dist.name, entry.dist.version) if entry.dist else ("", "")
-        yield _looked_at(entry.name, source, entry.load, is_disabled=entry.name in disabled)
-    for name in modules:
-        yield _looked_at(name, ("", ""), partial(import_module, name), is_disabled=name in disabled)
+        yield _looked_at(entry, is_disabled=entry.name in disabled)
+    for entry in plugins_named(modules):
+        yield _looked_at(entry, is_disabled=entry.name in disabled)
 
 
-def _looked_at(name: str, source: tuple[str, str], load: Callable[[], object], *, is_disabled: bool) -> _Plugin:
-    plugin = _Plugin(name=name, distribution=source[0], version=source[1])
+def _looked_at(entry: EntryPoint, *, is_disabled: bool) -> _Plugin:
+    source = (entry.dist.name, entry.dist.version) if entry.dist else ("", "")
+    plugin = _Plugin(name=entry.name, distribution=source[0], version=source[1])
     if is_disabled:
         return msgspec.structs.replace(plugin, state="disabled")
     try:
-        hooks = _hooks_of(name, load())
+        made = made_plugin(entry)
+        if made is None:
+            return msgspec.structs.replace(plugin, state="idle")
+        hooks = _hooks_of(entry.name, made)
     except Exception as error:  # noqa: BLE001 (somebody else's package: what is wrong with it is the answer)
         return msgspec.structs.replace(plugin, state="broken", reason=f"{type(error).__name__}: {error}")
     return msgspec.structs.replace(plugin, hooks=tuple(hooks))
 
 
-def _hooks_of(name: str, loaded: object) -> list[str]:
+def _hooks_of(name: str, plugin: object) -> list[str]:
     """The hooks that a plugin implements. Raises for one that does not fit, or that there is not."""
-    plugin = loaded() if isinstance(loaded, type) else loaded
     manager = pluggy.PluginManager("protojobs")
     manager.add_hookspecs(HookSpecs)
     manager.register(plugin, name)

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import click
 
 from protojobs.cli.asking import YES, confirm
 from protojobs.cli.exits import CommandFailed, Exit
+from protojobs.cli.inspecting import inspector_of
 from protojobs.cli.options import StoreCommand, StoreGroup
 from protojobs.cli.output import Cell, Column
 from protojobs.cli.session import Session
 from protojobs.cli.stats import COUNTS, counts, queue_item
 from protojobs.cli.text import counted
 from protojobs.errors import did_you_mean
+from protojobs.inspector import Inspector
+from protojobs.records import QueueInfo
 
 __all__ = ["command"]
 
 _COLUMNS = (Column("queue"), Column("state", "state"), *(Column(name, "number") for name in COUNTS))
+_PAGE, _LISTED_MAX = 1_000, 10_000
 _NAME = click.argument("name")
 
 
@@ -31,7 +37,7 @@ def list_queues(session: Session) -> None:
 
     Columns: queue, active or paused, and the numbers of `protojobs stats`.
     """
-    found = session.store().queues()
+    found = list(_all(inspector_of(session)))
     rows: list[list[Cell]] = [
         [info.name, "paused" if info.is_paused else "active", *counts(info.stats).values()] for info in found
     ]
@@ -45,9 +51,9 @@ def list_queues(session: Session) -> None:
 @click.pass_obj
 def pause(session: Session, name: str) -> None:
     """Stop handing out a queue's jobs, on every worker. Running jobs go on; pushing goes on."""
-    jobs = session.queue()
-    names = [info.name for info in jobs.queues()]
-    has_changed = jobs.pause(name)
+    inspector = inspector_of(session)
+    names = [info.name for info in _all(inspector)]
+    has_changed = inspector.pause(name)
     _tell(session, name, is_paused=True, has_changed=has_changed)
     if name not in names:
         session.out.note(f'Note that "{name}" has no jobs yet. {did_you_mean(name, names)}'.rstrip())
@@ -58,9 +64,9 @@ def pause(session: Session, name: str) -> None:
 @click.pass_obj
 def resume(session: Session, name: str) -> None:
     """Hand out a paused queue's jobs again."""
-    jobs = session.queue()
-    paused = [info.name for info in jobs.queues() if info.is_paused]
-    has_changed = jobs.resume(name)
+    inspector = inspector_of(session)
+    paused = [info.name for info in _all(inspector) if info.is_paused]
+    has_changed = inspector.resume(name)
     _tell(session, name, is_paused=False, has_changed=has_changed)
     if not has_changed and (meant := did_you_mean(name, paused)):
         session.out.note(meant)
@@ -72,12 +78,12 @@ def resume(session: Session, name: str) -> None:
 @click.pass_obj
 def clear(session: Session, name: str, yes: bool) -> None:
     """Delete a queue's pending, finished and failed jobs; those being processed stay. Counts and asks first."""
-    jobs = session.queue()
-    known = {info.name: info.stats for info in jobs.queues()}
-    if name not in known:
-        meant = did_you_mean(name, known)
+    inspector = inspector_of(session)
+    found = inspector.queue(name)
+    if found is None:
+        meant = did_you_mean(name, [info.name for info in _all(inspector)])
         raise CommandFailed(Exit.NOT_FOUND, f'There is no queue "{name}".', mend=meant or "protojobs queues list")
-    stats = known[name]
+    stats = found.stats
     numbers = counts(stats)
     examples = [
         f"{numbers[state]:,} {state}" for state in ("pending", "completed", "failed", "cancelled") if numbers[state]
@@ -89,10 +95,18 @@ def clear(session: Session, name: str, yes: bool) -> None:
         confirm(
             session.out, f'Delete {about}{counted(doomed, "job")} of queue "{name}" for good:', examples, is_agreed=yes
         )
-    done = jobs.clear(name)
+    done = inspector.clear(name)
     item: dict[str, Cell] = {"queue": name, "pending": done.pending, "completed": done.completed, "failed": done.failed}
     item |= {"cancelled": done.cancelled, "total": done.total}
     session.out.item("queues.clear@1", item, list(item.items()))
+
+
+def _all(inspector: Inspector) -> Iterator[QueueInfo]:
+    """The queues by name, at most 10,000."""
+    after, seen = "", 0
+    while (page := inspector.queues(after=after, limit=_PAGE)) and seen < _LISTED_MAX:
+        yield from page
+        after, seen = page[-1].name, seen + len(page)
 
 
 def _tell(session: Session, name: str, *, is_paused: bool, has_changed: bool) -> None:

@@ -1,17 +1,15 @@
-"""What there is to say of a stored schedule, also of one that means nothing on this machine."""
+"""What there is to say of a stored schedule, as text and as JSON."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, tzinfo
 from typing import cast
 
-from protojobs._timetable import timetable_of
+from protojobs import inspector
 from protojobs.cli.output import Cell, plain_values
 from protojobs.cli.text import iso
-from protojobs.errors import OptionInvalid
-from protojobs.names import check_zone
-from protojobs.schedules import Misfire, Overlap, Schedule
+from protojobs.schedules import Misfire, Overlap
 
 __all__ = ["SeenSchedule", "moment_item", "moments", "moments_block"]
 
@@ -27,47 +25,8 @@ _OVERLAP = {
 }
 
 
-class SeenSchedule:
-    """A schedule with its words and times. `problem` says why it has none here; such a one never fires here either."""
-
-    def __init__(self, schedule: Schedule) -> None:
-        self.schedule = schedule
-        self.words, self.problem = schedule.spec, ""
-        self.zone: tzinfo = UTC
-        self._table = None
-        try:
-            self._table = timetable_of(schedule)
-            self.words = self._table.words()
-            self.zone = check_zone("timezone", schedule.timezone)
-        except OptionInvalid as error:
-            self.problem = str(error)
-
-    @property
-    def state(self) -> str:
-        """`broken`, `paused`, `ended` or `active`."""
-        if self.problem:
-            return "broken"
-        if self.schedule.is_paused:
-            return "paused"
-        return "active" if self.schedule.next_due_at is not None else "ended"
-
-    @property
-    def next_due_at(self) -> datetime | None:
-        """What it waits for; None for one that does not wait."""
-        return self.schedule.next_due_at if self.state == "active" else None
-
-    def times(self, now: datetime) -> Iterator[datetime]:
-        """The one that it waits for, and those that come after now.
-
-        Of a paused one those that would come were it resumed now.
-        """
-        if self._table is None or self.problem:
-            return
-        if self.schedule.is_paused:
-            yield from self._table.upcoming(max(now, self.schedule.last_due_at or now))
-        elif self.schedule.next_due_at is not None:
-            yield self.schedule.next_due_at
-            yield from self._table.upcoming(max(now, self.schedule.next_due_at))
+class SeenSchedule(inspector.SeenSchedule):
+    """A schedule as the command line tells it."""
 
     def item(self) -> dict[str, object]:
         """For JSON: all that is stored, and what is seen here."""

@@ -9,7 +9,9 @@ import click
 from protojobs.cli.options import StoreCommand
 from protojobs.cli.output import Cell, Column, plain_values
 from protojobs.cli.session import Session
+from protojobs.cli.watching import WATCH, watched
 from protojobs.errors import did_you_mean
+from protojobs.queue import JobQueue
 from protojobs.records import QueueInfo, Stats
 
 __all__ = ["COUNTS", "command", "counts", "queue_item"]
@@ -31,14 +33,19 @@ def queue_item(info: QueueInfo) -> dict[str, object]:
 
 @click.command("stats", cls=StoreCommand, short_help="How many jobs are in which state.")
 @click.argument("queue", required=False)
+@WATCH
 @click.pass_obj
-def command(session: Session, queue: str | None) -> None:
+def command(session: Session, queue: str | None, watch: float | None) -> None:
     """How many jobs are in which state, for each queue and in all, or for one QUEUE.
 
     Columns: queue, pending (with the scheduled ones), scheduled (not yet due), processing, completed, failed,
     cancelled, total. The last line, TOTAL, is for all queues.
     """
     jobs = session.queue()
+    watched(lambda: _show(session, jobs, queue), watch)
+
+
+def _show(session: Session, jobs: JobQueue, queue: str | None) -> bool:
     known = jobs.queues()
     if queue is None:
         shown, total = known, jobs.stats()
@@ -55,6 +62,7 @@ def command(session: Session, queue: str | None) -> None:
     more = {"total": plain_values({**counts(total), "is_estimate": total.is_estimate})}
     items = [queue_item(info) for info in shown]
     session.out.items("stats@1", items, _COLUMNS, _rows(shown, None if queue else total), more=more)
+    return True
 
 
 def _rows(shown: Sequence[QueueInfo], total: Stats | None) -> Iterator[list[Cell]]:

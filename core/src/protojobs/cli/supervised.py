@@ -16,6 +16,7 @@ from contextlib import suppress
 import msgspec
 
 from protojobs._lease import BEATS_PER_LEASE
+from protojobs._vitals import Condition, Vitals
 from protojobs.clock import SYSTEM_CLOCK
 from protojobs.outcomes import WorkReport
 from protojobs.stopping import StopToken
@@ -33,6 +34,7 @@ class Alive(msgspec.Struct, frozen=True, kw_only=True):
     worker: str
     lease_s: float
     lasts_s: float | None
+    condition: Condition | None = None
 
 
 def join_supervisor(stop: StopToken) -> Supervisor | None:
@@ -54,6 +56,7 @@ class Supervisor:
     """What a worker knows of it."""
 
     def __init__(self, line: socket.socket) -> None:
+        self.vitals = Vitals()  # for the worker to write
         self._line = line
         self._lock = threading.Lock()  # held while a sign of life is sent, so that the last one is the newest
         self._worker, self._lease_s = "", 0.0
@@ -98,6 +101,11 @@ class Supervisor:
     def _say_alive(self) -> None:
         self._said_at = SYSTEM_CLOCK.monotonic()
         lasts_s = max(self._ends_at - self._said_at, 0.0)
-        alive = Alive(worker=self._worker, lease_s=self._lease_s, lasts_s=None if math.isinf(lasts_s) else lasts_s)
+        alive = Alive(
+            worker=self._worker,
+            lease_s=self._lease_s,
+            lasts_s=None if math.isinf(lasts_s) else lasts_s,
+            condition=self.vitals.condition(self._said_at),
+        )
         with suppress(OSError):  # a supervisor that has gone, or does not read: a job need not wait for that
             self._line.send(ALIVE + msgspec.json.encode(alive) + b"\n", socket.MSG_DONTWAIT)

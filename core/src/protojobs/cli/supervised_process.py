@@ -38,14 +38,16 @@ def worker_command(arguments: Sequence[str]) -> list[str]:
 
 
 class SupervisedProcess:
-    """Starts it. Raises OSError when the system cannot."""
+    """Starts it. Raises OSError when the system cannot. `output`: a descriptor for what it writes, instead of ours."""
 
-    def __init__(self, command: Sequence[str], now: float) -> None:
+    def __init__(self, command: Sequence[str], now: float, *, output: int | None = None) -> None:
         ours, theirs = socket.socketpair()
         try:
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
                 env={**os.environ, LINE: str(theirs.fileno())},
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,

@@ -66,7 +66,7 @@ class Crew:
         self._stop_s = (0.0, grace_s + exit_bound_s + MARGIN_S, exit_bound_s + MARGIN_S)  # by level
         self._exit_bound_s = exit_bound_s
         self._stand_in = StandIn(beat, clock)
-        self._looked_at = clock.monotonic()
+        self.looked_at = clock.monotonic()  # after its workers, last
         self._level = 0
         self._kill_at = float("inf")
         self._failed_starts = 0
@@ -93,6 +93,11 @@ class Crew:
         last = self._reports[-1].reason if self._reports else "stopped"
         report = WorkReport(**counts, reason="stopped" if self._level else last)
         return report, Exit.BAD if self._is_unclean else Exit.OK
+
+    @property
+    def processes(self) -> list[SupervisedProcess | None]:
+        """Those of the places that are to be filled; None where the next one is still to be started."""
+        return [place.process for place in self._places if not place.is_closed]
 
     def _processes(self) -> list[SupervisedProcess]:
         return [place.process for place in self._places if place.process is not None]
@@ -133,7 +138,7 @@ class Crew:
 
     def _listen_for_silence(self, now: float) -> None:
         """Have the stand-in beat for those that have fallen silent, and end those whom that no longer helps."""
-        passed_s, self._looked_at = min(now - self._looked_at, PASSED_MAX_S), now
+        passed_s, self.looked_at = min(now - self.looked_at, PASSED_MAX_S), now
         silent: dict[str, float] = {}
         for process in self._processes():
             if (alive := process.alive) is None or not process.stays_silent(passed_s):

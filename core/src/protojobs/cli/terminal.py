@@ -13,7 +13,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from protojobs.cli.output import Column
 
-__all__ = ["print_table"]
+__all__ = ["print_table", "table"]
 
 _STATES = {
     "completed": "green",
@@ -38,16 +38,22 @@ def print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> Non
     Only columns of text are cut. Half an id, a number or an age would be wrong; rather the lines are too long.
     """
     console = Console()
-    widths = _widths(columns, rows, console.width)
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, _GAP, 0, 0))
+    drawn, width = table(columns, rows, console.width)
+    console.width = max(console.width, width)
+    console.print(drawn)
+
+
+def table(columns: Sequence[Column], rows: Sequence[Sequence[str]], space: int) -> tuple[Table, int]:
+    """That table for so many columns of the terminal, and how many it takes."""
+    widths = _widths(columns, rows, space)
+    drawn = Table(box=None, pad_edge=False, header_style="bold", padding=(0, _GAP, 0, 0))
     for column, width in zip(columns, widths, strict=True):
         justify: JustifyMethod = "right" if column.kind in ("number", "time") else "left"
-        table.add_column(Text(column.title), justify=justify, no_wrap=True, overflow="ellipsis", width=width)
+        drawn.add_column(Text(column.title), justify=justify, no_wrap=True, overflow="ellipsis", width=width)
     for row in rows:
         styles = [_STATES.get(cell, "") if col.kind == "state" else "" for col, cell in zip(columns, row, strict=True)]
-        table.add_row(*(Text(cell, style=style) for cell, style in zip(row, styles, strict=True)))
-    console.width = max(console.width, sum(widths) + _GAP * len(widths))
-    console.print(table)
+        drawn.add_row(*(Text(cell, style=style) for cell, style in zip(row, styles, strict=True)))
+    return drawn, sum(widths) + _GAP * len(widths)
 
 
 def _widths(columns: Sequence[Column], rows: Sequence[Sequence[str]], space: int) -> list[int]:

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from importlib.metadata import version
 from itertools import islice
 from typing import TypedDict, Unpack
@@ -14,6 +15,7 @@ from typing import TypedDict, Unpack
 import click
 import msgspec
 
+from protojobs._vitals import Vitals
 from protojobs._working import work
 from protojobs.cli.amounts import duration, size
 from protojobs.cli.exits import Exit
@@ -21,10 +23,12 @@ from protojobs.cli.interrupts import stopped_by_signals
 from protojobs.cli.logs import FORMATS, LEVELS, json_line, level_of, logging_to_stderr, say_json
 from protojobs.cli.options import StoreCommand
 from protojobs.cli.session import Session
+from protojobs.cli.showing import showing
 from protojobs.cli.supervised import Supervisor, join_supervisor
 from protojobs.cli.supervised_process import worker_command
 from protojobs.cli.supervisor import Crew
 from protojobs.cli.ticking import declared, ticking
+from protojobs.cli.vital_signs import crew_health, worker_health
 from protojobs.clock import SYSTEM_CLOCK
 from protojobs.errors import NotSupported
 from protojobs.outcomes import WorkReport
@@ -57,6 +61,8 @@ class _Options(TypedDict):
     no_scheduler: bool
     max_memory: int | None
     max_time: float
+    probe_port: int | None
+    probe_host: str
     verbose: int
     log_level: str | None
     log_format: str
@@ -80,12 +86,19 @@ class _Options(TypedDict):
     help="Of plain functions.  [default: thread]",
 )
 @click.option("--stop-when-empty", is_flag=True, help="End when nothing is due.")
-@click.option("--all-queues", is_flag=True, help="All queues there are at the start, by name, and the default one.")
+@click.option("--all-queues", is_flag=True, help="All queues that there are at the start, or that your jobs name.")
 @click.option("--no-scheduler", is_flag=True, help="Fire no schedules; let others do it.")
 @click.option("--max-memory", type=size, metavar="SIZE", help="End after its jobs beyond 512M, 2G ...; 0 = no limit.")
 @click.option(
     "--max-time", type=duration, metavar="TIME", default="0", help="End after its jobs after 1h, 7d ...; 0 = no limit."
 )
+@click.option(
+    "--probe-port",
+    type=click.IntRange(1, 65_535),
+    metavar="PORT",
+    help="Answer GET /livez and /readyz there: for Kubernetes, and protojobs health.",
+)
+@click.option("--probe-host", metavar="HOST", default="127.0.0.1", help="Where to.  [default: 127.0.0.1]")
 @click.option("-v", "--verbose", count=True, help="A line for each job; -vv for everything.")
 @click.option("--log-level", type=click.Choice(LEVELS), metavar="LEVEL", help=f"Instead of -v: {', '.join(LEVELS)}.")
 @click.option(
@@ -129,8 +142,12 @@ def _work(
     session: Session, queues: Sequence[str], options: _Options, stop: StopToken, supervisor: Supervisor | None
 ) -> WorkReport:
     jobs, names, scheduler = _prepare(session, queues, options, is_quiet=supervisor is not None)
+    vitals = Vitals() if supervisor is None else supervisor.vitals
     with ExitStack() as stack:
         stack.enter_context(stopped_by_signals(stop, _notes(jobs, options), is_supervised=supervisor is not None))
+        if supervisor is None:
+            health = partial(worker_health, vitals, stop, SYSTEM_CLOCK)
+            stack.enter_context(showing(health, stop, options["probe_host"], options["probe_port"]))
         if scheduler is not None:
             if options["stop_when_empty"] or options["max_jobs"]:
                 scheduler.tick()  # before the first look for jobs, so that what is due counts as due
@@ -143,6 +160,7 @@ def _work(
             max_time_s=options["max_time"] or None,
             stop=stop,
             told=supervisor.told if supervisor is not None else None,
+            vitals=vitals,
         )
     if supervisor is not None:
         supervisor.report(report)
@@ -166,7 +184,11 @@ def _supervise(session: Session, queues: Sequence[str], options: _Options, proce
         clock=SYSTEM_CLOCK,
         beat=lambda worker: jobs.driver.heartbeat(worker, {}),  # opens a connection when it is first needed
     )
-    with stopped_by_signals(stop, _notes(jobs, options)):
+    health = partial(crew_health, crew, stop, SYSTEM_CLOCK)
+    with (
+        stopped_by_signals(stop, _notes(jobs, options)),
+        showing(health, stop, options["probe_host"], options["probe_port"]),
+    ):
         report, code = crew.run(stop)
     jobs.close()
     _end(session, report, is_json_log=options["log_format"] == "json")
@@ -188,7 +210,8 @@ def _prepare(
     known = {info.name: info.is_paused for info in jobs.queues()}
     names = list(queues) or [jobs.settings.default_queue]
     if options["all_queues"]:
-        names = sorted({*known, jobs.settings.default_queue})
+        named = {jobs.registry.get(name).options.queue for name in jobs.registry}
+        names = sorted({*known, jobs.settings.default_queue, *filter(None, named)})
     scheduler = None if options["no_scheduler"] else Scheduler(jobs)
     own = 0 if scheduler is None else len(declared(scheduler))
     if not is_quiet:

@@ -13,12 +13,11 @@ from typing import TypeVar
 
 from msgspec import Struct
 
-from protojobs._afterwards import FailedCall, announcement, job_facts
+from protojobs._afterwards import FailedCall, announcement, beginning
 from protojobs._execution import Run, prepare
 from protojobs.definitions import JobDefinition
 from protojobs.entropy import fresh_id
 from protojobs.errors import JobError, JobUnknown
-from protojobs.events import JobProcessing
 from protojobs.lifecycle import JobState, Verb
 from protojobs.outcomes import Outcome
 from protojobs.queue import JobQueue
@@ -104,7 +103,7 @@ class LocalWorker:
             if self._watch is not None:
                 self._watch(begun)
             if queue.hooks.listens("job.processing"):
-                queue.hooks.notify(JobProcessing(**job_facts(claimed)))
+                queue.hooks.notify(beginning(claimed))
         return begun
 
     def _finish(self, outcome: Outcome) -> tuple[Ran, _LoudFailedCall | None]:

@@ -32,7 +32,9 @@ from protojobs.records import (
 )
 from protojobs.rules import PASSED_OVER_MAX, SETTLES_TO, check_batch, check_settlements, first_end, renewed
 from protojobs_memory.administration import Administration
+from protojobs_memory.diagnosing import Diagnosing
 from protojobs_memory.inspection import Inspection
+from protojobs_memory.observing import Observing
 from protojobs_memory.schedules import Schedules
 from protojobs_memory.state import Row, after
 from protojobs_memory.transfer import Transfer
@@ -47,11 +49,11 @@ _CLAIM, _SNOOZE, _RELEASE = Verb.CLAIM, Verb.SNOOZE, Verb.RELEASE
 _APPLIED, _REPEATED, _STALE = SettleStatus.APPLIED, SettleStatus.REPEATED, SettleStatus.STALE
 
 
-class MemoryDriver(Inspection, Administration, Schedules, Transfer):
+class MemoryDriver(Inspection, Administration, Schedules, Transfer, Observing, Diagnosing):
     """A store in this process. `memory://` makes a new one; all drivers of `memory://name` share one."""
 
     port_version = PORT_VERSION
-    capabilities = Capabilities(cross_process=False, server_time=False, durable=False)
+    capabilities = Capabilities(cross_process=False, server_time=False, durable=False, observing=True)
 
     def setup(self) -> None:
         """Nothing to do."""
@@ -235,7 +237,7 @@ class MemoryDriver(Inspection, Administration, Schedules, Transfer):
         at = _due(now, said.delay, said.available_at) if to is _PENDING else now
         self.state.move(row, verb, to, at)
         if to is _FAILED:
-            self.state.add_failure(row, failure(row, said.error, now))
+            self.state.add_failure(row, failure(row, said, now))
 
     def _current(self, claim: Settlement | Fence) -> Row | None:
         """The job, if this is its current claim: id, claim_seq and holder, all three."""

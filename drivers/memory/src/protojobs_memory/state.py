@@ -18,6 +18,7 @@ from protojobs.errors import ContractBroken
 from protojobs.lifecycle import FINISHED, TRANSITIONS, JobState, Verb
 from protojobs.records import FailedJob, NewJob, WorkerRecord
 from protojobs.schedules import Schedule
+from protojobs_memory.notes import Notes
 from protojobs_memory.sorted_keys import SortedKeys, TimeKey
 
 __all__ = ["Queue", "Row", "State", "after"]
@@ -101,7 +102,7 @@ class State:
         self.doorbell = threading.Condition(self.lock)
 
     def empty(self) -> None:
-        """Forget all jobs, workers, pauses and schedules."""
+        """Forget all jobs, workers, pauses, schedules and notes."""
         self.rows: dict[str, Row] = {}
         self.ids: SortedKeys[str] = SortedKeys()
         self.queues: dict[str, Queue] = {}
@@ -110,6 +111,8 @@ class State:
         self.ended: dict[JobState, SortedKeys[TimeKey]] = {state: SortedKeys() for state in FINISHED}
         self.failed: dict[str, FailedJob] = {}
         self.failures: SortedKeys[TimeKey] = SortedKeys()  # the same by (failed_at, id)
+        self.alike: dict[str, SortedKeys[TimeKey]] = {}  # ... and by fingerprint; none is empty
+        self.notes = Notes()
         self.exports: dict[str, SortedKeys[str]] = {}  # token -> what moves under it, as `number/id`
         self.schedules: dict[str, Schedule] = {}
         self.next_times: SortedKeys[TimeKey] = SortedKeys()  # of those that are not paused and go on
@@ -173,12 +176,17 @@ class State:
         row.failed_id = failure.id
         self.failed[failure.id] = failure
         self.failures.add((failure.failed_at, failure.id))
+        self.alike.setdefault(failure.fingerprint, SortedKeys()).add((failure.failed_at, failure.id))
 
     def drop_failure(self, row: Row) -> None:
         """Delete the job's row of failed_jobs, if it has one."""
         if row.failed_id is not None:
             failure = self.failed.pop(row.failed_id)
             self.failures.remove((failure.failed_at, failure.id))
+            alike = self.alike[failure.fingerprint]
+            alike.remove((failure.failed_at, failure.id))
+            if not alike:
+                del self.alike[failure.fingerprint]
             row.failed_id = None
 
     def ring(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from protojobs.entropy import fresh_id
-from protojobs.records import ClaimedJob, FailedJob, Fence, JobRecord, LostJob
+from protojobs.records import ClaimedJob, FailedJob, Fence, JobRecord, LostJob, Settlement
 from protojobs_memory.state import Row
 
 __all__ = ["claimed", "failure", "fence", "lost", "record"]
@@ -58,7 +58,7 @@ def lost(row: Row, holder: str) -> LostJob:
     )
 
 
-def failure(row: Row, error: str, now: datetime) -> FailedJob:
+def failure(row: Row, said: Settlement, now: datetime) -> FailedJob:
     """The row's entry in failed_jobs."""
     job = row.job
     return FailedJob(
@@ -69,8 +69,9 @@ def failure(row: Row, error: str, now: datetime) -> FailedJob:
         job_name=job.job_name,
         data=job.data,
         attempts=row.attempts,
-        exception=error,
+        exception=said.error,
         failed_at=now,
+        fingerprint=said.fingerprint,
     )
 
 

@@ -42,7 +42,7 @@ from protojobs_redis.urls import TIMEOUT_S, Address
 __all__ = ["Connections"]
 
 MOVES_MAX = 4  # how often a step follows a namespace that moves
-LAYOUT = 2  # the version of how jobs are kept, see scripts/prelude.lua
+LAYOUT = 3  # the version of how jobs are kept, see scripts/prelude.lua
 
 _inherited: list[object] = []  # a forked child must neither use nor close its parent's connections, so it keeps them
 
@@ -117,6 +117,11 @@ class Connections:
         """A connection apart from the pool, not yet open, to the server that holds the namespace."""
         pool = self.server().connection_pool
         return pool.connection_class(**pool.connection_kwargs)
+
+    @property
+    def wait_replicas(self) -> int:
+        """How many replicas must have a write before it counts."""
+        return self._replicas.number
 
     def check_layout(self) -> None:
         """Mark the namespace with the version of its layout, or raise SchemaOutdated for the mark of another."""

@@ -21,9 +21,10 @@ from protojobs.records import (
     Settlement,
 )
 from protojobs_redis.administration import Administration
+from protojobs_redis.diagnosing import Diagnosing
 from protojobs_redis.handle import check_batch
-from protojobs_redis.inspection import Inspection
 from protojobs_redis.leases import Leases, lease_lost
+from protojobs_redis.observing import Observing
 from protojobs_redis.packing import Answered, Lent, blob_of, claimed, claims, encode, micros, moment, pushed
 from protojobs_redis.schedules import Schedules
 from protojobs_redis.settling import in_order, sorted_out
@@ -43,7 +44,7 @@ class _Turn(Struct, array_like=True, gc=False):
 _turns, _ids = Decoder(_Turn), Decoder(list[str])
 
 
-class RedisDriver(Storage, Leases, Inspection, Administration, Transfer, Schedules):
+class RedisDriver(Storage, Leases, Observing, Administration, Transfer, Schedules, Diagnosing):
     """Jobs in Redis or Valkey; implements `Store`.
 
     `url` is `redis://[user:password@]host[:port][/db]`, `rediss://` for TLS, `valkey://`, `valkeys://`, `unix:///path`,
@@ -60,7 +61,7 @@ class RedisDriver(Storage, Leases, Inspection, Administration, Transfer, Schedul
     """
 
     port_version = PORT_VERSION
-    capabilities = Capabilities()
+    capabilities = Capabilities(observing=True)
 
     def __repr__(self) -> str:
         return f"<RedisDriver {self._connections.address.shown} {self.namespace}>"

@@ -5,20 +5,31 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from functools import reduce
+from itertools import islice
 
 from msgspec import Struct
 from msgspec.msgpack import Decoder
 
 from protojobs.errors import OptionInvalid
-from protojobs.records import FailedJob, FailedPage, JobFilter, JobPage, JobRecord, QueueInfo, Stats, WorkerRecord
+from protojobs.records import (
+    COUNTED_MAX,
+    FailedJob,
+    FailedPage,
+    JobFilter,
+    JobPage,
+    JobRecord,
+    QueueInfo,
+    Stats,
+    WorkerRecord,
+)
 from protojobs_redis.handle import Handle, check_batch
 from protojobs_redis.packing import LETTERS, Entry, Failure, encode, moment, record
 
-__all__ = ["Inspection", "failed_job"]
+__all__ = ["FailedEntry", "Inspection", "chars", "failed_job"]
 
 EXAMINED_MAX = 10_000  # rows that one call of `find` or `failed` looks at, whatever it finds
 STEP_MAX = 1_000  # ... and one script of it
-LISTED_MAX = 10_000  # queues and workers in one list
+LISTED_MAX = 10_000  # workers in one list
 QUEUES_STEP = 200  # queues that one script counts
 
 FailedEntry = tuple[str, Failure, Entry]
@@ -33,6 +44,7 @@ class _Counts(Struct, array_like=True):
     failed: int
     cancelled: int
     scheduled: int
+    oldest_ready: str  # microseconds, or nothing
 
     def stats(self) -> Stats:
         return Stats(
@@ -91,7 +103,9 @@ class Inspection(Handle):
             yield from entries
             place += read
 
-    def find(self, which: JobFilter, *, limit: int = 50, cursor: str | None = None) -> JobPage:
+    def find(
+        self, which: JobFilter, *, limit: int = 50, cursor: str | None = None, chars_max: int | None = None
+    ) -> JobPage:
         """See Inspects.find. The cursor is the last id that was examined.
 
         States and queue are compared in the script; the name is in the large part of a job, so it is compared here.
@@ -100,8 +114,9 @@ class Inspection(Handle):
         jobs: list[JobRecord] = []
         examined = 0
         while len(jobs) < limit and examined < EXAMINED_MAX:
+            wanted = min(limit - len(jobs), STEP_MAX)
             step = self._packed(
-                _found, "find", states, which.queue or "", cursor or "", min(limit - len(jobs), STEP_MAX), STEP_MAX
+                _found, "find", states, which.queue or "", cursor or "", wanted, STEP_MAX, chars(chars_max)
             )
             jobs += [record(entry) for entry in step.entries if which.job_name in (None, entry.blob.job_name)]
             examined += step.examined
@@ -110,14 +125,25 @@ class Inspection(Handle):
                 break
         return JobPage(jobs=tuple(jobs), cursor=cursor)
 
-    def failed(self, *, queue: str | None = None, limit: int = 50, cursor: str | None = None) -> FailedPage:
-        """See Inspects.failed. The cursor is the last row that was examined, as `failed_at/id`."""
+    def failed(
+        self, *, queue: str | None = None, limit: int = 50, cursor: str | None = None, chars_max: int | None = None
+    ) -> FailedPage:
+        """See Inspects.failed."""
+        return self._failed_page(queue or "", limit, cursor, chars(chars_max))
+
+    def _failed_page(self, queue: str, limit: int, cursor: str | None, chars_max: str, *fingerprint: str) -> FailedPage:
+        """A page of those of a queue, or of one fingerprint.
+
+        The cursor is the last row that was examined, as `failed_at/id`.
+        """
         score, failed_id = _read_cursor(cursor)
         jobs: list[FailedJob] = []
         examined = 0
         while len(jobs) < limit and examined < EXAMINED_MAX:
             wanted = min(limit - len(jobs), STEP_MAX)
-            step = self._packed(_found_failed, "failed", queue or "", score, failed_id, wanted, STEP_MAX)
+            step = self._packed(
+                _found_failed, "failed", queue, score, failed_id, wanted, STEP_MAX, chars_max, *fingerprint
+            )
             jobs += [failed_job(*found) for found in step.entries]
             examined += step.examined
             score, failed_id = step.cursor_score, step.cursor_id
@@ -129,34 +155,30 @@ class Inspection(Handle):
         """See Inspects.get_failed."""
         check_batch(ids)
         ids, place = list(dict.fromkeys(ids)), 0
-        jobs: list[FailedJob] = []
+        jobs: dict[str, FailedJob] = {}  # by their own ids: one may be meant twice
         while place < len(ids):
             read, entries = self._packed(_read_failed, "get_failed", encode(ids[place:]))
-            jobs += [failed_job(*found) for found in entries]
+            jobs |= {found[0]: failed_job(*found) for found in entries}
             place += read
-        return jobs
+        return list(jobs.values())
 
-    def stats(self, queue: str | None = None) -> Stats:
+    def stats(self, queue: str | None = None, *, counted_max: int = COUNTED_MAX) -> Stats:
         """See Inspects.stats. Always exact; of more than 200 queues, each part at its own moment."""
         if queue is not None:
             return self._packed(_counts, "stats", queue).stats()
-        return reduce(_together, (counts.stats() for counts in self._all_queues()), Stats())
+        return reduce(_together, (counts.stats() for counts in self._queues_behind("")), Stats())
 
-    def queues(self) -> list[QueueInfo]:
-        """See Inspects.queues."""
-        found: list[QueueInfo] = []
-        for counts in self._all_queues():
-            found.append(QueueInfo(name=counts.name, is_paused=counts.is_paused, stats=counts.stats()))
-            if len(found) >= LISTED_MAX:
-                break
-        return found
+    def queues(self, *, after: str = "", limit: int = 10_000, counted_max: int = COUNTED_MAX) -> list[QueueInfo]:
+        """See Inspects.queues. Always exact."""
+        return [_info(counts) for counts in islice(self._queues_behind(after, limit), limit)]
 
-    def _all_queues(self) -> Iterator[_Counts]:
-        after = ""
+    def _queues_behind(self, after: str, limit: int = QUEUES_STEP) -> Iterator[_Counts]:
+        """All of them, by name; few in one script where only a few are wanted."""
+        size = max(1, min(limit, QUEUES_STEP))
         while True:
-            page = self._packed(_queues, "queues", after, QUEUES_STEP)
+            page = self._packed(_queues, "queues", after, size)
             yield from page
-            if len(page) < QUEUES_STEP:
+            if len(page) < size:
                 return
             after = page[-1].name
 
@@ -178,6 +200,21 @@ def failed_job(failed_id: str, failure: Failure, entry: Entry) -> FailedJob:
         attempts=failure.attempts,
         exception=failure.exception,
         failed_at=moment(failure.failed_at),
+        fingerprint=entry.row.fingerprint,
+    )
+
+
+def chars(chars_max: int | None) -> str:
+    """How many characters of a text to show, as scripts take it."""
+    return "" if chars_max is None else str(max(0, chars_max))
+
+
+def _info(counts: _Counts) -> QueueInfo:
+    return QueueInfo(
+        name=counts.name,
+        is_paused=counts.is_paused,
+        stats=counts.stats(),
+        oldest_ready_s=int(counts.oldest_ready) / 1e6 if counts.oldest_ready else None,
     )
 
 

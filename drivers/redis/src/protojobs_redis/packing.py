@@ -76,6 +76,7 @@ class Row(Struct, array_like=True, gc=False):
     reason: str = ""
     failed_id: str = ""
     moved_from: str = ""
+    fingerprint: str = ""  # of its failure
 
 
 class Blob(Struct, array_like=True, gc=False):

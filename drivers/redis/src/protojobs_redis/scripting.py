@@ -36,6 +36,13 @@ _PARTS = {
     "queues": ("counting",),
     "retry_failed": ("failures",),
     "forget_failed": ("failures",),
+    "failed": ("showing",),
+    "get_failed": ("showing",),
+    "failure_groups": ("showing",),
+    **dict.fromkeys(
+        ("record", "rollups", "begin_sample", "keep_sample", "depths", "attempts", "note_action", "actions"),
+        ("noting",),
+    ),
     "save_schedule": ("scheduling",),
     "get_schedules": ("scheduling",),
     "list_schedules": ("scheduling",),

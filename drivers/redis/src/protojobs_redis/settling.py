@@ -77,4 +77,5 @@ def _other(said: Settlement) -> tuple[object, ...]:
         said.counts_return,
         said.counts_crash,
         fresh_id() if said.verb is Verb.FAIL else "",
+        said.fingerprint,
     )

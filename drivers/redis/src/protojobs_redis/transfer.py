@@ -83,6 +83,7 @@ def _imported(job: ExportedJob) -> tuple[object, ...]:
         cancel_requested_at=moment_text(job.cancel_requested_at),
         reason=job.reason or "",
         failed_id=job.failed.id if job.failed else "",
+        fingerprint=job.failed.fingerprint if job.failed else "",
     )
     failure: Failure | str = ""
     if job.failed is not None:

@@ -6,16 +6,18 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
+from msgspec.structs import replace
 from sqlalchemy import ColumnElement, Connection, delete, func, insert, literal, select, update
 
 from protojobs.lifecycle import FINISHED, JobState
 from protojobs.records import CancelAnswer, Cleared, Pruned, RetryAnswer
-from protojobs_sqlalchemy import postgresql_pruning
+from protojobs_sqlalchemy import postgresql_archive, postgresql_pruning
 from protojobs_sqlalchemy.bounds import check_count
 from protojobs_sqlalchemy.conditions import is_finished, is_pending
 from protojobs_sqlalchemy.counting import count
 from protojobs_sqlalchemy.dialects import Mode
 from protojobs_sqlalchemy.ids import known
+from protojobs_sqlalchemy.postgresql_archive import Old, Place, TurnedOver
 from protojobs_sqlalchemy.rows import Found
 from protojobs_sqlalchemy.settling import storable
 from protojobs_sqlalchemy.steps import Steps
@@ -82,11 +84,28 @@ class Administration(Steps):
         arrived_before: float = 0.0,
         limit: int = 1_000,
     ) -> Pruned:
-        """Delete up to `limit` finished jobs older than so many seconds."""
+        """Delete up to `limit` finished jobs older than so many seconds; and whole days of an archive at once."""
         ages = [(_DONE, completed_older_than), ((JobState.FAILED,), failed_older_than)]
-        return self._run_at(
+        has_archive = self._run(self._dialect.has_archive, Mode.SINGLE)
+        days = self._turn_over(completed_older_than, arrived_before) if has_archive else TurnedOver()
+        pruned = self._run_at(
             lambda conn, now: prune(conn, ages, arrived_before=arrived_before, limit=limit, now=now), Mode.STORE
         )
+        if not has_archive or completed_older_than is None or pruned.has_more:
+            return replace(pruned, completed=pruned.completed + days.dropped)
+        old = Old(completed_older_than, arrived_before, is_denied=bool(days.denied))
+        gone, has_more = self._run_at(
+            lambda conn, now: postgresql_archive.prune(conn, old, now, limit - pruned.total), Mode.STORE
+        )
+        return replace(pruned, completed=pruned.completed + days.dropped + gone, has_more=has_more)
+
+    def _turn_over(self, completed_older_than: float | None, arrived_before: float) -> TurnedOver:
+        def step(conn: Connection, now: datetime) -> TurnedOver:
+            age = None if completed_older_than is None else max(completed_older_than, arrived_before)
+            ended_by = None if age is None else now - timedelta(seconds=age)
+            return postgresql_archive.turn_over(conn, now, ended_by=ended_by, makes=self._dialect.archives)
+
+        return self._run_at(step, Mode.STORE)
 
 
 def cancel(conn: Connection, ids: Sequence[str], reason: str, now: datetime) -> list[CancelAnswer]:
@@ -101,7 +120,8 @@ def cancel(conn: Connection, ids: Sequence[str], reason: str, now: datetime) -> 
     if processing:  # its worker decides; the mark outlives it
         first = func.coalesce(jobs.c.cancel_requested_at, literal(now, jobs.c.cancel_requested_at.type))
         conn.execute(update(jobs).where(jobs.c.id.in_(processing)).values(cancel_requested_at=first, **why))
-    answers = dict.fromkeys(rows, CancelAnswer.FINISHED)
+    archived = postgresql_archive.archived(conn, [job_id for job_id in ids if job_id not in rows])
+    answers = dict.fromkeys([*rows, *archived], CancelAnswer.FINISHED)
     answers |= dict.fromkeys(pending, CancelAnswer.CANCELLED) | dict.fromkeys(processing, CancelAnswer.REQUESTED)
     given: list[CancelAnswer] = []
     for job_id in ids:
@@ -156,7 +176,12 @@ def clear(conn: Connection, queue: str, limit: int) -> Cleared:
         query = _lock.where(*condition).order_by(None).limit(limit + 1 - len(rows))
         rows += conn.execute(query.with_for_update(skip_locked=True)) if len(rows) <= limit else ()
     _delete(conn, rows[:limit])
-    return Cleared(has_more=len(rows) > limit, **Counter(str(row.status) for row in rows[:limit]))
+    totals = Counter(str(row.status) for row in rows[:limit])
+    has_more = len(rows) > limit
+    if not has_more and postgresql_archive.holds(conn, queue):
+        gone, has_more = postgresql_archive.remove(conn, Place("queue = :queue"), {"queue": queue}, limit - len(rows))
+        totals["completed"] += gone
+    return Cleared(has_more=has_more, **totals)
 
 
 def _removable(conn: Connection, queue: str) -> list[list[ColumnElement[bool]]]:

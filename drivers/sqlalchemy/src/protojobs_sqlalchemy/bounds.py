@@ -10,7 +10,7 @@ from protojobs.records import BATCH_BYTES_MAX, BATCH_JOBS_MAX, NewJob, Settlemen
 from protojobs_sqlalchemy.ids import canonical
 from protojobs_sqlalchemy.tables import JOB_CLASS_MAX
 
-__all__ = ["check_count", "check_new", "check_settlements", "payload_bytes"]
+__all__ = ["bad_cursor", "check_count", "check_new", "check_settlements", "payload_bytes"]
 
 _SETTLING = frozenset({Verb.COMPLETE, Verb.RETRY, Verb.FAIL, Verb.SNOOZE, Verb.RELEASE, Verb.CANCEL})
 
@@ -45,3 +45,8 @@ def check_settlements(settlements: Sequence[Settlement]) -> None:
 def payload_bytes(data: str) -> int:
     """How many bytes the payload has in UTF-8."""
     return len(data) if data.isascii() else len(data.encode())
+
+
+def bad_cursor(cursor: str) -> OptionInvalid:
+    """The error for a cursor that no page has given."""
+    return OptionInvalid(f"{cursor[:60]!r} is not a cursor.", mend="Give the one of the page before, unchanged.")

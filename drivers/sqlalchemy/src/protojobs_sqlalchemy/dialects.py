@@ -47,6 +47,7 @@ class Dialect(Protocol):
 
     time_offset: float  # seconds added to the clock of the store
     turn_mode: Mode  # how `turn` is to be run
+    archives: bool  # whether completed jobs are put into the archive (postgresql_archive.py)
 
     def prepare(self, engine: Engine) -> None:
         """Fit our own engine's new connections out. Never called for an application's engine."""
@@ -98,6 +99,10 @@ class Dialect(Protocol):
 
     def wait(self, queues: Sequence[str], timeout: float) -> bool:
         """The port's `wait`."""
+        ...
+
+    def has_archive(self, conn: Connection) -> bool:
+        """Whether completed jobs may lie in the archive: asked once, since its first one comes after a new start."""
         ...
 
     def identity(self, conn: Connection) -> str:

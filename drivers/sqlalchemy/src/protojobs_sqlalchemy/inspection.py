@@ -4,26 +4,34 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from datetime import datetime
 
-from sqlalchemy import ColumnElement, Connection, Table, and_, func, or_, select
+from sqlalchemy import Connection, func, select
 
-from protojobs.errors import OptionInvalid
-from protojobs.lifecycle import JobState
-from protojobs.records import FailedJob, FailedPage, JobFilter, JobPage, JobRecord, QueueInfo, Stats, WorkerRecord
+from protojobs.records import (
+    COUNTED_MAX,
+    FailedJob,
+    FailedPage,
+    JobFilter,
+    JobPage,
+    JobRecord,
+    QueueInfo,
+    Stats,
+    WorkerRecord,
+)
 from protojobs_sqlalchemy import stats
 from protojobs_sqlalchemy.bounds import check_count
 from protojobs_sqlalchemy.conditions import is_processing
 from protojobs_sqlalchemy.dialects import Mode
-from protojobs_sqlalchemy.ids import canonical, known
-from protojobs_sqlalchemy.rows import failed_job, job_record
+from protojobs_sqlalchemy.failures import failed_page, get_failed
+from protojobs_sqlalchemy.finding import find
+from protojobs_sqlalchemy.ids import known
+from protojobs_sqlalchemy.postgresql_archive import whole
+from protojobs_sqlalchemy.rows import job_record
 from protojobs_sqlalchemy.steps import Steps
 from protojobs_sqlalchemy.tables import failed_jobs, jobs, workers
-from protojobs_sqlalchemy.types import from_microseconds, to_microseconds
 
-__all__ = ["EXAMINED_MAX", "Inspection", "get_failed"]
+__all__ = ["Inspection"]
 
-EXAMINED_MAX = 5_000  # rows that one page looks at
 _WORKERS_MAX = 10_000
 
 
@@ -35,26 +43,35 @@ class Inspection(Steps):
         check_count(ids)
         return self._run(lambda conn: get(conn, ids), Mode.READ)
 
-    def find(self, which: JobFilter, *, limit: int = 50, cursor: str | None = None) -> JobPage:
+    def find(
+        self, which: JobFilter, *, limit: int = 50, cursor: str | None = None, chars_max: int | None = None
+    ) -> JobPage:
         """A page of jobs, newest id first."""
-        return self._run(lambda conn: find(conn, which, limit, cursor), Mode.READ)
+        return self._run(lambda conn: find(conn, which, limit, cursor, chars_max), Mode.READ)
 
-    def failed(self, *, queue: str | None = None, limit: int = 50, cursor: str | None = None) -> FailedPage:
+    def failed(
+        self, *, queue: str | None = None, limit: int = 50, cursor: str | None = None, chars_max: int | None = None
+    ) -> FailedPage:
         """A page of failed_jobs, the latest failure first."""
-        return self._run(lambda conn: failed(conn, queue, limit, cursor), Mode.READ)
+        which = failed_jobs.c.queue == queue if queue is not None else None
+        return self._run(
+            lambda conn: failed_page(conn, which, limit=limit, cursor=cursor, chars_max=chars_max), Mode.READ
+        )
 
     def get_failed(self, ids: Sequence[str]) -> list[FailedJob]:
-        """The rows of failed_jobs that exist among `ids`."""
+        """The rows of failed_jobs that exist among `ids`, each of a row or of its job."""
         check_count(ids)
         return self._run(lambda conn: get_failed(conn, ids), Mode.READ)
 
-    def stats(self, queue: str | None = None) -> Stats:
+    def stats(self, queue: str | None = None, *, counted_max: int = COUNTED_MAX) -> Stats:
         """Counts of one queue or of all."""
-        return self._run_at(lambda conn, now: stats.of_queue(conn, queue, now), Mode.READ)
+        return self._run_at(lambda conn, now: stats.of_queue(conn, queue, now, counted_max), Mode.READ)
 
-    def queues(self) -> list[QueueInfo]:
-        """Every queue that has jobs or is paused, by name."""
-        return self._run_at(stats.list_queues, Mode.READ)
+    def queues(self, *, after: str = "", limit: int = 10_000, counted_max: int = COUNTED_MAX) -> list[QueueInfo]:
+        """The queues that have jobs or are paused, by name, from the first one behind `after`."""
+        return self._run_at(
+            lambda conn, now: stats.list_queues(conn, now, after=after, limit=limit, counted_max=counted_max), Mode.READ
+        )
 
     def workers(self) -> list[WorkerRecord]:
         """Every worker whose row stands, oldest first."""
@@ -63,58 +80,8 @@ class Inspection(Steps):
 
 def get(conn: Connection, ids: Sequence[str]) -> list[JobRecord]:
     """The jobs that exist among `ids`."""
-    return [job_record(row) for row in conn.execute(select(jobs).where(jobs.c.id.in_(known(ids))))]
-
-
-def get_failed(conn: Connection, ids: Sequence[str]) -> list[FailedJob]:
-    """The failed_jobs rows that exist among `ids`."""
-    return [failed_job(row) for row in conn.execute(select(failed_jobs).where(failed_jobs.c.id.in_(known(ids))))]
-
-
-def find(conn: Connection, which: JobFilter, limit: int, cursor: str | None) -> JobPage:
-    """A page of jobs, newest id first."""
-    if cursor is not None and not canonical(cursor):
-        raise _bad_cursor(cursor)
-    # A failed job has its one failed_jobs row: no need to look at all the others.
-    table = failed_jobs if which.states == (JobState.FAILED,) else jobs
-    key = failed_jobs.c.job_id if table is failed_jobs else jobs.c.id
-    span = [key < cursor] if cursor else []
-    last = conn.execute(select(key).where(*span).order_by(key.desc()).offset(EXAMINED_MAX - 1).limit(1)).scalar()
-    if last is not None:
-        span.append(key >= last)
-    query = select(key).where(*span, *_conditions(which, table)).order_by(key.desc()).limit(limit + 1)
-    ids = conn.execute(query).scalars().all()
-    rows = conn.execute(select(jobs).where(jobs.c.id.in_(ids[:limit])).order_by(jobs.c.id.desc())) if ids else ()
-    more = ids[limit - 1] if len(ids) > limit else last
-    return JobPage(jobs=tuple(job_record(row) for row in rows), cursor=more)
-
-
-def _conditions(which: JobFilter, table: Table) -> list[ColumnElement[bool]]:
-    conditions: list[ColumnElement[bool]] = []
-    if which.states and table is jobs:
-        conditions.append(jobs.c.status.in_([state.value for state in which.states]))
-    if which.queue is not None:
-        conditions.append(table.c.queue == which.queue)
-    if which.job_name is not None:
-        conditions.append(table.c.job_name == which.job_name)
-    return conditions
-
-
-def failed(conn: Connection, queue: str | None, limit: int, cursor: str | None) -> FailedPage:
-    """A page of failed_jobs, the latest failure first."""
-    query = select(failed_jobs)
-    if queue is not None:
-        query = query.where(failed_jobs.c.queue == queue)
-    if cursor is not None:
-        moment, last = _read_cursor(cursor)
-        query = query.where(
-            or_(failed_jobs.c.failed_at < moment, and_(failed_jobs.c.failed_at == moment, failed_jobs.c.id < last))
-        ).where(failed_jobs.c.failed_at <= moment)
-    query = query.order_by(failed_jobs.c.failed_at.desc(), failed_jobs.c.id.desc()).limit(limit + 1)
-    rows = [failed_job(row) for row in conn.execute(query)]
-    page = tuple(rows[:limit])
-    more = f"{to_microseconds(page[-1].failed_at)}:{page[-1].id}" if len(rows) > limit else None
-    return FailedPage(jobs=page, cursor=more)
+    table = whole(conn)
+    return [job_record(row) for row in conn.execute(select(table).where(table.c.id.in_(known(ids))))]
 
 
 def list_workers(conn: Connection) -> list[WorkerRecord]:
@@ -140,14 +107,3 @@ def list_workers(conn: Connection) -> list[WorkerRecord]:
         )
         for row in rows
     ]
-
-
-def _read_cursor(cursor: str) -> tuple[datetime, str]:
-    moment, _, last = cursor.partition(":")
-    if not moment.lstrip("-").isdecimal() or not canonical(last):
-        raise _bad_cursor(cursor)
-    return from_microseconds(int(moment)), last
-
-
-def _bad_cursor(cursor: str) -> OptionInvalid:
-    return OptionInvalid(f"{cursor[:60]!r} is not a cursor.", mend="Give the one of the page before, unchanged.")

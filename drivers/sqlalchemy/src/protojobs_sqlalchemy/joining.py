@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from protojobs.errors import LeaseLost, OptionInvalid
 from protojobs.records import Enqueued, Fence, NewJob
+from protojobs_sqlalchemy import postgresql_archive
 from protojobs_sqlalchemy.bounds import check_new
 from protojobs_sqlalchemy.counting import count, lone_shard
 from protojobs_sqlalchemy.dialects import Mode
@@ -47,6 +48,8 @@ class Joining(Steps):
         with self._connections.translating():
             now = self._dialect.now(conn)
             stored = insert_absent(conn, [new_row(job, now) for job in jobs])
+            if self._dialect.has_archive(conn):
+                stored = postgresql_archive.without_archived(conn, stored)
             if session is None:
                 self._dialect.ring_inside(conn, woken)
         if session is not None:
@@ -66,7 +69,10 @@ class Joining(Steps):
         """Settle the claim as completed inside the caller's transaction; LeaseLost when it is not current."""
         conn = self._join(transaction)
         with self._connections.translating():
-            is_done = _complete(conn, claim, self._dialect.now(conn))
+            now = self._dialect.now(conn)
+            is_done = canonical(claim.id) is not None and (
+                postgresql_archive.complete(conn, claim, now) if self._dialect.archives else _complete(conn, claim, now)
+            )
         if not is_done:
             raise LeaseLost(
                 f"Job {claim.id} is no longer lent to this run (claim {claim.claim_seq}), so it was not completed.",
@@ -101,8 +107,6 @@ class Joining(Steps):
 
 
 def _complete(conn: Connection, claim: Fence, now: datetime) -> bool:
-    if not canonical(claim.id):
-        return False
     is_current = (jobs.c.id == claim.id, jobs.c.claim_seq == claim.claim_seq, jobs.c.reserved_by == claim.reserved_by)
     change = update(jobs).where(*is_current).values(status="completed", processed_at=now, reserved_by=None)
     if conn.execute(change).rowcount != 1:

@@ -10,11 +10,14 @@ from collections.abc import Callable
 import psycopg
 
 from protojobs.clock import SYSTEM_CLOCK
+from protojobs.entropy import fresh_id
 from protojobs_sqlalchemy.bell import Bell
 
-__all__ = ["CHANNEL", "Listener"]
+__all__ = ["CHANNEL", "Listener", "is_heard"]
 
 CHANNEL = "protojobs"
+_PROBE_CHANNEL = "protojobs_probe"  # nobody waits for it, so asking wakes no worker
+_PROBE_S = 2.0
 _TURN_S = 1.0  # how often the thread looks whether it is still wanted
 _UNWANTED_S = 30.0  # nobody waited for so long: end, so that the server need not keep notifications for us
 _RETRY_S = 1.0
@@ -77,3 +80,18 @@ class Listener:
 
     def _is_wanted(self) -> bool:
         return SYSTEM_CLOCK.monotonic() - self._wanted_at < _UNWANTED_S
+
+
+def is_heard(
+    connect: Callable[[], psycopg.Connection[tuple[object, ...]]], notify: Callable[[str, str], object]
+) -> bool:
+    """Whether what `notify(channel, payload)` sends arrives within two seconds at a connection that listens."""
+    payload = fresh_id()
+    with connect() as conn:
+        conn.execute(f"LISTEN {_PROBE_CHANNEL}")
+        notify(_PROBE_CHANNEL, payload)
+        ends_at = SYSTEM_CLOCK.monotonic() + _PROBE_S
+        while (left := ends_at - SYSTEM_CLOCK.monotonic()) > 0:
+            if any(note.payload == payload for note in conn.notifies(timeout=left, stop_after=1)):
+                return True
+    return False

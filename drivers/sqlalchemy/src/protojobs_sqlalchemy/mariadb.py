@@ -44,6 +44,7 @@ class MariaDBDialect:
     """The hot statements on PyMySQL's own cursor, in the time of the server's clock."""
 
     turn_mode = Mode.SINGLE  # a turn begins and commits by itself, in the packets of its statements
+    archives = False
 
     def __init__(self, engine: Engine, time_offset: float, *, is_ours: bool) -> None:
         self.time_offset = time_offset
@@ -103,6 +104,10 @@ class MariaDBDialect:
     def is_schema_missing(self, error: BaseException) -> bool:
         """See Dialect.is_schema_missing."""
         return isinstance(error, pymysql.Error) and _code(error) in (_NO_TABLE, _NO_COLUMN)
+
+    def has_archive(self, conn: Connection) -> bool:
+        """See Dialect.has_archive."""
+        return False
 
     def identity(self, conn: Connection) -> str:
         """See Dialect.identity."""

@@ -26,7 +26,7 @@ from protojobs_sqlalchemy.lanes import Lane, LaneMemory, Lanes
 from protojobs_sqlalchemy.types import from_microseconds
 from protojobs_sqlalchemy.watching import walk_lanes
 
-__all__ = ["Turn", "raw_of"]
+__all__ = ["Turn", "raw_of", "takes_blocks"]
 
 Rows = Sequence[tuple[Any, ...]]
 
@@ -234,7 +234,7 @@ class Turn:
 
     def _send(self, statements: Sequence[str]) -> list[Rows]:
         """Run them in order, in one packet where the server can; the rows of those that have rows."""
-        if len(statements) > 1 and _takes_blocks(self._conn):
+        if len(statements) > 1 and takes_blocks(self._conn):
             # Not by CLIENT.MULTI_STATEMENTS, which would open the application's own sessions to it too.
             statements = [f"BEGIN NOT ATOMIC {'; '.join(statements)}; END"]
         answers: list[Rows] = []
@@ -295,7 +295,8 @@ def raw_of(conn: Connection) -> Raw[Any]:
     return raw
 
 
-def _takes_blocks(conn: Connection) -> bool:
+def takes_blocks(conn: Connection) -> bool:
+    """MariaDB, where many statements are one packet."""
     return bool(getattr(conn.dialect, "is_mariadb", False))
 
 

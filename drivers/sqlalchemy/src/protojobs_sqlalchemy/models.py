@@ -66,6 +66,7 @@ class FailedJobModel(Base):
     attempts: Mapped[int]
     exception: Mapped[str]
     failed_at: Mapped[datetime]
+    fingerprint: Mapped[str]
 
     def __repr__(self) -> str:
         return f"<FailedJobModel {self.id} {self.job_class} at {self.failed_at:%Y-%m-%d %H:%M:%S}>"

@@ -13,17 +13,17 @@ from sqlalchemy import URL, Connection, Engine, event
 
 from protojobs.errors import ProtojobsError
 from protojobs.records import ClaimReply, NewJob
+from protojobs_sqlalchemy import postgresql_archive, settling
 from protojobs_sqlalchemy import postgresql_statements as sql
-from protojobs_sqlalchemy import settling
 from protojobs_sqlalchemy.bell import Bell
 from protojobs_sqlalchemy.bounded import BoundedConnection
 from protojobs_sqlalchemy.counting import shard_of
 from protojobs_sqlalchemy.dialects import Ask, Mode, Run
 from protojobs_sqlalchemy.lanes import LaneMemory
-from protojobs_sqlalchemy.listening import CHANNEL, Listener
+from protojobs_sqlalchemy.listening import CHANNEL, Listener, is_heard
 from protojobs_sqlalchemy.notifying import Notifier
 from protojobs_sqlalchemy.postgresql_turn import Row, Turn, fetched, is_plain, raw_of
-from protojobs_sqlalchemy.postgresql_values import are_alike, columns_of, values_of
+from protojobs_sqlalchemy.postgresql_values import are_alike, columns_of, made_since, values_of
 
 __all__ = ["PostgreSQLDialect"]
 
@@ -37,8 +37,12 @@ class PostgreSQLDialect:
 
     turn_mode = Mode.SINGLE
 
-    def __init__(self, engine: Engine, time_offset: float, *, timeout: float, listen: URL | None) -> None:
+    def __init__(
+        self, engine: Engine, time_offset: float, *, timeout: float, listen: URL | None, archives: bool = False
+    ) -> None:
         self.time_offset = time_offset
+        self.archives = archives
+        self._has_archive = True if archives else None
         self._engine = engine
         self._timeout = timeout
         self._listen_url = listen
@@ -114,6 +118,12 @@ class PostgreSQLDialect:
         if isinstance(raw, BoundedConnection):
             raw.wait_s = self._timeout
 
+    def has_archive(self, conn: Connection) -> bool:
+        """See Dialect.has_archive."""
+        if self._has_archive is None:
+            self._has_archive = postgresql_archive.has_rows(conn)
+        return self._has_archive
+
     # ---------------------------------------------------------------------------------------------------- enqueue
 
     def enqueue_mode(self, jobs: Sequence[NewJob]) -> Mode:
@@ -122,10 +132,13 @@ class PostgreSQLDialect:
 
     def enqueue(self, conn: Connection, jobs: Sequence[NewJob]) -> set[str]:
         """See Dialect.enqueue."""
-        if are_alike(jobs):
-            rows = self._rows(conn, sql.ENQUEUE_ALIKE, values_of(jobs))
+        alike = are_alike(jobs)
+        values = values_of(jobs) if alike else columns_of(jobs)
+        if self.has_archive(conn):
+            values["since"] = made_since(jobs)
+            rows = self._rows(conn, sql.ENQUEUE_ALIKE_ABSENT if alike else sql.ENQUEUE_ABSENT, values)
         else:
-            rows = self._rows(conn, sql.ENQUEUE, columns_of(jobs))
+            rows = self._rows(conn, sql.ENQUEUE_ALIKE if alike else sql.ENQUEUE, values)
         stored = {str(row[0]) for row in rows}
         self._lanes.note_enqueue({job.queue for job in jobs})
         return stored
@@ -137,18 +150,22 @@ class PostgreSQLDialect:
         if ask.limit:
             self._heard = self._bell.listen()
         if is_plain(ask.settlements):
-            return Turn(conn, ask, self._lanes, self.time_offset).run()
+            return self._turn(conn, ask).run()
         # Jobs that go back to pending may be claimed again by this very turn, which one statement cannot see.
         self.begin(conn, Mode.WORK)
         lock = "SELECT id FROM workers WHERE id = %(worker)s FOR KEY SHARE"
         stands = not ask.limit or bool(self._rows(conn, lock, {"worker": ask.worker}))
         now, shard = self.now(conn), shard_of(ask.worker)
-        settled = settling.in_rounds(ask.settlements, lambda round_: settling.apply(conn, round_, now, shard))
+        settled = settling.in_rounds(
+            ask.settlements, lambda round_: settling.apply(conn, round_, now, shard, archives=self.archives)
+        )
         self._lanes.note_enqueue(ask.queues)
-        claims = stands and ask.limit
-        claimed = Turn(conn, ask, self._lanes, self.time_offset).claim().claimed if claims else ()
+        claimed = self._turn(conn, ask).claim().claimed if stands and ask.limit else ()
         self.end(conn, Mode.WORK)
         return ClaimReply(settled=tuple(settled), claimed=claimed, lease_lost=not stands)
+
+    def _turn(self, conn: Connection, ask: Ask) -> Turn:
+        return Turn(conn, ask, self._lanes, self.time_offset, archives=self.archives)
 
     def _rows(self, conn: Connection, statement: LiteralString, values: dict[str, object]) -> list[Row]:
         return fetched(conn, statement, values, self.time_offset)
@@ -173,6 +190,13 @@ class PostgreSQLDialect:
         if self._listen_url is not None:
             self._listener.want()
         return self._bell.wait(self._heard, queues, timeout)
+
+    def is_heard(self, conn: Connection) -> bool | None:
+        """Whether a notification that is sent over `conn` arrives where `wait` listens; None: it does not listen."""
+        if self._listen_url is None:
+            return None
+        statement = "SELECT pg_notify(%s, %s)"
+        return is_heard(self._open_listener, lambda *said: conn.exec_driver_sql(statement, said))
 
     def close(self) -> None:
         """See Dialect.close."""

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from typing import LiteralString
+from typing import LiteralString, NamedTuple
 
 from protojobs_sqlalchemy.listening import CHANNEL
+from protojobs_sqlalchemy.postgresql_archive import COLUMNS
 
 __all__ = [
     "CLAIM",
     "CLAIM_ANEW",
     "ENQUEUE",
+    "ENQUEUE_ABSENT",
     "ENQUEUE_ALIKE",
+    "ENQUEUE_ALIKE_ABSENT",
+    "INTO_ARCHIVE",
+    "IN_PLACE",
     "LANES",
     "LOCK_SCHEMA",
     "NOTIFY",
-    "SETTLE",
-    "SETTLE_AND_CLAIM",
-    "SETTLE_AND_CLAIM_ANEW",
+    "Settling",
 ]
 
 _NO_ID: LiteralString = "00000000-0000-0000-0000-000000000000"  # none is less
@@ -29,19 +32,25 @@ _INTO: LiteralString = """
 INSERT INTO jobs (id, queue, job_class, job_name, data, attempts, max_retries, timeout, status, created_at,
                   available_at, priority, retry_delay, retry_policy, claim_seq, crashes, returns, reclaims, meta)
 """
-_ABSENT: LiteralString = "ON CONFLICT (id) DO NOTHING RETURNING id::text"
+_UNLESS_THERE: LiteralString = "ON CONFLICT (id) DO NOTHING RETURNING id::text"
+
+# Where there is an archive: none of the jobs that have ended since a day before the oldest of these ids was made, or
+# before now (a client's clock may be ahead). Looked for before the insert, which leaves those out, and once more after
+# it, in a snapshot of that moment, since a job may have been moved in between: then the step is done again.
+_SINCE: LiteralString = f"least(%(since)s::timestamptz, {_NOW}) - interval '1 day'"
+_NOT_ARCHIVED: LiteralString = f"""
+WHERE id <> ALL (ARRAY (SELECT id FROM jobs_archive WHERE id = ANY (%(ids)s::uuid[]) AND processed_at >= {_SINCE}))
+"""
 
 # One job, as push sends it, or many that differ in their data only, as push_many mostly does. Thirteen arrays cost the
 # server a third more, and the client three times as much. COPY costs it about the same, and cannot leave anything out.
-ENQUEUE_ALIKE: LiteralString = f"""{_INTO}
+_ALIKE: LiteralString = f"""{_INTO}
 SELECT id, %(queue)s, %(class)s, %(name)s, data, 0, %(retries)s, %(timeout)s, 'pending', {_NOW},
        coalesce(%(moment)s::timestamptz, {_NOW} + %(delay)s::interval), %(priority)s, %(retry_delay)s, %(policy)s,
        0, 0, 0, 0, %(meta)s
 FROM unnest(%(ids)s::uuid[], %(datas)s::text[]) AS new (id, data)
-{_ABSENT}
 """
-
-ENQUEUE: LiteralString = f"""{_INTO}
+_VARIED: LiteralString = f"""{_INTO}
 SELECT id, queue, job_class, job_name, data, 0, max_retries, timeout, 'pending', {_NOW},
        coalesce(available_at, {_NOW} + delay), priority, retry_delay, retry_policy, 0, 0, 0, 0, meta
 FROM unnest(%(ids)s::uuid[], %(queues)s::text[], %(classes)s::text[], %(names)s::text[], %(datas)s::text[],
@@ -49,8 +58,19 @@ FROM unnest(%(ids)s::uuid[], %(queues)s::text[], %(classes)s::text[], %(names)s:
             %(priorities)s::int2[], %(retry_delays)s::float8[], %(policies)s::text[], %(metas)s::text[])
      AS new (id, queue, job_class, job_name, data, max_retries, timeout, available_at, delay, priority, retry_delay,
              retry_policy, meta)
-{_ABSENT}
 """
+
+
+def _besides_archive(inserted: LiteralString) -> LiteralString:
+    return f"""
+WITH stored AS ({inserted}{_NOT_ARCHIVED}{_UNLESS_THERE})
+SELECT unnest(jobs_archive_absent(array_agg(id)::uuid[], {_SINCE}))::text FROM stored"""
+
+
+ENQUEUE_ALIKE: LiteralString = f"{_ALIKE}{_UNLESS_THERE}"
+ENQUEUE: LiteralString = f"{_VARIED}{_UNLESS_THERE}"
+ENQUEUE_ALIKE_ABSENT: LiteralString = _besides_archive(_ALIKE)
+ENQUEUE_ABSENT: LiteralString = _besides_archive(_VARIED)
 
 # Jumps from one (queue, priority) to the next in jobs_ready: two probes each, however many jobs wait there.
 _LANES: LiteralString = """
@@ -69,18 +89,37 @@ LANES: LiteralString = f"WITH RECURSIVE {_LANES} SELECT queue, priority {_IN_ORD
 # The fence names no status on purpose: with one the planner may take jobs_processing and walk its dead entries. And
 # ANY (ARRAY[...]), which can only be looked up: a plan that was made for `=` while the table was empty, and kept, may
 # read the primary key from end to end, to merge it with what was said.
-_DONE: LiteralString = f"""
-done AS (
-    UPDATE jobs AS j SET status = 'completed', processed_at = {_NOW}, reserved_by = NULL
-    FROM unnest(%(ids)s::uuid[], %(seqs)s::int[]) AS said (id, claim_seq)
-    WHERE j.id = ANY (ARRAY[said.id]) AND j.claim_seq = said.claim_seq AND j.reserved_by = %(holder)s
-    RETURNING j.id, j.queue, j.available_at
-),
+_SAID: LiteralString = "unnest(%(ids)s::uuid[], %(seqs)s::int[]) AS said (id, claim_seq)"
+_IS_CURRENT: LiteralString = (
+    "j.id = ANY (ARRAY[said.id]) AND j.claim_seq = said.claim_seq AND j.reserved_by = %(holder)s"
+)
+
+
+def _counted(shard: LiteralString) -> LiteralString:
+    return f"""
 counted AS (
     INSERT INTO counters AS c (queue, status, shard, count)
-    SELECT queue, 'completed', %(shard)s, count(*) FROM done GROUP BY queue ORDER BY queue
+    SELECT queue, 'completed', {shard}, count(*) FROM done GROUP BY queue ORDER BY queue
     ON CONFLICT (queue, status, shard) DO UPDATE SET count = c.count + excluded.count
 )"""
+
+
+_COMPLETED: LiteralString = f"""
+done AS (
+    UPDATE jobs AS j SET status = 'completed', processed_at = {_NOW}, reserved_by = NULL
+    FROM {_SAID} WHERE {_IS_CURRENT}
+    RETURNING j.id, j.queue, j.available_at
+),{_counted("%(shard)s")}"""
+
+_DAY_SHARD: LiteralString = f"floor(date_part('epoch', {_NOW}) / 86400)::int * 10000"  # DAY_SHARDS
+_ARCHIVED: LiteralString = f"""
+done AS (
+    DELETE FROM jobs AS j USING {_SAID} WHERE {_IS_CURRENT}
+    RETURNING j.*
+),
+kept AS (
+    INSERT INTO jobs_archive ({COLUMNS}, status, processed_at) SELECT {COLUMNS}, 'completed', {_NOW} FROM done
+),{_counted(f"{_DAY_SHARD} + %(shard)s")}"""
 
 
 # Each lane in turn gives its first due jobs, locked, those that others lock passed over; the outer LIMIT stops at the
@@ -135,14 +174,29 @@ _APPLIED: LiteralString = (
 _STANDS: LiteralString = f"(SELECT count(*) FROM standing), (SELECT count(*) FROM found), date_part('epoch', {_NOW})"
 _ROWS: LiteralString = "lent.* FROM (SELECT 1) AS once LEFT JOIN lent ON true"
 
-SETTLE: LiteralString = f"WITH {_DONE} SELECT {_APPLIED}"
 CLAIM: LiteralString = f"WITH {_lent(_KNOWN)} SELECT NULL::text[], {_STANDS}, {_ROWS}"
-SETTLE_AND_CLAIM: LiteralString = f"WITH {_DONE}, {_lent(_KNOWN)} SELECT {_APPLIED}, {_STANDS}, {_ROWS}"
 # Where no lanes are known they are read in the same round trip.
 CLAIM_ANEW: LiteralString = f"WITH RECURSIVE {_LANES}, {_lent(_ANEW)} SELECT NULL::text[], {_STANDS}, {_ROWS}"
-SETTLE_AND_CLAIM_ANEW: LiteralString = (
-    f"WITH RECURSIVE {_LANES}, {_DONE}, {_lent(_ANEW)} SELECT {_APPLIED}, {_STANDS}, {_ROWS}"
-)
+
+
+class Settling(NamedTuple):
+    """Completions: alone, before a claim, and before one that reads the lanes."""
+
+    alone: LiteralString
+    and_claim: LiteralString
+    and_claim_anew: LiteralString
+
+
+def _settling(done: LiteralString) -> Settling:
+    return Settling(
+        alone=f"WITH {done} SELECT {_APPLIED}",
+        and_claim=f"WITH {done}, {_lent(_KNOWN)} SELECT {_APPLIED}, {_STANDS}, {_ROWS}",
+        and_claim_anew=f"WITH RECURSIVE {_LANES}, {done}, {_lent(_ANEW)} SELECT {_APPLIED}, {_STANDS}, {_ROWS}",
+    )
+
+
+IN_PLACE = _settling(_COMPLETED)
+INTO_ARCHIVE = _settling(_ARCHIVED)
 
 NOTIFY: LiteralString = f"""
 SELECT set_config('synchronous_commit', 'off', true), pg_notify('{CHANNEL}', name)

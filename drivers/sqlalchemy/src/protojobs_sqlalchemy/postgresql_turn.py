@@ -34,8 +34,9 @@ class Turn:
     in the same transaction.
     """
 
-    def __init__(self, conn: Connection, ask: Ask, memory: LaneMemory, time_offset: float) -> None:
+    def __init__(self, conn: Connection, ask: Ask, memory: LaneMemory, time_offset: float, *, archives: bool) -> None:
         self._conn = conn
+        self._settling = sql.INTO_ARCHIVE if archives else sql.IN_PLACE
         self._ask = ask
         self._memory = memory
         self._offset = time_offset
@@ -45,7 +46,7 @@ class Turn:
         """The hot path: one statement that is its own transaction."""
         if self._ask.limit:
             return self.claim(self._ask.settlements)
-        rows = self._rows(sql.SETTLE, completions_of(self._ask.settlements, self._ask.worker))
+        rows = self._rows(self._settling.alone, completions_of(self._ask.settlements, self._ask.worker))
         return ClaimReply(settled=self._answers(self._ask.settlements, rows[0][0]))
 
     def claim(self, done: Sequence[Settlement] = ()) -> ClaimReply:
@@ -90,7 +91,7 @@ class Turn:
         if not done:
             return self._rows(sql.CLAIM if lanes else sql.CLAIM_ANEW, values)
         values |= completions_of(done, self._ask.worker)
-        return self._rows(sql.SETTLE_AND_CLAIM if lanes else sql.SETTLE_AND_CLAIM_ANEW, values)
+        return self._rows(self._settling.and_claim if lanes else self._settling.and_claim_anew, values)
 
     def _jobs(self, rows: list[Row]) -> list[ClaimedJob]:
         """The lent jobs in the order in which they were asked for: UPDATE ... RETURNING has none."""

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from operator import attrgetter
 
 from protojobs.records import NewJob, Settlement
 from protojobs_sqlalchemy.counting import shard_of
 from protojobs_sqlalchemy.ids import canonical
 
-__all__ = ["are_alike", "columns_of", "completions_of", "values_of"]
+__all__ = ["are_alike", "columns_of", "completions_of", "made_since", "values_of"]
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _kind_of = attrgetter(
     *("queue", "job_class", "job_name", "max_retries", "timeout", "available_at", "delay", "priority"),
     *("retry_delay", "retry_policy", "meta"),
@@ -60,6 +61,14 @@ def columns_of(jobs: Sequence[NewJob]) -> dict[str, object]:
         "policies": _texts(job.retry_policy for job in jobs),
         "metas": _texts(job.meta for job in jobs),
     }
+
+
+def made_since(jobs: Sequence[NewJob]) -> str:
+    """When the first of these ids was made, as their UUIDv7 says; "-infinity" where one of them does not say."""
+    ids = [job.id for job in jobs]
+    if not all(job_id[14] == "7" for job_id in ids):
+        return "-infinity"
+    return (_EPOCH + timedelta(milliseconds=int(min(ids)[:13].replace("-", ""), 16))).isoformat()
 
 
 def completions_of(done: Sequence[Settlement], worker: str) -> dict[str, object]:

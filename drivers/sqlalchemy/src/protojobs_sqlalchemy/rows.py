@@ -4,14 +4,30 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Row
+from sqlalchemy import ColumnElement, Connection, FromClause, Row, func
 
 from protojobs.lifecycle import JobState
 from protojobs.records import ClaimedJob, FailedJob, JobRecord
 
-__all__ = ["Found", "claimed_job", "failed_job", "job_record"]
+__all__ = ["Found", "claimed_job", "failed_job", "job_record", "shown"]
 
 Found = Row[*tuple[Any, ...]]
+
+
+def shown(conn: Connection, table: FromClause, chars_max: int | None) -> list[ColumnElement[Any]]:
+    """The table's columns; with a bound, no more than so many of its long texts' characters leave the database.
+
+    Of `data` the first, of `exception` the last.
+    """
+    columns: dict[str, ColumnElement[Any]] = dict(table.c.items())
+    if chars_max is not None:
+        columns["data"] = func.substr(table.c.data, 1, chars_max).label("data")
+        if "exception" in columns:
+            is_sqlite = conn.dialect.name == "sqlite"
+            text = table.c.exception
+            end = func.substr(text, -chars_max, chars_max) if is_sqlite else func.right(text, chars_max)
+            columns["exception"] = end.label("exception")
+    return list(columns.values())
 
 
 def job_record(row: Found) -> JobRecord:
@@ -83,4 +99,5 @@ def failed_job(row: Found) -> FailedJob:
         attempts=row.attempts,
         exception=row.exception,
         failed_at=row.failed_at,
+        fingerprint=row.fingerprint,
     )

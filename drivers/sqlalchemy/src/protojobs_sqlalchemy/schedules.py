@@ -24,9 +24,10 @@ from protojobs_sqlalchemy.conditions import is_mysql
 from protojobs_sqlalchemy.dialects import Mode
 from protojobs_sqlalchemy.ids import known as known_ids
 from protojobs_sqlalchemy.inserting import due_queues, inserts_on_mysql
+from protojobs_sqlalchemy.postgresql_archive import whole
 from protojobs_sqlalchemy.rows import Found
 from protojobs_sqlalchemy.steps import Steps
-from protojobs_sqlalchemy.tables import jobs, schedules
+from protojobs_sqlalchemy.tables import schedules
 from protojobs_sqlalchemy.types import to_microseconds
 
 __all__ = ["Schedules"]
@@ -53,7 +54,6 @@ def _first(place: str, limit: str) -> NamedFromClause:
 
 _due_and_next = union_all(select(_first("due", "b_limit")), select(_first("ahead", "b_one")))
 _lock = select(schedules).order_by(schedules.c.id).with_for_update(skip_locked=True)
-_states = select(jobs.c.id, jobs.c.status)
 # Without its second condition a planner that may choose reads the whole of a small table.
 _move_on_postgresql = text("""
 UPDATE schedules AS s SET next_due_at = m.next_due_at, last_due_at = m.last_due_at, last_job_id = m.last_job_id,
@@ -210,7 +210,8 @@ def _job_states(conn: Connection, held: Iterable[Schedule], firings: Sequence[Fi
     """The states of the jobs by which an overlap is decided, and of those that are to be stored but are there."""
     last = [schedule.last_job_id for schedule in held if schedule.overlap is not Overlap.ALLOW and schedule.last_job_id]
     wanted = known_ids([*last, *(said.job.id for said in firings if said.job is not None)])
-    found = conn.execute(_states.where(jobs.c.id.in_(wanted))) if wanted else ()
+    table = whole(conn)
+    found = conn.execute(select(table.c.id, table.c.status).where(table.c.id.in_(wanted))) if wanted else ()
     return {row.id: JobState(row.status) for row in found}
 
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
-from sqlalchemy import Connection, bindparam, insert, select, update
+from sqlalchemy import Connection, FromClause, Select, bindparam, insert, select, update
 
 from protojobs.entropy import fresh_id
 from protojobs.lifecycle import FINISHED, RETURNS_FREE, JobState, Verb
 from protojobs.records import Settled, Settlement, SettleStatus
 from protojobs_sqlalchemy.counting import count
 from protojobs_sqlalchemy.ids import canonical
+from protojobs_sqlalchemy.postgresql_archive import day_shard, move, whole
 from protojobs_sqlalchemy.rows import Found
-from protojobs_sqlalchemy.tables import failed_jobs, jobs
+from protojobs_sqlalchemy.tables import FINGERPRINT_MAX, failed_jobs, jobs
 
 __all__ = ["answer_unmatched", "apply", "in_rounds", "split", "storable"]
 
@@ -29,28 +31,24 @@ _NEXT_STATE = {
 _COMPLETE = Verb.COMPLETE  # an enum's members are slow to find
 _COLUMNS = ("status", "attempts", "returns", "crashes", "available_at", "processed_at", "reserved_at", "reason")
 
-_read = select(
-    jobs.c.id,
-    jobs.c.queue,
-    jobs.c.status,
-    jobs.c.claim_seq,
-    jobs.c.reserved_by,
-    jobs.c.reserved_at,
-    jobs.c.attempts,
-    jobs.c.returns,
-    jobs.c.crashes,
-    jobs.c.available_at,
-    jobs.c.cancel_requested_at,
-    jobs.c.reason,
+_READ = (
+    *("id", "queue", "status", "claim_seq", "reserved_by", "reserved_at", "attempts", "returns", "crashes"),
+    *("available_at", "cancel_requested_at", "reason"),
 )
-_lock = _read.order_by(jobs.c.id).with_for_update()
+
+
+def _read(table: FromClause) -> Select[*tuple[Any, ...]]:
+    return select(*[table.c[name] for name in _READ])
+
+
+_lock = _read(jobs).order_by(jobs.c.id).with_for_update()
 _write = (
     update(jobs)
     .where(jobs.c.id == bindparam("b_id"))
     .values({name: bindparam(f"b_{name}", type_=jobs.c[name].type) for name in _COLUMNS} | {"reserved_by": None})
 )
 _give_up = insert(failed_jobs).from_select(
-    ["id", "job_id", "queue", "job_class", "job_name", "data", "attempts", "exception", "failed_at"],
+    ["id", "job_id", "queue", "job_class", "job_name", "data", "attempts", "exception", "fingerprint", "failed_at"],
     select(
         bindparam("b_failed_id", type_=failed_jobs.c.id.type),
         jobs.c.id,
@@ -60,6 +58,7 @@ _give_up = insert(failed_jobs).from_select(
         jobs.c.data,
         jobs.c.attempts,
         bindparam("b_exception", type_=failed_jobs.c.exception.type),
+        bindparam("b_fingerprint", type_=failed_jobs.c.fingerprint.type),
         bindparam("b_failed_at", type_=failed_jobs.c.failed_at.type),
     ).where(jobs.c.id == bindparam("b_id")),
 )
@@ -97,7 +96,9 @@ def in_rounds(
     return [answer for answer in answers if answer is not None]
 
 
-def apply(conn: Connection, settlements: Sequence[Settlement], now: datetime, shard: int) -> list[Settled]:
+def apply(
+    conn: Connection, settlements: Sequence[Settlement], now: datetime, shard: int, *, archives: bool = False
+) -> list[Settled]:
     """Settle jobs of one round, of any verb, inside the step's transaction."""
     ids = [s.id for s in settlements if canonical(s.id)]
     rows = {row.id: row for row in conn.execute(_lock.where(jobs.c.id.in_(ids)))} if ids else {}
@@ -105,23 +106,23 @@ def apply(conn: Connection, settlements: Sequence[Settlement], now: datetime, sh
     if current:
         after = {s.id: decided(rows[s.id], s, now) for s in current}
         conn.execute(_write, [{f"b_{name}": value for name, value in values.items()} for values in after.values()])
-        failures = [
-            {"b_id": s.id, "b_failed_id": fresh_id(), "b_exception": storable(s.error), "b_failed_at": now}
-            for s in current
-            if after[s.id]["status"] == JobState.FAILED
-        ]
+        failures = [_failure(s, now) for s in current if after[s.id]["status"] == JobState.FAILED]
         if failures:
             conn.execute(_give_up, failures)
-        count(
-            conn, Counter((rows[i].queue, str(v["status"])) for i, v in after.items() if v["status"] in FINISHED), shard
-        )
+        completed = {i for i, values in after.items() if archives and values["status"] == JobState.COMPLETED}
+        if completed:
+            move(conn, completed)
+            count(conn, Counter((rows[i].queue, "completed") for i in completed), day_shard(now) + shard)
+        finished = [i for i, values in after.items() if values["status"] in FINISHED and i not in completed]
+        count(conn, Counter((rows[i].queue, str(after[i]["status"])) for i in finished), shard)
         applied = {
             i: Settled(id=i, status=SettleStatus.APPLIED, state=JobState(str(v["status"])), available_at=_moment(v))
             for i, v in after.items()
         }
     else:
         applied = {}
-    return [applied.get(s.id) or _unmatched(rows.get(s.id), s) for s in settlements]
+    gone = answer_unmatched(conn, [s for s in settlements if s.id not in rows])
+    return [applied.get(s.id) or gone.get(s.id) or _unmatched(rows.get(s.id), s) for s in settlements]
 
 
 def decided(job: Found, s: Settlement, now: datetime) -> dict[str, object]:
@@ -150,8 +151,19 @@ def decided(job: Found, s: Settlement, now: datetime) -> dict[str, object]:
 def answer_unmatched(conn: Connection, settlements: Sequence[Settlement]) -> dict[str, Settled]:
     """Read the jobs of settlements that did not match, in a statement of its own, and say `repeated` or `stale`."""
     ids = [s.id for s in settlements if canonical(s.id)]
-    rows = {row.id: row for row in conn.execute(_read.where(jobs.c.id.in_(ids)))} if ids else {}
+    table = whole(conn)
+    rows = {row.id: row for row in conn.execute(_read(table).where(table.c.id.in_(ids)))} if ids else {}
     return {s.id: _unmatched(rows.get(s.id), s) for s in settlements}
+
+
+def _failure(s: Settlement, now: datetime) -> dict[str, object]:
+    return {
+        "b_id": s.id,
+        "b_failed_id": fresh_id(),
+        "b_exception": storable(s.error),
+        "b_fingerprint": storable(s.fingerprint)[:FINGERPRINT_MAX],
+        "b_failed_at": now,
+    }
 
 
 def storable(text: str) -> str:

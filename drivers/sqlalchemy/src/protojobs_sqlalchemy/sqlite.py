@@ -44,6 +44,7 @@ class SQLiteDialect:
     """The hot statements on sqlite3's own cursor, in the time of this machine's clock."""
 
     turn_mode = Mode.SINGLE  # a turn commits by itself, and makes its records after that
+    archives = False
 
     def __init__(self, engine: Engine, time_offset: float, *, is_ours: bool) -> None:
         self.time_offset = time_offset
@@ -119,6 +120,10 @@ class SQLiteDialect:
         return isinstance(error, sqlite3.OperationalError) and str(error).startswith(
             ("no such table", "no such column")
         )
+
+    def has_archive(self, conn: Connection) -> bool:
+        """See Dialect.has_archive."""
+        return False
 
     def identity(self, conn: Connection) -> str:
         """See Dialect.identity."""

@@ -3,125 +3,139 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from datetime import datetime
 
-from msgspec.structs import replace
-from sqlalchemy import Connection, case, func, select
+from sqlalchemy import ColumnElement, Connection, Select, case, func, literal, select, text, union_all
 
-from protojobs.records import QueueInfo, Stats
-from protojobs_sqlalchemy.conditions import is_pending, is_processing, ready
+from protojobs.records import COUNTED_MAX, QueueInfo, Stats
+from protojobs_sqlalchemy.conditions import is_pending, is_processing
+from protojobs_sqlalchemy.live import Live, pending_by_queue
 from protojobs_sqlalchemy.tables import counters, jobs, queues
 
-__all__ = ["list_queues", "of_queue"]
+__all__ = ["list_queues", "of_queue", "pending_of", "processing_by_queue"]
 
-COUNTED_MAX = 100_000  # live rows that are counted one by one; beyond that the answer is an estimate
-_QUEUES_MAX = 10_000
+_BUSY_MAX = 10_000  # jobs that are processing, or moving, of which a list of queues looks at least at so many
+_GUESSED_MAX = 200  # queues whose number of pending jobs one call asks PostgreSQL's planner for
+_FINISHED = ("completed", "failed", "cancelled")
 
 
-def of_queue(conn: Connection, queue: str | None, now: datetime) -> Stats:
+def of_queue(conn: Connection, queue: str | None, now: datetime, counted_max: int) -> Stats:
     """The counts of one queue, or of all."""
-    pending, scheduled, is_capped = _pending(conn, queue, now)
-    processing = _processing(conn, queue)
-    finished = _finished(conn, queue)
+    counted_max = min(counted_max, COUNTED_MAX)
+    counted, scheduled = pending_of(conn, queue, now, counted_max)
+    processing = _processing(conn, queue, counted_max)
+    guess = _guesses(conn, [queue])[0] if counted > counted_max else 0
+    pending, scheduled = _scaled(counted, scheduled, guess)
     return Stats(
         pending=pending,
         scheduled=scheduled,
         processing=processing,
-        is_estimate=is_capped or processing > COUNTED_MAX,
-        **{status: sum(by_queue.values()) for status, by_queue in finished.items()},
+        is_estimate=counted > counted_max or processing > counted_max,
+        **_finished(conn, queue),
     )
 
 
-def list_queues(conn: Connection, now: datetime) -> list[QueueInfo]:
-    """Every queue that has jobs, or is paused."""
-    finished = _finished(conn, None)
-    paused = set(
-        conn.execute(select(queues.c.name).where(queues.c.paused_at.is_not(None)).limit(_QUEUES_MAX)).scalars()
-    )
-    live = _live_by_queue(conn, now)
-    names = set(paused) | {name for by_queue in finished.values() for name, number in by_queue.items() if number}
-    names |= set(live) if live is not None else set(_live_names(conn))
-    moving = set(conn.execute(select(jobs.c.queue).where(jobs.c.moving_token.is_not(None)).distinct()).scalars())
-    names |= moving
+def list_queues(conn: Connection, now: datetime, *, after: str, limit: int, counted_max: int) -> list[QueueInfo]:
+    """The queues behind `after` that have jobs, or are paused, by name.
+
+    In three statements, however many queues and jobs there are. (MySQL takes a few for each queue.)
+    """
+    counted_max = min(counted_max, COUNTED_MAX)
+    live = pending_by_queue(conn, now, after=after, most=limit, counted_max=counted_max)
+    others = _others(conn, after, limit, busy_max := max(counted_max, _BUSY_MAX))
+    is_busy = sum(others["processing"].values()) > busy_max
+    names = sorted({*live, *(name for by_queue in others.values() for name in by_queue)})[:limit]
+    capped = [name for name in names if name in live and live[name].is_capped][:_GUESSED_MAX]
+    guesses = dict(zip(capped, _guesses(conn, capped), strict=True))
     found: list[QueueInfo] = []
-    for name in sorted(names)[:_QUEUES_MAX]:
-        if live is None:
-            stats = of_queue(conn, name, now)
-        else:
-            stats = live.get(name, Stats())
-            stats = replace(stats, **{status: by_queue.get(name, 0) for status, by_queue in finished.items()})
-        if stats.total or name in paused or name in moving:
-            found.append(QueueInfo(name=name, is_paused=name in paused, stats=stats))
+    for name in names:
+        line = live.get(name, Live())
+        pending, scheduled = _scaled(line.pending, line.scheduled, guesses.get(name, 0))
+        processing = others["processing"].get(name, 0)
+        stats = Stats(
+            pending=pending,
+            scheduled=scheduled,
+            processing=processing,
+            is_estimate=line.is_capped or is_busy or processing > counted_max,
+            **{status: others[status].get(name, 0) for status in _FINISHED},
+        )
+        waited_s = (now - line.oldest_at).total_seconds() if line.oldest_at else None
+        found.append(QueueInfo(name=name, is_paused=name in others["paused"], stats=stats, oldest_ready_s=waited_s))
     return found
 
 
-def _pending(conn: Connection, queue: str | None, now: datetime) -> tuple[int, int, bool]:
-    """(pending, of these scheduled, whether the bound was met)."""
-    first = select(jobs.c.available_at).where(*is_pending(conn, queue)).limit(COUNTED_MAX + 1).subquery()
+def pending_of(conn: Connection, queue: str | None, now: datetime, counted_max: int) -> tuple[int, int]:
+    """How many were counted, at most one more than the bound; of these scheduled."""
+    first = select(jobs.c.available_at).where(*is_pending(conn, queue)).limit(counted_max + 1).subquery()
     later = func.coalesce(func.sum(case((first.c.available_at > now, 1), else_=0)), 0)
-    total, scheduled = conn.execute(select(func.count(), later).select_from(first)).one()
-    if total <= COUNTED_MAX:
-        return total, int(scheduled), False
-    estimate = max(total, _estimate(conn, queue))
-    return estimate, round(int(scheduled) / total * estimate), True
+    counted, scheduled = conn.execute(select(func.count(), later).select_from(first)).one()
+    return counted, int(scheduled)
 
 
-def _processing(conn: Connection, queue: str | None) -> int:
+def processing_by_queue(conn: Connection, most: int) -> dict[str, int]:
+    """How many of the first `most` processing jobs each queue has."""
+    return {queue: number for queue, number in conn.execute(_by_queue(is_processing(conn), "", most))}
+
+
+def _processing(conn: Connection, queue: str | None, counted_max: int) -> int:
     query = select(jobs.c.id).where(is_processing(conn))
     query = query if queue is None else query.where(jobs.c.queue == queue)
-    return conn.execute(select(func.count()).select_from(query.limit(COUNTED_MAX + 1).subquery())).scalar_one()
+    return conn.execute(select(func.count()).select_from(query.limit(counted_max + 1).subquery())).scalar_one()
 
 
-def _estimate(conn: Connection, queue: str | None) -> int:
-    """A cheap guess at the pending jobs: the planner's on PostgreSQL; elsewhere the bound itself stands."""
-    if conn.dialect.name != "postgresql":
-        return 0
-    query = "EXPLAIN (FORMAT JSON) SELECT 1 FROM jobs WHERE status = 'pending'"
-    if queue is None:
-        plan = conn.exec_driver_sql(query).scalar_one()
-    else:
-        quoted = queue.replace("'", "''").replace("%", "%%")
-        plan = conn.exec_driver_sql(f"{query} AND queue = '{quoted}'").scalar_one()
-    return int(plan[0]["Plan"]["Plan Rows"])
+def _scaled(counted: int, scheduled: int, guess: int) -> tuple[int, int]:
+    """The counts in the proportion of a guess at their sum, where that is more than was counted."""
+    return (guess, round(scheduled / counted * guess)) if guess > counted else (counted, scheduled)
 
 
-def _finished(conn: Connection, queue: str | None) -> dict[str, dict[str, int]]:
-    query = select(counters.c.status, counters.c.queue, func.sum(counters.c.count)).group_by(
-        counters.c.status, counters.c.queue
-    )
+def _guesses(conn: Connection, names: Sequence[str | None]) -> list[int]:
+    """A cheap guess at the pending jobs of each queue (None: of all): the planner's on PostgreSQL; 0 elsewhere."""
+    if conn.dialect.name != "postgresql" or not names:
+        return [0] * len(names)
+    lines = [f"AND queue = :queue_{place}" if name is not None else "" for place, name in enumerate(names)]
+    counts = ", ".join(f"ARRAY (SELECT 1 FROM jobs WHERE status = 'pending' {line})" for line in lines)
+    values = {f"queue_{place}": name for place, name in enumerate(names) if name is not None}
+    plan = conn.execute(text(f"EXPLAIN (FORMAT JSON) SELECT {counts}"), values).scalar_one()
+    return [int(part["Plan Rows"]) for part in plan[0]["Plan"]["Plans"]]
+
+
+def _finished(conn: Connection, queue: str | None) -> dict[str, int]:
+    query = select(counters.c.status, func.sum(counters.c.count)).group_by(counters.c.status)
     if queue is not None:
         query = query.where(counters.c.queue == queue)
-    found: dict[str, dict[str, int]] = {"completed": {}, "failed": {}, "cancelled": {}}
-    for status, name, number in conn.execute(query):
-        found[status][name] = max(int(number), 0)
+    return {status: max(int(number), 0) for status, number in conn.execute(query)}
+
+
+def _others(conn: Connection, after: str, limit: int, busy_max: int) -> defaultdict[str, dict[str, int]]:
+    """What there is besides pending jobs, of the first queues behind `after`: kind -> queue -> how many."""
+    finished = (
+        select(counters.c.status, counters.c.queue, func.sum(counters.c.count).label("number"))
+        .where(counters.c.queue > after)
+        .group_by(counters.c.queue, counters.c.status)
+        .having(func.sum(counters.c.count) > 0)
+        .order_by(counters.c.queue)
+        .limit(len(_FINISHED) * limit)
+    )
+    paused = (
+        select(literal("paused").label("kind"), queues.c.name, literal(1).label("number"))
+        .where(queues.c.paused_at.is_not(None), queues.c.name > after)
+        .order_by(queues.c.name)
+        .limit(limit)
+    )
+    busy = [
+        select(literal(kind).label("kind"), part.c.queue, part.c.number)
+        for kind, condition in (("processing", is_processing(conn)), ("moving", jobs.c.moving_token.is_not(None)))
+        for part in [_by_queue(condition, after, busy_max + 1).subquery()]
+    ]
+    found: defaultdict[str, dict[str, int]] = defaultdict(dict)
+    whole = union_all(*[select(part.subquery()) for part in (finished, paused)], *busy)
+    for kind, name, number in conn.execute(whole):
+        found[kind][name] = int(number)
     return found
 
 
-def _live_by_queue(conn: Connection, now: datetime) -> dict[str, Stats] | None:
-    """The live counts of every queue by bounded scans, or None when there are too many jobs for that."""
-    counts: dict[str, dict[str, int]] = defaultdict(dict)
-    sources = (("pending", is_pending(conn), ready(conn)), ("processing", [is_processing(conn)], jobs.c.queue))
-    for status, condition, name in sources:
-        first = select(name.label("queue"), jobs.c.available_at).where(*condition).limit(COUNTED_MAX + 1).subquery()
-        later = func.sum(case((first.c.available_at > now, 1), else_=0))
-        rows = conn.execute(select(first.c.queue, func.count(), later).group_by(first.c.queue)).fetchall()
-        if sum(number for _, number, _ in rows) > COUNTED_MAX:
-            return None
-        for queue, number, scheduled in rows:
-            counts[queue][status] = number
-            if status == "pending":
-                counts[queue]["scheduled"] = int(scheduled)
-    return {queue: replace(Stats(), **numbers) for queue, numbers in counts.items()}
-
-
-def _live_names(conn: Connection) -> list[str]:
-    """The queues with live jobs, found by jumping from name to name in jobs_ready; few are being processed."""
-    processing = select(jobs.c.queue).where(is_processing(conn)).limit(COUNTED_MAX).subquery()
-    names = set(conn.execute(select(processing.c.queue).distinct()).scalars())
-    column = ready(conn)
-    name: str | None = ""
-    while name is not None and len(names) < _QUEUES_MAX:
-        query = select(column).where(*is_pending(conn), column > name).order_by(column).limit(1)
-        name = conn.execute(query).scalar()
-        names |= {name} if name is not None else set()
-    return sorted(names)
+def _by_queue(condition: ColumnElement[bool], after: str, most: int) -> Select[str, int]:
+    few = select(jobs.c.queue).where(condition).limit(most).subquery()
+    grouped = select(few.c.queue, func.count().label("number")).group_by(few.c.queue)
+    return grouped.where(few.c.queue > after)

@@ -12,14 +12,19 @@ from protojobs_sqlalchemy.types import LongText, Name, StoredId, StoredTime
 
 __all__ = [
     "COUNTER_SHARDS",
+    "FINGERPRINT_MAX",
     "JOB_CLASS_MAX",
     "VERSION_TABLE",
     "WORKER_ID_MAX",
+    "attempts",
+    "audit",
     "counters",
+    "depths",
     "failed_jobs",
     "jobs",
     "metadata",
     "queues",
+    "rollups",
     "schedules",
     "workers",
 ]
@@ -27,6 +32,7 @@ __all__ = [
 VERSION_TABLE = "protojobs_schema_version"
 JOB_CLASS_MAX = 512  # characters; module and qualified name, for people
 WORKER_ID_MAX = 64
+FINGERPRINT_MAX = 32  # characters
 COUNTER_SHARDS = 16  # settling workers are spread over this many rows per counter
 
 metadata = MetaData()
@@ -76,6 +82,7 @@ failed_jobs = Table(
     Column("attempts", Integer, nullable=False),
     Column("exception", LongText, nullable=False),
     Column("failed_at", StoredTime, nullable=False),
+    Column("fingerprint", Name(FINGERPRINT_MAX), nullable=False),
 )
 
 workers = Table(
@@ -106,7 +113,7 @@ counters = Table(
     metadata,
     Column("queue", Name, primary_key=True),
     Column("status", Name(12), primary_key=True),
-    Column("shard", SmallInteger, primary_key=True, autoincrement=False),
+    Column("shard", Integer, primary_key=True, autoincrement=False),  # beyond the small ones: postgresql_archive.py
     Column("count", BigInteger, nullable=False),
 )
 
@@ -137,4 +144,60 @@ schedules = Table(
     Column("last_due_at", StoredTime),
     Column("last_job_id", StoredId),
     Column("version", Integer, nullable=False),
+)
+
+# What follows are notes beside the jobs, the fields of the records of `protojobs.observing`: they outlive their time by
+# a minute, and a note that is lost costs a chart a point.
+rollups = Table(
+    "rollups",
+    metadata,
+    Column("period_s", Integer, primary_key=True, autoincrement=False),
+    Column("began_at", StoredTime, primary_key=True, autoincrement=False),
+    Column("queue", Name, primary_key=True),
+    Column("job_name", Name, primary_key=True),
+    Column("result", Name(16), primary_key=True),
+    Column("worker", Name(WORKER_ID_MAX), primary_key=True),
+    Column("count", BigInteger, nullable=False),
+    Column("wait_s", Double, nullable=False),
+    Column("run_s", Double, nullable=False),
+    Column("waits", LongText, nullable=False),  # JSON objects: bucket -> count
+    Column("runs", LongText, nullable=False),
+)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("job_id", StoredId, primary_key=True),
+    Column("claim_seq", Integer, primary_key=True, autoincrement=False),
+    Column("attempt", Integer, nullable=False),
+    Column("worker", Name(WORKER_ID_MAX), nullable=False),
+    Column("result", Name(16), nullable=False),
+    Column("started_at", StoredTime, nullable=False),
+    Column("ended_at", StoredTime, nullable=False),
+    Column("error", LongText, nullable=False),
+    Column("fingerprint", Name(FINGERPRINT_MAX), nullable=False),
+)
+
+depths = Table(
+    "depths",
+    metadata,
+    Column("at", StoredTime, primary_key=True, autoincrement=False),
+    Column("queue", Name, primary_key=True),  # "": somebody has taken this minute's sample upon him
+    Column("ready", BigInteger, nullable=False),
+    Column("scheduled", BigInteger, nullable=False),
+    Column("processing", BigInteger, nullable=False),
+    Column("is_capped", SmallInteger, nullable=False),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", StoredId, primary_key=True),
+    Column("at", StoredTime, nullable=False),
+    Column("actor", LongText, nullable=False),
+    Column("action", LongText, nullable=False),
+    Column("target", LongText, nullable=False),
+    Column("count", BigInteger, nullable=False),
+    Column("detail", LongText, nullable=False),
+    Column("address", LongText, nullable=False),
 )

@@ -9,15 +9,15 @@ from typing import Any
 from msgspec.structs import asdict
 from sqlalchemy import Connection, delete, insert, select, update
 
-from protojobs.errors import OptionInvalid
 from protojobs.lifecycle import FINISHED, JobState
 from protojobs.records import Enqueued, ExportedJob, FailedJob
-from protojobs_sqlalchemy.bounds import check_count
+from protojobs_sqlalchemy.bounds import bad_cursor, check_count
 from protojobs_sqlalchemy.counting import count
 from protojobs_sqlalchemy.dialects import Mode
+from protojobs_sqlalchemy.finding import EXAMINED_MAX
 from protojobs_sqlalchemy.ids import canonical, known
 from protojobs_sqlalchemy.inserting import answers, insert_absent
-from protojobs_sqlalchemy.inspection import EXAMINED_MAX
+from protojobs_sqlalchemy.postgresql_archive import without_archived
 from protojobs_sqlalchemy.rows import Found, failed_job, job_record
 from protojobs_sqlalchemy.steps import Steps
 from protojobs_sqlalchemy.tables import failed_jobs, jobs
@@ -39,7 +39,9 @@ class Transfer(Steps):
     def import_jobs(self, jobs: Sequence[ExportedJob]) -> list[Enqueued]:
         """Store exported jobs as they were; known ids are duplicates."""
         check_count(jobs)
-        stored = self._run(lambda conn: import_jobs(conn, jobs), Mode.STORE)
+        stored = self._run(
+            lambda conn: import_jobs(conn, jobs, has_archive=self._dialect.has_archive(conn)), Mode.STORE
+        )
         self._dialect.ring({job.queue for job in jobs})
         return stored
 
@@ -56,7 +58,7 @@ def export_jobs(conn: Connection, token: str, cursor: str | None, limit: int) ->
     """
     start = cursor or _FIRST_ID
     if not canonical(start):
-        raise OptionInvalid(f"{start[:60]!r} is not a cursor.", mend="Give the one of the page before, unchanged.")
+        raise bad_cursor(start)
     again = select(jobs).where(jobs.c.moving_token == token, jobs.c.id > start).order_by(jobs.c.id).limit(limit)
     rows = list(conn.execute(again.with_for_update()))
     after = rows[-1].id if rows else None
@@ -110,9 +112,11 @@ def _exported(row: Found, failed: FailedJob | None) -> ExportedJob:
     return ExportedJob(**record, failed=failed)
 
 
-def import_jobs(conn: Connection, exported: Sequence[ExportedJob]) -> list[Enqueued]:
+def import_jobs(conn: Connection, exported: Sequence[ExportedJob], *, has_archive: bool) -> list[Enqueued]:
     """Store exported jobs as they were; known ids are duplicates."""
     stored = insert_absent(conn, [_row(job) for job in exported])
+    if has_archive:
+        stored = without_archived(conn, stored)
     kept = {job.id: job for job in exported if job.id in stored}
     failures = [asdict(job.failed) for job in kept.values() if job.failed is not None]
     if failures:

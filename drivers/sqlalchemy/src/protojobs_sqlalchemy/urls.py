@@ -12,7 +12,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from protojobs.errors import ConfigurationError, DriverNotFound, OptionInvalid
 from protojobs_sqlalchemy.hosts import hosts_of, read_url, shown, with_hosts_apart
 
-__all__ = ["backend_of", "make_engine", "masked", "parse", "same_address"]
+__all__ = ["archive_of", "backend_of", "make_engine", "masked", "parse", "same_address"]
 
 # scheme -> (the DBAPI that the driver runs on, the extra that brings it)
 _DBAPIS = {
@@ -27,6 +27,7 @@ _CONNECT_S = 5  # for each host
 # Beyond the five that stay. Verbs use no more than AT_ONCE_MAX and HELD_MAX (connections.py) together; the rest are for
 # the sessions of `driver.begin()`.
 _OVERFLOW = 25
+_DAILY = "daily"
 _PASSWORD = re.compile(r"(?i)(password)=[^&]*")
 
 
@@ -64,6 +65,23 @@ def parse(text: str | URL) -> URL:
             mend="Name one that leads to the primary: a proxy, a floating address or a DNS name.",
         )
     return _file_url(url) if scheme == "sqlite" else url
+
+
+def archive_of(url: URL, option: str | None = None) -> tuple[URL, bool]:
+    """The URL without the option `archive`, and whether completed jobs go into the archive; `option` is said apart."""
+    said = url.query.get("archive", option)
+    if said is None:
+        return url, False
+    if said != _DAILY or (option is not None and option != said):
+        raise OptionInvalid(
+            f"archive={said if said != _DAILY else option} is not known.",
+            mend=f"Write archive={_DAILY}, or leave it out.",
+        )
+    if url.get_backend_name() != "postgresql":
+        raise OptionInvalid(
+            f"{masked(url)}: only PostgreSQL has an archive.", mend="Leave the option out: prune deletes what is old."
+        )
+    return url.difference_update_query(["archive"]), True
 
 
 def _file_url(url: URL) -> URL:

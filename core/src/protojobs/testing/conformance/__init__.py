@@ -23,8 +23,9 @@ pytest.register_assert_rewrite(
         f"{__name__}.{module}"
         for module in (
             "administering", "beside", "children", "claiming", "counting", "delays", "enqueueing", "failures", "faults",
-            "fencing", "firing", "fixtures", "honesty", "leases", "listing", "machine", "machine_schedules", "naming",
-            "plans", "racing", "scheduling", "settling", "steps", "transactions", "transferring", "waiting", "walking",
+            "fencing", "firing", "fixtures", "grouping", "honesty", "leases", "listing", "machine", "machine_schedules",
+            "naming", "observing", "plans", "racing", "scheduling", "settling", "steps", "transactions", "transferring",
+            "waiting", "walking",
         )
     )
 )  # fmt: skip

@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Callable
 from typing import TypeVar
 
-from hypothesis.stateful import RuleBasedStateMachine, initialize
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant
 
 from protojobs.errors import LeaseLost
 from protojobs.protocols import Store
@@ -17,6 +17,7 @@ __all__ = ["ALL", "QUEUES", "Beside", "pick"]
 
 QUEUES = ("a", "A")
 ALL = 1_000
+LOOK_EVERY = 4  # steps
 
 Thing = TypeVar("Thing")
 
@@ -32,7 +33,7 @@ class Beside(RuleBasedStateMachine):
         self._factories = (real_factory, model_factory)
         self._reset = reset
         self._offset = 0.0
-        self._made = 0
+        self._made = self._steps = 0
         self._jobs: list[NewJob] = []
 
     @initialize()
@@ -46,11 +47,24 @@ class Beside(RuleBasedStateMachine):
     def begin_work(self) -> None:
         """What a short walk is to meet."""
 
+    @invariant()
+    def both_look_the_same(self) -> None:
+        """Every few steps, and at the end: what has come apart stays apart, and looking costs more than a step."""
+        self._steps += 1
+        if self._steps % LOOK_EVERY == 0:
+            self._look()
+
+    def _look(self) -> None:
+        """Compare all that the two show."""
+
     def teardown(self) -> None:
-        """Give the drivers back."""
+        """Look a last time, and give the drivers back."""
         if hasattr(self, "real"):
-            self.real.close()
-            self.model.close()
+            try:
+                self._look()
+            finally:
+                self.real.close()
+                self.model.close()
 
     def _move_on(self, seconds: float) -> None:
         """Let time pass, for fresh drivers on the same stores."""

@@ -9,7 +9,7 @@ import pytest
 from protojobs.errors import LeaseLost
 from protojobs.lifecycle import JobState, Verb
 from protojobs.protocols import Store
-from protojobs.records import BATCH_BYTES_MAX
+from protojobs.records import BATCH_BYTES_MAX, ClaimedJob
 from protojobs.testing.conformance.fixtures import Fixtures, Handles, Later
 from protojobs.testing.conformance.levels import concern
 from protojobs.testing.conformance.steps import (
@@ -39,6 +39,7 @@ class Claiming(Fixtures):
         for field in ("id", "queue", "job_name", "job_class", "data", "priority", "max_retries", "retry_delay", "meta"):
             assert getattr(claim, field) == getattr(job, field), field
         assert (claim.attempts, claim.claim_seq, claim.reserved_by) == (1, 1, worker)
+        assert type(claim) is ClaimedJob
         assert (claim.crashes, claim.returns, claim.reclaims, claim.is_cancel_requested) == (0, 0, 0, False)
         assert before <= claim.reserved_at <= driver.now()
 
@@ -196,6 +197,7 @@ class Claiming(Fixtures):
         reply = driver.settle_and_claim(worker, [settlement(claim, Verb.COMPLETE)], ["q"], slots=10, limit=10)
         assert [answer.state for answer in reply.settled] == [JobState.COMPLETED]
         assert their_ids(reply.claimed) == ids[1:]
+        assert {type(job) for job in reply.claimed} == {ClaimedJob}
         assert reply.lease_lost is False
 
     def test_settle_and_claim_with_limit_zero_only_settles(self, driver: Store) -> None:
@@ -231,5 +233,6 @@ class Claiming(Fixtures):
         first, second = lend(driver, worker, limit=2)
         lend(driver, join(driver))
         settle(driver, first, Verb.RETRY, delay=10)
-        assert handles().held(worker) == [second]
+        (held,) = handles().held(worker)
+        assert (held, type(held)) == (second, ClaimedJob)
         assert driver.held(fresh_ids(1)[0]) == []

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
+from datetime import timedelta
 
 from protojobs.lifecycle import JobState, Verb
 from protojobs.protocols import Store
 from protojobs.records import JobFilter, Stats
 from protojobs.testing.conformance.fixtures import Fixtures, Handles, Later
 from protojobs.testing.conformance.levels import concern
+from protojobs.testing.conformance.naming import ALIKE, STRANGE
 from protojobs.testing.conformance.steps import all_failed, all_jobs, join, lend, new_job, push, settle
 
 __all__ = ["Counting", "assert_counts_are_true"]
+
+TOLERANCE_S = 0.001  # how exactly a store must subtract two moments
+AGES = (("a", 0, 50), ("a", 9, 20), ("a", -7, 80), ("b", 0, 30), ("b", 100, 40))
 
 
 @concern("counting")
@@ -70,6 +75,69 @@ class Counting(Fixtures):
         later(1000).prune(completed_older_than=1)
         assert driver.stats("a") == Stats(pending=2, processing=1, scheduled=1)
         assert_counts_are_true(driver)
+
+    # ------------------------------------------------------------------------------------------------- pages and bounds
+
+    def test_queues_go_on_behind_a_name_page_by_page(self, driver: Store) -> None:
+        names = [*ALIKE, *STRANGE.values()]
+        push(driver, *[new_job(name) for name in names])
+        driver.pause("paused and empty")
+        for limit in (4, 30):
+            listed: list[str] = []
+            while page := driver.queues(after=listed[-1] if listed else "", limit=limit):
+                assert len(page) <= limit
+                listed += [queue.name for queue in page]
+                assert len(listed) <= len(names) + 1
+            assert listed == sorted([*names, "paused and empty"])
+        for name, first in (("emails", "emails "), ("emailr", "emails")):  # also behind a name that none has
+            assert [queue.name for queue in driver.queues(after=name)] == listed[listed.index(first) :]
+
+    def test_counts_say_that_they_may_be_guesses_only_beyond_their_bound(self, driver: Store) -> None:
+        a_job_of_each_state(driver, "q")
+        push(driver, *[new_job(delay=100 * place) for place in range(5)])
+        for counted_max in (4, 100):
+            (queue,) = driver.queues(counted_max=counted_max)
+            for stats in (
+                queue.stats,
+                driver.stats("q", counted_max=counted_max),
+                driver.stats(counted_max=counted_max),
+            ):
+                assert (stats.completed, stats.failed, stats.cancelled) == (1, 1, 1)
+                assert (stats.pending, stats.processing, stats.scheduled) == (7, 1, 5) or stats.is_estimate
+        assert driver.stats("q", counted_max=100).is_estimate is False
+
+    # ----------------------------------------------------------------------------------------------- the oldest due job
+
+    def test_the_oldest_due_job_of_any_priority_tells_how_long_it_has_waited(self, driver: Store) -> None:
+        now = driver.now()
+        dues = {(queue, priority): now - timedelta(seconds=age) for queue, priority, age in AGES}
+        jobs = [new_job(queue, priority=priority, available_at=due) for (queue, priority), due in dues.items()]
+        push(driver, *jobs, new_job("a", delay=1000))
+        driver.pause("b")  # its jobs wait all the same
+        before, found, after = driver.now(), driver.queues(), driver.now()
+        assert [queue.name for queue in found] == ["a", "b"]
+        for queue in found:
+            due = min(due for (name, _), due in dues.items() if name == queue.name)
+            assert queue.oldest_ready_s is not None
+            assert (before - due).total_seconds() - TOLERANCE_S <= queue.oldest_ready_s
+            assert queue.oldest_ready_s <= (after - due).total_seconds() + TOLERANCE_S
+
+    def test_a_delayed_job_waits_from_when_it_is_due(self, driver: Store, later: Later) -> None:
+        (job_id,) = push(driver, new_job(delay=100, priority=3))
+        due = driver.get([job_id])[0].available_at
+        assert driver.queues()[0].oldest_ready_s is None
+        ahead = later(150)
+        before, (queue,), after = ahead.now(), ahead.queues(), ahead.now()
+        assert queue.oldest_ready_s is not None
+        assert (before - due).total_seconds() - TOLERANCE_S <= queue.oldest_ready_s
+        assert queue.oldest_ready_s <= (after - due).total_seconds() + TOLERANCE_S
+
+    def test_where_nothing_is_due_nothing_has_waited(self, driver: Store) -> None:
+        a_job_of_each_state(driver, "q")
+        lend(driver, join(driver))  # the last one that was due
+        driver.pause("empty")
+        waited = [(queue.name, queue.oldest_ready_s) for queue in driver.queues()]
+        assert waited == [("empty", None), ("q", None)]
 
 
 def a_job_of_each_state(driver: Store, queue: str) -> None:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
+from protojobs.observing import HOUR, MINUTE, Observes
 from protojobs.protocols import Store
 from protojobs.records import JobFilter, Stats
 
 __all__ = ["empty"]
 
 ROUNDS_MAX = 1_000
+EVER = datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
 
 
 def empty(driver: Store) -> None:
     """Leave the store set up and with nothing in it, schedules included; raises what the driver raises when it cannot.
 
-    A store that does not end up empty, jobs on their way elsewhere among them, is torn down and set up again.
+    A store that does not end up empty, since jobs are on their way elsewhere or notes were kept, is torn down and set
+    up again.
     """
     try:
         _sweep(driver)
@@ -45,4 +50,19 @@ def _sweep(driver: Store) -> None:
 def _is_empty(driver: Store) -> bool:
     jobs, failed = driver.find(JobFilter()), driver.failed()
     is_bare = not (jobs.jobs or jobs.cursor or failed.jobs or failed.cursor or driver.list_schedules(limit=1).schedules)
-    return is_bare and driver.workers() == [] and driver.queues() == [] and driver.stats() == Stats()
+    return (
+        is_bare
+        and driver.workers() == []
+        and driver.queues() == []
+        and driver.stats() == Stats()
+        and not _has_notes(driver)
+    )
+
+
+def _has_notes(driver: Store) -> bool:
+    """Whether it keeps any; but those of attempts, which only those who know a job's id can see."""
+    if not isinstance(driver, Observes):
+        return False
+    rollups = (driver.rollups(period_s, *EVER) for period_s in (MINUTE, HOUR))
+    totals = (driver.totals(period_s, *EVER, by="queue", limit=1) for period_s in (MINUTE, HOUR))
+    return any((*rollups, *totals, driver.depths(*EVER), driver.actions(limit=1).actions))

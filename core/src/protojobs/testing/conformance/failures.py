@@ -48,6 +48,13 @@ class Failures(Fixtures):
         assert before <= failed.failed_at <= driver.now()
         assert driver.get_failed([failed.id, fresh_id()]) == [failed]
 
+    def test_a_row_is_found_by_its_own_id_and_by_its_jobs(self, driver: Store) -> None:
+        first, second = fail(driver, new_job(), new_job())
+        found = driver.get_failed([first.job_id, second.id, second.job_id, *push(driver)])
+        assert sorted(row.id for row in found) == sorted([first.id, second.id])
+        driver.retry_failed([first.id])
+        assert driver.get_failed([first.job_id, first.id]) == []
+
     def test_the_job_and_its_row_come_in_one_step(self, driver: Store) -> None:
         (failed,) = fail(driver, new_job())
         assert job_of(driver, failed.job_id).status is JobState.FAILED
@@ -69,6 +76,42 @@ class Failures(Fixtures):
         fail(driver, new_job("a"), new_job("b"), new_job("a"))
         assert [row.queue for row in all_failed(driver, "a", limit=1)] == ["a", "a"]
         assert all_failed(driver, "c") == []
+
+    def test_of_long_texts_the_beginning_of_the_data_and_the_end_of_the_traceback_are_shown(
+        self, driver: Store
+    ) -> None:
+        push(driver, new_job(data='"é🎈é🎈"'))
+        (claim,) = lend(driver, join(driver))
+        driver.settle([replace(settlement(claim, Verb.FAIL), error="Traceback\n é🎈", fingerprint="3fa1c2")])
+        (whole,) = all_failed(driver)
+        for chars_max, data, exception in [
+            (3, '"é🎈', " é🎈"),
+            (1, '"', "🎈"),
+            (0, "", ""),
+            (None, whole.data, whole.exception),
+        ]:
+            (row,) = driver.failed(chars_max=chars_max).jobs
+            assert (row.data, row.exception) == (data, exception)
+            assert replace(row, data=whole.data, exception=whole.exception) == whole
+
+    def test_a_fingerprint_is_kept_with_its_failure(self, driver: Store, handles: Handles) -> None:
+        push(driver, new_job(), new_job(), new_job())
+        claims = lend(driver, join(driver))
+        marks = dict(zip(their_ids(claims), ["3fa1c2d4e5f60718", "Émile's \"%_\\", ""], strict=True))
+        driver.settle([replace(settlement(claim, Verb.FAIL), fingerprint=marks[claim.id]) for claim in claims])
+        rows = all_failed(handles())
+        assert {row.job_id: row.fingerprint for row in rows} == marks
+        assert {row.job_id: row.fingerprint for row in driver.get_failed([row.id for row in rows])} == marks
+
+    def test_a_fingerprint_goes_with_its_row(self, driver: Store) -> None:
+        push(driver)
+        worker = join(driver)
+        for fingerprint in ("first", ""):
+            (claim,) = lend(driver, worker)
+            driver.settle([replace(settlement(claim, Verb.FAIL), fingerprint=fingerprint)])
+            (row,) = all_failed(driver)
+            assert row.fingerprint == fingerprint
+            driver.retry_failed([row.id])
 
     # ---------------------------------------------------------------------------------------------------- retry by hand
 

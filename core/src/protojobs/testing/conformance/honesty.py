@@ -6,6 +6,7 @@ from typing import cast
 
 from msgspec.structs import asdict
 
+from protojobs.observing import Observes
 from protojobs.protocols import PORT_VERSION, Store, SupportsAsyncTransaction, SupportsTransaction
 from protojobs.records import Capabilities
 from protojobs.testing.conformance.children import children_on
@@ -35,6 +36,9 @@ class Honesty(Fixtures):
 
     def test_async_transactions_are_claimed_exactly_when_the_verbs_are_there(self, driver: Store) -> None:
         assert driver.capabilities.async_transactions is isinstance(driver, SupportsAsyncTransaction)
+
+    def test_observing_is_claimed_exactly_when_the_verbs_are_there(self, driver: Store) -> None:
+        assert driver.capabilities.observing is isinstance(driver, Observes)
 
     def test_cross_process_is_claimed_exactly_when_another_process_sees_the_jobs(
         self, driver: Store, store_url: str | None

@@ -81,6 +81,13 @@ class Listing(Fixtures):
         rest = driver.find(JobFilter(), limit=10, cursor=page.cursor)
         assert their_ids([*page.jobs, *rest.jobs]) == ids[4::-1]
 
+    def test_long_data_is_cut_to_so_many_characters(self, driver: Store) -> None:
+        push(driver, new_job(data='"é🎈é🎈é🎈"'), new_job(data="{}"))
+        for chars_max, short, long in [(5, "{}", '"é🎈é🎈'), (1, "{", '"'), (0, "", ""), (None, "{}", '"é🎈é🎈é🎈"')]:
+            found = driver.find(JobFilter(queue="q"), chars_max=chars_max).jobs
+            assert [job.data for job in found] == [short, long]
+            assert len({job.id for job in found}) == 2
+
     def test_find_and_get_tell_the_same(self, driver: Store) -> None:
         push(driver, new_job(), new_job(delay=10))
         lend(driver, join(driver))

@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
-    invariant,
     precondition,
     rule,
     run_state_machine_as_test,
@@ -23,7 +22,7 @@ from msgspec.structs import replace
 from protojobs.errors import LeaseLost
 from protojobs.lifecycle import Verb
 from protojobs.protocols import Store
-from protojobs.records import ClaimedJob, ClaimReply, JobRecord, Settlement
+from protojobs.records import ClaimedJob, ClaimReply, JobRecord, QueueInfo, Settlement
 from protojobs.testing.conformance.beside import ALL, QUEUES, pick
 from protojobs.testing.conformance.fixtures import DriverFactory, Fixtures
 from protojobs.testing.conformance.levels import concern
@@ -240,21 +239,14 @@ class StoreBesideModel(SchedulesBesideModel):
 
     # -------------------------------------------------------------------------------------------------- what must hold
 
-    @invariant()
-    def both_hold_the_same_jobs(self) -> None:
-        if hasattr(self, "real"):
-            self._same(lambda store: [visible(job) for job in all_jobs(store, limit=ALL)])
-            self._same(lambda store: sorted((row.job_id, row.queue, row.attempts) for row in all_failed(store)))
-
-    @invariant()
-    def both_count_the_same(self) -> None:
-        if hasattr(self, "real"):
-            self._same(lambda store: (store.queues(), store.stats()))
-
-    @invariant()
-    def both_know_the_same_workers(self) -> None:
-        if hasattr(self, "real"):
-            self._same(lambda store: [(row.id, row.isolates, row.processing) for row in store.workers()])
+    def _look(self) -> None:
+        super()._look()
+        self._same(lambda store: [visible(job) for job in all_jobs(store, limit=ALL)])
+        self._same(
+            lambda store: sorted((row.job_id, row.queue, row.attempts, row.fingerprint) for row in all_failed(store))
+        )
+        self._same(lambda store: ([visible_queue(queue) for queue in store.queues()], store.stats()))
+        self._same(lambda store: [(row.id, row.isolates, row.processing) for row in store.workers()])
 
     def _claim(self, worker: str, queues: list[str], slots: int, limit: int) -> list[ClaimedJob]:
         lent = [claim_or_none(store, worker, queues, slots, limit) for store in (self.real, self.model)]
@@ -287,7 +279,7 @@ class StoreBesideModel(SchedulesBesideModel):
             case Verb.RETRY:
                 return replace(said, delay=delay, counts_crash=counts)
             case Verb.FAIL:
-                return replace(said, counts_crash=counts, error="Traceback")
+                return replace(said, counts_crash=counts, error="Traceback", fingerprint="a" if counts else "")
             case Verb.SNOOZE:
                 return replace(said, delay=delay)
             case _:
@@ -305,6 +297,11 @@ def claim_or_none(store: Store, worker: str, queues: list[str], slots: int, limi
 def visible_claims(claims: Sequence[ClaimedJob]) -> list[ClaimedJob]:
     """The claims without their times, which differ by the microseconds between two calls."""
     return [replace(claim, available_at=NEVER, reserved_at=NEVER) for claim in claims]
+
+
+def visible_queue(queue: QueueInfo) -> tuple[object, ...]:
+    """What must be the same of a queue: of the time that a job has waited, only whether one is due."""
+    return queue.name, queue.is_paused, queue.stats, queue.oldest_ready_s is None
 
 
 def visible(job: JobRecord) -> tuple[object, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import timedelta
 
 from hypothesis import strategies as st
-from hypothesis.stateful import invariant, precondition, rule
+from hypothesis.stateful import precondition, rule
 from msgspec.structs import replace
 
 from protojobs.protocols import Store
@@ -82,10 +82,9 @@ class SchedulesBesideModel(Beside):
         said = pick(self._firings, place)
         self._same(lambda store: store.fire([said]))
 
-    @invariant()
-    def both_hold_the_same_schedules(self) -> None:
-        if hasattr(self, "real"):
-            self._same(all_schedules)
+    def _look(self) -> None:
+        super()._look()
+        self._same(all_schedules)
 
     def _known(self, name: str) -> Schedule | None:
         return next(iter(self.model.get_schedules([name])), None)

@@ -11,11 +11,13 @@ from protojobs.testing.conformance.failures import Failures
 from protojobs.testing.conformance.faults import Faults
 from protojobs.testing.conformance.fencing import Fencing
 from protojobs.testing.conformance.firing import FiringOnce
+from protojobs.testing.conformance.grouping import Grouping
 from protojobs.testing.conformance.honesty import Honesty
 from protojobs.testing.conformance.leases import Leases
 from protojobs.testing.conformance.listing import Listing
 from protojobs.testing.conformance.machine import Comparing
 from protojobs.testing.conformance.naming import Naming
+from protojobs.testing.conformance.observing import Observing
 from protojobs.testing.conformance.racing import Racing
 from protojobs.testing.conformance.scheduling import Scheduling
 from protojobs.testing.conformance.settling import Settling
@@ -45,6 +47,8 @@ class DriverConformance(
     Transferring,
     Scheduling,
     FiringOnce,
+    Observing,
+    Grouping,
     Waiting,
     Comparing,
     Transactions,

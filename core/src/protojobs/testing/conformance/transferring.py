@@ -146,7 +146,7 @@ def a_failed_a_retried_and_a_fresh_job(driver: Store) -> tuple[str, str, str]:
     failed, retried, fresh = fresh_ids(3)
     push(driver, new_job(id=failed), new_job(id=retried))
     first, second = lend(driver, join(driver))
-    settle(driver, first, Verb.FAIL)
+    driver.settle([replace(settlement(first, Verb.FAIL), error="Traceback", fingerprint="3fa1c2")])
     settle(driver, second, Verb.RETRY)
     push(driver, new_job(id=fresh, priority=3))
     return failed, retried, fresh

@@ -1,11 +1,13 @@
--- Part of stats.lua and queues.lua. All counts are the sizes of what is kept, so they cannot be wrong.
+-- Part of stats.lua and queues.lua: {name, is it paused, five states, how many of the pending are scheduled, for how
+-- long the oldest due job has waited or ''}. All counts are the sizes of what is kept, so they cannot be wrong.
 
 local function counted(queue)
-  local pending, scheduled = 0, 0
+  local pending, scheduled, first = 0, 0, now + 1
   for _, priority in ipairs(call('ZRANGE', lanes_of(queue), 0, -1)) do
     local lane = lane_of(queue, priority)
     pending = pending + call('ZCARD', lane)
     scheduled = scheduled + call('ZCOUNT', lane, '(' .. text(now), '+inf')
+    first = min(first, call('ZRANGE', lane, 0, 0, 'WITHSCORES')[2] or first)
   end
   return pack({
     queue,
@@ -16,5 +18,6 @@ local function counted(queue)
     call('ZCARD', ended_of(queue, FAILING)),
     call('ZCARD', ended_of(queue, CANCELLED)),
     scheduled,
+    first <= now and text(now - first) or '',
   })
 end

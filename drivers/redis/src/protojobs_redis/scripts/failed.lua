@@ -1,15 +1,17 @@
 -- Rows of failed_jobs, newest first. ARGV: offset, queue ('' for all), the last one seen as score and id ('' from the
--- newest), how many to find, how many to examine. Answers {cursor as score and id, how many were examined, rows as
--- {id, row of failed_jobs, entry of the job}}.
+-- newest), how many to find, how many to examine, how many characters to show ('' for all), and as ARGV[8], where only
+-- those of one fingerprint are meant, that. Answers {cursor as score and id, how many were examined, rows as {id, row of
+-- failed_jobs, entry of the job}}.
 
 local queue, cursor_score, cursor_id = ARGV[2], ARGV[3], ARGV[4]
 local wanted, limit = tonumber(ARGV[5]), tonumber(ARGV[6])
+local index = ARGV[8] and ALIKE .. ARGV[8] or FAILURES
 
 -- Below the cursor: by score, then by id. Those of one batch have one score, so a page may end between them.
 local ids, scores, skipped = {}, {}, 0
 while #ids < limit do
   local asked = min(limit, CHUNK)
-  local found = call('ZREVRANGEBYSCORE', FAILURES, cursor_score == '' and '+inf' or cursor_score, '-inf', 'WITHSCORES',
+  local found = call('ZREVRANGEBYSCORE', index, cursor_score == '' and '+inf' or cursor_score, '-inf', 'WITHSCORES',
                      'LIMIT', skipped, asked)
   for place = 1, #found, 2 do
     local id, at = found[place], found[place + 1]
@@ -28,9 +30,8 @@ for place, id in ipairs(ids) do
   local job_id = unpacked(rows[place])[1]
   local row = call('HGET', ROWS, job_id)
   if queue == '' or open(row)[QUEUE] == queue then
-    local blob = call('HGET', DATA, job_id)
-    entries[#entries + 1] = '\147' .. pack(id) .. rows[place] .. entry(job_id, row, blob)
-    bytes = bytes + #blob + #rows[place]
+    entries[#entries + 1] = shown(id, rows[place], job_id, row, ARGV[7])
+    bytes = bytes + #entries[#entries]
   end
   examined = place
 end

@@ -1,5 +1,6 @@
 -- Jobs below an id, newest id first. ARGV: offset, states as letters ('' for all), queue ('' for all), cursor ('' from
--- the newest), how many to find, how many to examine. Answers {cursor or '', how many were examined, entries}.
+-- the newest), how many to find, how many to examine, how many characters of the data to show ('' for all). Answers
+-- {cursor or '', how many were examined, entries}.
 
 local states, queue, cursor, wanted = ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
 local ids = call('ZREVRANGEBYLEX', IDS, cursor == '' and '+' or '(' .. cursor, '-', 'LIMIT', 0, ARGV[6])
@@ -8,7 +9,7 @@ for place, id in ipairs(ids) do
   if #entries >= wanted or bytes > BATCH_BYTES_MAX then break end
   local row = open(rows[place])
   if (states == '' or states:find(row[STATE], 1, true)) and (queue == '' or row[QUEUE] == queue) then
-    local blob = call('HGET', DATA, id)
+    local blob = cut(call('HGET', DATA, id), ARGV[7])
     entries[#entries + 1] = entry(id, rows[place], blob)
     bytes = bytes + #blob
   end

@@ -1,15 +1,19 @@
--- The rows of failed_jobs that exist among the ids in ARGV[2], until the answer is full. Answers {how many ids were
--- read, rows as {id, row of failed_jobs, entry of the job}}.
+-- The rows of failed_jobs that exist among the ids in ARGV[2], each of a row or of its job, until the answer is full.
+-- Answers {how many ids were read, rows as {id, row of failed_jobs, entry of the job}}.
 
 local ids, entries, bytes, read = unpacked(ARGV[2]), {}, 0, 0
-local rows = values_of(FAILED, ids)
+local rows, jobs = values_of(FAILED, ids), rows_of(ids)
 for place, id in ipairs(ids) do
   if bytes > BATCH_BYTES_MAX then break end
-  if rows[place] then
-    local job_id = unpacked(rows[place])[1]
-    local blob = call('HGET', DATA, job_id)
-    entries[#entries + 1] = '\147' .. pack(id) .. rows[place] .. entry(job_id, call('HGET', ROWS, job_id), blob)
-    bytes = bytes + #blob + #rows[place]
+  local failed_id, row = id, rows[place]
+  if jobs[id] and jobs[id][FAILED_ID] ~= '' then
+    failed_id = jobs[id][FAILED_ID]
+    row = call('HGET', FAILED, failed_id)
+  end
+  if row then
+    local job_id = unpacked(row)[1]
+    entries[#entries + 1] = shown(failed_id, row, job_id, call('HGET', ROWS, job_id), '')
+    bytes = bytes + #entries[#entries]
   end
   read = place
 end

@@ -13,7 +13,9 @@ for place, job in ipairs(jobs) do
       row[field] = moment(row[field])
     end
     add(id, row, ARGV[place + 2])
-    if failure ~= '' then add_failure(id, row, row[FAILED_ID], moment(failure[2]), failure[3], failure[4]) end
+    if failure ~= '' then
+      add_failure(id, row, row[FAILED_ID], moment(failure[2]), failure[3], failure[4], row[FINGERPRINT])
+    end
     answers[place] = 's'
   end
 end

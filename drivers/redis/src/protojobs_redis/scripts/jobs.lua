@@ -2,6 +2,7 @@
 -- which a job changes its place. These scripts decide first, and write in `commit` alone.
 
 local FAILED, FAILURES = PREFIX .. 'failed', PREFIX .. 'failures'
+local ALIKE, CAUSES = PREFIX .. 'alike:', PREFIX .. 'causes'  -- failures by fingerprint; fingerprints by last failure
 local WORKERS, GONE = PREFIX .. 'workers', PREFIX .. 'gone'
 
 -- ------------------------------------------------------------------------------------------------------------- rows
@@ -9,8 +10,8 @@ local WORKERS, GONE = PREFIX .. 'workers', PREFIX .. 'gone'
 
 local QUEUE, PRIORITY, MAX_RETRIES, SIZE, CREATED_AT, AVAILABLE_AT, STATE, ATTEMPTS, SEQ, BY = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
 local RESERVED_AT, PROCESSED_AT, CRASHES, RETURNS, RECLAIMS, PROGRESS = 11, 12, 13, 14, 15, 16
-local CANCEL_AT, REASON, FAILED_ID, MOVED_FROM, FIELDS = 17, 18, 19, 20, 20
-local NOTHING = {false, false, false, false, false, false, PENDING, 0, 0, '', 0, 0, 0, 0, 0, -1, 0, '', '', ''}
+local CANCEL_AT, REASON, FAILED_ID, MOVED_FROM, FINGERPRINT, FIELDS = 17, 18, 19, 20, 21, 21
+local NOTHING = {false, false, false, false, false, false, PENDING, 0, 0, '', 0, 0, 0, 0, 0, -1, 0, '', '', '', ''}
 local DEFAULTS = {__index = NOTHING}  -- filling each row up would cost as much as reading it
 
 local function opened(row)
@@ -83,6 +84,42 @@ local function entry(id, row, blob)
   return '\147' .. pack(id) .. pack(values) .. '\154' .. blob
 end
 
+-- The first characters of a text, and the last ones: as many as there are to be. '' is no bound.
+local function is_short(said, chars_max)
+  return chars_max == '' or #said <= tonumber(chars_max)
+end
+
+local function first_chars(said, chars_max)
+  if is_short(said, chars_max) then return said end
+  local at = 1
+  for _ = 1, chars_max do
+    local first = byte(said, at)
+    if not first then return said end
+    at = at + (first < 0x80 and 1 or first < 0xe0 and 2 or first < 0xf0 and 3 or 4)
+  end
+  return sub(said, 1, at - 1)
+end
+
+local function last_chars(said, chars_max)
+  if is_short(said, chars_max) then return said end
+  local at = #said + 1
+  for _ = 1, chars_max do
+    repeat at = at - 1 until at < 1 or byte(said, at) < 0x80 or byte(said, at) >= 0xc0
+    if at < 1 then return said end
+  end
+  return sub(said, at)
+end
+
+-- A blob with its data, the fourth of its values, cut.
+local function cut(blob, chars_max)
+  if chars_max == '' then return blob end
+  local begins, data = 0, ''
+  for _ = 1, 3 do begins = cmsgpack.unpack_one(blob, begins) end
+  local ends
+  ends, data = cmsgpack.unpack_one(blob, begins)
+  return sub(blob, 1, begins) .. pack(first_chars(data, chars_max)) .. sub(blob, ends + 1)
+end
+
 -- ------------------------------------------------------------------------------------------------------------ writes
 -- Collected by command and key, so that a batch of a hundred jobs is a handful of commands, here and in the log that
 -- the server writes to disk and to its replicas.
@@ -90,6 +127,7 @@ end
 local to_zrem, to_srem, to_hdel, to_hset, to_zadd, to_sadd = {}, {}, {}, {}, {}, {}
 local dirty, saved = {}, {}  -- rows by id that will be stored, and what was stored of them
 local jobs_moved, running_moved, rings = {}, {}, {}  -- by queue: changes of counts; the doorbells to ring
+local causes = {}  -- fingerprints of which a failure came or went
 
 local function put(into, key, first, second)
   local arguments = into[key]
@@ -128,6 +166,14 @@ local function flush_counts()
   end
 end
 
+-- Each fingerprint stands where its last failure does.
+local function flush_causes()
+  for fingerprint in pairs(causes) do
+    local last = call('ZREVRANGE', ALIKE .. fingerprint, 0, 0, 'WITHSCORES')
+    if last[1] then call('ZADD', CAUSES, last[2], fingerprint) else call('ZREM', CAUSES, fingerprint) end
+  end
+end
+
 -- The only place that writes. What gives memory back goes first: a server at its memory limit refuses a script at its
 -- first write that may need more, and no later one. So there `enqueue` is refused whole, and running jobs still settle.
 local function commit()
@@ -142,11 +188,12 @@ local function commit()
   flush('ZADD', to_zadd)
   flush('SADD', to_sadd)
   flush_counts()
+  flush_causes()
   for queue in pairs(rings) do
     if call('SISMEMBER', PAUSED, queue) == 0 then call('ZADD', BELL .. queue, 0, '!') end
   end
   to_zrem, to_srem, to_hdel, to_hset, to_zadd, to_sadd, dirty = {}, {}, {}, {}, {}, {}, {}
-  jobs_moved, running_moved, rings = {}, {}, {}
+  jobs_moved, running_moved, rings, causes = {}, {}, {}, {}
 end
 
 -- ------------------------------------------------------------------------------------------------------------ places
@@ -254,17 +301,21 @@ local function add_pushed(job, blob)
 end
 
 -- The row of failed_jobs names the job; what else it shows is the job's own, which lives as long.
-local function add_failure(id, row, failed_id, at, attempts, exception)
-  row[FAILED_ID] = failed_id
+local function add_failure(id, row, failed_id, at, attempts, exception, fingerprint)
+  row[FAILED_ID], row[FINGERPRINT] = failed_id, fingerprint
   put(to_hset, FAILED, failed_id, pack({id, at, attempts, exception}))
   put(to_zadd, FAILURES, score(at), failed_id)
+  put(to_zadd, ALIKE .. fingerprint, score(at), failed_id)
+  causes[fingerprint] = true
 end
 
 local function drop_failure(row)
   if row[FAILED_ID] ~= '' then
     put(to_hdel, FAILED, row[FAILED_ID])
     put(to_zrem, FAILURES, row[FAILED_ID])
-    row[FAILED_ID] = ''
+    put(to_zrem, ALIKE .. row[FINGERPRINT], row[FAILED_ID])
+    causes[row[FINGERPRINT]] = true
+    row[FAILED_ID], row[FINGERPRINT] = '', ''
   end
 end
 

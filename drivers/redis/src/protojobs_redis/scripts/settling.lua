@@ -1,5 +1,5 @@
 -- Part of turn_any, which is turn.lua with this and jobs.lua: settlements that are not just completions. Each is {id,
--- claim_seq, reserved_by, verb, due, error, reason, counts_return, counts_crash, failed_id}.
+-- claim_seq, reserved_by, verb, due, error, reason, counts_return, counts_crash, failed_id, fingerprint}.
 
 local TO = {
   complete = COMPLETED, retry = PENDING, fail = FAILING, snooze = PENDING, release = PENDING, cancel = CANCELLED,
@@ -20,7 +20,7 @@ local function apply(id, row, said)
   if reason and reason ~= '' and not is_marked then row[REASON] = reason end
   if is_marked and to ~= COMPLETED then to = CANCELLED end
   move(id, row, to, to == PENDING and due_at(due) or now)
-  if to == FAILING then add_failure(id, row, said[10], now, row[ATTEMPTS], said[6]) end
+  if to == FAILING then add_failure(id, row, said[10], now, row[ATTEMPTS], said[6], said[11]) end
 end
 
 settle_others = function(settlements)

@@ -1,7 +1,7 @@
 """The steps from one version of the tables to the next, for Alembic. `schema.py` runs them."""
 
-HEAD = "0001"
+HEAD = "0003"
 """The version that this release works on."""
 
-REVISIONS = ("0001",)
+REVISIONS = ("0001", "0002", "0003")
 """Every version so far, oldest first."""

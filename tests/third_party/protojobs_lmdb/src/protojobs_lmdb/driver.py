@@ -15,14 +15,13 @@ from protojobs.clock import SYSTEM_CLOCK
 from protojobs.entropy import fresh_id
 from protojobs.errors import LeaseLost
 from protojobs.lifecycle import FINISHED, JobState, Verb
-from protojobs.records import CancelAnswer, ClaimedJob, Enqueued, RetryAnswer, Settled, Settlement
+from protojobs.records import COUNTED_MAX, CancelAnswer, ClaimedJob, Enqueued, RetryAnswer, Settled, Settlement
 from protojobs_lmdb.file import LAYOUT
 from protojobs_lmdb.rows import MICROSECOND, Row, Step, id_in, key_of
 from protojobs_lmdb.schedules import Schedules
 
 LOOK_S = 0.02  # how often `wait` looks whether there was a transaction, which takes a few microseconds
 SEEN_MAX = 10_000  # rows that one call looks at, whatever it finds
-COUNTED_MAX = 100_000  # due jobs; beyond that their number is an estimate
 
 
 class LmdbDriver(Schedules):
@@ -125,14 +124,19 @@ class LmdbDriver(Schedules):
             rows = filter(None, map(step.row, dict.fromkeys(rules.check_batch(ids))))
             return [convert(row, records.JobRecord, from_attributes=True) for row in rows]
 
-    def find(self, which: records.JobFilter, *, limit: int = 50, cursor: str | None = None) -> records.JobPage:
+    def find(
+        self, which: records.JobFilter, *, limit: int = 50, cursor: str | None = None, chars_max: int | None = None
+    ) -> records.JobPage:
         rows, cursor = self._page("job", cursor, limit, lambda row: rules.is_wanted(row, which))
-        jobs = tuple(convert(row, records.JobRecord, from_attributes=True) for row in rows)
-        return records.JobPage(jobs=jobs, cursor=cursor)
+        jobs = (convert(row, records.JobRecord, from_attributes=True) for row in rows)
+        return records.JobPage(jobs=tuple(rules.shortened(job, chars_max) for job in jobs), cursor=cursor)
 
-    def failed(self, *, queue: str | None = None, limit: int = 50, cursor: str | None = None) -> records.FailedPage:
+    def failed(
+        self, *, queue: str | None = None, limit: int = 50, cursor: str | None = None, chars_max: int | None = None
+    ) -> records.FailedPage:
         rows, cursor = self._page("failed", cursor, limit, lambda row: queue in (None, row.queue))
-        return records.FailedPage(jobs=tuple(row.failed for row in rows if row.failed), cursor=cursor)
+        jobs = (rules.shortened(row.failed, chars_max) for row in rows if row.failed)
+        return records.FailedPage(jobs=tuple(jobs), cursor=cursor)
 
     def _page(
         self, index: str, cursor: str | None, limit: int, is_wanted: Callable[[Row], bool]
@@ -148,17 +152,20 @@ class LmdbDriver(Schedules):
 
     def get_failed(self, ids: Sequence[str]) -> list[records.FailedJob]:
         with self.step() as step:
-            return [row.failed for row in failures(step, dict.fromkeys(rules.check_batch(ids))) if row and row.failed]
+            jobs = [step.row(one) or next(failures(step, [one]), None) for one in rules.check_batch(ids)]
+            return list({row.id: row.failed for row in jobs if row and row.failed}.values())
 
-    def stats(self, queue: str | None = None) -> records.Stats:
+    def stats(self, queue: str | None = None, *, counted_max: int = COUNTED_MAX) -> records.Stats:
         with self.step() as step:
-            return count(step, step.groups("count") if queue is None else [queue])
+            return count(step, step.groups("count") if queue is None else [queue], counted_max)
 
-    def queues(self) -> list[records.QueueInfo]:
+    def queues(
+        self, *, after: str = "", limit: int = SEEN_MAX, counted_max: int = COUNTED_MAX
+    ) -> list[records.QueueInfo]:
         with self.step() as step:
             paused = set(step.groups("paused"))
-            names = sorted(paused.union(step.groups("count")))[:SEEN_MAX]
-            return [records.QueueInfo(name=name, is_paused=name in paused, stats=count(step, [name])) for name in names]
+            names = sorted(name for name in paused.union(step.groups("count")) if name > after)
+            return [info(step, name, name in paused, counted_max) for name in names[:limit]]
 
     def workers(self) -> list[records.WorkerRecord]:
         with self.step() as step:
@@ -287,13 +294,24 @@ def failures(step: Step, failed_ids: Iterable[str]) -> Iterator[Row | None]:
     return (next(step.rows("failure", failed_id), None) for failed_id in failed_ids)
 
 
-def count(step: Step, queues: Iterable[str]) -> records.Stats:
+def info(step: Step, queue: str, is_paused: bool, counted_max: int) -> records.QueueInfo:
+    firsts = (next(step.rows("due", queue, lane), None) for lane in step.groups("due", queue))
+    waited_s = max(((step.now - row.available_at).total_seconds() for row in firsts if row), default=-1.0)
+    return records.QueueInfo(
+        name=queue,
+        is_paused=is_paused,
+        stats=count(step, [queue], counted_max),
+        oldest_ready_s=waited_s if waited_s >= 0 else None,
+    )
+
+
+def count(step: Step, queues: Iterable[str], counted_max: int) -> records.Stats:
     counts = Counter[str]()
     for queue in queues:
         counts.update({state.value: step.count(0, "count", queue, state) for state in JobState})
         lanes = [step.keys("due", queue, lane, before=step.now + MICROSECOND) for lane in step.groups("due", queue)]
-        counts["due"] += sum(1 for _ in islice(chain.from_iterable(lanes), COUNTED_MAX))
-    scheduled, is_estimate = counts["pending"] - counts["due"], counts["due"] >= COUNTED_MAX
+        counts["due"] += sum(1 for _ in islice(chain.from_iterable(lanes), counted_max))
+    scheduled, is_estimate = counts["pending"] - counts["due"], counts["due"] >= counted_max
     return convert({**counts, "scheduled": scheduled, "is_estimate": is_estimate}, records.Stats)
 
 

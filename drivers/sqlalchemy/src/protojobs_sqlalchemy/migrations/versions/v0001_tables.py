@@ -1,16 +1,11 @@
-"""The tables of the first release.
-
-Each object is made only where it is not there yet: MariaDB and MySQL commit every statement by itself, so a starter
-that dies half-way leaves some of them behind.
-"""
+"""The tables of the first release."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import sqlalchemy as sa
-from alembic import context, op
+from alembic import op
 
+from protojobs_sqlalchemy.migrations.making import make_index, make_table
 from protojobs_sqlalchemy.types import LongText, Name, StoredId, StoredTime
 
 revision = "0001"
@@ -38,58 +33,38 @@ _POSTGRESQL_JOBS = {
 
 def upgrade() -> None:
     is_mysql = op.get_context().dialect.name in ("mysql", "mariadb")
-    _table("jobs", *_job_columns(), *(_stand_ins() if is_mysql else ()), postgresql_with=_POSTGRESQL_JOBS)
-    _table("failed_jobs", *_failed_job_columns())
-    _table("workers", *_worker_columns(), postgresql_with={"fillfactor": 50})
-    _table("queues", sa.Column("name", Name, primary_key=True), sa.Column("paused_at", StoredTime))
-    _table("counters", *_counter_columns(), postgresql_with={"fillfactor": 30})
-    _table("schedules", *_schedule_columns())
+    make_table("jobs", *_job_columns(), *(_stand_ins() if is_mysql else ()), postgresql_with=_POSTGRESQL_JOBS)
+    make_table("failed_jobs", *_failed_job_columns())
+    make_table("workers", *_worker_columns(), postgresql_with={"fillfactor": 50})
+    make_table("queues", sa.Column("name", Name, primary_key=True), sa.Column("paused_at", StoredTime))
+    make_table("counters", *_counter_columns(), postgresql_with={"fillfactor": 30})
+    make_table("schedules", *_schedule_columns())
 
     if is_mysql:
-        _index("jobs_ready", "jobs", ["ready", "priority", "available_at", "id"])
-        _index("jobs_processing", "jobs", ["reserved_by"])
-        _index("jobs_finished", "jobs", ["finished", "processed_at"])
-        _index("jobs_moving", "jobs", ["moving_token"])
-        _index("jobs_unique", "jobs", ["live_key"], unique=True)
-        _index("schedules_due", "schedules", ["is_paused", "next_due_at", "id"])
+        make_index("jobs_ready", "jobs", ["ready", "priority", "available_at", "id"])
+        make_index("jobs_processing", "jobs", ["reserved_by"])
+        make_index("jobs_finished", "jobs", ["finished", "processed_at"])
+        make_index("jobs_moving", "jobs", ["moving_token"])
+        make_index("jobs_unique", "jobs", ["live_key"], unique=True)
+        make_index("schedules_due", "schedules", ["is_paused", "next_due_at", "id"])
     else:
-        _index("jobs_ready", "jobs", ["queue", "priority", "available_at", "id"], where=_PENDING)
-        _index("jobs_processing", "jobs", ["reserved_by"], where=_PROCESSING)
-        _index("jobs_finished", "jobs", ["status", "processed_at"], where="processed_at IS NOT NULL")
-        _index("jobs_moving", "jobs", ["moving_token"], where="moving_token IS NOT NULL")
-        _index("jobs_unique", "jobs", ["unique_key"], where=f"unique_key IS NOT NULL AND {_LIVE}", unique=True)
-        _index("schedules_due", "schedules", ["next_due_at", "id"], where=_WAITING)
+        make_index("jobs_ready", "jobs", ["queue", "priority", "available_at", "id"], where=_PENDING)
+        make_index("jobs_processing", "jobs", ["reserved_by"], where=_PROCESSING)
+        make_index("jobs_finished", "jobs", ["status", "processed_at"], where="processed_at IS NOT NULL")
+        make_index("jobs_moving", "jobs", ["moving_token"], where="moving_token IS NOT NULL")
+        make_index("jobs_unique", "jobs", ["unique_key"], where=f"unique_key IS NOT NULL AND {_LIVE}", unique=True)
+        make_index("schedules_due", "schedules", ["next_due_at", "id"], where=_WAITING)
     if op.get_context().dialect.name == "postgresql":
         # For heartbeats: while a transaction stays open, jobs_processing keeps an entry for each job that was claimed.
-        _index("jobs_marked", "jobs", ["reserved_by"], where="cancel_requested_at IS NOT NULL")
-    _index("failed_jobs_job", "failed_jobs", ["job_id"], unique=True)
-    _index("failed_jobs_time", "failed_jobs", ["failed_at", "id"])
-    _index("failed_jobs_queue", "failed_jobs", ["queue", "failed_at", "id"])
+        make_index("jobs_marked", "jobs", ["reserved_by"], where="cancel_requested_at IS NOT NULL")
+    make_index("failed_jobs_job", "failed_jobs", ["job_id"], unique=True)
+    make_index("failed_jobs_time", "failed_jobs", ["failed_at", "id"])
+    make_index("failed_jobs_queue", "failed_jobs", ["queue", "failed_at", "id"])
 
 
 def downgrade() -> None:
     for name in ("schedules", "counters", "queues", "workers", "failed_jobs", "jobs"):
         op.drop_table(name, if_exists=True)
-
-
-def _table(name: str, *columns: sa.Column[object], postgresql_with: Mapping[str, object] | None = None) -> None:
-    op.create_table(
-        name,
-        *columns,
-        if_not_exists=True,
-        postgresql_with=postgresql_with or {},
-        mysql_engine="InnoDB",
-        mariadb_engine="InnoDB",
-    )
-
-
-def _index(name: str, table: str, columns: list[str], *, where: str | None = None, unique: bool = False) -> None:
-    if not context.is_offline_mode():
-        known = sa.inspect(op.get_bind()).get_indexes(table)
-        if name in {index["name"] for index in known}:
-            return
-    condition = sa.text(where) if where else None
-    op.create_index(name, table, columns, unique=unique, postgresql_where=condition, sqlite_where=condition)
 
 
 def _job_columns() -> tuple[sa.Column[object], ...]:

@@ -1,0 +1,86 @@
+"""When an alert is told: once at its beginning, once for each interval that it lasts, and once when it is over.
+
+Pure: time is handed in. It lives in memory, so a restarted process tells again what is still wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from msgspec import Struct
+
+from protojobs_alerts.findings import Finding
+from protojobs_alerts.messages import Notice
+
+__all__ = ["ALERTS_MAX", "Ledger"]
+
+ALERTS_MAX = 2_000  # remembered, those that are over and may come back included
+
+
+class _Alert(Struct):
+    finding: Finding
+    told_s: float  # when a firing was told last
+    began_s: float
+    held_back: int = 0  # things that happened since, and are not told yet
+    is_firing: bool = True
+    is_told: bool = True  # this firing, and not only one before it
+    has_untold_end: bool = False
+
+
+class Ledger:
+    """At most one message about a beginning or a lasting alert in `interval_s`, and one about its end.
+
+    What is held back meanwhile is counted, and told with the next message: nothing is passed over in silence.
+    """
+
+    def __init__(self, interval_s: float) -> None:
+        self._interval_s = interval_s
+        self._alerts: dict[tuple[str, str, str, str], _Alert] = {}
+
+    def turn(self, now_s: float, found: Sequence[Finding], *, is_complete: bool = True) -> list[Notice]:
+        """What to tell of these findings. Not `is_complete`: what is missing among them is unknown, and not over."""
+        notices = [notice for finding in found if (notice := self._present(now_s, finding)) is not None]
+        if is_complete:
+            missing = self._alerts.keys() - {finding.key for finding in found}
+            for key in sorted(missing):
+                if (notice := self._absent(now_s, key)) is not None:
+                    notices.append(notice)
+        if (surplus := len(self._alerts) - ALERTS_MAX) > 0:  # the longest silent ones go
+            for key in sorted(self._alerts, key=lambda key: self._alerts[key].told_s)[:surplus]:
+                del self._alerts[key]
+        return notices
+
+    def _present(self, now_s: float, finding: Finding) -> Notice | None:
+        alert = self._alerts.get(finding.key)
+        if alert is None:
+            self._alerts[finding.key] = _Alert(finding, now_s, now_s)
+            return Notice(status="firing", finding=finding)
+        alert.finding = finding
+        alert.held_back += finding.new
+        if not alert.is_firing:
+            alert.is_firing, alert.is_told, alert.began_s = True, False, now_s
+        if now_s - alert.told_s < self._interval_s:
+            return None
+        notice = Notice(status="firing", finding=finding, lasts_s=now_s - alert.began_s, held_back=alert.held_back)
+        alert.told_s, alert.held_back, alert.is_told, alert.has_untold_end = now_s, 0, True, False
+        return notice
+
+    def _absent(self, now_s: float, key: tuple[str, str, str, str]) -> Notice | None:
+        alert = self._alerts[key]
+        if alert.is_firing:
+            alert.is_firing = False
+            if not alert.is_told:  # it began and ended while messages were held back
+                alert.has_untold_end = True
+                return None
+            return self._over(now_s, alert)
+        if now_s - alert.told_s < self._interval_s:
+            return None
+        if alert.has_untold_end:
+            alert.told_s, alert.has_untold_end = now_s, False
+            return self._over(now_s, alert)
+        del self._alerts[key]
+        return None
+
+    def _over(self, now_s: float, alert: _Alert) -> Notice:
+        held_back, alert.held_back, alert.is_told = alert.held_back, 0, False
+        return Notice(status="resolved", finding=alert.finding, lasts_s=now_s - alert.began_s, held_back=held_back)

@@ -1,0 +1,1 @@
+"""The pages, a module for each menu entry: from a `Page` to an answer. They look, and change nothing."""

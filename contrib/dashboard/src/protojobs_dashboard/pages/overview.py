@@ -1,0 +1,32 @@
+"""The first page: is it well, and where not."""
+
+from __future__ import annotations
+
+from starlette.responses import Response
+
+from protojobs_dashboard.charts import Chart
+from protojobs_dashboard.page import Page
+from protojobs_dashboard.pages import drawn
+
+__all__ = ["overview"]
+
+RATES_SHOWN = 8
+
+
+def overview(page: Page) -> Response:
+    """The store at a glance, and its last minutes as charts."""
+    minutes = page.number("minutes", 60, maximum=10_080)
+    seen = page.inspector.overview(with_running=False)
+    page.now = seen.at
+    charts: list[Chart] = []
+    rates: list[object] = []
+    if page.inspector.is_observing:
+        series = page.inspector.series(minutes, now=page.now)
+        charts = [
+            drawn.throughput(series),
+            drawn.percentiles(series, "wait"),
+            drawn.percentiles(series, "run"),
+            drawn.depths(page.inspector.depths(minutes, now=page.now)),
+        ]
+        rates = list(page.inspector.rates(minutes, now=page.now)[:RATES_SHOWN])
+    return page.render("overview.html", seen=seen, charts=charts, rates=rates, minutes=minutes, spans=drawn.MINUTES)

@@ -1,0 +1,98 @@
+"""Acting on all jobs that match a query: what it would meet, its beginning, its progress, its end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from protojobs._inspecting.counting import counted
+from protojobs._inspecting.operations import Action
+from protojobs._inspecting.searching import Search
+from protojobs._inspecting.viewing import Viewing
+from protojobs._inspecting.views import JobListing, Operation, OperationState, Preview
+from protojobs.entropy import fresh_id
+from protojobs.errors import OptionInvalid, QueryInvalid
+from protojobs.lifecycle import JobState
+from protojobs.querying import parse
+
+__all__ = ["ACTED_STATES", "Bulk"]
+
+TOTAL_MAX = 10_000  # jobs that are counted before an operation begins
+SAMPLE = 5
+ACTED_STATES: Mapping[str, frozenset[JobState]] = {
+    "retry": frozenset({JobState.FAILED}),
+    "cancel": frozenset({JobState.PENDING, JobState.PROCESSING}),
+    "forget": frozenset({JobState.FAILED}),
+}
+
+
+class Bulk(Viewing):
+    """Bulk operations: retry and forget meet failed jobs, cancel pending and processing ones, whatever else matches."""
+
+    def preview(self, action: Action, query: str) -> Preview:
+        """How many jobs `start` would meet now, and five of them. Raises QueryInvalid as that does."""
+        with self._looking():
+            search = self._of_action(action, query)
+            total = counted(search, TOTAL_MAX, self._queue.clock)
+            batch = next(search.batches(page=SAMPLE))
+            while not batch.found and batch.cursor is not None and total.number:
+                batch = next(search.batches(batch.cursor))
+        found = batch.found[:SAMPLE]
+        failures = {one.job.id: one.failure for one in found if one.failure is not None}
+        return Preview(total=total, sample=JobListing(jobs=tuple(one.job for one in found), failures=failures))
+
+    def start(self, action: Action, query: str) -> Operation:
+        """Retry, cancel or forget all jobs that match, on a thread, 500 at a time; those that come later are not met.
+
+        Raises QueryInvalid, also where the query leaves no state that the action is for, and OptionInvalid while four
+        operations are running.
+        """
+        self._access.act(action, f"all that match {query!r}")
+        with self._looking():
+            search = self._of_action(action, query)
+            total = counted(search, TOTAL_MAX, self._queue.clock)
+        operation = Operation(
+            id=fresh_id(),
+            action=action,
+            query=query,
+            actor=self.viewer.name,
+            state=OperationState.RUNNING,
+            total=total,
+            started_at=search.query.now,
+        )
+        return self._operations.start(operation, search, self._note)
+
+    def stop_operation(self, operation_id: str) -> bool:
+        """Let it end after the 500 jobs that it is at. False: it is not running."""
+        with self._acting("stop_operation", operation_id) as done:
+            done.count = int(stopped := self._operations.stop(operation_id))
+        return stopped
+
+    def operations(self) -> list[Operation]:
+        """The bulk operations of this process, the latest first. Asks no store."""
+        self._access.look()
+        return self._operations.list()
+
+    def operation(self, operation_id: str) -> Operation | None:
+        """The operation as it stands. Asks no store."""
+        self._access.look()
+        return self._operations.get(operation_id)
+
+    def wait(self, operation_id: str, timeout: float = 1.0) -> Operation | None:
+        """The operation once something about it has changed, or as it is after `timeout` seconds."""
+        self._access.look()
+        return self._operations.wait(operation_id, timeout)
+
+    def _of_action(self, action: str, query: str) -> Search:
+        if action not in ACTED_STATES:
+            raise OptionInvalid(f'There is no operation "{action}".', mend=f"Known: {', '.join(ACTED_STATES)}.")
+        asked = parse(query).narrowed(ACTED_STATES[action])
+        if asked.is_void:
+            states = " and ".join(state.value for state in JobState if state in ACTED_STATES[action])
+            raise QueryInvalid(f"{action} is for {states} jobs, and the query leaves none.", mend="Take state: away.")
+        return Search(self._driver, asked.at(self._driver.now()), self._redaction)
+
+    def _note(self, operation: Operation) -> None:
+        words = f"operation {operation.id} {operation.state.value}"
+        words += f", {operation.refused} refused" if operation.refused else ""
+        words += f": {operation.error}" if operation.error else ""
+        self._access.note(operation.action, f"all that match {operation.query!r}", count=operation.done, detail=words)

@@ -1,0 +1,258 @@
+"""What the values in a search query mean: each becomes a test of one job."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from typing import TypeAlias, cast
+
+import msgspec
+
+from protojobs.errors import OptionInvalid, QueryInvalid, did_you_mean
+from protojobs.lifecycle import FINISHED, SUSPECT_RECLAIMS, JobState
+from protojobs.names import parse_seconds, parse_when
+from protojobs.records import FailedJob, JobRecord
+
+__all__ = ["STATES", "STATE_WORDS", "Seen", "Test", "duration_test", "glob", "number_test", "state_test", "time_test"]
+
+_COMPARISON = re.compile(r"(>=|<=|>|<)(.*)", re.DOTALL)
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+_MEANT = {"running": "processing", "done": "completed", "success": "completed", "error": "failed", "due": "ready"}
+_LIVE = frozenset({JobState.PENDING, JobState.PROCESSING})
+
+# The words of `state:`, and in which states of the store such jobs are.
+STATES: Mapping[str, frozenset[JobState]] = {
+    **{state.value: frozenset({state}) for state in JobState},
+    "ready": frozenset({JobState.PENDING}),
+    "scheduled": frozenset({JobState.PENDING}),
+    "retrying": frozenset({JobState.PENDING}),
+    "suspects": _LIVE,
+}
+STATE_WORDS = tuple(STATES)
+
+
+class Seen:
+    """One job that a query is held against. Its JSON is read once, and only if a term asks for it."""
+
+    def __init__(self, job: JobRecord, failure: FailedJob | None, now: datetime) -> None:
+        self.job = job
+        self.failure = failure
+        self.now = now
+
+    @cached_property
+    def data(self) -> object:
+        """The job's data; None where it is no JSON."""
+        return _opened(self.job.data)
+
+    @cached_property
+    def meta(self) -> object:
+        """The job's meta; None without."""
+        return _opened(self.job.meta or "null")
+
+    @property
+    def took_s(self) -> float | None:
+        """Seconds of the last run, up to now if it goes on; None where there was none."""
+        job = self.job
+        if job.reserved_at is None or job.status not in (*FINISHED, JobState.PROCESSING):
+            return None
+        return ((job.processed_at or self.now) - job.reserved_at).total_seconds()
+
+    @property
+    def waited_s(self) -> float:
+        """Seconds from its due time until it was taken, or until now; negative while it is not due."""
+        job = self.job
+        until = self.now if job.reserved_at is None or job.status is JobState.PENDING else job.reserved_at
+        return (until - job.available_at).total_seconds()
+
+
+Test: TypeAlias = Callable[[Seen], bool]
+
+
+def state_test(word: str) -> Test:
+    """The test for a word of `state:`. Raises QueryInvalid for an unknown one."""
+    if word not in STATES:
+        meant = f'Did you mean "{_MEANT[word]}"?' if word in _MEANT else did_you_mean(word, STATES)
+        raise QueryInvalid(f'There is no state "{word}".', mend=meant or f"Known: {', '.join(STATES)}.")
+    states = STATES[word]
+    match word:
+        case "ready":
+            return lambda seen: seen.job.status in states and seen.job.available_at <= seen.now
+        case "scheduled":
+            return lambda seen: seen.job.status in states and seen.job.available_at > seen.now
+        case "retrying":
+            return lambda seen: seen.job.status in states and seen.job.attempts > 0
+        case "suspects":
+            return lambda seen: seen.job.status in states and seen.job.reclaims >= SUSPECT_RECLAIMS
+        case _:
+            return lambda seen: seen.job.status in states
+
+
+def number_test(key: str, value: str, read: Callable[[Seen], float]) -> Test:
+    """`3`, `>3`, `>=3`, `<3`, `<=3` or `3..5`."""
+    within = _bounds(value, lambda text: _number(key, text))
+    return lambda seen: within(read(seen))
+
+
+def duration_test(key: str, value: str, read: Callable[[Seen], float | None]) -> Test:
+    """`>30s`, `<=1h` or `10s..1m`. Just `30s` would match nothing, to the microsecond, and is refused."""
+    if _COMPARISON.match(value) is None and ".." not in value:
+        raise QueryInvalid(f"{key}:{value} asks for that very moment.", mend=f"Write {key}:>{value} or {key}:<{value}.")
+    within = _bounds(value, lambda text: parse_seconds(key, text))
+
+    def test(seen: Seen) -> bool:
+        seconds = read(seen)
+        return seconds is not None and within(seconds)
+
+    return test
+
+
+def time_test(key: str, value: str, read: Callable[[Seen], datetime | None]) -> Test:
+    """`2026-11-01` (that day), `2026-11-01..2026-11-03`, `>2026-11-01T12:00`, or from now on: `>-2h`, `<-1d`. UTC."""
+    low, high = _time_bounds(key, value)
+
+    def test(seen: Seen) -> bool:
+        moment = read(seen)
+        return moment is not None and low(seen.now) <= moment < high(seen.now)
+
+    return test
+
+
+def glob(pattern: str) -> Callable[[str], bool]:
+    """A test of whole texts in which `*` stands for any characters, or none. Takes no longer than a search."""
+    head, *rest = pattern.split("*")
+    if not rest:
+        return lambda text: text == pattern
+    *middle, tail = rest
+
+    def test(text: str) -> bool:
+        if len(text) < len(head) + len(tail) or not text.startswith(head) or not text.endswith(tail):
+            return False
+        place, end = len(head), len(text) - len(tail)
+        for part in middle:
+            found = text.find(part, place, end)
+            if found < 0:
+                return False
+            place = found + len(part)
+        return True
+
+    return test
+
+
+def path_test(value: str, path: tuple[str, ...], read: Callable[[Seen], object]) -> Test:
+    """What stands at a path of JSON: a text or glob, a number, `true`, `null`; `>5` and `2..5` compare numbers.
+
+    Each element of a list is looked at.
+    """
+    is_text = glob(value)
+    compares: Callable[[float], bool] | None = None
+    if _COMPARISON.match(value) or ".." in value:
+        try:
+            compares = _bounds(value, lambda text: _number(".".join(path), text))
+        except QueryInvalid:
+            compares = None  # a text that looks like a comparison
+
+    def is_met(found: object) -> bool:
+        if compares is not None and isinstance(found, int | float) and not isinstance(found, bool):
+            return compares(found)
+        return is_text(_as_text(found))
+
+    return lambda seen: any(is_met(found) for found in _at(read(seen), path))
+
+
+def _at(value: object, path: tuple[str, ...]) -> Iterable[object]:
+    """The scalars at the path, through lists."""
+    if isinstance(value, list):
+        for item in cast("list[object]", value):
+            yield from _at(item, path)
+    elif not path:
+        if not isinstance(value, dict):
+            yield value
+    elif isinstance(value, dict):
+        fields = cast("dict[str, object]", value)
+        if path[0] in fields:
+            yield from _at(fields[path[0]], path[1:])
+
+
+def _as_text(value: object) -> str:
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+
+def _opened(text: str) -> object:
+    try:
+        return cast("object", msgspec.json.decode(text))
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return None
+
+
+def _bounds(value: str, number: Callable[[str], float]) -> Callable[[float], bool]:
+    if found := _COMPARISON.fullmatch(value):
+        bound = number(found[2])
+        match found[1]:
+            case ">=":
+                return lambda given: given >= bound
+            case "<=":
+                return lambda given: given <= bound
+            case ">":
+                return lambda given: given > bound
+            case _:
+                return lambda given: given < bound
+    low, separator, high = value.partition("..")
+    if separator:
+        least = number(low) if low else float("-inf")
+        most = number(high) if high else float("inf")
+        return lambda given: least <= given <= most
+    exactly = number(value)
+    return lambda given: given == exactly
+
+
+def _number(key: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise QueryInvalid(f"{key}: {text!r} is no number.", mend=f"Write it like {key}:3, {key}:>3 or 3..5.") from None
+
+
+_Moment: TypeAlias = Callable[[datetime], datetime]  # now -> the moment that is meant
+_FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+_TICK, _DAY = timedelta(microseconds=1), timedelta(days=1)
+
+
+def _time_bounds(key: str, value: str) -> tuple[_Moment, _Moment]:
+    """From the first moment that matches to the first behind that does not."""
+    if found := _COMPARISON.fullmatch(value):
+        start, end = _span(key, found[2])
+        match found[1]:
+            case ">=":
+                return start, _always(_LAST)
+            case "<=":
+                return _always(_FIRST), end
+            case ">":
+                return end, _always(_LAST)
+            case _:
+                return _always(_FIRST), start
+    low, separator, high = value.partition("..")
+    if separator:
+        start = _span(key, low)[0] if low else _always(_FIRST)
+        end = _span(key, high)[1] if high else _always(_LAST)
+        return start, end
+    return _span(key, value)
+
+
+def _span(key: str, text: str) -> tuple[_Moment, _Moment]:
+    """What one written time covers: a whole day, or one moment."""
+    if text[:1] in ("-", "+"):
+        away = timedelta(seconds=parse_seconds(key, text[1:]) * (-1 if text[0] == "-" else 1))
+        return (lambda now: now + away), (lambda now: now + away + _TICK)
+    try:
+        moment = parse_when(key, text)
+    except OptionInvalid as error:
+        mend = f"Write it like {key}:>-2h, {key}:2026-11-01, {key}:2026-11-01..2026-11-03 or {key}:>2026-11-01T12:00."
+        raise QueryInvalid(f"{key}: {text!r} is no time.", mend=mend) from error
+    end = min(moment, _LAST - _DAY) + (_DAY if _DATE.fullmatch(text) else _TICK)
+    return _always(moment), _always(end)
+
+
+def _always(moment: datetime) -> _Moment:
+    return lambda _now: moment

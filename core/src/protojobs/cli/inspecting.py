@@ -1,0 +1,59 @@
+"""Commands that look at jobs and act on them go through an Inspector, as the dashboard does: here it is made."""
+
+from __future__ import annotations
+
+import getpass
+from collections.abc import Iterator, Sequence
+
+import click
+
+from protojobs.cli.session import Session
+from protojobs.inspector import Inspector, JobListing, Viewer
+from protojobs.querying import quoted
+
+__all__ = ["DRY_RUN", "IDS_AT_ONCE", "WHERE", "inspector_of", "listings", "query_of"]
+
+IDS_AT_ONCE = 1_000  # in one call, and one line of the audit log
+_PAGE = 500
+
+WHERE = click.option(
+    "--where",
+    "-w",
+    default="",
+    metavar="QUERY",
+    help="Only those that match, such as 'queue:emails job:Send* took:>30s error:\"timed out\" created:>-2h'.",
+)
+DRY_RUN = click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+
+
+def inspector_of(session: Session) -> Inspector:
+    """The store of this command line, seen by the person who types."""
+    return Inspector(session.queue(), Viewer(name=f"cli:{_user()}"))
+
+
+def query_of(where: str, *, states: Sequence[str] = (), queue: str | None = None, name: str | None = None) -> str:
+    """The query that these options and `--where` add up to."""
+    words = [f"state:{','.join(states)}"] if states else []
+    words += [f"{key}:{quoted(value)}" for key, value in (("queue", queue), ("job", name)) if value is not None]
+    return " ".join([*words, where]).strip()
+
+
+def listings(
+    inspector: Inspector, query: str, *, limit: int, cursor: str | None, is_whole: bool
+) -> Iterator[JobListing]:
+    """Pages of what matches, up to `limit` jobs, however long the search takes. `is_whole`: with all of their data."""
+    left = limit
+    while left > 0:
+        cut = {"chars_max": None} if is_whole else {}
+        page = inspector.jobs(query, limit=min(left, _PAGE), cursor=cursor, **cut)
+        yield page
+        left, cursor = left - len(page.jobs), page.cursor
+        if cursor is None:
+            return
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container whose user has no name
+        return "unnamed"

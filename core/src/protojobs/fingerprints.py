@@ -1,0 +1,81 @@
+"""The mark by which failures with one cause are known: what raised what, and where, without what varies.
+
+Line numbers are left out, so that a deployment does not split a group in two.
+"""
+
+from __future__ import annotations
+
+import re
+import sysconfig
+from collections.abc import Iterator
+from hashlib import blake2b
+from itertools import islice
+from types import FrameType, TracebackType
+
+__all__ = ["fingerprint", "last_line", "template"]
+
+MESSAGE_CHARS_MAX = 1_000
+FRAMES_MAX = 10_000
+_PATTERNS = (
+    (re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"), "<uuid>"),
+    (re.compile(r"\"[^\"\n]*\"|'[^'\n]*'|`[^`\n]*`"), "<text>"),
+    (re.compile(r"\b0[xX][0-9a-fA-F]+|\b(?=[a-fA-F]*\d)[0-9a-fA-F]{8,}\b"), "<hex>"),
+    (re.compile(r"\d+(?:[.,:_]\d+)*"), "<n>"),
+    (re.compile(r"\s+"), " "),
+)
+_NOT_THE_APPLICATIONS = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
+_INSTALLED = ("site-packages", "dist-packages", "<frozen ")
+
+
+def fingerprint(job_name: str, error: BaseException) -> str:
+    """16 hexadecimal digits: the same for the same exception class, raised for the same reason in the same function.
+
+    Of (job name, the class's module and name, the deepest frame of the application's own code as module:function, the
+    message without numbers, ids and quoted texts).
+    """
+    kind = type(error)
+    parts = (job_name, f"{kind.__module__}.{kind.__qualname__}", _place(error.__traceback__), template(_said(error)))
+    return blake2b("\x1f".join(parts).encode("utf-8", "replace"), digest_size=8).hexdigest()
+
+
+def template(message: str) -> str:
+    """The message with what varies replaced: numbers, hexadecimal, UUIDs, quoted texts. At most 1,000 characters."""
+    message = message[:MESSAGE_CHARS_MAX]
+    for pattern, word in _PATTERNS:
+        message = pattern.sub(word, message)
+    return message.strip()
+
+
+def last_line(exception: str) -> str:
+    """What a traceback comes to: its last line that says something."""
+    return next((line.strip() for line in reversed(exception.splitlines()) if line.strip()), "")
+
+
+def _said(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as own:  # noqa: BLE001  (the user's exception class)
+        return f"<no text: {type(own).__name__}>"
+
+
+def _place(trace: TracebackType | None) -> str:
+    deepest = own = None
+    for frame in islice(_frames(trace), FRAMES_MAX):
+        module = str(frame.f_globals.get("__name__", ""))
+        if module == "protojobs" or module.startswith("protojobs."):
+            continue
+        deepest = frame
+        if _is_the_applications(frame.f_code.co_filename):
+            own = frame
+    found = own or deepest
+    return "" if found is None else f"{found.f_globals.get('__name__', '')}:{found.f_code.co_qualname}"
+
+
+def _frames(trace: TracebackType | None) -> Iterator[FrameType]:
+    while trace is not None:
+        yield trace.tb_frame
+        trace = trace.tb_next
+
+
+def _is_the_applications(file: str) -> bool:
+    return not file.startswith(_NOT_THE_APPLICATIONS) and not any(part in file for part in _INSTALLED)

@@ -1,0 +1,268 @@
+"""The search language: what each kind of term means, and what is said of one that means nothing."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from msgspec.structs import replace
+
+from protojobs.errors import QueryInvalid
+from protojobs.lifecycle import JobState
+from protojobs.querying import QUERY_CHARS_MAX, Query, parse, quoted
+from protojobs.records import FailedJob, JobRecord
+
+NOW = datetime(2026, 11, 3, 12, 0, tzinfo=UTC)
+JOB = JobRecord(
+    id="01890000-0000-7000-8000-00000000000a", queue="emails", job_name="SendWelcome", job_class="shop.SendWelcome",
+    data='{"user": {"id": 42, "name": "Jo, the first"}, "tags": ["vip", "new"], "paid": true, "rate": 1.5}',
+    status=JobState.COMPLETED, priority=5, attempts=2, max_retries=3, retry_delay=60.0, retry_policy=None, timeout=60.0,
+    created_at=NOW - timedelta(hours=3), available_at=NOW - timedelta(hours=2), reserved_at=NOW - timedelta(minutes=110),
+    processed_at=NOW - timedelta(minutes=109), reserved_by="", claim_seq=2, crashes=0, returns=0, reclaims=0,
+    meta='{"tenant":"acme"}',
+)  # fmt: skip
+FAILURE = FailedJob(
+    id="01890000-0000-7000-8000-00000000000b", job_id=JOB.id, queue="emails", job_class="shop.SendWelcome",
+    job_name="SendWelcome", data="{}", attempts=2, exception="Traceback\nConnectionError: Connection refused by 10.0.0.1",
+    failed_at=NOW, fingerprint="3fa1c2d4e5f60718",
+)  # fmt: skip
+
+
+def matches(text: str, failure: FailedJob | None = None, **changes: object) -> bool:
+    return parse(text, now=NOW).matches(replace(JOB, **changes), failure)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "queue:emails",
+        "queue:e*",
+        "queue:*mail*",
+        "queue:tests,emails",
+        "-queue:tests",
+        "job:Send*",
+        "job:S*nd*W*e",
+        f"id:{JOB.id}",
+        JOB.id,
+        "state:completed",
+        "state:failed,completed",
+        "-state:failed",
+        "attempt:2",
+        "attempt:>=2",
+        "attempt:1..2",
+        "attempt:..2",
+        "attempt:1,2,3",
+        "prio:>4",
+        "-prio:<=0",
+        "took:>30s",
+        "took:<=1m",
+        "took:50s..1m10s",
+        "waited:>9m",
+        "waited:<1h",
+        "created:>-4h",
+        "created:<-2h",
+        "created:2026-11-03",
+        "created:2026-11-01..2026-11-03",
+        "created:2026-11-01..",
+        "created:<=2026-11-03",
+        "created:>2026-11-02",
+        "created:>2026-11-03T08:59:59",
+        "finished:>-2h",
+        "taken:>-2h",
+        "due:<-1h",
+        "data.user.id:42",
+        "data.user.id:>41",
+        "data.user.id:40..42",
+        "data.tags:vip",
+        "data.tags:n*",
+        "data.paid:true",
+        "data.rate:1.5",
+        'data.user.name:"Jo, the first"',
+        "data.user.name:Jo*",
+        "meta.tenant:acme,other",
+        "-data.user.missing:1",
+        'queue:emails job:Send*   state:completed -data.tags:"old"',
+    ],
+)
+def test_it_matches(text: str) -> None:
+    assert matches(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "queue:email",
+        "queue:Emails",
+        "-queue:emails",
+        "queue:emails -job:Send*",
+        "job:*x*",
+        "state:failed",
+        "state:ready",
+        "attempt:<2",
+        "prio:>5",
+        "took:>1m",
+        "waited:<1m",
+        "created:>-1h",
+        "created:2026-11-02",
+        "created:<2026-11-03",
+        "data.user.id:421",
+        "data.user.id:>42",
+        "data.user:42",
+        "data.missing:*",
+        "data.paid:1",
+        "meta.tenant:ac",
+        "worker:*x",
+        "error:refused",
+        "state:completed,failed state:failed",
+    ],
+)
+def test_it_does_not_match(text: str) -> None:
+    assert not matches(text)
+
+
+PENDING = {"status": JobState.PENDING, "reserved_at": None, "processed_at": None}
+
+
+@pytest.mark.parametrize(
+    ("word", "changes"),
+    [
+        ("ready", {**PENDING, "available_at": NOW}),
+        ("scheduled", {**PENDING, "available_at": NOW + timedelta(seconds=1)}),
+        ("retrying", {**PENDING, "attempts": 1}),
+        ("suspects", {**PENDING, "reclaims": 2}),
+        ("processing", {"status": JobState.PROCESSING}),
+    ],
+)
+def test_words_of_state(word: str, changes: dict[str, object]) -> None:
+    assert matches(f"state:{word}", **changes)
+    assert not matches(f"state:{word}")
+    assert not matches(f"-state:{word}", **changes)
+
+
+def test_a_run_that_goes_on_took_its_time_so_far() -> None:
+    running = {"status": JobState.PROCESSING, "reserved_at": NOW - timedelta(minutes=5), "processed_at": None}
+    assert matches("took:>4m", **running)
+    assert not matches("took:>6m", **running)
+    assert not matches("took:>0s", **PENDING)
+    assert matches("waited:>1h", **PENDING)
+
+
+@pytest.mark.parametrize(
+    "text", ['error:"connection refused"', "error:REFUSED", "error:conn*by", "fp:3fa1", "fp:3FA1C2"]
+)
+def test_error_and_fingerprint_speak_of_the_failure(text: str) -> None:
+    assert matches(text, FAILURE, status=JobState.FAILED)
+    assert not matches(text, None, status=JobState.FAILED)
+    assert parse(text).needs_failure
+    assert parse(text).which.states == (JobState.FAILED,)
+
+
+def test_what_the_store_is_asked_for() -> None:
+    which = parse("state:failed,completed -state:failed queue:emails job:SendWelcome took:>1s").which
+    assert (which.states, which.queue, which.job_name) == ((JobState.COMPLETED,), "emails", "SendWelcome")
+    which = parse("state:ready,retrying queue:a,b job:S*").which
+    assert (which.states, which.queue, which.job_name) == ((JobState.PENDING,), None, None)
+    assert parse("-queue:emails").which.queue is None
+    assert parse("").which.states == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "is_decided"),
+    [
+        ("", True),
+        ("state:failed,pending queue:a job:b", True),
+        ("state:ready", False),
+        ("queue:a*", False),
+        ("queue:a,b", False),
+        ("-queue:a", False),
+        ("queue:a queue:b", False),
+        ("queue:a took:>1s", False),
+    ],
+)
+def test_whether_the_store_decides_alone(text: str, is_decided: bool) -> None:
+    assert parse(text).is_decided_by_store is is_decided
+
+
+def test_states_that_exclude_each_other_are_void() -> None:
+    query = parse("state:failed state:pending")
+    assert query.is_void
+    assert not query.matches(JOB)
+
+
+def test_narrowed_to_states() -> None:
+    failed = frozenset({JobState.FAILED})
+    assert parse("queue:emails").narrowed(failed).which.states == (JobState.FAILED,)
+    assert parse("state:failed,pending").narrowed(failed).which.states == (JobState.FAILED,)
+    assert parse("state:ready").narrowed(failed).is_void
+    assert parse("-state:failed").narrowed(failed).is_void
+
+
+def test_a_relative_time_moves_with_now() -> None:
+    query = parse("created:>-4h", now=NOW)
+    assert query.matches(JOB)
+    assert not query.at(NOW + timedelta(hours=2)).matches(JOB)
+
+
+def test_ids_and_the_fingerprint_that_it_names() -> None:
+    assert parse("id:a,b state:failed").ids == ("a", "b")
+    assert parse("id:a*").ids is None
+    assert parse("-id:a").ids is None
+    assert parse("fp:3fa1 queue:x").fingerprint == "3fa1"
+    assert parse("fp:3fa1,3fa2").fingerprint is None
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("queu:x", 'Did you mean "queue"?'),
+        ("statee:failed", 'Did you mean "state"?'),
+        ("args.user:1", 'Did you mean "data."?'),
+        ("datum.user:1", 'Did you mean "data."?'),
+        ("state:runing", 'There is no state "runing"'),
+        ("state:running", 'Did you mean "processing"?'),
+        ("refused", "error:refused"),
+        ("queue:", "is followed by nothing"),
+        ("took:30s", "took:>30s"),
+        ("took:>soon", "is no length of time"),
+        ("attempt:many", "is no number"),
+        ("created:yesterday", "created:>-2h"),
+        ("created:>-x", "is no length of time"),
+        ("fp:xyz", "is no fingerprint"),
+        ("data.:x", "is no path"),
+        ("data..a:x", "is no path"),
+        (f"data.{'a.' * 30}b:x", "is no path"),
+        (":x", "There is no key"),
+        ("-:x", "There is no key"),
+        ("x" * (QUERY_CHARS_MAX + 1), "At most 2,000"),
+        ("a:b " * 51, "There is no key"),
+        ("queue:b " * 51, "At most 50"),
+        ("queue:" + ",".join(map(str, range(201))), "At most 200"),
+    ],
+)
+def test_what_is_wrong_is_said_with_what_was_meant(text: str, said: str) -> None:
+    with pytest.raises(QueryInvalid) as caught:
+        parse(text)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["emails", "two words", "a,b", "x:y", "-x", "é", ""])
+def test_a_name_that_is_quoted_is_found(name: str) -> None:
+    if name:
+        assert parse(f"queue:{quoted(name)} state:completed").matches(replace(JOB, queue=name))
+    else:
+        assert quoted(name) == '""'
+
+
+def test_a_text_in_odd_quotes_is_still_a_query() -> None:
+    assert matches('queue:"emails')
+    assert matches('data.user.name:Jo", the first"')
+    assert isinstance(parse('error:"" x:'.split()[0]), Query)
+
+
+def test_hostile_data_is_looked_at_in_bounded_time_and_breaks_nothing() -> None:
+    assert not matches("data.a:" + "a*" * 200 + "b", data='{"a": "' + "a" * 50_000 + '"}')
+    assert not matches("data.a.b:1", data="[" * 200_000)
+    assert not matches("data.a:1", data="no json")
+    assert not matches("meta.a:1", meta=None)
+    assert matches("data.a:>1", data='{"a": 1e300}')

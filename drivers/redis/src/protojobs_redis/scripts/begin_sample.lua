@@ -1,0 +1,42 @@
+-- Take this minute's sample of the depths upon oneself, and delete notes that have outlived their time, at most
+-- EXPIRED_MAX of each kind. ARGV: offset, for how long rollups by the minute (and depths), rollups by the hour, attempts
+-- and actions are kept. Answers the minute, or nothing where another has it.
+
+local EXPIRED_MAX = 10000
+
+local minute = text(now - now % 60000000)
+if call('ZSCORE', DEPTHS, minute) then return false end
+
+local function outlived(index, kept)
+  return call('ZRANGEBYSCORE', index, '-inf', '(' .. text(now - kept), 'LIMIT', 0, EXPIRED_MAX)
+end
+
+for period, kept in pairs({['60'] = ARGV[2], ['3600'] = ARGV[3]}) do
+  local gone = 0
+  for _, began in ipairs(outlived(COUNTED .. period, kept)) do
+    if gone >= EXPIRED_MAX then break end
+    for _, kind in ipairs({ALL, EACH}) do
+      gone = gone + call('HLEN', counts_of(kind, period, began))
+      call('UNLINK', counts_of(kind, period, began))
+    end
+    call('ZREM', COUNTED .. period, began)
+  end
+end
+for _, at in ipairs(outlived(DEPTHS, ARGV[2])) do
+  call('UNLINK', DEPTH .. at)
+  put(to_zrem, DEPTHS, at)
+end
+for _, attempt in ipairs(outlived(NOTED_AT, ARGV[4])) do
+  local job_ends = attempt:find('\0', 1, true)
+  put(to_zrem, NOTED .. sub(attempt, 1, job_ends - 1), sub(attempt, job_ends + 1))
+  put(to_zrem, NOTED_AT, attempt)
+  put(to_hdel, NOTES, attempt)
+end
+for _, id in ipairs(outlived(ACTED_AT, ARGV[5])) do
+  put(to_zrem, ACTED_AT, id)
+  put(to_zrem, ACTION_IDS, id)
+  put(to_hdel, ACTIONS, id)
+end
+commit()
+call('ZADD', DEPTHS, minute, minute)  -- last: a server at its memory limit lets that pass which begins with deleting
+return minute

@@ -1,0 +1,64 @@
+"""What the steps are made of: each object is made, or removed, only where that is still to be done.
+
+MariaDB and MySQL commit every statement by itself, so a starter that dies half-way leaves some of them behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import sqlalchemy as sa
+from alembic import context, op
+
+__all__ = ["drop_column", "drop_index", "make_column", "make_index", "make_table"]
+
+
+def make_table(name: str, *columns: sa.Column[object], postgresql_with: Mapping[str, object] | None = None) -> None:
+    """Create a table."""
+    op.create_table(
+        name,
+        *columns,
+        if_not_exists=True,
+        postgresql_with=postgresql_with or {},
+        mysql_engine="InnoDB",
+        mariadb_engine="InnoDB",
+    )
+
+
+def make_index(name: str, table: str, columns: list[str], *, where: str | None = None, unique: bool = False) -> None:
+    """Create an index; `where` makes it a partial one, where the database has those."""
+    if _has_index(name, table) is True:
+        return
+    condition = sa.text(where) if where else None
+    op.create_index(name, table, columns, unique=unique, postgresql_where=condition, sqlite_where=condition)
+
+
+def make_column(table: str, column: sa.Column[object]) -> None:
+    """Add a column."""
+    if _has_column(column.name, table) is not True:
+        op.add_column(table, column)
+
+
+def drop_index(name: str, table: str) -> None:
+    """Remove an index."""
+    if _has_index(name, table) is not False:
+        op.drop_index(name, table_name=table)
+
+
+def drop_column(table: str, name: str) -> None:
+    """Remove a column."""
+    if _has_column(name, table) is not False:
+        op.drop_column(table, name)
+
+
+def _has_index(name: str, table: str) -> bool | None:
+    """None: nobody can tell, since the statements are only printed."""
+    if context.is_offline_mode():
+        return None
+    return name in {index["name"] for index in sa.inspect(op.get_bind()).get_indexes(table)}
+
+
+def _has_column(name: str, table: str) -> bool | None:
+    if context.is_offline_mode():
+        return None
+    return name in {column["name"] for column in sa.inspect(op.get_bind()).get_columns(table)}

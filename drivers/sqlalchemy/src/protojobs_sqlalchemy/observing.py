@@ -1,0 +1,118 @@
+"""Notes beside the jobs: what charts, pages of errors and the audit log are made of.
+
+They are written as claims are (`Mode.WORK`): after a power cut the last of them may be missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Literal, TypeVar
+
+from sqlalchemy import Connection
+
+from protojobs.observing import (
+    ActionNote,
+    ActionPage,
+    AttemptNote,
+    DepthSample,
+    FailureGroup,
+    Rollup,
+    RollupTotal,
+    check_notes,
+)
+from protojobs.records import FailedPage
+from protojobs_sqlalchemy import observing_actions, observing_depths, observing_failures, observing_runs
+from protojobs_sqlalchemy.dialects import Mode
+from protojobs_sqlalchemy.failures import failed_page
+from protojobs_sqlalchemy.observing_expiry import KINDS, ROUNDS, expire
+from protojobs_sqlalchemy.steps import Steps
+from protojobs_sqlalchemy.tables import failed_jobs
+
+__all__ = ["Observing"]
+
+T = TypeVar("T")
+
+_AT_ONCE = 250  # notes that one step stores: SQLite has one write lock, and claims wait for it
+
+
+class Observing(Steps):
+    """The verbs of `protojobs.observing.Observes`."""
+
+    def record(self, worker: str, rollups: Sequence[Rollup], attempts: Sequence[AttemptNote]) -> None:
+        """Store the worker's rollups in place of those that it sent before, and its attempts."""
+        check_notes(rollups, attempts)
+        counts = observing_runs.rollup_rows(worker, rollups)
+        runs = observing_runs.attempt_rows(attempts)
+        for first in range(0, max(len(counts), len(runs)), _AT_ONCE):
+            part = slice(first, first + _AT_ONCE)
+            self._note(partial(observing_runs.record, counts=counts[part], runs=runs[part]))
+
+    def rollups(
+        self, period_s: int, since: datetime, until: datetime, *, queue: str = "", job_name: str = ""
+    ) -> list[Rollup]:
+        """The counts of all workers together, by (began_at, result), oldest first."""
+        span = observing_runs.Span(period_s, since, until)
+        return self._run(lambda conn: observing_runs.rollups(conn, span, queue, job_name), Mode.READ)
+
+    def totals(
+        self, period_s: int, since: datetime, until: datetime, *, by: Literal["queue", "job_name"], limit: int = 100
+    ) -> list[RollupTotal]:
+        """The counts over the whole span by name and result, the name with the most runs first."""
+        span = observing_runs.Span(period_s, since, until)
+        return self._run(lambda conn: observing_runs.totals(conn, span, by, limit), Mode.READ)
+
+    def sample_depths(self, *, limit: int = 50, counted_max: int = 10_000) -> bool:
+        """Store how many jobs the longest queues have, once a minute, and delete what has outlived its time.
+
+        In steps, so that none holds a lock while jobs are counted: one that dies between them costs the minute's
+        sample.
+        """
+        now = self._connections.run(self._dialect.now, Mode.SINGLE)
+        if not self._note(lambda conn: observing_depths.begin(conn, now)):
+            return False
+        samples = self._run(lambda conn: observing_depths.measure(conn, now, limit, counted_max), Mode.READ)
+        self._note(lambda conn: observing_depths.store(conn, samples))
+        for kind in KINDS:
+            step = partial(expire, kind=kind, before=now - timedelta(seconds=kind.kept_s))
+            for _ in range(ROUNDS):
+                if not self._note(step):
+                    break
+        return True
+
+    def depths(self, since: datetime, until: datetime, *, queue: str | None = None) -> list[DepthSample]:
+        """The samples of one queue or of all, oldest first."""
+        return self._run(lambda conn: observing_depths.depths(conn, since, until, queue), Mode.READ)
+
+    def attempts(self, job_id: str) -> list[AttemptNote]:
+        """What was noted of the job's runs, by claim_seq."""
+        return self._run(lambda conn: observing_runs.attempts_of(conn, job_id), Mode.READ)
+
+    def failure_groups(
+        self, *, limit: int = 100, counted_max: int = 1_000, chars_max: int | None = None
+    ) -> list[FailureGroup]:
+        """The failed jobs by fingerprint, the group that failed last first."""
+        return self._run(lambda conn: observing_failures.groups(conn, limit, counted_max, chars_max), Mode.READ)
+
+    def failed_alike(
+        self, fingerprint: str, *, limit: int = 50, cursor: str | None = None, chars_max: int | None = None
+    ) -> FailedPage:
+        """A page of one group, the latest failure first."""
+        alike = failed_jobs.c.fingerprint == fingerprint
+        return self._run(
+            lambda conn: failed_page(conn, alike, limit=limit, cursor=cursor, chars_max=chars_max), Mode.READ
+        )
+
+    def note_action(self, action: ActionNote) -> None:
+        """Store a line of the audit log, unless its id is there."""
+        row = observing_actions.row_of(action)
+        self._note(lambda conn: observing_actions.insert_action(conn, row))
+
+    def actions(self, *, limit: int = 50, cursor: str | None = None) -> ActionPage:
+        """A page of the audit log, newest id first."""
+        return self._run(lambda conn: observing_actions.actions(conn, limit, cursor), Mode.READ)
+
+    def _note(self, step: Callable[[Connection], T]) -> T:
+        """Each of these steps may be done twice: a key that is there is stored over, or left alone."""
+        return self._run(step, Mode.WORK, is_repeatable=True)

@@ -1,0 +1,83 @@
+"""Mutants of what is seen: notes, groups of failures, pages and ages of queues."""
+
+from __future__ import annotations
+
+from mutants.mutant import mutant
+
+NOTES, OBSERVING, INSPECTION = "notes.py", "observing.py", "inspection.py"
+
+OBSERVING_MUTANTS = (
+    mutant(
+        "a count that is sent again is added",
+        "observing",
+        (
+            NOTES,
+            "rows[worker, rollup.queue, rollup.job_name, rollup.result] = rollup",
+            "rows[worker, rollup.queue, rollup.job_name, len(rows)] = rollup",
+        ),
+    ),
+    mutant(
+        "a span holds its last moment too", "observing", (NOTES, "if since <= at < until)", "if since <= at <= until)")
+    ),
+    mutant(
+        "two may sample one minute",
+        "observing",
+        (
+            OBSERVING,
+            "from protojobs.observing import (\n",
+            "from protojobs.clock import SYSTEM_CLOCK\nfrom protojobs.observing import (\n",
+        ),
+        (
+            OBSERVING,
+            "                return False\n",
+            "                return False\n"
+            "            self.state.lock.release()  # the lock is let go between looking and writing\n"
+            "            SYSTEM_CLOCK.sleep(0.002)\n"
+            "            self.state.lock.acquire()\n",
+        ),
+    ),
+    mutant(
+        "of many runs the first are told",
+        "observing",
+        (OBSERVING, "sorted(runs)[-ATTEMPTS_MAX:]", "sorted(runs)[:ATTEMPTS_MAX]"),
+    ),
+    mutant(
+        "hours are kept as long as minutes",
+        "observing",
+        (NOTES, "_drop(rows, kept_since(period_s, now))", "_drop(rows, kept_since(MINUTE, now))"),
+    ),
+    mutant(
+        "a retried failure stays in its group",
+        "grouping",
+        ("state.py", "            alike.remove((failure.failed_at, failure.id))\n", ""),
+    ),
+    mutant(
+        "a fingerprint outlives its last failure",
+        "grouping",
+        ("scripts/jobs.lua", " else call('ZREM', CAUSES, fingerprint) end", " end"),
+        store="valkey",
+    ),
+    mutant(
+        "observing is there and not claimed",
+        "honesty",
+        ("driver.py", "durable=False, observing=True)", "durable=False)"),
+    ),
+    mutant(
+        "in a paused queue no job waits",
+        "counting",
+        (
+            INSPECTION,
+            "for lane in queue.lanes.values() if (key := lane.first())]",
+            "for lane in queue.lanes.values() if not queue.is_paused and (key := lane.first())]",
+        ),
+    ),
+    mutant(
+        "a page of queues begins with the last one again",
+        "counting",
+        (
+            INSPECTION,
+            "for name in self.state.queues if name > after)",
+            "for name in self.state.queues if name >= after)",
+        ),
+    ),
+)
