@@ -15,9 +15,6 @@ WORKER = os.environ.get("PYTEST_XDIST_WORKER", "gw0")
 
 SUITES_ON_SERVERS = {"TestOnPostgreSQL", "TestOnMariaDB", "TestValkey", "TestValkeyCluster"}
 
-# Every distribution of this repository is installed here, and so are its plugins; each has tests that turn it on. The
-# others shall see what a user sees who has not asked for them (child processes too).
-os.environ.setdefault("PROTOJOBS_PLUGINS_DISABLED", "alerts,opentelemetry,prometheus")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -59,7 +59,9 @@ class PagesOfPostgresql:
         self._admin.close()
 
     def _alter(self, statement: LiteralString) -> None:
-        for (name,) in self._admin.execute("SELECT relname FROM pg_stat_user_tables").fetchall():
+        # A partitioned table has no pages of its own, and takes no such setting.
+        tables = "SELECT relname FROM pg_class WHERE relkind = 'r' AND oid IN (SELECT relid FROM pg_stat_user_tables)"
+        for (name,) in self._admin.execute(tables).fetchall():
             self._admin.execute(sql.SQL(statement).format(sql.Identifier(name)))
 
     def _now(self) -> Counts:

@@ -138,7 +138,7 @@ class TestJobs:
         assert [one.id for one in inspector.jobs(f"id:{first},{second},nope").jobs] == [second, first]
         assert inspector.jobs(f"id:{first} state:failed").jobs == ()
 
-    @pytest.mark.parametrize("cursor", ["x", "", "~\x00", "a/b~nope"])
+    @pytest.mark.parametrize("cursor", ["x", "", "@\x00", "a/b@nope"])
     def test_a_cursor_that_is_none(self, queue: JobQueue, inspector: Inspector, cursor: str) -> None:
         fail(queue, 1)
         try:

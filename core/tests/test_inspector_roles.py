@@ -17,6 +17,7 @@ from protojobs_memory import MemoryDriver
 LOOKS: dict[str, tuple[object, ...]] = {
     "now": (),
     "overview": (),
+    "running": (),
     "jobs": (),
     "count": (),
     "job": ("FAILED",),

@@ -50,6 +50,17 @@ def queue(make_queue: MakeQueue) -> JobQueue:
     return make_queue(executor="process", concurrency=2, max_retries=0)
 
 
+def test_a_failure_has_the_mark_in_a_child_that_it_has_in_a_thread(make_queue: MakeQueue, jobs: ModuleType) -> None:
+    marks: set[str] = set()
+    for executor in ("process", "thread"):
+        queue = make_queue(executor=executor, concurrency=1)
+        queue.push(jobs.WithFailed, {})
+        assert queue.work("default", 1).failed == 1
+        marks.update(row.fingerprint for row in queue.failed_jobs())
+    assert len(marks) == 1
+    assert marks != {""}
+
+
 def is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)

@@ -368,7 +368,7 @@ class TestManyCoroutines:
 class TestCoroutines:
     def test_every_method_that_waits_has_a_twin(self) -> None:
         waits = ["push", "push_many", "later", "work", "stats", "get", "find", "failed_jobs", "queues", "workers",
-                 "cancel", "retry_failed", "forget_failed", "pause", "resume", "clear", "prune"]  # fmt: skip
+                 "cancel", "cancel_many", "retry_failed", "forget_failed", "pause", "resume", "clear", "prune"]  # fmt: skip
         public = {name for name in dir(JobQueue) if not name.startswith("_") and callable(getattr(JobQueue, name))}
         assert {f"a{name}" for name in waits} <= public
         assert public - {f"a{name}" for name in waits} - set(waits) <= {"from_config", "close", "leave"}
@@ -383,6 +383,7 @@ class TestCoroutines:
             assert (await queue.aget(second)) == queue.get(second)
             assert len((await queue.afind()).jobs) == 4
             assert await queue.acancel(more[0]) == "cancelled"
+            assert await queue.acancel_many([more[0], AN_ID[:-1] + "0"]) == ["finished", "missing"]
             assert await queue.apause("default")
             assert [found.is_paused for found in await queue.aqueues()] == [True]
             assert (await queue.awork("default", 9)).runs == 0

@@ -17,13 +17,14 @@ JOB = JobRecord(
     id="01890000-0000-7000-8000-00000000000a", queue="emails", job_name="SendWelcome", job_class="shop.SendWelcome",
     data='{"user": {"id": 42, "name": "Jo, the first"}, "tags": ["vip", "new"], "paid": true, "rate": 1.5}',
     status=JobState.COMPLETED, priority=5, attempts=2, max_retries=3, retry_delay=60.0, retry_policy=None, timeout=60.0,
-    created_at=NOW - timedelta(hours=3), available_at=NOW - timedelta(hours=2), reserved_at=NOW - timedelta(minutes=110),
+    created_at=NOW - timedelta(hours=3), available_at=NOW - timedelta(hours=2),
+    reserved_at=NOW - timedelta(minutes=110),
     processed_at=NOW - timedelta(minutes=109), reserved_by="", claim_seq=2, crashes=0, returns=0, reclaims=0,
     meta='{"tenant":"acme"}',
 )  # fmt: skip
 FAILURE = FailedJob(
     id="01890000-0000-7000-8000-00000000000b", job_id=JOB.id, queue="emails", job_class="shop.SendWelcome",
-    job_name="SendWelcome", data="{}", attempts=2, exception="Traceback\nConnectionError: Connection refused by 10.0.0.1",
+    job_name="SendWelcome", data="{}", attempts=2, exception="Traceback\nConnectionError: Connection refused by db",
     failed_at=NOW, fingerprint="3fa1c2d4e5f60718",
 )  # fmt: skip
 

@@ -17,6 +17,8 @@ MAY_ASK = {"core/src/protojobs/clock.py", "core/src/protojobs/entropy.py"}
 
 # Imports inside functions: (module, what is imported) -> why. One that is no longer there is a failure as well.
 SQL_DRIVER = "drivers/sqlalchemy/src/protojobs_sqlalchemy/driver.py"
+SQL_DIAGNOSING = "drivers/sqlalchemy/src/protojobs_sqlalchemy/diagnosing.py"
+SQL_LIVE = "drivers/sqlalchemy/src/protojobs_sqlalchemy/live.py"
 PROMETHEUS = "contrib/prometheus/src/protojobs_prometheus/"
 OPENTELEMETRY = "contrib/opentelemetry/src/protojobs_opentelemetry/"
 LATE_IMPORTS: dict[tuple[str, str], str] = {
@@ -37,13 +39,18 @@ LATE_IMPORTS: dict[tuple[str, str], str] = {
     ("core/src/protojobs/_executors/child.py", "asyncio"): "only async suspects pay for it",
     ("core/src/protojobs/_executors/child.py", "ctypes"): "for Linux only",
     ("core/src/protojobs/cli/conformance.py", "protojobs.cli.conformance_progress"): "rich is for terminals",
+    ("core/src/protojobs/cli/top.py", "protojobs.cli.screen"): "rich is for terminals",
+    ("core/src/protojobs/cli/reloading.py", "watchfiles"): "an optional dependency",
+    ("contrib/dashboard/src/protojobs_dashboard/mounting.py", "a2wsgi"): "an optional dependency",
     (PROMETHEUS + "asked.py", "protojobs_prometheus.counting"): "prometheus_client is for those who ask for metrics",
     (OPENTELEMETRY + "asked.py", "protojobs_opentelemetry.tracing"): "OpenTelemetry is for those who ask for traces",
     (OPENTELEMETRY + "__init__.py", "protojobs_opentelemetry.tracing"): "OpenTelemetry is for those who ask for traces",
     (SQL_DRIVER, "protojobs_sqlalchemy.migrating"): "Alembic is for setup and migrate only",
+    (SQL_DIAGNOSING, "protojobs_sqlalchemy.migrating"): "Alembic is for setup, migrate and the doctor only",
     (SQL_DRIVER, "protojobs_sqlalchemy.sqlite"): "a program loads the dialect of its own store only",
     (SQL_DRIVER, "protojobs_sqlalchemy.postgresql"): "its DBAPI is an extra",
     (SQL_DRIVER, "protojobs_sqlalchemy.mariadb"): "its DBAPI is an extra",
+    (SQL_LIVE, "protojobs_sqlalchemy.mariadb_live"): "its DBAPI is an extra",
 }
 
 

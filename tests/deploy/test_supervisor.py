@@ -27,7 +27,7 @@ import time
 from pathlib import Path
 from protojobs import job
 
-@job(name="parcel", queue="emails")
+@job(name="deploy.parcel", queue="emails")
 def parcel():
     Path("begun").touch()
     time.sleep(1.5)
@@ -52,7 +52,7 @@ serverurl=unix://{socket}
 """
 
 
-@job(name="parcel", queue="emails")
+@job(name="deploy.parcel", queue="emails")
 def parcel() -> None:
     """What is pushed; the worker runs that of `shop`."""
 

@@ -76,7 +76,8 @@ class Reader:
         self._ids: dict[str, str] = {}  # an id that the page shows -> the one that it is in this run
         self._printed = ""
         self._code = 0
-        self._module = types.ModuleType(re.sub(r"\W", "_", Path(page).stem).lower())
+        name = re.sub(r"\W", "_", Path(page).stem).lower()
+        self._module = types.ModuleType(f"{name}_page" if name in sys.stdlib_module_names else name)
         sys.modules[self._module.__name__] = self._module
         sys.path.insert(0, os.getcwd())
 

@@ -96,6 +96,7 @@ class Store:
             "/": "/",
             "/jobs": "/jobs",
             "/jobs/{id}": f"/jobs/{self.failed[0]}",
+            "/jobs/{id}/why": f"/jobs/{self.scheduled}/why",
             "/errors": "/errors",
             "/errors/{fingerprint}": f"/errors/{self.fingerprint}",
             "/queues": "/queues",
@@ -134,6 +135,14 @@ def viewer_with(role: Role) -> Callable[[object], Viewer]:
     return lambda _request: Viewer("bob", role)
 
 
+@pytest.fixture(scope="module")
+def seen_store() -> Iterator[Store]:
+    """For tests that only look, or try what must not succeed."""
+    store = Store("memory://")
+    yield store
+    store.queue.close()
+
+
 @pytest.fixture
 def store() -> Iterator[Store]:
     store = Store("memory://")
@@ -158,6 +167,11 @@ def serve() -> Callable[..., TestClient]:
 
 @pytest.fixture
 def client(store: Store, serve: Callable[..., TestClient]) -> TestClient:
+    return client_of(store, serve)
+
+
+def client_of(store: Store, serve: Callable[..., TestClient]) -> TestClient:
+    """A client of its dashboard, with an operation that has been begun there."""
     client = serve(Dashboard(store.queue))
     begun = client.post("/api/v1/operations/start", json={"action": "retry", "query": "queue:nothing"})
     store.operation_id = begun.json()["id"]
@@ -167,6 +181,11 @@ def client(store: Store, serve: Callable[..., TestClient]) -> TestClient:
 @pytest.fixture
 def with_role(store: Store, serve: Callable[..., TestClient]) -> Callable[[Role], TestClient]:
     return lambda role: serve(Dashboard(store.queue, auth=viewer_with(role)))
+
+
+@pytest.fixture
+def client_for(serve: Callable[..., TestClient]) -> Callable[[Store], TestClient]:
+    return lambda store: client_of(store, serve)
 
 
 @pytest.fixture

@@ -21,6 +21,11 @@ OPEN = {"/livez", "/readyz", "/static/{version}/{name:path}"}
 SECRET = "a long secret"
 
 
+@pytest.fixture
+def store(seen_store):
+    return seen_store
+
+
 def basic(name: str, password: str) -> dict[str, str]:
     return {"Authorization": "Basic " + base64.b64encode(f"{name}:{password}".encode()).decode()}
 
@@ -122,7 +127,7 @@ def test_a_viewer_who_may_read_reads_everything_and_changes_nothing_by_any_route
             assert answer.status_code == 403, action.name
     assert state_of(store) == before
     notes = client.get("/api/v1/audit", params={"limit": 200}).json()["actions"]
-    refused = [note for note in notes if note["actor"] == "bob" and "refused" in note["detail"]]
+    refused = [note for note in notes if note["actor"] == "bob" and "the role is read" in note["detail"]]
     assert len(refused) == 3 * len(ACTIONS)
 
 

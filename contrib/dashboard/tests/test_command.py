@@ -78,7 +78,7 @@ def test_it_serves_until_told_to_stop(sqlite_url):
             urllib.request.urlopen(address.group(), timeout=30)
         assert refused.value.code == 401
         server.send_signal(signal.SIGTERM)
-        server.wait(30)
+        assert server.wait(30) == 0
         assert "Traceback" not in server.stderr.read()
     finally:
         server.kill()

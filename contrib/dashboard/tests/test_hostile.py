@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 
 import pytest
 
@@ -167,22 +168,26 @@ def test_hostile_data_is_inert_on_every_page(kind, serve, read, sqlite_url):
     queue.close()
 
 
-def test_hostile_data_comes_through_the_api_as_it_is(serve):
-    queue = filled("memory://", odd=True)
-    client = serve(Dashboard(queue))
+def test_hostile_data_comes_through_the_api_as_it_is(serve, odd_queue):
+    client = serve(Dashboard(odd_queue))
     for path in ("jobs?limit=50", "errors", "queues", "workers", "schedules", "audit", "overview", "depths", "rates"):
         answer = client.get(f"/api/v1/{path}")
         assert answer.status_code == 200 and answer.json() is not None, path
         assert answer.headers["content-type"] == "application/json"
     jobs = client.get("/api/v1/jobs?limit=50").json()["jobs"]
     assert {job["job_name"] for job in jobs} == set(NAMES)
+
+
+@pytest.fixture(scope="module")
+def odd_queue() -> Iterator[JobQueue]:
+    queue = filled("memory://", odd=True)
+    yield queue
     queue.close()
 
 
 @pytest.mark.parametrize("name", [INVISIBLE, MARKUP, "../../etc", "a/b?c#d%2F&e", " blank ", RIGHT_TO_LEFT, LONG])
-def test_a_queue_with_an_odd_name_is_paused_and_resumed_from_its_page(name, serve, read):
-    queue = filled("memory://", odd=True)
-    client = serve(Dashboard(queue))
+def test_a_queue_with_an_odd_name_is_paused_and_resumed_from_its_page(name, serve, read, odd_queue):
+    client = serve(Dashboard(odd_queue))
     page = read(client.get("/queue", params={"name": name}).text)
     fields = {field["name"]: field["value"] for field in page.all("input", type="hidden") if field["name"] == "queue"}
     assert fields == {"queue": name}
@@ -190,8 +195,7 @@ def test_a_queue_with_an_odd_name_is_paused_and_resumed_from_its_page(name, serv
         assert client.post("/queues/pause", data=fields, headers={"Sec-Fetch-Site": "same-origin"}).status_code == 400
     else:
         assert client.post("/queues/pause", data=fields, headers={"Sec-Fetch-Site": "same-origin"}).status_code == 303
-        assert name in {info.name for info in queue.queues() if info.is_paused}
-    queue.close()
+        assert name in {info.name for info in odd_queue.queues() if info.is_paused}
 
 
 def test_hostile_samples_of_depth_are_drawn_as_text():

@@ -176,6 +176,14 @@ def test_a_push_changes_the_figures(store, quick):
     assert asyncio.run(story()) == (1, 2)
 
 
+def test_what_is_done_here_is_a_change_that_no_figure_need_show(store, serve, quick):
+    dashboard = Dashboard(store.queue)
+    before = asyncio.run(dashboard.live.version())
+    fields, own = {"queue": "emails"}, {"Sec-Fetch-Site": "same-origin"}
+    assert serve(dashboard).post("/queues/pause", data=fields, headers=own).status_code == 303
+    assert asyncio.run(dashboard.live.version()) > before
+
+
 def test_beyond_so_many_streams_pages_poll(store, serve, read):
     dashboard = Dashboard(store.queue)
     dashboard.live.streams = STREAMS_MAX

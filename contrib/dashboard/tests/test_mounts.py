@@ -171,10 +171,17 @@ def test_django_serves_it_under_asgi_with_signals(store, django_site):
         assert refused.status_code == 403
         stream = await client.get(f"{ROOT}/events", headers=ann)
         assert stream.status_code == 200 and stream["Content-Type"].startswith("text/event-stream")
-        chunks = stream.streaming_content
-        assert (await anext(chunks)).startswith(b"retry: 3000\nid: 1\nevent: hello")
+        told: asyncio.Queue[bytes] = asyncio.Queue()
+
+        async def reading() -> None:  # as Django's handler does, whose task is cancelled when the browser goes away
+            async for chunk in stream:
+                told.put_nowait(chunk)
+
+        reader = asyncio.ensure_future(reading())
+        assert (await told.get()).startswith(b"retry: 3000\nid: 1\nevent: hello")
         assert dashboard.live.streams == 1
-        await chunks.aclose()
+        reader.cancel()
+        await asyncio.wait({reader})
         assert dashboard.live.streams == 0
 
     dashboard = Dashboard(store.queue, auth=auth)

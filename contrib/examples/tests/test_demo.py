@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import subprocess
 import sys
 from datetime import datetime, timedelta
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 from click.testing import CliRunner
@@ -114,3 +116,63 @@ class TestOnAnotherStore:
         ran = CliRunner().invoke(command, ["--url", "memory://"])
         assert ran.exit_code == 1
         assert "BROKEN" in ran.stdout
+
+
+class TestWithTheDashboard:
+    @pytest.fixture
+    def port(self) -> int:
+        with socket.socket() as one:
+            one.bind(("127.0.0.1", 0))
+            return one.getsockname()[1]
+
+    def test_it_serves_the_demos_store_goes_on_trading_and_ends(
+        self, port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        seen: list[int] = []
+
+        def tell(*_: object) -> bool:
+            with urlopen(f"http://127.0.0.1:{port}/", timeout=MAX_S) as page:
+                seen.append(page.status)
+            return True
+
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+        monkeypatch.setattr(demo, "tell", tell)
+        ran = CliRunner().invoke(
+            command, ["--dashboard", "--no-browser", "--port", str(port), "--duration", "1"], catch_exceptions=False
+        )
+        assert (ran.exit_code, seen) == (0, [200])
+        assert f"http://127.0.0.1:{port}/" in ran.output
+        (store,) = tmp_path.glob("protojobs-demo-*/jobs.db")
+        queue = JobQueue(create_driver(f"sqlite:///{store}"))
+        assert queue.stats("orders").total > 0 and queue.stats("emails").total > 0
+        queue.driver.close()
+        with socket.socket() as line:
+            assert line.connect_ex(("127.0.0.1", port)) != 0
+
+    def test_a_port_that_is_taken_is_said(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            ran = CliRunner().invoke(command, ["--dashboard", "--no-browser", "--port", str(port)])
+        assert ran.exit_code == 1
+        assert f"Something answers on port {port} already." in ran.output
+
+    def test_where_it_is_not_installed_it_says_how_to_get_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("protojobs_examples._demo_dashboard.entry_points", lambda group: ())
+        ran = CliRunner().invoke(command, ["--dashboard"])
+        assert ran.exit_code == 1
+        assert 'pip install "protojobs[dashboard]"' in ran.output
+
+    def test_its_options_go_with_it_only(self) -> None:
+        assert CliRunner().invoke(command, ["--duration", "5"]).exit_code == 2
+
+    def test_no_browser_is_opened_where_there_is_no_screen(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        opened: list[str] = []
+        monkeypatch.setattr("webbrowser.open", lambda address: opened.append(address) or True)
+        monkeypatch.setattr("sys.platform", "linux")
+        for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+            monkeypatch.delenv(name, raising=False)
+        assert not demo.opened("http://127.0.0.1:1/")
+        monkeypatch.setenv("DISPLAY", ":0")
+        assert demo.opened("http://127.0.0.1:1/")
+        assert opened == ["http://127.0.0.1:1/"]

@@ -6,10 +6,10 @@ Line numbers are left out, so that a deployment does not split a group in two.
 from __future__ import annotations
 
 import re
-import sysconfig
 from collections.abc import Iterator
 from hashlib import blake2b
 from itertools import islice
+from pathlib import Path
 from types import FrameType, TracebackType
 
 __all__ = ["fingerprint", "last_line", "template"]
@@ -23,8 +23,8 @@ _PATTERNS = (
     (re.compile(r"\d+(?:[.,:_]\d+)*"), "<n>"),
     (re.compile(r"\s+"), " "),
 )
-_NOT_THE_APPLICATIONS = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
-_INSTALLED = ("site-packages", "dist-packages", "<frozen ")
+_STANDARD_LIBRARY = str(Path(re.__file__).parent.parent / "_")[:-1]  # with the separator at its end
+_INSTALLED = ("site-packages", "dist-packages")
 
 
 def fingerprint(job_name: str, error: BaseException) -> str:
@@ -34,7 +34,11 @@ def fingerprint(job_name: str, error: BaseException) -> str:
     message without numbers, ids and quoted texts).
     """
     kind = type(error)
-    parts = (job_name, f"{kind.__module__}.{kind.__qualname__}", _place(error.__traceback__), template(_said(error)))
+    try:
+        told = _place(error.__traceback__), template(str(error))
+    except Exception:  # noqa: BLE001  (an exception class may define anything, `__traceback__` and `__str__` too)
+        told = "", ""
+    parts = (job_name, f"{kind.__module__}.{kind.__qualname__}", *told)
     return blake2b("\x1f".join(parts).encode("utf-8", "replace"), digest_size=8).hexdigest()
 
 
@@ -49,13 +53,6 @@ def template(message: str) -> str:
 def last_line(exception: str) -> str:
     """What a traceback comes to: its last line that says something."""
     return next((line.strip() for line in reversed(exception.splitlines()) if line.strip()), "")
-
-
-def _said(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception as own:  # noqa: BLE001  (the user's exception class)
-        return f"<no text: {type(own).__name__}>"
 
 
 def _place(trace: TracebackType | None) -> str:
@@ -78,4 +75,4 @@ def _frames(trace: TracebackType | None) -> Iterator[FrameType]:
 
 
 def _is_the_applications(file: str) -> bool:
-    return not file.startswith(_NOT_THE_APPLICATIONS) and not any(part in file for part in _INSTALLED)
+    return not file.startswith((_STANDARD_LIBRARY, "<frozen ")) and not any(part in file for part in _INSTALLED)

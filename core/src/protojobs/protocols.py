@@ -228,7 +228,7 @@ class Inspects(Protocol):
     def queues(self, *, after: str = "", limit: int = 10_000, counted_max: int = COUNTED_MAX) -> list[QueueInfo]:
         """The queues that have jobs or are paused, by name, from the first one behind `after`; at most `limit`.
 
-        Live jobs are counted up to `counted_max` for each queue, beyond which its numbers may be guessed (`is_estimate`).
+        Live jobs are counted up to `counted_max` for each queue, beyond which they may be guessed (`is_estimate`).
         """
         ...
 

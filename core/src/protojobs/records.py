@@ -164,7 +164,7 @@ class Settlement(Struct, frozen=True, kw_only=True):
     delay: float = 0.0  # retry, snooze, release: due this many seconds after the store's now
     available_at: datetime | None = None  # ... or at this moment; for release: the job's own, which it keeps
     error: str = ""  # fail: the traceback, for failed_jobs.exception
-    fingerprint: str = ""  # fail: the same for failures with one cause, to group them by
+    fingerprint: str = ""  # fail: the same for failures with one cause, to group them by; at most 32 characters
     reason: str = ""  # cancel, release: why, for people
     counts_return: bool = False  # release: one more in `returns`; past RETURNS_FREE the attempt is spent
     counts_crash: bool = False  # retry, fail: one more in `crashes`

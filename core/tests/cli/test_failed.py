@@ -36,6 +36,15 @@ def test_list_of_one_queue_page_by_page_in_json(fail, type_) -> None:
     assert second["next"] is None
 
 
+def test_list_of_those_that_match(fail, type_, queue) -> None:
+    fail(3)
+    assert [line[5] for line in type_("failed", "list", "-w", "data.text:*1").lines] == ["ValueError: no luck 1"]
+    mark = next(queue.failed_jobs()).fingerprint
+    assert len(type_("failed", "list", "-w", f"fp:{mark[:6]}").lines) == 3
+    typed = type_("failed", "list", "-w", "state:pending")
+    assert (typed.code, typed.out, typed.err) == (0, "", "No failed jobs match.\n")
+
+
 def test_none_is_an_empty_list_and_a_word(type_, url) -> None:
     typed = type_("failed", "list")
     assert (typed.code, typed.out, typed.err) == (0, "", "There are no failed jobs.\n")
@@ -112,7 +121,31 @@ class TestRetry:
     def test_none_at_all(self, type_, url) -> None:
         assert type_("failed", "retry", "--all").code == 0
 
-    @pytest.mark.parametrize("words", [(), ("x", "--all"), ("x", "--queue", "q")])
+    def test_all_that_match_counted_first(self, fail, type_, queue) -> None:
+        fail(3)
+        dry = type_("failed", "retry", "-w", "data.text:*2,*1", "--dry-run")
+        assert (dry.code, dry.lines) == (0, [["matching", "2"]])
+        assert "Run again: 2 failed jobs. Nothing was done." in dry.err
+        assert (type_("failed", "retry", "-w", "data.text:*2").code, queue.stats().failed) == (2, 3)
+        done = type_("failed", "retry", "-w", 'error:"no luck 2"', "--yes", "--json")
+        assert done.document["item"] == {"requeued": 1, "refused": 0}
+        assert (queue.stats().pending, queue.stats().failed) == (1, 2)
+
+    def test_a_query_that_means_nothing(self, type_, url) -> None:
+        typed = type_("failed", "retry", "-w", "queu:x", "--yes")
+        assert typed.code == 2
+        assert 'Did you mean "queue"?' in typed.err
+
+    def test_it_stands_in_the_audit_log(self, fail, type_, queue) -> None:
+        (one,) = fail(1)
+        type_("failed", "retry", one)
+        (note,) = queue.driver.actions().actions
+        assert (note.action, note.target, note.count) == ("retry", one, 1)
+        assert note.actor.startswith("cli:")
+
+    @pytest.mark.parametrize(
+        "words", [(), ("x", "--all"), ("x", "--queue", "q"), ("x", "-w", "a"), ("x", "--dry-run"), ("--dry-run",)]
+    )
     def test_contradictions(self, type_, url, words) -> None:
         assert type_("failed", "retry", *words).code == 2
 

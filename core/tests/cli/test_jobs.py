@@ -34,6 +34,9 @@ class TestList:
             (("--queue", "math"), ["completed"]),
             (("--name", "broken"), ["failed"]),
             (("--name", "broken", "--state", "pending"), []),
+            (("--where", "data.email:*@example.com created:>-1h"), ["pending"]),
+            (("-w", "-state:pending attempt:>=1", "--queue", "default"), ["failed"]),
+            (("-w", "error:luck"), ["failed"]),
         ],
     )
     def test_only_what_is_asked_for(self, type_, three, words, found) -> None:
@@ -95,6 +98,13 @@ class TestShow:
         assert document["item"]["exception"] == failure.exception
         assert document["item"]["max_retries"] == 0
 
+    def test_the_attempts_that_went_wrong(self, type_, push) -> None:
+        job_id = push("flaky")
+        type_("worker", "--app", "shop", "--stop-when-empty")
+        assert "s  retried: RuntimeError: not today" in type_("jobs", "show", job_id).out
+        (note,) = type_("jobs", "show", job_id, "--json").document["item"]["attempts_noted"]
+        assert (note["attempt"], note["result"]) == (1, "retried")
+
     def test_data_is_laid_out(self, type_, three) -> None:
         assert '  {\n    "email": "jo@example.com"\n  }\n' in type_("jobs", "show", three["pending"]).out
 
@@ -122,6 +132,17 @@ class TestCancel:
         typed = type_("jobs", "cancel", three["pending"], "nope", "--json")
         assert typed.code == 6
         assert [item["answer"] for item in typed.document["items"]] == ["cancelled", "missing"]
+
+    def test_all_that_match(self, type_, three, queue) -> None:
+        assert type_("jobs", "cancel", "-w", "queue:emails").code == 2
+        assert type_("jobs", "cancel", "-w", "queue:emails", "--dry-run").lines == [["matching", "1"]]
+        assert type_("jobs", "cancel", "-w", "queue:e*", "-y").lines == [["cancelled", "1"], ["refused", "0"]]
+        assert queue.get(three["pending"]).status is JobState.CANCELLED
+        assert type_("jobs", "cancel", "-w", "queue:emails", "-y").lines == [["cancelled", "0"], ["refused", "0"]]
+
+    @pytest.mark.parametrize("words", [(), ("--dry-run",), ("x", "-w", "queue:a"), ("-w", "queue:a", "--reason", "r")])
+    def test_contradictions(self, type_, url, words) -> None:
+        assert type_("jobs", "cancel", *words).code == 2
 
     def test_ids_may_come_from_a_list(self, type_, three) -> None:
         listed = type_("jobs", "list", "--state", "pending").out

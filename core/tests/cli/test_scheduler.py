@@ -73,7 +73,7 @@ class TestOnce:
         assert (typed.code, typed.out) == (0, "")
         for name in ("weekly", "other"):
             assert f"schedule {name}: fired for 20" in typed.err
-            assert f"[job {last_job(queue, name)}]" in typed.err
+            assert f"[job {last_job(queue, name)}, broken in reports]" in typed.err
         assert "2 times fired; the next is due in " in typed.err
         assert queue.stats("reports").pending == 2
 

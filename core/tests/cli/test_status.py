@@ -164,7 +164,7 @@ class Screen:
     def shows(self, pattern: str, times: int = 1) -> None:
         ends = time.monotonic() + LONG_S
         while len(re.findall(pattern, _plain(self.seen))) < times:
-            assert time.monotonic() < ends, f"in vain waited for {pattern!r} in {self.seen!r}"
+            assert time.monotonic() < ends, f"in vain waited for {pattern!r} in {self.seen[-3000:]!r}"
             if select.select([self._ours], [], [], 0.1)[0]:
                 self.seen += os.read(self._ours, 65536).decode()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable
 from datetime import timedelta
 from urllib.parse import urlsplit
@@ -42,6 +43,7 @@ def test_a_server_that_writes_every_push_to_disk_has_nothing_to_mend(start: Star
     assert codes(driver, NOTE) == set()
     assert len(driver.diagnose()) >= 6
     assert [one for one in driver.diagnose() if not one.what.endswith(".")] == []
+    assert re.match(r"The server is (Valkey|Redis) \d+\.\d+", found(driver, "version").what)
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,7 @@
 """The driver contract where completed jobs go into the archive.
 
-Only the concerns that a job's end decides, and the random walk, which is short: all else runs the statements of
-`test_conformance.py` on PostgreSQL. Before a release let it walk further: `machine_examples = 100`, and on
-`DriverConformance` itself.
+Only the concerns that a job's end decides, and a short random walk over all verbs: the rest runs the statements that
+`test_conformance.py` runs on PostgreSQL.
 """
 
 from __future__ import annotations

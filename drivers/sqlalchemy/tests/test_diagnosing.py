@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -10,7 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, event, text
 
 from protojobs.diagnosis import Diagnoses, Finding, Severity
 from protojobs.errors import SchemaOutdated
@@ -137,6 +138,41 @@ def test_when_the_oldest_job_ended(driver: SQLAlchemyDriver) -> None:
     settle(driver, failed, Verb.FAIL)
     ended = {job.id: job.processed_at for job in driver.get([first.id, failed.id])}
     assert driver.oldest_ended() == {JobState.COMPLETED: ended[first.id], JobState.FAILED: ended[failed.id]}
+
+
+def test_the_line_and_the_oldest_are_read_by_their_indexes(driver: SQLAlchemyDriver) -> None:
+    *_, last = push(driver, *[new_job(f"q{number % 3}", priority=number % 2) for number in range(900)])
+    worker = join(driver)
+    while claims := lend(driver, worker, "q1"):
+        for claim in claims:
+            settle(driver, claim, Verb.COMPLETE)
+    is_mysql = driver.engine.dialect.name == "mariadb"
+    execute(driver, "ANALYZE TABLE jobs" if is_mysql else "ANALYZE")
+    asked: list[tuple[str, object]] = []
+
+    def note(_conn: object, _cursor: object, sql: str, values: object, *_: object) -> None:
+        asked.append((sql, values))
+
+    event.listen(driver.engine, "before_cursor_execute", note)
+    driver.in_front(last)
+    driver.oldest_ended()
+    event.remove(driver.engine, "before_cursor_execute", note)
+    plans = {sql: plan_of(driver, sql, values) for sql, values in asked if " jobs" in sql}
+    assert len(plans) >= 4
+    assert {sql for sql, plan in plans.items() if not set(INDEXES) & set(re.findall(r"\w+", plan))} == set()
+
+
+# How each database names what serves a look-up by id, and the indexes of the line and of the finished.
+INDEXES = ("jobs_ready", "jobs_finished", "jobs_pkey", "PRIMARY", "sqlite_autoindex_jobs_1", "const")
+
+
+def plan_of(driver: SQLAlchemyDriver, sql: str, values: object) -> str:
+    explain = "EXPLAIN QUERY PLAN" if driver.engine.dialect.name == "sqlite" else "EXPLAIN"
+    with driver.engine.connect() as conn:
+        rows = conn.exec_driver_sql(f"{explain} {sql}", values).fetchall()
+        conn.rollback()
+    # The chosen index only: MariaDB also lists those that it might have taken.
+    return " ".join(str(row._mapping["key"]) if "key" in row._mapping else str(tuple(row)) for row in rows)
 
 
 # ------------------------------------------------------------------------------------------------ SQLite

@@ -15,6 +15,7 @@ import pytest
 from sqlalchemy import event, insert, text
 
 from protojobs.entropy import fresh_id
+from protojobs.errors import OptionInvalid
 from protojobs.lifecycle import FINISHED, JobState
 from protojobs.records import JobFilter
 from protojobs_sqlalchemy import SQLAlchemyDriver, finding, mariadb_live, tables
@@ -285,3 +286,21 @@ def pages(driver: SQLAlchemyDriver, which: JobFilter) -> list[str]:
         if cursor is None:
             return found
     raise AssertionError("more pages than jobs")
+
+
+@pytest.mark.parametrize("name", ["a\x00b", "half \udc80"])
+def test_a_name_that_no_store_can_keep_is_refused_alike_everywhere(store_url: str, name: str) -> None:
+    with made(store_url) as driver:
+        now = driver.now()
+        for ask in (
+            lambda: driver.find(JobFilter(queue=name)),
+            lambda: driver.find(JobFilter(job_name=name)),
+            lambda: driver.failed(queue=name),
+            lambda: driver.stats(name),
+            lambda: driver.queues(after=name),
+            lambda: driver.failed_alike(name),
+            lambda: driver.rollups(60, now, now, queue=name),
+            lambda: driver.depths(now, now, queue=name),
+        ):
+            with pytest.raises(OptionInvalid, match="is no name"):
+                ask()

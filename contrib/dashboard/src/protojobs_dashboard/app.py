@@ -35,6 +35,7 @@ PAGES: dict[str, Callable[[Page], Response]] = {
     "/": overview.overview,
     "/jobs": jobs.jobs,
     "/jobs/{id}": jobs.job,
+    "/jobs/{id}/why": jobs.why,
     "/errors": errors.errors,
     "/errors/{fingerprint}": errors.error,
     "/queues": queues.queues,
@@ -102,13 +103,17 @@ class Dashboard:
         return lambda request: self._served(request, view)
 
     def _form(self, action: Action) -> Callable[[Request], Response]:
-        return lambda request: self._served(request, lambda page: forms.submitted(page, action))
+        return lambda request: self._served(request, lambda page: self._done(forms.submitted(page, action)))
 
     def _read(self, read: Callable[[Page], object]) -> Callable[[Request], Response]:
         return lambda request: self._called(request, lambda page: api.answered(page, read))
 
     def _call(self, action: Action) -> Callable[[Request], Response]:
-        return lambda request: self._called(request, lambda page: api.acted(page, action))
+        return lambda request: self._called(request, lambda page: self._done(api.acted(page, action)))
+
+    def _done(self, answer: Response) -> Response:
+        self.live.touch()
+        return answer
 
     def _served(self, request: Request, view: Callable[[Page], Response]) -> Response:
         page = Page(request, self._look)

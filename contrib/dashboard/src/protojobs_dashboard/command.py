@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
+from collections.abc import Generator
+from contextlib import contextmanager
 from socket import socket
 from typing import Protocol, TypedDict, Unpack, cast, runtime_checkable
 
@@ -123,6 +126,16 @@ def _serve(dashboard: Dashboard, host: str, port: int, trust_proxy: str | None) 
 
 
 class _Server(uvicorn.Server):
+    @contextmanager
+    def capture_signals(self) -> Generator[None]:
+        """Ctrl-C and SIGTERM end it with exit code 0; uvicorn's own would raise them again afterwards."""
+        before = {one: signal.signal(one, self.handle_exit) for one in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for one, handler in before.items():
+                signal.signal(one, handler)
+
     async def startup(self, sockets: list[socket] | None = None) -> None:
         await super().startup(sockets)
         for server in self.servers if self.started else []:

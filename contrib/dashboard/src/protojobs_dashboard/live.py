@@ -39,6 +39,10 @@ class Live:
         """Whether one more page must poll."""
         return self.streams >= STREAMS_MAX
 
+    def touch(self) -> None:
+        """Something was done here, which the figures may not show: the pause of a queue."""
+        self._version += 1
+
     async def version(self) -> int:
         """The number that is one more with every change; asks the store when nobody has for a second."""
         now = self._clock.monotonic()

@@ -20,6 +20,7 @@ __all__ = ["DJANGO_REQUEST", "django_urls", "mount_flask"]
 
 DJANGO_REQUEST = "django.request"  # where an auth finds Django's own request: request.scope["django.request"].user
 
+END_S = 5.0  # in which the dashboard notices that its reader has gone
 _WsgiApp = Callable[..., Iterable[bytes]]
 
 
@@ -179,7 +180,8 @@ class _Exchange:
                     break
         finally:
             self._gone.set()
-            await asyncio.gather(running, return_exceptions=True)
+            await asyncio.wait({running}, timeout=END_S)
+            running.cancel()
 
     async def _next(self, running: asyncio.Future[None]) -> Message | None:
         """The next message; None when the application has ended and nothing is left."""

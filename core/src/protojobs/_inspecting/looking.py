@@ -28,6 +28,7 @@ LIMIT_MAX = 1_000  # of what one call lists
 COUNTED_MAX = 10_000  # live jobs of each queue that are counted for a page
 EXAMINED_MAX, SEARCH_S = 2_000, 1.0  # a search stops at either, and goes on by its cursor
 GROUP_COUNTED_MAX = 1_000
+TRACE_CHARS_MAX = 16 * 1024  # of each traceback, its end, where failures are grouped
 GROUPS_LOOKED_AT = 100  # for the figures of one group
 OVERVIEW_QUEUES = 1_000
 RUNNING_SHOWN, RUNNING_LOOKED_AT = 10, 500
@@ -42,13 +43,13 @@ class Looking(Viewing):
         with self._looking():
             return self._driver.now()
 
-    def overview(self, *, with_running: bool = True) -> Overview:
-        """The store at a glance. Six round trips; `with_running`: the last of them is that of `running`."""
+    def overview(self, *, is_brief: bool = False) -> Overview:
+        """The store at a glance. Six round trips; with `is_brief` four, without `failed_24h` and `running`."""
         with self._looking():
             driver = self._driver
             now, stats, workers = driver.now(), driver.stats(counted_max=COUNTED_MAX), driver.workers()
             queues = driver.queues(limit=OVERVIEW_QUEUES, counted_max=1)
-            failed = self._failed_since(now) if self.is_observing else None
+            failed = self._failed_since(now) if self.is_observing and not is_brief else None
         alive = [worker for worker in workers if worker.lease_ends_at > now]
         waits = [(queue.oldest_ready_s, queue.name) for queue in queues if queue.oldest_ready_s is not None]
         oldest_s, oldest = max(waits) if waits else (None, "")
@@ -63,7 +64,7 @@ class Looking(Viewing):
             oldest_ready_s=oldest_s,
             paused=tuple(queue.name for queue in queues if queue.is_paused),
             failed_24h=failed,
-            running=self.running() if with_running else (),
+            running=() if is_brief else self.running(),
         )
 
     def running(self) -> tuple[JobRecord, ...]:
@@ -145,7 +146,9 @@ class Looking(Viewing):
         """Failed jobs by cause, the group that failed last first. One round trip; NotSupported without notes."""
         wanted = _limit(limit)
         with self._looking():
-            groups = self._observer().failure_groups(limit=wanted, counted_max=GROUP_COUNTED_MAX)
+            groups = self._observer().failure_groups(
+                limit=wanted, counted_max=GROUP_COUNTED_MAX, chars_max=self._chars(TRACE_CHARS_MAX)
+            )
         return [self._group(group) for group in groups]
 
     def error(self, fingerprint: str, *, limit: int = 50, cursor: str | None = None) -> ErrorPage:
@@ -156,8 +159,9 @@ class Looking(Viewing):
         wanted = _limit(limit)
         with self._looking():
             observer = self._observer()
-            page = observer.failed_alike(fingerprint, limit=wanted, cursor=cursor, chars_max=self._chars(None))
-            groups = observer.failure_groups(limit=GROUPS_LOOKED_AT, counted_max=GROUP_COUNTED_MAX)
+            chars = self._chars(TRACE_CHARS_MAX)
+            page = observer.failed_alike(fingerprint, limit=wanted, cursor=cursor, chars_max=chars)
+            groups = observer.failure_groups(limit=GROUPS_LOOKED_AT, counted_max=GROUP_COUNTED_MAX, chars_max=chars)
         known = next((group for group in groups if group.fingerprint == fingerprint), None)
         if known is None and page.jobs:
             is_capped = page.cursor is not None or cursor is not None
@@ -276,7 +280,7 @@ class Looking(Viewing):
             sample=self._redaction.of(group.last),
         )
 
-    def _chars(self, usual: int | None) -> int | None:
+    def _chars(self, usual: int) -> int:
         """How much of each job's data to ask for: where fields are to be hidden, enough to find them."""
         return self._redaction.chars_max if self._redaction else usual
 

@@ -70,9 +70,7 @@ class Redaction:
 
     def is_hidden(self, key: str, path: str) -> bool:
         """Whether a field of that name, at that dotted path, is to be hidden."""
-        return any(
-            fnmatchcase(path if "." in pattern else key, pattern) or path == pattern for pattern in self.patterns
-        )
+        return any(fnmatchcase(path if "." in pattern else key, pattern) for pattern in self.patterns)
 
     def _hidden(self, value: object, path: str) -> object:
         if isinstance(value, list):

@@ -25,7 +25,7 @@ HEAVY_PAGE = 250  # where each row may carry 64 KiB
 IDS_MAX = 500  # that a query may name
 GROUPS_MAX = 100  # among which the beginning of a fingerprint is looked up
 _FINGERPRINT_CHARS = 16
-_MARK = "~"  # in a cursor: the last row seen, the mark, the cursor of the page in which it stood
+_MARK = "@"  # in a cursor: the last row seen, the mark, the cursor of the page in which it stood
 
 
 class Found(Struct, frozen=True):

@@ -68,10 +68,10 @@ def command(session: Session, thresholds: tuple[Threshold, ...], watch: float | 
     return code
 
 
-def headline(seen: Snapshot, place: str) -> str:
-    """The store, and who works there: `sqlite:///jobs.db: 3 workers, 12 of 24 slots busy, 1 lapsed`."""
+def headline(seen: Snapshot) -> str:
+    """Who works there: `3 workers, 12 of 24 slots busy, 1 lapsed`."""
     lapsed = f", {seen.lapsed:,} lapsed" if seen.lapsed else ""
-    return f"{place}: {counted(len(seen.workers), 'worker')}, {seen.busy:,} of {seen.total.slots:,} slots busy{lapsed}"
+    return f"{counted(len(seen.workers), 'worker')}, {seen.busy:,} of {seen.total.slots:,} slots busy{lapsed}"
 
 
 def row(load: Load, *, is_plain: bool) -> list[Cell]:
@@ -94,7 +94,7 @@ def _show(session: Session, seen: Snapshot, place: str) -> None:
         more = {"store": place, "at": plain_values(seen.at), "workers": workers, "total": plain_values(total)}
         out.items("status@1", items, (), (), more=more)
         return
-    out.note(headline(seen, place))
+    out.note(f"{place}: {headline(seen)}")
     loads = [*seen.queues, seen.total] if seen.queues else []
     out.items("status@1", (), COLUMNS, [row(load, is_plain=not out.is_terminal) for load in loads])
     if not loads:

@@ -66,8 +66,8 @@ def command(session: Session, every: float) -> None:
     with screen:
         try:
             while True:
-                line = f"{headline(seen, session.place(queue))}, {rates.done(seen)}"
-                screen.show([line, trouble], _tables(seen, running, screen.height))
+                lines = [session.place(queue), f"{headline(seen)}, {rates.done(seen)}", trouble]
+                screen.show(lines, _tables(seen, running, screen.height))
                 SYSTEM_CLOCK.sleep(every)
                 try:
                     seen, running, trouble = look(queue.driver), _running(queue.driver), ""

@@ -38,13 +38,9 @@ class Diagnosing(Handle):
             server = self._connections.server()
             facts = facts_of(server)
             findings = [*_eviction(facts), *_persistence(facts, server)]
-            if "used_memory" in facts:
-                return [
-                    *findings,
-                    *_memory(facts),
-                    *_clients(facts),
-                    *_replicas(facts, self._connections.wait_replicas),
-                ]
+        if "used_memory" in facts:
+            replicas = _replicas(facts, self._connections.wait_replicas)
+            return [*findings, *_version(facts), *_memory(facts), *_clients(facts), *replicas]
         hidden = Finding(
             code="not_examined",
             severity=Severity.NOTE,
@@ -123,6 +119,12 @@ def _persistence(facts: Facts, server: Server) -> Iterator[Finding]:
         why="The server refuses pushes while it cannot write, or loses them at the next restart.",
         mend="Look at the server's log: is the disk full?",
     )
+
+
+def _version(facts: Facts) -> Iterator[Finding]:
+    name = "Valkey" if "valkey_version" in facts else "Redis"
+    version = facts.get("valkey_version") or facts.get("redis_version", "unknown")
+    yield Finding(code="version", severity=Severity.OK, what=f"The server is {name} {version}.")
 
 
 def _memory(facts: Facts) -> Iterator[Finding]:

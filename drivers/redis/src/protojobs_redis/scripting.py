@@ -36,9 +36,10 @@ _PARTS = {
     "queues": ("counting",),
     "retry_failed": ("failures",),
     "forget_failed": ("failures",),
-    "failed": ("showing",),
-    "get_failed": ("showing",),
-    "failure_groups": ("showing",),
+    "find": ("cutting",),
+    "failed": ("cutting", "showing"),
+    "get_failed": ("cutting", "showing"),
+    "failure_groups": ("cutting", "showing"),
     **dict.fromkeys(
         ("record", "rollups", "begin_sample", "keep_sample", "depths", "attempts", "note_action", "actions"),
         ("noting",),

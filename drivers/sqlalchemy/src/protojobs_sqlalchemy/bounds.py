@@ -10,7 +10,7 @@ from protojobs.records import BATCH_BYTES_MAX, BATCH_JOBS_MAX, NewJob, Settlemen
 from protojobs_sqlalchemy.ids import canonical
 from protojobs_sqlalchemy.tables import JOB_CLASS_MAX
 
-__all__ = ["bad_cursor", "check_count", "check_new", "check_settlements", "payload_bytes"]
+__all__ = ["bad_cursor", "check_count", "check_names", "check_new", "check_settlements", "payload_bytes"]
 
 _SETTLING = frozenset({Verb.COMPLETE, Verb.RETRY, Verb.FAIL, Verb.SNOOZE, Verb.RELEASE, Verb.CANCEL})
 
@@ -19,6 +19,16 @@ def check_count(batch: Sized) -> None:
     """Refuse more than BATCH_JOBS_MAX of whatever is asked for."""
     if len(batch) > BATCH_JOBS_MAX:
         raise OptionInvalid(f"{len(batch)} at once are too many.", mend=f"Send at most {BATCH_JOBS_MAX}.")
+
+
+def check_names(*names: str | None) -> None:
+    """Refuse a name with what some database cannot keep. Nothing there has such a one, and it cannot be asked for."""
+    for name in names:
+        if name is not None and ("\x00" in name or name.encode(errors="replace").decode() != name):
+            raise OptionInvalid(
+                f"{name[:60]!r} is no name: it holds a NUL character or half of a surrogate pair.",
+                mend="Leave that character out.",
+            )
 
 
 def check_new(jobs: Sequence[NewJob]) -> None:

@@ -165,13 +165,14 @@ def _durability(conn: Connection) -> Iterator[Finding]:
     )
     for name, severity, why in promises:
         value = str(conn.exec_driver_sql(f"SHOW {name}").scalar())
+        role = " and, where a role or a database has its own: ALTER ROLE ... RESET synchronous_commit;"
         yield judged(
             name,
             f"{name} is {value}.",
             is_good=value != "off",
             bad=severity,
             why=why,
-            mend=f"ALTER SYSTEM SET {name} = on; SELECT pg_reload_conf(); and the same for this role and database.",
+            mend=f"ALTER SYSTEM SET {name} = on; SELECT pg_reload_conf();{role if name.startswith('sync') else ''}",
         )
 
 

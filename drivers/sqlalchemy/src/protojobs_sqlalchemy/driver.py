@@ -114,9 +114,11 @@ class SQLAlchemyDriver(Leases, Inspection, Administration, Schedules, Transfer, 
         from protojobs_sqlalchemy.migrating import Schema  # Alembic is a quarter of the import time
 
         applied = Schema(self._connections, self._dialect).migrate(down=down)
-        self._is_checked = not down
-        if self._dialect.archives and not down:
-            self._turn_over(None, 0.0)
+        self._is_checked = False
+        if not down:
+            self._connections.run(self._check, Mode.READ)
+            if self._dialect.archives:
+                self._turn_over(None, 0.0)
         return applied
 
     def migration_sql(self, *, down: bool = False) -> str:

@@ -19,7 +19,7 @@ from protojobs.records import (
     WorkerRecord,
 )
 from protojobs_sqlalchemy import stats
-from protojobs_sqlalchemy.bounds import check_count
+from protojobs_sqlalchemy.bounds import check_count, check_names
 from protojobs_sqlalchemy.conditions import is_processing
 from protojobs_sqlalchemy.dialects import Mode
 from protojobs_sqlalchemy.failures import failed_page, get_failed
@@ -47,12 +47,14 @@ class Inspection(Steps):
         self, which: JobFilter, *, limit: int = 50, cursor: str | None = None, chars_max: int | None = None
     ) -> JobPage:
         """A page of jobs, newest id first."""
+        check_names(which.queue, which.job_name)
         return self._run(lambda conn: find(conn, which, limit, cursor, chars_max), Mode.READ)
 
     def failed(
         self, *, queue: str | None = None, limit: int = 50, cursor: str | None = None, chars_max: int | None = None
     ) -> FailedPage:
         """A page of failed_jobs, the latest failure first."""
+        check_names(queue)
         which = failed_jobs.c.queue == queue if queue is not None else None
         return self._run(
             lambda conn: failed_page(conn, which, limit=limit, cursor=cursor, chars_max=chars_max), Mode.READ
@@ -65,10 +67,12 @@ class Inspection(Steps):
 
     def stats(self, queue: str | None = None, *, counted_max: int = COUNTED_MAX) -> Stats:
         """Counts of one queue or of all."""
+        check_names(queue)
         return self._run_at(lambda conn, now: stats.of_queue(conn, queue, now, counted_max), Mode.READ)
 
     def queues(self, *, after: str = "", limit: int = 10_000, counted_max: int = COUNTED_MAX) -> list[QueueInfo]:
         """The queues that have jobs or are paused, by name, from the first one behind `after`."""
+        check_names(after)
         return self._run_at(
             lambda conn, now: stats.list_queues(conn, now, after=after, limit=limit, counted_max=counted_max), Mode.READ
         )

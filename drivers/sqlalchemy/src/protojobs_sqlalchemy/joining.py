@@ -17,7 +17,6 @@ from protojobs_sqlalchemy.counting import count, lone_shard
 from protojobs_sqlalchemy.dialects import Mode
 from protojobs_sqlalchemy.ids import canonical
 from protojobs_sqlalchemy.inserting import answers, due_queues, insert_absent, new_row
-from protojobs_sqlalchemy.schema import check
 from protojobs_sqlalchemy.steps import Steps
 from protojobs_sqlalchemy.tables import jobs
 from protojobs_sqlalchemy.transactions import asynchronous, connection_of, session_of, when_committed
@@ -88,8 +87,7 @@ class Joining(Steps):
                     mend=f"Give a session of {masked(self._connections.engine.url)}.",
                 )
             if not self._is_checked:
-                check(conn)
-                self._is_checked = True
+                self._check(conn)
         return conn
 
     def _is_ours(self, conn: Connection) -> bool:

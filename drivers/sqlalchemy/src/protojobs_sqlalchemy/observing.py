@@ -24,6 +24,7 @@ from protojobs.observing import (
 )
 from protojobs.records import FailedPage
 from protojobs_sqlalchemy import observing_actions, observing_depths, observing_failures, observing_runs
+from protojobs_sqlalchemy.bounds import check_names
 from protojobs_sqlalchemy.dialects import Mode
 from protojobs_sqlalchemy.failures import failed_page
 from protojobs_sqlalchemy.observing_expiry import KINDS, ROUNDS, expire
@@ -53,6 +54,7 @@ class Observing(Steps):
         self, period_s: int, since: datetime, until: datetime, *, queue: str = "", job_name: str = ""
     ) -> list[Rollup]:
         """The counts of all workers together, by (began_at, result), oldest first."""
+        check_names(queue, job_name)
         span = observing_runs.Span(period_s, since, until)
         return self._run(lambda conn: observing_runs.rollups(conn, span, queue, job_name), Mode.READ)
 
@@ -69,7 +71,7 @@ class Observing(Steps):
         In steps, so that none holds a lock while jobs are counted: one that dies between them costs the minute's
         sample.
         """
-        now = self._connections.run(self._dialect.now, Mode.SINGLE)
+        now = self._run(self._dialect.now, Mode.SINGLE)
         if not self._note(lambda conn: observing_depths.begin(conn, now)):
             return False
         samples = self._run(lambda conn: observing_depths.measure(conn, now, limit, counted_max), Mode.READ)
@@ -83,6 +85,7 @@ class Observing(Steps):
 
     def depths(self, since: datetime, until: datetime, *, queue: str | None = None) -> list[DepthSample]:
         """The samples of one queue or of all, oldest first."""
+        check_names(queue)
         return self._run(lambda conn: observing_depths.depths(conn, since, until, queue), Mode.READ)
 
     def attempts(self, job_id: str) -> list[AttemptNote]:
@@ -99,6 +102,7 @@ class Observing(Steps):
         self, fingerprint: str, *, limit: int = 50, cursor: str | None = None, chars_max: int | None = None
     ) -> FailedPage:
         """A page of one group, the latest failure first."""
+        check_names(fingerprint)
         alike = failed_jobs.c.fingerprint == fingerprint
         return self._run(
             lambda conn: failed_page(conn, alike, limit=limit, cursor=cursor, chars_max=chars_max), Mode.READ

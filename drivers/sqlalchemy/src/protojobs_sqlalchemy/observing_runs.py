@@ -92,9 +92,9 @@ def record(conn: Connection, counts: Rows, runs: Rows) -> None:
 def rollups(conn: Connection, span: Span, queue: str, job_name: str) -> list[Rollup]:
     """The rows of all workers, queues and jobs together, under the names that were asked for."""
     columns = rollups_table.c
-    names = [columns.queue == queue] if queue or not job_name else []
-    if job_name or not queue:
-        names.append(columns.job_name == job_name)
+    names = [columns.job_name == job_name] if job_name else []
+    if queue or not job_name:  # with neither name: what the workers counted of all jobs, under the queue ""
+        names.append(columns.queue == queue)
     shown = (columns.began_at, columns.result, columns.count.label("number"), *(columns[name] for name in _COUNTED[1:]))
     query = select(*shown)
     query = query.where(*span.conditions, *names).order_by(columns.began_at.desc()).limit(_READ_MAX)
@@ -111,12 +111,12 @@ def totals(conn: Connection, span: Span, by: Literal["queue", "job_name"], limit
     few = few.where(*span.conditions, columns[by] != "").order_by(columns.began_at.desc()).limit(_SUMMED_MAX)
     part = few.subquery()
     sums = [func.sum(part.c[name]).label(name) for name in ("number", "wait_s", "run_s")]
-    found: dict[str, list[RollupTotal]] = {}
+    found: dict[str, dict[Result, RollupTotal]] = {}
     for row in conn.execute(select(part.c.name, part.c.result, *sums).group_by(part.c.name, part.c.result)):
         if row.result in _RESULTS:
-            found.setdefault(row.name, []).append(_total(row))
-    most = nlargest(limit, found, key=lambda name: sum(total.count for total in found[name]))
-    return [total for name in most for total in sorted(found[name], key=lambda total: total.result)]
+            found.setdefault(row.name, {})[_RESULTS[row.result]] = _total(row)
+    most = nlargest(limit, found, key=lambda name: sum(total.count for total in found[name].values()))
+    return [found[name][result] for name in most for result in Result if result in found[name]]
 
 
 def attempts_of(conn: Connection, job_id: str) -> list[AttemptNote]:

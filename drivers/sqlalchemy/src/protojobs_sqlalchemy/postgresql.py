@@ -23,7 +23,7 @@ from protojobs_sqlalchemy.lanes import LaneMemory
 from protojobs_sqlalchemy.listening import CHANNEL, Listener, is_heard
 from protojobs_sqlalchemy.notifying import Notifier
 from protojobs_sqlalchemy.postgresql_turn import Row, Turn, fetched, is_plain, raw_of
-from protojobs_sqlalchemy.postgresql_values import are_alike, columns_of, made_since, values_of
+from protojobs_sqlalchemy.postgresql_values import are_alike, columns_of, span_of, values_of
 
 __all__ = ["PostgreSQLDialect"]
 
@@ -135,7 +135,7 @@ class PostgreSQLDialect:
         alike = are_alike(jobs)
         values = values_of(jobs) if alike else columns_of(jobs)
         if self.has_archive(conn):
-            values["since"] = made_since(jobs)
+            values |= span_of(jobs)
             rows = self._rows(conn, sql.ENQUEUE_ALIKE_ABSENT if alike else sql.ENQUEUE_ABSENT, values)
         else:
             rows = self._rows(conn, sql.ENQUEUE_ALIKE if alike else sql.ENQUEUE, values)

@@ -47,7 +47,7 @@ DAY_S = 86_400.0
 DAY_SHARDS = (
     10_000  # a counter's shard is this times the day's number, plus a shard as elsewhere; day 0 is `jobs` itself
 )
-_AHEAD = 3  # days whose partitions are made before they begin
+_AHEAD = 1  # days whose partition is made before they begin: who completes jobs also prunes, each minute
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DAY = timedelta(days=1)
 _LOCK_MS = 100  # dropping a partition keeps all others from the archive while it waits for its lock

@@ -37,10 +37,8 @@ _UNLESS_THERE: LiteralString = "ON CONFLICT (id) DO NOTHING RETURNING id::text"
 # Where there is an archive: none of the jobs that have ended since a day before the oldest of these ids was made, or
 # before now (a client's clock may be ahead). Looked for before the insert, which leaves those out, and once more after
 # it, in a snapshot of that moment, since a job may have been moved in between: then the step is done again.
-_SINCE: LiteralString = f"least(%(since)s::timestamptz, {_NOW}) - interval '1 day'"
-_NOT_ARCHIVED: LiteralString = f"""
-WHERE id <> ALL (ARRAY (SELECT id FROM jobs_archive WHERE id = ANY (%(ids)s::uuid[]) AND processed_at >= {_SINCE}))
-"""
+_SPAN: LiteralString = f"%(first)s::uuid, %(last)s::uuid, least(%(since)s::timestamptz, {_NOW}) - interval '1 day'"
+_NOT_ARCHIVED: LiteralString = f"WHERE id <> ALL ((SELECT jobs_archive_known(%(ids)s::uuid[], {_SPAN}))::uuid[])\n"
 
 # One job, as push sends it, or many that differ in their data only, as push_many mostly does. Thirteen arrays cost the
 # server a third more, and the client three times as much. COPY costs it about the same, and cannot leave anything out.
@@ -64,7 +62,7 @@ FROM unnest(%(ids)s::uuid[], %(queues)s::text[], %(classes)s::text[], %(names)s:
 def _besides_archive(inserted: LiteralString) -> LiteralString:
     return f"""
 WITH stored AS ({inserted}{_NOT_ARCHIVED}{_UNLESS_THERE})
-SELECT unnest(jobs_archive_absent(array_agg(id)::uuid[], {_SINCE}))::text FROM stored"""
+SELECT unnest(jobs_archive_absent(array_agg(id)::uuid[], {_SPAN}))::text FROM stored"""
 
 
 ENQUEUE_ALIKE: LiteralString = f"{_ALIKE}{_UNLESS_THERE}"

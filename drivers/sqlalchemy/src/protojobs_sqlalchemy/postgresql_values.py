@@ -10,7 +10,7 @@ from protojobs.records import NewJob, Settlement
 from protojobs_sqlalchemy.counting import shard_of
 from protojobs_sqlalchemy.ids import canonical
 
-__all__ = ["are_alike", "columns_of", "completions_of", "made_since", "values_of"]
+__all__ = ["are_alike", "columns_of", "completions_of", "span_of", "values_of"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _kind_of = attrgetter(
@@ -63,12 +63,16 @@ def columns_of(jobs: Sequence[NewJob]) -> dict[str, object]:
     }
 
 
-def made_since(jobs: Sequence[NewJob]) -> str:
-    """When the first of these ids was made, as their UUIDv7 says; "-infinity" where one of them does not say."""
+def span_of(jobs: Sequence[NewJob]) -> dict[str, object]:
+    """Where jobs of these ids would be in the archive, for the statements that look there.
+
+    A UUIDv7 says when it was made, and no job ends before that; "-infinity" where one of them is of another kind.
+    """
     ids = [job.id for job in jobs]
-    if not all(job_id[14] == "7" for job_id in ids):
-        return "-infinity"
-    return (_EPOCH + timedelta(milliseconds=int(min(ids)[:13].replace("-", ""), 16))).isoformat()
+    first, since = min(ids), "-infinity"
+    if all(job_id[14] == "7" for job_id in ids):
+        since = (_EPOCH + timedelta(milliseconds=int(first[:13].replace("-", ""), 16))).isoformat()
+    return {"first": first, "last": max(ids), "since": since}
 
 
 def completions_of(done: Sequence[Settlement], worker: str) -> dict[str, object]:

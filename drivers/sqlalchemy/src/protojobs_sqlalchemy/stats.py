@@ -16,6 +16,7 @@ from protojobs_sqlalchemy.tables import counters, jobs, queues
 __all__ = ["list_queues", "of_queue", "pending_of", "processing_by_queue"]
 
 _BUSY_MAX = 10_000  # jobs that are processing, or moving, of which a list of queues looks at least at so many
+_QUEUES_MAX = 10_000  # in one list
 _GUESSED_MAX = 200  # queues whose number of pending jobs one call asks PostgreSQL's planner for
 _FINISHED = ("completed", "failed", "cancelled")
 
@@ -41,7 +42,7 @@ def list_queues(conn: Connection, now: datetime, *, after: str, limit: int, coun
 
     In three statements, however many queues and jobs there are. (MySQL takes a few for each queue.)
     """
-    counted_max = min(counted_max, COUNTED_MAX)
+    limit, counted_max = min(limit, _QUEUES_MAX), min(counted_max, COUNTED_MAX)
     live = pending_by_queue(conn, now, after=after, most=limit, counted_max=counted_max)
     others = _others(conn, after, limit, busy_max := max(counted_max, _BUSY_MAX))
     is_busy = sum(others["processing"].values()) > busy_max

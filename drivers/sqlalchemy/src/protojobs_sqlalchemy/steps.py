@@ -28,9 +28,13 @@ class Steps:
     def _run(self, step: Callable[[Connection], T], mode: Mode, *, is_repeatable: bool = False) -> T:
         if not self._is_checked:  # once per driver: a table that vanishes later is told by the database's own error
             check_file(self._connections.engine)
-            self._connections.run(check, Mode.READ)
-            self._is_checked = True
+            self._connections.run(self._check, Mode.READ)
         return self._connections.run(step, mode, is_repeatable=is_repeatable)
+
+    def _check(self, conn: Connection) -> None:
+        check(conn)
+        self._dialect.has_archive(conn)  # asked here, and known to the verbs
+        self._is_checked = True
 
     def _run_at(self, step: Callable[[Connection, datetime], T], mode: Mode, *, is_repeatable: bool = False) -> T:
         """As `_run`, for a step that asks the store's time once, at its start."""

@@ -20,7 +20,7 @@ from protojobs_sqlalchemy.inserting import answers, insert_absent
 from protojobs_sqlalchemy.postgresql_archive import without_archived
 from protojobs_sqlalchemy.rows import Found, failed_job, job_record
 from protojobs_sqlalchemy.steps import Steps
-from protojobs_sqlalchemy.tables import failed_jobs, jobs
+from protojobs_sqlalchemy.tables import FINGERPRINT_MAX, failed_jobs, jobs
 
 __all__ = ["Transfer"]
 
@@ -118,7 +118,7 @@ def import_jobs(conn: Connection, exported: Sequence[ExportedJob], *, has_archiv
     if has_archive:
         stored = without_archived(conn, stored)
     kept = {job.id: job for job in exported if job.id in stored}
-    failures = [asdict(job.failed) for job in kept.values() if job.failed is not None]
+    failures = [_failure(job.failed) for job in kept.values() if job.failed is not None]
     if failures:
         conn.execute(insert(failed_jobs), failures)
     count(conn, Counter((job.queue, job.status.value) for job in kept.values() if job.status in FINISHED))
@@ -129,6 +129,10 @@ def _row(job: ExportedJob) -> dict[str, Any]:
     row: dict[str, Any] = asdict(job) | {"status": job.status.value, "reserved_by": None}
     del row["failed"]
     return row
+
+
+def _failure(failed: FailedJob) -> dict[str, Any]:
+    return asdict(failed) | {"fingerprint": failed.fingerprint[:FINGERPRINT_MAX]}
 
 
 def drop_exported(conn: Connection, token: str, ids: Sequence[str]) -> int:

@@ -13,7 +13,7 @@ from protojobs.querying import KEYS, Query, parse
 from protojobs.records import Stats
 from protojobs_dashboard.page import Page
 
-__all__ = ["TABS", "job", "jobs", "tab_query"]
+__all__ = ["TABS", "job", "jobs", "tab_query", "why"]
 
 SHOWN = 50
 TABS = ("", "ready", "scheduled", "processing", "completed", "failed", "cancelled")
@@ -52,14 +52,20 @@ def jobs(page: Page) -> Response:
 
 
 def job(page: Page) -> Response:
-    """One job: its life, its attempts, its data, and why it is not running."""
+    """One job: its life, its attempts, and its data."""
     job_id = page.request.path_params["id"]
     view = page.inspector.job(job_id)
     if view is None:
         what = "There is no such job (any more): it may have been pruned, cleared or forgotten."
         return page.render("missing.html", status=404, what=what, back="/jobs", words="Jobs", is_live=False)
-    reasons = page.inspector.explain(job_id) if view.job.status in _EXPLAINED else None
-    return page.render("job.html", view=view, job=view.job, reasons=reasons)
+    return page.render("job.html", view=view, job=view.job, is_explained=view.job.status in _EXPLAINED)
+
+
+def why(page: Page) -> Response:
+    """Why it is not running. A page of its own, which the job's page takes in: it asks as much as all the rest."""
+    reasons = page.inspector.explain(page.request.path_params["id"])
+    status = 404 if reasons.state is None else 200
+    return page.render("why.html", status=status, reasons=reasons, is_live=False)
 
 
 def tab_query(text: str, word: str | None) -> str:

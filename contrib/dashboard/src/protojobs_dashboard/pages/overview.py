@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from starlette.responses import Response
 
+from protojobs.observing import Result
 from protojobs_dashboard.charts import Chart
 from protojobs_dashboard.page import Page
 from protojobs_dashboard.pages import drawn
@@ -16,12 +17,14 @@ RATES_SHOWN = 8
 def overview(page: Page) -> Response:
     """The store at a glance, and its last minutes as charts."""
     minutes = page.number("minutes", 60, maximum=10_080)
-    seen = page.inspector.overview(with_running=False)
+    seen = page.inspector.overview(is_brief=True)
     page.now = seen.at
     charts: list[Chart] = []
+    failed: int | None = None
     rates: list[object] = []
     if page.inspector.is_observing:
         series = page.inspector.series(minutes, now=page.now)
+        failed = series.total.counts.get(Result.FAILED, 0)
         charts = [
             drawn.throughput(series),
             drawn.percentiles(series, "wait"),
@@ -29,4 +32,6 @@ def overview(page: Page) -> Response:
             drawn.depths(page.inspector.depths(minutes, now=page.now)),
         ]
         rates = list(page.inspector.rates(minutes, now=page.now)[:RATES_SHOWN])
-    return page.render("overview.html", seen=seen, charts=charts, rates=rates, minutes=minutes, spans=drawn.MINUTES)
+    return page.render(
+        "overview.html", seen=seen, failed=failed, charts=charts, rates=rates, minutes=minutes, spans=drawn.MINUTES
+    )

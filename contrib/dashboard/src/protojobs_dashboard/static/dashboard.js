@@ -31,9 +31,10 @@
   const ask = () => document.body.dispatchEvent(new CustomEvent("changed"));
 
   document.addEventListener("htmx:before:request", (event) => {
-    if (event.target !== region) return;
+    if (!region?.contains(event.target) || event.target.id === "signals") return;
+    if (event.detail.ctx?.sourceEvent?.type === "load") return; // a piece that comes with its page
     if (isPaused() || document.hidden) event.preventDefault();
-    else askedAt = Date.now();
+    else if (event.target === region) askedAt = Date.now();
   });
   document.addEventListener("htmx:sse:after:connection", (event) => { isConnected = event.detail.connection.status === 200; });
   document.addEventListener("htmx:sse:error", () => { isConnected = false; });

@@ -14,25 +14,40 @@ CREATE TABLE IF NOT EXISTS jobs_archive (LIKE jobs, PRIMARY KEY (id, processed_a
 _REST = "CREATE TABLE IF NOT EXISTS jobs_archive_rest PARTITION OF jobs_archive DEFAULT"
 _BY_TIME = "CREATE INDEX IF NOT EXISTS jobs_archive_time ON jobs_archive (processed_at)"
 
-# Asked after jobs were inserted. Each statement of a volatile function sees what was committed before it, so a job
-# that another session moved to the archive is seen there, or its id is still taken in `jobs`.
-_ABSENT = """
-CREATE OR REPLACE FUNCTION jobs_archive_absent(ids uuid[], since timestamptz) RETURNS uuid[]
+# Which of these ids are those of jobs that have been archived since then. New ids lie behind all that are there, so one
+# look at where they would be does for all of them.
+_KNOWN = """
+CREATE OR REPLACE FUNCTION jobs_archive_known(ids uuid[], first uuid, last uuid, since timestamptz) RETURNS uuid[]
 LANGUAGE plpgsql VOLATILE AS $body$
 BEGIN
-    IF EXISTS (SELECT FROM jobs_archive WHERE id = ANY (ids) AND processed_at >= since) THEN
+    IF NOT EXISTS (SELECT FROM jobs_archive WHERE id >= first AND id <= last AND processed_at >= since) THEN
+        RETURN '{}';
+    END IF;
+    RETURN ARRAY (SELECT id FROM jobs_archive WHERE id = ANY (ids) AND processed_at >= since);
+END
+$body$
+"""
+
+# Asked after jobs were inserted. Each statement of a volatile function sees what was committed before it, so a job
+# that another session moved to the archive meanwhile is seen there, or its id was still taken in `jobs`.
+_ABSENT = """
+CREATE OR REPLACE FUNCTION jobs_archive_absent(ids uuid[], first uuid, last uuid, since timestamptz) RETURNS uuid[]
+LANGUAGE plpgsql VOLATILE AS $body$
+BEGIN
+    IF cardinality(jobs_archive_known(ids, first, last, since)) > 0 THEN
         RAISE serialization_failure USING MESSAGE = 'a job of one of these ids has just been archived';
     END IF;
     RETURN ids;
 END
 $body$
 """
+_OF_THESE = "(uuid[], uuid, uuid, timestamptz)"
 
 
 def upgrade() -> None:
     if op.get_context().dialect.name != "postgresql":
         return
-    for statement in (_TABLE, _REST, _BY_TIME, _ABSENT):
+    for statement in (_TABLE, _REST, _BY_TIME, _KNOWN, _ABSENT):
         op.execute(statement)
     # A day's jobs are counted in rows of their own, which go with its partition: their numbers are large.
     op.execute("ALTER TABLE counters ALTER COLUMN shard TYPE integer")
@@ -41,7 +56,8 @@ def upgrade() -> None:
 def downgrade() -> None:
     if op.get_context().dialect.name != "postgresql":
         return
-    op.execute("DROP FUNCTION IF EXISTS jobs_archive_absent(uuid[], timestamptz)")
+    for name in ("jobs_archive_absent", "jobs_archive_known"):
+        op.execute(f"DROP FUNCTION IF EXISTS {name}{_OF_THESE}")
     op.execute("DROP TABLE IF EXISTS jobs_archive")
     op.execute("DELETE FROM counters WHERE shard >= 10000")
     op.execute("ALTER TABLE counters ALTER COLUMN shard TYPE smallint")
