@@ -32,7 +32,7 @@ from bounds import Finding
 from options import positive, some_of
 
 if TYPE_CHECKING:
-    from pages import PageFinding
+    from dashboard_pages import PageFinding
 
 ROWS = {"sqlite": 1_000_000, "postgresql": 1_000_000, "valkey": 100_000}  # in Valkey a million take 550 MB of memory
 ROWS_MAX = {"valkey": 1_000_000}
@@ -79,7 +79,7 @@ def _measured(options: argparse.Namespace, urls: dict[str, str], folder: Path) -
 
 
 def _pages(options: argparse.Namespace, urls: dict[str, str], folder: Path) -> list[PageFinding]:
-    import pages  # the dashboard, which the others do without
+    import dashboard_pages as pages  # the dashboard, which the others do without
 
     found: list[PageFinding] = []
     for store in (name for name in options.stores if name in pages.STORES):

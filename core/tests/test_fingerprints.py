@@ -38,6 +38,22 @@ class Silent(Exception):
         raise RuntimeError("no words")
 
 
+class Leaving(Exception):
+    def __str__(self) -> str:
+        raise SystemExit(3)
+
+
+class Shapeless(type):
+    def __getattribute__(cls, name: str) -> object:
+        if name == "__qualname__":
+            raise RuntimeError("no name")
+        return super().__getattribute__(name)
+
+
+class Nameless(Exception, metaclass=Shapeless):
+    pass
+
+
 class Untraceable(Exception):
     @property
     def __traceback__(self) -> None:  # type: ignore[override]
@@ -86,6 +102,7 @@ def test_a_line_further_down_is_the_same_place() -> None:
 def test_what_cannot_be_told_is_marked_all_the_same() -> None:
     assert fingerprint("j", raised(keep_silent)) == fingerprint("j", raised(keep_silent))
     assert len({fingerprint("j", one) for one in (Untraceable(), Silent(), Untraceable())}) == 2
+    assert len({fingerprint("j", one) for one in (Leaving(), Nameless())}) == 2
     assert fingerprint("j", raised(endless, 0)) == fingerprint("j", raised(endless, 0))
     assert len(fingerprint("\ud800", ValueError("\ud800" * 10))) == 16
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import msgspec
 import pytest
 
-from protojobs import Job, JobContext, JobQueue, events, hookimpl
+from protojobs import Job, JobContext, JobQueue, events, hookimpl, job
 from protojobs.errors import PushRejected
 from protojobs.events import Event, QueuePaused
 from protojobs.hooks import BACKLOG_MAX, QUARANTINE_AFTER, QUARANTINE_S, Dispatcher, Hooks
@@ -350,6 +350,25 @@ class TestLoading:
             thread.join(10)
         assert len(made) == 1
         assert found == [queue.hooks] * 2
+
+    def test_a_plugin_that_pushes_while_it_is_made_is_made_once(
+        self, queue: JobQueue, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        made: list[object] = []
+
+        @job(name="note")
+        def note() -> None: ...
+
+        def load(*_: object) -> list[tuple[str, object]]:
+            made.append(object())
+            assert len(made) == 1
+            queue.push(note)
+            return [("one", made[-1])]
+
+        monkeypatch.setattr("protojobs.queue.load_plugins", load)
+        queue.push(note)
+        assert queue.hooks.plugins == ["one"]
+        assert queue.stats().pending == 2
 
 
 class TestDispatcher:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 
 import pytest
 from msgspec.structs import replace
 
 from protojobs import JobContext, JobQueue, Retry, Scheduler, job
-from protojobs.errors import DataInvalid, JobUnknown, NotSupported, OptionInvalid, PayloadError, QueryInvalid
+from protojobs.errors import (
+    DataInvalid,
+    JobUnknown,
+    NotSupported,
+    OptionInvalid,
+    PayloadError,
+    QueryInvalid,
+    StoreUnavailable,
+)
 from protojobs.inspector import HIDDEN, Count, ForgetAnswer, Inspector
 from protojobs.lifecycle import JobState
 from protojobs.observing import Result
@@ -71,6 +79,15 @@ class Examined(MemoryDriver):
         return page
 
 
+class Barren(Examined):
+    """Finds one job at a time, however many are asked for."""
+
+    def find(
+        self, which: JobFilter, *, limit: int = 50, cursor: str | None = None, chars_max: int | None = None
+    ) -> JobPage:
+        return super().find(which, limit=1, cursor=cursor, chars_max=chars_max)
+
+
 def walk(inspector: Inspector, query: str, limit: int) -> Iterator[str]:
     cursor: str | None = None
     for _ in range(100):
@@ -119,6 +136,23 @@ class TestJobs:
         assert store.calls == 2
         found = list(walk(Inspector(queue), "data.to:rare", 50))
         assert len(found) == 1
+
+    def test_a_store_that_passes_over_much_is_asked_five_times_for_a_page(
+        self, queue: JobQueue, clock: ManualClock
+    ) -> None:
+        store = Barren(clock=clock)
+        queue = JobQueue(store)
+        ids = queue.push_many([("mail", {"to": "jo"})] * 20)
+        page = Inspector(queue).jobs("data.to:jo")
+        assert (page.has_ended_early, store.calls) == (True, 5)
+        assert list(walk(Inspector(queue), "data.to:jo", 50)) == sorted(ids, reverse=True)
+        store.calls = 0
+        assert Inspector(queue).count("data.to:jo", cap=10_000) == Count(20)
+        assert Inspector(queue).count("data.to:jo prio:1..2") == Count(0)
+        queue.push_many([("mail", {"to": "jo"})] * 60)
+        store.calls = 0
+        assert Inspector(queue).count("data.to:jo") == Count(40, is_capped=True)
+        assert store.calls == 40
 
     def test_what_the_store_can_tell_alone_is_one_page_of_it(self, queue: JobQueue, clock: ManualClock) -> None:
         store = Examined(clock=clock)
@@ -399,6 +433,22 @@ class TestRetryEdited:
         new = queue.get(inspector.retry_edited(row.job_id, '{"n": 7}'))
         assert new is not None
         assert (new.data, new.queue, new.max_retries, new.status) == ('{"n":7}', "odd", 0, JobState.PENDING)
+        assert queue.stats().failed == 0
+
+    def test_doing_it_again_after_an_outage_in_the_middle_stores_no_second_job(
+        self, queue: JobQueue, inspector: Inspector, store: MemoryDriver
+    ) -> None:
+        def away(ids: Sequence[str]) -> int:
+            raise StoreUnavailable("away")
+
+        fail(queue, 1)
+        (row,) = queue.failed_jobs()
+        forget, store.forget_failed = store.forget_failed, away  # type: ignore[method-assign]
+        with pytest.raises(StoreUnavailable):
+            inspector.retry_edited(row.id, '{"n": 7}')
+        store.forget_failed = forget  # type: ignore[method-assign]
+        again = inspector.retry_edited(row.id, '{ "n": 7 }')
+        assert [one.id for one in queue.find(JobFilter(states=(JobState.PENDING,))).jobs] == [again]
         assert queue.stats().failed == 0
 
     @pytest.mark.parametrize("data", ["{", '{"n": "many"}', '{"m": 1}', "[" * 200, "nan"])

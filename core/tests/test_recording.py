@@ -175,18 +175,46 @@ def test_rows_of_the_past_are_dropped_once_they_are_sent(notes: Recording, store
     assert len([key for key in notes._rows if key[0] == MINUTE]) <= 2
 
 
+def test_a_late_answer_of_a_period_that_is_over_adds_to_what_was_sent(
+    notes: Recording, store: Kept, clock: ManualClock
+) -> None:
+    settle(notes, 0.0, *[ran()] * 5)
+    clock.advance(31)
+    notes.end()  # at 12:01:01, as far as can be told
+    settle(notes, 31.5, ran(at=MINUTE_AT + timedelta(seconds=59.9)))  # its claim was answered late
+    notes.end()
+    for period in (MINUTE, HOUR):
+        (row,) = store.rollups(period, HOUR_AT, MINUTE_AT + timedelta(minutes=1))
+        assert row.count == 6
+
+
+def test_a_store_that_is_slow_to_take_notes_costs_a_twentieth_of_the_time(
+    notes: Recording, store: Kept, clock: ManualClock
+) -> None:
+    def slow(*_given: object) -> None:
+        store.sent.append(([], []))
+        clock.advance(2)
+
+    store.record = slow  # type: ignore[method-assign,assignment]
+    for _ in range(400):
+        settle(notes, clock.monotonic(), ran(at=clock.now()))
+        notes.turn(clock.monotonic())
+        clock.advance(1)
+    spent_s, passed_s = 2 * len(store.sent), clock.monotonic()
+    assert 0 < spent_s <= passed_s * 0.06
+
+
 def test_it_sends_every_ten_seconds(notes: Recording, store: Kept, clock: ManualClock) -> None:
     for _ in range(600):
         settle(notes, clock.monotonic(), ran(at=clock.now()))
-        notes.turn(clock.monotonic(), may_sample=False)
+        notes.turn(clock.monotonic())
         clock.advance(0.1)
     assert 5 <= len(store.sent) <= 8
-    assert store.samples == 0
 
 
 def test_depths_are_sampled_once_a_minute(notes: Recording, store: Kept, clock: ManualClock) -> None:
     for _ in range(600):
-        notes.turn(clock.monotonic(), may_sample=True)
+        notes.turn(clock.monotonic())
         clock.advance(1)
     assert 8 <= store.samples <= 12
     assert store.sent == []
@@ -323,6 +351,22 @@ class TestInAWorker:
         queue.leave()
         assert troubles == []
 
+    def test_a_worker_signs_off_before_it_sends_the_rest(self, queue: JobQueue, store: Kept) -> None:
+        left: list[int] = []
+
+        @job(name="good")
+        def good() -> None: ...
+
+        def note(*_given: object) -> None:
+            left.append(len(store.workers()))
+
+        store.is_away = True
+        queue.push(good)
+        queue.work("default", 1)
+        store.record = note  # type: ignore[method-assign,assignment]
+        queue.leave()
+        assert left == [0]
+
     def test_the_setting_turns_it_off(self, clock: ManualClock, store: Kept) -> None:
         @job(name="good")
         def good() -> None: ...
@@ -353,5 +397,5 @@ def test_a_mistake_of_the_driver_is_logged_and_no_more(notes: Recording, store: 
     store.sample_depths = broken  # type: ignore[method-assign]
     settle(notes, 0.0, ran())
     with caplog.at_level("INFO"):
-        notes.turn(1e6, may_sample=True)
+        notes.turn(1e6)
     assert caplog.text.count("could not be stored") == 2

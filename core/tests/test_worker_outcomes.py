@@ -34,6 +34,11 @@ class Unprintable(Exception):
         raise KeyError("no number")
 
 
+class Leaving(Exception):
+    def __str__(self) -> str:
+        raise SystemExit(3)
+
+
 def one_run(queue: JobQueue, what: Callable[[], Any], **attributes: object) -> JobRecord:
     """The job as it stands in the store after one run of `what`."""
 
@@ -169,7 +174,7 @@ class TestExceptions:
 
     @pytest.mark.parametrize(
         "error", [SystemExit(3), KeyboardInterrupt(), GeneratorExit(), StopIteration(), RecursionError(),
-                  ExceptionGroup("many", [ValueError("a"), KeyError("b")]), Unprintable()]
+                  ExceptionGroup("many", [ValueError("a"), KeyError("b")]), Unprintable(), Leaving()]
     )  # fmt: skip
     @pytest.mark.parametrize("is_async", [False, True])
     def test_whatever_a_job_raises_is_its_own_failure_and_the_worker_lives(

@@ -27,10 +27,11 @@ def checker() -> tuple[str, dict[str, str]]:
     if found := shutil.which("systemd-analyze"):
         return found, {}
     try:
-        root = servers.unpacked("systemd", ["systemd"], "usr/bin/systemd-analyze")
+        root = servers.unpacked("systemd", ["systemd", "libsystemd-shared"], "usr/bin/systemd-analyze")
     except servers.Unavailable as error:
         pytest.fail(f"systemd-analyze is needed for this test: install the package systemd. ({error})")
-    libraries = os.pathsep.join(str(folder) for folder in root.glob("usr/lib/*linux*/systemd"))
+    folders = [*root.glob("usr/lib/*linux*/systemd"), *root.glob("usr/lib/*linux*")]
+    libraries = os.pathsep.join(map(str, folders))
     return str(root / "usr/bin/systemd-analyze"), {"LD_LIBRARY_PATH": libraries}
 
 

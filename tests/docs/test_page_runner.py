@@ -6,8 +6,9 @@ import re
 from itertools import accumulate
 from pathlib import Path
 
-from pages import blocks_of
 from running import complaint_about
+
+from pages import blocks_of
 
 PREPARED = """```python title="shop.py"
 from protojobs import job
@@ -22,6 +23,8 @@ $ export PROTOJOBS_URL=sqlite:///jobs.db PROTOJOBS_APP=shop
 $ protojobs migrate
 revision
 0001 up
+0002 up
+0003 up
 sqlite:///jobs.db: ready.
 $ protojobs push math.add '{"a": 1, "b": 2}'
 01a20dda-e010-7472-a530-157e4f4077e8

@@ -10,16 +10,18 @@ from urllib.parse import urlparse
 import click
 import msgspec
 import pytest
-from pages import DOCS, ROOT, all_pages, anchors_of, blocks_of, links_of, name_of, prose_of, table_after
 
 from architecture.rules import DRIVER_MAY_USE
+from pages import DOCS, ROOT, all_pages, anchors_of, blocks_of, links_of, name_of, prose_of, table_after
 from protojobs import events
 from protojobs.cli.commands import BUILT_IN, CommandTable
 from protojobs.cli.entry import root
 from protojobs.cli.exits import MEANINGS
 from protojobs.config import Settings
+from protojobs.diagnosis import Diagnoses
 from protojobs.hooks import HookSpecs
 from protojobs.lifecycle import JobState, Verb
+from protojobs.observing import Observes
 from protojobs.protocols import (
     Administers,
     Driver,
@@ -168,7 +170,10 @@ def test_every_state_and_every_verb_is_explained() -> None:
 
 def test_the_contract_names_every_verb_of_the_port() -> None:
     told = {quoted(name)[0]: quoted(verbs) for name, verbs, _ in table_after(CONTRACT, "The shape")}
-    protocols = (Driver, Inspects, Administers, Schedules, SupportsTransaction, SupportsAsyncTransaction)
+    protocols = (
+        *(Driver, Inspects, Administers, Schedules, Observes, Diagnoses),
+        *(SupportsTransaction, SupportsAsyncTransaction),
+    )
     assert {name: sorted(verbs) for name, verbs in told.items()} == {p.__name__: _verbs(p) for p in protocols}
 
 

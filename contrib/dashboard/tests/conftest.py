@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 
@@ -176,6 +177,21 @@ def client_of(store: Store, serve: Callable[..., TestClient]) -> TestClient:
     begun = client.post("/api/v1/operations/start", json={"action": "retry", "query": "queue:nothing"})
     store.operation_id = begun.json()["id"]
     return client
+
+
+@pytest.fixture
+def examined() -> Callable[[TestClient], str]:
+    """`examined(client)`: the doctor's page, once he has looked."""
+
+    def shown(client: TestClient) -> str:
+        for _ in range(400):
+            text = client.get("/doctor").text
+            if 'data-testid="examining"' not in text:
+                return text
+            time.sleep(0.05)
+        raise AssertionError("the examination does not end")
+
+    return shown
 
 
 @pytest.fixture

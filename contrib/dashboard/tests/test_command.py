@@ -44,6 +44,16 @@ def test_the_refusal_has_words_and_the_exit_code_of_wrong_configuration(sqlite_u
     assert "PROTOJOBS_DASHBOARD_AUTH=user:password" in answer.stderr and "Traceback" not in answer.stderr
 
 
+def test_the_application_is_imported_when_it_is_named(sqlite_url):
+    answer = run("--app", "no_such_module_here", "--url", sqlite_url)
+    assert answer.returncode == 2 and 'no module "no_such_module_here"' in answer.stderr
+
+
+def test_a_store_that_is_not_there_is_told_at_once(tmp_path):
+    answer = run("--url", f"sqlite:///{tmp_path / 'empty.db'}")
+    assert answer.returncode == 8 and "migrate" in answer.stderr
+
+
 def test_the_environment_names_the_authentication():
     assert auth_of("", "") is None
     assert isinstance(auth_of("ann:a long secret", ""), BasicAuth)

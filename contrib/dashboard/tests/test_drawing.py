@@ -72,6 +72,14 @@ def test_durations_are_told_in_two_units(value, words):
     assert text.seconds(value) == words
 
 
+def test_counts_say_whether_they_are_exact():
+    assert [text.counted(number, True) for number in (5, 10_000, 10_001, 250_000)] == [
+        *("5", "10,000+", "10,000+", "≈ 250,000")
+    ]
+    assert text.counted(250_000, False) == "250,000"
+    assert text.compact(1_000, is_capped=True) == "1,000+"
+
+
 def test_times_are_told_in_utc_with_their_age():
     moment = NOW - timedelta(minutes=3)
     assert text.age(moment, NOW) == (

@@ -82,6 +82,6 @@ def _text(event: JobEvent) -> str:
 def _short(error: BaseException | None) -> str:
     try:
         said = str(error or "")[:MESSAGE_CHARS_MAX]
-    except Exception:  # noqa: BLE001  (the user's exception class; its trouble must not end the claim loop)
+    except (Exception, SystemExit):  # noqa: BLE001  (the user's exception class; its trouble must not end the claim loop)
         said = "<it has no text>"
     return f"{type(error).__name__}: {said}" if said else type(error).__name__

@@ -133,8 +133,8 @@ class WorkerLease:
             self._is_registered = False
             try:
                 with within(LEAVE_S):
-                    self.recording.end()
                     self._driver.leave(self.info.id)
+                    self.recording.end()  # with what is left of the time: signing off comes first
             except DriverError as error:
                 _log.info("worker %s could not sign off, its lease will lapse: %s", self.info.id, error)
 

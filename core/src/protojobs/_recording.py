@@ -22,7 +22,10 @@ __all__ = ["Recording"]
 
 SEND_EVERY_S = 10.0
 SEND_S = 2.0  # the claim loop waits for it
-SEND_SHARE = 0.05  # of the time of a loop around `work("default", 1)`, which sends at the end of each
+SEND_SHARE = (
+    0.05  # of the claim loop's time, also of a loop around `work("default", 1)`, which sends at the end of each
+)
+LINGER_S = 5.0  # for which a row is kept beyond its period: store time is told by answers, and a slow one lags behind
 SAMPLE_EVERY_S = 60.0
 KEYS_MAX = 2_000  # rows in memory; what has no row is counted in the totals only
 ERROR_CHARS_MAX = 16 * 1024
@@ -87,7 +90,7 @@ class Recording:
         now = clock.monotonic()
         self._send_at = now + jittered(SEND_EVERY_S)
         self._sample_at = now + jittered(SAMPLE_EVERY_S)
-        self._free_at = now  # when the end of a `work()` may send again
+        self._free_at = now  # when it may send again without taking more than its share
 
     # ------------------------------------------------------------------------------------------------- what happened
 
@@ -134,13 +137,13 @@ class Recording:
 
     # ------------------------------------------------------------------------------------------------ what is sent
 
-    def turn(self, now: float, *, may_sample: bool) -> None:
+    def turn(self, now: float) -> None:
         """Send what is due. Raises nothing."""
         if self._observer is None:
             return
-        if now >= self._send_at:
+        if now >= max(self._send_at, self._free_at):
             self._send(self._observer, now)
-        if may_sample and now >= self._sample_at:
+        if now >= self._sample_at:
             self._sample_at = now + jittered(SAMPLE_EVERY_S)
             self._told(self._observer.sample_depths)
 
@@ -155,6 +158,7 @@ class Recording:
             self._send(self._observer, self._clock.monotonic())
 
     def _send(self, observer: Observes, now: float) -> None:
+        began = self._clock.monotonic()
         self._send_at = now + jittered(SEND_EVERY_S)
         if self._store_at is None:  # nothing has happened yet
             return
@@ -168,12 +172,12 @@ class Recording:
             self._unsent.clear()
         if is_sent or self._misses > 1:  # a second time nobody tries
             self._notes.clear()
-            over = [key for key in self._rows if key[1] + timedelta(seconds=key[0]) <= at]
+            over = [key for key in self._rows if key[1] + timedelta(seconds=key[0] + LINGER_S) <= at]
             for key in over:
                 del self._rows[key]
             self._unsent.difference_update(over)
         ended = self._clock.monotonic()
-        self._free_at = ended + (ended - now) * (1 / SEND_SHARE - 1)
+        self._free_at = ended + (ended - began) * (1 / SEND_SHARE - 1)
 
     def _record(self, observer: Observes, rollups: Sequence[Rollup]) -> None:
         observer.record(self._worker, rollups[:NOTES_MAX], self._notes)

@@ -64,7 +64,8 @@ class Upkeep:
             if may_write and now >= self._prune_at:
                 self._prune_at = now + jittered(PRUNE_EVERY_S)
                 self._prune()
-            self._lease.recording.turn(now, may_sample=may_write)
+            if may_write:  # a stop has no time to lose, and at its end the notes are sent
+                self._lease.recording.turn(now)
         except Exception as error:  # noqa: BLE001  (a driver's mistake in one of these must not end the worker)
             self._troubled(now, error)
 

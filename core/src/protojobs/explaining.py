@@ -12,8 +12,9 @@ from msgspec import Struct
 
 from protojobs._wording import at, counted, cut, listed, named, span, typed
 from protojobs.diagnosis import IN_FRONT_MAX, Diagnoses
+from protojobs.fingerprints import last_line
 from protojobs.lifecycle import CRASHES_MAX, SUSPECT_RECLAIMS, JobState
-from protojobs.records import FailedJob, JobRecord, QueueInfo, WorkerRecord
+from protojobs.records import JobRecord, QueueInfo, WorkerRecord
 
 if TYPE_CHECKING:
     from protojobs.protocols import Store
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
 __all__ = ["Check", "Explanation", "explain"]
 
 _QUEUES_PAGE = 200
-_FAILED_PAGE = 200
-_FAILED_PAGES_MAX = 3  # a failed job's row is looked for among so many of its queue, from the latest on
-_ERROR_CHARS = 2_000
 
 
 class Check(Struct, frozen=True, kw_only=True):
@@ -294,23 +292,12 @@ def _with_its_worker(job: JobRecord, now: datetime, holder: WorkerRecord, checks
 
 
 def _failed(driver: Store, job: JobRecord, exists: Check) -> Explanation:
-    row = _failure(driver, job)
-    error = next((line.strip() for line in reversed(row.exception.splitlines()) if line.strip()), "") if row else ""
+    row = next(iter(driver.get_failed([job.id])), None)
+    error = last_line(row.exception) if row else ""
     words = f"It failed for good at {at(job.processed_at)}, after {counted(job.attempts, 'attempt')}"
     words = f"{words}: {cut(error)}" if error else f"{words}."
     mend = f"When the cause is mended: protojobs failed retry {row.id if row else job.id}"
     return _of(job, "failed", words, mend, exists, _failing("pending", words))
-
-
-def _failure(driver: Store, job: JobRecord) -> FailedJob | None:
-    """Its row of failed_jobs, if it is among the latest of its queue."""
-    cursor: str | None = None
-    for _ in range(_FAILED_PAGES_MAX):
-        page = driver.failed(queue=job.queue, limit=_FAILED_PAGE, cursor=cursor, chars_max=_ERROR_CHARS)
-        found = next((row for row in page.jobs if row.job_id == job.id), None)
-        if found is not None or (cursor := page.cursor) is None:
-            return found
-    return None
 
 
 def _queue_info(driver: Store, name: str) -> QueueInfo | None:

@@ -6,7 +6,7 @@ Line numbers are left out, so that a deployment does not split a group in two.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
@@ -34,11 +34,12 @@ def fingerprint(job_name: str, error: BaseException) -> str:
     message without numbers, ids and quoted texts).
     """
     kind = type(error)
-    try:
-        told = _place(error.__traceback__), template(str(error))
-    except Exception:  # noqa: BLE001  (an exception class may define anything, `__traceback__` and `__str__` too)
-        told = "", ""
-    parts = (job_name, f"{kind.__module__}.{kind.__qualname__}", *told)
+    parts = (
+        job_name,
+        _told(lambda: f"{kind.__module__}.{kind.__qualname__}"),
+        _told(lambda: _place(error.__traceback__)),
+        _told(lambda: template(str(error))),
+    )
     return blake2b("\x1f".join(parts).encode("utf-8", "replace"), digest_size=8).hexdigest()
 
 
@@ -53,6 +54,14 @@ def template(message: str) -> str:
 def last_line(exception: str) -> str:
     """What a traceback comes to: its last line that says something."""
     return next((line.strip() for line in reversed(exception.splitlines()) if line.strip()), "")
+
+
+def _told(part: Callable[[], str]) -> str:
+    """The part, or nothing: an exception class may define anything, and its code must not end more than its job."""
+    try:
+        return part()
+    except BaseException:  # noqa: BLE001  (its `__str__` may call sys.exit(); `traceback` passes over that too)
+        return ""
 
 
 def _place(trace: TracebackType | None) -> str:

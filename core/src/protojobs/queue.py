@@ -64,6 +64,7 @@ class JobQueue(QueueAdministration):
         self.resting: deque[WorkerLease] = deque()  # leases of calls of work() that have returned
         self._hooks: Hooks | None = None
         self._loading = threading.RLock()  # a plugin may use this very queue while it is loaded
+        self._is_loading = False
         self._is_answered = True  # the last push was
 
     @classmethod
@@ -106,11 +107,21 @@ class JobQueue(QueueAdministration):
         """The plugins in use, loaded on first need."""
         if self._hooks is None:
             with self._loading:  # a worker and its ticker ask at the same moment
-                if self._hooks is None:
-                    from protojobs.hooks import Hooks  # pluggy is a sixth of our import time
+                return self._load_hooks()
+        return self._hooks
 
-                    plugins = load_plugins(self.settings.plugins, self.settings.plugins_disabled)
-                    self._hooks = Hooks(plugins, clock=self.clock)
+    def _load_hooks(self) -> Hooks:
+        from protojobs.hooks import Hooks  # pluggy is a sixth of our import time
+
+        if self._is_loading:  # a plugin that is being made uses this queue: with no plugins, or it would be made again
+            return Hooks(clock=self.clock)
+        if self._hooks is None:
+            self._is_loading = True
+            try:
+                plugins = load_plugins(self.settings.plugins, self.settings.plugins_disabled)
+                self._hooks = Hooks(plugins, clock=self.clock)
+            finally:
+                self._is_loading = False
         return self._hooks
 
     def push(self, job: object, data: object = None, *, id: str | None = None, session: object = None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -215,6 +216,21 @@ class TestProbe:
             assert line.recv(1) == b""
             line.close()
         assert status_of(port, "/livez") == 200
+
+    def test_without_a_file_descriptor_for_who_asks_it_rests_and_answers_then(self, probe, monkeypatch) -> None:
+        rests: list[float] = []
+        accept, clock = socket.socket.accept, ManualClock()
+
+        def refused(listener: socket.socket) -> object:
+            if len(rests) < 3:
+                raise OSError(errno.EMFILE, "Too many open files")
+            return accept(listener)
+
+        monkeypatch.setattr(clock, "sleep", rests.append)
+        monkeypatch.setattr("protojobs.cli.probe.SYSTEM_CLOCK", clock)
+        monkeypatch.setattr(socket.socket, "accept", refused)
+        assert status_of(probe(WELL), "/livez") == 200
+        assert len(rests) == 3
 
     def test_a_port_that_is_taken_is_said(self, type_, url) -> None:
         with socket.create_server(("127.0.0.1", 0)) as taken:

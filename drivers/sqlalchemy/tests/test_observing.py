@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Connection, event, func, insert, select, text
 
 from protojobs.entropy import fresh_id
-from protojobs.errors import OptionInvalid
+from protojobs.errors import OptionInvalid, StoreUnavailable
 from protojobs.observing import HOUR, MINUTE, ActionNote, AttemptNote, Result, Rollup
 from protojobs.records import NewJob
 from protojobs_sqlalchemy import SQLAlchemyDriver, observing_depths, observing_expiry, tables
@@ -180,6 +180,19 @@ def test_old_notes_go_by_an_index_and_no_more_than_a_bound_at_once(
         assert [found for found in plans if "SCAN" in found.replace("SCAN CONSTANT ROW", "")] == []
     if driver.engine.dialect.name == "postgresql":
         assert [found for found in plans if "Seq Scan" in found] == []
+
+
+def test_old_notes_go_also_where_counting_takes_too_long(
+    driver: SQLAlchemyDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(*_given: object) -> None:
+        raise StoreUnavailable("no time is left")
+
+    monkeypatch.setattr(observing_depths, "measure", slow)
+    driver.record("w", [counted(driver.now() - timedelta(days=100))], [])
+    with pytest.raises(StoreUnavailable):
+        driver.sample_depths()
+    assert count(driver, "rollups") == 0
 
 
 def count(driver: SQLAlchemyDriver, table: str) -> int:

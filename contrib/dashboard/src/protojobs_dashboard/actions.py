@@ -75,6 +75,7 @@ class Action(Struct, frozen=True, kw_only=True):
     past: str
     perform: Callable[[Inspector, Given], Answer]
     ask: Callable[[Inspector, Given], Question] | None = None
+    again: str = ""  # the template that shows what they typed, and what is wrong with it
 
 
 def _retry(inspector: Inspector, given: Given) -> Answer:
@@ -182,7 +183,12 @@ ACTIONS: tuple[Action, ...] = (
     Action(name="jobs/retry", past="queued again", perform=_retry),
     Action(name="jobs/cancel", past="cancelled, or told to stop", perform=_cancel),
     Action(name="jobs/forget", past="forgotten", perform=_forget, ask=_ask_forget),
-    Action(name="jobs/edit", past="queued with the edited data; this is the new job", perform=_edit),
+    Action(
+        name="jobs/edit",
+        past="queued with the edited data; this is the new job",
+        perform=_edit,
+        again="edit.html",
+    ),
     Action(name="queues/pause", past="paused", perform=_pause),
     Action(name="queues/resume", past="resumed", perform=_resume),
     Action(name="queues/clear", past="deleted", perform=_clear, ask=_ask_clear),

@@ -19,6 +19,7 @@ from protojobs_dashboard import api, forms
 from protojobs_dashboard.actions import ACTIONS, Action
 from protojobs_dashboard.assets import serve_asset
 from protojobs_dashboard.auth import Auth
+from protojobs_dashboard.examining import Examination
 from protojobs_dashboard.failures import status_of
 from protojobs_dashboard.guards import Guard, viewer_of
 from protojobs_dashboard.live import Live
@@ -75,7 +76,7 @@ class Dashboard:
         self.live = Live(self._figures)
         # Without a viewer of its own it may nothing: each request sees the store as its own viewer.
         inspector = Inspector(queue, Viewer("", Role.NONE), redact=redact)
-        self._look = Look(title=title, inspector=inspector, live=self.live, streams=streams)
+        self._look = Look(title=title, inspector=inspector, live=self.live, examination=Examination(), streams=streams)
         self.routes = self._routes()
         inside = Starlette(routes=self.routes, exception_handlers={HTTPException: self._http_failed})
         inside.router.redirect_slashes = False  # it would build an address from the Host header
@@ -150,7 +151,7 @@ class Dashboard:
         """Whether the store answers. Says no more, since anybody may ask."""
         try:
             with within(READY_S):
-                self.queue.driver.now()
+                self.queue.driver.stats(counted_max=1)
         except ProtojobsError:
             return PlainTextResponse("the store does not answer\n", 503)
         return PlainTextResponse("ok\n")
@@ -176,6 +177,6 @@ class Dashboard:
         return (*(getattr(stats, name) for name in stats.__struct_fields__), *held)
 
 
-def _alive(_request: Request) -> Response:
-    """That this process serves; the store is not asked."""
+async def _alive(_request: Request) -> Response:
+    """That this process serves; neither the store is asked nor a thread, which may all wait for it."""
     return PlainTextResponse("ok\n")

@@ -20,7 +20,7 @@ def asset_path(name: str) -> str:
     return f"/static/{_version()}/{name}"
 
 
-def serve_asset(request: Request) -> Response:
+async def serve_asset(request: Request) -> Response:
     """A file of ours. Under the hash of another version too, for pages that were opened before an upgrade."""
     name = request.path_params["name"]
     body = _assets().get(name)

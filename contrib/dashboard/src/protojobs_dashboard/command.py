@@ -29,9 +29,9 @@ class _Session(Protocol):
     """What the command line knows: the options before the command's name, and the store."""
 
     url: str | None
-    is_debug: bool
+    apps: list[str]
 
-    def queue(self) -> JobQueue:
+    def queue(self, *, needs_jobs: bool = False) -> JobQueue:
         """The queue that the options and settings name."""
         ...
 
@@ -41,6 +41,8 @@ class _Options(TypedDict):
     read_only: bool
     redact: tuple[str, ...]
     trust_proxy: str | None
+    url: str | None
+    apps: tuple[str, ...]
 
 
 @click.command("dashboard", short_help="Serve the dashboard.")
@@ -55,8 +57,9 @@ class _Options(TypedDict):
     "--trust-proxy", metavar="ADDRESSES", help="Take the client's address from X-Forwarded-For of these proxies."
 )
 @click.option("--url", metavar="URL", help="The store, such as sqlite:///jobs.db.  [env: PROTOJOBS_URL]")
+@click.option("--app", "apps", multiple=True, metavar="MODULE", help="Import your jobs: edited data is checked.")
 @click.pass_context
-def command(ctx: click.Context, host: str, port: int, url: str | None, **look: Unpack[_Options]) -> None:
+def command(ctx: click.Context, host: str, port: int, **look: Unpack[_Options]) -> None:
     """Serve the dashboard until told to stop.
 
     Without authentication it serves this machine only, and refuses to listen anywhere else. Name the user in the
@@ -72,8 +75,8 @@ def command(ctx: click.Context, host: str, port: int, url: str | None, **look: U
                 " tunnel, or mount it in your own site with its login: docs/how-to/dashboard.md."
             ),
         )
-    queue = _queue(ctx, url)
-    queue.driver.now()  # a store that cannot be reached, or has no tables, is told now
+    queue = _queue(ctx, look["url"], look["apps"])
+    queue.driver.stats(counted_max=1)  # a store that cannot be reached, or has no tables, is told now
     dashboard = Dashboard(queue, auth=auth, title=look["title"], redact=look["redact"], is_read_only=look["read_only"])
     _serve(dashboard, host, port, look["trust_proxy"])
 
@@ -92,13 +95,13 @@ def auth_of(user: str, token: str) -> Auth | None:
     return BasicAuth({name: password})
 
 
-def _queue(ctx: click.Context, url: str | None) -> JobQueue:
+def _queue(ctx: click.Context, url: str | None, apps: tuple[str, ...]) -> JobQueue:
     session = cast("object", ctx.find_root().obj)
     if not isinstance(session, _Session):
         raise ConfigurationError("The dashboard is a command of protojobs.", mend="Call it as protojobs dashboard.")
-    if url:
-        session.url = url
-    return session.queue()
+    session.url = url or session.url
+    session.apps += apps
+    return session.queue(needs_jobs=bool(session.apps))  # named here; those of the settings are not needed to look
 
 
 def _serve(dashboard: Dashboard, host: str, port: int, trust_proxy: str | None) -> None:

@@ -6,8 +6,9 @@ from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
 
 from starlette.responses import RedirectResponse, Response
 
-from protojobs.errors import OptionInvalid
+from protojobs.errors import OptionInvalid, PayloadError
 from protojobs_dashboard.actions import Action, Answer, Given
+from protojobs_dashboard.failures import status_of
 from protojobs_dashboard.guards import body_of
 from protojobs_dashboard.page import Page
 
@@ -25,7 +26,12 @@ def submitted(page: Page, action: Action) -> Response:
         question = action.ask(page.inspector, given)
         if question.typed and given.maybe("typed") != question.typed:
             return _asked(page, action, given, "That is not its name.")
-    answer = action.perform(page.inspector, given)
+    try:
+        answer = action.perform(page.inspector, given)
+    except PayloadError as error:
+        if not action.again:
+            raise
+        return page.render(action.again, status=status_of(error), error=error, given=given, is_live=False)
     return RedirectResponse(_next(page, action, given, answer), 303)
 
 

@@ -19,6 +19,7 @@ from protojobs.querying import quoted
 from protojobs_dashboard import text
 from protojobs_dashboard.actions import notice
 from protojobs_dashboard.assets import asset_path
+from protojobs_dashboard.examining import Examination
 from protojobs_dashboard.guards import viewer_of
 from protojobs_dashboard.live import Live
 
@@ -34,6 +35,7 @@ class Look(Struct, frozen=True, kw_only=True):
     title: str
     inspector: Inspector
     live: Live
+    examination: Examination
     streams: bool
 
 
@@ -162,6 +164,19 @@ def _first_line(value: str) -> str:
     return next((line.strip() for line in reversed(value.splitlines()) if line.strip()), "")
 
 
+_FILTERS: Mapping[str, Callable[..., object]] = {
+    "editable": text.editable,
+    "exact": text.exact,
+    "short": text.short,
+    "seconds": text.seconds,
+    "compact": text.compact,
+    "counted": text.counted,
+    "percent": text.percent,
+    "laid_out": text.laid_out,
+    "segment": _segment,
+    "error_line": _first_line,
+    "quoted": quoted,
+}
 _made: list[Environment] = []
 
 
@@ -175,18 +190,6 @@ def _environment() -> Environment:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        filters: Mapping[str, Callable[..., object]] = {
-            "editable": text.editable,
-            "exact": text.exact,
-            "short": text.short,
-            "seconds": text.seconds,
-            "compact": text.compact,
-            "percent": text.percent,
-            "laid_out": text.laid_out,
-            "segment": _segment,
-            "error_line": _first_line,
-            "quoted": quoted,
-        }
-        environment.filters.update(filters)
+        environment.filters.update(_FILTERS)
         _made.append(environment)
     return _made[0]

@@ -10,6 +10,7 @@ from markupsafe import Markup, escape
 __all__ = [
     "age",
     "compact",
+    "counted",
     "duration",
     "editable",
     "exact",
@@ -21,6 +22,7 @@ __all__ = [
     "when",
 ]
 
+COUNTED_MAX = 10_000  # to which an Inspector counts live jobs
 NAME_CHARS_MAX = 80  # of a name in a table; the page of the thing itself shows all of it
 JSON_CHARS_MAX = 64 * 1024  # of a job's data on its page
 JSON_LINES_MAX = 2_000  # the rest follows as it is stored
@@ -105,6 +107,13 @@ def when(moment: datetime | None, now: datetime) -> Markup:
 def compact(number: float | None, *, is_capped: bool = False) -> str:
     """A count with its thousands apart; with `+` where it stopped at a bound."""
     return "–" if number is None else f"{number:,.0f}{'+' if is_capped else ''}"
+
+
+def counted(number: int, is_estimate: bool) -> str:
+    """A count of live jobs: exact below the bound of counting, `10,000+` at it, `≈ 250,000` where a store guesses."""
+    if not is_estimate or number < COUNTED_MAX:
+        return f"{number:,}"
+    return f"≈ {number:,}" if number > COUNTED_MAX + 1 else f"{COUNTED_MAX:,}+"
 
 
 def percent(share: float | None) -> str:

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from protojobs.clock import within
 from protojobs.entropy import fresh_id
-from protojobs.errors import Forbidden, ProtojobsError
+from protojobs.errors import Forbidden
 from protojobs.events import AuditAction
 from protojobs.observing import ActionNote, Observes
 
@@ -85,7 +85,7 @@ class Access:
                             address=address,
                         )
                     )
-            except ProtojobsError as error:
+            except Exception as error:  # noqa: BLE001  (also a driver's mistake: what was done is done)
                 _log.error("the audit log of the store misses the line above: %s", error)
         if (hooks := self._queue.hooks).listens(AuditAction.event_name):
             hooks.notify(

@@ -11,8 +11,8 @@ import msgspec
 from protojobs import codec
 from protojobs._inspecting.viewing import Viewing
 from protojobs._inspecting.views import ForgetAnswer
+from protojobs._planning import firing_id
 from protojobs._scheduling import Scheduling
-from protojobs.entropy import fresh_id
 from protojobs.errors import DataInvalid, JobUnknown, OptionInvalid, PayloadNotDecodable
 from protojobs.queue import push_made
 from protojobs.records import BATCH_JOBS_MAX, CancelAnswer, Cleared, FailedJob, JobRecord, NewJob, RetryAnswer
@@ -54,7 +54,8 @@ class Acting(Viewing):
     def retry_edited(self, job_id: str, data: str) -> str:
         """Run a failed job again with other data, given as JSON text: a new job, whose id is returned.
 
-        The failed one is forgotten once the new one is stored. Fields that are hidden from the viewer keep their value.
+        The failed one is forgotten once the new one is stored; where that could not be done, doing it all again stores
+        no second job. Fields that are hidden from the viewer keep their value.
         Raises JobUnknown when there is no such failed job, and a PayloadError when the data does not fit the job's type
         (where its code is imported here).
         """
@@ -65,7 +66,7 @@ class Acting(Viewing):
                 raise JobUnknown(
                     f'There is no failed job "{job_id[:100]}".', mend="It may have been retried meanwhile."
                 )
-            new = self._edited(job, data)
+            new = self._edited(job, failure, data)
             push_made(self._queue, new)
             done.count, done.detail = 1, f"as {new.id}"
             if self._queue.forget_failed([failure.id]) == 0:
@@ -120,7 +121,7 @@ class Acting(Viewing):
             found |= {one: by_id[one] for one in wanted[start : start + BATCH_JOBS_MAX] if one in by_id}
         return found
 
-    def _edited(self, job: JobRecord, data: str) -> NewJob:
+    def _edited(self, job: JobRecord, failure: FailedJob, data: str) -> NewJob:
         what = f'job "{job.job_name}"'
         try:
             edited = cast("object", msgspec.json.decode(data))
@@ -137,7 +138,7 @@ class Acting(Viewing):
             except PayloadNotDecodable as error:
                 raise DataInvalid(f"{what}: the data does not fit its type: {error.__cause__}.") from error
         return NewJob(
-            id=fresh_id(),
+            id=firing_id(f"{failure.id}\x1f{text}", failure.failed_at),  # the same for the same failure and data
             queue=job.queue,
             job_name=job.job_name,
             job_class=job.job_class,

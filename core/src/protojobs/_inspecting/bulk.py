@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import islice
 
 from protojobs._inspecting.counting import counted
 from protojobs._inspecting.operations import Action
-from protojobs._inspecting.searching import Search
+from protojobs._inspecting.searching import PAGES_MAX, Search
 from protojobs._inspecting.viewing import Viewing
 from protojobs._inspecting.views import JobListing, Operation, OperationState, Preview
 from protojobs.entropy import fresh_id
@@ -33,10 +34,10 @@ class Bulk(Viewing):
         with self._looking():
             search = self._of_action(action, query)
             total = counted(search, TOTAL_MAX, self._queue.clock)
-            batch = next(search.batches(page=SAMPLE))
-            while not batch.found and batch.cursor is not None and total.number:
-                batch = next(search.batches(batch.cursor))
-        found = batch.found[:SAMPLE]
+            found = next(search.batches(page=SAMPLE)).found
+            if not found and total.number:  # they stand where they were counted
+                found = next((batch.found for batch in islice(search.batches(), PAGES_MAX) if batch.found), found)
+        found = found[:SAMPLE]
         failures = {one.job.id: one.failure for one in found if one.failure is not None}
         return Preview(total=total, sample=JobListing(jobs=tuple(one.job for one in found), failures=failures))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from protojobs._inspecting.searching import Search
+from protojobs._inspecting.searching import PAGES_MAX, Search
 from protojobs._inspecting.views import Count
 from protojobs.clock import Clock
 from protojobs.lifecycle import FINISHED
@@ -32,9 +32,10 @@ def counted(search: Search, cap: int, clock: Clock) -> Count:
         return Count(sum(numbers[word] for word in words), stats.is_estimate and not _FINISHED_WORDS.issuperset(words))
     number = examined = 0
     ends = clock.monotonic() + COUNT_S
-    for batch in search.batches():
+    for pages, batch in enumerate(search.batches(), 1):
         number, examined = number + len(batch.found), examined + batch.examined
-        if batch.cursor is not None and (examined >= cap or clock.monotonic() >= ends):
+        is_over = examined >= cap or pages >= PAGES_MAX or clock.monotonic() >= ends
+        if batch.cursor is not None and is_over:
             return Count(number, True)
     return Count(number)
 

@@ -26,7 +26,8 @@ __all__ = ["COUNTED_MAX", "Looking"]
 
 LIMIT_MAX = 1_000  # of what one call lists
 COUNTED_MAX = 10_000  # live jobs of each queue that are counted for a page
-EXAMINED_MAX, SEARCH_S = 2_000, 1.0  # a search stops at either, and goes on by its cursor
+EXAMINED_MAX, SEARCH_S = 2_000, 1.0  # a search stops at either, and goes on by its cursor ...
+FINDS_MAX = 5  # ... or here: a store that passes over thousands of rows for a few answers with short pages
 GROUP_COUNTED_MAX = 1_000
 TRACE_CHARS_MAX = 16 * 1024  # of each traceback, its end, where failures are grouped
 GROUPS_LOOKED_AT = 100  # for the figures of one group
@@ -82,18 +83,18 @@ class Looking(Viewing):
     ) -> JobListing:
         """A page of the jobs that match, newest first; failed ones by when they failed.
 
-        A few round trips: it examines at most about 2,000 jobs, for a second, and then says `has_ended_early`: search
-        on with its `cursor`. `chars_max` of the data of each; None: all of it. Raises QueryInvalid.
+        At most five pages of the store: it examines about 2,000 jobs, for a second, and then says `has_ended_early`:
+        search on with its `cursor`. `chars_max` of the data of each; None: all of it. Raises QueryInvalid.
         """
         asked, wanted = parse(query), _limit(limit)
         with self._looking():
             search = self._search(asked, chars_max)
             page = wanted if search.is_decided else None
             found, examined, ends = list[Found](), 0, self._queue.clock.monotonic() + SEARCH_S
-            for batch in search.batches(cursor, page=page):
+            for finds, batch in enumerate(search.batches(cursor, page=page), 1):
                 found += batch.found
                 examined, cursor = examined + batch.examined, batch.cursor
-                is_over = examined >= EXAMINED_MAX or self._queue.clock.monotonic() >= ends
+                is_over = examined >= EXAMINED_MAX or finds >= FINDS_MAX or self._queue.clock.monotonic() >= ends
                 if cursor is None or len(found) >= wanted or is_over:
                     break
         is_full = len(found) >= wanted

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC
+from functools import cached_property
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -16,12 +17,13 @@ from protojobs.protocols import Store
 from protojobs.querying import Query
 from protojobs.records import FailedJob, FailedPage, JobRecord
 
-__all__ = ["LIST_CHARS_MAX", "Batch", "Found", "Search"]
+__all__ = ["LIST_CHARS_MAX", "PAGES_MAX", "Batch", "Found", "Search"]
 
 LIST_CHARS_MAX = 300  # of a job's data in a list
 ERROR_CHARS_MAX = 4_000  # of a failed job's traceback in a list, its end
 PAGES = (500, 1_500)  # rows of the first round trip of a search, and of the others
 HEAVY_PAGE = 250  # where each row may carry 64 KiB
+PAGES_MAX = 40  # of a search that shows none of them: what is counted in 1 s, if the store has much to pass over
 IDS_MAX = 500  # that a query may name
 GROUPS_MAX = 100  # among which the beginning of a fingerprint is looked up
 _FINGERPRINT_CHARS = 16
@@ -114,13 +116,24 @@ class Search:
 
     def _failed_page(self, place: str | None, size: int) -> FailedPage:
         chars = self._chars(READ_CHARS_MAX if self.query.needs_failure else ERROR_CHARS_MAX)
-        driver, fingerprint = self.driver, self.query.fingerprint
-        if fingerprint is not None and driver.capabilities.observing and isinstance(driver, Observes):
-            whole = _whole(driver, fingerprint.lower())
-            if whole is None:
+        driver = self.driver
+        if self.query.fingerprint is not None and driver.capabilities.observing and isinstance(driver, Observes):
+            if self._whole is None:
                 return FailedPage(jobs=())
-            return driver.failed_alike(whole, limit=size, cursor=place, chars_max=chars)
+            return driver.failed_alike(self._whole, limit=size, cursor=place, chars_max=chars)
         return driver.failed(queue=self.query.which.queue, limit=size, cursor=place, chars_max=chars)
+
+    @cached_property
+    def _whole(self) -> str | None:
+        """The fingerprint that begins as the query says, once for all pages. None: there is none."""
+        start = (self.query.fingerprint or "").lower()
+        if len(start) >= _FINGERPRINT_CHARS or not isinstance(self.driver, Observes):
+            return start
+        groups = self.driver.failure_groups(limit=GROUPS_MAX, counted_max=1, chars_max=1)
+        found = [group.fingerprint for group in groups if group.fingerprint.startswith(start)]
+        if len(found) > 1:
+            raise QueryInvalid(f"fp:{start} is the beginning of {len(found)} fingerprints.", mend="Write more of it.")
+        return found[0] if found else None
 
     def _chars(self, usual: int) -> int | None:
         """How much to ask for of the data (and traceback) of each row."""
@@ -161,14 +174,3 @@ def _read(cursor: str | None) -> tuple[str, str | None]:
 def _key(row: FailedJob) -> str:
     """In the order of the list: later is greater."""
     return f"{row.failed_at.astimezone(UTC).isoformat(timespec='microseconds')}/{row.id}"
-
-
-def _whole(driver: Observes, start: str) -> str | None:
-    """The fingerprint that begins so, among the groups that failed last. None: there is none."""
-    if len(start) >= _FINGERPRINT_CHARS:
-        return start
-    groups = driver.failure_groups(limit=GROUPS_MAX, counted_max=1)
-    found = [group.fingerprint for group in groups if group.fingerprint.startswith(start)]
-    if len(found) > 1:
-        raise QueryInvalid(f"fp:{start} is the beginning of {len(found)} fingerprints.", mend="Write more of it.")
-    return found[0] if found else None

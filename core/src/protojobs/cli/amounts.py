@@ -11,28 +11,21 @@ import sys
 import click
 import msgspec
 
+from protojobs.errors import OptionInvalid
+from protojobs.names import parse_seconds
+
 __all__ = ["duration", "json_value", "size"]
 
-_UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
-_PART = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|min|s|m|h|d|w)")
 _BYTES = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
 _POWER = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
-_SECONDS_MAX = 1e10  # beyond any calendar
 
 
 def duration(text: str) -> float:
     """Seconds, from a number or numbers with units."""
     try:
-        seconds = float(text)
-    except ValueError:
-        if not text.strip() or _PART.sub("", text).strip():
-            raise click.BadParameter(
-                f"{text!r} is no length of time. Write it like 30s, 10m, 2h, 7d or 1h30m."
-            ) from None
-        seconds = sum(float(number) * _UNIT_S[unit] for number, unit in _PART.findall(text))
-    if not 0 <= seconds < _SECONDS_MAX:  # nan falls out here too
-        raise click.BadParameter(f"{text!r} is negative or endless. Write it like 30s, 10m, 2h or 7d.")
-    return seconds
+        return parse_seconds("The value", text)
+    except OptionInvalid as error:
+        raise click.BadParameter(str(error)) from None
 
 
 def size(text: str) -> int:

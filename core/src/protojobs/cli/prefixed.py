@@ -6,7 +6,6 @@ import os
 import sys
 import threading
 from contextlib import suppress
-from io import FileIO
 
 import click
 
@@ -45,6 +44,6 @@ class Prefixed:
                     click.echo(f"{head} {line}".rstrip())
 
     def _pass_on(self, name: str, reading: int) -> None:
-        with FileIO(reading) as raw, os.fdopen(os.dup(raw.fileno()), "rb") as lines:
+        with os.fdopen(reading, "rb") as lines:
             while line := lines.readline(LINE_BYTES_MAX):
                 self.say(name, line.decode("utf-8", "backslashreplace").rstrip("\r\n"))

@@ -78,7 +78,10 @@ class Probe:
     def _accept(self) -> None:
         try:
             line, _ = self._listener.accept()
-        except OSError:  # gone again, or no file descriptor left: the next one may be luckier
+        except BlockingIOError:  # gone again
+            return
+        except OSError:  # no file descriptor left, perhaps: whoever asks stays in line, and would wake us at once
+            SYSTEM_CLOCK.sleep(LOOK_S)
             return
         if len(self._askers) >= ASKERS_MAX:
             line.close()

@@ -66,9 +66,9 @@ class Systemd:
     def _tell(self) -> None:
         every_s = min(STATUS_EVERY_S, (self._watchdog_s or STATUS_EVERY_S) / BEATS_PER_WATCHDOG)
         while not self._is_closed:
-            self._look.clear()
             self._send(self._health())
             self._look.wait(every_s if "READY=1" in self._said else min(LOOK_S, every_s))
+            self._look.clear()  # before the next look at `_is_closed`: a close in between is seen there
         self._send(self._health())
 
     def _send(self, health: Health) -> None:

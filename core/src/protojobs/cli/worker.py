@@ -236,6 +236,8 @@ def _begin(session: Session, jobs: JobQueue, names: Sequence[str], options: _Opt
         }
         if processes is not None:
             said["processes"] = processes
+        if options["probe_port"] is not None:
+            said["probe"] = _probe_at(options)
         say_json("worker starting", **said, concurrency=settings.concurrency)
     else:
         more = f" and {len(registered) - _JOBS_SHOWN} more" if len(registered) > _JOBS_SHOWN else ""
@@ -250,9 +252,15 @@ def _begin(session: Session, jobs: JobQueue, names: Sequence[str], options: _Opt
             f"  concurrency  {settings.concurrency}{how}{each}",
             f"  jobs known   {len(registered)}{listed}",
             f"  schedules    {'not ticked here' if options['no_scheduler'] else f'{own:,} declared here'}",
+            *([f"  probe        {_probe_at(options)}"] if options["probe_port"] is not None else []),
             f"  to stop      Ctrl-C or SIGTERM: running jobs get {settings.shutdown_grace:g} s; again: cut short",
         ):
             session.out.note(line)
+
+
+def _probe_at(options: _Options) -> str:
+    host = options["probe_host"]
+    return f"http://{f'[{host}]' if ':' in host else host}:{options['probe_port']}/livez, /readyz"
 
 
 def _warnings(jobs: JobQueue, names: Sequence[str], known: Mapping[str, bool]) -> Iterator[str]:

@@ -90,11 +90,18 @@ def get(conn: Connection, ids: Sequence[str]) -> list[JobRecord]:
 
 def list_workers(conn: Connection) -> list[WorkerRecord]:
     """Every worker whose row stands, with the number of jobs that it holds."""
-    rows = conn.execute(select(workers).order_by(workers.c.started_at, workers.c.id).limit(_WORKERS_MAX)).fetchall()
     busy = (
-        select(jobs.c.reserved_by, func.count().label("held")).where(is_processing(conn)).group_by(jobs.c.reserved_by)
+        select(jobs.c.reserved_by, func.count().label("held"))
+        .where(is_processing(conn))
+        .group_by(jobs.c.reserved_by)
+        .subquery()
     )
-    held: dict[str, int] = {row.reserved_by: row.held for row in conn.execute(busy)}
+    rows = conn.execute(
+        select(workers, func.coalesce(busy.c.held, 0).label("held"))
+        .outerjoin(busy, busy.c.reserved_by == workers.c.id)
+        .order_by(workers.c.started_at, workers.c.id)
+        .limit(_WORKERS_MAX)
+    )
     return [
         WorkerRecord(
             id=row.id,
@@ -107,7 +114,7 @@ def list_workers(conn: Connection) -> list[WorkerRecord]:
             started_at=row.started_at,
             heartbeat_at=row.heartbeat_at,
             lease_ends_at=row.lease_ends_at,
-            processing=held.get(row.id, 0),
+            processing=row.held,
         )
         for row in rows
     ]

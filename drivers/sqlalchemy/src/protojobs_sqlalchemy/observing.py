@@ -66,21 +66,22 @@ class Observing(Steps):
         return self._run(lambda conn: observing_runs.totals(conn, span, by, limit), Mode.READ)
 
     def sample_depths(self, *, limit: int = 50, counted_max: int = 10_000) -> bool:
-        """Store how many jobs the longest queues have, once a minute, and delete what has outlived its time.
+        """Delete what has outlived its time, and store how many jobs the longest queues have, once a minute.
 
         In steps, so that none holds a lock while jobs are counted: one that dies between them costs the minute's
-        sample.
+        sample. Deleting comes first: where counting outlasts the caller's patience, minute by minute, notes would pile
+        up without end.
         """
         now = self._run(self._dialect.now, Mode.SINGLE)
         if not self._note(lambda conn: observing_depths.begin(conn, now)):
             return False
-        samples = self._run(lambda conn: observing_depths.measure(conn, now, limit, counted_max), Mode.READ)
-        self._note(lambda conn: observing_depths.store(conn, samples))
         for kind in KINDS:
             step = partial(expire, kind=kind, before=now - timedelta(seconds=kind.kept_s))
             for _ in range(ROUNDS):
                 if not self._note(step):
                     break
+        samples = self._run(lambda conn: observing_depths.measure(conn, now, limit, counted_max), Mode.READ)
+        self._note(lambda conn: observing_depths.store(conn, samples))
         return True
 
     def depths(self, since: datetime, until: datetime, *, queue: str | None = None) -> list[DepthSample]:

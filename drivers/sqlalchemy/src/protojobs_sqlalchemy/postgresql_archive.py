@@ -230,15 +230,15 @@ def turn_over(conn: Connection, now: datetime, *, ended_by: datetime | None, mak
     conn.exec_driver_sql(f"SET LOCAL lock_timeout = {_LOCK_MS}")
     today = _day_of(now)
     names = set(conn.exec_driver_sql(_PARTITIONS).scalars())
-    dropped = 0
+    dropped, denied = 0, ""
     try:
         for day in range(today, today + _AHEAD + 1) if makes else ():
             if _name_of(day) not in names:
                 _make(conn, day)
         for name in sorted(names):
-            if ended_by is None or _moment_of(name) + _DAY > ended_by:
+            if ended_by is None or _moment_of(name) + _DAY > ended_by or (gone := _drop(conn, name)) is None:
                 break
-            dropped += _drop(conn, name)
+            dropped += gone
     except DBAPIError as error:
         if _sqlstate(error) != _DENIED:
             raise
@@ -248,10 +248,9 @@ def turn_over(conn: Connection, now: datetime, *, ended_by: datetime | None, mak
             " Mend: let the role that runs the workers own jobs_archive and create tables in its schema.",
             denied,
         )
-        return TurnedOver(denied=denied)
     conn.execute(_GATHER, {"today": today * DAY_SHARDS})
     conn.execute(_FORGET_NAUGHT, {"today": today * DAY_SHARDS})
-    return TurnedOver(dropped=dropped)
+    return TurnedOver(dropped=dropped, denied=denied)
 
 
 def _make(conn: Connection, day: int) -> None:
@@ -270,10 +269,10 @@ def _make(conn: Connection, day: int) -> None:
         )
 
 
-def _drop(conn: Connection, name: str) -> int:
-    """How many jobs went."""
+def _drop(conn: Connection, name: str) -> int | None:
+    """How many jobs went; None: others hold it."""
     shard = day_shard(_moment_of(name))
-    gone = 0
+    gone: int | None = None
     with _savepoint(conn, _MET_ANOTHER):
         conn.exec_driver_sql(f"DROP TABLE {name}")
         those = (counters.c.shard >= shard, counters.c.shard < shard + DAY_SHARDS)

@@ -17,6 +17,7 @@ __all__ = ["list_queues", "of_queue", "pending_of", "processing_by_queue"]
 
 _BUSY_MAX = 10_000  # jobs that are processing, or moving, of which a list of queues looks at least at so many
 _QUEUES_MAX = 10_000  # in one list
+_GUESSED_FROM = 1_000  # who counts up to less wants to know whether there are any, not how many
 _GUESSED_MAX = 200  # queues whose number of pending jobs one call asks PostgreSQL's planner for
 _FINISHED = ("completed", "failed", "cancelled")
 
@@ -24,8 +25,7 @@ _FINISHED = ("completed", "failed", "cancelled")
 def of_queue(conn: Connection, queue: str | None, now: datetime, counted_max: int) -> Stats:
     """The counts of one queue, or of all."""
     counted_max = min(counted_max, COUNTED_MAX)
-    counted, scheduled = pending_of(conn, queue, now, counted_max)
-    processing = _processing(conn, queue, counted_max)
+    counted, scheduled, processing = _live(conn, queue, now, counted_max)
     guess = _guesses(conn, [queue])[0] if counted > counted_max else 0
     pending, scheduled = _scaled(counted, scheduled, guess)
     return Stats(
@@ -47,7 +47,8 @@ def list_queues(conn: Connection, now: datetime, *, after: str, limit: int, coun
     others = _others(conn, after, limit, busy_max := max(counted_max, _BUSY_MAX))
     is_busy = sum(others["processing"].values()) > busy_max
     names = sorted({*live, *(name for by_queue in others.values() for name in by_queue)})[:limit]
-    capped = [name for name in names if name in live and live[name].is_capped][:_GUESSED_MAX]
+    wants_numbers = counted_max >= _GUESSED_FROM
+    capped = [name for name in names if name in live and live[name].is_capped][: _GUESSED_MAX if wants_numbers else 0]
     guesses = dict(zip(capped, _guesses(conn, capped), strict=True))
     found: list[QueueInfo] = []
     for name in names:
@@ -68,9 +69,7 @@ def list_queues(conn: Connection, now: datetime, *, after: str, limit: int, coun
 
 def pending_of(conn: Connection, queue: str | None, now: datetime, counted_max: int) -> tuple[int, int]:
     """How many were counted, at most one more than the bound; of these scheduled."""
-    first = select(jobs.c.available_at).where(*is_pending(conn, queue)).limit(counted_max + 1).subquery()
-    later = func.coalesce(func.sum(case((first.c.available_at > now, 1), else_=0)), 0)
-    counted, scheduled = conn.execute(select(func.count(), later).select_from(first)).one()
+    counted, scheduled = conn.execute(_pending(conn, queue, now, counted_max)).one()
     return counted, int(scheduled)
 
 
@@ -79,10 +78,18 @@ def processing_by_queue(conn: Connection, most: int) -> dict[str, int]:
     return {queue: number for queue, number in conn.execute(_by_queue(is_processing(conn), "", most))}
 
 
-def _processing(conn: Connection, queue: str | None, counted_max: int) -> int:
-    query = select(jobs.c.id).where(is_processing(conn))
-    query = query if queue is None else query.where(jobs.c.queue == queue)
-    return conn.execute(select(func.count()).select_from(query.limit(counted_max + 1).subquery())).scalar_one()
+def _live(conn: Connection, queue: str | None, now: datetime, counted_max: int) -> tuple[int, int, int]:
+    """As `pending_of`, and how many are processing, in the same statement."""
+    busy = select(jobs.c.id).where(is_processing(conn), *([] if queue is None else [jobs.c.queue == queue]))
+    processing = select(func.count()).select_from(busy.limit(counted_max + 1).subquery()).scalar_subquery()
+    counted, scheduled, running = conn.execute(_pending(conn, queue, now, counted_max).add_columns(processing)).one()
+    return counted, int(scheduled), running
+
+
+def _pending(conn: Connection, queue: str | None, now: datetime, counted_max: int) -> Select[int, int]:
+    first = select(jobs.c.available_at).where(*is_pending(conn, queue)).limit(counted_max + 1).subquery()
+    later = func.coalesce(func.sum(case((first.c.available_at > now, 1), else_=0)), 0)
+    return select(func.count(), later).select_from(first)
 
 
 def _scaled(counted: int, scheduled: int, guess: int) -> tuple[int, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 
 from protojobs.inspector import OperationState
 from protojobs_dashboard.page import Page
@@ -20,8 +20,13 @@ def system(page: Page) -> Response:
 
 
 def doctor(page: Page) -> Response:
-    """What the doctor finds. The only page that takes more than a dozen statements: it is an examination."""
-    return page.render("doctor.html", findings=page.inspector.doctor(), is_live=False)
+    """What the doctor has found. It examines aside, so that this page costs nothing however much he looks at."""
+    page.inspector.operations()  # asks whether they may look at all
+    is_asked_for = page.param("again") != ""
+    seen = page.look.examination.latest(page.inspector.doctor, is_asked_for=is_asked_for)
+    if is_asked_for:  # once: a page that follows must not ask for it again and again
+        return RedirectResponse(f"{page.root}/doctor", 303)
+    return page.render("doctor.html", seen=seen)
 
 
 def operations(page: Page) -> Response:

@@ -25,10 +25,10 @@ import shapes
 from filling import Backlog
 from protojobs import JobQueue
 from protojobs.entropy import fresh_id
-from protojobs.lifecycle import Verb
+from protojobs.lifecycle import JobState, Verb
 from protojobs.observing import HOUR, MINUTE, Observes, Result, Rollup
 from protojobs.protocols import Store
-from protojobs.records import NewJob, Settlement, WorkerInfo
+from protojobs.records import JobFilter, NewJob, Settlement, WorkerInfo
 from protojobs.schedules import Schedule
 from protojobs_dashboard.app import PAGES, Dashboard
 from protojobs_sqlalchemy import SQLAlchemyDriver
@@ -41,6 +41,7 @@ ROUNDS = 7
 QUEUES = 200
 GROUPS = 20  # causes of failures
 RUNNING = 50
+EXAMINED_S = 60.0
 WORKERS = 5
 HERE = ("127.0.0.1", 50000)
 
@@ -99,19 +100,31 @@ def _visited(store: str, server: str, folder: Path, rows: int) -> dict[str, tupl
         assert isinstance(driver, SQLAlchemyDriver)
         worker = _lived_in(driver, failures)
         client = TestClient(Dashboard(JobQueue(driver, {})), base_url="http://127.0.0.1", client=HERE)
+        _examined(client)
         return {page: _visit(driver.engine, client, address) for page, address in _addresses(driver, worker).items()}
 
 
 def _addresses(driver: SQLAlchemyDriver, worker: str) -> dict[str, str]:
     """Every page that there is, and those of it that ask for something else; each name once."""
     failed = driver.failed(limit=1).jobs[0]
-    values = {"/jobs/{id}": f"/jobs/{failed.job_id}", "/errors/{fingerprint}": f"/errors/{failed.fingerprint}"}
+    (waiting,) = driver.find(JobFilter(states=(JobState.PENDING,), queue="q0150"), limit=1).jobs
+    values = {"/jobs/{id}/why": f"/jobs/{waiting.id}/why"}
+    values |= {"/jobs/{id}": f"/jobs/{failed.job_id}", "/errors/{fingerprint}": f"/errors/{failed.fingerprint}"}
     values |= {"/queue": "/queue?name=q0007", "/worker": f"/worker?id={worker}", "/schedule": "/schedule?id=nightly-7"}
     values |= {"/operations/{id}": "/operations/none"}
     states = ("pending", "ready", "scheduled", "processing", "completed", "failed", "cancelled")
     searches = [f"state:{state}" for state in states] + ["queue:q0007", "job:shop.*", "state:failed queue:q0007"]
     found = {page: values.get(page, page) for page in PAGES}
     return found | {f"/jobs  {search}": f"/jobs?q={search.replace(' ', '+')}" for search in searches}
+
+
+def _examined(client: TestClient) -> None:
+    """The doctor looks aside, and his statements are no page's."""
+    ends = time.monotonic() + EXAMINED_S
+    while 'data-testid="examining"' in client.get("/doctor").text:
+        if time.monotonic() > ends:
+            raise AssertionError("the doctor does not come to an end")
+        time.sleep(0.05)
 
 
 def _visit(engine: Engine, client: TestClient, address: str) -> tuple[float, int, list[str]]:
