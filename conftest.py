@@ -16,7 +16,6 @@ WORKER = os.environ.get("PYTEST_XDIST_WORKER", "gw0")
 SUITES_ON_SERVERS = {"TestOnPostgreSQL", "TestOnMariaDB", "TestValkey", "TestValkeyCluster"}
 
 
-
 def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):  # the controller, or a run without workers
         run = servers.whole_run()

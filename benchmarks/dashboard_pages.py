@@ -169,19 +169,18 @@ def _scan(engine: Engine, statement: str, parameters: object) -> str:
         rows = conn.exec_driver_sql(word + statement, cast("tuple[object, ...]", parameters or ())).fetchall()
     if is_postgresql:
         plan = rows[0][0] if isinstance(rows[0][0], list) else json.loads(rows[0][0])
-        return next((statement[:200] for node in _nodes(plan[0]["Plan"]) if _reads_all(node)), "")
+        return statement[:200] if _reads_all(plan[0]["Plan"]) else ""
     lines = [str(row[3]) for row in rows]
     return next((line for line in lines if line.startswith("SCAN jobs") and " INDEX" not in line), "")
 
 
-def _reads_all(node: dict[str, Any]) -> bool:
-    return node["Node Type"] in ("Seq Scan", "Parallel Seq Scan") and node.get("Relation Name") == "jobs"
-
-
-def _nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    yield node
-    for child in node.get("Plans", ()):
-        yield from _nodes(child)
+def _reads_all(node: dict[str, Any], *, is_limited: bool = False) -> bool:
+    """Whether the plan goes through the table, or through an index of it, without a place to begin or to end at."""
+    is_limited = is_limited or node["Node Type"] == "Limit"
+    walks = "Seq Scan" in node["Node Type"] or ("Index" in node["Node Type"] and "Index Cond" not in node)
+    if walks and node.get("Relation Name") == "jobs" and node.get("Index Name", "jobs_pkey") == "jobs_pkey":
+        return not is_limited
+    return any(_reads_all(child, is_limited=is_limited) for child in node.get("Plans", ()))
 
 
 def _lived_in(driver: SQLAlchemyDriver, failures: int) -> str:

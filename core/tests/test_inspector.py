@@ -9,6 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from protojobs import JobContext, JobQueue, Retry, Scheduler, job
+from protojobs._inspecting.looking import FINDS_MAX
 from protojobs.errors import (
     DataInvalid,
     JobUnknown,
@@ -137,14 +138,14 @@ class TestJobs:
         found = list(walk(Inspector(queue), "data.to:rare", 50))
         assert len(found) == 1
 
-    def test_a_store_that_passes_over_much_is_asked_five_times_for_a_page(
+    def test_a_store_that_passes_over_much_is_asked_a_few_times_for_a_page(
         self, queue: JobQueue, clock: ManualClock
     ) -> None:
         store = Barren(clock=clock)
         queue = JobQueue(store)
         ids = queue.push_many([("mail", {"to": "jo"})] * 20)
         page = Inspector(queue).jobs("data.to:jo")
-        assert (page.has_ended_early, store.calls) == (True, 5)
+        assert (page.has_ended_early, store.calls) == (True, FINDS_MAX)
         assert list(walk(Inspector(queue), "data.to:jo", 50)) == sorted(ids, reverse=True)
         store.calls = 0
         assert Inspector(queue).count("data.to:jo", cap=10_000) == Count(20)
@@ -289,7 +290,7 @@ class TestErrors:
 
 class TestQueuesAndWorkers:
     def test_queues_page_by_page_and_by_name(self, queue: JobQueue, inspector: Inspector) -> None:
-        names = ["a", "b", "b ", "ba", "B", "é"]
+        names = ["a", "b", "b ", "ba", "B", "é", "\ue000"]
         for name in names:
             queue.driver.pause(name)
         ordered = sorted(names, key=str.encode)

@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protojobs.errors import ConfigurationError, OptionInvalid
-from protojobs.names import DELAY_MAX_S, NAME_BYTES_MAX, check_count, check_name, check_seconds, parse_when
+from protojobs.names import DELAY_MAX_S, NAME_BYTES_MAX, check_count, check_name, check_seconds, just_before, parse_when
+
+NEAR = " !ab~é\ud7ff\ue000\uffff\U00010000\U0010ffff"
 
 
 class TestNames:
@@ -23,6 +25,17 @@ class TestNames:
     def test_empty_long_and_unprintable_names_are_refused(self, name: str) -> None:
         with pytest.raises(OptionInvalid, match="queue"):
             check_name("queue", name)
+
+    @given(st.text(NEAR, min_size=1, max_size=4), st.text(NEAR, min_size=1, max_size=4))
+    def test_nothing_stands_between_a_name_and_what_is_just_before_it(self, name: str, other: str) -> None:
+        place = just_before(name).encode()
+        assert place < name.encode()
+        assert not place < (other * 6).encode()[:NAME_BYTES_MAX] < name.encode()
+        assert not place < other.encode() < name.encode()
+
+    @pytest.mark.parametrize("name", ["", "\0", "a\0"])
+    def test_nor_before_what_is_no_name(self, name: str) -> None:
+        assert just_before(name) == name[:-1]
 
     @pytest.mark.parametrize("name", [None, 1, b"emails", ["emails"]])
     def test_what_is_no_string_is_refused(self, name: object) -> None:

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from protojobs import JobQueue, create_driver, job
+from protojobs._inspecting.searching import PAGES_MAX
 from protojobs.errors import OptionInvalid, QueryInvalid, StoreUnavailable
 from protojobs.inspector import Count, Inspector, Operation, OperationState, Role, Viewer
-from protojobs.records import CancelAnswer, RetryAnswer
+from protojobs.records import CancelAnswer, JobFilter, JobPage, RetryAnswer
 from protojobs_memory import MemoryDriver
 
 
@@ -188,6 +189,27 @@ def test_a_preview_counts_and_shows_some(queue: JobQueue) -> None:
     assert len(preview.sample.jobs) == len(preview.sample.failures) == 5
     assert queue.stats().failed == 7
     assert Inspector(queue).preview("cancel", "").total == Count(0)
+
+
+class Fleeting(MemoryDriver):
+    """Shows a job once, and then pages with nothing in them, without end."""
+
+    calls = 0
+
+    def find(
+        self, which: JobFilter, *, limit: int = 50, cursor: str | None = None, chars_max: int | None = None
+    ) -> JobPage:
+        self.calls += 1
+        page = super().find(which, limit=limit, chars_max=chars_max)
+        return JobPage(jobs=page.jobs if self.calls == 1 else (), cursor="further down")
+
+
+def test_a_preview_of_what_is_gone_meanwhile_ends() -> None:
+    store = Fleeting()
+    failing(JobQueue(store)).push("bad", {"n": 1})
+    preview = Inspector(JobQueue(store)).preview("cancel", "data.n:1")
+    assert (preview.total, preview.sample.jobs) == (Count(1, is_capped=True), ())
+    assert store.calls <= 2 * PAGES_MAX + 1
 
 
 def test_cancelling_asks_those_that_run(queue: JobQueue) -> None:

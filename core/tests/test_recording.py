@@ -10,7 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from protojobs import Discard, JobQueue, Snooze, job
-from protojobs._recording import KEYS_MAX, Recording
+from protojobs._recording import ATTEMPTS_AT_ONCE, KEYS_MAX, Recording
 from protojobs.errors import StoreUnavailable
 from protojobs.lifecycle import JobState, Verb
 from protojobs.observing import HOUR, MINUTE, NOTES_MAX, AttemptNote, Observes, Result, Rollup
@@ -249,10 +249,10 @@ class TestAttempts:
         notes.end()
         assert store.sent[0][1] == []
 
-    def test_at_most_a_thousand_wait(self, notes: Recording, store: Kept) -> None:
-        settle(notes, 0.0, *(ran(seq=seq) for seq in range(NOTES_MAX + 5)), verb=Verb.FAIL)
+    def test_of_many_failures_a_part_is_noted(self, notes: Recording, store: Kept) -> None:
+        settle(notes, 0.0, *(ran(seq=seq) for seq in range(ATTEMPTS_AT_ONCE + 5)), verb=Verb.FAIL)
         notes.end()
-        assert len(store.sent[0][1]) == NOTES_MAX
+        assert len(store.sent[0][1]) == ATTEMPTS_AT_ONCE
 
     def test_a_long_error_is_cut_to_its_end(self, notes: Recording, store: Kept) -> None:
         claim = ran()

@@ -6,9 +6,8 @@ import re
 from itertools import accumulate
 from pathlib import Path
 
-from running import complaint_about
-
 from pages import blocks_of
+from running import complaint_about
 
 PREPARED = """```python title="shop.py"
 from protojobs import job

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from running import RUN, complaint_about, is_run
-
 from pages import all_pages, blocks_of, name_of
+from running import RUN, complaint_about, is_run
 
 NOT_RUN = {"text", "mermaid"}  # what cannot be run here, and the diagram, which has a test of its own
 WITH_EXAMPLES = [page for page in all_pages() if any(map(is_run, blocks_of(page)))]

@@ -10,9 +10,9 @@ from urllib.parse import urlparse
 import click
 import msgspec
 import pytest
+from pages import DOCS, ROOT, all_pages, anchors_of, blocks_of, links_of, name_of, prose_of, table_after
 
 from architecture.rules import DRIVER_MAY_USE
-from pages import DOCS, ROOT, all_pages, anchors_of, blocks_of, links_of, name_of, prose_of, table_after
 from protojobs import events
 from protojobs.cli.commands import BUILT_IN, CommandTable
 from protojobs.cli.entry import root

@@ -211,7 +211,9 @@ def _number(key: str, text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise QueryInvalid(f"{key}: {text!r} is no number.", mend=f"Write it like {key}:3, {key}:>3 or 3..5.") from None
+        raise QueryInvalid(
+            f"{key}: {text!r} is no number.", mend=f"Write it like {key}:3, {key}:>3 or {key}:3..5."
+        ) from None
 
 
 _Moment: TypeAlias = Callable[[datetime], datetime]  # now -> the moment that is meant

@@ -28,6 +28,7 @@ SEND_SHARE = (
 LINGER_S = 5.0  # for which a row is kept beyond its period: store time is told by answers, and a slow one lags behind
 SAMPLE_EVERY_S = 60.0
 KEYS_MAX = 2_000  # rows in memory; what has no row is counted in the totals only
+ATTEMPTS_AT_ONCE = 200  # in one sending: a fleet whose jobs do nothing but fail must not outrun what a store expires
 ERROR_CHARS_MAX = 16 * 1024
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _RESULTS: dict[JobState | None, Result] = {
@@ -238,7 +239,7 @@ class Recording:
         """A run that failed, and the one that ended a job which had failed before."""
         claimed, said = outcome.claimed, outcome.settlement
         is_end = result in (Result.COMPLETED, Result.CANCELLED) and (claimed.attempts > 1 or outcome.duration_s > 0)
-        if not (result in _NOTED or is_end) or len(self._notes) >= NOTES_MAX:
+        if not (result in _NOTED or is_end) or len(self._notes) >= ATTEMPTS_AT_ONCE:
             return
         self._notes.append(
             AttemptNote(

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-__all__ = ["at", "counted", "cut", "listed", "named", "span", "typed"]
+__all__ = ["at", "counted", "cut", "listed", "named", "span", "typed", "worker_of"]
 
 _SHOWN_MAX = 5  # names in one sentence; a store may have thousands
 _CHARS_MAX = 100  # of one text from the store, which may hold anything
@@ -30,6 +30,11 @@ def named(name: str) -> str:
 def typed(*words: str) -> str:
     """A command to be copied into a shell; what the words hold stays text there, whoever stored it."""
     return shlex.join(("protojobs", *words))
+
+
+def worker_of(apps: Sequence[str], *queues: str) -> str:
+    """The command that starts a worker of these queues. A process whose settings name no application knows none."""
+    return typed("worker", *queues, *(word for app in apps or ("your.module",) for word in ("--app", app)))
 
 
 def listed(names: Sequence[str]) -> str:

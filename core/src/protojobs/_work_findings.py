@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from protojobs._administration import RESEND_WINDOW_S
-from protojobs._wording import counted, cut, listed, named, span, typed
+from protojobs._wording import counted, cut, listed, named, span, typed, worker_of
 from protojobs.diagnosis import Diagnoses, Finding, Severity, judged
 from protojobs.lifecycle import JobState
 from protojobs.records import JobFilter, JobRecord, QueueInfo, WorkerRecord
@@ -43,7 +43,7 @@ def of_workers(queue: JobQueue) -> Iterator[Finding]:
         f"{counted(alive, 'worker')} with {counted(slots, 'slot')} are alive." if alive else "No worker is alive.",
         is_good=alive > 0,
         bad=Severity.NOTE,
-        mend="protojobs worker --app your.module",
+        mend=worker_of(queue.settings.app),
     )
 
 
@@ -80,7 +80,7 @@ def of_queues(queue: JobQueue) -> Iterator[Finding]:
             severity=Severity.ERROR,
             what="No living worker serves",
             why="Its jobs wait until one does.",
-            mend=typed("worker", *[info.name for info in unserved[:3]], "--app", "your.module"),
+            mend=worker_of(queue.settings.app, *[info.name for info in unserved[:3]]),
         ),
     )
     yield _of_queues(

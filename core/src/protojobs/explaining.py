@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from protojobs._wording import at, counted, cut, listed, named, span, typed
+from protojobs._wording import at, counted, cut, listed, named, span, typed, worker_of
 from protojobs.diagnosis import IN_FRONT_MAX, Diagnoses
 from protojobs.fingerprints import last_line
 from protojobs.lifecycle import CRASHES_MAX, SUSPECT_RECLAIMS, JobState
+from protojobs.names import just_before
 from protojobs.records import JobRecord, QueueInfo, WorkerRecord
 
 if TYPE_CHECKING:
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from protojobs.queue import JobQueue
 
 __all__ = ["Check", "Explanation", "explain"]
-
-_QUEUES_PAGE = 200
 
 
 class Check(Struct, frozen=True, kw_only=True):
@@ -58,7 +57,7 @@ def explain(queue: JobQueue, job_id: str) -> Explanation:
         case JobState.PENDING:
             return _Waiting(queue, job, now).explained(exists)
         case JobState.PROCESSING:
-            return _running(driver, job, now, exists)
+            return _running(queue, job, now, exists)
         case JobState.FAILED:
             return _failed(driver, job, exists)
         case JobState.COMPLETED:
@@ -97,6 +96,7 @@ class _Waiting:
         self._job = job
         self._now = now
         self._poll_s = queue.settings.poll_interval
+        self._start = worker_of(queue.settings.app, job.queue)
         self._info = _queue_info(queue.driver, job.queue)
         self._alive = [worker for worker in queue.driver.workers() if worker.lease_ends_at > now]
         self._listeners = [worker for worker in self._alive if job.queue in worker.queues]
@@ -152,7 +152,6 @@ class _Waiting:
 
     def _workers(self) -> list[Check]:
         name, alive, listeners = named(self._job.queue), self._alive, self._listeners
-        start = _start_worker(self._job)
         where = "" if self._is_cross_process else " (this driver's jobs are only seen by its own process)"
         served = sorted({queue for worker in alive for queue in worker.queues})
         checks = [
@@ -161,7 +160,7 @@ class _Waiting:
                 bool(alive),
                 f"Workers that are alive: {len(alive):,}.",
                 f"No worker is alive that uses this store{where}.",
-                start,
+                self._start,
             )
         ]
         if alive:
@@ -171,7 +170,7 @@ class _Waiting:
                     bool(listeners),
                     f"Of {counted(len(alive), 'living worker')} {len(listeners):,} serve the queue {name}.",
                     f"No worker serves the queue {name}: those that are alive serve {listed(served)}.",
-                    start,
+                    self._start,
                 )
             )
         if listeners:
@@ -249,15 +248,15 @@ class _Waiting:
         ]
 
 
-def _running(driver: Store, job: JobRecord, now: datetime, exists: Check) -> Explanation:
+def _running(queue: JobQueue, job: JobRecord, now: datetime, exists: Check) -> Explanation:
     """Who holds it, since when, and whether that worker still stands."""
-    workers = driver.workers()
+    workers = queue.driver.workers()
     holder = next((worker for worker in workers if worker.id == job.reserved_by), None)
     others = [worker for worker in workers if worker.lease_ends_at > now and worker.id != job.reserved_by]
     taken = job.reserved_at or now
     claimed = Check(code="pending", passed=False, words=f"It was claimed at {at(taken)}, {span(now - taken)} ago.")
     back = "a living worker takes it back within seconds" if others else "no living worker is there to take it back"
-    mend = "" if others else f"Start one: {_start_worker(job)}"
+    mend = "" if others else f"Start one: {worker_of(queue.settings.app, job.queue)}"
     if holder is None:
         words = f"Its worker ({job.reserved_by}) is gone, and {back}."
         return _of(job, "worker_alive", words, mend, exists, claimed, _failing("worker_alive", words))
@@ -302,19 +301,8 @@ def _failed(driver: Store, job: JobRecord, exists: Check) -> Explanation:
 
 def _queue_info(driver: Store, name: str) -> QueueInfo | None:
     """The queue as it stands; None where the store lists none of that name."""
-    after = name[:-1]  # the last name that can only lie before it
-    while page := driver.queues(after=after, limit=_QUEUES_PAGE, counted_max=1):
-        for info in page:
-            if info.name == name:
-                return info
-        after = page[-1].name
-        if not after.startswith(name[:-1]) or len(page) < _QUEUES_PAGE:
-            return None
-    return None
-
-
-def _start_worker(job: JobRecord) -> str:
-    return typed("worker", job.queue, "--app", "your.module")
+    found = driver.queues(after=just_before(name), limit=1, counted_max=1)
+    return next((info for info in found if info.name == name), None)
 
 
 def _served_before(worker: WorkerRecord, queue: str) -> tuple[str, ...]:

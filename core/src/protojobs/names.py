@@ -20,6 +20,7 @@ __all__ = [
     "check_text",
     "check_text_choice",
     "check_zone",
+    "just_before",
     "parse_seconds",
     "parse_when",
 ]
@@ -50,6 +51,15 @@ def check_name(what: str, name: object, *, maximum: int = NAME_BYTES_MAX) -> str
     if any(unicodedata.category(c) in ("Cc", "Zl", "Zp") for c in name):
         raise OptionInvalid(f"{what} {name!r} holds a control character.", mend="Use printable characters.")
     return name
+
+
+def just_before(name: str) -> str:
+    """A text behind which, byte by byte, no other name can stand before `name`: with it a list by name begins there."""
+    last = ord(name[-1:] or "\0") - 1
+    if last < 1:
+        return name[:-1]
+    last = 0xD7FF if 0xD800 <= last <= 0xDFFF else last
+    return name[:-1] + chr(last) + "\U0010ffff" * (NAME_BYTES_MAX // 4)
 
 
 def check_text(what: str, text: object) -> str:

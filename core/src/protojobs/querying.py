@@ -247,7 +247,7 @@ def _test(key: str, value: str) -> Test:
     except QueryInvalid:
         raise
     except OptionInvalid as error:
-        raise QueryInvalid(f"{key}: {error.message}", mend=error.mend) from error
+        raise QueryInvalid(error.message, mend=error.mend) from error  # which begins with the key
 
 
 def _made(key: str, value: str) -> Test:

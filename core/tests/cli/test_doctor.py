@@ -28,6 +28,13 @@ def test_the_columns_in_a_pipe(type_, queue) -> None:
     assert "1 error" in typed.err
 
 
+def test_a_command_to_mend_it_names_the_application_where_it_is_known(type_, queue, monkeypatch) -> None:
+    (job,) = push(queue.driver, new_job("emails"))
+    monkeypatch.setenv("PROTOJOBS_APP", "shop")
+    assert type_("doctor").lines[0][3] == "protojobs worker emails --app shop"
+    assert ["mend", "protojobs worker emails --app shop"] in type_("explain", job).lines
+
+
 def test_what_is_in_order_is_shown_on_demand(type_, queue) -> None:
     join(queue.driver)
     assert "ok" not in {line[0] for line in type_("doctor").lines}

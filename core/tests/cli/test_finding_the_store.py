@@ -13,7 +13,7 @@ def test_without_a_store_it_says_how_to_name_one(type_) -> None:
     typed = type_("stats")
     assert (typed.code, typed.out) == (2, "")
     assert typed.err.startswith("error: No store is configured.\n  try: ")
-    for way in ("--url", "PROTOJOBS_URL", "protojobs.toml"):
+    for way in ("--url", "PROTOJOBS_URL", "protojobs.toml", "--app shop.jobs:queue"):
         assert way in typed.err
 
 
@@ -63,6 +63,10 @@ class TestAnApplicationWithAJobQueueOfItsOwn:
 
     def test_gives_the_store(self, type_, own) -> None:
         assert [line[0] for line in type_("queues", "list", "--app", "shop:queue").lines] == ["its-own"]
+
+    def test_is_called_what_its_driver_calls_itself(self, type_, own) -> None:
+        said = type_("status", "--app", "shop:queue").err
+        assert said.startswith("SQLAlchemyDriver sqlite:///") and "own.db: 0 workers" in said
 
     def test_gives_its_settings(self, type_, own) -> None:
         typed = type_("worker", "--app", "shop:queue", "--stop-when-empty")

@@ -72,7 +72,9 @@ class TestPlugins:
 
     def test_one_that_nobody_has_asked_for(self, type_, installed) -> None:
         installed(good=lambda: None)
-        assert type_("plugins").lines == [["good", "nice-plugin", "1.2.3", "idle", "", ""]]
+        typed = type_("plugins")
+        assert typed.lines == [["good", "nice-plugin", "1.2.3", "idle", "", ""]]
+        assert typed.err.startswith("idle: installed, and not switched on.")
 
     def test_a_disabled_one_is_not_imported(self, type_, installed, monkeypatch) -> None:
         installed(good=RuntimeError("must not be loaded"))

@@ -37,6 +37,8 @@ VERBS: dict[str, Verb] = {
     "failed by the ids of jobs": lambda driver: driver.get_failed(
         [failure.job_id for failure in driver.failed(limit=5).jobs]
     ),
+    "what a worker holds": lambda driver: driver.held("w"),
+    "workers": lambda driver: driver.workers(),
     "failed of a queue": lambda driver: driver.failed(queue="q04", limit=10),
 }
 FINDS = {
@@ -217,6 +219,8 @@ def test_on_postgresql_every_verb_walks_an_index(make_store_url: Callable[[str],
     assert {line.split(" on ")[1].split()[0] for line in read} == {"counters"}  # all of it, to add up its few rows
     of_queues = next(plan for name, plan in plans.items() if name.startswith("queues: ") and "WITH RECURSIVE" in name)
     assert of_queues.count(" using jobs_ready") == of_queues.count(" on jobs")
+    held = next(plan for name, plan in plans.items() if name.startswith("what a worker holds"))
+    assert " using jobs_processing" in held
     groups = next(plan for name, plan in plans.items() if "WITH RECURSIVE alike" in name)
     assert groups.count(" using failed_jobs_alike") == groups.count(" on failed_jobs")
 

@@ -17,6 +17,7 @@ from protojobs._scheduling import due_times
 from protojobs.errors import OptionInvalid
 from protojobs.fingerprints import last_line, template
 from protojobs.lifecycle import JobState
+from protojobs.names import just_before
 from protojobs.observing import HOUR, ActionPage, FailureGroup, Result
 from protojobs.querying import Query, parse
 from protojobs.records import FailedJob, JobFilter, JobRecord, QueueInfo, Stats, WorkerRecord
@@ -27,7 +28,7 @@ __all__ = ["COUNTED_MAX", "Looking"]
 LIMIT_MAX = 1_000  # of what one call lists
 COUNTED_MAX = 10_000  # live jobs of each queue that are counted for a page
 EXAMINED_MAX, SEARCH_S = 2_000, 1.0  # a search stops at either, and goes on by its cursor ...
-FINDS_MAX = 5  # ... or here: a store that passes over thousands of rows for a few answers with short pages
+FINDS_MAX = 2  # ... or here: a store that passes over thousands of rows for a few answers with short pages
 GROUP_COUNTED_MAX = 1_000
 TRACE_CHARS_MAX = 16 * 1024  # of each traceback, its end, where failures are grouped
 GROUPS_LOOKED_AT = 100  # for the figures of one group
@@ -83,7 +84,7 @@ class Looking(Viewing):
     ) -> JobListing:
         """A page of the jobs that match, newest first; failed ones by when they failed.
 
-        At most five pages of the store: it examines about 2,000 jobs, for a second, and then says `has_ended_early`:
+        At most two pages of the store: it examines about 2,000 jobs, for a second, and then says `has_ended_early`:
         search on with its `cursor`. `chars_max` of the data of each; None: all of it. Raises QueryInvalid.
         """
         asked, wanted = parse(query), _limit(limit)
@@ -190,17 +191,9 @@ class Looking(Viewing):
             return self._driver.stats(queue, counted_max=COUNTED_MAX)
 
     def queue(self, name: str) -> QueueInfo | None:
-        """The queue of that name; None when it has no jobs and is not paused. Two round trips as a rule."""
+        """The queue of that name; None when it has no jobs and is not paused. One round trip."""
         with self._looking():
-            after = name[:-1]
-            while names := self._driver.queues(after=after, limit=LIMIT_MAX, counted_max=1):
-                before = [info.name for info in names if info.name.encode() < name.encode()]
-                if len(before) < len(names):  # it is there, or its place is
-                    break
-                after = before[-1]
-            else:
-                return None
-            found = self._driver.queues(after=before[-1] if before else after, limit=1, counted_max=COUNTED_MAX)
+            found = self._driver.queues(after=just_before(name), limit=1, counted_max=COUNTED_MAX)
         return next((info for info in found if info.name == name), None)
 
     def workers(self) -> list[WorkerView]:

@@ -56,6 +56,8 @@ def command(session: Session) -> None:
     session.out.items("plugins@1", found, _COLUMNS, rows)
     if not found:
         session.out.note("No plugin is installed.")
+    if any(plugin.state == "idle" for plugin in found):
+        session.out.note("idle: installed, and not switched on. Its documentation names the setting that does.")
 
 
 def _plugins(modules: tuple[str, ...], disabled: tuple[str, ...]) -> Iterator[_Plugin]:

@@ -18,7 +18,10 @@ from protojobs.queue import JobQueue
 
 __all__ = ["NO_STORE_MEND", "Session"]
 
-NO_STORE_MEND = 'Add --url sqlite:///jobs.db, or set PROTOJOBS_URL, or url = "sqlite:///jobs.db" in protojobs.toml.'
+NO_STORE_MEND = (
+    'Add --url sqlite:///jobs.db, or set PROTOJOBS_URL, or url = "sqlite:///jobs.db" in protojobs.toml;'
+    " or name the JobQueue in your code: --app shop.jobs:queue."
+)
 
 
 class Session:
@@ -68,7 +71,11 @@ class Session:
     def place(self, queue: JobQueue) -> str:
         """The store's address for people, without its password."""
         url = self.url or queue.settings.url
-        return masked(url) if url else type(queue.driver).__name__
+        if url:
+            return masked(url)
+        driver = queue.driver  # made in code: it may say which store it is
+        is_silent = type(driver).__repr__ is object.__repr__
+        return type(driver).__name__ if is_silent else masked(repr(driver).strip("<>"))
 
     def close(self) -> None:
         """Give back what was opened here."""
