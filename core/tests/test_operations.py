@@ -9,9 +9,12 @@ from pathlib import Path
 import pytest
 
 from protojobs import JobQueue, create_driver, job
-from protojobs._inspecting.searching import PAGES_MAX
+from protojobs._inspecting.redaction import Redaction
+from protojobs._inspecting.searching import PAGES_MAX, Search
 from protojobs.errors import OptionInvalid, QueryInvalid, StoreUnavailable
 from protojobs.inspector import Count, Inspector, Operation, OperationState, Role, Viewer
+from protojobs.observing import ActionNote, FailureGroup
+from protojobs.querying import parse
 from protojobs.records import CancelAnswer, JobFilter, JobPage, RetryAnswer
 from protojobs_memory import MemoryDriver
 
@@ -141,6 +144,36 @@ def test_its_beginning_and_its_end_are_noted(queue: JobQueue) -> None:
     assert (first.count, last.count, last.actor, last.address) == (0, 2, "ana", "10.0.0.9")
     assert first.target == last.target == "all that match 'queue:odd'"
     assert (first.detail, last.detail) == (f"operation {operation.id} running", f"operation {operation.id} done")
+
+
+def test_a_driver_that_breaks_while_it_notes_changes_nothing(
+    queue: JobQueue, store: Held, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(action: ActionNote) -> None:
+        raise ZeroDivisionError
+
+    fail(queue, 1)
+    store.note_action = broken  # type: ignore[method-assign]
+    inspector = Inspector(queue)
+    done = ended(inspector, inspector.start("retry", ""))
+    assert (done.state, done.done) == (OperationState.DONE, 1)
+    assert caplog.text.count("the audit log of the store misses") == 2
+
+
+def test_the_beginning_of_a_fingerprint_is_looked_up_once(queue: JobQueue, store: Held) -> None:
+    asked: list[int] = []
+    groups = store.failure_groups
+
+    def noted(**bounds: int) -> list[FailureGroup]:
+        asked.append(bounds["chars_max"])
+        return groups(**bounds)
+
+    fail(queue, 5)
+    (failure, *_) = queue.failed_jobs()
+    store.failure_groups = noted  # type: ignore[method-assign,assignment]
+    search = Search(store, parse(f"fp:{failure.fingerprint[:6]}"), Redaction())
+    assert [len(batch.found) for batch in search.batches(page=2)] == [2, 2, 1]
+    assert asked == [1]
 
 
 def test_all_viewers_see_the_same_operations(queue: JobQueue) -> None:

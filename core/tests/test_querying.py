@@ -221,7 +221,7 @@ def test_ids_and_the_fingerprint_that_it_names() -> None:
         ("args.user:1", 'Did you mean "data."?'),
         ("datum.user:1", 'Did you mean "data."?'),
         ("state:runing", 'There is no state "runing"'),
-        ("state:running", 'Did you mean "processing"?'),
+        ("state:success", 'Did you mean "completed"?'),
         ("refused", "error:refused"),
         ("queue:", "is followed by nothing"),
         ("took:30s", "took:>30s"),

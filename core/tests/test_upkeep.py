@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from protojobs import JobQueue
 from protojobs._lease import WorkerLease
+from protojobs._recording import Recording
 from protojobs._upkeep import PRUNE_EVERY_S, PRUNE_SHARE, Upkeep
 from protojobs.records import Pruned
 from protojobs.testing.manual_clock import ManualClock
@@ -46,6 +47,21 @@ def test_while_there_is_more_to_prune_it_takes_a_small_share_of_the_time() -> No
     assert 0.8 * PRUNE_EVERY_S <= first <= 1.2 * PRUNE_EVERY_S + TURN_S
     share = len(began) * BATCH_S / (600 - first)
     assert 0.9 * PRUNE_SHARE < share <= 1.01 * PRUNE_SHARE
+
+
+def test_while_it_stops_no_notes_are_sent() -> None:
+    clock = ManualClock()
+    driver = MemoryDriver(clock=clock)
+    queue = JobQueue(driver, clock=clock)
+    lease = WorkerLease(driver, ["default"], concurrency=1, lease_s=60.0, clock=clock)
+    lease.recording = Recording(driver, lease.info.id, clock)
+    upkeep = Upkeep(queue, lease, lambda _event: None, lambda _now, _held: None, 0)
+    sampled = list[bool]()
+    for may_write in (False, True):
+        clock.advance(100)
+        upkeep.turn(clock.monotonic(), may_write=may_write)
+        sampled.append(bool(driver.state.notes.depths))
+    assert sampled == [False, True]
 
 
 def test_once_all_is_pruned_it_looks_once_a_minute() -> None:

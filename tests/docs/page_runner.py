@@ -39,7 +39,7 @@ _LOOSE = (  # what differs from run to run, and how both sides write it for the 
         re.compile(r"(\b[A-Z][a-z]{2} )?\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(Z| UTC|[+-]\d\d:\d\d)"),
         "TIME",
     ),
-    (re.compile(r"\b(now|\d+[smhd] ago|in \d+[smhd])(?=\W|$)"), "AGE"),
+    (re.compile(r"\b(now|(in )?\d+[smhd]( ago)?)(?=\W|$)"), "AGE"),
     (re.compile(r"\b\d+\.\d+ s\b"), "N s"),
     (re.compile(r"\bpid \d+"), "pid N"),
     (re.compile(r"\s+"), " "),

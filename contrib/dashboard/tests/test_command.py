@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import urllib.request
@@ -52,6 +53,17 @@ def test_the_application_is_imported_when_it_is_named(sqlite_url):
 def test_a_store_that_is_not_there_is_told_at_once(tmp_path):
     answer = run("--url", f"sqlite:///{tmp_path / 'empty.db'}")
     assert answer.returncode == 8 and "migrate" in answer.stderr
+
+
+def test_a_port_that_another_program_has_is_told(sqlite_url):
+    driver = create_driver(sqlite_url)
+    driver.setup()
+    driver.close()
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        answer = run("--port", str(port), "--url", sqlite_url)
+    assert answer.returncode == 2
+    assert answer.stderr.startswith(f"error: Nothing can listen at 127.0.0.1, port {port}: ")
 
 
 def test_the_environment_names_the_authentication():

@@ -11,6 +11,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from protojobs import JobQueue, create_driver
+from protojobs.cli import main
+from protojobs.cli.exits import Exit
 from protojobs_prometheus import server as module
 from protojobs_prometheus.server import CONNECTIONS_MAX, HEAD_BYTES_MAX, MetricsServer
 
@@ -118,3 +121,12 @@ def test_starting_twice_is_starting_once(serve) -> None:
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as found:
         return found.getsockname()[1]
+
+
+def test_a_port_that_is_taken_is_told_to_a_person_at_once(sqlite_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with JobQueue(create_driver(sqlite_url)) as queue:
+        queue.driver.setup()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert main(["metrics", "--url", sqlite_url, "--serve", str(port)]) == Exit.USAGE
+    assert f"Nothing can listen at 127.0.0.1, port {port}" in capsys.readouterr().err

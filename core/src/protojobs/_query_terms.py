@@ -19,12 +19,13 @@ __all__ = ["STATES", "STATE_WORDS", "Seen", "Test", "duration_test", "glob", "nu
 
 _COMPARISON = re.compile(r"(>=|<=|>|<)(.*)", re.DOTALL)
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
-_MEANT = {"running": "processing", "done": "completed", "success": "completed", "error": "failed", "due": "ready"}
+_MEANT = {"done": "completed", "success": "completed", "error": "failed", "due": "ready"}
 _LIVE = frozenset({JobState.PENDING, JobState.PROCESSING})
 
 # The words of `state:`, and in which states of the store such jobs are.
 STATES: Mapping[str, frozenset[JobState]] = {
     **{state.value: frozenset({state}) for state in JobState},
+    "running": frozenset({JobState.PROCESSING}),  # as people call it
     "ready": frozenset({JobState.PENDING}),
     "scheduled": frozenset({JobState.PENDING}),
     "retrying": frozenset({JobState.PENDING}),

@@ -113,7 +113,7 @@ class Worker:
     @property
     def signs_off(self) -> bool:
         """Not where the last word got no answer: a stop does not wait twice, and a run that goes on needs the lease."""
-        return not (self._is_degraded or (self._decide.stop_reason == "stuck" and self._decide.has_unsettled))
+        return not (self._unknown or (self._decide.stop_reason == "stuck" and self._decide.has_unsettled))
 
     # -------------------------------------------------------------------------------------------------- the claim loop
 

@@ -87,6 +87,23 @@ def test_nothing_is_left_of_notes_that_have_outlived_their_time(driver: RedisDri
     assert keys_of(driver, valkey_url) == {"depths", "layout"}
 
 
+def test_old_notes_go_in_short_scripts(driver: RedisDriver, valkey_url: str, monkeypatch) -> None:
+    at = driver.now().replace(second=0, microsecond=0)
+    for _ in range(5):
+        driver.record("w", [], [ran(at) for _ in range(900)])
+    run, taken = RedisDriver._run, list[str]()
+
+    def noted(self: RedisDriver, verb: str, *arguments: object, is_kept: bool = False) -> object:
+        taken.append(verb)
+        return run(self, verb, *arguments, is_kept=is_kept)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(RedisDriver, "_run", noted)
+    with contextlib.closing(RedisDriver(valkey_url, time_offset=YEAR_S)) as ahead:
+        assert ahead.sample_depths() is True
+    assert taken.count("begin_sample") == 3
+    assert keys_of(driver, valkey_url) == {"depths", "layout"}
+
+
 def test_groups_that_do_not_fit_in_one_answer_come_in_several(driver: RedisDriver) -> None:
     large = '"' + "x" * (3 * 1024 * 1024) + '"'
     for fingerprint in ("a", "b", "c", "d"):

@@ -6,7 +6,7 @@ import os
 import signal
 from collections.abc import Generator
 from contextlib import contextmanager
-from socket import socket
+from socket import AF_INET, AF_INET6, create_server, socket
 from typing import Protocol, TypedDict, Unpack, cast, runtime_checkable
 
 import click
@@ -120,12 +120,19 @@ def _serve(dashboard: Dashboard, host: str, port: int, trust_proxy: str | None) 
         limit_concurrency=500,
         h11_max_incomplete_event_size=64 * 1024,
     )
-    server = _Server(config)
-    server.run()
-    if not server.started:
+    with _listening(host, port) as listening:
+        _Server(config).run(sockets=[listening])
+
+
+def _listening(host: str, port: int) -> socket:
+    try:
+        return create_server((host, port), family=AF_INET6 if ":" in host else AF_INET)
+    except OSError as error:
+        why = str(error.strerror).partition(" (")[0]  # behind it, create_server tells the address again
         raise ConfigurationError(
-            f"Nothing can listen at {host}:{port}.", mend="Another program has it: --port 0 picks a free one."
-        )
+            f"Nothing can listen at {host}, port {port}: {why}.",
+            mend="Name another --port (0 picks a free one), or a --host of this machine.",
+        ) from error
 
 
 class _Server(uvicorn.Server):

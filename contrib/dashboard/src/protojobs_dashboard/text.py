@@ -165,7 +165,8 @@ def _distance(moment: datetime, now: datetime) -> str:
     passed = (now - moment).total_seconds()
     if abs(passed) < 1:
         return "now"
-    words = seconds(float(round(abs(passed))))
+    whole = round(abs(passed))
+    words = f"{whole} s" if whole < 60 else seconds(whole)
     return f"{words} ago" if passed > 0 else f"in {words}"
 
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import linecache
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import uvicorn
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Page, Playwright, sync_playwright
 
-from protojobs import JobQueue, Scheduler, StopToken, create_driver, job
+from protojobs import JobQueue, Scheduler, StopToken, create_driver
 from protojobs.observing import MINUTE, Observes, Result, Rollup
 from protojobs.records import WorkerInfo
 from protojobs_dashboard import Dashboard
@@ -24,21 +27,37 @@ SERVE_S = 10.0
 MENDED = threading.Event()  # the mail server is back: what failed succeeds now
 
 
+JOBS = """
+from protojobs import job
+
 @job(name="shop.welcome", queue="emails", max_retries=0)
 def welcome(email: str) -> str:
     if not MENDED.is_set() and email.startswith("bad"):
         raise ConnectionError(f"mail.example.com does not answer for {email}")
     return f"sent to {email}"
 
-
 @job(name="shop.resize", queue="images", max_retries=0)
 def resize(image: str, width: int) -> None:
     if not MENDED.is_set() and width > 5_000:
         raise ValueError(f"{width} pixels are too wide")
 
-
 @job(name="shop.report", queue="reports")
 def report(month: str) -> None: ...
+"""
+
+
+def jobs_of_the_shop() -> ModuleType:
+    """The module `shop.jobs`, as if it lay where an application lies: its tracebacks stand in the docs' pictures."""
+    module = ModuleType("shop.jobs")
+    module.__dict__["MENDED"] = MENDED
+    sys.modules["shop.jobs"] = module
+    exec(compile(JOBS, "/srv/shop/jobs.py", "exec"), module.__dict__)
+    linecache.cache["/srv/shop/jobs.py"] = (len(JOBS), None, JOBS.splitlines(keepends=True), "/srv/shop/jobs.py")
+    return module
+
+
+SHOP = jobs_of_the_shop()
+welcome, resize, report = SHOP.welcome, SHOP.resize, SHOP.report
 
 
 class Shop:
@@ -205,7 +224,9 @@ def playwright() -> Iterator[Playwright]:
 def browser(playwright: Playwright) -> Iterator[Browser]:
     """The browser that `python3 dev.py test-browser` has found or installed. As root it cannot have its sandbox."""
     options = ["--no-sandbox"] if os.geteuid() == 0 else []
-    browser = playwright.chromium.launch(executable_path=os.environ["PROTOJOBS_CHROMIUM"], args=options)
+    path = os.environ.get("PROTOJOBS_CHROMIUM")
+    assert path, "no browser is named; python3 dev.py test-browser finds or installs one"
+    browser = playwright.chromium.launch(executable_path=path, args=options)
     yield browser
     browser.close()
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import signal
+import socket
 import threading
 from types import FrameType
 
 import click
 
 from protojobs import JobQueue
-from protojobs.errors import OptionInvalid
+from protojobs.errors import ConfigurationError, OptionInvalid
 from protojobs_prometheus.server import MetricsServer
 from protojobs_prometheus.settings import parse_ports
 from protojobs_prometheus.text import exposition
@@ -31,8 +32,8 @@ def command(ctx: click.Context, url: str | None, serve: str | None) -> None:
 
     \b
     protojobs metrics --url sqlite:///jobs.db
-    protojobs metrics --serve 9465
-    protojobs metrics --serve 0.0.0.0:9465
+    protojobs metrics --serve 9480
+    protojobs metrics --serve 0.0.0.0:9480
     """
     # Given before the command's name it belongs to the root, whose object keeps it.
     given = url or getattr(ctx.find_root().obj, "url", None)
@@ -45,6 +46,12 @@ def command(ctx: click.Context, url: str | None, serve: str | None) -> None:
 
 
 def _serve(queue: JobQueue, host: str, ports: range) -> None:
+    try:  # a worker waits for its port, whose holder may be about to end; a person wants to know
+        socket.create_server((host, ports[0]), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
+    except OSError as error:
+        raise ConfigurationError(
+            f"Nothing can listen at {host}, port {ports[0]}: {error.strerror or error}.", mend="Choose another port."
+        ) from None
     server = MetricsServer(lambda: exposition(queue).encode(), host, ports)
     stop = threading.Event()
 
@@ -67,5 +74,5 @@ def _address(text: str) -> tuple[str, range]:
     host, _, port = text.rpartition(":")
     ports = parse_ports(port)
     if len(ports) > 1:
-        raise OptionInvalid("--serve takes one port.", mend="Write it like 9465 or 0.0.0.0:9465.")
+        raise OptionInvalid("--serve takes one port.", mend="Write it like 9480 or 0.0.0.0:9480.")
     return host.strip("[]") or "127.0.0.1", ports

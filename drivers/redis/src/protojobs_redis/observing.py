@@ -41,6 +41,7 @@ __all__ = ["Observing"]
 READ_MAX = 50_000  # rollups that one call reads
 DEPTHS_MAX = 10_000  # samples in one answer
 STEP_MAX = 5_000  # rollups or samples that one script reads
+EXPIRY_STEPS_MAX = 5  # scripts that delete old notes, in one call
 GROUPS_MAX = 1_000
 ACTIONS_MAX = 1_000  # in one page
 
@@ -72,6 +73,7 @@ class _Group(Struct, array_like=True):
 
 
 _counts, _groups = Decoder(_Counts), Decoder(list[_Group])
+_begun = Decoder(tuple[str, bool])
 _depths = Decoder(tuple[str, list[DepthSample]])
 _attempts, _actions = Decoder(list[AttemptNote]), Decoder(list[ActionNote])
 
@@ -129,10 +131,14 @@ class Observing(Inspection):
 
         The minute is taken first and filled then: should we die in between, it stays empty.
         """
-        kept = (micros(seconds) for seconds in (MINUTES_KEPT_S, HOURS_KEPT_S, ATTEMPTS_KEPT_S, ACTIONS_KEPT_S))
-        minute = self._run("begin_sample", *kept)
-        if not isinstance(minute, bytes):
+        kept = [micros(seconds) for seconds in (MINUTES_KEPT_S, HOURS_KEPT_S, ATTEMPTS_KEPT_S, ACTIONS_KEPT_S)]
+        minute, has_more = self._packed(_begun, "begin_sample", *kept, "")
+        if not minute:
             return False
+        for _ in range(EXPIRY_STEPS_MAX - 1):
+            if not has_more:
+                break
+            _, has_more = self._packed(_begun, "begin_sample", *kept, "on")
         values: list[str | bytes] = []
         for queue in nlargest(limit, filter(_live, self.queues()), key=_live):
             values += (queue.name, encode(_sample(queue, moment(int(minute)))))

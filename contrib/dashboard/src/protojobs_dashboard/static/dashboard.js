@@ -71,6 +71,7 @@
   const showTicked = () => {
     const count = document.getElementById("ticked-count");
     if (count) count.textContent = String(ticked());
+    document.querySelectorAll('[data-testid="bulk-ticked"] button').forEach((one) => { one.disabled = ticked() === 0; });
     const boxes = document.querySelectorAll('#ticked input[name="ids"]');
     const all = document.getElementById("tick-all");
     if (all) {
