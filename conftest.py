@@ -13,7 +13,11 @@ from protojobs.testing.conformance.levels import Level, contract_of
 
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "gw0")
 
-SUITES_ON_SERVERS = {"TestOnPostgreSQL", "TestOnMariaDB", "TestValkey", "TestValkeyCluster"}
+# The kit runs its kills for each of these in `dev.py faults --short`.
+SUITES_ON_SERVERS = {
+    *("TestOnPostgreSQL", "TestOnMariaDB", "TestValkey", "TestValkeyCluster"),
+    "TestOnSQLiteThroughTheApplicationsEngine",
+}
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -153,7 +153,7 @@ def test_sqlite_is_flat_and_the_command_says_so(tmp_path: Path, capsys: pytest.C
     steps = [one for one in found if one["what"] == "steps"]
     assert len(steps) == 3 * 4
     assert all(one["before"] == one["after"] > 1_000 for one in steps)
-    assert "no count is above its bound" in capsys.readouterr().out
+    assert "nothing is above its bound" in capsys.readouterr().out
 
 
 def test_a_store_that_lost_its_index_is_seen(

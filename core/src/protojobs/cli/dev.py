@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import entry_points, version
 from pathlib import Path
 
@@ -67,11 +68,10 @@ def command(
     jobs.driver.get([""])
     place = session.place(jobs)
     jobs.close()
-    _hand_down(session)
     lines, stop = Prefixed(), StopToken()
     has_dashboard = not no_dashboard and _is_dashboard_installed()
     changes = None if no_reload else Changes(folders or [Path.cwd()])
-    with stopped_by_signals(stop, _note):
+    with stopped_by_signals(stop, _note), _handed_down(session):
         _begin(lines, place, port if has_dashboard else None, is_missing=not no_dashboard and not has_dashboard)
         worker = DevWorker(queues, lines)
         dashboard = Dashboard(port, lines) if has_dashboard else None
@@ -107,13 +107,17 @@ def _end(worker: DevWorker, dashboard: Dashboard | None, changes: Changes | None
         changes.close()
 
 
-def _hand_down(session: Session) -> None:
-    """What was given on the command line reaches the children by their environment: a URL may hold a password."""
-    os.environ["PYTHONUNBUFFERED"] = "1"
-    if session.url:
-        os.environ[f"{ENV_PREFIX}URL"] = session.url
-    if session.apps:
-        os.environ[f"{ENV_PREFIX}APP"] = ",".join(session.apps)
+@contextmanager
+def _handed_down(session: Session) -> Generator[None]:
+    """What was given on the command line reaches the children by the environment: a URL may hold a password."""
+    given = {"PYTHONUNBUFFERED": "1", f"{ENV_PREFIX}URL": session.url, f"{ENV_PREFIX}APP": ",".join(session.apps)}
+    before = dict(os.environ)
+    os.environ.update({name: value for name, value in given.items() if value})
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def _is_dashboard_installed() -> bool:
