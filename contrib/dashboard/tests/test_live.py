@@ -99,7 +99,7 @@ def test_a_stream_says_changed_and_beats_and_ends(quick, monkeypatch):
 
     clock = ManualClock()
     told, during, after = asyncio.run(story())
-    assert told[0] == "retry: 3000\nid: 1\nevent: hello\ndata: 1\n\n"
+    assert told[0] == "retry: 3000\nid: 1\nevent: changed\ndata: 1\n\n"  # since the page was made
     assert told[1] == "id: 2\nevent: changed\ndata: 2\n\n"
     assert told.count(": beat\n\n") == len(told) - 2 > 10
     assert (during, after) == (1, 0)
@@ -115,7 +115,7 @@ def test_whoever_comes_back_with_an_older_version_is_told_at_once():
 
     assert "event: changed" in asyncio.run(first("7"))
     assert "event: hello" in asyncio.run(first("1"))
-    assert "event: hello" in asyncio.run(first(""))
+    assert "event: changed" in asyncio.run(first(""))
 
 
 def served(dashboard: Dashboard, count: int) -> list[dict[str, object]]:
@@ -162,7 +162,7 @@ def test_the_stream_is_served_unbuffered_and_ends_with_its_reader(store, quick):
     assert start["status"] == 200
     assert headers["content-type"].startswith("text/event-stream")
     assert headers["x-accel-buffering"] == "no" and headers["cache-control"] == "no-store"
-    assert first["body"].startswith(b"retry: 3000\nid: 1\nevent: hello")  # type: ignore[attr-defined]
+    assert first["body"].startswith(b"retry: 3000\nid: 1\nevent: changed")  # type: ignore[attr-defined]
     assert dashboard.live.streams == 0
 
 

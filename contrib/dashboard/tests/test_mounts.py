@@ -178,7 +178,7 @@ def test_django_serves_it_under_asgi_with_signals(store, django_site):
                 told.put_nowait(chunk)
 
         reader = asyncio.ensure_future(reading())
-        assert (await told.get()).startswith(b"retry: 3000\nid: 1\nevent: hello")
+        assert (await told.get()).startswith(b"retry: 3000\nid: 1\nevent: changed")
         assert dashboard.live.streams == 1
         reader.cancel()
         await asyncio.wait({reader})

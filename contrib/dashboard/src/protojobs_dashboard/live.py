@@ -58,13 +58,16 @@ class Live:
         return self._version
 
     async def stream(self, seen: str = "") -> AsyncIterator[str]:
-        """Server-sent events: `changed` with the version, whenever it is another. `seen` is the one known already."""
+        """Server-sent events: `changed` with the version, whenever it is another. `seen` is the one known already.
+
+        A page that knows none yet is told `changed` at once: something may have happened between its making and this.
+        """
         self.streams += 1
         try:
             ends = self._clock.monotonic() + STREAM_S
             told = await self.version()
             beaten = self._clock.monotonic()
-            name = "changed" if seen not in ("", str(told)) else "hello"
+            name = "hello" if seen == str(told) else "changed"
             yield f"retry: 3000\nid: {told}\nevent: {name}\ndata: {told}\n\n"
             while (now := self._clock.monotonic()) < ends:
                 await anyio.sleep(LOOK_EVERY_S)

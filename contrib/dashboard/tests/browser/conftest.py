@@ -15,7 +15,7 @@ from types import ModuleType
 import pytest
 import uvicorn
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, Page, Playwright, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Playwright, expect, sync_playwright
 
 from protojobs import JobQueue, Scheduler, StopToken, create_driver
 from protojobs.observing import MINUTE, Observes, Result, Rollup
@@ -218,6 +218,9 @@ def playwright() -> Iterator[Playwright]:
     """What drives the browser."""
     with sync_playwright() as found:
         yield found
+
+
+expect.set_options(timeout=WAIT_MS)
 
 
 @pytest.fixture(scope="session")
