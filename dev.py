@@ -236,7 +236,8 @@ def chromium() -> str:
     found = os.environ.get("PROTOJOBS_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
     if found is None and shutil.which("apt-get") and hasattr(os, "geteuid") and os.geteuid() == 0:
         step("the list of Debian's packages", "apt-get", "update", "-qq")
-        step("Debian's Chromium", "apt-get", "install", "-y", "-qq", "--no-install-recommends", "chromium")
+        packages = ("chromium", "fonts-dejavu-core")  # without a font a page has no width to be judged by
+        step("Debian's Chromium", "apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages)
         found = shutil.which("chromium")
     if found is None:
         raise SystemExit("dev.py test-browser: no browser. Install Chromium, or name one in PROTOJOBS_CHROMIUM.")
