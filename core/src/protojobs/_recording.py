@@ -22,9 +22,8 @@ __all__ = ["Recording"]
 
 SEND_EVERY_S = 10.0
 SEND_S = 2.0  # the claim loop waits for it
-SEND_SHARE = (
-    0.05  # of the claim loop's time, also of a loop around `work("default", 1)`, which sends at the end of each
-)
+# Of the claim loop's time, also of a loop around `work("default", 1)`, which sends at the end of each.
+SEND_SHARE = 0.05
 LINGER_S = 5.0  # for which a row is kept beyond its period: store time is told by answers, and a slow one lags behind
 SAMPLE_EVERY_S = 60.0
 KEYS_MAX = 2_000  # rows in memory; what has no row is counted in the totals only

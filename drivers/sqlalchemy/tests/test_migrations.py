@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 from alembic import command
 from alembic.script import ScriptDirectory
-from sqlalchemy import Column, MetaData, Table, insert, inspect, text
+from sqlalchemy import Column, MetaData, Table, create_engine, insert, inspect, text
 
 from protojobs.entropy import fresh_id
-from protojobs.errors import SchemaOutdated
+from protojobs.errors import SchemaOutdated, StoreUnavailable
 from protojobs.records import NewJob
-from protojobs_sqlalchemy import SQLAlchemyDriver
+from protojobs_sqlalchemy import SQLAlchemyDriver, connections
 from protojobs_sqlalchemy.migrating import alembic_config
 from protojobs_sqlalchemy.migrations import HEAD, REVISIONS
 from protojobs_sqlalchemy.tables import VERSION_TABLE, failed_jobs, metadata
@@ -175,6 +175,26 @@ def test_failures_of_an_older_version_are_kept_as_a_group(driver: SQLAlchemyDriv
     (group,) = driver.failure_groups()
     assert (group.fingerprint, group.count, group.last.id, group.first_failed_at) == ("", 1, row["id"], now)
     assert driver.failed_alike("").jobs == (group.last,)
+
+
+def test_a_migration_behind_a_long_transaction_gives_up_and_loses_nothing(
+    make_store_url: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Results that are stored meanwhile would wait behind it, for as long as somebody reads."""
+    monkeypatch.setattr(connections, "_CONFLICT_S", 0.1)
+    driver = SQLAlchemyDriver(make_store_url("postgresql"))
+    with driver.engine.begin() as conn:
+        config = alembic_config()
+        config.attributes["connection"] = conn
+        command.upgrade(config, "0001")
+    reader = create_engine(driver.engine.url)
+    with reader.connect() as conn:
+        conn.execute(text("SELECT count(*) FROM failed_jobs"))  # and its transaction stays open
+        with pytest.raises(StoreUnavailable, match="stayed busy"):
+            driver.migrate()
+    assert driver.migrate() == list(REVISIONS[1:])
+    assert works(driver)
+    reader.dispose()
 
 
 def test_the_printed_statements_make_the_same_schema(tmp_path: Path) -> None:

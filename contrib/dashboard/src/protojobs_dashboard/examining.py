@@ -40,8 +40,9 @@ class Examination:
             age_s = None if self._made_at is None else SYSTEM_CLOCK.monotonic() - self._made_at
             is_old = age_s is None or age_s > (AGAIN_S if is_asked_for else FRESH_S)
             if is_old and not self._latest.is_running:
-                self._latest = Examined(findings=self._latest.findings, is_running=True)
+                # First: where no thread can be had, none is said to be running. It ends behind this lock.
                 threading.Thread(target=self._run, args=(examine,), name="protojobs-doctor", daemon=True).start()
+                self._latest = Examined(findings=self._latest.findings, is_running=True)
             return self._latest
 
     def _run(self, examine: Callable[[], Sequence[Finding]]) -> None:

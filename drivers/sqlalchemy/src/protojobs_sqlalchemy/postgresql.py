@@ -30,6 +30,7 @@ __all__ = ["PostgreSQLDialect"]
 _MIGRATION_S = 3600.0  # how long one statement of a migration may take
 _SCHEMA_TRIES = 600  # a minute
 _SCHEMA_PAUSE_S = 0.1
+_TABLE_LOCK_MS = 2_000  # that a migration waits for a table, before it lets the others pass and tries again
 
 
 class PostgreSQLDialect:
@@ -106,6 +107,8 @@ class PostgreSQLDialect:
         """See Dialect.lock_schema."""
         raw = raw_of(conn)
         raw.execute("SET LOCAL statement_timeout = 0")  # a large table takes its time ...
+        # Whoever waits for a table makes all wait that come after, also those who only want to store a result.
+        raw.execute(f"SET LOCAL lock_timeout = {_TABLE_LOCK_MS}")
         if isinstance(raw, BoundedConnection):
             raw.wait_s = _MIGRATION_S
         for _ in range(_SCHEMA_TRIES):  # ... but nobody waits for ever
