@@ -17,6 +17,7 @@ MAY_ASK = {"core/src/protojobs/clock.py", "core/src/protojobs/entropy.py"}
 
 # Imports inside functions: (module, what is imported) -> why. One that is no longer there is a failure as well.
 SQL_DRIVER = "drivers/sqlalchemy/src/protojobs_sqlalchemy/driver.py"
+SQL_JOINING = "drivers/sqlalchemy/src/protojobs_sqlalchemy/joining.py"
 SQL_DIAGNOSING = "drivers/sqlalchemy/src/protojobs_sqlalchemy/diagnosing.py"
 SQL_LIVE = "drivers/sqlalchemy/src/protojobs_sqlalchemy/live.py"
 PROMETHEUS = "contrib/prometheus/src/protojobs_prometheus/"
@@ -50,6 +51,9 @@ LATE_IMPORTS: dict[tuple[str, str], str] = {
     (SQL_DRIVER, "protojobs_sqlalchemy.sqlite"): "a program loads the dialect of its own store only",
     (SQL_DRIVER, "protojobs_sqlalchemy.postgresql"): "its DBAPI is an extra",
     (SQL_DRIVER, "protojobs_sqlalchemy.mariadb"): "its DBAPI is an extra",
+    (SQL_JOINING, "protojobs_sqlalchemy.transactions"): "loads the ORM, which a worker without sessions does without",
+    (SQL_JOINING, "sqlalchemy.orm"): "as above",
+    ("drivers/sqlalchemy/src/protojobs_sqlalchemy/__init__.py", "protojobs_sqlalchemy.models"): "as above",
     (SQL_LIVE, "protojobs_sqlalchemy.mariadb_live"): "its DBAPI is an extra",
 }
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -282,6 +284,25 @@ def test_the_mapped_classes_show_the_rows(driver: SQLAlchemyDriver, engine: Engi
         assert job.created_at == driver.get([claim.id])[0].created_at
         assert job.created_at.utcoffset() is not None
         assert session.query(FailedJobModel).all() == []
+
+
+def test_a_process_without_sessions_does_not_load_the_orm(tmp_path: Path) -> None:
+    code = """
+import sys
+from protojobs import JobQueue, create_driver, job
+
+@job
+def greet() -> None: ...
+
+queue = JobQueue(create_driver(sys.argv[1]))
+queue.driver.setup()
+queue.push(greet)
+assert queue.work(max_jobs=1).done == 1
+print([name for name in sys.modules if name in ("sqlalchemy.orm", "sqlalchemy.ext.asyncio")])
+"""
+    url = f"sqlite:///{tmp_path / 'jobs.db'}"
+    ran = subprocess.run([sys.executable, "-c", code, url], capture_output=True, text=True, timeout=60)
+    assert ran.stdout.strip() == "[]", ran.stderr
 
 
 def kind_of(driver: SQLAlchemyDriver) -> str:

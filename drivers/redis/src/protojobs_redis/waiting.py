@@ -35,8 +35,8 @@ class Doorbell:
     """Waits for due jobs.
 
     Each queue has a bell: a sorted set that gets a member when jobs come, and BZPOPMIN takes it away again. So one push
-    wakes one waiter, not the herd; whoever then claims as much as it wanted rings again for the next. A bell says only
-    "look": what a waiter answers is what `due.lua` sees.
+    wakes one waiter, not the herd; whoever then claims as much as it wanted rings again for the next. A bell says that a
+    job is due, which may be over by now and is worth a claim, or only "look": then the answer is what `due.lua` sees.
     """
 
     def __init__(self, connections: Connections) -> None:
@@ -78,7 +78,9 @@ class Doorbell:
             if due_in <= 0 or left <= 0:
                 return due_in <= 0
             pause = max(PAUSE_MIN_S, min(due_in, left))
-            self._ask(connection, pause, "BZPOPMIN", *bells, f"{pause:.3f}")
+            rung = self._ask(connection, pause, "BZPOPMIN", *bells, f"{pause:.3f}")
+            if isinstance(rung, list) and rung[1] == b"take":
+                return True
 
     def _due_in(self, connection: Connection, queues: list[str], left: float, offset: int) -> float:
         """Seconds until the first job of the queues is due; infinite when none is in sight."""

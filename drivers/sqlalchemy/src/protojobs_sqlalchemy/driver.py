@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import datetime
 
 from sqlalchemy import URL, Engine
-from sqlalchemy.orm import Session
 
 from protojobs.errors import OptionInvalid
 from protojobs.protocols import PORT_VERSION
@@ -135,16 +133,6 @@ class SQLAlchemyDriver(Leases, Inspection, Administration, Schedules, Transfer, 
     def now(self) -> datetime:
         """Store time."""
         return self._connections.run(self._dialect.now, Mode.SINGLE)
-
-    @contextmanager
-    def begin(self) -> Generator[Session]:
-        """A session on the driver's engine: committed at the end of the block, rolled back by an exception.
-
-        On SQLite it holds the write lock from its start, so keep it short.
-        """
-        engine = self.engine.execution_options(sqlite_begin="IMMEDIATE")
-        with Session(engine) as session, session.begin():
-            yield session
 
     # -------------------------------------------------------------------------------------------------- the hot path
 

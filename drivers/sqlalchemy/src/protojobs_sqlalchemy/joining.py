@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, select, update
-from sqlalchemy.orm import Session
 
 from protojobs.errors import LeaseLost, OptionInvalid
 from protojobs.records import Enqueued, Fence, NewJob
@@ -19,27 +19,40 @@ from protojobs_sqlalchemy.ids import canonical
 from protojobs_sqlalchemy.inserting import answers, due_queues, insert_absent, new_row
 from protojobs_sqlalchemy.steps import Steps
 from protojobs_sqlalchemy.tables import jobs
-from protojobs_sqlalchemy.transactions import asynchronous, connection_of, session_of, when_committed
 from protojobs_sqlalchemy.urls import masked, same_address
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
 
 __all__ = ["Joining"]
 
 
 class Joining(Steps):
-    """`SupportsTransaction` and `SupportsAsyncTransaction`."""
+    """`SupportsTransaction` and `SupportsAsyncTransaction`.
+
+    The ORM is loaded by the first call here: a worker whose jobs have no sessions does without its six megabytes.
+    """
 
     _identity: str | None = None
 
     @contextmanager
     def begin(self) -> Generator[Session]:
-        """A Session on the driver's own engine: committed at the end of the block, rolled back by an exception."""
-        with Session(self._connections.engine) as session, session.begin():
+        """A Session on the driver's own engine: committed at the end of the block, rolled back by an exception.
+
+        On SQLite it holds the write lock from its start, so keep it short.
+        """
+        from sqlalchemy.orm import Session
+
+        engine = self._connections.engine.execution_options(sqlite_begin="IMMEDIATE")
+        with Session(engine) as session, session.begin():
             yield session
 
     def enqueue_in(
         self, transaction: object, jobs: Sequence[NewJob], *, on_commit: Callable[[], None] | None = None
     ) -> list[Enqueued]:
         """As `enqueue`, inside the caller's Session, scoped_session or Connection."""
+        from protojobs_sqlalchemy.transactions import session_of, when_committed
+
         check_new(jobs)
         conn = self._join(transaction)
         session = session_of(transaction)
@@ -61,6 +74,8 @@ class Joining(Steps):
         self, transaction: object, jobs: Sequence[NewJob], *, on_commit: Callable[[], None] | None = None
     ) -> list[Enqueued]:
         """As `enqueue_in`, inside the caller's AsyncSession or AsyncConnection."""
+        from protojobs_sqlalchemy.transactions import asynchronous
+
         theirs = asynchronous(transaction)
         return await theirs.run_sync(lambda inner: self.enqueue_in(inner, jobs, on_commit=on_commit))
 
@@ -79,6 +94,8 @@ class Joining(Steps):
             )
 
     def _join(self, transaction: object) -> Connection:
+        from protojobs_sqlalchemy.transactions import connection_of
+
         with self._connections.translating():
             conn = connection_of(transaction)
             if not self._is_ours(conn):

@@ -43,6 +43,7 @@ for place = 1, count do
         lane = {false, false, queue = queue, priority = priority, jobs = 0}
         lanes[name] = lane
       end
+      if due == 0 then lane.has_due = true end
     end
     local pair, last = 2 * stored + 1, 2 * lane.jobs + 1
     if count > 1 then is_new[id] = true end
@@ -68,6 +69,8 @@ for name, lane in pairs(lanes) do
   if call('EXISTS', name) == 0 then call('ZADD', LANES .. lane.queue, -lane.priority, lane.priority) end
   for first = 1, size, CHUNK do call('ZADD', name, unpack(lane, first, min(first + CHUNK - 1, size))) end
   if call('HINCRBY', JOBS, lane.queue, lane.jobs) == lane.jobs then call('ZADD', QUEUES, '0', lane.queue) end
-  if call('SISMEMBER', PAUSED, lane.queue) == 0 then call('ZADD', BELL .. lane.queue, '0', '!') end
+  if call('SISMEMBER', PAUSED, lane.queue) == 0 then
+    call('ZADD', BELL .. lane.queue, '0', lane.has_due and TAKE or LOOK)
+  end
 end
 return concat(answers)

@@ -154,7 +154,7 @@ local function commit()
   flush_counts()
   flush_causes()
   for queue in pairs(rings) do
-    if call('SISMEMBER', PAUSED, queue) == 0 then call('ZADD', BELL .. queue, 0, '!') end
+    if call('SISMEMBER', PAUSED, queue) == 0 then call('ZADD', BELL .. queue, 0, LOOK) end
   end
   to_zrem, to_srem, to_hdel, to_hset, to_zadd, to_sadd, dirty = {}, {}, {}, {}, {}, {}, {}
   jobs_moved, running_moved, rings, causes = {}, {}, {}, {}

@@ -24,6 +24,7 @@ local PREFIX = KEYS[1]
 local ROWS, DATA, IDS = PREFIX .. 'rows', PREFIX .. 'data', PREFIX .. 'ids'
 local QUEUES, PAUSED, JOBS = PREFIX .. 'queues', PREFIX .. 'paused', PREFIX .. 'jobs'
 local LANE, LANES, BELL = PREFIX .. 'lane:', PREFIX .. 'lanes:', PREFIX .. 'bell:'
+local TAKE, LOOK = 'take', 'look'  -- what a bell says: that a job is due, or that one may be, at some time
 
 local CHUNK = 1000  -- arguments of one command, and elements of one unpack(): Lua's stack ends at a few thousand
 local EXACT = 9007199254740992  -- 2^53
