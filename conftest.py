@@ -19,6 +19,9 @@ SUITES_ON_SERVERS = {
     "TestOnSQLiteThroughTheApplicationsEngine",
 }
 
+# The same driver on another deployment. `dev.py test-slow` runs these.
+FURTHER_SUITES = {"TestValkeyCluster", "TestOnSQLiteThroughTheApplicationsEngine"}
+
 
 def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):  # the controller, or a run without workers
@@ -38,6 +41,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if (suite := getattr(item, "cls", None)) is None or suite.__name__ not in SUITES_ON_SERVERS:
             continue
+        if suite.__name__ in FURTHER_SUITES:
+            item.add_marker("slow")
         contract = contract_of(suite, getattr(item, "originalname", item.name))
         if contract is not None and contract.level is Level.FAULTS:
             item.add_marker("faults")

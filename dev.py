@@ -2,7 +2,10 @@
 """Everything a fresh clone needs, with git, Python 3.11 or newer and pip:
 
   python3 dev.py demo     the demo, live in this terminal
-  python3 dev.py test     all tests, on real servers (further arguments go to pytest)
+  python3 dev.py test     the tests, on real servers, in less than ten minutes (further arguments go to pytest)
+  python3 dev.py test-slow
+                          those that take longer: drivers on a cluster and on an application's engine, the kit against
+                          planted drivers, the tutorial step by step
   python3 dev.py test-browser
                           the dashboard in a real browser: every page, with and without JavaScript, by keyboard
   python3 dev.py check    format, lint, types, import arrows: what CI runs beside the tests
@@ -56,6 +59,7 @@ def main() -> int:
         "scale": scale,
         "conformance-page": conformance_page,
         "test-browser": test_browser,
+        "test-slow": test_slow,
     }
     if command in ("help", "-h", "--help"):
         print(__doc__.strip())
@@ -85,9 +89,13 @@ def test(rest: list[str]) -> int:
     # lease to end, for an outage to be over.
     chosen = any(a.startswith(("-n", "--numprocesses", "--pdb")) for a in rest)
     workers = [] if chosen else ["-n", str(2 * (os.cpu_count() or 1)), "--dist", "worksteal"]
-    # Those with minutes of real faults are a line of their own in CI: `dev.py faults --short`.
-    marks = [] if any(a == "-m" or a.endswith(".py") or "::" in a for a in rest) else ["-m", "not faults"]
+    # The rest are lines of their own in CI: `dev.py test-slow`, and `dev.py faults --short`, minutes of real faults.
+    marks = [] if any(a == "-m" or a.endswith(".py") or "::" in a for a in rest) else ["-m", "not faults and not slow"]
     return call(PYTHON, "-m", "pytest", *workers, *marks, *rest)
+
+
+def test_slow(rest: list[str]) -> int:
+    return test(["-m", "slow and not faults", *rest])
 
 
 def test_browser(rest: list[str]) -> int:

@@ -11,6 +11,8 @@ from xml.etree import ElementTree
 
 import pytest
 
+pytestmark = pytest.mark.slow  # run by `python3 dev.py test-slow`
+
 ROOT = Path(__file__).resolve().parents[1]
 PUSHES, DRAINS = ("push", "bulk"), ("drain1", "memory")
 JOBS = 200

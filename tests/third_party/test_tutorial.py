@@ -39,6 +39,7 @@ class TestItsSteps:
     def test_they_name_every_verb_once(self) -> None:
         assert sorted(verb for step in STEPS for verb in words(step[1])) == sorted(VERBS)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("place", range(len(STEPS)), ids=[step[0] for step in STEPS])
     def test_after_each_as_many_tests_are_green_as_it_says(self, place: int, tmp_path: Path) -> None:
         verbs = [verb for step in STEPS[: place + 1] for verb in words(step[1])]

@@ -64,6 +64,7 @@ def run(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     return start
 
 
+@pytest.mark.slow
 def test_a_driver_that_keeps_the_contract(run, tmp_path: Path) -> None:
     ran = run(HONEST, "planted://scratch", "--json", "report.json")
     assert ran.returncode == 0, ran.stdout + ran.stderr
@@ -80,6 +81,7 @@ def test_a_driver_that_keeps_the_contract(run, tmp_path: Path) -> None:
     assert all(test["id"].startswith(f"{test['concern']}.") for test in report["tests"])
 
 
+@pytest.mark.slow
 def test_a_driver_that_does_not_is_told_where(run) -> None:
     ran = run(FORGETFUL, "planted://scratch")
     assert ran.returncode == 1, ran.stdout + ran.stderr
@@ -96,6 +98,7 @@ def test_a_driver_that_takes_the_process_with_it(run) -> None:
     assert "reached" not in ran.stdout
 
 
+@pytest.mark.slow
 def test_what_a_driver_raises_reaches_no_terminal_as_it_is(run) -> None:
     ran = run(RAISING, "planted://scratch")
     assert ran.returncode == 1

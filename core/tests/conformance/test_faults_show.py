@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow  # run by `python3 dev.py test-slow`
+
 HERE = Path(__file__).parent
 
 CASES = {
