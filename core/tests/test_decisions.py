@@ -360,7 +360,7 @@ class TestWithdrawing:
 
     def test_at_a_stop_they_go_back_at_once_and_the_store_knows_why(self) -> None:
         worker = Leading(lent("a"), lent("b"))
-        worker.decide.stop(0.01, 1, "stopped")
+        worker.decide.ending.stop(0.01, 1, "stopped")
         assert worker.withdraw(0.01) == ["a", "b"]
         plan = worker.decide.plan(0.01)
         back = [found.settlement for found in plan.settle]
@@ -419,7 +419,7 @@ class TestStopping:
         worker = Worker()
         worker.start(0.0, "a", "b")
         worker.finish(100.0, "a")
-        worker.decide.stuck(100.0)
+        worker.decide.ending.stuck(100.0)
         assert not worker.decide.plan(104.9).cut_all
         assert worker.decide.plan(105.0).cut_all
         assert worker.decide.plan(109.9).ended is None
@@ -429,7 +429,7 @@ class TestStopping:
         worker = Worker()
         worker.start(0.0, "a", "b")
         worker.finish(100.0, "a")
-        worker.decide.stuck(100.0, within_s=2.0)
+        worker.decide.ending.stuck(100.0, within_s=2.0)
         plan = worker.decide.plan(100.0)
         assert (plan.cut_all, plan.wait_s) == (False, 1.0)
         plan = worker.decide.plan(101.0)
@@ -441,7 +441,7 @@ class TestStopping:
         worker = Worker()
         worker.start(0.0, "a")
         for now, level in ((0.0, 1), (1.0, 2), (8.0, 2)):
-            worker.decide.stop(now, level, "stopped")
+            worker.decide.ending.stop(now, level, "stopped")
             worker.decide.plan(now)
         assert worker.decide.plan(11.0).ended == "stopped"
 
@@ -449,7 +449,7 @@ class TestStopping:
         worker = Worker(concurrency=1)
         worker.start(0.0, "a")
         worker.decide.adopted(0.5, [lent("b")])
-        worker.decide.stop(1.0, 1, "stopped")
+        worker.decide.ending.stop(1.0, 1, "stopped")
         (back,) = worker.decide.plan(1.0).settle
         assert (back.settlement.id, back.settlement.verb, back.settlement.available_at) == ("b", Verb.RELEASE, AT)
         assert back.settlement.counts_return
@@ -459,10 +459,97 @@ class TestStopping:
         worker.start(0.0, "a")
         worker.decide.store_failed(0.5)
         worker.finish(1.0, "a")
-        worker.decide.stop(1.0, 2, "stopped")
+        worker.decide.ending.stop(1.0, 2, "stopped")
         worker.decide.store_failed(11.0)
         plan = worker.decide.plan(11.0)
         assert (plan.ended, [found.claimed.id for found in plan.settle], plan.limit) == ("stopped", ["a"], 0)
+
+
+class TestWhileACallIsUnderWay:
+    """The claim loop goes on where there is something to go on with: see docs/decisions/0025."""
+
+    def under_way(self, now: float = 0.2) -> Worker:
+        """A worker of two slots: "c" and "d" run, "e" was fetched ahead, the results of "a" and "b" are on their way."""
+        worker = Worker()
+        worker.start(0.0, "z", "a")
+        worker.finish(0.01, "z", took_s=0.01)
+        worker.claim(0.01, lent("b"), lent("c"), lent("d"))
+        assert [found.id for found in worker.decide.plan(0.02).start] == ["b"]
+        worker.finish(0.02, "a", took_s=0.01)
+        worker.finish(0.02, "b", took_s=0.01)
+        assert [found.id for found in worker.decide.plan(0.03).start] == ["c", "d"]
+        worker.decide.adopted(0.03, [lent("e")])
+        plan = worker.decide.plan(now)
+        assert plan.goes_on
+        assert [found.claimed.id for found in plan.settle] == ["a", "b"]
+        worker.decide.asked(plan)
+        self.plan = plan
+        return worker
+
+    def test_nothing_more_is_said_and_the_loop_sleeps(self) -> None:
+        worker = self.under_way()
+        for now in (0.2, 0.3, 1.5):
+            plan = worker.decide.plan(now)
+            assert (plan.settle, plan.limit, plan.is_idle) == ((), 0, False)
+            assert plan.wait_s > 0.1
+
+    def test_jobs_go_on_and_their_results_gather_anew(self) -> None:
+        worker = self.under_way()
+        worker.finish(0.3, "c", took_s=0.01)
+        assert [found.id for found in worker.decide.plan(0.3).start] == ["e"]
+        worker.decide.adopted(0.3, [lent("f")])
+        worker.settle(self.plan.settle)
+        worker.decide.answered()
+        worker.decide.claimed(0.3, structs.replace(self.plan, slots=1, limit=1), [])
+        assert worker.decide.plan(0.31).settle == ()
+        assert [found.claimed.id for found in worker.decide.plan(0.3 + LINGER_S).settle] == ["c"]
+
+    def test_a_ring_is_heard_though_the_answer_finds_nothing(self) -> None:
+        for rings in (False, True):
+            worker = self.under_way()
+            if rings:
+                worker.decide.rang(0.3)
+            for name in "cd":
+                worker.finish(0.4, name, took_s=0.01)
+            worker.decide.plan(0.4)
+            worker.finish(0.41, "e", took_s=0.01)
+            worker.settle(self.plan.settle)
+            worker.decide.answered()
+            worker.decide.claimed(0.5, structs.replace(self.plan, slots=1, limit=1), [])
+            worker.settle(worker.decide.plan(0.5).settle)
+            assert (worker.decide.plan(0.5).limit > 0) is rings
+
+    def test_at_the_bound_of_a_stop_nothing_is_said_beside_it(self) -> None:
+        worker = self.under_way()
+        worker.finish(0.3, "c")
+        worker.decide.ending.stop(0.3, 2, "stopped")
+        plan = worker.decide.plan(10.4)
+        assert (plan.ended, plan.settle) == ("stopped", ())
+        assert worker.decide.is_unheard
+
+    def test_what_one_call_may_have_brought_is_no_stranger(self) -> None:
+        """Two comparisons of what the store says is lent here, and the answer that tells of it is still to come."""
+        worker = self.under_way()
+        for now in (30.0, 60.0, 90.0):
+            worker.decide.compared(now, [lent("c"), lent("d"), lent("e"), lent("brought")])
+        worker.decide.answered()
+        assert "brought" not in {found.claimed.id for found in worker.decide.plan(90.0).settle}
+
+    def test_what_no_call_has_brought_goes_back(self) -> None:
+        worker = self.under_way()
+        worker.decide.compared(30.0, [lent("c"), lent("d"), lent("stranger")])
+        worker.settle(self.plan.settle)
+        worker.decide.answered()
+        worker.decide.compared(60.0, [lent("c"), lent("d"), lent("stranger")])
+        assert "stranger" in {found.claimed.id for found in worker.decide.plan(60.1).settle}
+
+    @pytest.mark.parametrize("is_sync", [False, True])
+    def test_without_anything_to_go_on_with_the_answer_is_waited_for(self, is_sync: bool) -> None:
+        worker = Worker(is_sync=is_sync)
+        worker.start(0.0, "a", "b")
+        worker.finish(0.1, "a")
+        assert worker.decide.plan(0.1).settle
+        assert not worker.decide.plan(0.1).goes_on
 
 
 class TestSuspects:

@@ -23,10 +23,10 @@ THE_WALK = (
     CORE / "_execution.py",  # one run, and what its end means
     CORE / "_executors" / "threads.py",  # where it runs
 )
-# "about 1,200", and what outages, leases in doubt, short jobs that lie ready and signs of life have added: of the
-# functions that a job enters, without blank lines, comments and docstrings. The notes for charts are off: they lie
-# beside the way, and whether any are sent in the moment that is watched is chance.
-LINES_MAX = 1_420
+# "about 1,200", and what outages, leases in doubt, short jobs that lie ready, signs of life and distant stores have
+# added: of the functions that a job enters, without blank lines, comments and docstrings. The notes for charts are off:
+# they lie beside the way, and whether any are sent in the moment that is watched is chance.
+LINES_MAX = 1_480
 
 
 WATCHED = """
@@ -78,7 +78,7 @@ def test_the_code_that_a_job_passes_through_is_short_and_most_of_it_is_in_eight_
 
 
 def test_no_module_of_core_is_longer_than_400_lines() -> None:
-    found = {path.name: len(path.read_text().splitlines()) for path in CORE.rglob("*.py")}
+    found = {str(path.relative_to(CORE)): len(path.read_text().splitlines()) for path in CORE.rglob("*.py")}
     assert {name: length for name, length in found.items() if length > 400} == {}
 
 

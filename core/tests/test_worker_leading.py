@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
 
-from protojobs import Job, JobQueue, _deadlines, _decisions, _pace, job, worker
+from protojobs import Job, JobQueue, _deadlines, _decisions, _pace, _upkeep, job, worker
 from protojobs._executors import Runnable
 from protojobs._executors.threads import ThreadExecutor
 from protojobs.events import Event
-from protojobs.records import ClaimReply, Settlement
+from protojobs.records import ClaimedJob
 from protojobs.testing import ManualClock
 from protojobs_memory import MemoryDriver
 
@@ -172,6 +172,7 @@ class TestBehindASlowRun:
         """Its timeout passes, and nobody can take it back: it has not begun, so it has not failed, nor is it stuck."""
         monkeypatch.setattr(_deadlines, "SWEEP_S", 0.005)
         monkeypatch.setattr(_deadlines, "END_S", 0.05)
+        monkeypatch.setattr(_upkeep, "COMPARE_EVERY_S", 0.0)
         store = Slow(short.may_answer, clock=clock)
         queue = make_queue(store, concurrency=1)
         queue.push_many([short.limited.bind(f"known-{number}") for number in range(KNOWN)])
@@ -190,17 +191,15 @@ class TestBehindASlowRun:
 
 
 class Slow(MemoryDriver):
-    """Answers no settle while it may not."""
+    """Does not say what a worker holds while it may not answer; a claim loop asks that, and waits."""
 
     def __init__(self, may_answer: threading.Event, *, clock: ManualClock) -> None:
         super().__init__(clock=clock)
         self.may_answer = may_answer
 
-    def settle_and_claim(
-        self, worker: str, settlements: Sequence[Settlement], queues: Sequence[str], *, slots: int, limit: int
-    ) -> ClaimReply:
+    def held(self, worker: str) -> list[ClaimedJob]:
         assert self.may_answer.wait(10)
-        return super().settle_and_claim(worker, settlements, queues, slots=slots, limit=limit)
+        return super().held(worker)
 
 
 class TestLyingReady:

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from protojobs import codec
 from protojobs._execution import Interrupted
-from protojobs.definitions import JobDefinition
+from protojobs.definitions import JobDefinition, Registry
 from protojobs.errors import ContractBroken, PayloadNotDecodable
 from protojobs.events import (
     JobCancelled,
@@ -29,7 +29,7 @@ from protojobs.lifecycle import JobState, Verb
 from protojobs.outcomes import Outcome, settlement
 from protojobs.records import ClaimedJob, Settled, SettleStatus
 
-__all__ = ["FAILED_LIMIT_S", "FailedCall", "announcement", "beginning", "tries"]
+__all__ = ["FAILED_LIMIT_S", "FailedCall", "announcement", "beginning", "failed_call", "tries"]
 
 FAILED_LIMIT_S = 30.0  # for `failed()`; it is a courtesy, and may not hold a slot for long
 _log = logging.getLogger("protojobs.worker")
@@ -170,3 +170,11 @@ class FailedCall:
 
     def _complain(self, error: BaseException) -> None:
         _log.error("failed() of job %s failed itself: %r", self.claimed.id, error, exc_info=error)
+
+
+def failed_call(outcome: Outcome, registry: Registry) -> FailedCall | None:
+    """The `failed()` of a job that has failed for good, where it has one."""
+    definition = registry.find(outcome.claimed.job_name)
+    if definition is None or not definition.has_failed or outcome.exception is None:
+        return None
+    return FailedCall(outcome.claimed, definition, outcome.exception)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 
+from protojobs._ending import LAST_CALL_S, Ending
 from protojobs._lease_watch import LeaseWatch
 from protojobs._pace import LEAD_WAIT_S, Pace
 from protojobs._plan import PREFETCH_WAIT_S, TICK_S, Plan, WorkLimits, given_back, patience_s
@@ -23,7 +24,6 @@ Key = tuple[str, int]  # (id, claim_seq): one run of one job
 UNSETTLED_MAX = 2_000  # results that wait for a store that is away; beyond it nothing new is claimed
 PAUSE_FIRST_S, PAUSE_MAX_S = 0.1, 2.0  # between tries while the store is away
 LINGER_S = 0.02  # a result waits so long for others while there is work in the line; the crash window grows by as much
-LAST_CALL_S = 1.0  # even when a stop should be over
 
 
 class Decisions:
@@ -40,8 +40,7 @@ class Decisions:
         self.limits = limits
         self.watch = watch
         self.runs = 0
-        self.stop_level = 0
-        self.stop_reason = "stopped"
+        self.ending = Ending(limits)
         self._roll = roll  # seconds -> jittered seconds
         self._waiting: deque[ClaimedJob] = deque()
         self._waiting_since = now
@@ -55,13 +54,24 @@ class Decisions:
         self._pace = Pace(limits.concurrency, may_lead)
         self._claim_at = now
         self._found_nothing = False
+        self.is_asked = False  # a call is on its way, and the loop goes on meanwhile
+        self._in_flight = 0  # results that are in it
+        self._asks = self._compared_in = 0  # how many of these calls there were, and before the last comparison
+        self._is_rung = False  # since it left
         self._quiet_until = now  # the store is away: no call before this
         self._pause = PAUSE_FIRST_S
         self._began_at = now
-        self._grace_ends = self._ends_by = 0.0
-        self._is_cut = False
 
     # ------------------------------------------------------------------------------------------------- what happened
+
+    def asked(self, plan: Plan) -> None:
+        """The plan's results and its claim are on their way, and the answer is not waited for."""
+        self.is_asked, self._in_flight, self._is_rung = True, len(plan.settle), False
+        self._asks += 1
+
+    def answered(self) -> None:
+        """They are no longer, whatever the answer."""
+        self.is_asked, self._in_flight = False, 0
 
     def claimed(self, now: float, plan: Plan, jobs: Sequence[ClaimedJob]) -> None:
         """The answer to a claim that the plan asked for."""
@@ -72,7 +82,8 @@ class Decisions:
         self._pace.claimed(now, plan.limit, len(jobs), plan.slots)
         if any([job.reclaims for job in jobs]):  # one may be a killer: the fewer we hold, the fewer it makes suspect
             self._pace.calm()
-        if len(jobs) < plan.limit:  # nothing is left: trust the doorbell and the next settle, look once in a while
+        # Nothing is left: trust the doorbell and the next settle, look once in a while.
+        if len(jobs) < plan.limit and not self._is_rung:
             self._claim_at = now + self._roll(self.limits.poll_s)
 
     def _has_claim(self, job: ClaimedJob) -> bool:
@@ -94,8 +105,11 @@ class Decisions:
         """What the store says this worker holds, asked once in a while.
 
         A claim may have been executed long after it was given up. What is not known here in two rounds goes back
-        unspent; once could be a matter of timing.
+        unspent; once could be a matter of timing, and so could twice during one call.
         """
+        if self.is_asked and self._asks == self._compared_in:
+            return
+        self._compared_in = self._asks
         strangers = self._strangers(jobs)
         for key in [key for key in strangers if key in self._seen_once]:
             job = strangers.pop(key)
@@ -123,7 +137,7 @@ class Decisions:
         if not was_run:
             self.runs -= 1
         if outcome is not None:
-            if not self._unsettled:
+            if len(self._unsettled) == self._in_flight:
                 self._unsettled_since = now
             self._unsettled[key] = outcome
             if was_run:
@@ -150,9 +164,9 @@ class Decisions:
         self._calls += 1
 
     @property
-    def has_unsettled(self) -> bool:
-        """Whether there are results that the store has not answered for."""
-        return bool(self._unsettled)
+    def is_unheard(self) -> bool:
+        """Whether something that was said has got no answer, or nobody has had the time to say it."""
+        return self.is_asked or (self.ending.reason == "stuck" and bool(self._unsettled))
 
     @property
     def running(self) -> int:
@@ -188,6 +202,7 @@ class Decisions:
     def rang(self, now: float) -> None:
         """The doorbell: a job may be due."""
         self._claim_at = min(self._claim_at, now)
+        self._is_rung = self.is_asked
 
     def lease_lost(self, now: float) -> None:
         """Others may have our jobs: forget what was not started. What runs, runs on, and its result is sent."""
@@ -204,39 +219,19 @@ class Decisions:
                 return job
         return None
 
-    def stop(self, now: float, level: int, reason: str) -> None:
-        """Stop: level 1 lets running jobs finish within the grace, 2 cuts them now."""
-        if self.stop_level == 0:
-            self.stop_reason = reason
-            self._grace_ends = now + self.limits.grace_s
-            self._ends_by = self._grace_ends + self.limits.exit_bound_s
-        self.stop_level = max(self.stop_level, level)
-        if level >= 2:
-            self._grace_ends = min(self._grace_ends, now)
-            self._ends_by = min(self._ends_by, now + self.limits.exit_bound_s)
-
-    def stuck(self, now: float, within_s: float = float("inf")) -> None:
-        """A run cannot be ended: this process must, in `exit_bound`, or sooner if `within_s` is less."""
-        left_s = min(self.limits.exit_bound_s, within_s)
-        self.stop(now, 1, "stuck")
-        self.stop_reason = "stuck"
-        # Its retry may be due in exit_bound from now. By then this process must be gone, so its neighbours have half.
-        self._grace_ends = min(self._grace_ends, now + left_s / 2)
-        self._ends_by = min(self._ends_by, now + left_s)
-
     # -------------------------------------------------------------------------------------------------- what to do now
 
     def plan(self, now: float) -> Plan:
         """What to do now. Call it again after doing that, or when something happened."""
         self._give_back(now)
-        cut_all = bool(self.stop_level) and now >= self._grace_ends and not self._is_cut
-        self._is_cut = self._is_cut or cut_all
+        cut_all = self.ending.cuts(now)
         if ended := self._why_ended(now):  # with results unsettled only when its time is over: one last try
-            return Plan(ended=ended, settle=tuple(self._unsettled.values())[:BATCH_JOBS_MAX], call_s=LAST_CALL_S)
-        withdraw = self._is_lead_in_vain(now)
+            last = () if self.is_asked else tuple(self._unsettled.values())[:BATCH_JOBS_MAX]
+            return Plan(ended=ended, settle=last, call_s=LAST_CALL_S)
+        limits, withdraw = self.limits, self._is_lead_in_vain(now)
         start, short = ((), ()) if withdraw else self._startable(now)
         slots, limit, settle = 0, 0, tuple[Outcome, ...]()
-        if now >= self._quiet_until:
+        if now >= self._quiet_until and not self.is_asked:
             is_due = self._is_settling_due(now)
             slots, limit = self._appetite(now, travels=is_due)
             if is_due or limit:
@@ -248,8 +243,9 @@ class Decisions:
             start=start,
             short=frozenset(short),
             cut_all=cut_all,
-            call_s=max(LAST_CALL_S, self._ends_by - now) if self.stop_level else float("inf"),
-            is_idle=self._free() > 0,
+            call_s=self.ending.call_s(now),
+            goes_on=self._needs_the_loop() and not (limits.ends_when_empty or limits.is_sync or self.ending.level),
+            is_idle=self._free() > 0 and not self.is_asked,
             wait_s=0.0 if start or cut_all else self._wait_s(now),
             withdraw=withdraw,
             gather=self._gather(now),
@@ -260,7 +256,7 @@ class Decisions:
 
         A suspect runs alone: after its neighbours, before the next.
         """
-        if self.stop_level or self.watch.is_in_doubt(now):
+        if self.ending.level or self.watch.is_in_doubt(now):
             return (), set()
         chosen, short = list[ClaimedJob](), set[str]()
         if not self._led():
@@ -269,7 +265,9 @@ class Decisions:
             job = self._waiting[0]
             if (room := self._free() + (lead := self._lead(job))) <= 0:
                 break
-            if self._needs_to_be_alone(job) and (self._running or self._unsettled or len(self._waiting) > 1):
+            if self._needs_to_be_alone(job) and (
+                self._running or self._unsettled or self.is_asked or len(self._waiting) > 1
+            ):
                 if self._alone != (job.id, job.claim_seq):
                     self._alone, self._waiting_since = (job.id, job.claim_seq), now
                 self._release_waiting("beside a suspect", keep=1)
@@ -298,14 +296,18 @@ class Decisions:
         """How many jobs like it are so short that they are handed over before a slot is free."""
         return 0 if job.reclaims or self._calls or self.limits.is_sync else self._pace.lead(job.job_name)
 
+    def _needs_the_loop(self) -> bool:
+        """Whether jobs wait in the line for a slot. Those that are short need no loop: they lie ready at the threads."""
+        return bool(self._waiting) and not self._lead(self._waiting[0])
+
     def _is_lead_in_vain(self, now: float) -> bool:
         """Whether what was handed over beyond the slots shall come back: their runs take longer than was thought."""
         is_late = now >= self._progress_at + LEAD_WAIT_S
-        return self._led() > 0 and (is_late or self.stop_level > 0 or self.watch.is_in_doubt(now))
+        return self._led() > 0 and (is_late or self.ending.level > 0 or self.watch.is_in_doubt(now))
 
     def _gather(self, now: float) -> int:
         """How many runs may end before there is something to claim, or nothing left to go on with."""
-        claims = now >= self._claim_at and not self.stop_level
+        claims = now >= self._claim_at and not (self.ending.level or self.is_asked)
         enough = max(0, self._pace.ahead(now) // 2 - len(self._waiting)) if claims else 0
         return 1 if self._calls else max(1, self._led() - enough)
 
@@ -314,7 +316,7 @@ class Decisions:
         if not self._unsettled:
             return False
         goes_on = self._waiting and self._waiting[0].reclaims < SUSPECT_RECLAIMS and not self.watch.is_in_doubt(now)
-        if not (goes_on or self._led()) or self.stop_level or self.limits.is_sync:
+        if not (goes_on or self._led()) or self.ending.level or self.limits.is_sync:
             return True
         return now >= self._unsettled_since + LINGER_S
 
@@ -335,7 +337,7 @@ class Decisions:
     def _appetite(self, now: float, *, travels: bool) -> tuple[int, int]:
         """(free slots, jobs to claim) for a claim now; (0, 0) for none. `travels`: a settle goes anyway."""
         is_alone = self._runs_a_suspect() or (self._waiting and self._needs_to_be_alone(self._waiting[0]))
-        if is_alone or self.stop_level or self.watch.is_in_doubt(now):
+        if is_alone or self.ending.level or self.watch.is_in_doubt(now):
             return 0, 0
         if len(self._unsettled) >= UNSETTLED_MAX or (not travels and now < self._claim_at):
             return 0, 0
@@ -351,7 +353,7 @@ class Decisions:
         """Return what waits in vain: everything at a stop, and what has waited too long."""
         if not self._waiting:
             return
-        if self.stop_level:
+        if self.ending.level:
             self._release_waiting("shutdown", keep=0)
         elif now >= self._waiting_since + patience_s(job := self._waiting[0], is_alone=self._needs_to_be_alone(job)):
             if self._needs_to_be_alone(job) and self._running:
@@ -371,30 +373,28 @@ class Decisions:
 
     def _why_ended(self, now: float) -> str | None:
         limits = self.limits
-        if not self.stop_level and limits.max_time_s is not None and now - self._began_at >= limits.max_time_s:
-            self.stop(now, 1, "max_time")
-        if self.stop_level and now >= self._ends_by:
-            return self.stop_reason  # the bound of the whole stop; what is unsettled, others will find by its lease
-        if self._running or self._waiting or self._unsettled:
+        if not self.ending.level and limits.max_time_s is not None and now - self._began_at >= limits.max_time_s:
+            self.ending.stop(now, 1, "max_time")
+        if self.ending.is_over(now):
+            return self.ending.reason
+        if self._running or self._waiting or self._unsettled or self.is_asked:
             return None
-        if self.stop_level:
-            return self.stop_reason
+        if self.ending.level:
+            return self.ending.reason
         if limits.max_jobs is not None and self.runs >= limits.max_jobs:
             return "max_jobs"
         return "empty" if limits.ends_when_empty and self._found_nothing else None
 
     def _wait_s(self, now: float) -> float:
-        times = [now + (LINGER_S if self._led() else TICK_S)]
+        times = [now + (LINGER_S if self._led() else TICK_S), self.ending.next_at]
         if self._quiet_until > now:
             times.append(self._quiet_until)
-        elif self._claim_at > now and self._free() > 0 and not self.stop_level:
+        elif self._claim_at > now and self._free() > 0 and not self.ending.level:
             times.append(self._claim_at)  # one that has come, with nothing claimed, waits for something else to happen
         if self.watch.reclaim_at > now:
             times.append(self.watch.reclaim_at)
         if self._waiting:
             times.append(self._waiting_since + PREFETCH_WAIT_S)
-            if self._unsettled and self._quiet_until <= now:
+            if self._unsettled and self._quiet_until <= now and not self.is_asked:
                 times.append(self._unsettled_since + LINGER_S)
-        if self.stop_level:
-            times.append(self._ends_by if self._is_cut else self._grace_ends)
         return max(0.0, min(times) - now)

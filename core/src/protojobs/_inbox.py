@@ -7,14 +7,15 @@ from collections.abc import Iterator
 from queue import Empty, SimpleQueue
 from typing import TypeAlias
 
+from protojobs._exchange import Exchange
 from protojobs._executors import NotBegun, Runnable, Unplaced
 from protojobs._lease import Beat
 from protojobs.outcomes import Outcome
 
 __all__ = ["Ended", "Inbox", "Message"]
 
-Message: TypeAlias = Beat | Unplaced | Runnable | int | None
-"""A heartbeat | no child can do it | a run is stuck | a stop of that level | the doorbell."""
+Message: TypeAlias = Beat | Exchange | Unplaced | Runnable | int | None
+"""A heartbeat | the store's answer | no child can do it | a run is stuck | a stop of that level | the doorbell."""
 
 Ended: TypeAlias = tuple[tuple[str, int], Outcome | NotBegun | None]
 """A run, by its key, and how it ended."""

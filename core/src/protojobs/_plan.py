@@ -40,6 +40,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     limit: int = 0  # claim so many, `slots` of them for slots that are free
     start: tuple[ClaimedJob, ...] = ()
     short: frozenset[str] = frozenset()  # names of those that may lie ready until a thread is free
+    goes_on: bool = False  # jobs wait for slots: do not wait for the store
     call_s: float = float("inf")  # that the call to the store may take, beside the store's own limits
     cut_all: bool = False  # end every running job: the grace is over
     withdraw: bool = False  # take back what was handed over and has not begun

@@ -1,7 +1,7 @@
-"""The worker: one claim loop that alone writes, and around it the threads that run, beat, ring and observe.
+"""The worker: one claim loop that decides alone, and around it the threads that carry, run, beat, ring and observe.
 
 Everything that happens arrives in one inbox. The loop tells it to `Decisions`, does what the plan says, and waits for
-more: finished runs are settled and new jobs are claimed in the same round trip.
+more. Finished runs are settled and new jobs are claimed in one round trip, of which one is on its way at a time.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, TypeAlias
 import msgspec
 
 from protojobs import events
-from protojobs._afterwards import FAILED_LIMIT_S, FailedCall, announcement, beginning, tries
+from protojobs._afterwards import FAILED_LIMIT_S, FailedCall, announcement, beginning, failed_call
 from protojobs._deadlines import Deadlines
 from protojobs._decisions import Decisions, Plan, WorkLimits
 from protojobs._doorbell import Doorbell
+from protojobs._exchange import Courier, Exchange, settled_singly
 from protojobs._execution import Run, prepare, unrun
 from protojobs._executors import NotBegun, Runnable, Unplaced
 from protojobs._executors.choice import Executors
@@ -27,10 +28,10 @@ from protojobs._inbox import Inbox, Message
 from protojobs._joblog import is_logged, log_event
 from protojobs._lease import Beat, WorkerLease
 from protojobs._lease_watch import Standing
+from protojobs._outages import Outages
 from protojobs._pace import LEAD_WAIT_S
 from protojobs._plan import SUSPECT_PAUSE_S
 from protojobs._upkeep import Upkeep
-from protojobs.clock import within
 from protojobs.entropy import jittered
 from protojobs.errors import ContractBroken, DriverError, LeaseLost
 from protojobs.events import Event, JobProcessed, JobProcessing
@@ -68,6 +69,7 @@ class Worker:
         self._standing = Standing(lease.info.lease_s)
         self._deadlines = Deadlines(self._clock, self._standing, self._inbox.put)
         lease.horizon.look_at(self._deadlines.left_s)
+        self._courier = Courier(self._driver, names, self._inbox.put)
         self._doorbell = Doorbell(self._driver, names, lambda: self._inbox.put(None))
         self._dispatcher = Dispatcher(self._hooks)
         self._executors = Executors(
@@ -82,10 +84,10 @@ class Worker:
         self._upkeep = Upkeep(queue, lease, self._send, self._decide.compared, max_memory)
         self._complete_in = self._driver.complete_in if isinstance(self._driver, SupportsTransaction) else None
         self._done = self._failed = self._late = 0
-        self._unknown = False  # a claim's answer was lost: ask the store what we hold
+        self._answered_at, self._unknown = 0.0, False  # a claim's answer was lost: ask the store what we hold
         self._unsure: set[_Key] = set()  # results whose settling got no answer
         self._calls: deque[FailedCall] = deque()  # `failed()` waiting for a slot
-        self._is_degraded, self._answered_at = False, 0.0
+        self._outages = Outages(self._send)
 
     def run(self, stop: StopToken) -> WorkReport:
         """Work until the end. Raises only what `DriverError`s at the start raise."""
@@ -103,7 +105,7 @@ class Worker:
         finally:
             unsubscribe()
             self._lease.stop()
-            for part in (self._doorbell, self._deadlines, self._executors):
+            for part in (self._courier, self._doorbell, self._deadlines, self._executors):
                 part.close()
         worker, done, failed = self._lease.info.id, self._done, self._failed
         self._send(events.WorkerStopped(worker=worker, reason=reason, done=done, failed=failed))
@@ -113,7 +115,7 @@ class Worker:
     @property
     def signs_off(self) -> bool:
         """Not where the last word got no answer: a stop does not wait twice, and a run that goes on needs the lease."""
-        return not (self._unknown or (self._decide.stop_reason == "stuck" and self._decide.has_unsettled))
+        return not (self._unknown or self._decide.is_unheard)
 
     # -------------------------------------------------------------------------------------------------- the claim loop
 
@@ -126,6 +128,9 @@ class Worker:
                 if plan.settle:
                     self._talk(plan)
                 return plan.ended
+            talks = bool(plan.settle or plan.limit)
+            if talks and plan.goes_on:
+                self._talk(plan)
             if plan.start:
                 self._begin(plan)
             self._start_calls()
@@ -133,8 +138,7 @@ class Worker:
                 self._deadlines.cut(None, "shutdown")
             if plan.withdraw:
                 self._withdraw(self._decide.running_jobs())
-            talks = bool(plan.settle or plan.limit)
-            if talks:
+            if talks and not plan.goes_on:
                 self._talk(plan)
             elif plan.is_idle and not self._decide.limits.ends_when_empty:
                 self._doorbell.listen()
@@ -143,26 +147,43 @@ class Worker:
             self._listen(0.0 if talks else plan.wait_s, plan.gather)
 
     def _talk(self, plan: Plan) -> None:
-        """Settle and claim in one round trip, and take in the answers."""
-        worker, sent = self._lease.info.id, [outcome.settlement for outcome in plan.settle]
-        try:
-            with within(plan.call_s):
-                if self._unknown:
-                    self._decide.adopted(self._clock.monotonic(), self._driver.held(worker))
-                    self._unknown = False
-                reply = self._driver.settle_and_claim(worker, sent, self._names, slots=plan.slots, limit=plan.limit)
-        except DriverError as error:
-            if sent and isinstance(error, ContractBroken):  # refused whole: nothing was settled, and nothing lent
-                _log.error("the store refuses a result, sending them one by one: %s", error)
-                self._talk_singly(plan)
-                return
+        """Settle and claim in one round trip. While there is work to go on with, the answer comes by the inbox."""
+        exchange = Exchange(plan, self._lease.info.id, asks_held=self._unknown)
+        if plan.goes_on and not self._unknown:
+            self._decide.asked(plan)
+            self._courier.send(exchange)
+        else:
+            exchange.take_place(self._driver, self._names)
+            self._answered(exchange)
+
+    def _answered(self, exchange: Exchange) -> None:
+        now, plan, reply, error = self._clock.monotonic(), exchange.plan, exchange.reply, exchange.error
+        self._decide.answered()
+        if exchange.held is not None:
+            self._decide.adopted(now, exchange.held)
+            self._unknown = False
+        if isinstance(error, ContractBroken) and plan.settle:  # refused whole: nothing was settled, and nothing lent
+            _log.error("the store refuses a result, sending them one by one: %s", error)
+            self._talk_singly(plan)
+        elif isinstance(error, DriverError):
             self._unknown = True  # it may have been done all the same
-            self._unsure.update((result.id, result.claim_seq) for result in sent)
-            self._degraded(error)  # a claim that breaks the contract too: a corrupt row must not end the worker
-            self._decide.store_failed(self._clock.monotonic())
-            return
-        self._answered_at = now = self._clock.monotonic()
-        self._recovered()
+            self._no_answer(plan.settle, error)
+        elif error is not None:
+            raise error
+        else:
+            self._took(now, plan, reply)
+            if exchange.worker != self._lease.info.id:
+                return  # what was lent to a lost lease is others' by now
+            if reply.lease_lost:
+                self._lost_lease(now)
+            elif plan.limit:
+                self._decide.claimed(now, plan, reply.claimed)
+
+    def _took(self, now: float, plan: Plan, reply: ClaimReply) -> None:
+        """The store has the results."""
+        self._answered_at = now
+        self._outages.over()
+        self._decide.store_answered()
         self._decide.settled(reply.settled, plan.settle)
         self._lease.recording.took(now, reply, plan.settle)
         tells = self._unsure or self._is_heard(JobProcessed)
@@ -171,30 +192,27 @@ class Worker:
                 self._settled(answer, outcome)
             else:
                 self._done += 1
-        if reply.lease_lost:
-            self._lost_lease(now)
-        elif plan.limit:
-            self._decide.claimed(now, plan, reply.claimed)
 
     def _talk_singly(self, plan: Plan) -> None:
         """Settle each result by itself, so that one which the store cannot take does not hold up the others."""
         for outcome in plan.settle:
-            for attempt in tries(outcome):
-                said = attempt.settlement
-                try:
-                    (answer,) = self._driver.settle([said])
-                except ContractBroken as error:
-                    _log.error("job %s: its %s was refused: %s", said.id, said.verb, error)
-                except DriverError as error:
-                    self._unsure.add((said.id, said.claim_seq))
-                    self._degraded(error)
-                    self._decide.store_failed(self._clock.monotonic())
-                    return
-                else:
-                    self._lease.recording.took(self._clock.monotonic(), ClaimReply(settled=(answer,)), [attempt])
-                    self._settled(answer, attempt)
-                    break
+            try:
+                found = settled_singly(self._driver, outcome)
+            except DriverError as error:
+                self._no_answer([outcome], error)
+                return
+            if found is not None:
+                attempt, answer = found
+                self._lease.recording.took(self._clock.monotonic(), ClaimReply(settled=(answer,)), [attempt])
+                self._settled(answer, attempt)
             self._decide.dropped(outcome)
+
+    def _no_answer(self, sent: Sequence[Outcome], error: DriverError | LeaseLost) -> None:
+        """These may be settled, or not."""
+        self._unsure.update((outcome.settlement.id, outcome.settlement.claim_seq) for outcome in sent)
+        # A claim that breaks the contract counts too: a corrupt row must not end the worker.
+        self._outages.missed(self._lease.info.id, error)
+        self._decide.store_failed(self._clock.monotonic())
 
     def _begin(self, plan: Plan) -> None:
         """Hand jobs to their executors, or settle them unrun. Short ones may wait there for a slot, for a moment."""
@@ -254,20 +272,15 @@ class Worker:
             self._done += 1
         elif answer.state is JobState.FAILED:
             self._failed += 1
-            self._call_failed(outcome)
+            if (call := failed_call(outcome, self._queue.registry)) is not None:
+                self._decide.calling_failed(call.key)
+                self._calls.append(call)
         event = announcement(outcome, answer, late_s=late_s)
         log_event(event)
         self._send(event)
 
     def _is_heard(self, kind: type[Event]) -> bool:
         return self._hooks.listens(kind.event_name) or is_logged(kind)
-
-    def _call_failed(self, outcome: Outcome) -> None:
-        definition = self._queue.registry.find(outcome.claimed.job_name)
-        if definition is not None and definition.has_failed and outcome.exception is not None:
-            call = FailedCall(outcome.claimed, definition, outcome.exception)
-            self._decide.calling_failed(call.key)
-            self._calls.append(call)
 
     # ---------------------------------------------------------------------------------------------------- the inbox
 
@@ -292,9 +305,11 @@ class Worker:
             case None:
                 self._decide.rang(now)
             case int():
-                self._decide.stop(now, message, "stopped")
+                self._decide.ending.stop(now, message, "stopped")
             case Beat():
                 self._beat(now, message)
+            case Exchange():
+                self._answered(message)
             case Unplaced():
                 self._begin_here(now, message.run)
             case _:
@@ -308,7 +323,7 @@ class Worker:
         self._executors.give_up()
         outcome = run.cut(ended=False, exit_bound=self._decide.limits.exit_bound_s)
         if self._decide.finished(now, run.key, outcome):  # else it has ended just now, after all
-            self._decide.stuck(now, self._standing.exit_within_s(run.exclusive_holder, now))
+            self._decide.ending.stuck(now, self._standing.exit_within_s(run.exclusive_holder, now))
 
     def _begin_here(self, now: float, run: Run) -> None:
         """Run in this process what no child can run. A suspect among neighbours goes back, to run alone next time."""
@@ -337,7 +352,7 @@ class Worker:
         elif beat.reply is None:
             self._decide.watch.missed_beat()
             if self._decide.watch.in_doubt and beat.sent_at > self._answered_at:  # else an answer has come since
-                self._degraded(None)
+                self._outages.missed(self._lease.info.id, None)
         else:
             self._decide.watch.good_beat(now, beat.sent_at, beat.reply, self._upkeep.jitter())
             for fence in beat.reply.cancels:
@@ -362,33 +377,18 @@ class Worker:
             self._lease.renew_identity()
             self._standing.good_beat(self._lease.info.id, self._lease.watch.last_good_at)
         except (DriverError, LeaseLost) as error:
-            self._degraded(error)
-            self._decide.store_failed(now)
+            self._no_answer((), error)
 
     def _keep_up(self) -> None:
         """Reclaim and prune when it is time; stop when the memory limit is passed."""
         now = self._clock.monotonic()
         try:
             if not self._decide.is_quiet(now):
-                self._upkeep.turn(now, may_write=self._decide.stop_level == 0)
+                self._upkeep.turn(now, may_write=self._decide.ending.level == 0)
         except DriverError as error:
-            self._degraded(error)
-            self._decide.store_failed(now)
-        if self._decide.stop_level == 0 and self._upkeep.is_memory_exceeded(now):
-            self._decide.stop(now, 1, "memory")
-
-    def _degraded(self, error: Exception | None) -> None:
-        if not self._is_degraded:  # once per outage
-            self._is_degraded = True
-            reason = str(error or "two heartbeats in a row got no answer")
-            _log.error("degraded: the store does not answer; staying, and trying again: %s", reason)
-            self._send(events.WorkerDegraded(worker=self._lease.info.id, reason=reason))
-
-    def _recovered(self) -> None:
-        self._decide.store_answered()
-        if self._is_degraded:
-            self._is_degraded = False
-            _log.warning("the store answers again")
+            self._no_answer((), error)
+        if self._decide.ending.level == 0 and self._upkeep.is_memory_exceeded(now):
+            self._decide.ending.stop(now, 1, "memory")
 
     def _send(self, event: Event) -> None:
         if self._hooks.listens(event.event_name):

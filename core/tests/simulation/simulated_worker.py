@@ -12,6 +12,7 @@ from faults.history import Run as Seen
 from protojobs._deadlines import END_S
 from protojobs._decisions import Decisions, WorkLimits
 from protojobs._decisions import Plan as Turn
+from protojobs._exchange import Exchange
 from protojobs._execution import Run, prepare, unrun
 from protojobs._executors import NOT_BEGUN, NotBegun
 from protojobs._lease import BEATS_PER_LEASE, Beat
@@ -66,6 +67,7 @@ class SimulatedWorker(Party):
         self.queues = queues
         self.generation = 0
         self.stopping_since: float | None = None
+        self._stopped_as = 0  # the generation that was told to
         self.active: dict[_Key, Active] = {}
         self.ready: dict[_Key, Run] = {}  # handed over before a slot is free
         self._inbox: deque[object] = deque()
@@ -111,7 +113,7 @@ class SimulatedWorker(Party):
 
     def stop(self) -> None:
         """Ask for a planned stop; half the time a second one follows, for a quick end."""
-        self.stopping_since = self.world.now
+        self.stopping_since, self._stopped_as = self.world.now, self.generation
         self.world.hire()
         self.world.at(self.world.now, lambda: self.put(1), self)
         if self.world.dice.random() < 0.5:
@@ -120,9 +122,15 @@ class SimulatedWorker(Party):
     def die(self, how: str, *, since: float) -> None:
         """The process ends, and whatever runs in it."""
         self.is_dead = True
-        self.world.history.faults.append(Fault(how, since, self.world.now, self.id))
+        found = self.world.history.faults
+        found.append(Fault(how, since, self.world.now, self.id))
         if how == "kill" and self.stopping_since is not None:
-            self.world.history.faults.append(Fault("stop", self.stopping_since, self.world.now, self.id))
+            found.append(Fault("stop", self.stopping_since, self.world.now, self.id))
+        if (
+            self.stopping_since is not None
+        ):  # it may have lost its lease meanwhile, and what it was then has stopped too
+            earlier = range(self._stopped_as, self.generation)
+            found += [Fault("stop", self.stopping_since, self.world.now, f"{self.name}.{each}") for each in earlier]
         for active in self.active.values():
             active.seen.ended, active.seen.end = self.world.now, End.CUT
         self.active.clear()
@@ -140,9 +148,11 @@ class SimulatedWorker(Party):
             yield from self._renew_identity()
         self.world.spawn(self, self._beat())
         while (turn := self.decide.plan(self.world.now)).ended is None:
-            self._hand_out(turn)
             talks = bool(turn.settle or turn.limit)
-            if talks:
+            if talks and turn.goes_on:
+                yield from self._talk(turn)
+            self._hand_out(turn)
+            if talks and not turn.goes_on:
                 yield from self._talk(turn)
             if not self.decide.is_quiet(self.world.now):
                 yield from self._keep_up()
@@ -163,24 +173,47 @@ class SimulatedWorker(Party):
             self.withdraw(list(self.ready))
 
     def _talk(self, turn: Turn) -> Steps:
-        world, worker = self.world, self.id
+        """Ask, and go on meanwhile if there is something to go on with."""
+        exchange = Exchange(turn, self.id, asks_held=self._unknown)
+        if turn.goes_on and not self._unknown:
+            self.decide.asked(turn)
+            self.world.spawn(self, self._carry(exchange))
+        else:
+            yield from self._take_place(exchange)
+            yield from self._answered(exchange)
+
+    def _carry(self, exchange: Exchange) -> Steps:
+        yield from self._take_place(exchange)
+        self.put(exchange)
+
+    def _take_place(self, exchange: Exchange) -> Steps:
+        store, worker, turn = self.world.store, exchange.worker, exchange.plan
         sent = [outcome.settlement for outcome in turn.settle]
         try:
-            if self._unknown:
-                held = yield Call(lambda: world.store.held(worker), PATIENCE_S)
-                self.decide.adopted(world.now, cast("list[ClaimedJob]", held))
-                self._unknown = False
+            if exchange.asks_held:
+                exchange.held = cast("list[ClaimedJob]", (yield Call(lambda: store.held(worker), PATIENCE_S)))
             answer = yield Call(
-                lambda: world.store.settle_and_claim(worker, sent, self.queues, slots=turn.slots, limit=turn.limit),
+                lambda: store.settle_and_claim(worker, sent, self.queues, slots=turn.slots, limit=turn.limit),
                 PATIENCE_S,
             )
-        except StoreUnavailable:
+            exchange.reply = cast("ClaimReply", answer)
+        except StoreUnavailable as error:
+            exchange.error = error
+
+    def _answered(self, exchange: Exchange) -> Steps:
+        world, turn, reply = self.world, exchange.plan, exchange.reply
+        self.decide.answered()
+        if exchange.held is not None:
+            self.decide.adopted(world.now, exchange.held)
+            self._unknown = False
+        if exchange.error is not None:
             self._unknown = True
             self.decide.store_failed(world.now)
             return
-        reply = cast("ClaimReply", answer)
         self.decide.store_answered()
         self.decide.settled(reply.settled, turn.settle)
+        if exchange.worker != self.id:
+            return
         if reply.lease_lost:
             yield from self._lost_lease()
         elif turn.limit:
@@ -205,9 +238,11 @@ class SimulatedWorker(Party):
             case None:
                 self.decide.rang(now)
             case int():
-                self.decide.stop(now, message, "stopped")
+                self.decide.ending.stop(now, message, "stopped")
             case Beat():
                 yield from self._heard(message)
+            case Exchange():
+                yield from self._answered(message)
             case (key, NotBegun()):
                 self.decide.withdrawn(now, [cast("_Key", key)], self.id)
             case (key, outcome):
@@ -227,7 +262,7 @@ class SimulatedWorker(Party):
     def _keep_up(self) -> Steps:
         world, worker = self.world, self.id
         try:
-            if not self.decide.stop_level and self.watch.may_reclaim(world.now):
+            if not self.decide.ending.level and self.watch.may_reclaim(world.now):
                 until = self.watch.reclaim_until
                 taken = cast("Reclaimed", (yield Call(lambda: world.reclaim(until), PATIENCE_S)))
                 self.watch.reclaimed(world.now, taken.others_end_in, taken.has_more, self._jitter())
@@ -362,7 +397,7 @@ class SimulatedWorker(Party):
         outcome = active.run.cut(ended=False, exit_bound=EXIT_BOUND_S)
         if self.decide.finished(self.world.now, active.run.key, outcome):
             active.is_given_up = True
-            self.decide.stuck(self.world.now)
+            self.decide.ending.stuck(self.world.now)
 
     def _give_up(self, active: Active) -> None:
         if active.run.key in self.active:

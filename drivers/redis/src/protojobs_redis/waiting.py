@@ -35,8 +35,8 @@ class Doorbell:
     """Waits for due jobs.
 
     Each queue has a bell: a sorted set that gets a member when jobs come, and BZPOPMIN takes it away again. So one push
-    wakes one waiter, not the herd; whoever then claims as much as it wanted rings again for the next. A bell says that a
-    job is due, which may be over by now and is worth a claim, or only "look": then the answer is what `due.lua` sees.
+    wakes one waiter, not the herd; whoever then claims as much as it wanted rings again for the next. A bell says that
+    a job is due (which may be over by now, and costs a claim), or only "look": then the answer is what `due.lua` sees.
     """
 
     def __init__(self, connections: Connections) -> None:
