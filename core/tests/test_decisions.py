@@ -469,7 +469,7 @@ class TestWhileACallIsUnderWay:
     """The claim loop goes on where there is something to go on with: see docs/decisions/0025."""
 
     def under_way(self, now: float = 0.2) -> Worker:
-        """A worker of two slots: "c" and "d" run, "e" was fetched ahead, the results of "a" and "b" are on their way."""
+        """Of two slots: "c" and "d" run, "e" was fetched ahead, and the results of "a" and "b" are on their way."""
         worker = Worker()
         worker.start(0.0, "z", "a")
         worker.finish(0.01, "z", took_s=0.01)

@@ -169,7 +169,7 @@ class TestDriversMistakes:
             job_id = queue.push(plain.bind())
             eventually(lambda: store.get([job_id])[0].status == "completed")
             assert worker.thread.is_alive()
-        assert f"a mistake in {verb}" in caplog.text
+            eventually(lambda: f"a mistake in {verb}" in caplog.text)
 
     def test_in_the_claim_loop_ends_the_worker_with_that_error_and_not_silently(self) -> None:
         with pytest.raises(TypeError, match="a mistake in settle_and_claim"):

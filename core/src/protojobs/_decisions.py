@@ -297,7 +297,7 @@ class Decisions:
         return 0 if job.reclaims or self._calls or self.limits.is_sync else self._pace.lead(job.job_name)
 
     def _needs_the_loop(self) -> bool:
-        """Whether jobs wait in the line for a slot. Those that are short need no loop: they lie ready at the threads."""
+        """Whether jobs wait in the line for a slot. Short ones lie ready at the threads, and need no loop."""
         return bool(self._waiting) and not self._lead(self._waiting[0])
 
     def _is_lead_in_vain(self, now: float) -> bool:
