@@ -140,7 +140,7 @@ class Worker:
                 self._withdraw(self._decide.running_jobs())
             if talks and not plan.goes_on:
                 self._talk(plan)
-            elif plan.is_idle and not self._decide.limits.ends_when_empty:
+            elif plan.is_idle and not (talks or self._decide.limits.ends_when_empty):
                 self._doorbell.listen()
             self._keep_up()
             # Last, so that the next plan knows of what happened meanwhile.

@@ -122,6 +122,7 @@ def test_a_file_that_is_no_database_is_told(type_, folder: Path) -> None:
     typed = type_("stats", "--url", "sqlite:///jobs.db")
     assert typed.code in (1, 5)
     assert "not a database" in typed.err
+    assert "of another kind, or encrypted. Name another path" in typed.err
 
 
 def test_a_reader_that_has_seen_enough_is_no_error(queue, push) -> None:

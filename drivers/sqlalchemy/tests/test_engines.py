@@ -14,7 +14,7 @@ from sqlalchemy import Engine, create_engine, event, text
 
 from protojobs.clock import SYSTEM_CLOCK
 from protojobs.entropy import fresh_id
-from protojobs.errors import StoreUnavailable
+from protojobs.errors import ContractBroken, StoreUnavailable
 from protojobs.lifecycle import Verb
 from protojobs.records import NewJob, Settlement, WorkerInfo
 from protojobs_sqlalchemy import SQLAlchemyDriver, connections, sqlite
@@ -141,6 +141,18 @@ def test_a_closed_driver_may_be_used_again(store_url: str) -> None:
     driver.close()
     driver.enqueue([new_job()])
     assert driver.stats().pending == 1
+    driver.close()
+
+
+def test_a_damaged_file_is_told_with_the_way_to_what_can_be_read(tmp_path: Path) -> None:
+    driver = SQLAlchemyDriver(f"sqlite:///{tmp_path / 'jobs.db'}")
+    driver.setup()
+    driver.enqueue([new_job() for _ in range(200)])
+    driver.close()
+    page, kept = 4096, (tmp_path / "jobs.db").read_bytes()
+    (tmp_path / "jobs.db").write_bytes(kept[:page] + b"\xff" * (len(kept) - page))
+    with pytest.raises(ContractBroken, match="sqlite3 FILE .recover"):
+        driver.enqueue([new_job()])
     driver.close()
 
 

@@ -99,4 +99,4 @@ def _broken(text: str, place: str, *, is_refusal: bool) -> ContractBroken:
         mend = "Another program uses keys of this namespace: give protojobs one of its own."
         return ContractBroken(f"{place} holds a key that is not protojobs's: {text}.", mend=mend)
     what = "refused a step" if is_refusal else "answered something strange"
-    return ContractBroken(f"{place} {what}: {text}.", mend="Trying again will not help.")
+    return ContractBroken(f"{place} {what}: {text}.", mend="It would be refused again: the server says why.")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -20,7 +22,9 @@ _READ_ONLY_NUMBERS = {
     1792,
     1836,
 }  # MariaDB's and MySQL's: --read-only, a transaction for reading, a read-only mode
-_REFUSALS = {"42501", "28P01", "28000", "3D000"}  # SQLSTATEs of PostgreSQL that time will not mend, but people can
+_NO_RIGHT = "42501"
+_PRIMARY = 0xFF  # the low byte of SQLite's extended codes
+_REFUSALS = {_NO_RIGHT, "28P01", "28000", "3D000"}  # SQLSTATEs of PostgreSQL that time will not mend, but people can
 
 
 def original(error: BaseException) -> BaseException:
@@ -56,13 +60,13 @@ def translated(error: Exception, engine: Engine, dialect: Dialect) -> ProtojobsE
             mend="After a failover the next call finds the new primary, if the URL, DNS or a proxy leads there.",
         )
     names = {cls.__name__ for cls in type(cause).__mro__}
-    if isinstance(error, OSError) or (names & set(_REPEATABLE) and getattr(cause, "sqlstate", None) != "42501"):
+    if isinstance(error, OSError) or (names & set(_REPEATABLE) and getattr(cause, "sqlstate", None) != _NO_RIGHT):
         state = getattr(cause, "sqlstate", None)
         mend = "Check the user, the password and the database's name." if state in _REFUSALS else ""
         return StoreUnavailable(
             f"{place} could not be asked: {_first_line(cause, engine)}.", mend=mend or _unavailable_mend(engine)
         )
-    return ContractBroken(f"{place} refused a statement: {text}.", mend="Trying again will not help.")
+    return ContractBroken(f"{place} refused a statement: {text}.", mend=_refused_mend(cause))
 
 
 def _first_line(cause: BaseException, engine: Engine) -> str:
@@ -82,6 +86,17 @@ def _busy_mend(engine: Engine) -> str:
             " open while the job runs. Commit it sooner, or push with session= inside it."
         )
     return "Other transactions hold the rows for too long; look for one that stays open."
+
+
+def _refused_mend(cause: BaseException) -> str:
+    if getattr(cause, "sqlstate", None) == _NO_RIGHT:
+        return "Give this user the rights on protojobs' tables."
+    code = getattr(cause, "sqlite_errorcode", 0)
+    if code == sqlite3.SQLITE_NOTADB:
+        return "The file is of another kind, or encrypted. Name another path in the URL."
+    if code & _PRIMARY == sqlite3.SQLITE_CORRUPT:
+        return "The file is damaged. Put back a copy of it, or save what can be read: sqlite3 FILE .recover"
+    return "It would be refused again: the database says why."
 
 
 def _unavailable_mend(engine: Engine) -> str:
