@@ -87,6 +87,14 @@ class TestWaiting:
             assert plan.start == ()
             assert plan.wait_s > 0.4
 
+    def test_one_that_has_gone_back_often_may_wait_longer_and_the_loop_sleeps_as_long(self) -> None:
+        worker = Worker()
+        worker.start(0.0, "a")
+        worker.claim(1.0, structs.replace(lent("suspect", SUSPECT_RECLAIMS), claim_seq=10))
+        assert worker.decide.plan(1.5).start == ()
+        for now in (3.0, 4.0, 5.0):
+            assert worker.decide.plan(now).wait_s > 0.4
+
     def test_while_the_store_is_away_it_wakes_for_the_next_try_and_not_before(self) -> None:
         worker = Worker()
         worker.decide.store_failed(10.0)
@@ -465,6 +473,33 @@ class TestStopping:
         assert (plan.ended, [found.claimed.id for found in plan.settle], plan.limit) == ("stopped", ["a"], 0)
 
 
+class TestTheDoorbell:
+    """A worker that may not claim does not listen: it would take the ring from one that may, and hear it for ever."""
+
+    def test_is_listened_to_with_a_slot_free(self) -> None:
+        worker = Worker()
+        worker.start(0.0, "a")
+        assert worker.decide.plan(0.1).is_idle
+
+    def test_is_left_to_others_while_stopping(self) -> None:
+        worker = Worker()
+        worker.start(0.0, "a")
+        worker.decide.ending.stop(0.1, 1, "stopped")
+        assert not worker.decide.plan(0.1).is_idle
+
+    def test_is_left_to_others_while_a_suspect_runs_alone(self) -> None:
+        worker = Worker()
+        worker.claim(0.0, lent("suspect", SUSPECT_RECLAIMS))
+        assert [job.id for job in worker.decide.plan(0.1).start] == ["suspect"]
+        assert not worker.decide.plan(0.2).is_idle
+
+    def test_is_left_to_others_in_doubt(self) -> None:
+        worker = Worker()
+        worker.watch.missed_beat()
+        worker.watch.missed_beat()
+        assert not worker.decide.plan(0.1).is_idle
+
+
 class TestWhileACallIsUnderWay:
     """The claim loop goes on where there is something to go on with: see docs/decisions/0025."""
 
@@ -519,13 +554,32 @@ class TestWhileACallIsUnderWay:
             worker.settle(worker.decide.plan(0.5).settle)
             assert (worker.decide.plan(0.5).limit > 0) is rings
 
-    def test_at_the_bound_of_a_stop_nothing_is_said_beside_it(self) -> None:
+    def test_a_ring_counts_for_one_answer(self) -> None:
+        worker = self.under_way()
+        worker.decide.rang(0.3)
+        for name in "cd":
+            worker.finish(0.4, name, took_s=0.01)
+        worker.decide.plan(0.4)
+        worker.finish(0.41, "e", took_s=0.01)
+        worker.settle(self.plan.settle)
+        worker.decide.answered()
+        worker.decide.claimed(0.5, structs.replace(self.plan, slots=1, limit=1), [])
+        claims = 0
+        for turn in range(100):
+            plan = worker.decide.plan(0.5 + turn / 1000)
+            worker.settle(plan.settle)
+            if plan.limit:
+                claims += 1
+                worker.decide.claimed(0.5 + turn / 1000, plan, [])
+        assert claims <= 2
+
+    def test_at_the_bound_of_a_stop_only_what_is_not_in_it_is_tried_once_more(self) -> None:
         worker = self.under_way()
         worker.finish(0.3, "c")
         worker.decide.ending.stop(0.3, 2, "stopped")
         plan = worker.decide.plan(10.4)
-        assert (plan.ended, plan.settle) == ("stopped", ())
-        assert worker.decide.is_unheard
+        assert plan.ended == "stopped"
+        assert [found.claimed.id for found in plan.settle if found.settlement.verb is Verb.COMPLETE] == ["c"]
 
     def test_what_one_call_may_have_brought_is_no_stranger(self) -> None:
         """Two comparisons of what the store says is lent here, and the answer that tells of it is still to come."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from protojobs._ending import LAST_CALL_S, Ending
 from protojobs._lease_watch import LeaseWatch
 from protojobs._pace import LEAD_WAIT_S, Pace
-from protojobs._plan import PREFETCH_WAIT_S, TICK_S, Plan, WorkLimits, given_back, patience_s
+from protojobs._plan import TICK_S, Plan, WorkLimits, given_back, patience_s
 from protojobs.lifecycle import SUSPECT_RECLAIMS
 from protojobs.outcomes import Outcome
 from protojobs.records import BATCH_JOBS_MAX, ClaimedJob, Settled
@@ -85,12 +85,10 @@ class Decisions:
         # Nothing is left: trust the doorbell and the next settle, look once in a while.
         if len(jobs) < plan.limit and not self._is_rung:
             self._claim_at = now + self._roll(self.limits.poll_s)
+        self._is_rung = False
 
     def _has_claim(self, job: ClaimedJob) -> bool:
-        """Whether this very claim runs here, or has its result on the way, which then counts for it.
-
-        A store that a failover took back to before the claim lends it again, with the same number.
-        """
+        """Whether this very claim runs here, or has its result on the way: a store after a failover lends it again."""
         key = (job.id, job.claim_seq)
         unsettled = self._unsettled.get(key)
         known = unsettled.claimed if unsettled else self._running.get(key)
@@ -122,10 +120,7 @@ class Decisions:
         return {(job.id, job.claim_seq): job for job in jobs if (job.id, job.claim_seq) not in known}
 
     def finished(self, now: float, key: Key, outcome: Outcome | None, *, was_run: bool = True) -> bool:
-        """A run has ended, or will not be waited for. `was_run` False: it was lent, and not run.
-
-        False: nobody waits for this run any more.
-        """
+        """A run has ended, or was lent and not run (`was_run` False). False: nobody waits for it any more."""
         if key not in self._running:
             return False  # reported before, when it counted as stuck
         self._calls -= self._running.pop(key) is None
@@ -164,9 +159,9 @@ class Decisions:
         self._calls += 1
 
     @property
-    def is_unheard(self) -> bool:
-        """Whether something that was said has got no answer, or nobody has had the time to say it."""
-        return self.is_asked or (self.ending.reason == "stuck" and bool(self._unsettled))
+    def has_unsettled(self) -> bool:
+        """Whether there are results that the store has not answered for."""
+        return bool(self._unsettled)
 
     @property
     def running(self) -> int:
@@ -226,7 +221,7 @@ class Decisions:
         self._give_back(now)
         cut_all = self.ending.cuts(now)
         if ended := self._why_ended(now):  # with results unsettled only when its time is over: one last try
-            last = () if self.is_asked else tuple(self._unsettled.values())[:BATCH_JOBS_MAX]
+            last = tuple(self._unsettled.values())[self._in_flight :][:BATCH_JOBS_MAX]  # those in flight are the first
             return Plan(ended=ended, settle=last, call_s=LAST_CALL_S)
         limits, withdraw = self.limits, self._is_lead_in_vain(now)
         start, short = ((), ()) if withdraw else self._startable(now)
@@ -245,7 +240,7 @@ class Decisions:
             cut_all=cut_all,
             call_s=self.ending.call_s(now),
             goes_on=self._needs_the_loop() and not (limits.ends_when_empty or limits.is_sync or self.ending.level),
-            is_idle=self._free() > 0 and not self.is_asked,
+            is_idle=self._free() > 0 and self._may_claim(now),
             wait_s=0.0 if start or cut_all else self._wait_s(now),
             withdraw=withdraw,
             gather=self._gather(now),
@@ -336,10 +331,7 @@ class Decisions:
 
     def _appetite(self, now: float, *, travels: bool) -> tuple[int, int]:
         """(free slots, jobs to claim) for a claim now; (0, 0) for none. `travels`: a settle goes anyway."""
-        is_alone = self._runs_a_suspect() or (self._waiting and self._needs_to_be_alone(self._waiting[0]))
-        if is_alone or self.ending.level or self.watch.is_in_doubt(now):
-            return 0, 0
-        if len(self._unsettled) >= UNSETTLED_MAX or (not travels and now < self._claim_at):
+        if not self._may_claim(now) or (not travels and now < self._claim_at):
             return 0, 0
         slots = max(0, self._free() - len(self._waiting))
         outstanding = len(self._waiting) - min(0, self._free())
@@ -348,6 +340,11 @@ class Decisions:
             left = self.limits.max_jobs - self.runs - len(self._waiting)
             slots, limit = min(slots, left), min(limit, left)
         return (slots, limit) if slots > 0 or limit >= self.limits.concurrency else (0, 0)
+
+    def _may_claim(self, now: float) -> bool:
+        if self.is_asked or self.ending.level or self.watch.is_in_doubt(now) or len(self._unsettled) >= UNSETTLED_MAX:
+            return False
+        return not (self._runs_a_suspect() or (self._waiting and self._needs_to_be_alone(self._waiting[0])))
 
     def _give_back(self, now: float) -> None:
         """Return what waits in vain: everything at a stop, and what has waited too long."""
@@ -394,7 +391,8 @@ class Decisions:
         if self.watch.reclaim_at > now:
             times.append(self.watch.reclaim_at)
         if self._waiting:
-            times.append(self._waiting_since + PREFETCH_WAIT_S)
+            first = self._waiting[0]
+            times.append(self._waiting_since + patience_s(first, is_alone=self._needs_to_be_alone(first)))
             if self._unsettled and self._quiet_until <= now and not self.is_asked:
                 times.append(self._unsettled_since + LINGER_S)
         return max(0.0, min(times) - now)

@@ -23,7 +23,7 @@ _log = logging.getLogger("protojobs.worker")
 class Exchange:
     """One turn: a plan's results and its claim, as a certain worker, and the answer, which may be an error."""
 
-    def __init__(self, plan: Plan, worker: str, *, asks_held: bool) -> None:
+    def __init__(self, plan: Plan, worker: str, *, asks_held: bool = False) -> None:
         self.plan = plan
         self.worker = worker
         self.held: Sequence[ClaimedJob] | None = None

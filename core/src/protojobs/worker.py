@@ -115,7 +115,7 @@ class Worker:
     @property
     def signs_off(self) -> bool:
         """Not where the last word got no answer: a stop does not wait twice, and a run that goes on needs the lease."""
-        return not (self._unknown or self._decide.is_unheard)
+        return not (self._unknown or (self._decide.ending.reason == "stuck" and self._decide.has_unsettled))
 
     # -------------------------------------------------------------------------------------------------- the claim loop
 
@@ -125,12 +125,16 @@ class Worker:
             self._lease.vitals.turns(now, self._decide.running, self._answered_at)
             plan = self._decide.plan(now)
             if plan.ended is not None:
+                is_asked = self._decide.is_asked
                 if plan.settle:
                     self._talk(plan)
+                self._unknown = self._unknown or is_asked  # a call that takes too long may have brought jobs
                 return plan.ended
             talks = bool(plan.settle or plan.limit)
-            if talks and plan.goes_on:
-                self._talk(plan)
+            goes_on = talks and plan.goes_on and not self._unknown
+            if goes_on:
+                self._decide.asked(plan)
+                self._courier.send(Exchange(plan, self._lease.info.id))
             if plan.start:
                 self._begin(plan)
             self._start_calls()
@@ -138,7 +142,7 @@ class Worker:
                 self._deadlines.cut(None, "shutdown")
             if plan.withdraw:
                 self._withdraw(self._decide.running_jobs())
-            if talks and not plan.goes_on:
+            if talks and not goes_on:
                 self._talk(plan)
             elif plan.is_idle and not (talks or self._decide.limits.ends_when_empty):
                 self._doorbell.listen()
@@ -147,14 +151,10 @@ class Worker:
             self._listen(0.0 if talks else plan.wait_s, plan.gather)
 
     def _talk(self, plan: Plan) -> None:
-        """Settle and claim in one round trip. While there is work to go on with, the answer comes by the inbox."""
+        """Settle and claim in one round trip, and wait for the answer."""
         exchange = Exchange(plan, self._lease.info.id, asks_held=self._unknown)
-        if plan.goes_on and not self._unknown:
-            self._decide.asked(plan)
-            self._courier.send(exchange)
-        else:
-            exchange.take_place(self._driver, self._names)
-            self._answered(exchange)
+        exchange.take_place(self._driver, self._names)
+        self._answered(exchange)
 
     def _answered(self, exchange: Exchange) -> None:
         now, plan, reply, error = self._clock.monotonic(), exchange.plan, exchange.reply, exchange.error

@@ -149,10 +149,12 @@ class SimulatedWorker(Party):
         self.world.spawn(self, self._beat())
         while (turn := self.decide.plan(self.world.now)).ended is None:
             talks = bool(turn.settle or turn.limit)
-            if talks and turn.goes_on:
-                yield from self._talk(turn)
+            goes_on = talks and turn.goes_on and not self._unknown
+            if goes_on:
+                self.decide.asked(turn)
+                self.world.spawn(self, self._carry(Exchange(turn, self.id)))
             self._hand_out(turn)
-            if talks and not turn.goes_on:
+            if talks and not goes_on:
                 yield from self._talk(turn)
             if not self.decide.is_quiet(self.world.now):
                 yield from self._keep_up()
@@ -173,14 +175,9 @@ class SimulatedWorker(Party):
             self.withdraw(list(self.ready))
 
     def _talk(self, turn: Turn) -> Steps:
-        """Ask, and go on meanwhile if there is something to go on with."""
         exchange = Exchange(turn, self.id, asks_held=self._unknown)
-        if turn.goes_on and not self._unknown:
-            self.decide.asked(turn)
-            self.world.spawn(self, self._carry(exchange))
-        else:
-            yield from self._take_place(exchange)
-            yield from self._answered(exchange)
+        yield from self._take_place(exchange)
+        yield from self._answered(exchange)
 
     def _carry(self, exchange: Exchange) -> Steps:
         yield from self._take_place(exchange)

@@ -104,6 +104,6 @@ local function lend(worker, queues, slots, limit)
   take_out(claim)
   send('HSET', ROWS, fields)
   send('SADD', HELD .. worker, ids)
-  if claim.more then call('ZADD', BELL .. claim.more, 0, TAKE) end
+  if claim.more then call('ZADD', BELL .. claim.more, 0, LOOK) end
   return head(#ids) .. concat(answers)
 end
