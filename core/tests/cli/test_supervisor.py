@@ -142,7 +142,9 @@ class TestStopping:
         until("it runs", lambda: len(marks()) == 1)
         for pid in (*marks(), supervisor.started.pid, *marks()):  # as systemd does
             os.kill(pid, signal.SIGTERM)
-        assert supervisor.ended().code == 0
+        ended = supervisor.ended()
+        assert ended.code == 0
+        assert ended.err.count("claiming no more") == 1, "of one wish one process tells"
         assert queue.get(job_id).status is JobState.COMPLETED
 
     def test_the_second_cuts_them_short_unspent(self, start, queue) -> None:

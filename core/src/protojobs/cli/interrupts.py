@@ -23,17 +23,17 @@ def stopped_by_signals(
     """Tell `stop` of each signal, and write `note(signal's name, level)` to stderr. Elsewhere than in the main thread
     there are no signals to catch.
 
-    `is_supervised`: all signals together count as one. Whoever stops a whole group of processes (systemd does) signals
-    a worker as well as its supervisor, which passes it on; only the supervisor can say that a second one was meant.
+    `is_supervised`: all signals together count as one, of which the supervisor tells. Whoever stops a whole group of
+    processes (systemd does) signals a worker as well as its supervisor, which passes it on; only the supervisor can say
+    that a second one was meant.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def handle(number: int, _frame: FrameType | None) -> None:
-        before = stop.level
         stop.stop(1 if is_supervised else None)
-        if is_supervised and before:
+        if is_supervised:
             return
         try:
             # Straight to the file: the signal may have struck in the middle of a write to the stream.
