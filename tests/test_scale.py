@@ -20,6 +20,8 @@ from protojobs_sqlalchemy import SQLAlchemyDriver
 if TYPE_CHECKING:
     from filling import Backlog
 
+pytestmark = pytest.mark.slow  # run by `python3 dev.py test-slow`
+
 ROOT = Path(__file__).resolve().parents[1]
 WORKER = WorkerInfo(id="w", host="h", pid=1, queues=("default",), concurrency=1, lease_s=60)
 

@@ -66,6 +66,7 @@ class TestItsCommands:
             "protojobs drivers",
         ]
 
+    @pytest.mark.slow
     def test_what_is_written_can_be_installed_and_has_one_green_test(self, tmp_path: Path) -> None:
         command(tmp_path, "drivers", "new", "lmdb", is_installed=False)
         package = tmp_path / "protojobs-lmdb"

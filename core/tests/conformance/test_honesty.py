@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+pytestmark = pytest.mark.slow  # run by `python3 dev.py test-slow`
+
 ABOUT_CLAIMS = "claimed or overridden or backwards or roll or authors or never_there or frozen"
 NO_SILENT_OVERRIDE = "no_test_of_the_kit_is_overridden_without_a_reason"
 

@@ -116,6 +116,7 @@ def test_a_newer_database_is_refused(driver: SQLAlchemyDriver, store_url: str) -
             verb()
 
 
+@pytest.mark.slow
 def test_ten_starters_at_once_make_one_schema(driver: SQLAlchemyDriver, store_url: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", TEN_STARTERS, store_url], capture_output=True, text=True, timeout=90, check=False
