@@ -169,6 +169,11 @@ def field(low: int, high: int) -> st.SearchStrategy[str]:
     return st.lists(term, min_size=1, max_size=3).map(",".join)
 
 
+def test_a_moment_in_utc_that_says_it_comes_the_second_time_is_that_moment() -> None:
+    midnight = datetime(2020, 1, 1, tzinfo=UTC, fold=1)
+    assert Timetable("0 0 * * *").after(midnight) == datetime(2020, 1, 2, tzinfo=UTC)
+
+
 @settings(max_examples=100, deadline=None)
 @given(
     st.tuples(field(0, 59), field(0, 23), field(1, 28), field(1, 12), field(0, 7)).map(" ".join),

@@ -336,7 +336,6 @@ class TestHowMuch:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         """The threads are idle then, and would begin what leads: more at once than there are slots."""
-        monkeypatch.setattr(_decisions, "PREFETCH_WAIT_S", 0.1)
         monkeypatch.setattr("protojobs._plan.PREFETCH_WAIT_S", 0.1)
         started: list[object] = []
 

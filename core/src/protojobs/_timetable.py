@@ -139,6 +139,7 @@ class Timetable:
 
     def after(self, moment: datetime) -> datetime | None:
         """The first due time later than `moment`; None when there is none (within fifty years)."""
+        moment = moment.astimezone(UTC).replace(fold=0)  # in UTC no hour comes twice, whatever somebody says
         if self._start is not None:
             moment = max(moment, self._start - _MICROSECOND)
         found = self._interval_after(moment) if self._interval else self._cron_after(moment)
