@@ -52,6 +52,7 @@ LATE_IMPORTS: dict[tuple[str, str], str] = {
     (SQL_DRIVER, "protojobs_sqlalchemy.postgresql"): "its DBAPI is an extra",
     (SQL_DRIVER, "protojobs_sqlalchemy.mariadb"): "its DBAPI is an extra",
     (SQL_JOINING, "protojobs_sqlalchemy.transactions"): "loads the ORM, which a worker without sessions does without",
+    (SQL_JOINING, "protojobs_sqlalchemy"): "as above",
     (SQL_JOINING, "sqlalchemy.orm"): "as above",
     ("drivers/sqlalchemy/src/protojobs_sqlalchemy/__init__.py", "protojobs_sqlalchemy"): "as above",
     (SQL_LIVE, "protojobs_sqlalchemy.mariadb_live"): "its DBAPI is an extra",

@@ -305,5 +305,18 @@ print([name for name in sys.modules if name in ("sqlalchemy.orm", "sqlalchemy.ex
     assert ran.stdout.strip() == "[]", ran.stderr
 
 
+def test_one_with_the_orm_loads_what_its_sessions_need_before_the_first_transaction() -> None:
+    code = """
+import sys
+import sqlalchemy.orm
+from protojobs import create_driver
+
+create_driver("sqlite:///jobs.db")
+print("protojobs_sqlalchemy.transactions" in sys.modules)
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert ran.stdout.strip() == "True", ran.stderr
+
+
 def kind_of(driver: SQLAlchemyDriver) -> str:
     return "mariadb" if driver.engine.dialect.name in ("mysql", "mariadb") else driver.engine.dialect.name

@@ -17,7 +17,7 @@ from protojobs_sqlalchemy.diagnosing import Diagnosing
 from protojobs_sqlalchemy.dialects import Ask, Dialect, Mode
 from protojobs_sqlalchemy.inserting import answers, due_queues
 from protojobs_sqlalchemy.inspection import Inspection
-from protojobs_sqlalchemy.joining import Joining
+from protojobs_sqlalchemy.joining import Joining, load_if_the_orm_is
 from protojobs_sqlalchemy.leases import Leases, lease_lost
 from protojobs_sqlalchemy.observing import Observing
 from protojobs_sqlalchemy.schedules import Schedules
@@ -51,6 +51,7 @@ class SQLAlchemyDriver(Leases, Inspection, Administration, Schedules, Transfer, 
         listen_url: str | None = None,
         archive: str | None = None,
     ) -> None:
+        load_if_the_orm_is()
         is_ours = not isinstance(where, Engine)
         if isinstance(where, Engine):
             backend_of(where)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -24,13 +25,20 @@ from protojobs_sqlalchemy.urls import masked, same_address
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
-__all__ = ["Joining"]
+__all__ = ["Joining", "load_if_the_orm_is"]
+
+
+def load_if_the_orm_is() -> None:
+    """Load what sessions need, where the program is likely to have some."""
+    if "sqlalchemy.orm" in sys.modules:
+        from protojobs_sqlalchemy import transactions  # noqa: F401
 
 
 class Joining(Steps):
     """`SupportsTransaction` and `SupportsAsyncTransaction`.
 
-    The ORM is loaded by the first call here: a worker whose jobs have no sessions does without its six megabytes.
+    A worker whose jobs have no sessions does without the ORM and its six megabytes. A program that has loaded the ORM
+    before it makes a driver gets the rest of what is needed here at once, and not in the middle of a transaction.
     """
 
     _identity: str | None = None
