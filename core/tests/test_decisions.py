@@ -539,24 +539,11 @@ class TestWhileACallIsUnderWay:
         assert worker.decide.plan(0.31).settle == ()
         assert [found.claimed.id for found in worker.decide.plan(0.3 + LINGER_S).settle] == ["c"]
 
-    def test_a_ring_is_heard_though_the_answer_finds_nothing(self) -> None:
-        for rings in (False, True):
-            worker = self.under_way()
-            if rings:
-                worker.decide.rang(0.3)
-            for name in "cd":
-                worker.finish(0.4, name, took_s=0.01)
-            worker.decide.plan(0.4)
-            worker.finish(0.41, "e", took_s=0.01)
-            worker.settle(self.plan.settle)
-            worker.decide.answered()
-            worker.decide.claimed(0.5, structs.replace(self.plan, slots=1, limit=1), [])
-            worker.settle(worker.decide.plan(0.5).settle)
-            assert (worker.decide.plan(0.5).limit > 0) is rings
-
-    def test_a_ring_counts_for_one_answer(self) -> None:
+    def empty_answer(self, *, rings: bool) -> Worker:
+        """A worker that has nothing left to do, and whose call has found nothing; in between the doorbell may ring."""
         worker = self.under_way()
-        worker.decide.rang(0.3)
+        if rings:
+            worker.decide.rang(0.3)
         for name in "cd":
             worker.finish(0.4, name, took_s=0.01)
         worker.decide.plan(0.4)
@@ -564,7 +551,16 @@ class TestWhileACallIsUnderWay:
         worker.settle(self.plan.settle)
         worker.decide.answered()
         worker.decide.claimed(0.5, structs.replace(self.plan, slots=1, limit=1), [])
-        claims = 0
+        return worker
+
+    @pytest.mark.parametrize("rings", [False, True])
+    def test_a_ring_is_heard_though_the_answer_finds_nothing(self, rings: bool) -> None:
+        worker = self.empty_answer(rings=rings)
+        worker.settle(worker.decide.plan(0.5).settle)
+        assert (worker.decide.plan(0.5).limit > 0) is rings
+
+    def test_a_ring_counts_for_one_answer(self) -> None:
+        worker, claims = self.empty_answer(rings=True), 0
         for turn in range(100):
             plan = worker.decide.plan(0.5 + turn / 1000)
             worker.settle(plan.settle)

@@ -122,15 +122,11 @@ class SimulatedWorker(Party):
     def die(self, how: str, *, since: float) -> None:
         """The process ends, and whatever runs in it."""
         self.is_dead = True
-        found = self.world.history.faults
-        found.append(Fault(how, since, self.world.now, self.id))
-        if how == "kill" and self.stopping_since is not None:
-            found.append(Fault("stop", self.stopping_since, self.world.now, self.id))
-        if (
-            self.stopping_since is not None
-        ):  # it may have lost its lease meanwhile, and what it was then has stopped too
-            earlier = range(self._stopped_as, self.generation)
-            found += [Fault("stop", self.stopping_since, self.world.now, f"{self.name}.{each}") for each in earlier]
+        faults = self.world.history.faults
+        faults.append(Fault(how, since, self.world.now, self.id))
+        if self.stopping_since is not None:  # what it was before it lost a lease meanwhile has stopped too
+            since_then = range(self._stopped_as, self.generation + (how == "kill"))
+            faults += [Fault("stop", self.stopping_since, self.world.now, f"{self.name}.{each}") for each in since_then]
         for active in self.active.values():
             active.seen.ended, active.seen.end = self.world.now, End.CUT
         self.active.clear()

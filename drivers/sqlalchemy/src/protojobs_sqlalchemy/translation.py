@@ -91,10 +91,10 @@ def _busy_mend(engine: Engine) -> str:
 def _refused_mend(cause: BaseException) -> str:
     if getattr(cause, "sqlstate", None) == _NO_RIGHT:
         return "Give this user the rights on protojobs' tables."
-    code = getattr(cause, "sqlite_errorcode", 0)
+    code = getattr(cause, "sqlite_errorcode", 0) & _PRIMARY
     if code == sqlite3.SQLITE_NOTADB:
         return "The file is of another kind, or encrypted. Name another path in the URL."
-    if code & _PRIMARY == sqlite3.SQLITE_CORRUPT:
+    if code == sqlite3.SQLITE_CORRUPT:
         return "The file is damaged. Put back a copy of it, or save what can be read: sqlite3 FILE .recover"
     return "It would be refused again: the database says why."
 
