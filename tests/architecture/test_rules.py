@@ -19,6 +19,8 @@ MAY_ASK = {"core/src/protojobs/clock.py", "core/src/protojobs/entropy.py"}
 SQL_DRIVER = "drivers/sqlalchemy/src/protojobs_sqlalchemy/driver.py"
 SQL_JOINING = "drivers/sqlalchemy/src/protojobs_sqlalchemy/joining.py"
 SQL_DIAGNOSING = "drivers/sqlalchemy/src/protojobs_sqlalchemy/diagnosing.py"
+SQL_UPSERTS = "drivers/sqlalchemy/src/protojobs_sqlalchemy/upserts.py"
+SQL_TYPES = "drivers/sqlalchemy/src/protojobs_sqlalchemy/types.py"
 SQL_LIVE = "drivers/sqlalchemy/src/protojobs_sqlalchemy/live.py"
 PROMETHEUS = "contrib/prometheus/src/protojobs_prometheus/"
 OPENTELEMETRY = "contrib/opentelemetry/src/protojobs_opentelemetry/"
@@ -51,6 +53,9 @@ LATE_IMPORTS: dict[tuple[str, str], str] = {
     (SQL_DRIVER, "protojobs_sqlalchemy.sqlite"): "a program loads the dialect of its own store only",
     (SQL_DRIVER, "protojobs_sqlalchemy.postgresql"): "its DBAPI is an extra",
     (SQL_DRIVER, "protojobs_sqlalchemy.mariadb"): "its DBAPI is an extra",
+    (SQL_DIAGNOSING, "protojobs_sqlalchemy"): "as above",
+    (SQL_UPSERTS, "sqlalchemy.dialects"): "as above: each of SQLAlchemy's takes megabytes",
+    (SQL_TYPES, "sqlalchemy.dialects"): "as above",
     (SQL_JOINING, "protojobs_sqlalchemy.transactions"): "loads the ORM, which a worker without sessions does without",
     (SQL_JOINING, "protojobs_sqlalchemy"): "as above",
     (SQL_JOINING, "sqlalchemy.orm"): "as above",

@@ -6,9 +6,9 @@ import zlib
 from collections.abc import Mapping
 
 from sqlalchemy import Connection
-from sqlalchemy.dialects import mysql, postgresql, sqlite
 
 from protojobs_sqlalchemy.tables import COUNTER_SHARDS, counters
+from protojobs_sqlalchemy.upserts import insert_or_change
 
 __all__ = ["Deltas", "count", "lone_shard", "shard_of"]
 
@@ -36,20 +36,5 @@ def count(conn: Connection, deltas: Deltas, shard: int = 0) -> None:
         for (queue, status), delta in sorted(deltas.items())
         if delta
     ]
-    if not rows:
-        return
-    if conn.dialect.name in ("mysql", "mariadb"):
-        insert = mysql.insert(counters)
-        conn.execute(insert.on_duplicate_key_update(count=counters.c.count + insert.inserted.count), rows)
-        return
-    key = [counters.c.queue, counters.c.status, counters.c.shard]
-    if conn.dialect.name == "postgresql":
-        new = postgresql.insert(counters)
-        conn.execute(
-            new.on_conflict_do_update(index_elements=key, set_={"count": counters.c.count + new.excluded.count}), rows
-        )
-    else:
-        add = sqlite.insert(counters)
-        conn.execute(
-            add.on_conflict_do_update(index_elements=key, set_={"count": counters.c.count + add.excluded.count}), rows
-        )
+    if rows:
+        conn.execute(insert_or_change(conn, counters, lambda new: {"count": counters.c.count + new["count"]}), rows)

@@ -16,7 +16,6 @@ from sqlalchemy import Connection, and_, func, or_, select
 from protojobs.diagnosis import IN_FRONT_MAX, Finding, Severity
 from protojobs.errors import ContractBroken
 from protojobs.lifecycle import FINISHED, JobState
-from protojobs_sqlalchemy import diagnosing_mariadb, diagnosing_postgresql, diagnosing_sqlite
 from protojobs_sqlalchemy.conditions import is_finished, is_pending
 from protojobs_sqlalchemy.diagnosing_indexes import missing_indexes, other_indexes
 from protojobs_sqlalchemy.dialects import Mode
@@ -60,10 +59,16 @@ class Diagnosing(Steps):
         common: list[Look] = [lambda conn: missing_indexes(conn, script)]
         match self._connections.engine.dialect.name:
             case "postgresql":
+                from protojobs_sqlalchemy import diagnosing_postgresql
+
                 return [*common, *diagnosing_postgresql.looks(self._connections, self._dialect, script)]
             case "sqlite":
+                from protojobs_sqlalchemy import diagnosing_sqlite
+
                 return [*common, lambda conn: other_indexes(conn, script), *diagnosing_sqlite.looks(self._connections)]
             case _:
+                from protojobs_sqlalchemy import diagnosing_mariadb
+
                 return [*common, lambda conn: other_indexes(conn, script), *diagnosing_mariadb.LOOKS]
 
     def in_front(self, job_id: str, *, counted_max: int = IN_FRONT_MAX) -> int:

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, Table, insert
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
 from protojobs.records import Enqueued, NewJob
 from protojobs_sqlalchemy.conditions import is_mysql
 from protojobs_sqlalchemy.tables import jobs
+from protojobs_sqlalchemy.upserts import insert_unless_there
 
 __all__ = ["answers", "due_queues", "insert_absent", "inserts_on_mysql", "new_row"]
 
@@ -53,11 +53,7 @@ def insert_absent(conn: Connection, rows: Sequence[Mapping[str, object]]) -> set
         return set()
     if is_mysql(conn):
         return _insert_on_mysql(conn, batch)
-    if conn.dialect.name == "postgresql":
-        statement = postgresql.insert(jobs).on_conflict_do_nothing(index_elements=[jobs.c.id]).returning(jobs.c.id)
-    else:
-        statement = sqlite.insert(jobs).on_conflict_do_nothing(index_elements=[jobs.c.id]).returning(jobs.c.id)
-    return set(conn.execute(statement, batch).scalars())
+    return set(conn.execute(insert_unless_there(conn, jobs).returning(jobs.c.id), batch).scalars())
 
 
 def _insert_on_mysql(conn: Connection, batch: Sequence[Mapping[str, object]]) -> set[str]:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 from msgspec.structs import asdict
 from sqlalchemy import Connection, select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from protojobs.errors import OptionInvalid
 from protojobs.observing import ActionNote, ActionPage
@@ -16,6 +15,7 @@ from protojobs_sqlalchemy.ids import canonical
 from protojobs_sqlalchemy.inserting import inserts_on_mysql
 from protojobs_sqlalchemy.settling import storable
 from protojobs_sqlalchemy.tables import audit
+from protojobs_sqlalchemy.upserts import insert_unless_there
 
 __all__ = ["actions", "insert_action", "row_of"]
 
@@ -32,8 +32,7 @@ def insert_action(conn: Connection, row: Mapping[str, object]) -> None:
     if is_mysql(conn):
         inserts_on_mysql(conn, audit, row)
         return
-    made = postgresql.insert(audit) if conn.dialect.name == "postgresql" else sqlite.insert(audit)
-    conn.execute(made.on_conflict_do_nothing(index_elements=[audit.c.id]), row)
+    conn.execute(insert_unless_there(conn, audit), row)
 
 
 def actions(conn: Connection, limit: int, cursor: str | None) -> ActionPage:

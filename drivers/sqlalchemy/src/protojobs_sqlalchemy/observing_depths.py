@@ -8,7 +8,6 @@ from heapq import nlargest
 
 from msgspec.structs import asdict
 from sqlalchemy import Connection, insert, select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from protojobs.observing import DepthSample
 from protojobs.records import COUNTED_MAX
@@ -17,6 +16,7 @@ from protojobs_sqlalchemy.inserting import inserts_on_mysql
 from protojobs_sqlalchemy.live import Live, pending_by_queue
 from protojobs_sqlalchemy.stats import pending_of, processing_by_queue
 from protojobs_sqlalchemy.tables import depths as table
+from protojobs_sqlalchemy.upserts import insert_unless_there
 
 __all__ = ["begin", "depths", "measure", "store"]
 
@@ -31,9 +31,7 @@ def begin(conn: Connection, now: datetime) -> bool:
     marker = {"at": _minute(now), "queue": _NOBODY, "ready": 0, "scheduled": 0, "processing": 0, "is_capped": 0}
     if is_mysql(conn):
         return inserts_on_mysql(conn, table, marker)
-    made = postgresql.insert(table) if conn.dialect.name == "postgresql" else sqlite.insert(table)
-    absent = made.on_conflict_do_nothing(index_elements=[table.c.at, table.c.queue]).returning(table.c.at)
-    return conn.execute(absent, marker).first() is not None
+    return conn.execute(insert_unless_there(conn, table).returning(table.c.at), marker).first() is not None
 
 
 def measure(conn: Connection, now: datetime, limit: int, counted_max: int) -> list[DepthSample]:

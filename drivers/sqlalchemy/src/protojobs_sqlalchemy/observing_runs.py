@@ -11,7 +11,6 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import asdict
 from sqlalchemy import ColumnElement, Connection, Insert, func, select
-from sqlalchemy.dialects import mysql, postgresql, sqlite
 
 from protojobs.errors import OptionInvalid
 from protojobs.observing import ATTEMPTS_MAX, HOUR, MINUTE, AttemptNote, Result, Rollup, RollupTotal, merged
@@ -21,6 +20,7 @@ from protojobs_sqlalchemy.rows import Found
 from protojobs_sqlalchemy.settling import storable
 from protojobs_sqlalchemy.tables import FINGERPRINT_MAX, attempts
 from protojobs_sqlalchemy.tables import rollups as rollups_table
+from protojobs_sqlalchemy.upserts import insert_or_change, insert_unless_there
 
 __all__ = ["Span", "attempt_rows", "attempts_of", "record", "rollup_rows", "rollups", "totals"]
 
@@ -129,24 +129,13 @@ def attempts_of(conn: Connection, job_id: str) -> list[AttemptNote]:
 
 
 def _replacing(conn: Connection) -> Insert:
-    key = list(rollups_table.primary_key)
-    if is_mysql(conn):
-        said = mysql.insert(rollups_table)
-        return said.on_duplicate_key_update({name: said.inserted[name] for name in _COUNTED})
-    if conn.dialect.name == "postgresql":
-        new = postgresql.insert(rollups_table)
-        return new.on_conflict_do_update(index_elements=key, set_={name: new.excluded[name] for name in _COUNTED})
-    add = sqlite.insert(rollups_table)
-    return add.on_conflict_do_update(index_elements=key, set_={name: add.excluded[name] for name in _COUNTED})
+    return insert_or_change(conn, rollups_table, lambda new: {name: new[name] for name in _COUNTED})
 
 
 def _keeping(conn: Connection) -> Insert:
     if is_mysql(conn):  # not IGNORE, which would cut what is too long
-        return mysql.insert(attempts).on_duplicate_key_update(attempt=attempts.c.attempt)
-    key = list(attempts.primary_key)
-    if conn.dialect.name == "postgresql":
-        return postgresql.insert(attempts).on_conflict_do_nothing(index_elements=key)
-    return sqlite.insert(attempts).on_conflict_do_nothing(index_elements=key)
+        return insert_or_change(conn, attempts, lambda _new: {"attempt": attempts.c.attempt})
+    return insert_unless_there(conn, attempts)
 
 
 def _rollup(span: Span, row: Found) -> Rollup:

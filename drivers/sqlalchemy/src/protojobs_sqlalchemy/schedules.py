@@ -10,7 +10,6 @@ from typing import Any
 
 from msgspec.structs import asdict, replace
 from sqlalchemy import Connection, Integer, bindparam, delete, literal_column, select, text, union_all, update
-from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.sql.selectable import NamedFromClause
 
 from protojobs import rules
@@ -29,6 +28,7 @@ from protojobs_sqlalchemy.rows import Found
 from protojobs_sqlalchemy.steps import Steps
 from protojobs_sqlalchemy.tables import schedules
 from protojobs_sqlalchemy.types import to_microseconds
+from protojobs_sqlalchemy.upserts import insert_or_change, insert_unless_there
 
 __all__ = ["Schedules"]
 
@@ -140,8 +140,7 @@ def save(conn: Connection, schedule: Schedule, version: int) -> bool:
         return conn.execute(update(schedules).where(*mine).values(row)).rowcount > 0
     if is_mysql(conn):
         return inserts_on_mysql(conn, schedules, row)
-    insert = postgresql.insert(schedules) if conn.dialect.name == "postgresql" else sqlite.insert(schedules)
-    absent = insert.on_conflict_do_nothing(index_elements=[schedules.c.id]).returning(schedules.c.id)
+    absent = insert_unless_there(conn, schedules).returning(schedules.c.id)
     return conn.execute(absent, row).scalar() is not None
 
 
@@ -221,8 +220,7 @@ def _move(conn: Connection, moved: Sequence[Schedule]) -> None:
         return
     if is_mysql(conn):
         # An upsert, though each of them is there: of an UPDATE the client would send one for each row.
-        new = mysql.insert(schedules)
-        upsert = new.on_duplicate_key_update({name: new.inserted[name] for name in _MOVED})
+        upsert = insert_or_change(conn, schedules, lambda new: {name: new[name] for name in _MOVED})
         conn.execute(upsert, [_row(schedule) for schedule in moved])
     elif conn.dialect.name == "postgresql":
         columns = {name: [getattr(schedule, name) for schedule in moved] for name in ("id", *_MOVED)}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
-
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -66,7 +64,7 @@ def translated(error: Exception, engine: Engine, dialect: Dialect) -> ProtojobsE
         return StoreUnavailable(
             f"{place} could not be asked: {_first_line(cause, engine)}.", mend=mend or _unavailable_mend(engine)
         )
-    return ContractBroken(f"{place} refused a statement: {text}.", mend=_refused_mend(cause))
+    return ContractBroken(f"{place} refused a statement: {text}.", mend=_refused_mend(cause, engine))
 
 
 def _first_line(cause: BaseException, engine: Engine) -> str:
@@ -88,13 +86,13 @@ def _busy_mend(engine: Engine) -> str:
     return "Other transactions hold the rows for too long; look for one that stays open."
 
 
-def _refused_mend(cause: BaseException) -> str:
+def _refused_mend(cause: BaseException, engine: Engine) -> str:
     if getattr(cause, "sqlstate", None) == _NO_RIGHT:
         return "Give this user the rights on protojobs' tables."
-    code = getattr(cause, "sqlite_errorcode", 0) & _PRIMARY
-    if code == sqlite3.SQLITE_NOTADB:
+    code, dbapi = getattr(cause, "sqlite_errorcode", 0) & _PRIMARY, engine.dialect.loaded_dbapi
+    if code and code == dbapi.SQLITE_NOTADB:
         return "The file is of another kind, or encrypted. Name another path in the URL."
-    if code == sqlite3.SQLITE_CORRUPT:
+    if code and code == dbapi.SQLITE_CORRUPT:
         return "The file is damaged. Put back a copy of it, or save what can be read: sqlite3 FILE .recover"
     return "It would be refused again: the database says why."
 

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import BigInteger, Dialect, String, Text
-from sqlalchemy.dialects import mysql, postgresql
+from sqlalchemy import BigInteger, DateTime, Dialect, String, Text, Uuid
 from sqlalchemy.types import TypeDecorator, TypeEngine, UserDefinedType
 
 __all__ = ["LongText", "Name", "StoredId", "StoredTime", "from_microseconds", "to_microseconds"]
@@ -58,10 +57,12 @@ class StoredId(TypeDecorator[str]):
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[str]:
         """What this database keeps it as."""
         if dialect.name == "postgresql":
-            return dialect.type_descriptor(postgresql.UUID(as_uuid=False))
+            return dialect.type_descriptor(Uuid(as_uuid=False))
         if _is_mariadb(dialect):
             return dialect.type_descriptor(_MariaDBUuid())
         if dialect.name == "mysql":
+            from sqlalchemy.dialects import mysql
+
             return dialect.type_descriptor(mysql.CHAR(36, charset="ascii", collation="ascii_bin"))
         return dialect.type_descriptor(String(36))
 
@@ -81,6 +82,8 @@ class Name(TypeDecorator[str]):
         if dialect.name == "postgresql":
             return dialect.type_descriptor(Text(collation="C"))
         if dialect.name in ("mysql", "mariadb"):
+            from sqlalchemy.dialects import mysql
+
             collation = _binary_collation(dialect)
             return dialect.type_descriptor(mysql.VARCHAR(self.length, charset="utf8mb4", collation=collation))
         return dialect.type_descriptor(Text())
@@ -95,6 +98,8 @@ class LongText(TypeDecorator[str]):
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[str]:
         """What this database keeps it as."""
         if dialect.name in ("mysql", "mariadb"):
+            from sqlalchemy.dialects import mysql
+
             return dialect.type_descriptor(mysql.LONGTEXT(charset="utf8mb4", collation=_binary_collation(dialect)))
         return dialect.type_descriptor(Text())
 
@@ -112,8 +117,10 @@ class StoredTime(TypeDecorator[datetime]):
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[datetime] | TypeEngine[int]:
         """What this database keeps it as."""
         if dialect.name == "postgresql":
-            return dialect.type_descriptor(postgresql.TIMESTAMP(timezone=True))
+            return dialect.type_descriptor(DateTime(timezone=True))
         if dialect.name in ("mysql", "mariadb"):
+            from sqlalchemy.dialects import mysql
+
             return dialect.type_descriptor(mysql.DATETIME(fsp=6))
         return dialect.type_descriptor(BigInteger())
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sqlite3
 from pathlib import Path
 
 from sqlalchemy import URL, Engine, create_engine
@@ -107,8 +106,9 @@ def make_engine(url: URL, *, timeout: float, is_pooled: bool) -> Engine:
     scheme = url.get_backend_name()
     try:
         if scheme == "sqlite":
-            _check_sqlite_version()
-            return create_engine(url, connect_args={"timeout": 0}, pool_timeout=timeout, max_overflow=_OVERFLOW)
+            engine = create_engine(url, connect_args={"timeout": 0}, pool_timeout=timeout, max_overflow=_OVERFLOW)
+            _check_sqlite_version(engine)
+            return engine
         if scheme == "postgresql":
             arguments = _postgresql_arguments(timeout, is_pooled=is_pooled)
         else:
@@ -163,10 +163,11 @@ def _postgresql_arguments(timeout: float, *, is_pooled: bool) -> dict[str, objec
     return arguments | {"options": " ".join(f"-c {name}={value}" for name, value in settings.items())}
 
 
-def _check_sqlite_version() -> None:
-    if sqlite3.sqlite_version_info < _SQLITE_MIN:
+def _check_sqlite_version(engine: Engine) -> None:
+    sqlite = engine.dialect.loaded_dbapi
+    if sqlite.sqlite_version_info < _SQLITE_MIN:
         raise ConfigurationError(
-            f"This Python brings SQLite {sqlite3.sqlite_version}.",
+            f"This Python brings SQLite {sqlite.sqlite_version}.",
             mend=f"protojobs needs {'.'.join(map(str, _SQLITE_MIN))} or newer.",
         )
 
@@ -180,7 +181,7 @@ def backend_of(engine: Engine) -> str:
             mend="Give one on sqlite+pysqlite, postgresql+psycopg, mysql+pymysql or mariadb+pymysql, or just its URL.",
         )
     if scheme == "sqlite":
-        _check_sqlite_version()
+        _check_sqlite_version(engine)
         if engine.url.database in (None, "", ":memory:"):
             _file_url(engine.url)
     return scheme
