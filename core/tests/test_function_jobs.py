@@ -162,6 +162,7 @@ def test_an_async_function_runs_on_the_event_loop(queue: JobQueue) -> None:
         lambda a, /: None,
         lambda self, a: None,
         lambda cls: None,
+        lambda: (yield),
         functools.partial(print, 1),
         print,
         Job,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from types import MappingProxyType
 
@@ -155,6 +155,15 @@ class TestOptions:
     def test_an_option_out_of_range_is_refused_when_the_class_is_defined(self, wrong: dict[str, object]) -> None:
         with pytest.raises(OptionInvalid, match=next(iter(wrong))):
             define("Wrong", **wrong)  # type: ignore[arg-type]  # attributes only
+        assert list(REGISTRY) == []
+
+    def test_a_handle_with_a_yield_is_refused_since_nobody_goes_through_what_it_makes(self) -> None:
+        async def waiting(self: object, data: object) -> AsyncIterator[object]:
+            yield data
+
+        for handle in (lambda self, data: (yield data), waiting):
+            with pytest.raises(OptionInvalid, match="has a `yield`"):
+                define("Wrong", handle=handle)
         assert list(REGISTRY) == []
 
     def test_one_exception_class_may_stand_alone(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import sys
 import threading
@@ -102,6 +103,20 @@ class TestFailed:
         assert record.status == "failed"
         if not isinstance(own, asyncio.CancelledError):
             assert "failed() of job" in caplog.text
+
+    def test_an_async_one_under_a_plain_decorator_is_not_dropped_in_silence(
+        self, queue: JobQueue, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async def afailed(self: object, exception: BaseException, data: object) -> None: ...
+
+        @functools.wraps(afailed)
+        def failed(self: object, exception: BaseException, data: object) -> object:
+            return afailed(self, exception, data)
+
+        queue.push(doomed(failed))
+        assert queue.work("default", 5).failed == 1
+        assert "failed() of job" in caplog.text
+        assert "a coroutine that nobody awaits" in caplog.text
 
     @pytest.mark.parametrize("is_async", [False, True])
     def test_one_that_does_not_return_is_ended_by_its_time_limit(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import gc
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -17,6 +20,7 @@ from protojobs.testing import ManualClock
 from protojobs_memory import MemoryDriver
 
 Heard = Callable[..., list[Event]]
+_T = TypeVar("_T")
 
 
 class RateLimited(Exception):
@@ -58,6 +62,31 @@ def raising(error: BaseException) -> Callable[[], object]:
         raise error
 
     return body
+
+
+def _logged(function: Callable[[], _T]) -> Callable[[], _T]:
+    """A decorator as many write it, who think of plain functions."""
+
+    @functools.wraps(function)
+    def logged() -> _T:
+        return function()
+
+    return logged
+
+
+async def _never_awaited() -> None:
+    raise AssertionError("nobody awaits it")
+
+
+_decorated_coroutine = _logged(_never_awaited)
+
+
+def _generator() -> Iterator[int]:
+    yield 1
+
+
+async def _async_generator() -> AsyncIterator[int]:
+    yield 1
 
 
 def waits(record: JobRecord) -> float:
@@ -111,6 +140,42 @@ class TestReturns:
         assert record.reason is not None
         assert "\x00" not in record.reason
         assert len(record.reason.encode()) <= 500
+
+    @pytest.mark.parametrize(
+        ("undone", "said"),
+        [(_decorated_coroutine, "coroutine that nobody awaits"), (_generator, "generator that nobody goes through"),
+         (_async_generator, "async_generator that nobody"), (lambda: Retry, "the class Retry"),
+         (lambda: Snooze, "Write `return Snooze(30)`"), (lambda: Discard, "the class Discard")],
+    )  # fmt: skip
+    @pytest.mark.parametrize("is_async", [False, True])
+    def test_what_shows_that_the_work_is_not_done_is_a_failed_attempt_that_says_so(
+        self, queue: JobQueue, undone: Callable[[], object], said: str, is_async: bool
+    ) -> None:
+        async def waiting(self: object, data: object) -> object:
+            return undone()
+
+        def plain(self: object, data: object) -> object:
+            return undone()
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            record = one_run(queue, lambda: None, max_retries=0, handle=waiting if is_async else plain)
+            gc.collect()
+        assert record.status == "failed"
+        (failed,) = queue.failed_jobs()
+        assert "ResultInvalid: it returned" in failed.exception
+        assert said in failed.exception
+
+    def test_an_async_function_under_a_plain_decorator_is_tried_again_by_its_policy(self, queue: JobQueue) -> None:
+        @job(name="wrapped", max_retries=1)
+        @_logged
+        async def wrapped() -> None: ...
+
+        job_id = queue.push(wrapped)
+        queue.work("default", 1)
+        record = queue.get(job_id)
+        assert record is not None
+        assert (record.status, record.attempts) == ("pending", 1)
 
 
 class TestExceptions:

@@ -26,7 +26,7 @@ from protojobs.events import (
 )
 from protojobs.fingerprints import fingerprint
 from protojobs.lifecycle import JobState, Verb
-from protojobs.outcomes import Outcome, settlement
+from protojobs.outcomes import Outcome, settlement, undone
 from protojobs.records import ClaimedJob, Settled, SettleStatus
 
 __all__ = ["FAILED_LIMIT_S", "FailedCall", "announcement", "beginning", "failed_call", "tries"]
@@ -132,7 +132,7 @@ class FailedCall:
     def execute(self) -> Outcome | None:
         """Call a plain `failed` in this thread."""
         try:
-            self._call()
+            self._look_at(self._call())
         except Interrupted:
             raise
         except BaseException as error:  # noqa: BLE001  (the user's code, and a courtesy)
@@ -144,7 +144,7 @@ class FailedCall:
         import asyncio  # loaded already where a loop runs
 
         try:
-            await cast("Awaitable[object]", self._call())
+            self._look_at(await cast("Awaitable[object]", self._call()))
         except asyncio.CancelledError:
             if self.cut_by:
                 raise
@@ -167,6 +167,10 @@ class FailedCall:
         except PayloadNotDecodable:
             data = None
         return self._definition.failed(self._exception, data)
+
+    def _look_at(self, result: object) -> None:
+        if (error := undone(result)) is not None:
+            self._complain(error)
 
     def _complain(self, error: BaseException) -> None:
         _log.error("failed() of job %s failed itself: %r", self.claimed.id, error, exc_info=error)

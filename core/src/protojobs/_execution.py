@@ -21,7 +21,7 @@ from protojobs.fingerprints import fingerprint
 from protojobs.hooks import Hooks
 from protojobs.lifecycle import CRASHES_MAX, Verb
 from protojobs.names import check_seconds
-from protojobs.outcomes import Details, Discard, Outcome, Retry, Snooze, settlement
+from protojobs.outcomes import Details, Discard, Outcome, Retry, Snooze, settlement, undone
 from protojobs.records import ClaimedJob, Fence, Settlement
 
 __all__ = ["LEASE_IN_DOUBT", "NOT_JUDGED", "Interrupted", "Run", "prepare", "unrun"]
@@ -31,6 +31,7 @@ REASON_CHARS_MAX = 500
 UNKNOWN_DELAY_MAX_S = 300.0
 LEASE_IN_DOUBT = "lease in doubt"  # why a run of an exclusive job was cut, or not begun
 NOT_JUDGED = "its end could not be judged"  # a mistake of ours or of a plugin: the job goes back
+_PLAIN = frozenset({type(None), bool, int, float, str, list, dict})  # results that need no look
 
 
 class Interrupted(BaseException):
@@ -144,12 +145,15 @@ class Run:
             self._context.request_cancel()
 
     def returned(self, result: object) -> Outcome:
-        """What a returned value means: Snooze, Retry and Discard steer, all else is the result."""
+        """What a returned value means: Snooze, Retry and Discard steer, all else is the result.
+
+        Unless it says that the work is not done: then the attempt has failed.
+        """
         if self._context is not None and self._context.is_completed:
             return self._completed_by_itself(result)
+        if type(result) in _PLAIN:
+            return self._complete(result)
         match result:
-            case None:
-                return self._complete(None)
             case Snooze():
                 return self._outcome(Verb.SNOOZE, delay=check_seconds("Snooze", result.in_))
             case Discard():
@@ -157,7 +161,8 @@ class Run:
             case Retry():
                 return self._again(JobError("the job asked for a retry"), result.in_)
             case _:
-                return self._complete(result)
+                error = undone(result)
+                return self._complete(result) if error is None else self.raised(error)
 
     def raised(self, error: BaseException, *, asks_job: bool = True) -> Outcome:
         """What an exception means: the end, or another attempt by the job's policy."""

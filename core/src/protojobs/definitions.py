@@ -217,6 +217,7 @@ def check_function(function: Callable[..., object]) -> None:
     """Refuse what cannot be a function job: a method, or a function whose arguments have no names."""
     if not inspect.isfunction(function):
         raise OptionInvalid(f"@job is for functions, and {function!r} is none.", mend="Write a function around it.")
+    _check_no_yield(f"@job {function.__qualname__}", function)
     parameters = inspect.signature(function).parameters
     if next(iter(parameters), None) in ("self", "cls"):
         raise OptionInvalid(
@@ -239,6 +240,7 @@ def check_handle(cls: type[Job[object]]) -> None:
         if name not in known and not name.startswith("_") and not callable(value) and meant:
             raise OptionInvalid(f"{cls.__qualname__}.{name} means nothing to a job.", mend=meant)
     handle = inspect.getattr_static(cls, "handle")
+    _check_no_yield(f"{cls.__qualname__}.handle", cls.handle)
     is_bare = isinstance(handle, staticmethod)
     parameters = list(inspect.signature(cls.handle).parameters.values())[0 if is_bare else 1 :]
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.VAR_POSITIONAL)]
@@ -251,6 +253,14 @@ def check_handle(cls: type[Job[object]]) -> None:
                 f"{cls.__qualname__}.handle wants {extra.name}, and a worker has nothing to give for it.",
                 mend=f"Annotate it ({extra.name}: JobContext), or give it a default.",
             )
+
+
+def _check_no_yield(what: str, code: Callable[..., object]) -> None:
+    if inspect.isgeneratorfunction(code) or inspect.isasyncgenfunction(code):
+        raise OptionInvalid(
+            f"{what} has a `yield`, and nobody goes through what it makes.",
+            mend="Do the work without one, or push a job for each part.",
+        )
 
 
 def _typed(hint: object) -> object:

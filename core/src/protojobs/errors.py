@@ -32,6 +32,7 @@ __all__ = [
     "ProtojobsError",
     "PushRejected",
     "QueryInvalid",
+    "ResultInvalid",
     "ScheduleUnknown",
     "SchemaOutdated",
     "StoreUnavailable",
@@ -148,6 +149,10 @@ class JobError(ProtojobsError):
 
 class JobTimeout(JobError, TimeoutError):
     """The run outlasted the job's `timeout`. It counts as a failed attempt."""
+
+
+class ResultInvalid(JobError, TypeError):
+    """What the job returned shows that its work is not done, such as a coroutine. It counts as a failed attempt."""
 
 
 class JobCrashed(JobError):

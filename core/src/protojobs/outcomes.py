@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import AsyncGenerator, Awaitable, Generator
 from datetime import datetime, timedelta
-from typing import TypedDict, Unpack
+from typing import TypedDict, Unpack, cast
 
 from msgspec import Struct
 
+from protojobs.errors import ResultInvalid
 from protojobs.lifecycle import Verb
 from protojobs.names import check_seconds
 from protojobs.records import ClaimedJob, Settlement
 
-__all__ = ["Details", "Discard", "Outcome", "Retry", "Snooze", "WorkReport", "settlement"]
+__all__ = ["Details", "Discard", "Outcome", "Retry", "Snooze", "WorkReport", "settlement", "undone"]
 
 
 class Snooze(Struct, frozen=True):
@@ -83,3 +86,30 @@ class Details(TypedDict, total=False):
 def settlement(claimed: ClaimedJob, verb: Verb, **details: Unpack[Details]) -> Settlement:
     """A settlement of this very claim."""
     return Settlement(id=claimed.id, claim_seq=claimed.claim_seq, reserved_by=claimed.reserved_by, verb=verb, **details)
+
+
+def undone(result: object) -> ResultInvalid | None:
+    """What is wrong with a returned value that means that the job's code has not run, or has not said what it wants.
+
+    A plain function that returns a coroutine was async before somebody decorated it.
+    """
+    kind = type(result).__name__
+    if isinstance(result, Awaitable):
+        result = cast("object", result)
+        if inspect.iscoroutine(result) and inspect.getcoroutinestate(result) == inspect.CORO_CREATED:
+            result.close()  # else Python warns that it was never awaited
+        return ResultInvalid(
+            f"it returned a {kind} that nobody awaits, so the work in it is not done.",
+            mend="Await it in an `async def`. A decorator around one must be async too, and await what it calls.",
+        )
+    if isinstance(result, Generator | AsyncGenerator):
+        return ResultInvalid(
+            f"it returned a {kind} that nobody goes through, so the work in it is not done.",
+            mend="Go through it in the job, or push a job for each part.",
+        )
+    if isinstance(result, type) and issubclass(result, Snooze | Retry | Discard):
+        example = "Snooze(30)" if issubclass(result, Snooze) else f"{result.__name__}()"
+        return ResultInvalid(
+            f"it returned the class {result.__name__}, not one of it.", mend=f"Write `return {example}`."
+        )
+    return None

@@ -10,7 +10,7 @@ from datetime import date
 import pytest
 
 from protojobs import Discard, Job, JobContext, Retry, Snooze, events, hookimpl, job
-from protojobs.errors import DataInvalid, JobUnknown, PayloadNotEncodable
+from protojobs.errors import DataInvalid, JobUnknown, PayloadNotEncodable, ResultInvalid
 from protojobs.testing import TestQueue
 
 ran: list[object] = []
@@ -70,6 +70,15 @@ class TestDrain:
         assert caught.value.__notes__ == ['raised by job "broken", attempt 1, data {"text":"no luck"}']
         (record,) = job_queue.find().jobs
         assert (record.status, record.attempts) == ("pending", 1)
+
+    def test_a_job_whose_work_is_not_done_raises_too(self, job_queue: TestQueue) -> None:
+        @job(name="forgetful")
+        def forgetful() -> object:
+            return asyncio.sleep(0)
+
+        job_queue.push(forgetful)
+        with pytest.raises(ResultInvalid, match="nobody awaits"):
+            job_queue.drain()
 
     def test_or_tells_it_in_the_report_and_retries_follow_the_clock(self, job_queue: TestQueue) -> None:
         @job(name="broken", max_retries=2, retry_delay=100, backoff=[100])
