@@ -249,6 +249,21 @@ class TestWhatIsRefused:
         assert str(caught.value)
         assert scheduler.schedules() == []
 
+    @pytest.mark.parametrize(
+        ("options", "mend"),
+        [({"tz": "Europe/Berlin"}, "There are id, timezone, misfire"), ({"time_zone": "UTC"}, 'mean "timezone"'),
+         ({"max_instances": 1}, "There are id"), ({"catchup": 5}, 'mean "catch_up"')],
+    )  # fmt: skip
+    @pytest.mark.parametrize("how", ["hourly", "daily", "weekly", "every_minute", "adaily"])
+    def test_an_option_that_there_is_not(
+        self, scheduler: Scheduler, how: str, options: dict[str, object], mend: str
+    ) -> None:
+        with pytest.raises(OptionInvalid, match="There is no schedule option") as caught:
+            answer = getattr(scheduler, how)(Report, id="r", **options)
+            asyncio.run(answer)
+        assert mend in caught.value.mend
+        assert scheduler.schedules() == []
+
     def test_one_id_with_two_specs(self, scheduler: Scheduler) -> None:
         scheduler.hourly(Report, id="r")
         with pytest.raises(OptionInvalid, match=r'schedule "r" is registered twice here.*Give each its own id='):

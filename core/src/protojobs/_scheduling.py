@@ -28,14 +28,13 @@ from protojobs.errors import (
 )
 from protojobs.jobs import as_bound
 from protojobs.names import check_name, check_seconds, check_text_choice, check_zone, parse_when
-from protojobs.planned import CATCH_UP_MAX_S, Cron, ScheduleSetting
+from protojobs.planned import CATCH_UP_MAX_S, Cron, ScheduleOptions, ScheduleSetting
 from protojobs.queue import new_job, push_made
 from protojobs.schedules import SCHEDULE_BYTES_MAX, SCHEDULE_ID_BYTES_MAX, Misfire, Overlap, Schedule
 
 if TYPE_CHECKING:
     from typing import Unpack
 
-    from protojobs.planned import ScheduleOptions
     from protojobs.queue import JobQueue
 
 __all__ = ["Scheduling", "Upcoming"]
@@ -240,6 +239,7 @@ class Scheduling:
 
     def _wanted(self, job: object, spec: str, data: object, options: ScheduleOptions) -> Schedule:
         """The schedule that the user asks for, checked, without history."""
+        _check_known(options)
         settings = self.queue.settings
         made = new_job(as_bound(job, data, self.queue.registry), settings, "")
         if (size := len(made.data.encode())) > SCHEDULE_BYTES_MAX:
@@ -344,6 +344,14 @@ def _named(what: str) -> Generator[None]:
 
 def _too_busy(schedule_id: str) -> ContractBroken:
     return ContractBroken(f'schedule "{schedule_id}" changed {TRIES} times while it was to be saved.')
+
+
+def _check_known(options: ScheduleOptions) -> None:
+    known = ScheduleOptions.__annotations__
+    for name in options:
+        if name not in known:
+            mend = did_you_mean(name, known) or f"There are {', '.join(known)}."
+            raise OptionInvalid(f'There is no schedule option "{name}".', mend=mend)
 
 
 def _moment(name: str, options: dict[str, object], zone: str) -> datetime | None:
