@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from protojobs import JobQueue, create_driver
+from protojobs.cli.session import Session
 
 
 def test_without_a_store_it_says_how_to_name_one(type_) -> None:
@@ -68,6 +69,28 @@ class TestAnApplicationWithAJobQueueOfItsOwn:
         said = type_("status", "--app", "shop:queue").err
         assert said.startswith("SQLAlchemyDriver sqlite:///") and "own.db: 0 workers" in said
 
+    def test_is_named_wherever_a_store_is_not_the_url_configured_beside_it(self, type_, own, url) -> None:
+        for words in (["status"], ["doctor"], ["worker", "--stop-when-empty"], ["migrate"], ["health"]):
+            typed = type_(*words, "--app", "shop:queue")
+            assert "own.db" in typed.err + typed.out, typed
+            assert "jobs.db" not in typed.err + typed.out, typed
+
+    def test_is_named_before_its_tables_go(self, type_, own, url) -> None:
+        refused = type_("migrate", "--down", "--app", "shop:queue")
+        assert refused.code == 2 and "own.db, with 0 jobs" in refused.err and "jobs.db" not in refused.err
+        assert "own.db: removed." in type_("migrate", "--down", "--yes", "--app", "shop:queue").err
+
+    def test_is_named_again_in_commands_that_mend_something(self, type_, folder, url) -> None:
+        for words in (["worker"], ["stats"], ["health"]):
+            assert "\n  try: protojobs migrate --app shop:queue\n" in type_(*words, "--app", "shop:queue").err
+        assert type_("doctor", "--app", "shop:queue").lines[0][3] == "protojobs migrate --app shop:queue"
+        assert type_("migrate", "--app", "shop:queue").code == 0
+        assert (
+            "\n  try: protojobs jobs list --app shop:queue\n" in type_("jobs", "show", "x", "--app", "shop:queue").err
+        )
+        told = type_("jobs", "show", "x", "--app", "shop:queue", "--url", url)
+        assert f"\n  try: protojobs jobs list --url {url}\n" in told.err
+
     def test_gives_its_settings(self, type_, own) -> None:
         typed = type_("worker", "--app", "shop:queue", "--stop-when-empty")
         assert typed.code == 0
@@ -111,6 +134,24 @@ def test_an_application_that_cannot_be_had(type_, url, folder, app, what, mend) 
     assert (typed.code, typed.out) == (2, "")
     assert f"error: {what}" in typed.err
     assert mend in typed.err
+
+
+@pytest.mark.parametrize(
+    ("mend", "typed"),
+    [
+        ("protojobs jobs list", "protojobs jobs list --app shop:queue"),
+        ("protojobs jobs show 7  (tells more)", "protojobs jobs show 7 --app shop:queue  (tells more)"),
+        ('protojobs explain 7; x = "y" helps too.', 'protojobs explain 7 --app shop:queue; x = "y" helps too.'),
+        ("Start one: protojobs worker q --app your.module", "Start one: protojobs worker q --app shop:queue"),
+        ("protojobs worker 'a; b  (c)'", "protojobs worker 'a; b  (c)' --app shop:queue"),
+        ("protojobs needs 3.35 or newer.", "protojobs needs 3.35 or newer."),
+        ("Lower it, or `protojobs prune`.", "Lower it, or `protojobs prune`."),
+    ],
+)
+def test_a_command_to_type_next_names_the_same_store(mend, typed) -> None:
+    session = Session()
+    session.apps = ["mail", "shop:queue"]
+    assert session.to_type(mend) == typed
 
 
 def test_two_queues_of_applications_are_one_too_many(type_, folder) -> None:

@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 
 import click
+from msgspec.structs import replace
 
 from protojobs.cli.exits import Exit
 from protojobs.cli.options import StoreCommand
@@ -44,7 +45,7 @@ def command(session: Session, fail_on: str, verbose: bool) -> int:
     the store does not answer.
     """
     queue, findings = _opened(session)
-    findings += examine(queue)
+    findings += [replace(one, mend=_to_type(session, one)) for one in examine(queue)]
     findings.sort(key=lambda finding: -finding.severity)
     shown = findings if verbose or session.is_json else [one for one in findings if one.severity > Severity.OK]
     if session.is_json or not session.out.is_terminal:
@@ -65,6 +66,11 @@ def _opened(session: Session) -> tuple[JobQueue, list[Finding]]:
         queue = session.queue()  # whatever is wrong with the store itself is told by the error of this
         what = f"The application cannot be imported. {error.message}"
         return queue, [Finding(code="app_broken", severity=Severity.ERROR, what=what, mend=error.mend)]
+
+
+def _to_type(session: Session, finding: Finding) -> str:
+    is_of_schema = finding.code == "schema" and "migrate" in finding.mend
+    return session.to_type("protojobs migrate" if is_of_schema else finding.mend)
 
 
 def _item(finding: Finding) -> object:

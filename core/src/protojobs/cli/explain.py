@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import click
+from msgspec.structs import replace
 
 from protojobs.cli.exits import Exit
 from protojobs.cli.options import StoreCommand
@@ -25,6 +26,7 @@ def command(session: Session, job_id: str) -> int:
     to mend it; then each check with its code, `ok` or `no`.
     """
     found = explain(session.queue(), job_id)
+    found = replace(found, mend=session.to_type(found.mend))
     fields: list[tuple[str, Cell]] = [
         ("job", found.job_id),
         ("state", found.state.value if found.state is not None else None),

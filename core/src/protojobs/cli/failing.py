@@ -9,7 +9,6 @@ import traceback
 
 import click
 
-from protojobs._registry import masked
 from protojobs.cli.exits import Exit, exit_of
 from protojobs.cli.session import Session
 from protojobs.cli.text import escaped
@@ -62,10 +61,10 @@ def _usage(error: click.UsageError) -> int:
 
 def _mend(error: ProtojobsError, session: Session) -> str:
     if isinstance(error, SchemaOutdated) and "migrate" in error.mend:
-        return f"protojobs migrate --url {masked(session.url)}" if session.url else "protojobs migrate"
+        return session.to_type("protojobs migrate")
     if isinstance(error, StoreUnavailable) and error.job_ids:
         return f"the same command with --id {error.job_ids[0]}, which stores the job once"
-    return error.mend
+    return session.to_type(error.mend)
 
 
 def _split(text: str) -> tuple[str, str]:

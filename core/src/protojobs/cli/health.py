@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
 
 import click
@@ -14,7 +15,7 @@ from protojobs.cli.amounts import duration
 from protojobs.cli.exits import CommandFailed, Exit
 from protojobs.cli.options import StoreCommand
 from protojobs.cli.output import Cell
-from protojobs.cli.session import NO_STORE_MEND, Session
+from protojobs.cli.session import NO_STORE_MEND, Session, queue_of
 from protojobs.cli.vital_signs import Health
 from protojobs.clock import SYSTEM_CLOCK, within
 from protojobs.entropy import fresh_id
@@ -128,25 +129,35 @@ def _answer(host: str, port: int, request: bytes, timeout: float) -> bytes:
 
 def _ask_store(session: Session, timeout: float) -> None:
     """One small read. Raises what the store says: that it is away, or not migrated."""
-    if (url := session.settings().url) is None:
+    settings = session.settings()
+    # As for every other command: a JobQueue that your code makes is the store, whatever url is configured beside it.
+    own = [] if session.url is not None else [name for name in settings.app if ":" in name]
+    if settings.url is None and not own:
         raise ConfigurationError("No store is configured.", mend=NO_STORE_MEND)
     began = SYSTEM_CLOCK.monotonic()
-    _in_time(url, timeout)
+    place = _in_time(session, settings.url or "", own, timeout)
     took_s = SYSTEM_CLOCK.monotonic() - began
-    item: dict[str, Cell] = {"store": masked(url), "is_well": True, "took_s": took_s}
-    session.out.item("health.store@1", item, [("store", masked(url)), ("ready", "yes"), ("took", f"{took_s:.3f} s")])
+    item: dict[str, Cell] = {"store": place, "is_well": True, "took_s": took_s}
+    session.out.item("health.store@1", item, [("store", place), ("ready", "yes"), ("took", f"{took_s:.3f} s")])
 
 
-def _in_time(url: str, timeout: float) -> None:
-    """Read in a thread of its own, which is left behind when it has not ended in time: a probe must not hang."""
+def _in_time(session: Session, url: str, own: Sequence[str], timeout: float) -> str:
+    """Read in a thread of its own, which is left behind when it has not ended in time: a probe must not hang. Answers
+    what the store is called.
+    """
+    place = ", ".join(own) or masked(url)
     raised: list[Exception] = []
     ended = threading.Event()
 
     def read() -> None:
+        nonlocal place
         driver: Store | None = None
         try:
+            queue = queue_of(own)
+            if queue is not None:
+                place = session.place(queue)
             with within(timeout):
-                driver = create_driver(url)
+                driver = create_driver(url) if queue is None else queue.driver
                 driver.get([fresh_id()])  # one look into the index of jobs: it needs the tables, and little else
         except Exception as error:  # noqa: BLE001  (whatever it is, it is the answer)
             raised.append(error)
@@ -158,6 +169,7 @@ def _in_time(url: str, timeout: float) -> None:
 
     threading.Thread(target=read, name="protojobs-health", daemon=True).start()
     if not ended.wait(timeout + MARGIN_S):
-        raise StoreUnavailable(f"The store {masked(url)} has not answered for {timeout:g} s.")
+        raise StoreUnavailable(f"The store {place} has not answered for {timeout:g} s.")
     if raised:
         raise raised[0]
+    return place

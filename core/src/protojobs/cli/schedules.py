@@ -95,7 +95,7 @@ def show(session: Session, schedule_id: str) -> None:
     more: dict[str, object] = {"next": [moment_item(time, seen.zone) for time in times]}
     session.out.item("schedules.show@1", seen.item(), seen.fields(), blocks=blocks, now=jobs.driver.now, more=more)
     if seen.schedule.last_job_id is not None:
-        session.out.note(f"Its last job: protojobs jobs show {seen.schedule.last_job_id}")
+        session.out.note(f"Its last job: {session.to_type(f'protojobs jobs show {seen.schedule.last_job_id}')}")
     _tell_overdue(session, [seen], jobs.driver.now())
 
 

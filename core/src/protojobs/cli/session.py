@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+import shlex
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 from msgspec.structs import replace
@@ -16,12 +18,15 @@ from protojobs.errors import ConfigurationError, DriverError
 from protojobs.protocols import Store
 from protojobs.queue import JobQueue
 
-__all__ = ["NO_STORE_MEND", "Session"]
+__all__ = ["NO_STORE_MEND", "Session", "queue_of"]
 
 NO_STORE_MEND = (
     'Add --url sqlite:///jobs.db, or set PROTOJOBS_URL, or url = "sqlite:///jobs.db" in protojobs.toml;'
     " or name the JobQueue in your code: --app shop.jobs:queue."
 )
+# What may be copied into a shell: `protojobs ...`, or `When ...: protojobs ...`. What is quoted is not looked into.
+_COMMAND = re.compile(r"""((?:[^'":]*: )?)(?P<command>protojobs [^'";(]+?|protojobs .+)(  \(.*\)|; .*|)""")
+_ANY_APP = " --app your.module"  # in a command that core writes where it knows of no application
 
 
 class Session:
@@ -33,7 +38,7 @@ class Session:
         self.apps: list[str] = []
         self.is_json = False
         self.is_debug = False
-        self._opened: list[Store] = []
+        self._opened: list[tuple[Store, str]] = []
 
     @cached_property
     def out(self) -> Output:
@@ -55,7 +60,7 @@ class Session:
         settings = self.settings(changes)
         is_known = settings.url is not None
         wanted = [name for name in settings.app if needs_jobs or (self.url is None and (":" in name or not is_known))]
-        own = _only_one([found for name in wanted if (found := load_app(name)) is not None])
+        own = queue_of(wanted)
         if own is None:
             return JobQueue(self._open(settings.url), settings)
         given = {key: value for key, value in (changes or {}).items() if value is not None}
@@ -70,18 +75,33 @@ class Session:
 
     def place(self, queue: JobQueue) -> str:
         """The store's address for people, without its password."""
-        url = self.url or queue.settings.url
-        if url:
-            return masked(url)
-        driver = queue.driver  # made in code: it may say which store it is
+        driver = queue.driver
+        for opened, url in self._opened:
+            if opened is driver:
+                return masked(url)
+        # Made in code, whatever url is configured beside it: it may say which store it is.
         is_silent = type(driver).__repr__ is object.__repr__
         return type(driver).__name__ if is_silent else masked(repr(driver).strip("<>"))
+
+    def to_type(self, mend: str) -> str:
+        """How to mend something: where that is a command of ours, with the options that picked the store this time."""
+        found = _COMMAND.fullmatch(mend)
+        if found is None or found["command"].endswith("."):  # a sentence
+            return mend
+        before, command, after = found.groups()
+        picked = ["--url", masked(self.url)] if self.url else self._own_queues()
+        if picked and picked[0] == "--app":
+            command = command.removesuffix(_ANY_APP)
+        return before + " ".join([command, *map(shlex.quote, picked)]) + after
+
+    def _own_queues(self) -> list[str]:
+        return [word for app in self.apps if ":" in app for word in ("--app", app)]
 
     def close(self) -> None:
         """Give back what was opened here."""
         while self._opened:
             try:
-                self._opened.pop().close()
+                self._opened.pop()[0].close()
             except DriverError:
                 continue  # the command has said what there was to say
 
@@ -89,11 +109,13 @@ class Session:
         if url is None:
             raise ConfigurationError("No store is configured.", mend=NO_STORE_MEND)
         driver = create_driver(url)
-        self._opened.append(driver)
+        self._opened.append((driver, url))
         return driver
 
 
-def _only_one(queues: list[JobQueue]) -> JobQueue | None:
+def queue_of(apps: Sequence[str]) -> JobQueue | None:
+    """Import the applications; answer the JobQueue that one of them names as `module:object`."""
+    queues = [found for name in apps if (found := load_app(name)) is not None]
     if len({id(queue) for queue in queues}) > 1:
         raise CommandFailed(
             Exit.USAGE, "The applications name more than one JobQueue.", mend="Leave :object away from all but one."

@@ -216,7 +216,7 @@ def _prepare(
     own = 0 if scheduler is None else len(declared(scheduler))
     if not is_quiet:
         _begin(session, jobs, names, options, own)
-        for warning in _warnings(jobs, names, known):
+        for warning in _warnings(session, jobs, names, known):
             _log.warning("%s", warning)
     return jobs, names, scheduler
 
@@ -263,11 +263,11 @@ def _probe_at(options: _Options) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{options['probe_port']}/livez, /readyz"
 
 
-def _warnings(jobs: JobQueue, names: Sequence[str], known: Mapping[str, bool]) -> Iterator[str]:
+def _warnings(session: Session, jobs: JobQueue, names: Sequence[str], known: Mapping[str, bool]) -> Iterator[str]:
     """What looks like a mistake."""
     for name in names:
         if known.get(name):
-            yield f'queue "{name}" is paused; protojobs queues resume {name}'
+            yield f'queue "{name}" is paused; {session.to_type(f"protojobs queues resume {name}")}'
         if name.isdigit():
             yield f'"{name}" is taken for a queue; did you mean --max-jobs {name}?'
     if not list(jobs.registry):
