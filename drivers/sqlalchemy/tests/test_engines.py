@@ -5,19 +5,21 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, create_engine, event, text
+from sqlalchemy import Engine, create_engine, event, inspect, text
+from sqlalchemy.orm import Session
 
 from protojobs.clock import SYSTEM_CLOCK
 from protojobs.entropy import fresh_id
-from protojobs.errors import ContractBroken, StoreUnavailable
+from protojobs.errors import ContractBroken, OptionInvalid, StoreUnavailable
 from protojobs.lifecycle import Verb
 from protojobs.records import NewJob, Settlement, WorkerInfo
 from protojobs_sqlalchemy import SQLAlchemyDriver, connections, sqlite
+from protojobs_sqlalchemy.urls import parse
 
 
 @pytest.fixture
@@ -110,6 +112,55 @@ def test_a_forked_child_starts_afresh(store_url: str) -> None:
     stats = driver.stats()
     assert (stats.pending, stats.completed) == (2, 1)
     driver.close()
+
+
+class TestAPostgreSQLURLWithSettings:
+    """Two paths to two schemas are two stores, and what one path pushes the other never runs."""
+
+    @pytest.fixture
+    def plain(self, make_store_url: Callable[[str], str]) -> str:
+        return make_store_url("postgresql")
+
+    @pytest.fixture
+    def url(self, plain: str) -> str:
+        with create_engine(parse(plain)).begin() as conn:
+            conn.execute(text("CREATE SCHEMA app"))
+        return f"{plain}?options=-csearch_path%3Dapp&application_name=shop"
+
+    def test_they_hold_on_each_of_our_connections_beside_our_own(self, url: str) -> None:
+        driver = SQLAlchemyDriver(url)
+        driver.setup()
+        assert inspect(driver.engine).get_table_names("public") == []
+        with driver.engine.connect() as conn:
+            shown = [conn.execute(text(f"SHOW {name}")).scalar() for name in ("search_path", "application_name", "jit")]
+        assert shown == ["app", "shop", "off"]
+        driver.enqueue([new_job()])
+        pooled, theirs = SQLAlchemyDriver(url, is_pooled=True), SQLAlchemyDriver(create_engine(parse(url)))
+        assert [each.stats().pending for each in (pooled, theirs)] == [1, 1]
+        for each in (driver, pooled, theirs):
+            each.close()
+
+    def test_those_of_the_environment_hold_too(self, plain: str, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("PGOPTIONS", "-csearch_path=app")
+        driver = SQLAlchemyDriver(plain)
+        driver.setup()
+        assert "jobs" in inspect(driver.engine).get_table_names("app")
+        driver.close()
+
+    def test_a_session_that_would_reach_another_schema_is_refused(self, plain: str, url: str) -> None:
+        driver, other = SQLAlchemyDriver(url), SQLAlchemyDriver(plain)
+        driver.setup()
+        other.setup()
+        same = create_engine(parse(url), connect_args={"application_name": "another"})
+        for engine in (same, create_engine(parse(plain), connect_args={"options": "-c search_path=app"})):
+            with Session(engine) as session, session.begin():
+                driver.enqueue_in(session, [new_job()])
+            engine.dispose()
+        with Session(other.engine) as session, pytest.raises(OptionInvalid, match="elsewhere"):
+            driver.enqueue_in(session, [new_job()])
+        assert (driver.stats().pending, other.stats().total) == (2, 0)
+        driver.close()
+        other.close()
 
 
 def test_three_threads_share_a_driver(store_url: str) -> None:

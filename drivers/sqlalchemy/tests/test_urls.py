@@ -178,7 +178,12 @@ def test_what_is_no_list_of_hosts_is_refused_with_the_place(url: str, says: str)
         ("postgresql://one,two/app", "postgresql://one/app", False),
         ("postgresql:///app?host=/run/one", "postgresql:///app?host=/run/two", False),
         ("postgresql://one/app", "postgresql://one:5432/app", True),
+        ("postgresql://one/app?options=-csearch_path%3Da", "postgresql://one/app?options=-csearch_path%3Da", True),
+        ("postgresql://one/app?options=-csearch_path%3Da", "postgresql://one/app", False),
+        ("postgresql://ada@one/app", "postgresql://bob@one/app", False),
     ],
 )
-def test_two_urls_lead_to_one_database_when_they_name_the_same_hosts(one: str, other: str, is_same: bool) -> None:
+def test_two_urls_lead_to_the_same_tables_when_they_name_the_same_hosts_user_and_options(
+    one: str, other: str, is_same: bool
+) -> None:
     assert same_address(parse(one), parse(other)) is is_same

@@ -100,8 +100,10 @@ class PostgreSQLDialect:
 
     def identity(self, conn: Connection) -> str:
         """See Dialect.identity."""
-        row = conn.exec_driver_sql("SELECT current_database(), pg_postmaster_start_time()::text").one()
-        return f"{row[0]} since {row[1]}"
+        # A search_path may lead to another schema's tables.
+        query = "SELECT current_database(), to_regclass('jobs')::oid::text, pg_postmaster_start_time()::text"
+        row = conn.exec_driver_sql(query).one()
+        return f"{row[0]} with {row[1]} since {row[2]}"
 
     def lock_schema(self, conn: Connection) -> Callable[[], None]:
         """See Dialect.lock_schema."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -110,7 +111,7 @@ def make_engine(url: URL, *, timeout: float, is_pooled: bool) -> Engine:
             _check_sqlite_version(engine)
             return engine
         if scheme == "postgresql":
-            arguments = _postgresql_arguments(timeout, is_pooled=is_pooled)
+            arguments = _postgresql_arguments(url, timeout, is_pooled=is_pooled)
         else:
             arguments = {
                 "connect_timeout": _CONNECT_S,
@@ -131,7 +132,8 @@ def make_engine(url: URL, *, timeout: float, is_pooled: bool) -> Engine:
         raise ConfigurationError(f"The options of {masked(url)} are not understood: {error}.") from error
 
 
-def _postgresql_arguments(timeout: float, *, is_pooled: bool) -> dict[str, object]:
+def _postgresql_arguments(url: URL, timeout: float, *, is_pooled: bool) -> dict[str, object]:
+    """What connections are opened with beside what the URL says, which counts more."""
     arguments: dict[str, object] = {
         "connect_timeout": _CONNECT_S,
         "application_name": "protojobs",
@@ -141,6 +143,7 @@ def _postgresql_arguments(timeout: float, *, is_pooled: bool) -> dict[str, objec
         "keepalives_count": 3,
         "tcp_user_timeout": int(timeout * 1000),
     }
+    arguments = {name: value for name, value in arguments.items() if name not in url.query}
     if is_pooled:
         # PgBouncer hands the next statement to another session: nothing may be kept in one.
         return arguments | {"prepare_threshold": None}
@@ -160,7 +163,15 @@ def _postgresql_arguments(timeout: float, *, is_pooled: bool) -> dict[str, objec
         # To the server what is switched off looks so dear that it would compile each statement first: for two seconds.
         "jit": "off",
     }
-    return arguments | {"options": " ".join(f"-c {name}={value}" for name, value in settings.items())}
+    ours = [f"-c {name}={value}" for name, value in settings.items()]
+    # Theirs come last, so they win. Named here, ours would hide the environment's from PostgreSQL's library.
+    return arguments | {"options": " ".join([*ours, *(_options(url) or [os.environ.get("PGOPTIONS", "")])]).rstrip()}
+
+
+def _options(url: URL) -> list[str]:
+    """The settings that a PostgreSQL URL asks of the server, such as a search_path."""
+    said = url.query.get("options", ())
+    return [said] if isinstance(said, str) else list(said)
 
 
 def _check_sqlite_version(engine: Engine) -> None:
@@ -188,7 +199,7 @@ def backend_of(engine: Engine) -> str:
 
 
 def same_address(one: URL, other: URL) -> bool:
-    """Whether two URLs plainly lead to one database, whichever DBAPI and user they name."""
+    """Whether two URLs plainly lead to the same tables, whichever DBAPI they name. If not, the database can tell."""
     schemes = {one.get_backend_name().replace("mariadb", "mysql"), other.get_backend_name().replace("mariadb", "mysql")}
     if len(schemes) > 1:
         return False
@@ -196,7 +207,13 @@ def same_address(one: URL, other: URL) -> bool:
         ours, theirs = Path(one.database or ""), Path(other.database or "")
         return ours.absolute() == theirs.absolute() or (ours.exists() and theirs.exists() and ours.samefile(theirs))
     if schemes == {"postgresql"}:
-        return (_addresses(one), one.database) == (_addresses(other), other.database)
+        # The user and the options may choose the schema.
+        return (_addresses(one), one.database, one.username, _options(one)) == (
+            _addresses(other),
+            other.database,
+            other.username,
+            _options(other),
+        )
     return (one.host, one.port or 3306, one.database) == (other.host, other.port or 3306, other.database)
 
 
