@@ -31,29 +31,39 @@ def start() -> Iterator[Callable[..., servers.Server]]:
         yield lambda *settings, **how: stack.enter_context(server_with(*settings, **how))
 
 
+@pytest.fixture
+def start_cluster() -> Iterator[Callable[..., list[str]]]:
+    """`start_cluster(2, owners=1)`: the nodes of a cluster for this test only, of which the first has all slots."""
+    with contextlib.ExitStack() as stack:
+        yield lambda *count, **how: stack.enter_context(running_cluster(*count, **how))
+
+
 @contextlib.contextmanager
-def running_cluster() -> Iterator[list[str]]:
-    """The URLs of a new cluster's nodes, which answers for all slots."""
+def running_cluster(count: int = NODES, *, owners: int = NODES) -> Iterator[list[str]]:
+    """The URLs of a new cluster's nodes, the first `owners` of which answer for all slots."""
     with contextlib.ExitStack() as stack:
         # Each node's cluster bus listens 10,000 above its port, below which `free_port` stays.
         nodes = [
-            stack.enter_context(server_with("cluster-enabled yes", "cluster-node-timeout 2000")) for _ in range(NODES)
+            stack.enter_context(server_with("cluster-enabled yes", "cluster-node-timeout 2000")) for _ in range(count)
         ]
         clients = [stack.enter_context(contextlib.closing(redis.Redis.from_url(node.url))) for node in nodes]
         for place, client in enumerate(clients):
-            first, last = place * SLOTS // NODES, (place + 1) * SLOTS // NODES - 1
-            client.execute_command("CLUSTER ADDSLOTSRANGE", first, last)
+            if place < owners:
+                first, last = place * SLOTS // owners, (place + 1) * SLOTS // owners - 1
+                client.execute_command("CLUSTER ADDSLOTSRANGE", first, last)
             client.execute_command("CLUSTER SET-CONFIG-EPOCH", place + 1)
         for node in nodes[1:]:
             clients[0].execute_command("CLUSTER MEET", "127.0.0.1", urlsplit(node.url).port)
         for client in clients:
-            servers.until(lambda client=client: is_whole(client), "the cluster did not come together", limit=READY_S)
+            servers.until(
+                lambda client=client: is_whole(client, count), "the cluster did not come together", limit=READY_S
+            )
         yield [node.url for node in nodes]
 
 
-def is_whole(client: redis.Redis) -> bool:
+def is_whole(client: redis.Redis, count: int) -> bool:
     info = client.execute_command("CLUSTER INFO")
-    return info["cluster_state"] == "ok" and int(info["cluster_known_nodes"]) == NODES
+    return info["cluster_state"] == "ok" and int(info["cluster_known_nodes"]) == count
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 from redis.exceptions import (
@@ -14,6 +14,7 @@ from redis.exceptions import (
     MovedError,
     NoScriptError,
     ReadOnlyError,
+    SlotNotCoveredError,
     TimeoutError,
     TryAgainError,
 )
@@ -43,6 +44,8 @@ __all__ = ["Connections"]
 
 MOVES_MAX = 4  # how often a step follows a namespace that moves
 LAYOUT = 3  # the version of how jobs are kept, see scripts/prelude.lua
+
+Sender = Callable[..., object]  # of a server and a command
 
 _inherited: list[object] = []  # a forked child must neither use nor close its parent's connections, so it keeps them
 
@@ -79,9 +82,9 @@ class Connections:
             if lines is not None:
                 return self._run_on(lines, which, *arguments)
             try:
-                return send(client, "EVALSHA", which.sha, 1, self.prefix, *arguments)
+                return self._at_home(client, send, "EVALSHA", which.sha, 1, self.prefix, *arguments)
             except NoScriptError:  # a fresh server, a failover, SCRIPT FLUSH; nothing was done
-                return send(client, "EVAL", which.text, 1, self.prefix, *arguments)
+                return self._at_home(client, send, "EVAL", which.text, 1, self.prefix, *arguments)
         except ReadOnlyError:
             self._forget(client)
             raise
@@ -95,19 +98,27 @@ class Connections:
         except NoScriptError:  # as above
             return lines.ask(packed(0, b"", "EVAL", which.text, 1, self.prefix, *arguments))
 
-    def _kept(self, client: Client, *command: str | bytes | int) -> object:
+    def _at_home(self, client: Client, send: Sender, *command: str | bytes | int) -> object:
+        """What the server answers that holds the namespace, and no other.
+
+        While a cluster moves the slot, its old server sends us on to the new one (ASK) with each script, as no key has
+        the name of the prefix. The library would follow, to where only a part of the keys has come: a job pushed there
+        would be on neither side, and a claim that stands would be found nowhere. So we wait until all have moved.
+        """
         for _ in range(MOVES_MAX):
             try:
-                server = server_of(client, self.prefix)
-                return self._replicas.run(server, self.address.shown, f"{self.prefix}kept", *command)
+                return send(server_of(client, self.prefix), *command)
             except MovedError as error:
                 note_move(client, error)
             except AskError as error:
                 raise TryAgainError("the namespace is on its way to another node") from error
-            except (ConnectionError, TimeoutError, ClusterDownError):
+            except (ConnectionError, TimeoutError, ClusterDownError, SlotNotCoveredError):
                 note_trouble(client)
                 raise
         raise TryAgainError("the namespace moves from node to node")
+
+    def _kept(self, server: Server, *command: str | bytes | int) -> object:
+        return self._replicas.run(server, self.address.shown, f"{self.prefix}kept", *command)
 
     def server(self) -> Server:
         """The server that holds the namespace."""
@@ -209,7 +220,7 @@ class Connections:
         return client
 
     def _check_layout(self, client: Client) -> None:
-        found = client.execute_command("EVAL", script("setup").text, 1, self.prefix, 0, LAYOUT)
+        found = self._at_home(client, _sent, "EVAL", script("setup").text, 1, self.prefix, 0, LAYOUT)
         if found != str(LAYOUT).encode():
             is_older = isinstance(found, bytes) and found.isdigit() and int(found) < LAYOUT
             raise SchemaOutdated(
@@ -227,5 +238,5 @@ class Connections:
             idle_closed(client)
 
 
-def _sent(client: Client, *command: str | bytes | int) -> object:
-    return client.execute_command(*command)
+def _sent(server: Server, *command: str | bytes | int) -> object:
+    return server.execute_command(*command)

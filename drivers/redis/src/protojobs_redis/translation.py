@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec import DecodeError
 from redis.exceptions import (
+    AskError,
     AuthenticationError,
     AuthorizationError,
     BusyLoadingError,
@@ -11,6 +12,7 @@ from redis.exceptions import (
     ClusterError,
     ConnectionError,
     MasterDownError,
+    MovedError,
     NoPermissionError,
     OutOfMemoryError,
     ReadOnlyError,
@@ -27,19 +29,23 @@ __all__ = ["translated"]
 
 # The first word of a server's refusal -> what to do about it. Time, or people, mend these; sending again is right.
 _REPEATABLE = {
+    "ASK": "The cluster is moving this namespace to another node; it answers again when all of it has moved.",
     "BUSY": "A script or function of somebody's keeps the server busy; it ends, or `SCRIPT KILL` ends it.",
     "CLUSTERDOWN": "The cluster is electing a new primary, or has lost part of its slots.",
     "LOADING": "The server is reading its data; it answers when it is done.",
     "MASTERDOWN": "The replica lost its primary; a failover is under way.",
     "MISCONF": "The server cannot save its data to disk, and takes no writes until it can: see its log.",
+    "MOVED": "The namespace is on another node now; the next call goes there.",
     "NOREPLICAS": "Fewer replicas are in touch than min-replicas-to-write asks for.",
     "OOM": "The server is at its maxmemory. Raise it, or prune finished jobs; running jobs can still be settled.",
     "READONLY": "This is a replica now; the next call asks again where the primary is.",
-    "TRYAGAIN": "The cluster is moving this slot.",
+    "TRYAGAIN": "The cluster is moving this slot; until all of it has moved, nothing is done.",
     "UNBLOCKED": "The server became a replica while we waited.",
     "UNKILLABLE": "A script of somebody's has written and cannot be stopped.",
 }
 _WORDS: dict[type[Exception], str] = {
+    MovedError: "MOVED",  # in front of AskError, which it is one of
+    AskError: "ASK",
     BusyLoadingError: "LOADING",
     MasterDownError: "MASTERDOWN",
     ClusterDownError: "CLUSTERDOWN",
