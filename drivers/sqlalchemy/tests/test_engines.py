@@ -15,10 +15,11 @@ from sqlalchemy.orm import Session
 
 from protojobs.clock import SYSTEM_CLOCK
 from protojobs.entropy import fresh_id
-from protojobs.errors import ContractBroken, OptionInvalid, StoreUnavailable
+from protojobs.errors import ContractBroken, LeaseLost, OptionInvalid, StoreUnavailable
 from protojobs.lifecycle import Verb
 from protojobs.records import NewJob, Settlement, WorkerInfo
 from protojobs_sqlalchemy import SQLAlchemyDriver, connections, sqlite
+from protojobs_sqlalchemy.dialects import Mode
 from protojobs_sqlalchemy.urls import parse
 
 
@@ -111,6 +112,25 @@ def test_a_forked_child_starts_afresh(store_url: str) -> None:
     driver.enqueue([new_job()])
     stats = driver.stats()
     assert (stats.pending, stats.completed) == (2, 1)
+    driver.close()
+
+
+def test_on_mariadb_our_connections_read_what_is_committed_also_when_they_come_from_the_pool(
+    make_store_url: Callable[[str], str],
+) -> None:
+    driver = SQLAlchemyDriver(make_store_url("mariadb"))
+    driver.setup()
+
+    def levels() -> set[str]:
+        for _ in range(2):
+            with pytest.raises(LeaseLost):  # a failed step gives its connection back
+                driver.heartbeat("gone", {})
+        ask = text("SELECT @@session.tx_isolation")
+        with driver.engine.connect() as plain, driver.begin() as session:
+            ours = driver._connections.run(lambda conn: conn.execute(ask).scalar_one(), Mode.SINGLE)
+            return {ours, str(plain.execute(ask).scalar()), str(session.execute(ask).scalar())}
+
+    assert levels() | levels() == {"READ-COMMITTED"}
     driver.close()
 
 

@@ -67,7 +67,6 @@ class MariaDBDialect:
         @event.listens_for(engine, "connect")
         def _set_up(raw: Raw[Any], _record: object) -> None:
             with raw.cursor() as cursor:
-                cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
                 cursor.execute(f"SET SESSION innodb_lock_wait_timeout = {_LOCK_WAIT_S}")
                 if "MariaDB" in str(vars(raw)["server_version"]):
                     # A client that froze inside a transaction must not hold its locks for ever. (MySQL has none.)

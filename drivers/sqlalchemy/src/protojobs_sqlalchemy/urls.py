@@ -111,7 +111,7 @@ def make_engine(url: URL, *, timeout: float, is_pooled: bool) -> Engine:
             _check_sqlite_version(engine)
             return engine
         if scheme == "postgresql":
-            arguments = _postgresql_arguments(url, timeout, is_pooled=is_pooled)
+            arguments, more = _postgresql_arguments(url, timeout, is_pooled=is_pooled), {}
         else:
             arguments = {
                 "connect_timeout": _CONNECT_S,
@@ -119,8 +119,11 @@ def make_engine(url: URL, *, timeout: float, is_pooled: bool) -> Engine:
                 "write_timeout": timeout,
                 "charset": "utf8mb4",
             }
+            # Told to SQLAlchemy, which would else put each connection that comes back to the pool to the server's own:
+            # a step takes a lock and then looks what has been committed since.
+            more = {"isolation_level": "READ COMMITTED"}
         return create_engine(
-            url, connect_args=arguments, pool_pre_ping=True, pool_timeout=timeout, max_overflow=_OVERFLOW
+            url, connect_args=arguments, pool_pre_ping=True, pool_timeout=timeout, max_overflow=_OVERFLOW, **more
         )
     except (ImportError, NoSuchModuleError) as error:
         extra = _DBAPIS[scheme][1]

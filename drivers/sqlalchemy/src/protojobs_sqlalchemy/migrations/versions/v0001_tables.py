@@ -18,9 +18,9 @@ _LIVE = "status IN ('pending', 'processing')"
 _WAITING = "is_paused = 0 AND next_due_at IS NOT NULL"
 
 # Rows of `jobs` are rewritten twice in their life, so pages keep room for that: an update that has to go to another
-# page locks two, and writes a record more. A drain takes a fifth less time with half of each page free than with a seventh,
-# and the table ends up smaller. And dead rows, which every claim leaves behind, are taken away long before they are a
-# fifth of a large table.
+# page locks two, and writes a record more. A drain takes a fifth less time with half of each page free than with a
+# seventh, and the table ends up smaller. And dead rows, which every claim leaves behind, are taken away long before
+# they are a fifth of a large table.
 _POSTGRESQL_JOBS = {
     "fillfactor": 50,
     "toast_tuple_target": 512,
