@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -24,6 +25,12 @@ def add(a: int, b: int) -> int:
 
 @job(name="p.pid")
 def pid() -> int:
+    return os.getpid()
+
+
+@job(name="p.dies soon")
+def dies_soon() -> int:
+    threading.Timer(0.05, os._exit, (3,)).start()
     return os.getpid()
 
 

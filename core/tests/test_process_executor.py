@@ -11,6 +11,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import ModuleType
 
@@ -30,6 +31,7 @@ from protojobs.testing import ManualClock
 
 MakeQueue = Callable[..., JobQueue]
 Heard = Callable[..., list[Event]]
+Working = Callable[..., AbstractContextManager[object]]
 Eventually = Callable[[Callable[[], object]], None]
 HERE = Path(__file__).parent
 
@@ -390,6 +392,22 @@ class TestCrashing:
 
 
 class TestLives:
+    def test_one_that_dies_between_two_jobs_is_not_charged_to_the_next(
+        self, make_queue: MakeQueue, jobs: ModuleType, heard: Heard, working: Working, eventually: Eventually
+    ) -> None:
+        queue = make_queue(executor="process", concurrency=1, max_retries=0)
+        processed, failed = heard("job.processed"), heard("job.failed")
+        with working(queue):
+            queue.push(jobs.dies_soon.bind())
+            eventually(lambda: results(processed))
+            (pid,) = results(processed)
+            assert isinstance(pid, int)
+            eventually(lambda: not is_alive(pid))
+            queue.push(jobs.add.bind(1, 2))
+            eventually(lambda: failed or len(processed) == 2)
+        assert failed == []
+        assert results(processed)[1] == 3
+
     def test_a_child_is_used_again_and_replaced_after_so_many_jobs(
         self, make_queue: MakeQueue, jobs: ModuleType, heard: Heard, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -175,14 +175,9 @@ class _Slot:
     def _perform(self, run: Run) -> Outcome | str:
         """The outcome, or why no child can do it."""
         try:
-            child = self._child or self._started(run)
+            child = self._given_to(run)
             if run.cut_by or child is None:
                 return run.cut() if run.cut_by else _not_started(run.claimed)
-            definition = run.definition
-            is_guest = self._pool.is_guest(run)
-            child.send(
-                Work(claimed=run.claimed, module=definition.module, job_class=definition.job_class, is_guest=is_guest)
-            )
             watch = _Watch(self._pool, run, child)
             outcome = watch.outcome()
         except Exception as error:  # noqa: BLE001  (the job's own `retry_in`, or a mistake of ours: the run must be answered for)
@@ -192,6 +187,26 @@ class _Slot:
         if watch.is_over or self._is_used_up(child, watch.resident_bytes):
             self._drop()
         return outcome
+
+    def _given_to(self, run: Run) -> ChildHandle | None:
+        """A child that has taken the job; None if there is none, or the run was cut meanwhile.
+
+        One that has died since its last job did not die of this one.
+        """
+        if self._child is not None and self._child.is_dead:
+            _log.error("a child process %s between two jobs", self._child.death())
+            self._drop()
+        named = run.definition
+        is_guest = self._pool.is_guest(run)
+        work = Work(claimed=run.claimed, module=named.module, job_class=named.job_class, is_guest=is_guest)
+        for _ in range(2):  # one may die just when it is to take it
+            child = self._child or self._started(run)
+            if child is None or run.cut_by:
+                return None
+            if child.send(work):
+                return child
+            self._drop()
+        return None
 
     def _started(self, run: Run) -> ChildHandle | None:
         """A child that has done its imports; None if there is none to be had, or the run was cut meanwhile."""
