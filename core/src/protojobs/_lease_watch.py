@@ -28,10 +28,12 @@ class LeaseWatch:
         self._misses = 0
         self.reclaim_at = 0.0
         self._beat_at: datetime | None = None  # the last good one, in store time
+        self.strangers: set[tuple[str, int]] = set()  # claims that the store said once are ours, and we do not know
 
     def begin(self, now: float) -> None:
         """A new registration, sent at that time. The lease stands from then on; the good beats are still to come."""
         self.in_doubt, self._good, self._misses = False, 0, 0
+        self.strangers = set()
         self.reclaim_at = now + self._lease_s
         self.last_good_at = now
         self.next_beat_at = now + self._lease_s / 6
@@ -43,9 +45,10 @@ class LeaseWatch:
     def good_beat(self, now: float, sent_at: float, reply: Heartbeat, jitter: float = 0.0) -> None:
         """The store answered. The lease counts from before the call was sent: a slow success extends nothing.
 
-        That the store stands is known from `now` on: the call may have waited for the end of an outage.
+        That the store stands is known from `now` on: the call may have waited for the end of an outage. Where store
+        time has leapt (a clock was set, the machine slept) other leases seem to be over: they too get time to renew.
         """
-        if self._good == 0 or sent_at - self.last_good_at > self._lease_s / 2:
+        if self._good == 0 or sent_at - self.last_good_at > self._lease_s / 2 or self._has_leapt(now, reply.at):
             self._good, self._first_good_at = 0, now
         self._good += 1
         self._misses = 0
@@ -54,6 +57,13 @@ class LeaseWatch:
         self._beat_at = reply.at
         self.next_beat_at = sent_at + self._lease_s / 6
         self.plan_reclaim(sent_at, reply.others_end_in, jitter)
+
+    def _has_leapt(self, now: float, store_at: datetime | None) -> bool:
+        """Whether more time has passed in the store than here, by more than leases can bear."""
+        if self._beat_at is None or store_at is None:
+            return False
+        passed_s = (store_at - self._beat_at).total_seconds()
+        return passed_s - (now - self.last_good_at) > self._lease_s / 6
 
     def store_now(self, now: float) -> datetime | None:
         """The store's time, as the last good beat told it; None before any."""
