@@ -439,3 +439,26 @@ class TestCoroutines:
         asyncio.run(story())
         eventually(lambda: not [t for t in threading.enumerate() if t.name.startswith("protojobs-awork")])
         eventually(lambda: queue.workers() == [])
+
+    def test_a_worker_that_is_cancelled_twice_stops_at_once_and_never_holds_up_the_loop(self, queue: JobQueue) -> None:
+        begun, end = threading.Event(), threading.Event()
+
+        @job(name="goes on", timeout=0)
+        def goes_on() -> None:
+            begun.set()
+            end.wait(10)
+
+        async def story() -> None:
+            worker = asyncio.create_task(queue.awork())
+            while not begun.is_set():
+                await asyncio.sleep(0.002)
+            for _ in range(2):
+                worker.cancel()
+                await asyncio.sleep(0.01)
+            assert not worker.done()
+            end.set()  # only a loop that goes on gets here
+            await asyncio.wait([worker])
+
+        queue.push(goes_on.bind())
+        asyncio.run(asyncio.wait_for(story(), 8))
+        assert queue.stats().processing == 0

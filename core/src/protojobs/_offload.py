@@ -34,16 +34,22 @@ async def offload(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
 async def on_own_thread(function: Callable[[], T], *, cancelled: Callable[[], None]) -> T:
     """Run what takes long on a thread of its own, not one of the four. A cancelled caller calls `cancelled`, and waits.
 
-    It waits for the end all the same: what runs on must not outlive the coroutine that owns it.
+    It waits for the end all the same: what runs on must not outlive the coroutine that owns it. Each further
+    cancellation is passed on too.
     """
     import asyncio
     from concurrent.futures import ThreadPoolExecutor
 
-    with ThreadPoolExecutor(1, thread_name_prefix="protojobs-awork") as thread:
-        running = asyncio.get_running_loop().run_in_executor(thread, function)
-        try:
-            return await asyncio.shield(running)
-        except asyncio.CancelledError:
-            cancelled()
-            await asyncio.wait([running])
-            raise
+    thread = ThreadPoolExecutor(1, thread_name_prefix="protojobs-awork")
+    running = asyncio.get_running_loop().run_in_executor(thread, function)
+    thread.shutdown(wait=False)  # once that is done; to wait for it would hold up the loop
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        cancelled()
+        while not running.done():
+            try:
+                await asyncio.wait([running])
+            except asyncio.CancelledError:
+                cancelled()
+        raise
