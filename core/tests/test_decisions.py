@@ -11,6 +11,7 @@ from msgspec import structs
 from protojobs._decisions import LINGER_S, TICK_S, UNSETTLED_MAX, Decisions, WorkLimits
 from protojobs._lease_watch import IDENTITIES_MAX, LAST_WORDS_S, LeaseWatch, Standing
 from protojobs._pace import BATCH_MAX, LEAD_WAIT_S, PREFETCH_RUN_S
+from protojobs._plan import Plan
 from protojobs.lifecycle import SUSPECT_RECLAIMS, Verb
 from protojobs.outcomes import Outcome, settlement
 from protojobs.records import ClaimedJob, Heartbeat, Settled, SettleStatus
@@ -199,6 +200,14 @@ class TestClaiming:
         worker.finish(1.0, "done")
         worker.claim(2.0, lent("running"), lent("done"), lent("new"), structs.replace(lent("done"), claim_seq=2))
         assert [(job.id, job.claim_seq) for job in worker.decide.plan(2.0).start] == [("new", 1), ("done", 2)]
+
+    def test_nor_is_one_that_waits_in_the_line(self) -> None:
+        worker = Worker(concurrency=1)
+        worker.start(0.0, "running")
+        worker.decide.adopted(1.0, [lent("waiting")])
+        again = Plan(limit=2)
+        worker.decide.claimed(2.0, again, [lent("waiting"), lent("new")])
+        assert [job.id for job in worker.decide._waiting] == ["waiting", "new"]
 
 
 class Leading(Worker):
@@ -692,6 +701,26 @@ class TestLease:
         assert watch.may_reclaim(31.0)
         watch.missed_beat()
         assert not watch.may_reclaim(41.0)
+
+    def test_and_after_a_leap_of_the_store_s_clock_which_made_every_lease_look_over(self) -> None:
+        watch = LeaseWatch(LEASE_S)
+        watch.begin(0.0)
+        for at in (10.0, 20.0, 30.0):
+            watch.good_beat(at, at, Heartbeat(others_end_in=50.0, at=AT + timedelta(seconds=at)))
+        leap = timedelta(seconds=90)  # the clock was set, or the machine slept and its monotonic clock with it
+        for at in (40.0, 50.0):
+            watch.good_beat(at, at, Heartbeat(others_end_in=-30.0, at=AT + leap + timedelta(seconds=at)))
+            assert not watch.may_reclaim(at + 1.0)
+        watch.good_beat(60.0, 60.0, Heartbeat(others_end_in=-30.0, at=AT + leap + timedelta(seconds=60)))
+        assert watch.may_reclaim(61.0)
+
+    def test_a_slow_answer_is_no_leap(self) -> None:
+        watch = LeaseWatch(LEASE_S)
+        watch.begin(0.0)
+        for at in (10.0, 20.0):
+            watch.good_beat(at, at, Heartbeat(others_end_in=-5.0, at=AT + timedelta(seconds=at)))
+        watch.good_beat(45.0, 30.0, Heartbeat(others_end_in=-5.0, at=AT + timedelta(seconds=44)))
+        assert watch.may_reclaim(46.0)
 
     def test_a_call_that_waited_for_the_end_of_an_outage_shows_that_the_store_stands_from_its_answer_on(self) -> None:
         watch = LeaseWatch(LEASE_S)

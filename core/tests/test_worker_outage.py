@@ -12,9 +12,9 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from protojobs import BoundJob, Job, JobQueue, WorkReport, _decisions, job
+from protojobs import BoundJob, Job, JobQueue, StopToken, WorkReport, _decisions, job
 from protojobs.entropy import fresh_id
-from protojobs.errors import ContractBroken, LeaseLost, StoreUnavailable
+from protojobs.errors import ConfigurationError, ContractBroken, LeaseLost, StoreUnavailable
 from protojobs.events import Event
 from protojobs.records import ClaimReply, Fence, Heartbeat, JobFilter, Settlement, WorkerInfo
 from protojobs.testing import FlakyDriver
@@ -457,3 +457,91 @@ def test_a_claim_that_breaks_the_contract_does_not_end_the_worker() -> None:
     queue.push(after_a_corrupt_row.bind())
     assert queue.work("default", 1).done == 1
     assert driver.left == 0
+
+
+class CannotReadWhatItLent(MemoryDriver):
+    """A store that has lent a row which nobody can read."""
+
+    asked = 0
+
+    def settle_and_claim(self, worker, settlements, queues, *, slots, limit):  # type: ignore[no-untyped-def]
+        reply = super().settle_and_claim(worker, settlements, queues, slots=slots, limit=limit)
+        if any(claimed.job_name == "corrupt" for claimed in reply.claimed):
+            raise ContractBroken("a corrupt row")
+        return reply
+
+    def held(self, worker):  # type: ignore[no-untyped-def]
+        self.asked += 1
+        raise ContractBroken("a corrupt row")
+
+
+def test_a_row_that_cannot_be_read_when_it_is_lent_does_not_keep_the_worker_from_all_others(
+    working: Working, eventually: Eventually
+) -> None:
+    driver = CannotReadWhatItLent()
+    queue = on(driver, concurrency=1)
+
+    @job(name="corrupt")
+    def corrupt() -> None: ...
+
+    @job(name="sound")
+    def sound() -> None: ...
+
+    queue.push(corrupt.bind())
+    with working(queue):
+        eventually(lambda: driver.asked)
+        queue.push(sound.bind())
+        eventually(lambda: driver.stats("default").completed == 1)
+
+
+class ChangesItsPassword(MemoryDriver):
+    """A store whose password is another one, until the worker's settings are mended."""
+
+    refuses = False
+    refused = 0
+
+    def settle_and_claim(self, worker, settlements, queues, *, slots, limit):  # type: ignore[no-untyped-def]
+        if self.refuses:
+            self.refused += 1
+            raise ConfigurationError("the store refuses the password")
+        return super().settle_and_claim(worker, settlements, queues, slots=slots, limit=limit)
+
+
+def test_what_a_running_worker_has_done_outlives_a_refused_password(working: Working, eventually: Eventually) -> None:
+    driver = ChangesItsPassword()
+    queue = on(driver)
+    begun, end = threading.Event(), threading.Event()
+
+    @job(name="gated", timeout=0)
+    def gated() -> None:
+        begun.set()
+        assert end.wait(10)
+
+    queue.push(gated.bind())
+    with working(queue):
+        assert begun.wait(5)
+        driver.refuses = True
+        end.set()
+        eventually(lambda: driver.refused > 1)
+        driver.refuses = False
+        eventually(lambda: driver.stats("default").completed == 1)
+
+
+def test_a_call_that_ended_without_an_answer_keeps_no_lease_for_the_next_ones() -> None:
+    driver = Switchable()
+    queue = on(driver, shutdown_grace=0, exit_bound=0.2)
+    token = StopToken()
+
+    @job(name="unheard", timeout=0)
+    def unheard() -> None:
+        driver.is_away = True
+        token.stop()
+
+    queue.push(unheard.bind())
+    assert queue.work("default", 1, stop=token).reason == "stopped"
+    driver.is_away = False
+    (lent,) = driver.find(JobFilter(), limit=1).jobs
+    assert lent.status == "processing"
+    queue.work("default", 1)
+    (resting,) = queue.resting
+    assert resting.info.id != lent.reserved_by  # which nobody renews: so others take the job back

@@ -48,7 +48,6 @@ class Decisions:
         self._running: dict[Key, ClaimedJob | None] = {}  # None: a `failed()` at work
         self._unsettled: dict[Key, Outcome] = {}
         self._unsettled_since = now
-        self._seen_once: set[Key] = set()  # lent to us, says the store, and we do not know them
         self._calls = 0  # of those that run: `failed()` at work or waiting for a slot
         self._progress_at = now  # a run ended, or nothing lay ready
         self._pace = Pace(limits.concurrency, may_lead)
@@ -77,7 +76,8 @@ class Decisions:
         """The answer to a claim that the plan asked for."""
         if not self._waiting:
             self._waiting_since = now
-        self._waiting.extend([job for job in jobs if not self._has_claim(job)])
+        line = {(job.id, job.claim_seq) for job in self._waiting}
+        self._waiting.extend([job for job in jobs if (job.id, job.claim_seq) not in line and not self._has_claim(job)])
         self._found_nothing = not jobs and plan.slots > 0
         self._pace.claimed(now, plan.limit, len(jobs), plan.slots)
         if any([job.reclaims for job in jobs]):  # one may be a killer: the fewer we hold, the fewer it makes suspect
@@ -109,11 +109,11 @@ class Decisions:
             return
         self._compared_in = self._asks
         strangers = self._strangers(jobs)
-        for key in [key for key in strangers if key in self._seen_once]:
+        for key in [key for key in strangers if key in self.watch.strangers]:
             job = strangers.pop(key)
             self._unsettled_since = self._unsettled_since if self._unsettled else now
             self._unsettled[key] = given_back(job, "not known to its worker")
-        self._seen_once = set(strangers)
+        self.watch.strangers = set(strangers)
 
     def _strangers(self, jobs: Sequence[ClaimedJob]) -> dict[Key, ClaimedJob]:
         known = {(job.id, job.claim_seq) for job in self._waiting} | self._running.keys() | self._unsettled.keys()

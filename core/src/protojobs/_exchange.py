@@ -37,10 +37,18 @@ class Exchange:
         try:
             with within(plan.call_s):
                 if self.asks_held:
-                    self.held = driver.held(self.worker)
+                    self.held = self._held(driver)
                 self.reply = driver.settle_and_claim(self.worker, sent, queues, slots=plan.slots, limit=plan.limit)
         except BaseException as error:  # noqa: BLE001  (raised again by the claim loop, whichever thread this is)
             self.error = error
+
+    def _held(self, driver: Driver) -> Sequence[ClaimedJob]:
+        """A row that cannot be read is most likely why the claim before had no answer: it must not be for ever."""
+        try:
+            return driver.held(self.worker)
+        except ContractBroken as error:
+            _log.error("what this worker holds cannot be read, and waits for the end of its lease: %s", error)
+            return ()
 
 
 class Courier:

@@ -71,6 +71,7 @@ class WorkerLease:
         self.horizon = Horizon()
         self.vitals = Vitals()
         self.recording = Recording(None, self.info.id, clock)  # of all its identities
+        self.upkeep_at: dict[str, float] = {}  # when which is due: many short calls of `work` are one worker
         self._driver = driver
         self._clock = clock
         self._is_registered = False

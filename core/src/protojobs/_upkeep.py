@@ -48,8 +48,9 @@ class Upkeep:
         self._lease = lease
         self._send = send
         self._compared = compared
-        self._compare_at = queue.clock.monotonic() + jittered(COMPARE_EVERY_S)
-        self._prune_at = queue.clock.monotonic() + jittered(PRUNE_EVERY_S)
+        self._at = lease.upkeep_at
+        self._at.setdefault("compare", queue.clock.monotonic() + jittered(COMPARE_EVERY_S))
+        self._at.setdefault("prune", queue.clock.monotonic() + jittered(PRUNE_EVERY_S))
         self._max_memory = max_memory
         self._memory_at = 0.0
 
@@ -58,11 +59,11 @@ class Upkeep:
         try:
             if may_write and self._lease.watch.may_reclaim(now):
                 self._reclaim(now)
-            if now >= self._compare_at:
-                self._compare_at = now + jittered(COMPARE_EVERY_S)
+            if now >= self._at["compare"]:
+                self._at["compare"] = now + jittered(COMPARE_EVERY_S)
                 self._compared(now, self._driver.held(self._lease.info.id))
-            if may_write and now >= self._prune_at:
-                self._prune_at = now + jittered(PRUNE_EVERY_S)
+            if may_write and now >= self._at["prune"]:
+                self._at["prune"] = now + jittered(PRUNE_EVERY_S)
                 self._prune()
             if may_write:  # a stop has no time to lose, and at its end the notes are sent
                 self._lease.recording.turn(now)
@@ -121,4 +122,4 @@ class Upkeep:
         )
         if pruned.has_more:
             ended = self._clock.monotonic()
-            self._prune_at = ended + (ended - began) * (1 / PRUNE_SHARE - 1)
+            self._at["prune"] = ended + (ended - began) * (1 / PRUNE_SHARE - 1)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["work"]
 
+ENDS_OF_ITS_OWN = ("empty", "max_jobs")  # with nothing held, nothing running and all results stored
 QUEUES_MAX = 100  # each costs an index probe or two in every claim
 
 # Queues with resting leases, which leave when the process ends. Not when the queue is collected: a finalizer may strike
@@ -80,7 +81,7 @@ def work(  # noqa: PLR0913  (the options of a worker, all by keyword)
     except BaseException:
         lease.leave()
         raise
-    if ends_when_empty and report.reason != "stuck":
+    if ends_when_empty and report.reason in ENDS_OF_ITS_OWN and worker.signs_off:
         if not _queues:
             atexit.register(_leave_all)
         _queues.add(queue)

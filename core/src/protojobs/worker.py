@@ -33,7 +33,7 @@ from protojobs._pace import LEAD_WAIT_S
 from protojobs._plan import SUSPECT_PAUSE_S
 from protojobs._upkeep import Upkeep
 from protojobs.entropy import jittered
-from protojobs.errors import ContractBroken, DriverError, LeaseLost
+from protojobs.errors import ContractBroken, DriverError, LeaseLost, ProtojobsError
 from protojobs.events import Event, JobProcessed, JobProcessing
 from protojobs.hooks import Dispatcher
 from protojobs.lifecycle import SUSPECT_RECLAIMS, JobState, Verb
@@ -165,7 +165,7 @@ class Worker:
         if isinstance(error, ContractBroken) and plan.settle:  # refused whole: nothing was settled, and nothing lent
             _log.error("the store refuses a result, sending them one by one: %s", error)
             self._talk_singly(plan)
-        elif isinstance(error, DriverError):
+        elif isinstance(error, ProtojobsError):  # also a password that was changed: what runs here is not lost for that
             self._unknown = True  # it may have been done all the same
             self._no_answer(plan.settle, error)
         elif error is not None:
@@ -207,7 +207,7 @@ class Worker:
                 self._settled(answer, attempt)
             self._decide.dropped(outcome)
 
-    def _no_answer(self, sent: Sequence[Outcome], error: DriverError | LeaseLost) -> None:
+    def _no_answer(self, sent: Sequence[Outcome], error: ProtojobsError) -> None:
         """These may be settled, or not."""
         self._unsure.update((outcome.settlement.id, outcome.settlement.claim_seq) for outcome in sent)
         # A claim that breaks the contract counts too: a corrupt row must not end the worker.
