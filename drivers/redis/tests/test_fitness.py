@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from urllib.parse import urlsplit
 
@@ -16,10 +16,23 @@ import servers
 from protojobs import create_driver
 from protojobs.errors import ConfigurationError, ContractBroken, SchemaOutdated, StoreUnavailable
 from protojobs.lifecycle import Verb
-from protojobs.testing.conformance.steps import join, lend, new_job, push, settle
+from protojobs.records import CancelAnswer
+from protojobs.testing.conformance.steps import fence_of, job_of, join, lend, new_job, push, settle
 from protojobs_redis import RedisDriver
 
 Start = Callable[..., servers.Server]
+
+
+@pytest.fixture
+def server(start: Start) -> servers.Server:
+    return start()
+
+
+@pytest.fixture
+def full(server: servers.Server) -> Iterator[Callable[[], None]]:
+    """`full()`: from now on the server is at its memory limit."""
+    with contextlib.closing(redis.Redis.from_url(server.url)) as client:
+        yield lambda: client.config_set("maxmemory", 1_000_000)
 
 
 def test_a_server_that_evicts_keys_is_refused_with_the_cure(start: Start) -> None:
@@ -106,6 +119,40 @@ def test_a_full_server_takes_no_jobs_but_lets_running_ones_end(start: Start) -> 
         client.config_set("maxmemory", 0)
     assert driver.stats().total == 20
     assert len(push(driver)) == 1
+
+
+def test_on_a_full_server_workers_keep_their_leases_and_new_ones_come(
+    full: Callable[[], None], server: servers.Server
+) -> None:
+    driver = RedisDriver(server.url)
+    push(driver, *[new_job() for _ in range(20)])
+    worker = join(driver)
+    (claim, *_) = lend(driver, worker, limit=10)
+    full()
+    driver.heartbeat(worker, {})
+    driver.heartbeat(worker, {fence_of(claim): 0.5})
+    assert job_of(driver, claim.id).progress == 0.5
+    newcomer = RedisDriver(server.url)
+    other = join(newcomer)
+    newcomer.heartbeat(other, {})
+    assert len(lend(newcomer, other, limit=3)) == 3
+    newcomer.leave(other)
+    assert len(driver.reclaim(100).jobs) == 3
+
+
+def test_on_a_full_server_people_can_still_stop_things(full: Callable[[], None], server: servers.Server) -> None:
+    driver = RedisDriver(server.url)
+    waiting = push(driver, *[new_job() for _ in range(3)], new_job(priority=9))
+    worker = join(driver)
+    (claim,) = lend(driver, worker, limit=1)
+    full()
+    assert driver.cancel([claim.id], reason="enough") == [CancelAnswer.REQUESTED]
+    assert [cancel.id for cancel in driver.heartbeat(worker, {}).cancels] == [claim.id]
+    assert driver.cancel([next(job_id for job_id in waiting if job_id != claim.id)]) == [CancelAnswer.CANCELLED]
+    assert driver.pause("q") is True
+    assert lend(driver, worker) == []
+    assert driver.resume("q") is True
+    assert driver.clear("q").pending == 2
 
 
 def test_keys_of_another_program_in_the_namespace_are_an_error_and_stay(valkey_url: str) -> None:

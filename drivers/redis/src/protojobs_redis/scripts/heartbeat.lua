@@ -14,6 +14,7 @@ for _, share in ipairs(shares) do
     dirty[share[1]] = row
   end
 end
+begin_by_giving()  -- without leases nobody works, and nobody gives memory back
 commit()
 call('ZADD', LEASES, now + unpacked(call('HGET', WORKERS, worker))[5], worker)
 

@@ -138,6 +138,12 @@ local function flush_causes()
   end
 end
 
+-- For a first write: it gives nothing back, but is one of those that do. So what follows is done on a server at its
+-- memory limit too, see `commit`.
+local function begin_by_giving()
+  call('SREM', GONE, '')  -- no worker has this id
+end
+
 -- The only place that writes. What gives memory back goes first: a server at its memory limit refuses a script at its
 -- first write that may need more, and no later one. So there `enqueue` is refused whole, and running jobs still settle.
 local function commit()

@@ -1,4 +1,6 @@
 -- Mark the namespace with the version of its layout (ARGV[2]), unless it has a mark; answers the mark.
 
-call('SETNX', PREFIX .. 'layout', ARGV[2])
-return call('GET', PREFIX .. 'layout')
+local mark = call('GET', PREFIX .. 'layout')
+if mark then return mark end  -- and so a server at its memory limit is not asked to write
+call('SET', PREFIX .. 'layout', ARGV[2])
+return ARGV[2]
