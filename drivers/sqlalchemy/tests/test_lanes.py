@@ -61,6 +61,15 @@ def test_a_floor_is_the_first_job_of_the_last_full_claim_and_ids_tell_equal_time
     assert (lanes.floors, lanes.firsts) == ([MOMENT], [claim(5).id])
 
 
+def test_a_floor_does_not_move_past_a_job_that_was_passed_over() -> None:
+    lanes = read(LaneMemory(), 0.0, ("q", 9))
+    earlier, later = MOMENT - timedelta(seconds=1), MOMENT + timedelta(seconds=1)
+    lanes.note_claim([claim(5)], is_full=True, passed_over={LANE: (earlier, claim(7).id), ("q", 9): (later, "one")})
+    assert lanes.floors == [later, earlier]
+    lanes.note_claim([claim(5)], is_full=True, passed_over={LANE: (later, claim(8).id)})
+    assert lanes.floors == [later, MOMENT]
+
+
 def test_what_is_remembered_holds_for_a_second_at_most() -> None:
     memory = LaneMemory()
     lanes = read(memory, 0.0)

@@ -22,8 +22,11 @@ MARIADB_TRIPS_MAX = 2
 BATCH = 50
 
 
-def new_job(queue: str = "q", *, priority: int = 0) -> NewJob:
-    return NewJob(id=fresh_id(), queue=queue, job_name="n", job_class="c", data='{"a": "ä\\n"}', priority=priority)
+def new_job(queue: str = "q", *, priority: int = 0, max_retries: int = 3) -> NewJob:
+    data = '{"a": "ä\\n"}'
+    return NewJob(
+        id=fresh_id(), queue=queue, job_name="n", job_class="c", data=data, priority=priority, max_retries=max_retries
+    )
 
 
 class Working:
@@ -191,3 +194,19 @@ class TestOnMariaDBAndAsOnMySQL:
         assert {(s.claim_seq, s.reserved_by) for s in done} == {(1, one.worker), (1, other.worker), (2, other.worker)}
         assert [answer.status for answer in driver.settle(done)] == [SettleStatus.APPLIED] * 3
         assert (driver.stats("a").completed, driver.stats("b").completed) == (1, 2)
+
+
+def test_a_job_on_its_last_attempt_that_a_prefetch_passed_over_is_the_first_for_a_free_slot(store_url: str) -> None:
+    """Else it would wait for as long as others come after it."""
+    driver = SQLAlchemyDriver(store_url)
+    driver.setup()
+    last = new_job(max_retries=0)
+    for batch in ([last], [new_job() for _ in range(BATCH)]):
+        driver.enqueue(batch)
+    working = Working(driver)
+    for _ in range(2):
+        lent = driver.claim(working.worker, ["q"], slots=0, limit=10)
+        assert len(lent) == 10
+        assert last.id not in {job.id for job in lent}
+    assert [job.id for job in driver.claim(working.worker, ["q"], slots=1, limit=1)] == [last.id]
+    driver.close()

@@ -1,11 +1,11 @@
 """What a claim remembers between two turns: the lanes of its queues, and how far each was cleared from the front.
 
 A lane is a (queue, priority) that has pending jobs. A *floor* is the place in its line (`available_at`, then the id) of
-the first job of the last full claim: looking only from there on passes over the index entries of rows that were claimed
-but not vacuumed yet. While a long transaction keeps vacuum away those pile up, and a claim without a floor walks all of
-them (0.8 ms against 5.9 ms and rising). A job that commits late with an older time, and a lane that is new, are seen
-when the lanes are read again: after a claim that was not full, after a second at the latest, and after an enqueue
-through the same driver object.
+the first job that the last full claim lent, or passed over: looking only from there on passes over the index entries of
+rows that were claimed but not vacuumed yet. While a long transaction keeps vacuum away those pile up, and a claim
+without a floor walks all of them (0.8 ms against 5.9 ms and rising). A job that commits late with an older time, and a
+lane that is new, are seen when the lanes are read again: after a claim that was not full, after a second at the latest,
+and after an enqueue through the same driver object.
 
 Where so much has piled up that the walk itself takes long, every second is too often: the floors then stay for twenty
 times as long as the walk takes (docs/decisions/0020). The lanes are read each second all the same.
@@ -14,13 +14,13 @@ times as long as the walk takes (docs/decisions/0020). The lanes are read each s
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 
 from protojobs.clock import SYSTEM_CLOCK
 from protojobs.records import ClaimedJob
 
-__all__ = ["Lane", "LaneMemory", "Lanes"]
+__all__ = ["Lane", "LaneMemory", "Lanes", "Place"]
 
 _FRESH_S = 1.0  # the port's bound, in store time
 _WALK_SHARE = 20  # walking all of the dead may take a twentieth of the time ...
@@ -29,6 +29,7 @@ _KNOWN_MAX = 64  # lists of queues that are remembered
 _NO_ID = "00000000-0000-0000-0000-000000000000"
 
 Lane = tuple[str, int]
+Place = tuple[datetime, str]  # in the line: available_at, then the id
 
 
 class Lanes:
@@ -50,20 +51,23 @@ class Lanes:
         """Whether a claim looks from the floors on, not at everything."""
         return any(floor is not None for floor in self.floors)
 
-    def note_claim(self, jobs: Sequence[ClaimedJob], *, is_full: bool) -> None:
-        """Move the floors up after a full claim; after any other one everything is read again."""
+    def note_claim(
+        self, jobs: Sequence[ClaimedJob], *, is_full: bool, passed_over: Mapping[Lane, Place] | None = None
+    ) -> None:
+        """Move the floors up after a full claim; after any other one everything is read again.
+
+        `passed_over` are the first jobs that a claim left where they are: the next one shall look at them too.
+        """
         if not is_full:
             self.is_stale = True
             return
-        first: dict[Lane, ClaimedJob] = {}
+        first = dict(passed_over or {})
         for job in jobs:
-            lane = (job.queue, job.priority)
-            known = first.get(lane)
-            if known is None or (job.available_at, job.id) < (known.available_at, known.id):
-                first[lane] = job
-        for place, lane in enumerate(self.order):
+            lane, place = (job.queue, job.priority), (job.available_at, job.id)
+            first[lane] = min(first.get(lane, place), place)
+        for number, lane in enumerate(self.order):
             if lane in first:
-                self.floors[place], self.firsts[place] = first[lane].available_at, first[lane].id
+                self.floors[number], self.firsts[number] = first[lane]
 
     def note_time(self, took_s: float, *, has_walked: bool) -> None:
         """How long a full claim took. Two slow walks on end, beside what is usual, put the next ones off."""

@@ -22,7 +22,7 @@ from protojobs_sqlalchemy.bounds import payload_bytes
 from protojobs_sqlalchemy.counting import count, shard_of
 from protojobs_sqlalchemy.dialects import Ask
 from protojobs_sqlalchemy.ids import canonical
-from protojobs_sqlalchemy.lanes import Lane, LaneMemory, Lanes
+from protojobs_sqlalchemy.lanes import Lane, LaneMemory, Lanes, Place
 from protojobs_sqlalchemy.types import from_microseconds
 from protojobs_sqlalchemy.watching import walk_lanes
 
@@ -201,7 +201,7 @@ class Turn:
             lanes = self._memory.read(self._queues, self._time_offset, self._look)
             self._fill(lanes, None)
         jobs = self._batch.jobs
-        lanes.note_claim(jobs, is_full=len(jobs) >= self._ask.limit)
+        lanes.note_claim(jobs, is_full=len(jobs) >= self._ask.limit, passed_over=self._batch.passed_over)
 
     def _fill(self, lanes: Lanes, rows: Rows | None) -> None:
         batch = self._batch
@@ -253,6 +253,7 @@ class _Batch:
 
     def __init__(self, ask: Ask) -> None:
         self.jobs: list[ClaimedJob] = []
+        self.passed_over: dict[Lane, Place] = {}  # the first of each lane
         self._ask = ask
         self._bytes = BATCH_BYTES_MAX
         self._taken: set[str] = set()
@@ -279,6 +280,7 @@ class _Batch:
                 continue
             if len(self.jobs) >= self._ask.slots and row[5] > row[6]:
                 is_choosy = True  # it would wait in the worker's memory with its last attempt spent
+                self.passed_over.setdefault(lane, (from_microseconds(row[10]), row[0]))
                 continue
             self._bytes -= payload_bytes(row[4])
             if self._bytes < 0 and self.jobs:
