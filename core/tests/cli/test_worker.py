@@ -7,6 +7,7 @@ import logging
 import re
 import signal
 import time
+from pathlib import Path
 
 from protojobs.lifecycle import JobState
 
@@ -212,6 +213,30 @@ def test_a_run_that_cannot_be_ended_ends_the_process_in_time(push, start, queue,
     assert "JobTimeout" in ended.err
     job = queue.get(job_id)
     assert (job.status, job.attempts) == (JobState.PENDING, 1)
+
+
+LEAVES_A_THREAD = """
+import asyncio, time
+import protojobs.cli.entry
+from protojobs import job
+
+protojobs.cli.entry.LINGER_S = 0.3
+
+@job(name="leaves a thread", timeout=0.2, max_retries=0)
+async def leaves_a_thread() -> None:
+    await asyncio.to_thread(time.sleep, 20)
+"""
+
+
+def test_a_thread_that_a_job_left_behind_does_not_hold_the_process_back(start, url) -> None:
+    Path("leaving.py").write_text(LEAVES_A_THREAD)
+    assert start("push", "leaves a thread", "--app", "leaving").ended().code == 0
+    started = time.monotonic()
+    ended = start("worker", "--app", "leaving", "--stop-when-empty").ended(15)
+    assert time.monotonic() - started < 15
+    assert ended.code == 1
+    assert "worker ended" in ended.err
+    assert "a thread that a job left behind is still at work" in ended.err
 
 
 def test_a_store_that_is_not_there_ends_it_at_the_start(type_) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+import threading
 from collections.abc import Sequence
 from importlib.metadata import version
 
@@ -17,6 +18,8 @@ from protojobs.cli.options import NAMES
 from protojobs.cli.session import Session
 
 __all__ = ["main", "root"]
+
+LINGER_S = 10.0  # the default of exit_bound: by then nothing of a job runs here any more
 
 _CODES = "\n".join(f"  {code.value:3}  {meaning}" for code, meaning in MEANINGS.items())
 _HELP = f"""Background jobs that are not lost.
@@ -41,6 +44,24 @@ class _Root(CommandTable):
         return answer
 
 
+def _end_soon() -> None:
+    """Threads that jobs have left behind keep no process: one of `asyncio.to_thread` outlives its cancelled task, and
+    Python waits for it.
+    """
+    if threading.active_count() > 1:
+        watch = threading.Timer(LINGER_S, _end)
+        watch.daemon = True
+        watch.start()
+
+
+def _end() -> None:
+    try:
+        sys.stderr.write(f"protojobs: a thread that a job left behind is still at work after {LINGER_S:g} s; ending.\n")
+        sys.stderr.flush()
+    finally:
+        os._exit(Exit.BAD)
+
+
 @click.group(cls=_Root, help=_HELP, context_settings=NAMES)
 @click.version_option(version("protojobs"), prog_name="protojobs", message="%(prog)s %(version)s")
 def root() -> None:
@@ -60,4 +81,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return complain(error, session)
     finally:
         session.close()
+        if arguments is None:
+            _end_soon()
     return int(answer) if isinstance(answer, int) else Exit.OK
