@@ -7,11 +7,12 @@ import math
 import subprocess
 import sys
 from collections import OrderedDict
+from collections.abc import Callable, Iterable
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from enum import Enum, IntEnum, StrEnum
 from types import MappingProxyType
-from typing import Annotated, Literal, NamedTuple, TypedDict
+from typing import Annotated, Any, Literal, NamedTuple, TypedDict
 from uuid import UUID
 
 import msgspec
@@ -91,6 +92,24 @@ class Person(TypedDict, total=False):
     waits: timedelta
     raw: bytes
     pair: tuple[int, str]
+
+
+@dataclasses.dataclass
+class Labelled:
+    label: Any
+
+
+@dataclasses.dataclass(frozen=True, eq=False)  # hashable, whatever the label is
+class Tag:
+    label: Any
+
+
+class Renamed(msgspec.Struct):
+    inner: Any = msgspec.field(name="inside")
+
+
+class LooseDict(TypedDict):
+    label: Any
 
 
 AN_ORDER = Order(UUID(int=7), datetime(2030, 1, 1, 12, tzinfo=UTC), [Size(1, 2), Size(3)], {"b", "a"}, 1.5, "é")
@@ -319,8 +338,83 @@ class TestTypedData:
         class Handmade:
             pass
 
-        with pytest.raises(DataInvalid, match="Handmade"):
+        with pytest.raises(DataInvalid, match="nothing can be read into a Handmade .declare a dataclass"):
             encode({}, Handmade)
+        with pytest.raises(PayloadNotEncodable, match="type Handmade is unsupported") as refusal:
+            encode(Handmade(), Handmade)
+        assert "model_dump" in refusal.value.mend
+
+    def test_an_abstract_type_is_filled_by_whatever_json_has_for_it(self) -> None:
+        assert encode([1], Iterable[int]) == "[1]"
+        with pytest.raises(DataInvalid, match="Iterable"):
+            encode(1, Iterable[int])
+
+    def test_keys_of_several_kinds_are_refused_with_their_place_and_not_for_want_of_an_order(self) -> None:
+        with pytest.raises(PayloadNotEncodable, match="has the key 1, and JSON keys are strings") as refusal:
+            encode({"note": {"when": AN_ORDER.placed_at, 1: 2}}, dict[str, object])
+        assert refusal.value.path == "$.note"
+
+
+class TestWhereATypeSaysNoMore:
+    """`Any`, `object`, a bare dict or list: what stands there must be plain, as where no type is declared."""
+
+    @pytest.mark.parametrize(
+        "odd",
+        [AN_ORDER.placed_at, AN_ORDER.id, Decimal("1.10"), b"raw", Colour.RED, {1, 2}, timedelta(1), Size(1),
+         Labelled("x")],
+    )  # fmt: skip
+    @pytest.mark.parametrize(
+        ("wrapped", "data_type", "path"),
+        [
+            (lambda odd: odd, object, "$"),
+            (lambda odd: {"a": [1, odd]}, dict, "$.a[1]"),
+            (lambda odd: [odd], list, "$[0]"),
+            (lambda odd: {"a": [odd]}, dict[str, list], "$.a[0]"),
+            (lambda odd: {"label": odd}, LooseDict, "$.label"),
+            (lambda odd: Labelled(label=odd), Labelled, "$.label"),
+            (lambda odd: [Labelled(label=(odd,))], list[Labelled], "$[0].label[0]"),
+            (lambda odd: Renamed(inner=odd), Renamed, "$.inside"),
+            (lambda odd: {"inside": odd}, Renamed, "$.inside"),
+            (lambda odd: {Tag(odd)}, set[Tag], "$[0].label"),
+        ],
+    )
+    def test_an_object_that_would_come_back_as_plain_json_is_refused_with_its_path(
+        self, odd: object, wrapped: Callable[[object], object], data_type: object, path: str
+    ) -> None:
+        with pytest.raises(PayloadNotEncodable, match="would not come back as it is") as refusal:
+            encode(wrapped(odd), data_type)
+        assert refusal.value.path == path
+
+    def test_so_it_is_in_a_class_of_attrs(self) -> None:
+        attrs = pytest.importorskip("attrs")
+        kind = attrs.make_class("ByAttrs", {"label": attrs.field(type=Any)})
+        assert encode(kind("x"), kind) == '{"label":"x"}'
+        with pytest.raises(PayloadNotEncodable, match=r"\$\.label is a uuid\.UUID"):
+            encode(kind(AN_ORDER.id), kind)
+
+    def test_so_is_a_key(self) -> None:
+        with pytest.raises(PayloadNotEncodable) as refusal:
+            encode({"a": {AN_ORDER.placed_at: 1}}, dict[str, object])
+        assert refusal.value.path == "$.a (a key)"
+
+    def test_and_one_where_text_or_a_list_is_declared(self) -> None:
+        for odd, data_type in ((AN_ORDER.id, str), (AN_ORDER.placed_at, str), ({"a"}, list[str])):
+            with pytest.raises(PayloadNotEncodable):
+                encode({"a": odd}, dict[str, data_type])  # type: ignore[valid-type]
+
+    @pytest.mark.parametrize(
+        ("data", "data_type"),
+        [
+            ({"a": frozenset({AN_ORDER.id, UUID(int=1)})}, dict[str, set[UUID]]),
+            ({"a": [Pair(1, 2)]}, dict[str, list[Pair]]),
+            ({"id": AN_ORDER.id, "placed_at": AN_ORDER.placed_at, "sizes": [{"width": 1}]}, Order),
+            (Labelled(label=[Shade.DARK, Level.LOW, (1, None)]), Labelled),
+            ({"a": bytearray(b"x")}, dict[str, bytes]),
+            (Renamed(inner={"a": 1.5}), Renamed),
+        ],
+    )
+    def test_what_its_type_makes_again_is_accepted(self, data: object, data_type: object) -> None:
+        assert decode(encode(data, data_type), data_type)
 
 
 class TestStoredDataThatNoLongerFits:

@@ -7,12 +7,13 @@ import inspect
 import itertools
 import re
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 import pytest
 
 from protojobs import BoundJob, Job, JobContext, JobQueue, job
 from protojobs.definitions import REGISTRY
-from protojobs.errors import DataInvalid, OptionInvalid, PayloadError
+from protojobs.errors import DataInvalid, OptionInvalid, PayloadError, PayloadNotEncodable
 
 SENTINEL = object()
 ran: list[object] = []
@@ -189,3 +190,21 @@ def test_a_static_method_is_a_function_and_may_be_a_job(queue: JobQueue) -> None
 def test_a_misspelt_option_is_an_error_that_says_which_was_meant() -> None:
     with pytest.raises(OptionInvalid, match='Did you mean "max_retries"'):
         job(max_retrys=3)  # type: ignore[call-overload]  # the point
+
+
+def test_what_json_would_change_is_refused_unless_a_parameter_declares_its_type(queue: JobQueue) -> None:
+    @job(name="loose")
+    def loose(when: object) -> None: ...
+
+    @job(name="exact")
+    def exact(when: datetime) -> None:
+        ran.append(when)
+
+    noon = datetime(2030, 1, 1, 12, tzinfo=UTC)
+    for bound in (loose.bind(noon), loose.bind([{"at": noon}])):
+        with pytest.raises(PayloadNotEncodable, match=r"\$\.when.* is a datetime\.datetime"):
+            queue.push(bound)
+    assert queue.stats().total == 0
+    queue.push(exact.bind(noon))
+    queue.work("default", 1)
+    assert ran == [noon]

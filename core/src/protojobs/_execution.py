@@ -161,8 +161,7 @@ class Run:
             case Retry():
                 return self._again(JobError("the job asked for a retry"), result.in_)
             case _:
-                error = undone(result)
-                return self._complete(result) if error is None else self.raised(error)
+                return self._complete(result) if (error := undone(result)) is None else self.raised(error)
 
     def raised(self, error: BaseException, *, asks_job: bool = True) -> Outcome:
         """What an exception means: the end, or another attempt by the job's policy."""

@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import math
 import threading
+import typing
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from functools import lru_cache
 from itertools import zip_longest
 from typing import Any, TypeAlias, cast
 
@@ -28,6 +32,12 @@ DataType: TypeAlias = object
 
 _KEYS = frozenset({str})
 _ALWAYS_PLAIN = frozenset({str, bool, type(None)})
+_SCALARS = _ALWAYS_PLAIN | {int, float}
+_COMES_FROM: dict[type, type | tuple[type, ...]] = {  # what JSON has, and what may come back as that
+    **{str: str, bool: bool, type(None): type(None), int: int, float: (float, int)},
+    **{list: (list, tuple), dict: dict},
+}
+_ROWS: tuple[type, ...] = (list, tuple, set, frozenset)
 _encode = msgspec.json.Encoder().encode
 _encode_in_order = msgspec.json.Encoder(order="deterministic").encode  # as to_builtins orders the keys of typed data
 _encode_sorted = msgspec.json.Encoder(order="sorted").encode
@@ -49,12 +59,11 @@ def encode(data: object, data_type: DataType, *, what: str, bytes_max: int = PAY
         _check(plain, "$", what, 0)  # names the place
         raise
     if len(encoded) > bytes_max:
-        raise PayloadTooLarge(
-            f"{what}: the data takes {len(encoded):,} bytes, and at most {bytes_max:,} are allowed.",
-            mend="Store the large part elsewhere and push a reference to it, or raise payload_bytes_max.",
-        )
+        raise _too_large(len(encoded), bytes_max, what)
     if data_type is not None:
-        _must_come_back(plain, encoded, data_type, what)
+        came_back = _must_come_back(plain, encoded, data_type, what)
+        if not is_plain:
+            _must_be_made_again(data, came_back, "$", what)
     return encoded.decode()
 
 
@@ -69,19 +78,32 @@ def decode(text: str, data_type: DataType, *, what: str) -> object:
         ) from error
 
 
+def _too_large(size: int, bytes_max: int, what: str) -> PayloadTooLarge:
+    return PayloadTooLarge(
+        f"{what}: the data takes {size:,} bytes, and at most {bytes_max:,} are allowed.",
+        mend="Store the large part elsewhere and push a reference to it, or raise payload_bytes_max.",
+    )
+
+
 def _as_builtins(data: object, what: str) -> object:
     try:
         return msgspec.to_builtins(data, order="deterministic")
     except (TypeError, ValueError, RecursionError) as error:
-        raise PayloadNotEncodable(f"{what}: the data cannot be stored as JSON: {error}.") from error
+        with suppress(TypeError, ValueError, RecursionError):
+            return msgspec.to_builtins(data)  # keys of several kinds have no order; `_check` names their place
+        raise PayloadNotEncodable(
+            f"{what}: the data cannot be stored as JSON: {str(error).rstrip('.')}.",
+            mend="Declare a dataclass, TypedDict or msgspec.Struct for it. Or push plain data to a job without a type: "
+            'of a Pydantic model its model_dump(mode="json").',
+        ) from error
 
 
-def _must_come_back(plain: object, encoded: bytes, data_type: DataType, what: str) -> None:
-    """Refuse data of which the declared type drops or changes anything."""
+def _must_come_back(plain: object, encoded: bytes, data_type: DataType, what: str) -> object:
+    """What the worker will get. Refuse data of which the declared type drops or changes anything."""
     try:
         value = _decoder_of(data_type).decode(encoded)
         if _encode_sorted(value) == _encode_sorted(plain):  # the usual case: not a byte differs
-            return
+            return value
         came_back = msgspec.to_builtins(value, order="deterministic")
     except (TypeError, UnicodeEncodeError) as error:
         raise DataInvalid(
@@ -92,6 +114,7 @@ def _must_come_back(plain: object, encoded: bytes, data_type: DataType, what: st
         message, _, path = str(error).partition(" - at `")
         raise DataInvalid(f"{what}: {message} at {path.rstrip('`') or '$'}.", path=path.rstrip("`") or "$") from None
     _compare(plain, came_back, "$", what)
+    return value
 
 
 def _decoder_of(data_type: DataType) -> msgspec.json.Decoder[object]:
@@ -112,7 +135,16 @@ def _decoder_of(data_type: DataType) -> msgspec.json.Decoder[object]:
 
 def _made(data_type: DataType) -> msgspec.json.Decoder[object]:
     with _making:
-        return msgspec.json.Decoder(cast("type[object]", data_type))
+        return msgspec.json.Decoder(cast("type[object]", data_type), dec_hook=_of_no_known_type)
+
+
+def _of_no_known_type(kind: type[object], value: object) -> object:
+    """What is declared as something that msgspec does not know: an abstract type, or one that nothing is made into."""
+    if isinstance(value, typing.get_origin(kind) or kind):
+        return value
+    raise TypeError(
+        f"nothing can be read into a {kind.__name__} (declare a dataclass, TypedDict or msgspec.Struct, or no type)"
+    )
 
 
 def _is_plain(value: Any, depth: int) -> bool:  # noqa: ANN401  (a cast would be a call for each value)
@@ -164,11 +196,15 @@ def _check(value: object, path: str, what: str, depth: int) -> None:
     elif isinstance(value, list | tuple | dict):
         _check_container(cast("list[object] | dict[object, object]", value), path, what, depth + 1)
     else:
-        raise PayloadNotEncodable(
-            f"{what}: {path} is a {kind.__module__}.{kind.__qualname__}, which would not come back as it is.",
-            path=path,
-            mend="Push plain data, or declare a type for it: class MyJob(Job[MyData]).",
-        )
+        raise _changed(kind, path, what)
+
+
+def _changed(kind: type, path: str, what: str) -> PayloadNotEncodable:
+    return PayloadNotEncodable(
+        f"{what}: {path} is a {kind.__module__}.{kind.__qualname__}, which would not come back as it is.",
+        path=path,
+        mend="Push plain data, or declare its type: class MyJob(Job[MyData]), def my_job(day: date).",
+    )
 
 
 def _check_container(value: list[object] | dict[object, object], path: str, what: str, depth: int) -> None:
@@ -203,3 +239,54 @@ def _compare(sent: object, came_back: object, path: str, what: str) -> None:
         return  # another spelling of the same date, UUID or number: the type has read it
     elif sent != came_back or isinstance(sent, bool) != isinstance(came_back, bool):
         raise DataInvalid(f"{what}: {path} would come back as {came_back!r} instead of {sent!r}.", path=path)
+
+
+def _must_be_made_again(sent: object, came_back: object, path: str, what: str) -> None:
+    """Refuse an object that comes back as plain JSON, since the declared type says no more there than `Any` or `dict`.
+
+    Whatever is no plain JSON when it comes back is what the declared type wants.
+    """
+    like = _COMES_FROM.get(type(came_back))
+    if like is not None and not isinstance(sent, like):
+        raise _changed(type(sent), path, what)
+    for place, item, other in _parts(sent, came_back):
+        if type(item) not in _SCALARS:
+            _must_be_made_again(item, other, path + place, what)
+
+
+def _parts(sent: object, came_back: object) -> Iterator[tuple[str, object, object]]:
+    """Each part of what was sent, with its place and what came back of it."""
+    if isinstance(sent, _ROWS):
+        pairs = zip(_in_order(sent), _in_order(came_back), strict=False)
+        yield from ((f"[{index}]", item, other) for index, (item, other) in enumerate(pairs))
+        return
+    there = _by_name(came_back)
+    for name, item in _by_name(sent).items():
+        if name in there:
+            yield f".{name}", item, there[name]
+        elif type(name) is not str:
+            yield " (a key)", name, ""  # as its text
+
+
+def _in_order(value: object) -> list[object]:
+    if isinstance(value, set | frozenset):
+        return sorted(cast("set[object]", value), key=_encode_in_order)
+    return list(cast("list[object]", value)) if isinstance(value, list | tuple) else []
+
+
+def _by_name(value: object) -> dict[object, object]:
+    """The parts of an object by the names that they have in JSON."""
+    if isinstance(value, dict):
+        return cast("dict[object, object]", value)
+    names = _attributes(type(value))  # type: ignore[arg-type]  # a class is hashable
+    return {name: getattr(value, attribute, None) for name, attribute in names.items()}
+
+
+@lru_cache(maxsize=_DECODERS_MAX)
+def _attributes(kind: type[object]) -> dict[str, str]:
+    """The names in JSON of what an instance holds, and those of its attributes."""
+    of_attrs: list[str] = [field.name for field in getattr(kind, "__attrs_attrs__", ())]
+    names: Iterable[str] = getattr(kind, "__dataclass_fields__", of_attrs)
+    if issubclass(kind, msgspec.Struct):
+        return {field.encode_name: field.name for field in msgspec.structs.fields(kind)}
+    return {name: name for name in names}
