@@ -6,9 +6,11 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 from msgspec.msgpack import Decoder
+from msgspec.structs import replace
 
 from protojobs.records import CancelAnswer, Cleared, Pruned, RetryAnswer
 from protojobs_redis.handle import Handle, check_batch
+from protojobs_redis.laps import Lap, Place
 from protojobs_redis.packing import encode, micros
 
 __all__ = ["Administration"]
@@ -38,7 +40,7 @@ class _Pruned(Struct, array_like=True):
     failed: int
     cancelled: int
     has_more: bool
-    go_on: tuple[str | int, ...]
+    go_on: Place
 
 
 _cleared, _pruned = Decoder(_Cleared), Decoder(_Pruned)
@@ -91,27 +93,33 @@ class Administration(Handle):
     ) -> Pruned:
         """See Administers.prune.
 
-        Goes queue by queue, each of its scripts one bounded step. What is passed over because it came lately is passed
-        over for no longer than `arrived_before`, so a round that has looked at very much may end there.
+        Goes round, queue by queue, each of its scripts one bounded step. What it passes over because it came lately
+        may be very much; then it ends early, and the next call goes on there. So `has_more` says that this round has
+        not come to its end, also where nothing was found.
         """
         ages = [
             "" if age is None else str(micros(age))
             for age in (completed_older_than, failed_older_than, completed_older_than)
         ]
-        total = Pruned()
-        go_on: tuple[str | int, ...] = ("", 1, 0)
+        kind = (*ages, micros(arrived_before))
+        before = self._laps.left(kind)
+        lap = before or Lap()
+        total = Pruned(has_more=True)
         for _ in range(PRUNE_STEPS_MAX):
             left = limit - total.total
-            step = self._packed(
-                _pruned, "prune", encode(go_on), *ages, micros(arrived_before), max(0, min(left, ROUND_MAX))
-            )
+            step = self._packed(_pruned, "prune", encode(lap.at), *kind, max(0, min(left, ROUND_MAX)))
             total = Pruned(
                 completed=total.completed + step.completed,
                 failed=total.failed + step.failed,
                 cancelled=total.cancelled + step.cancelled,
-                has_more=step.has_more,
+                has_more=True,
             )
-            if not step.go_on or (step.has_more and total.total >= limit):
+            if step.has_more and total.total >= limit:
+                lap = Lap(step.go_on, step.go_on)  # nobody knows what becomes due before the next call: all the way
                 break
-            go_on = step.go_on
+            lap = lap.behind(step.go_on)
+            if lap is None:
+                total = replace(total, has_more=False)
+                break
+        self._laps.keep(kind, lap, instead_of=before)
         return total

@@ -10,6 +10,7 @@ from msgspec.msgpack import Decoder
 from protojobs.errors import ContractBroken, OptionInvalid
 from protojobs.records import BATCH_JOBS_MAX
 from protojobs_redis.connections import Connections
+from protojobs_redis.laps import Laps
 from protojobs_redis.packing import micros
 from protojobs_redis.replicas import KEPT, check_replicas
 from protojobs_redis.scripting import script
@@ -45,6 +46,7 @@ class Handle:
         self.time_offset = time_offset
         self._connections = Connections(address, self.namespace, replicas)
         self._doorbell = Doorbell(self._connections)
+        self._laps = Laps()
 
     def _run(self, verb: str, *arguments: str | bytes | int, is_kept: bool = False) -> object:
         """Take the step `scripts/<verb>.lua`."""
