@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from protojobs import Backoff, Job, JobContext, JobQueue, Settings
-from protojobs.definitions import REGISTRY, JobDefinition
+from protojobs.definitions import _METHODS, REGISTRY, JobDefinition
 from protojobs.errors import DataInvalid, JobUnknown, OptionInvalid, PayloadError
 from protojobs.jobs import as_bound
 
@@ -165,6 +165,34 @@ class TestOptions:
             with pytest.raises(OptionInvalid, match="has a `yield`"):
                 define("Wrong", handle=handle)
         assert list(REGISTRY) == []
+
+    @pytest.mark.parametrize(
+        ("name", "mend"),
+        [("retries", "Write max_retries = 7."), ("retry_after", "Write retry_delay = 7."),
+         ("retry_in", "Write retry_delay = 7."), ("on_queue", "Write queue = 7."),
+         ("with_timeout", "Write timeout = 7."), ("with_priority", "Write priority = 7."), ("failed", "Write `def"),
+         ("bind", "Write `def"), ("handle", "Write `def")],
+    )  # fmt: skip
+    def test_a_value_under_the_name_of_a_method_is_refused_with_the_option_that_was_meant(
+        self, name: str, mend: str
+    ) -> None:
+        values: dict[str, object] = {name: 7}
+        with pytest.raises(OptionInvalid, match=f"Wrong.{name} is a method of every job") as refusal:
+            define("Wrong", **values)  # type: ignore[arg-type]  # attributes only
+        assert refusal.value.mend.startswith(mend)
+        assert list(REGISTRY) == []
+
+    def test_one_that_stands_on_an_abstract_base_is_refused_with_the_first_class_that_runs(self) -> None:
+        class Base(Job):
+            name = "base"
+            retries = 5  # type: ignore[assignment]  # the point
+
+        with pytest.raises(OptionInvalid, match="max_retries = 5"):
+            define("Wrong", bases=(Base,))
+
+    def test_every_public_method_of_a_job_is_among_them(self) -> None:
+        public = {name for name in dir(Job) if not name.startswith("_") and callable(getattr(Job, name))}
+        assert public == _METHODS.keys()
 
     def test_one_exception_class_may_stand_alone(self) -> None:
         assert as_bound(define("One", retry_on=OSError), None, REGISTRY).definition.retry_on == (OSError,)

@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 
 __all__ = ["REGISTRY", "JobDefinition", "Registry", "check_function", "check_handle", "check_schedule", "module_name"]
 
+_METHODS = {  # of each job, and the option for which one may be taken
+    **{"on_queue": "queue", "retries": "max_retries", "retry_after": "retry_delay", "retry_in": "retry_delay"},
+    **{"with_timeout": "timeout", "with_priority": "priority", "handle": "", "failed": "", "bind": ""},
+}
+
 
 class JobDefinition:
     """All that push and workers need to know of one kind of job. Found in the registry by its name."""
@@ -233,6 +238,7 @@ def check_function(function: Callable[..., object]) -> None:
 
 def check_handle(cls: type[Job[object]]) -> None:
     """Refuse a `handle` that no worker could call, and an attribute that looks like a misspelt option."""
+    _check_methods(cls)
     own = {"name", "aliases", "cron", "executor", "exclusive", "retry_on", "discard_on", "handle", "failed", "retry_in"}
     known = {*OPTIONS, *own}
     for name, value in cls.__dict__.items():
@@ -253,6 +259,15 @@ def check_handle(cls: type[Job[object]]) -> None:
                 f"{cls.__qualname__}.handle wants {extra.name}, and a worker has nothing to give for it.",
                 mend=f"Annotate it ({extra.name}: JobContext), or give it a default.",
             )
+
+
+def _check_methods(cls: type[Job[object]]) -> None:
+    """Refuse `retries = 5`: it sets nothing, and takes the method away."""
+    for name, option in _METHODS.items():
+        value: object = getattr(cls, name)
+        if not callable(value):
+            mend = f"Write {option} = {value!r}." if option else f"Write `def {name}`, or choose another name."
+            raise OptionInvalid(f"{cls.__qualname__}.{name} is a method of every job, not an option.", mend=mend)
 
 
 def _check_no_yield(what: str, code: Callable[..., object]) -> None:
