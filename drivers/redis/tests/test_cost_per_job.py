@@ -11,11 +11,12 @@ from types import FrameType
 
 import pytest
 import redis
+from msgspec.structs import replace
 
 import servers
 from protojobs.lifecycle import Verb
-from protojobs.records import ClaimedJob, Settlement
-from protojobs.testing.conformance.steps import join, new_job, push, settlement
+from protojobs.records import BATCH_BYTES_MAX, ClaimedJob, Settlement
+from protojobs.testing.conformance.steps import join, lend, new_job, push, settlement
 from protojobs_redis import RedisDriver, bounded
 
 # To leave Lua for a command is what costs a script most. So what there is to read and to write for a batch
@@ -131,6 +132,39 @@ def test_other_settlements_cost_the_batch_and_not_each_job_a_command(driver: Red
     assert [settled.id for settled in reply.settled] == [claim.id for claim in claims]
     assert counted.pop("evalsha") == 1
     assert 0 < counted.total() <= 2 * TURN_COMMANDS_MAX, counted
+
+
+def failed_with(driver: RedisDriver, traceback: str, count: int) -> None:
+    push(driver, *[new_job() for _ in range(count)])
+    claims = lend(driver, join(driver), limit=count)
+    for first in range(0, count, 100):
+        said = [settlement(claim, Verb.FAIL) for claim in claims[first : first + 100]]
+        driver.settle([replace(one, error=traceback) for one in said])
+
+
+def test_a_page_of_failures_reads_what_it_shows(driver: RedisDriver, url: str) -> None:
+    failed_with(driver, "boom", 200)
+    with commands(url) as counted:
+        assert len(driver.failed(limit=10).jobs) == 10
+    assert counted["hmget"] == 0
+    assert counted["hget"] == 3 * 10  # its row of failed_jobs, its row and its blob
+
+
+def test_long_tracebacks_are_read_a_few_megabytes_at_a_time(driver: RedisDriver, url: str) -> None:
+    failed_with(driver, "x" * 65_536, 300)
+    few = BATCH_BYTES_MAX // 65_536
+    with commands(url) as counted:
+        assert driver.failed(queue="another").jobs == ()
+    assert counted["evalsha"] == -(-300 // few)
+    with commands(url) as counted:
+        found = driver.failed(limit=300, chars_max=100).jobs
+    assert [len(failed.exception) for failed in found] == [100] * 300
+    assert counted["evalsha"] == -(-300 // few)
+    ids = [failed.id for failed in found]
+    with commands(url) as counted:
+        assert len(driver.get_failed(ids)) == 300
+    assert counted["hmget"] < 10
+    assert counted["hget"] == 3 * 300
 
 
 def test_the_client_calls_few_functions(driver: RedisDriver) -> None:

@@ -24,15 +24,18 @@ while #ids < limit do
   if #found < 2 * asked then break end
 end
 
-local rows, entries, bytes, examined = values_of(FAILED, ids), {}, 0, 0
+-- One by one, since each may hold a long traceback: a thousand of them at once would be more than everybody can wait for.
+local entries, bytes, read, examined = {}, 0, 0, 0
 for place, id in ipairs(ids) do
-  if #entries >= wanted or bytes > BATCH_BYTES_MAX or examined >= limit then break end
-  local job_id = unpacked(rows[place])[1]
+  if #entries >= wanted or bytes > BATCH_BYTES_MAX or read > BATCH_BYTES_MAX or examined >= limit then break end
+  local failure = call('HGET', FAILED, id)
+  local job_id = unpacked(failure)[1]
   local row = call('HGET', ROWS, job_id)
   if queue == '' or open(row)[QUEUE] == queue then
-    entries[#entries + 1] = shown(id, rows[place], job_id, row, ARGV[7])
+    entries[#entries + 1] = shown(id, failure, job_id, row, ARGV[7])
     bytes = bytes + #entries[#entries]
   end
+  read = read + #failure
   examined = place
 end
 if examined == #ids and #ids < limit then return '\148' .. pack('') .. pack('') .. pack(examined) .. list(entries) end

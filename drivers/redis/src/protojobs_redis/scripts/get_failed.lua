@@ -2,14 +2,12 @@
 -- Answers {how many ids were read, rows as {id, row of failed_jobs, entry of the job}}.
 
 local ids, entries, bytes, read = unpacked(ARGV[2]), {}, 0, 0
-local rows, jobs = values_of(FAILED, ids), rows_of(ids)
+local jobs = rows_of(ids)
 for place, id in ipairs(ids) do
   if bytes > BATCH_BYTES_MAX then break end
-  local failed_id, row = id, rows[place]
-  if jobs[id] and jobs[id][FAILED_ID] ~= '' then
-    failed_id = jobs[id][FAILED_ID]
-    row = call('HGET', FAILED, failed_id)
-  end
+  local failed_id = jobs[id] and jobs[id][FAILED_ID] or ''
+  if failed_id == '' then failed_id = id end
+  local row = call('HGET', FAILED, failed_id)  -- one by one: see failed.lua
   if row then
     local job_id = unpacked(row)[1]
     entries[#entries + 1] = shown(failed_id, row, job_id, call('HGET', ROWS, job_id), '')
