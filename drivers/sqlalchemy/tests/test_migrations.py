@@ -15,7 +15,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Column, MetaData, Table, create_engine, insert, inspect, text
 
 from protojobs.entropy import fresh_id
-from protojobs.errors import SchemaOutdated, StoreUnavailable
+from protojobs.errors import ConfigurationError, SchemaOutdated, StoreUnavailable
 from protojobs.records import NewJob
 from protojobs_sqlalchemy import SQLAlchemyDriver, connections
 from protojobs_sqlalchemy.migrating import alembic_config
@@ -91,6 +91,48 @@ def test_an_application_s_own_tables_are_left_alone(driver: SQLAlchemyDriver) ->
     driver.setup()
     driver.teardown()
     assert tables_of(driver) == {"alembic_version"}
+
+
+@pytest.mark.parametrize("name", ["workers", "audit"])  # of the first version, and of the second
+def test_an_application_s_table_of_one_of_our_names_is_refused_before_anything_is_made(
+    driver: SQLAlchemyDriver, name: str
+) -> None:
+    with driver.engine.begin() as conn:
+        conn.execute(text(f"CREATE TABLE {name} (id varchar(64), salary integer)"))
+        conn.execute(text(f"INSERT INTO {name} VALUES ('ada', 1)"))
+    with pytest.raises(ConfigurationError, match=rf"a table '{name}' already.*another database"):
+        driver.setup()
+    assert tables_of(driver) == {name}
+    driver.teardown()
+    with driver.engine.connect() as conn:
+        assert conn.execute(text(f"SELECT salary FROM {name}")).scalars().all() == [1]
+
+
+@pytest.mark.parametrize("name", ["workers", "depths"])
+def test_teardown_leaves_an_application_s_table_of_one_of_our_names_alone(driver: SQLAlchemyDriver, name: str) -> None:
+    """Earlier releases took these for their own."""
+    driver.setup()
+    with driver.engine.begin() as conn:
+        conn.execute(text(f"DROP TABLE {name}"))
+        conn.execute(text(f"CREATE TABLE {name} (id varchar(64), salary integer)"))
+    driver.teardown()
+    assert tables_of(driver) == {name}
+
+
+def test_on_postgresql_an_application_s_tables_in_another_schema_are_in_nobody_s_way(
+    make_store_url: Callable[[str], str],
+) -> None:
+    url = make_store_url("postgresql")
+    driver = SQLAlchemyDriver(f"{url}?options=-csearch_path%3Djobs,public")
+    with driver.engine.begin() as conn:
+        conn.execute(text("CREATE SCHEMA jobs"))
+        conn.execute(text("CREATE TABLE public.workers (name varchar(20))"))
+    driver.setup()
+    assert works(driver)
+    assert "workers" in inspect(driver.engine).get_table_names("jobs")
+    driver.teardown()
+    assert [inspect(driver.engine).get_table_names(schema) for schema in ("jobs", "public")] == [[], ["workers"]]
+    driver.close()
 
 
 def test_a_database_without_tables_is_told_with_the_cure(driver: SQLAlchemyDriver) -> None:

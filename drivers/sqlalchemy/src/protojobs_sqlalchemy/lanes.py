@@ -1,7 +1,7 @@
 """What a claim remembers between two turns: the lanes of its queues, and how far each was cleared from the front.
 
 A lane is a (queue, priority) that has pending jobs. A *floor* is the place in its line (`available_at`, then the id) of
-the first job that the last full claim lent, or passed over: looking only from there on passes over the index entries of
+the first job that the last full claim lent, or passed over: looking only from there on skips the index entries of
 rows that were claimed but not vacuumed yet. While a long transaction keeps vacuum away those pile up, and a claim
 without a floor walks all of them (0.8 ms against 5.9 ms and rising). A job that commits late with an older time, and a
 lane that is new, are seen when the lanes are read again: after a claim that was not full, after a second at the latest,

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, text
+from alembic.script import ScriptDirectory
+from sqlalchemy import Column, Connection, func, select, text
 
+from protojobs.errors import ConfigurationError
 from protojobs_sqlalchemy.connections import Connections
 from protojobs_sqlalchemy.dialects import Dialect, Mode
 from protojobs_sqlalchemy.migrations import HEAD, REVISIONS
+from protojobs_sqlalchemy.migrations.making import Tables, lacking
 from protojobs_sqlalchemy.schema import outdated, version_of
 from protojobs_sqlalchemy.tables import VERSION_TABLE
+from protojobs_sqlalchemy.urls import masked
 
 __all__ = ["Schema", "alembic_config"]
 
@@ -69,7 +73,32 @@ class Schema:
             if down:
                 command.downgrade(config, "base")
             else:
+                _must_be_free(conn, _to_come(config, version))
                 command.upgrade(config, "head")
+
+
+def _to_come(config: Config, version: str | None) -> Iterator[tuple[str, Sequence[Column[object]]]]:
+    """The tables that an upgrade from this version makes, with their columns."""
+    for script in ScriptDirectory.from_config(config).iterate_revisions(HEAD, version or "base"):
+        made: Tables = getattr(script.module, "tables", dict)()
+        yield from made.items()
+
+
+def _must_be_free(conn: Connection, tables: Iterable[tuple[str, Sequence[Column[object]]]]) -> None:
+    """Raise where a table of the application's has the name of one of ours, before anything is made.
+
+    One of ours, from a starter that died half-way, has all its columns.
+    """
+    is_postgresql = conn.dialect.name == "postgresql"  # whose search_path may show tables of other schemas too
+    schema = conn.execute(select(func.current_schema())).scalar() if is_postgresql else None
+    for name, columns in tables:
+        if absent := lacking(conn, name, columns, schema):
+            raise ConfigurationError(
+                f"{masked(conn.engine.url)} has a table {name!r} already, which is not of protojobs:"
+                f" it has no {', '.join(absent)}.",
+                mend="Give protojobs another database"
+                + (", or a schema of its own: ?options=-csearch_path%3DNAME in the URL." if is_postgresql else "."),
+            )
 
 
 def alembic_config() -> Config:

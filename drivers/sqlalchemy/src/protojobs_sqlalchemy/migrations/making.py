@@ -5,12 +5,24 @@ MariaDB and MySQL commit every statement by itself, so a starter that dies half-
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 import sqlalchemy as sa
 from alembic import context, op
 
-__all__ = ["drop_column", "drop_index", "make_column", "make_index", "make_table"]
+__all__ = [
+    "Tables",
+    "drop_column",
+    "drop_index",
+    "drop_table",
+    "lacking",
+    "make_column",
+    "make_index",
+    "make_table",
+]
+
+Tables: TypeAlias = Mapping[str, Sequence[sa.Column[object]]]
 
 
 def make_table(name: str, *columns: sa.Column[object], postgresql_with: Mapping[str, object] | None = None) -> None:
@@ -39,6 +51,12 @@ def make_column(table: str, column: sa.Column[object]) -> None:
         op.add_column(table, column)
 
 
+def drop_table(name: str, columns: Sequence[sa.Column[object]]) -> None:
+    """Remove a table. The application's own of the same name stays."""
+    if context.is_offline_mode() or not lacking(op.get_bind(), name, columns):
+        op.drop_table(name, if_exists=True)
+
+
 def drop_index(name: str, table: str) -> None:
     """Remove an index."""
     if _has_index(name, table) is not False:
@@ -49,6 +67,17 @@ def drop_column(table: str, name: str) -> None:
     """Remove a column."""
     if _has_column(name, table) is not False:
         op.drop_column(table, name)
+
+
+def lacking(
+    conn: sa.Connection, name: str, columns: Sequence[sa.Column[object]], schema: str | None = None
+) -> list[str]:
+    """Which of these columns the table of that name does not have; none where there is no such table."""
+    look = sa.inspect(conn)
+    if not look.has_table(name, schema):
+        return []
+    there = {column["name"] for column in look.get_columns(name, schema)}
+    return [column.name for column in columns if column.name not in there]
 
 
 def _has_index(name: str, table: str) -> bool | None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import sqlalchemy as sa
 from alembic import op
 
-from protojobs_sqlalchemy.migrations.making import make_index, make_table
+from protojobs_sqlalchemy.migrations.making import Tables, drop_table, make_index, make_table
 from protojobs_sqlalchemy.types import LongText, Name, StoredId, StoredTime
 
 revision = "0001"
@@ -21,7 +23,7 @@ _WAITING = "is_paused = 0 AND next_due_at IS NOT NULL"
 # page locks two, and writes a record more. A drain takes a fifth less time with half of each page free than with a
 # seventh, and the table ends up smaller. And dead rows, which every claim leaves behind, are taken away long before
 # they are a fifth of a large table.
-_POSTGRESQL_JOBS = {
+_POSTGRESQL_JOBS: Mapping[str, object] = {
     "fillfactor": 50,
     "toast_tuple_target": 512,
     "autovacuum_vacuum_scale_factor": 0,
@@ -31,16 +33,14 @@ _POSTGRESQL_JOBS = {
     "autovacuum_vacuum_insert_threshold": 500000,
     "autovacuum_analyze_scale_factor": 0.05,
 }
+_POSTGRESQL = {"jobs": _POSTGRESQL_JOBS, "workers": {"fillfactor": 50}, "counters": {"fillfactor": 30}}
 
 
 def upgrade() -> None:
     is_mysql = op.get_context().dialect.name in ("mysql", "mariadb")
-    make_table("jobs", *_job_columns(), *(_stand_ins() if is_mysql else ()), postgresql_with=_POSTGRESQL_JOBS)
-    make_table("failed_jobs", *_failed_job_columns())
-    make_table("workers", *_worker_columns(), postgresql_with={"fillfactor": 50})
-    make_table("queues", sa.Column("name", Name, primary_key=True), sa.Column("paused_at", StoredTime))
-    make_table("counters", *_counter_columns(), postgresql_with={"fillfactor": 30})
-    make_table("schedules", *_schedule_columns())
+    for name, columns in tables().items():
+        stand_ins = _stand_ins() if is_mysql and name == "jobs" else ()
+        make_table(name, *columns, *stand_ins, postgresql_with=_POSTGRESQL.get(name))
 
     if is_mysql:
         make_index("jobs_ready", "jobs", ["ready", "priority", "available_at", "id"])
@@ -65,8 +65,20 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    for name in ("schedules", "counters", "queues", "workers", "failed_jobs", "jobs"):
-        op.drop_table(name, if_exists=True)
+    for name, columns in reversed(tables().items()):
+        drop_table(name, columns)
+
+
+def tables() -> Tables:
+    """What this version makes, each with the columns by which ours is told from another's."""
+    return {
+        "jobs": _job_columns(),
+        "failed_jobs": _failed_job_columns(),
+        "workers": _worker_columns(),
+        "queues": (sa.Column("name", Name, primary_key=True), sa.Column("paused_at", StoredTime)),
+        "counters": _counter_columns(),
+        "schedules": _schedule_columns(),
+    }
 
 
 def _job_columns() -> tuple[sa.Column[object], ...]:

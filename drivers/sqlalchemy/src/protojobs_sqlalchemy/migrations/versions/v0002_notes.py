@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import sqlalchemy as sa
-from alembic import op
 
-from protojobs_sqlalchemy.migrations.making import drop_column, drop_index, make_column, make_index, make_table
+from protojobs_sqlalchemy.migrations.making import (
+    Tables,
+    drop_column,
+    drop_index,
+    drop_table,
+    make_column,
+    make_index,
+    make_table,
+)
 from protojobs_sqlalchemy.types import LongText, Name, StoredId, StoredTime
 
 revision = "0002"
@@ -18,10 +25,8 @@ _POSTGRESQL_ROLLUPS = {"fillfactor": 70}
 def upgrade() -> None:
     make_column("failed_jobs", sa.Column("fingerprint", Name(32), nullable=False, server_default=""))
     make_index("failed_jobs_alike", "failed_jobs", ["fingerprint", "failed_at", "id"])
-    make_table("rollups", *_rollup_columns(), postgresql_with=_POSTGRESQL_ROLLUPS)
-    make_table("attempts", *_attempt_columns())
-    make_table("depths", *_depth_columns())
-    make_table("audit", *_audit_columns())
+    for name, columns in tables().items():
+        make_table(name, *columns, postgresql_with=_POSTGRESQL_ROLLUPS if name == "rollups" else None)
     make_index("rollups_queue", "rollups", ["period_s", "queue", "began_at"])
     make_index("rollups_job", "rollups", ["period_s", "job_name", "began_at"])
     make_index("attempts_ended", "attempts", ["ended_at"])
@@ -29,10 +34,20 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    for name in ("audit", "depths", "attempts", "rollups"):
-        op.drop_table(name, if_exists=True)
+    for name, columns in reversed(tables().items()):
+        drop_table(name, columns)
     drop_index("failed_jobs_alike", "failed_jobs")
     drop_column("failed_jobs", "fingerprint")
+
+
+def tables() -> Tables:
+    """What this version makes, each with the columns by which ours is told from another's."""
+    return {
+        "rollups": _rollup_columns(),
+        "attempts": _attempt_columns(),
+        "depths": _depth_columns(),
+        "audit": _audit_columns(),
+    }
 
 
 def _rollup_columns() -> tuple[sa.Column[object], ...]:
