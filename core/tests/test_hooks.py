@@ -332,16 +332,16 @@ class TestLoading:
         made: list[object] = []
         both_are_here = threading.Barrier(2)
 
-        def load(*_: object) -> list[tuple[str, object]]:
+        def load(*_: object, **__: object) -> Hooks:
             made.append(object())
             threading.Event().wait(0.05)  # room for the other thread to come in, if anything lets it
-            return [("one", made[-1])]
+            return Hooks([("one", made[-1])])
 
         def ask() -> None:
             both_are_here.wait(10)
             found.append(queue.hooks)
 
-        monkeypatch.setattr("protojobs.queue.load_plugins", load)
+        monkeypatch.setattr("protojobs._plugins.load_hooks", load)
         found: list[object] = []
         threads = [threading.Thread(target=ask) for _ in range(2)]
         for thread in threads:
@@ -359,13 +359,13 @@ class TestLoading:
         @job(name="note")
         def note() -> None: ...
 
-        def load(*_: object) -> list[tuple[str, object]]:
+        def load(*_: object, **__: object) -> Hooks:
             made.append(object())
             assert len(made) == 1
             queue.push(note)
-            return [("one", made[-1])]
+            return Hooks([("one", made[-1])])
 
-        monkeypatch.setattr("protojobs.queue.load_plugins", load)
+        monkeypatch.setattr("protojobs._plugins.load_hooks", load)
         queue.push(note)
         assert queue.hooks.plugins == ["one"]
         assert queue.stats().pending == 2

@@ -1,9 +1,8 @@
-"""From a URL to a driver, and from an entry point to a plugin: what is loaded, and what is said when it cannot be."""
+"""From a URL to a driver: what is loaded, and what is said when it cannot be."""
 
 from __future__ import annotations
 
 import importlib.metadata
-import logging
 import sys
 from importlib.metadata import EntryPoint
 from types import ModuleType
@@ -11,7 +10,7 @@ from types import ModuleType
 import pytest
 
 from protojobs import create_driver
-from protojobs._registry import load_plugins, masked
+from protojobs._registry import masked
 from protojobs.errors import ConfigurationError, DriverNotFound
 from protojobs_memory import MemoryDriver
 
@@ -95,50 +94,3 @@ class TestCreateDriver:
     )
     def test_passwords_are_masked_wherever_a_url_is_shown(self, url: str, shown: str) -> None:
         assert masked(url) == shown
-
-
-class TestPlugins:
-    def test_a_plugin_that_cannot_be_loaded_is_left_out_with_one_log_line(
-        self, installed: dict[str, list[EntryPoint]], caplog: pytest.LogCaptureFixture
-    ) -> None:
-        installed["protojobs.plugins"] = [
-            EntryPoint("broken", "no_such_module_anywhere", "protojobs.plugins"),
-            EntryPoint("fine", "string:Formatter", "protojobs.plugins"),
-        ]
-        with caplog.at_level(logging.ERROR):
-            loaded = load_plugins(["also_not_there"], [])
-        assert [name for name, _ in loaded] == ["fine"]
-        assert [record.levelname for record in caplog.records] == ["ERROR", "ERROR"]
-
-    def test_a_function_makes_the_plugin_or_says_that_nobody_has_asked_for_it(
-        self, installed: dict[str, list[EntryPoint]], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        module = ModuleType("makers")
-        plugin = object()
-        module.__dict__.update(plugin=plugin, asked=lambda: plugin, not_asked=lambda: None)
-        monkeypatch.setitem(sys.modules, "makers", module)
-        installed["protojobs.plugins"] = [
-            EntryPoint("asked", "makers:asked", "protojobs.plugins"),
-            EntryPoint("not_asked", "makers:not_asked", "protojobs.plugins"),
-        ]
-        assert load_plugins([], []) == [("asked", plugin)]
-        assert load_plugins(["makers:plugin", "makers"], ["asked"]) == [("makers:plugin", plugin), ("makers", module)]
-
-    def test_what_a_plugin_says_of_its_settings_is_logged_as_it_stands(
-        self, installed: dict[str, list[EntryPoint]], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        def refuse() -> None:
-            raise ConfigurationError("PROTOJOBS_X_PORT does not fit.", mend="Give a number.")
-
-        module = ModuleType("makers")
-        module.__dict__["refuse"] = refuse
-        monkeypatch.setitem(sys.modules, "makers", module)
-        installed["protojobs.plugins"] = [EntryPoint("x", "makers:refuse", "protojobs.plugins")]
-        assert load_plugins([], []) == []
-        (record,) = caplog.records
-        assert record.getMessage().endswith("cannot be loaded: PROTOJOBS_X_PORT does not fit. Give a number.")
-
-    def test_a_disabled_plugin_is_not_even_imported(self, installed: dict[str, list[EntryPoint]]) -> None:
-        installed["protojobs.plugins"] = [EntryPoint("tracing", "antigravity", "protojobs.plugins")]
-        assert load_plugins([], ["tracing"]) == []
-        assert "antigravity" not in sys.modules

@@ -32,6 +32,7 @@ LATE_IMPORTS: dict[tuple[str, str], str] = {
     ("core/src/protojobs/__init__.py", "protojobs.scheduler"): "cronsim and hashlib are for those who schedule",
     ("core/src/protojobs/definitions.py", "protojobs._timetable"): "cronsim is for jobs with a schedule",
     ("core/src/protojobs/queue.py", "protojobs.hooks"): "pluggy is a sixth of the import time",
+    ("core/src/protojobs/queue.py", "protojobs._plugins"): "pluggy again",
     ("core/src/protojobs/config.py", "tomllib"): "many programs have no file to read",
     ("core/src/protojobs/_registry.py", "importlib.metadata"): "a quarter of the import time, for drivers and plugins",
     ("core/src/protojobs/_execution.py", "asyncio"): "where it runs a loop has loaded it; plain jobs do without",

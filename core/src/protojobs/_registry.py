@@ -1,14 +1,14 @@
-"""Entry-point name -> driver class or plugin, loaded on first use. Nothing is imported before it is asked for."""
+"""Entry-point name -> driver class, loaded on first use, and the names of plugins. Nothing is imported before it is
+asked for.
+"""
 
 from __future__ import annotations
 
-import inspect
-import logging
 import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, cast
 
-from protojobs.errors import ConfigurationError, DriverNotFound, ProtojobsError, did_you_mean
+from protojobs.errors import ConfigurationError, DriverNotFound, did_you_mean
 from protojobs.protocols import PORT_VERSION, Store
 
 if TYPE_CHECKING:
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 __all__ = [
     "create_driver",
     "driver_entry_points",
-    "load_plugins",
-    "made_plugin",
     "masked",
     "plugin_entry_points",
     "plugins_named",
@@ -37,7 +35,6 @@ _EXTRAS = {
 }
 _URL_EXAMPLE = 'Write it like "sqlite:///jobs.db".'
 _SECRETS = re.compile(r"(?i)((?:password|passwd|pwd|secret|token)=)[^&]*")
-_log = logging.getLogger("protojobs.registry")
 
 
 def driver_entry_points() -> list[EntryPoint]:
@@ -51,10 +48,11 @@ def plugin_entry_points() -> list[EntryPoint]:
 
 
 def plugins_named(names: Sequence[str]) -> list[EntryPoint]:
-    """The plugins that the setting `plugins` names: modules, or `module:object`."""
+    """The plugins that the setting `plugins` names: modules, `module:object`, or installed ones by name or value."""
     from importlib.metadata import EntryPoint
 
-    return [EntryPoint(name, name, PLUGINS) for name in names]
+    installed = {known: entry for entry in plugin_entry_points() for known in (entry.value, entry.name)}
+    return [installed.get(name) or EntryPoint(name, name, PLUGINS) for name in names]
 
 
 def create_driver(url: str, **options: object) -> Store:
@@ -97,29 +95,6 @@ def masked(url: str) -> str:
     credentials, at, place = rest.rpartition("@")
     user, colon, _ = credentials.partition(":")
     return f"{scheme}{separator}{user}{':***' if colon else ''}{at}{place}"
-
-
-def load_plugins(names: Sequence[str], disabled: Sequence[str]) -> list[tuple[str, object]]:
-    """The installed plugins and those of `names`. One that cannot be loaded is left out with one log line."""
-    plugins: list[tuple[str, object]] = []
-    for entry in (*plugin_entry_points(), *plugins_named(names)):
-        if entry.name in disabled:
-            continue
-        try:
-            if (plugin := made_plugin(entry)) is not None:
-                plugins.append((entry.name, plugin))
-        except Exception as error:  # noqa: BLE001  (somebody else's package must not stop the program that has it installed)
-            why = error if isinstance(error, ProtojobsError) else repr(error)
-            _log.error("plugin %s is left out, it cannot be loaded: %s", entry.name, why)
-    return plugins
-
-
-def made_plugin(entry: EntryPoint) -> object:
-    """What the entry point names. A class or a function is called for the plugin; None: nobody has asked for it."""
-    plugin: object = entry.load()
-    if isinstance(plugin, type) or inspect.isfunction(plugin):
-        return cast("Callable[[], object]", plugin)()
-    return plugin
 
 
 def _entry_points(group: str) -> list[EntryPoint]:

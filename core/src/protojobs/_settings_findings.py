@@ -1,4 +1,4 @@
-"""Findings about what was configured: settings that work against each other, schedules that nobody fires."""
+"""Findings about what was configured: settings that work against each other, plugins, schedules that nobody fires."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from protojobs.schedules import Schedule
 if TYPE_CHECKING:
     from protojobs.queue import JobQueue
 
-__all__ = ["of_schedules", "of_settings"]
+__all__ = ["of_plugins", "of_schedules", "of_settings"]
 
 LEASE_MIN_S = 10.0  # a machine that is moved, or pages, stands still for seconds
 STOP_MAX_S = 80.0  # systemd kills after 90 s, Kubernetes after 30 s, Docker after 10 s, unless told otherwise
@@ -73,6 +73,25 @@ def _unwise(settings: Settings) -> Iterator[Finding]:
             f"max_memory is {settings.max_memory:,} bytes.",
             "A worker has about as much before your own code is imported, and would stop again and again.",
             "Set max_memory to several hundred million bytes, or 0 for no limit.",
+        )
+
+
+def of_plugins(queue: JobQueue) -> Iterator[Finding]:
+    """Plugins that cannot be used; nothing where all can."""
+    for name, why in queue.hooks.missing.items():
+        yield Finding(
+            code="plugin_broken",
+            severity=Severity.ERROR,
+            what=f'The plugin "{name}" of the setting plugins cannot be used here: {why.removesuffix(".")}.',
+            why="It may be one that encrypts, so nothing is pushed or run without it.",
+            mend=f"Mend it (protojobs plugins), or leave it out: PROTOJOBS_PLUGINS_DISABLED={name}",
+        )
+    for name, why in queue.hooks.left_out.items():
+        yield _warning(
+            "plugin_broken",
+            f'The installed plugin "{name}" is left out: {why.removesuffix(".")}.',
+            "What it does, to jobs or with events, is not done.",
+            f"Mend it (protojobs plugins), or disable it: PROTOJOBS_PLUGINS_DISABLED={name}",
         )
 
 

@@ -73,9 +73,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     observe: bool = True
     """Whether workers note what their runs came to, for charts, timelines and error pages, where the store keeps it."""
     plugins: tuple[str, ...] = ()
-    """Further plugins beside the installed ones: modules, or `module:object`."""
+    """Plugins without which nothing is pushed or run: modules, `module:object`, or names of installed ones."""
     plugins_disabled: tuple[str, ...] = ()
-    """Names of installed plugins to leave out."""
+    """Names of plugins to leave out."""
 
     def __post_init__(self) -> None:
         check_name("default_queue", self.default_queue)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from protojobs._settings_findings import of_schedules, of_settings
+from protojobs._settings_findings import of_plugins, of_schedules, of_settings
 from protojobs._work_findings import of_jobs, of_pruning, of_queues, of_workers
 from protojobs.clock import within
 from protojobs.diagnosis import Diagnoses, Finding, Severity, judged
@@ -33,6 +33,7 @@ def examine(queue: JobQueue) -> list[Finding]:
 
 def _examined(queue: JobQueue) -> Iterator[Finding]:
     yield from of_settings(queue.settings)
+    yield from of_plugins(queue)
     try:
         queue.driver.workers()  # which, other than asking the time, wants the tables to be there
     except SchemaOutdated as error:

@@ -7,7 +7,8 @@ Three kinds of hook, and what happens when one raises:
 * *around* (`protojobs_around_job`): a context manager entered in the job's own thread and context. An error of its own
   is logged; the job runs.
 * *transforms* (`protojobs_before_push`, `protojobs_before_run`): they fail closed, since a plugin that encrypts must
-  not be passed over. The push raises; at run time the job goes back unspent.
+  not be passed over. The push raises; at run time the job goes back unspent. So it is with a plugin that the settings
+  name and that is not there: nobody can know which hooks it would have had.
 
 `pm.hook.x()` is not called for events: it stops at the first error and costs most when nobody listens. The
 implementations are taken once, and looped over.
@@ -19,7 +20,7 @@ import inspect
 import logging
 import queue as queues
 import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import TypeVar, cast
 
@@ -28,11 +29,11 @@ import pluggy
 from protojobs import events
 from protojobs.clock import SYSTEM_CLOCK, Clock
 from protojobs.context import JobContext
-from protojobs.errors import ProtojobsError, PushRejected, did_you_mean
+from protojobs.errors import ConfigurationError, ProtojobsError, PushRejected, did_you_mean
 from protojobs.events import Event, Listener
 from protojobs.records import ClaimedJob, NewJob
 
-__all__ = ["Dispatcher", "HookSpecs", "Hooks", "hookimpl"]
+__all__ = ["Dispatcher", "HookSpecs", "Hooks", "hookimpl", "hooks_of"]
 
 QUARANTINE_AFTER = 20  # errors in a row
 QUARANTINE_S = 300.0
@@ -79,7 +80,16 @@ for _event_name in events.EVENTS:  # one hook for each event, with the event's o
 class Hooks:
     """The plugins of one JobQueue, and everybody who listens to events in this process."""
 
-    def __init__(self, plugins: Sequence[tuple[str, object]] = (), *, clock: Clock = SYSTEM_CLOCK) -> None:
+    def __init__(
+        self,
+        plugins: Sequence[tuple[str, object]] = (),
+        *,
+        clock: Clock = SYSTEM_CLOCK,
+        left_out: Mapping[str, str] | None = None,
+        missing: Mapping[str, str] | None = None,
+    ) -> None:
+        self.left_out = dict(left_out or {})  # installed plugins that cannot be used -> why
+        self.missing = dict(missing or {})  # the same of those that the settings name
         self._clock = clock
         self._manager = pluggy.PluginManager("protojobs")
         self._manager.add_hookspecs(HookSpecs)
@@ -88,6 +98,7 @@ class Hooks:
                 self._manager.register(plugin, name)
             except Exception as error:  # noqa: BLE001  (a broken plugin must not stop the program that has it installed)
                 _log.error("plugin %s is left out, it does not fit the hooks: %s", name, error)
+                self.left_out[name] = f"it does not fit the hooks: {error}"
                 if self._manager.get_plugin(name) is plugin:  # pluggy keeps what it had taken in before
                     self._manager.unregister(plugin)
         for caller in (c for _, p in self._manager.list_name_plugin() for c in self._manager.get_hookcallers(p) or ()):
@@ -105,6 +116,8 @@ class Hooks:
             "tuple[Callable[[JobContext], AbstractContextManager[object] | None], ...]",
             tuple(self._implementations("protojobs_around_job")),
         )
+        if self.missing:
+            self._before_push = self._before_run = (self._refuse,)
         self._errors: dict[int, int] = {}  # by the listener's id(): it need not be hashable
         self._silent_until: dict[int, float] = {}
 
@@ -112,6 +125,11 @@ class Hooks:
     def plugins(self) -> list[str]:
         """The names of the plugins in use."""
         return [name for name, _ in self._manager.list_name_plugin()]
+
+    def check(self) -> None:
+        """Raise ConfigurationError where a plugin that the settings name cannot be used."""
+        if self.missing:
+            raise _cannot_be_used(*next(iter(self.missing.items())))
 
     def implemented_by(self, plugin_name: str) -> list[str]:
         """The hooks that a plugin implements."""
@@ -136,7 +154,7 @@ class Hooks:
                 self._errors.pop(id(listener), None)
 
     def before_push(self, job: NewJob) -> NewJob:
-        """Run the push transforms in order. Raises PushRejected, and nothing else."""
+        """Run the push transforms in order. Raises PushRejected, or ConfigurationError where a plugin is missing."""
         for transform in self._before_push:
             try:
                 job = _same_kind(transform(job), job)
@@ -173,6 +191,9 @@ class Hooks:
                 )
                 continue
             yield function if implementation.argnames else _without_arguments(function)
+
+    def _refuse(self, _job: object) -> None:
+        self.check()
 
     def _is_silent(self, listener: object) -> bool:
         until = self._silent_until.get(id(listener))
@@ -240,6 +261,21 @@ class Dispatcher:
                 _log.error("a listener to %s wanted to end the program, and may not: %r", event.event_name, error)
 
 
+def hooks_of(name: str, plugin: object) -> list[str]:
+    """The hooks that a plugin implements. Raises for one that does not fit, that there is not, or that is async."""
+    manager = pluggy.PluginManager("protojobs")
+    manager.add_hookspecs(HookSpecs)
+    manager.register(plugin, name)
+    hooks = sorted(caller.name for caller in manager.get_hookcallers(plugin) or [])
+    known = [hook for hook in dir(HookSpecs) if hook.startswith("protojobs_")]
+    for hook in hooks:
+        if hook not in known:
+            raise LookupError(f"there is no hook {hook}. {did_you_mean(hook, known)}".rstrip())
+        if inspect.iscoroutinefunction(getattr(plugin, hook)):
+            raise TypeError(f"{hook} is async, and hooks are plain functions")
+    return hooks
+
+
 @contextmanager
 def _isolated(
     hook: Callable[[JobContext], AbstractContextManager[object] | None], context: JobContext
@@ -264,6 +300,14 @@ def _isolated(
             manager.__exit__(type(caught) if caught else None, caught, caught.__traceback__ if caught else None)
         except Exception:  # noqa: BLE001  (as above, on the way out)
             _log.exception("an around hook failed on the way out; job %s is not affected", context.id)
+
+
+def _cannot_be_used(name: str, why: str) -> ConfigurationError:
+    return ConfigurationError(
+        f'The plugin "{name}" of the setting plugins cannot be used: {why.removesuffix(".")}.'
+        " Nothing is pushed or run without it.",
+        mend=f"Mend it, or leave it out: PROTOJOBS_PLUGINS_DISABLED={name}",
+    )
 
 
 def _same_kind(answer: _T | None, job: _T) -> _T:

@@ -13,7 +13,7 @@ from uuid import UUID
 from protojobs import codec
 from protojobs._administration import QueueAdministration
 from protojobs._offload import offload, on_own_thread
-from protojobs._registry import create_driver, load_plugins
+from protojobs._registry import create_driver
 from protojobs._retrying import until_answered
 from protojobs.backoff import to_policy
 from protojobs.clock import SYSTEM_CLOCK, Clock, within
@@ -111,15 +111,15 @@ class JobQueue(QueueAdministration):
         return self._hooks
 
     def _load_hooks(self) -> Hooks:
-        from protojobs.hooks import Hooks  # pluggy is a sixth of our import time
+        from protojobs._plugins import load_hooks  # pluggy is a sixth of our import time
+        from protojobs.hooks import Hooks
 
         if self._is_loading:  # a plugin that is being made uses this queue: with no plugins, or it would be made again
             return Hooks(clock=self.clock)
         if self._hooks is None:
             self._is_loading = True
             try:
-                plugins = load_plugins(self.settings.plugins, self.settings.plugins_disabled)
-                self._hooks = Hooks(plugins, clock=self.clock)
+                self._hooks = load_hooks(self.settings.plugins, self.settings.plugins_disabled, clock=self.clock)
             finally:
                 self._is_loading = False
         return self._hooks
@@ -212,6 +212,7 @@ class JobQueue(QueueAdministration):
         """
         from protojobs._working import work  # processes that only push never load the worker
 
+        self.hooks.check()
         # 0 is "no limit", as on the command line
         return work(
             self, queues, max_jobs=max_jobs or None, ends_when_empty=bool(max_jobs), concurrency=concurrency, stop=stop

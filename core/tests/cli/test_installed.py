@@ -53,7 +53,7 @@ def installed(monkeypatch):
 
     def install(**plugins: object) -> None:
         entries = [Entry(name, plugin) for name, plugin in plugins.items()]
-        monkeypatch.setattr("protojobs.cli.plugins.plugin_entry_points", lambda: entries)
+        monkeypatch.setattr("protojobs._plugins.plugin_entry_points", lambda: entries)
 
     install()
     return install
@@ -102,3 +102,19 @@ class TestPlugins:
         )
         monkeypatch.setenv("PROTOJOBS_PLUGINS", "my_plugin")
         assert type_("plugins").lines == [["my_plugin", "", "", "loaded", "job_failed", ""]]
+
+    def test_nothing_runs_without_a_broken_one_that_the_settings_name(self, type_, installed, url, monkeypatch) -> None:
+        monkeypatch.setenv("PROTOJOBS_PLUGINS", "no_such_module")
+        typed = type_("plugins")
+        assert typed.code == 1
+        assert typed.lines[0][3:] == ["broken", "", "ModuleNotFoundError: No module named 'no_such_module'"]
+        assert typed.err == "Nothing is pushed or run without no_such_module: the setting plugins names it.\n"
+        for words in (["push", "chatty"], ["worker", "--stop-when-empty"], ["scheduler", "--once"]):
+            typed = type_(*words, "--app", "shop")
+            assert (typed.code, typed.out) == (2, "")
+            assert 'error: The plugin "no_such_module" of the setting plugins cannot be used' in typed.err
+            assert "\n  try: Mend it, or leave it out: PROTOJOBS_PLUGINS_DISABLED=no_such_module\n" in typed.err
+        assert type_("doctor").lines[0][:2] == ["error", "plugin_broken"]
+        monkeypatch.setenv("PROTOJOBS_PLUGINS_DISABLED", "no_such_module")
+        assert type_("plugins").code == 0
+        assert type_("worker", "--app", "shop", "--stop-when-empty").code == 0

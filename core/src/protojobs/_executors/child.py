@@ -38,7 +38,7 @@ from protojobs._executors.frames import (
     decode_to_child,
     encode,
 )
-from protojobs._registry import load_plugins
+from protojobs._plugins import load_hooks
 from protojobs.clock import SYSTEM_CLOCK
 from protojobs.definitions import REGISTRY
 from protojobs.hooks import Hooks
@@ -87,7 +87,7 @@ class Child:
     def _begin(self, message: Begin) -> None:
         sys.path[:] = message.path
         _import_all(message.modules)
-        self._hooks = Hooks(load_plugins(message.plugins, message.plugins_disabled))
+        self._hooks = load_hooks(message.plugins, message.plugins_disabled)
         root, ours = logging.getLogger(), logging.getLogger("protojobs")
         if not root.handlers:  # the application has set up none
             root.addHandler(_Relay(self._say))

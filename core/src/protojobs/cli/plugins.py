@@ -7,14 +7,13 @@ from importlib.metadata import EntryPoint
 
 import click
 import msgspec
-import pluggy
 
-from protojobs._registry import made_plugin, plugin_entry_points, plugins_named
+from protojobs._plugins import made_plugin, plugins_wanted
+from protojobs.cli.exits import Exit
 from protojobs.cli.options import StoreCommand
 from protojobs.cli.output import Cell, Column
 from protojobs.cli.session import Session
-from protojobs.errors import did_you_mean
-from protojobs.hooks import HookSpecs
+from protojobs.hooks import hooks_of
 
 __all__ = ["command"]
 
@@ -40,15 +39,16 @@ class _Plugin(msgspec.Struct, frozen=True, kw_only=True):
 
 @click.command("plugins", cls=StoreCommand, short_help="List the installed plugins and their hooks.")
 @click.pass_obj
-def command(session: Session) -> None:
+def command(session: Session) -> int:
     """List the plugins: those that are installed, and those of the setting `plugins`. Needs no store.
 
     Columns: name, distribution, version, state (loaded; idle: nothing asks for it; disabled by the setting
     plugins_disabled; or broken), the hooks that it implements (without their common `protojobs_`), and the reason where
-    it is broken.
+    it is broken. Exit code 1 where one is broken that the setting plugins names: nothing is pushed or run without it.
     """
     settings = session.settings()
-    found = list(_plugins(settings.plugins, settings.plugins_disabled))
+    looked = list(_plugins(settings.plugins, settings.plugins_disabled))
+    found = [plugin for plugin, _ in looked]
     rows: list[list[Cell]] = [
         [p.name, p.distribution, p.version, p.state, " ".join(h.removeprefix(_PREFIX) for h in p.hooks), p.reason]
         for p in found
@@ -58,13 +58,15 @@ def command(session: Session) -> None:
         session.out.note("No plugin is installed.")
     if any(plugin.state == "idle" for plugin in found):
         session.out.note("idle: installed, and not switched on. Its documentation names the setting that does.")
+    missing = [plugin.name for plugin, is_wanted in looked if is_wanted and plugin.state == "broken"]
+    if missing:
+        session.out.note(f"Nothing is pushed or run without {', '.join(missing)}: the setting plugins names it.")
+    return Exit.BAD if missing else Exit.OK
 
 
-def _plugins(modules: tuple[str, ...], disabled: tuple[str, ...]) -> Iterator[_Plugin]:
-    for entry in plugin_entry_points():
-        yield _looked_at(entry, is_disabled=entry.name in disabled)
-    for entry in plugins_named(modules):
-        yield _looked_at(entry, is_disabled=entry.name in disabled)
+def _plugins(names: tuple[str, ...], disabled: tuple[str, ...]) -> Iterator[tuple[_Plugin, bool]]:
+    for entry, is_wanted in plugins_wanted(names):
+        yield _looked_at(entry, is_disabled=entry.name in disabled), is_wanted
 
 
 def _looked_at(entry: EntryPoint, *, is_disabled: bool) -> _Plugin:
@@ -76,20 +78,7 @@ def _looked_at(entry: EntryPoint, *, is_disabled: bool) -> _Plugin:
         made = made_plugin(entry)
         if made is None:
             return msgspec.structs.replace(plugin, state="idle")
-        hooks = _hooks_of(entry.name, made)
+        hooks = hooks_of(entry.name, made)
     except Exception as error:  # noqa: BLE001 (somebody else's package: what is wrong with it is the answer)
         return msgspec.structs.replace(plugin, state="broken", reason=f"{type(error).__name__}: {error}")
     return msgspec.structs.replace(plugin, hooks=tuple(hooks))
-
-
-def _hooks_of(name: str, plugin: object) -> list[str]:
-    """The hooks that a plugin implements. Raises for one that does not fit, or that there is not."""
-    manager = pluggy.PluginManager("protojobs")
-    manager.add_hookspecs(HookSpecs)
-    manager.register(plugin, name)
-    hooks = sorted(caller.name for caller in manager.get_hookcallers(plugin) or [])
-    known = [hook for hook in dir(HookSpecs) if hook.startswith(_PREFIX)]
-    for hook in hooks:
-        if hook not in known:
-            raise LookupError(f"there is no hook {hook}. {did_you_mean(hook, known)}".rstrip())
-    return hooks

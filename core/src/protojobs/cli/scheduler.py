@@ -41,6 +41,7 @@ def command(session: Session, once: bool, verbose: int, log_level: str | None, l
     quiet = log_level is None and verbose < 2
     with logging_to_stderr(level_of(log_level, verbose), log_format, quiet_others=quiet):
         jobs = session.queue(needs_jobs=True)
+        jobs.hooks.check()
         scheduler = Scheduler(jobs)
         own = len(declared(scheduler))
         if once:

@@ -142,6 +142,7 @@ def _work(
     session: Session, queues: Sequence[str], options: _Options, stop: StopToken, supervisor: Supervisor | None
 ) -> WorkReport:
     jobs, names, scheduler = _prepare(session, queues, options, is_quiet=supervisor is not None)
+    jobs.hooks.check()  # in the workers only: a plugin may open a port of its own, and a supervisor needs none
     vitals = Vitals() if supervisor is None else supervisor.vitals
     with ExitStack() as stack:
         stack.enter_context(stopped_by_signals(stop, _notes(jobs, options), is_supervised=supervisor is not None))
