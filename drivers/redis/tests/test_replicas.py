@@ -142,6 +142,30 @@ def test_saving_and_removing_a_schedule_wait_too_and_reading_it_does_not(
     assert driver.list_schedules().schedules == ()
 
 
+def test_each_step_of_a_transfer_waits_so_that_no_job_is_in_two_stores(
+    driver: RedisDriver, frozen: Callable[[], None], pair: tuple[str, servers.Server]
+) -> None:
+    ids = push(driver)
+    frozen()
+    with pytest.raises(StoreUnavailable, match=REFUSED):
+        driver.export_jobs("token")
+    pair[1].thaw()
+    assert [job.id for job in driver.export_jobs("token")[0]] == ids
+    frozen()
+    with pytest.raises(StoreUnavailable, match=REFUSED):
+        driver.drop_exported("token", ids)
+    pair[1].thaw()
+    assert driver.drop_exported("token", ids) == 0  # it was done before
+    assert driver.stats().total == 0
+
+
+def test_pausing_and_resuming_wait_too(driver: RedisDriver, frozen: Callable[[], None]) -> None:
+    frozen()
+    for change in (driver.pause, driver.resume):
+        with pytest.raises(StoreUnavailable, match=REFUSED):
+            change("q")
+
+
 def test_claims_heartbeats_and_questions_do_not_wait(driver: RedisDriver, frozen: Callable[[], None]) -> None:
     push(driver)
     frozen()

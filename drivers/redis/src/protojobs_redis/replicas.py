@@ -14,9 +14,11 @@ WAIT_S = 1.0
 WAIT_S_MAX = TIMEOUT_S - 1.0  # the answer to WAIT shall come before the connection is taken for dead
 REPLICAS_MAX = 16
 
-# What is promised to the caller, so it waits. A claim or a reclaim that a failover forgets is only made again.
+# What is promised to the caller, so it waits; settlements do too. A job that was given to another store and that a
+# failover gives back would be in both. A claim, a reclaim or a prune that a failover forgets is only made again.
 KEPT = frozenset(
-    {"enqueue", "import_jobs", "cancel", "retry_failed", "forget_failed", "clear"}
+    {"enqueue", "cancel", "retry_failed", "forget_failed", "clear", "pause", "resume"}
+    | {"export_jobs", "import_jobs", "drop_exported"}
     | {"save_schedule", "fire", "remove_schedule"}
 )
 
