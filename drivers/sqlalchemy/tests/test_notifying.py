@@ -37,6 +37,14 @@ def test_a_quiet_queue_is_told_at_once_and_a_loud_one_once_a_moment_later(sent: 
     assert sent.get(timeout=5) == ["b"]
 
 
+def test_where_the_caller_must_not_wait_all_is_sent_in_the_other_thread() -> None:
+    sent: SimpleQueue[tuple[str, list[str]]] = SimpleQueue()
+    notifier = Notifier(lambda queues: sent.put((threading.current_thread().name, queues)))
+    for _ in range(2):
+        notifier.notify(["a"], is_here=False)
+        assert sent.get(timeout=5) == ("protojobs-notify", ["a"])
+
+
 def test_whatever_is_told_of_last_is_sent_after_it(sent: Sent) -> None:
     """From several threads at once: the last word of each queue is followed by a notification."""
     notifier, told = Notifier(sent.put), 4 * 200

@@ -8,11 +8,13 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
-from sqlalchemy import Engine, create_engine, event, text
+from sqlalchemy import Engine, create_engine, event, make_url, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, create_async_engine
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
+from protojobs.clock import SYSTEM_CLOCK
 from protojobs.entropy import fresh_id
 from protojobs.errors import LeaseLost, OptionInvalid, SchemaOutdated
 from protojobs.lifecycle import JobState
@@ -176,6 +178,24 @@ class TestEnqueueing:
             driver.enqueue_in(session, [new_job()])
             session.commit()
         assert driver.wait(["q"], 5) is True
+
+    def test_the_commit_waits_for_no_second_connection_of_its_pool_and_is_told_to_other_processes(
+        self, make_store_url: Callable[[str], str]
+    ) -> None:
+        url = make_url(make_store_url("postgresql")).set(drivername="postgresql+psycopg")
+        engine = create_engine(url, pool_size=1, max_overflow=0, pool_timeout=2)
+        driver = SQLAlchemyDriver(engine)
+        driver.setup()
+        with psycopg.connect(url.set(drivername="postgresql").render_as_string(False), autocommit=True) as listener:
+            listener.execute("LISTEN protojobs")
+            with Session(engine) as session:
+                driver.enqueue_in(session, [new_job()])
+                began = SYSTEM_CLOCK.monotonic()
+                session.commit()
+                assert SYSTEM_CLOCK.monotonic() - began < 1
+            assert [note.payload for note in listener.notifies(timeout=5, stop_after=1)] == ["q"]
+        driver.close()
+        engine.dispose()
 
 
 class TestRefusals:

@@ -89,8 +89,12 @@ class Dialect(Protocol):
         """Settle, then claim; the worker's row is locked first, and `lease_lost` says that it is gone."""
         ...
 
-    def ring(self, queues: Iterable[str]) -> None:
-        """Wake those who wait for these queues, here and in other processes. After the commit; never raises."""
+    def ring(self, queues: Iterable[str], *, in_commit: bool = False) -> None:
+        """Wake those who wait for these queues, here and in other processes. After the commit; never raises.
+
+        `in_commit`: it has just been done, and the caller's connection is not given back yet. It may be the only one of
+        its pool, and the thread that of an event loop: take no other one in this thread.
+        """
         ...
 
     def ring_inside(self, conn: Connection, queues: Iterable[str]) -> None:

@@ -73,7 +73,7 @@ class Joining(Steps):
             if session is None:
                 self._dialect.ring_inside(conn, woken)
         if session is not None:
-            when_committed(session, conn, lambda: self._dialect.ring(woken))
+            when_committed(session, conn, lambda: self._dialect.ring(woken, in_commit=True))
             if on_commit is not None:
                 when_committed(session, conn, on_commit)
         return answers([job.id for job in jobs], stored)

@@ -174,7 +174,7 @@ class MariaDBDialect:
 
     # ------------------------------------------------------------------------------------------------------- wait
 
-    def ring(self, queues: Iterable[str]) -> None:
+    def ring(self, queues: Iterable[str], *, in_commit: bool = False) -> None:
         """See Dialect.ring."""
         names = set(queues)
         self._lanes.note_enqueue(names)  # what was taken back has its old place in the line, below the floors

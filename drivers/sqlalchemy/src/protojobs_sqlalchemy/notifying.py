@@ -30,16 +30,16 @@ class Notifier:
         self._has_some = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def notify(self, queues: Iterable[str]) -> None:
-        """Send now what was quiet, and soon the rest."""
+    def notify(self, queues: Iterable[str], *, is_here: bool = True) -> None:
+        """Send now what was quiet, and soon the rest; all of it in the other thread unless `is_here`."""
         now = SYSTEM_CLOCK.monotonic()
         with self._lock:
             if len(self._sent_at) > _KNOWN_MAX:
                 self._sent_at.clear()
-            quiet = [queue for queue in queues if now - self._sent_at.get(queue, -1.0) >= _QUIET_S]
+            quiet = [queue for queue in queues if is_here and now - self._sent_at.get(queue, -1.0) >= _QUIET_S]
             self._sent_at.update(dict.fromkeys(quiet, now))
-            if loud := set(queues) - set(quiet):
-                self._later |= loud
+            if later := set(queues) - set(quiet):
+                self._later |= later
                 self._be_sent()
         if quiet:
             self._send(quiet)
@@ -58,7 +58,9 @@ class Notifier:
                 if not self._later:
                     self._thread = None
                     return
-            SYSTEM_CLOCK.sleep(_QUIET_S)
+                sent_at = max(self._sent_at.get(queue, float("-inf")) for queue in self._later)
+            if (loud_s := sent_at + _QUIET_S - SYSTEM_CLOCK.monotonic()) > 0:
+                SYSTEM_CLOCK.sleep(loud_s)
             with self._lock:
                 self._has_some.clear()
                 queues, self._later = list(self._later), set()

@@ -177,13 +177,13 @@ class PostgreSQLDialect:
 
     # ------------------------------------------------------------------------------------------------------- wait
 
-    def ring(self, queues: Iterable[str]) -> None:
+    def ring(self, queues: Iterable[str], *, in_commit: bool = False) -> None:
         """See Dialect.ring."""
         names = set(queues)
         if names:
             self._lanes.note_enqueue(names)  # what was taken back has its old place in the line, below the floors
             self._bell.ring(names)
-            self._notifier.notify(names)
+            self._notifier.notify(names, is_here=not in_commit)
 
     def ring_inside(self, conn: Connection, queues: Iterable[str]) -> None:
         """See Dialect.ring_inside."""

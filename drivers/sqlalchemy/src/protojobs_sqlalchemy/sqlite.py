@@ -177,7 +177,7 @@ class SQLiteDialect:
 
     # ------------------------------------------------------------------------------------------------------- wait
 
-    def ring(self, queues: Iterable[str]) -> None:
+    def ring(self, queues: Iterable[str], *, in_commit: bool = False) -> None:
         """See Dialect.ring."""
         names = set(queues)
         self._bell.ring(names)
