@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, create_engine, event, inspect, text
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.orm import Session
 
-from protojobs.clock import SYSTEM_CLOCK
+from protojobs.clock import SYSTEM_CLOCK, within
 from protojobs.entropy import fresh_id
 from protojobs.errors import ContractBroken, LeaseLost, OptionInvalid, StoreUnavailable
 from protojobs.lifecycle import Verb
@@ -21,6 +21,8 @@ from protojobs.records import NewJob, Settlement, WorkerInfo
 from protojobs_sqlalchemy import SQLAlchemyDriver, connections, sqlite
 from protojobs_sqlalchemy.dialects import Mode
 from protojobs_sqlalchemy.urls import parse
+
+NORMAL, FULL = 1, 2
 
 
 @pytest.fixture
@@ -269,6 +271,40 @@ class TestBusySQLite:
             other.execute("ROLLBACK")
         driver.enqueue([new_job()])
 
+    def test_a_session_on_our_engine_is_synced_whatever_the_connection_did_before(
+        self, driver: SQLAlchemyDriver
+    ) -> None:
+        for _ in range(2):
+            with pytest.raises(LeaseLost):  # less would have done for it
+                driver.heartbeat("gone", {})
+            with driver.begin() as session:
+                driver.enqueue_in(session, [new_job()])
+                assert session.execute(text("PRAGMA synchronous")).scalar() == FULL
+
+    def test_a_failed_verb_leaves_the_application_s_connection_as_it_was(
+        self, driver: SQLAlchemyDriver, path: Path
+    ) -> None:
+        engine = create_engine(driver.engine.url, pool_size=1, max_overflow=0, connect_args={"timeout": 0})
+        event.listen(engine, "connect", lambda raw, _record: raw.execute(f"PRAGMA synchronous = {NORMAL}"))
+        on_theirs = SQLAlchemyDriver(engine)
+
+        def fail(conn: Connection) -> None:
+            raise LookupError
+
+        for _ in range(2):
+            with pytest.raises(LookupError):
+                on_theirs._connections.run(fail, Mode.STORE)
+            with engine.connect() as conn:
+                assert conn.execute(text("PRAGMA synchronous")).scalar() == NORMAL
+        with sqlite3.connect(path, isolation_level=None) as other:
+            other.execute("BEGIN IMMEDIATE")
+            with pytest.raises(StoreUnavailable), within(0.2):
+                on_theirs.enqueue([new_job()])
+            other.execute("ROLLBACK")
+        with engine.connect() as conn:
+            assert conn.execute(text("PRAGMA synchronous")).scalar() == NORMAL
+        engine.dispose()
+
     def test_what_is_stored_is_synced_and_what_may_be_repeated_is_not(self, driver: SQLAlchemyDriver) -> None:
         seen: list[int] = []
         plain = driver._dialect.end  # pyright: ignore[reportPrivateUsage]
@@ -280,6 +316,5 @@ class TestBusySQLite:
         driver._dialect.end = spy  # type: ignore[method-assign]
         driver.enqueue([new_job()])
         work_one(driver)
-        full, normal = 2, 1
-        assert seen[0] == full
-        assert set(seen[1:]) == {normal}
+        assert seen[0] == FULL
+        assert set(seen[1:]) == {NORMAL}

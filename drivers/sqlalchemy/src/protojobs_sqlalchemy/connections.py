@@ -192,6 +192,7 @@ class Connections:
                     conn.invalidate()
                 elif raw is not None:
                     raw.rollback()
+                    self._dialect.restore(conn)
             conn.close()
         except Exception:  # noqa: BLE001 (the connection is given up anyway; the step's own error says more)
             is_lost = True

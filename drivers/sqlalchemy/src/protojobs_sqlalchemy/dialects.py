@@ -65,6 +65,10 @@ class Dialect(Protocol):
         """Commit it."""
         ...
 
+    def restore(self, conn: Connection) -> None:
+        """After a rollback: give the connection back the settings of the application's that `begin` changed."""
+        ...
+
     def now(self, conn: Connection) -> datetime:
         """Store time; the same for two calls in one step only where the caller keeps it."""
         ...

@@ -90,6 +90,10 @@ class MariaDBDialect:
         """See Dialect.end."""
         raw_of(conn).commit()
 
+    def restore(self, conn: Connection) -> None:
+        """See Dialect.restore."""
+        # what `begin` sets ends with the transaction
+
     def now(self, conn: Connection) -> datetime:
         """See Dialect.now."""
         moment = conn.exec_driver_sql("SELECT UTC_TIMESTAMP(6)").scalar_one()

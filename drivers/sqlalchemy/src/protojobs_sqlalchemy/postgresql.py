@@ -84,6 +84,10 @@ class PostgreSQLDialect:
         """See Dialect.end."""
         raw_of(conn).execute("COMMIT")
 
+    def restore(self, conn: Connection) -> None:
+        """See Dialect.restore."""
+        # what `begin` sets ends with the transaction
+
     def now(self, conn: Connection) -> datetime:
         """See Dialect.now."""
         moment = conn.exec_driver_sql("SELECT statement_timestamp()").scalar_one()

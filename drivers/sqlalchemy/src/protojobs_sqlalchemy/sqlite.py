@@ -70,6 +70,7 @@ class SQLiteDialect:
             if options.get("isolation_level") != "AUTOCOMMIT":  # a session of the application's on our engine
                 # A writer had better ask for IMMEDIATE: one that reads first may find the lock taken when it writes.
                 kind = options.get("sqlite_begin", "DEFERRED")
+                _raw(conn).execute("PRAGMA synchronous = FULL")  # the last verb here may have needed less
                 _patiently(lambda: _raw(conn).execute(f"BEGIN {kind}"))
 
     def attach(self, run: Run) -> None:
@@ -95,10 +96,13 @@ class SQLiteDialect:
 
     def end(self, conn: Connection, mode: Mode) -> None:
         """See Dialect.end."""
-        raw = _raw(conn)
-        _patiently(raw.commit)
-        if mode is Mode.STORE and not self._is_ours:
-            raw.execute(f"PRAGMA synchronous = {int(conn.info.pop('synchronous', 2))}")
+        _patiently(_raw(conn).commit)
+        self.restore(conn)
+
+    def restore(self, conn: Connection) -> None:
+        """See Dialect.restore."""
+        if (before := conn.info.pop("synchronous", None)) is not None:
+            _raw(conn).execute(f"PRAGMA synchronous = {int(before)}")
 
     def now(self, conn: Connection) -> datetime:
         """See Dialect.now."""
