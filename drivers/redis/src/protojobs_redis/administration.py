@@ -103,7 +103,7 @@ class Administration(Handle):
         ]
         kind = (*ages, micros(arrived_before))
         before = self._laps.left(kind)
-        lap = before or Lap()
+        lap: Lap | None = before or Lap()
         total = Pruned(has_more=True)
         for _ in range(PRUNE_STEPS_MAX):
             left = limit - total.total

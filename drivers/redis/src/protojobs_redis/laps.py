@@ -7,6 +7,7 @@ from msgspec import Struct
 __all__ = ["Lap", "Laps", "Place"]
 
 Place = tuple[str | int, ...]  # queue, number of the state, how many to skip: see scripts/prune.lua
+Kind = tuple[str | int, ...]  # of prune: its ages, since what is skipped depends on them
 
 START: Place = ("", 1, 0)
 KINDS_MAX = 16  # kinds of prune of which the place is kept; a program has two or three
@@ -29,20 +30,20 @@ class Lap(Struct, frozen=True):
 
 
 class Laps:
-    """What is left of the laps that ended in the middle, by the kind of prune: what is skipped depends on its ages.
+    """What is left of the laps that ended in the middle, by the kind of prune.
 
     Used by many threads. Those that prune at once may look at the same jobs, which costs time and deletes nothing
     twice; of them the first says where the next begins.
     """
 
     def __init__(self) -> None:
-        self._left: dict[tuple[object, ...], Lap] = {}
+        self._left: dict[Kind, Lap] = {}
 
-    def left(self, kind: tuple[object, ...]) -> Lap | None:
+    def left(self, kind: Kind) -> Lap | None:
         """Where the one before ended; None where it came round."""
         return self._left.get(kind)
 
-    def keep(self, kind: tuple[object, ...], lap: Lap | None, *, instead_of: Lap | None) -> None:
+    def keep(self, kind: Kind, lap: Lap | None, *, instead_of: Lap | None) -> None:
         """Begin the next one there, unless another thread has gone on from the same place meanwhile."""
         if self._left.get(kind) is not instead_of:
             return
