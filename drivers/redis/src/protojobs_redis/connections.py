@@ -172,12 +172,13 @@ class Connections:
     # ----------------------------------------------------------------------------------------------------- first use
 
     def _start_afresh(self) -> None:
+        """Let go of the parent's connections. Several threads of a child may do so at once, which is harmless."""
         if self._ready is not None:
             _inherited.extend((self._ready, self._lines))
-        self._pid = os.getpid()
         self._lock = threading.Lock()
         self._ready = self._lines = None
         self._was_ready = False
+        self._pid = os.getpid()  # last: from now on other threads use what is here
 
     def _client(self) -> Client:
         if self._pid != os.getpid():
@@ -185,14 +186,15 @@ class Connections:
         client = self._ready
         if client is None:
             # Whoever comes first may wait for a silent server; the others need not do so one after the other.
-            if not self._lock.acquire(timeout=time_left(TIMEOUT_S)):
+            lock = self._lock  # another thread of a forked child may put a new one there
+            if not lock.acquire(timeout=time_left(TIMEOUT_S)):
                 raise TimeoutError("another thread has not reached the server so far")
             try:
                 client = self._ready
                 if client is None:
                     client = self._ready = self._checked()
             finally:
-                self._lock.release()
+                lock.release()
         return client
 
     def _checked(self) -> Client:

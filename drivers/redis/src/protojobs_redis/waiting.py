@@ -124,10 +124,11 @@ class Doorbell:
             held.connection.disconnect()
 
     def _start_afresh(self) -> None:
-        self._pid = self._connections.pid
+        pid = self._connections.pid
         if self._idle:
             _inherited.append(self._idle)  # not ours to close: the parent's
         self._idle = deque()
+        self._pid = pid  # last, as in Connections
 
 
 def _is_up(connection: Connection) -> bool:
