@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from protojobs.records import CancelAnswer, Cleared, Pruned, RetryAnswer
 from protojobs_redis.handle import Handle, check_batch
-from protojobs_redis.laps import Lap, Place
+from protojobs_redis.laps import Kind, Lap, Place
 from protojobs_redis.packing import encode, micros
 
 __all__ = ["Administration"]
@@ -101,9 +101,10 @@ class Administration(Handle):
             "" if age is None else str(micros(age))
             for age in (completed_older_than, failed_older_than, completed_older_than)
         ]
-        kind = (*ages, micros(arrived_before))
+        kind: Kind = (*ages, micros(arrived_before))
         before = self._laps.left(kind)
-        lap: Lap | None = before or Lap()
+        lap = before or Lap()
+        rest: Lap | None = lap
         total = Pruned(has_more=True)
         for _ in range(PRUNE_STEPS_MAX):
             left = limit - total.total
@@ -115,11 +116,12 @@ class Administration(Handle):
                 has_more=True,
             )
             if step.has_more and total.total >= limit:
-                lap = Lap(step.go_on, step.go_on)  # nobody knows what becomes due before the next call: all the way
+                rest = Lap(step.go_on, step.go_on)  # nobody knows what becomes due before the next call: all the way
                 break
-            lap = lap.behind(step.go_on)
-            if lap is None:
+            rest = lap.behind(step.go_on)
+            if rest is None:
                 total = replace(total, has_more=False)
                 break
-        self._laps.keep(kind, lap, instead_of=before)
+            lap = rest
+        self._laps.keep(kind, rest, instead_of=before)
         return total

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-__all__ = ["Lap", "Laps", "Place"]
+__all__ = ["Kind", "Lap", "Laps", "Place"]
 
 Place = tuple[str | int, ...]  # queue, number of the state, how many to skip: see scripts/prune.lua
 Kind = tuple[str | int, ...]  # of prune: its ages, since what is skipped depends on them
