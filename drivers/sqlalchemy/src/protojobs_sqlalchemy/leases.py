@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, bindparam, delete, exists, func, insert, literal_column, select, update
 
-from protojobs.errors import LeaseLost
+from protojobs.errors import LeaseLost, StoreUnavailable
 from protojobs.lifecycle import RETURNS_FREE, SUSPECT_RECLAIMS, JobState
 from protojobs.records import ClaimedJob, Fence, Heartbeat, LostJob, Reclaimed, WorkerInfo
 from protojobs_sqlalchemy.counting import count
 from protojobs_sqlalchemy.dialects import Mode
-from protojobs_sqlalchemy.ids import canonical
+from protojobs_sqlalchemy.ids import known
 from protojobs_sqlalchemy.rows import Found, claimed_job
 from protojobs_sqlalchemy.steps import Steps
 from protojobs_sqlalchemy.tables import jobs, workers
@@ -69,7 +70,11 @@ class Leases(Steps):
 
     def heartbeat(self, worker: str, progress: Mapping[Fence, float]) -> Heartbeat:
         """Prolong the lease, store progress; LeaseLost when the row is gone."""
-        return self._run_at(lambda conn, now: heartbeat(conn, worker, progress, now), Mode.WORK, is_repeatable=True)
+        beat = self._run_at(lambda conn, now: heartbeat(conn, worker, now), Mode.WORK, is_repeatable=True)
+        if progress:
+            with suppress(StoreUnavailable):  # a note, and the lease has been prolonged
+                self._run(lambda conn: note_progress(conn, progress), Mode.WORK, is_repeatable=True)
+        return beat
 
     def leave(self, worker: str) -> None:
         """Delete the worker's row."""
@@ -110,22 +115,30 @@ def register(conn: Connection, worker: WorkerInfo, now: datetime) -> None:
         conn.execute(insert(workers).values(id=worker.id, **row))
 
 
-def heartbeat(conn: Connection, worker: str, progress: Mapping[Fence, float], now: datetime) -> Heartbeat:
+def heartbeat(conn: Connection, worker: str, now: datetime) -> Heartbeat:
     """Prolong the lease; LeaseLost when the row is gone."""
-    lease_s = conn.execute(select(workers.c.lease_s).where(workers.c.id == worker).with_for_update()).scalar()
+    # Locked against reclaims. A claim of the same worker, which only wants the row to stay, need not wait.
+    mine = select(workers.c.lease_s).where(workers.c.id == worker).with_for_update(key_share=True)
+    lease_s = conn.execute(mine).scalar()
     if lease_s is None:
         raise lease_lost(worker)
     conn.execute(_prolong, {"b_id": worker, "b_now": now, "b_end": now + timedelta(seconds=lease_s)})
-    reports = [
-        {"b_id": f.id, "b_claim_seq": f.claim_seq, "b_reserved_by": f.reserved_by, "b_progress": min(max(p, 0.0), 1.0)}
-        for f, p in sorted(progress.items(), key=lambda item: item[0].id)
-        if canonical(f.id)
-    ]
-    if reports:
-        conn.execute(_report, reports)
     marks = conn.execute(_marked_alone if conn.dialect.name == "postgresql" else _marked, {"b_worker": worker})
     cancels = tuple(Fence(id=row.id, claim_seq=row.claim_seq, reserved_by=row.reserved_by) for row in marks)
     return Heartbeat(cancels=cancels, others_end_in=_others_end_in(conn, now, apart_from=worker), at=now)
+
+
+def note_progress(conn: Connection, progress: Mapping[Fence, float]) -> None:
+    """Store how far these claims are. A job whose row somebody holds, such as its own transaction, is passed over."""
+    wanted = select(jobs.c.id).where(jobs.c.id.in_(known(fence.id for fence in progress))).order_by(jobs.c.id)
+    free = set(conn.execute(wanted.with_for_update(key_share=True, skip_locked=True)).scalars())
+    reports = [
+        {"b_id": f.id, "b_claim_seq": f.claim_seq, "b_reserved_by": f.reserved_by, "b_progress": min(max(p, 0.0), 1.0)}
+        for f, p in progress.items()
+        if f.id in free
+    ]
+    if reports:
+        conn.execute(_report, reports)
 
 
 def leave(conn: Connection, worker: str) -> None:
