@@ -66,6 +66,31 @@ class TestFiles:
         (tmp_path / "a" / "pyproject.toml").write_text("[tool.protojobs]\nmax_retries = 2")
         assert load(inner).max_retries == 2
 
+    @pytest.mark.parametrize(
+        ("url", "meant"),
+        [
+            ("sqlite:///jobs.db", "sqlite:///{}/jobs.db"),
+            ("sqlite+pysqlite:///data/jobs.db?timeout=3", "sqlite+pysqlite:///{}/data/jobs.db?timeout=3"),
+            ("sqlite:///../jobs.db", "sqlite:///{}/../jobs.db"),
+            ("sqlite:////srv/jobs.db", "sqlite:////srv/jobs.db"),
+            ("sqlite:///C:/jobs.db", "sqlite:///C:/jobs.db"),
+            ("sqlite:///:memory:", "sqlite:///:memory:"),
+            ("sqlite:///file:jobs.db?uri=true", "sqlite:///file:jobs.db?uri=true"),
+            ("sqlite://", "sqlite://"),
+            ("postgresql:///app", "postgresql:///app"),
+        ],
+    )
+    def test_a_relative_path_to_a_sqlite_file_is_one_from_the_files_folder(
+        self, tmp_path: Path, url: str, meant: str
+    ) -> None:
+        inner = tmp_path / "a"
+        inner.mkdir()
+        (tmp_path / "protojobs.toml").write_text(f'url = "{url}"')
+        assert load(inner).url == meant.format(tmp_path)
+        assert load(tmp_path).url == url  # as it was written, for people
+        assert load(inner, environ={"PROTOJOBS_URL": "sqlite:///jobs.db"}).url == "sqlite:///jobs.db"
+        assert load(inner, {"url": "sqlite:///jobs.db"}).url == "sqlite:///jobs.db"
+
     def test_a_pyproject_without_our_table_is_passed_over(self, tmp_path: Path) -> None:
         inner = tmp_path / "a"
         inner.mkdir()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import logging
 import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal, TypeVar, cast, get_args, get_origin
@@ -19,10 +20,12 @@ from protojobs.errors import ConfigurationError, OptionInvalid, did_you_mean
 from protojobs.names import check_count, check_name, check_seconds, check_zone
 from protojobs.planned import CATCH_UP_MAX_S, ScheduleSetting
 
-__all__ = ["ENV_PREFIX", "Settings", "load_settings", "plugin_settings", "settings_file"]
+__all__ = ["ENV_PREFIX", "Settings", "load_settings", "plugin_settings", "settings_file", "source_of"]
 
 ENV_PREFIX = "PROTOJOBS_"
 _FILE_NAMES = ("protojobs.toml", "pyproject.toml")
+# A path from some folder: not from the root, not from a Windows drive, not `:memory:`, no `file:` URI.
+_SQLITE_FILE = re.compile(r"(sqlite(?:\+\w+)?:///)(?![/:]|\w+:)([^?]+)(\?.*)?", re.ASCII)
 _log = logging.getLogger("protojobs.config")
 _S = TypeVar("_S", bound=msgspec.Struct)
 
@@ -105,11 +108,18 @@ def load_settings(
     environ: Mapping[str, str] | None = None,
     folder: Path | None = None,
 ) -> Settings:
-    """The settings in force. Raises ConfigurationError that names the source and the key."""
-    path = settings_file(folder or Path.cwd())
+    """The settings in force. Raises ConfigurationError that names the source and the key.
+
+    A relative path to a SQLite file is one from the settings file that names it; elsewhere from the current folder.
+    """
+    here = folder or Path.cwd()
+    path = settings_file(here)
     merged: dict[str, object] = {}
+    in_file = _read(path) if path else {}
+    if path is not None and path.parent != here and isinstance(url := in_file.get("url"), str):
+        in_file = {**in_file, "url": _from_folder(path.parent, url)}
     for source, values, is_text in (
-        (str(path), _read(path) if path else {}, False),
+        (str(path), in_file, False),
         ("the environment", _from_environment(os.environ if environ is None else environ), True),
         ("the configuration given", {k: v for k, v in (given or {}).items() if v is not None}, False),
     ):
@@ -168,6 +178,20 @@ def settings_file(folder: Path) -> Path | None:
             if path.is_file() and (name == "protojobs.toml" or "protojobs" in _tool_table(path)):
                 return path
     return None
+
+
+def source_of(key: str, *, environ: Mapping[str, str] | None = None, folder: Path | None = None) -> Path | None:
+    """The settings file that names `key`, unless the environment does, which wins."""
+    path = settings_file(folder or Path.cwd())
+    if path is None or (os.environ if environ is None else environ).get(ENV_PREFIX + key.upper()):
+        return None
+    return path if key in _read(path) else None
+
+
+def _from_folder(folder: Path, url: str) -> str:
+    """The URL, with the relative path to a SQLite file read from `folder`."""
+    found = _SQLITE_FILE.fullmatch(url)
+    return url if found is None else f"{found[1]}{(folder / found[2]).as_posix()}{found[3] or ''}"
 
 
 def _tool_table(path: Path) -> dict[str, object]:

@@ -112,6 +112,43 @@ class TestAnApplicationWithAJobQueueOfItsOwn:
         assert [line[0] for line in type_("queues", "list").lines] == ["its-own"]
 
 
+class TestASettingsFileInAFolderAbove:
+    @pytest.fixture(autouse=True)
+    def below(self, folder, monkeypatch) -> None:
+        (folder / "protojobs.toml").write_text('url = "sqlite:///jobs.db"\napp = ["shop"]\n')
+        (folder / "below").mkdir()
+        monkeypatch.chdir(folder / "below")
+
+    def test_names_the_store_and_the_application_beside_it(self, type_, folder) -> None:
+        assert type_("migrate").code == 0
+        assert (folder / "jobs.db").exists()
+        assert type_("push", "chatty").code == 0
+        assert "1 done" in type_("worker", "--stop-when-empty").err
+        assert list((folder / "below").iterdir()) == []
+
+    def test_is_named_where_the_store_is_not_there_or_the_application(self, type_, folder) -> None:
+        file = folder / "protojobs.toml"
+        assert f"jobs.db yet.\n  It is the url of {file}.\n" in type_("stats").err
+        assert str(file) not in type_("stats", "--url", "sqlite:///other.db").err
+        file.write_text('url = "sqlite:///jobs.db"\napp = ["shop:queue"]\n')
+        told = type_("stats").err
+        assert "own.db yet.\n" in told and str(file) not in told
+        file.write_text('url = "sqlite:///jobs.db"\napp = ["shopp"]\n')
+        said = type_("push", "chatty").err
+        assert f"looked for in {folder}, in {folder / 'below'} and where Python looks, since {file} names it." in said
+        assert 'Did you mean "shop"?' in said
+
+    def test_plugins_are_beside_it_too(self, type_, folder) -> None:
+        (folder / "protojobs.toml").write_text('plugins = ["bell"]\n')
+        (folder / "bell.py").write_text("")
+        assert type_("plugins").lines[-1][:4] == ["bell", "", "", "loaded"]
+
+    def test_what_an_option_names_is_looked_for_in_the_current_folder(self, type_, folder) -> None:
+        assert type_("migrate", "--url", "sqlite:///jobs.db").code == 0
+        assert (folder / "below" / "jobs.db").exists()
+        assert 'There is no module "shop".' in type_("push", "chatty", "--app", "shop").err
+
+
 @pytest.mark.parametrize(
     ("app", "what", "mend"),
     [

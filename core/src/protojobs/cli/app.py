@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
 
@@ -14,16 +15,17 @@ from protojobs.queue import JobQueue
 __all__ = ["load_app", "look_here"]
 
 
-def load_app(name: str) -> JobQueue | None:
-    """Import the module; with `:object` answer that JobQueue.
+def load_app(name: str, source: Path | None = None) -> JobQueue | None:
+    """Import the module; with `:object` answer that JobQueue. `source`: the settings file that names it; then it is
+    looked for beside that first.
 
     Raises ConfigurationError that says where the trouble is.
     """
     module_name, colon, path = name.partition(":")
     if not all(part.isidentifier() for part in module_name.split(".")):
         raise _no_module_name(module_name)
-    look_here()
-    found: object = _imported(module_name)
+    look_here(source)
+    found: object = _imported(module_name, source)
     if not colon:
         return None
     for part in path.split("."):
@@ -39,22 +41,29 @@ def load_app(name: str) -> JobQueue | None:
     return found
 
 
-def look_here() -> None:
-    """Let imports find what is in the current folder, first, as `python -m` does."""
+def look_here(source: Path | None = None) -> None:
+    """Let imports find what is in the current folder, first, as `python -m` does; before it what is beside `source`."""
+    folders = _folders(source)
+    if sys.path[: len(folders)] not in (folders, [""]):
+        sys.path[:0] = folders
+
+
+def _folders(source: Path | None) -> list[str]:
     here = os.getcwd()
-    if sys.path[:1] not in ([here], [""]):
-        sys.path.insert(0, here)
+    return [here] if source is None or str(source.parent) == here else [str(source.parent), here]
 
 
-def _imported(name: str) -> object:
+def _imported(name: str, source: Path | None) -> object:
     try:
         return import_module(name)
     except ModuleNotFoundError as error:
         if error.name is None or not (name + ".").startswith(error.name + "."):
             raise _failed(name, error) from error
+        folders = _folders(source)
+        named = f", since {source} names it" if len(folders) > 1 else ""
         raise ConfigurationError(
-            f'There is no module "{name}". It was looked for in {os.getcwd()} and where Python looks.',
-            mend=did_you_mean(name, _modules_here()) or "Go to the folder that holds it, or install its package.",
+            f'There is no module "{name}". It was looked for in {", in ".join(folders)} and where Python looks{named}.',
+            mend=did_you_mean(name, _modules_in(folders)) or "Go to the folder that holds it, or install its package.",
         ) from error
     except (Exception, SystemExit) as error:  # the application's own code, and whatever it raises
         raise _failed(name, error) from error
@@ -79,5 +88,6 @@ def _no_module_name(text: str) -> ConfigurationError:
     )
 
 
-def _modules_here() -> list[str]:
-    return [path.stem for path in Path.cwd().iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()]
+def _modules_in(folders: Iterable[str]) -> list[str]:
+    found = (path for folder in folders for path in Path(folder).iterdir())
+    return [path.stem for path in found if path.suffix == ".py" or (path / "__init__.py").is_file()]

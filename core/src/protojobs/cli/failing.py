@@ -6,6 +6,7 @@ import os
 import re
 import sys
 import traceback
+from pathlib import Path
 
 import click
 
@@ -34,7 +35,8 @@ def complain(error: BaseException, session: Session) -> int:
             _say("interrupted", "", "")
             return Exit.INTERRUPTED
         case ProtojobsError():
-            _say(*_split(error.message), _mend(error, session))
+            what, why = _split(error.message)
+            _say(what, f"{why} {_named_in(error, session)}".strip(), _mend(error, session))
             return exit_of(error)
         case _:
             said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
@@ -65,6 +67,12 @@ def _mend(error: ProtojobsError, session: Session) -> str:
     if isinstance(error, StoreUnavailable) and error.job_ids:
         return f"the same command with --id {error.job_ids[0]}, which stores the job once"
     return session.to_type(error.mend)
+
+
+def _named_in(error: ProtojobsError, session: Session) -> str:
+    """Where the address of a store without tables stands, if that is not plain to see."""
+    source = session.url_source if isinstance(error, SchemaOutdated) else None
+    return "" if source is None or source.parent == Path.cwd() else f"It is the url of {source}."
 
 
 def _split(text: str) -> tuple[str, str]:

@@ -153,7 +153,7 @@ def _in_time(session: Session, url: str, own: Sequence[str], timeout: float) -> 
         nonlocal place
         driver: Store | None = None
         try:
-            queue = queue_of(own)
+            queue = queue_of(own, session.app_source if own else None)
             if queue is not None:
                 place = session.place(queue)
             with within(timeout):

@@ -6,6 +6,7 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 
 from msgspec.structs import replace
 
@@ -13,7 +14,7 @@ from protojobs._registry import create_driver, masked
 from protojobs.cli.app import load_app, look_here
 from protojobs.cli.exits import CommandFailed, Exit
 from protojobs.cli.output import Output
-from protojobs.config import Settings, load_settings
+from protojobs.config import Settings, load_settings, source_of
 from protojobs.errors import ConfigurationError, DriverError
 from protojobs.protocols import Store
 from protojobs.queue import JobQueue
@@ -49,8 +50,19 @@ class Session:
         """The settings in force: the options, then the environment, then the configuration file."""
         settings = load_settings({"url": self.url, "app": tuple(self.apps) or None, **(changes or {})})
         if settings.plugins:  # modules, which the application may have beside its own
-            look_here()
+            look_here(source_of("plugins"))
         return settings
+
+    @property
+    def app_source(self) -> Path | None:
+        """The settings file that names the applications; None where an option or the environment does."""
+        return None if self.apps else source_of("app")
+
+    @property
+    def url_source(self) -> Path | None:
+        """The settings file that names the store; None where an option, the environment or a JobQueue in code does."""
+        is_own = self.url is not None or any(":" in name for name in self.settings().app)
+        return None if is_own else source_of("url")
 
     def queue(self, *, needs_jobs: bool = False, changes: Mapping[str, object] | None = None) -> JobQueue:
         """The queue to work with. Looking into a store imports no application, unless only that knows the store.
@@ -60,7 +72,7 @@ class Session:
         settings = self.settings(changes)
         is_known = settings.url is not None
         wanted = [name for name in settings.app if needs_jobs or (self.url is None and (":" in name or not is_known))]
-        own = queue_of(wanted)
+        own = queue_of(wanted, self.app_source if wanted else None)
         if own is None:
             return JobQueue(self._open(settings.url), settings)
         given = {key: value for key, value in (changes or {}).items() if value is not None}
@@ -113,9 +125,9 @@ class Session:
         return driver
 
 
-def queue_of(apps: Sequence[str]) -> JobQueue | None:
-    """Import the applications; answer the JobQueue that one of them names as `module:object`."""
-    queues = [found for name in apps if (found := load_app(name)) is not None]
+def queue_of(apps: Sequence[str], source: Path | None = None) -> JobQueue | None:
+    """Import the applications (`source`: see load_app); answer the JobQueue that one names as `module:object`."""
+    queues = [found for name in apps if (found := load_app(name, source)) is not None]
     if len({id(queue) for queue in queues}) > 1:
         raise CommandFailed(
             Exit.USAGE, "The applications name more than one JobQueue.", mend="Leave :object away from all but one."
