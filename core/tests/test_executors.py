@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from queue import SimpleQueue
+from types import TracebackType
 
 import pytest
 
@@ -57,7 +58,7 @@ class Fake:
     def tell_cancelled(self) -> None:
         self.told = True
 
-    def cut(self, *, ended: bool = True, exit_bound: float = 0.0) -> Outcome | None:
+    def cut(self, where: TracebackType | None = None, *, ended: bool = True, exit_bound: float = 0.0) -> Outcome | None:
         return outcome(self.name, Verb.RELEASE)
 
 

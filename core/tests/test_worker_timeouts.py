@@ -42,8 +42,28 @@ class TestThreads:
         queue.push(endless.bind())
         report = queue.work("default", 1)
         assert (report.failed, report.reason) == (1, "max_jobs")
-        assert "JobTimeout" in the_failure(queue)
-        assert "0.05 s" in the_failure(queue)
+        lines = the_failure(queue).splitlines()
+        assert lines[-1] == "protojobs.errors.JobTimeout: the run outlasted its timeout of 0.05 s"
+        assert lines[0].startswith("Traceback")
+        assert "in endless" in lines[1]  # where it was, without our own frames before it
+
+    def test_two_that_hang_in_different_functions_are_two_groups(self, queue: JobQueue) -> None:
+        def waits_for_the_bank() -> None:
+            while True:
+                time.sleep(0.001)
+
+        def waits_for_the_post() -> None:
+            while True:
+                time.sleep(0.001)
+
+        @job(name="endless")
+        def endless(pays: bool) -> None:
+            (waits_for_the_bank if pays else waits_for_the_post)()
+
+        queue.push_many([endless.bind(True), endless.bind(False), endless.bind(True)])
+        assert queue.work("default", 3).failed == 3
+        failed = {(row.fingerprint, "for_the_bank" in row.exception) for row in queue.failed_jobs()}
+        assert len(failed) == 2
 
     def test_a_job_that_catches_exception_does_not_catch_its_end(self, queue: JobQueue) -> None:
         cleaned_up: list[bool] = []
@@ -143,7 +163,10 @@ class TestAsync:
 
         queue.push(endless.bind())
         assert queue.work("default", 1).failed == 1
-        assert "JobTimeout" in the_failure(queue)
+        lines = the_failure(queue).splitlines()
+        assert lines[-1] == "protojobs.errors.JobTimeout: the run outlasted its timeout of 0.05 s"
+        assert "in endless" in lines[1]
+        assert "await asyncio.sleep(60)" in lines[2]
         assert cleaned_up == [True]
 
     def test_one_that_swallows_its_cancellation_and_returns_is_completed(self, queue: JobQueue) -> None:

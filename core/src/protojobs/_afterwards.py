@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Awaitable
+from types import TracebackType
 from typing import TypedDict, cast
 
 from msgspec.structs import replace
@@ -155,7 +156,7 @@ class FailedCall:
     def tell_cancelled(self) -> None:
         """The job has failed already; there is nothing to cancel."""
 
-    def cut(self, *, ended: bool = True, exit_bound: float = 0.0) -> Outcome | None:
+    def cut(self, where: TracebackType | None = None, *, ended: bool = True, exit_bound: float = 0.0) -> Outcome | None:
         """It was ended from outside: there is nothing to store."""
         _log.error("failed() of job %s was ended by a %s", self.claimed.id, self.cut_by)
         return None

@@ -133,7 +133,7 @@ class Run:
                 context = self.context if self.definition.context_parameter else None
                 result = await cast("Awaitable[object]", self.definition.call(data, context))
         except asyncio.CancelledError as error:
-            return self.cut() if self.cut_by else self.raised(error)
+            return self.cut(error.__traceback__) if self.cut_by else self.raised(error)
         except BaseException as error:  # noqa: BLE001  (as above)
             return self.raised(error)
         return self.returned(result)
@@ -190,8 +190,8 @@ class Run:
         error = JobError("the transaction in which the job was completed has not been committed")
         return msgspec.structs.replace(self._again(error, None), result=result)
 
-    def cut(self, *, ended: bool = True, exit_bound: float = 0.0) -> Outcome:
-        """How a run ends that was ended from outside.
+    def cut(self, where: TracebackType | None = None, *, ended: bool = True, exit_bound: float = 0.0) -> Outcome:
+        """How a run ends that was ended from outside, and `where` it was then, if it had begun and that is known.
 
         Not `ended`: its thread may still be at work. Then it is not run again for `exit_bound` seconds, within which
         this process ends.
@@ -200,7 +200,7 @@ class Run:
             limit = f"{self.timeout:g} s"
             error = JobTimeout(
                 f"the run outlasted its timeout of {limit}", mend="" if ended else "and could not be ended."
-            )
+            ).with_traceback(where)
             # Not ended: we are in the claim loop, where none of the job's own code may run.
             outcome = self.raised(error, asks_job=ended)
             if ended or outcome.settlement.verb is not Verb.RETRY:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
+from types import TracebackType
 from typing import Protocol, TypeAlias
 
 from msgspec import Struct
@@ -50,8 +51,8 @@ class Runnable(Protocol):
         """Let the job know that a person wants it to end."""
         ...
 
-    def cut(self, *, ended: bool = True, exit_bound: float = 0.0) -> Outcome | None:
-        """The Outcome of a run that was ended from outside."""
+    def cut(self, where: TracebackType | None = None, *, ended: bool = True, exit_bound: float = 0.0) -> Outcome | None:
+        """The Outcome of a run that was ended from outside, `where` it was then."""
         ...
 
 

@@ -189,8 +189,8 @@ class _Slot:
                 outcome = self._perform(run)
                 if self.is_retired:
                     _raise_in(self._thread, None)  # what was aimed at the run must not strike after it
-            except Interrupted:
-                outcome = run.cut()
+            except Interrupted as end:
+                outcome = run.cut(end.__traceback__)
             except BaseException:  # noqa: BLE001  (else the run would never be answered for, and its slot be lost)
                 outcome = not_judged(run)
             self._pool.report(run.key, outcome)
