@@ -11,6 +11,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from sqlalchemy import Engine, create_engine, event, make_url, text
+from sqlalchemy.dialects.postgresql import asyncpg
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, create_async_engine
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
@@ -267,6 +268,23 @@ class TestAsynchronously:
         asyncio.run(story())
         assert calls == ["session"]
         assert driver.stats().pending == 2
+
+    def test_on_postgresql_what_a_connection_is_told_is_told_in_the_words_of_its_dbapi(
+        self, make_store_url: Callable[[str], str]
+    ) -> None:
+        """Also of one that is not tried here: asyncpg has a style of parameters of its own."""
+        said: list[str] = []
+        driver = SQLAlchemyDriver(make_store_url("postgresql"))
+        driver.setup()
+        with driver.engine.connect() as conn:
+            style = asyncpg.dialect()
+            event.listen(
+                conn, "before_execute", lambda _conn, clause, *_rest: said.append(clause.compile(dialect=style))
+            )
+            driver.enqueue_in(conn, [new_job()])
+            conn.commit()
+        driver.close()
+        assert "pg_notify($1::VARCHAR, $2::VARCHAR)" in " ".join(map(str, said))
 
 
 class TestCompleting:

@@ -9,7 +9,7 @@ from typing import Any, LiteralString
 
 import psycopg
 from psycopg import errors
-from sqlalchemy import URL, Connection, Engine, event
+from sqlalchemy import URL, Connection, Engine, event, func, select
 
 from protojobs.errors import ProtojobsError
 from protojobs.records import ClaimReply, NewJob
@@ -192,7 +192,7 @@ class PostgreSQLDialect:
     def ring_inside(self, conn: Connection, queues: Iterable[str]) -> None:
         """See Dialect.ring_inside."""
         for queue in sorted(queues):
-            conn.exec_driver_sql("SELECT pg_notify(%(channel)s, %(queue)s)", {"channel": CHANNEL, "queue": queue})
+            conn.execute(select(func.pg_notify(CHANNEL, queue)))  # in the words of whichever DBAPI the caller's is
 
     def wait(self, queues: Sequence[str], timeout: float) -> bool:
         """See Dialect.wait."""
