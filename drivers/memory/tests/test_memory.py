@@ -1,6 +1,8 @@
 """What only this store can do: live in a process, be shared by name, survive a fork."""
 
 import multiprocessing
+import os
+import subprocess
 import sys
 import threading
 from datetime import timedelta
@@ -87,6 +89,60 @@ def test_a_child_forked_in_the_middle_of_work_has_whole_jobs_and_a_free_lock():
     finally:
         stop.set()
         thread.join(30)
+
+
+PROGRAM = """
+import os, sys, threading
+
+made = []
+os.register_at_fork(before=lambda: made.append(MemoryDriver()))  # hooks go backwards: behind those of the store
+
+from protojobs.records import NewJob
+from protojobs_memory import MemoryDriver
+
+known = MemoryDriver("memory://known")
+job = NewJob(id="a", queue="q", job_name="j", job_class="J", data="{}")
+child = os.fork()
+for driver in (known, *made):
+    thread = threading.Thread(target=driver.enqueue, args=([job],), daemon=True)
+    thread.start()
+    thread.join(10)
+    if thread.is_alive():
+        os._exit(3)
+if child == 0:
+    os._exit(0)
+sys.exit(os.waitpid(child, 0)[1])
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no fork")
+def test_a_store_that_is_made_during_a_fork_is_locked_neither_here_nor_there():
+    ended = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no fork")
+def test_threads_that_fork_at_once_do_not_wait_for_each_other():
+    kept: list[MemoryDriver] = []
+
+    def fork() -> None:
+        for _ in range(20):
+            kept.append(MemoryDriver())
+            child = os.fork()
+            if child == 0:
+                kept[-1].enqueue([a_job()])
+                os._exit(0)
+            assert os.waitpid(child, 0)[1] == 0
+
+    threads = [threading.Thread(target=fork, daemon=True) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive()
+    assert len(kept) == 80
+    for driver in kept:
+        driver.enqueue([a_job()])
 
 
 def completed(claim: ClaimedJob) -> Settlement:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from datetime import datetime, timedelta
 from urllib.parse import urlsplit
 
@@ -13,7 +12,6 @@ from protojobs_memory.state import State
 __all__ = ["Handle"]
 
 _shared: dict[str, State] = {}
-_shared_lock = threading.Lock()
 
 
 class Handle:
@@ -40,5 +38,5 @@ def _state_of(url: str) -> State:
         )
     if not parts.netloc:
         return State()
-    with _shared_lock:
-        return _shared.setdefault(parts.netloc, State())
+    # Without a lock, which a child might inherit locked: the first to store one wins.
+    return _shared.get(parts.netloc) or _shared.setdefault(parts.netloc, State())

@@ -94,7 +94,8 @@ class State:
         self.renew_lock()
         self.time_high = datetime.min.replace(tzinfo=UTC)
         self.empty()
-        _states.add(self)
+        with _forking:
+            _states.add(self)
 
     def renew_lock(self) -> None:
         """Make a fresh lock, and the doorbell that hangs on it."""
@@ -224,19 +225,30 @@ class State:
 _states: weakref.WeakSet[State] = weakref.WeakSet()
 
 
+_locked: list[State] = []  # by the thread that forks; exactly these are free again afterwards, whatever came meanwhile
+_forking = threading.RLock()  # while one thread forks, others neither fork nor add a store
+
+
 def _before_fork() -> None:
-    for state in list(_states):
+    _forking.acquire()
+    _locked.extend(_states)
+    for state in _locked:
         state.lock.acquire()
 
 
 def _in_parent() -> None:
-    for state in list(_states):
+    for state in _locked:
         state.lock.release()
+    _locked.clear()
+    _forking.release()
 
 
 def _in_child() -> None:
-    for state in list(_states):
+    global _forking
+    for state in _locked:
         state.renew_lock()
+    _locked.clear()
+    _forking = threading.RLock()  # threads that the child does not have may have waited for it
 
 
 if hasattr(os, "register_at_fork"):
