@@ -160,6 +160,8 @@ class TestASettingsFileInAFolderAbove:
         ("raises", 'Importing "raises" failed.', "ValueError: on purpose"),
         ("exits", 'Importing "exits" failed.', "SystemExit: 3"),
         ("lacks", 'Importing "lacks" failed.', "No module named 'numbrs'"),
+        ("timeot", 'Importing "timeot" failed.', "timeot.py, line 2)"),
+        ("parses", 'Importing "parses" failed.', "parses.py, line 2)"),
     ],
 )
 def test_an_application_that_cannot_be_had(type_, url, folder, app, what, mend) -> None:
@@ -167,6 +169,8 @@ def test_an_application_that_cannot_be_had(type_, url, folder, app, what, mend) 
     (folder / "raises.py").write_text('raise ValueError("on purpose")\n')
     (folder / "exits.py").write_text("raise SystemExit(3)\n")
     (folder / "lacks.py").write_text("import numbrs\n")
+    (folder / "timeot.py").write_text("from protojobs import job\n@job(timeot=3)\ndef a(): ...\n")
+    (folder / "parses.py").write_text("import json\njson.loads('{')\n")
     typed = type_("push", "add", "{}", "--app", app)
     assert (typed.code, typed.out) == (2, "")
     assert f"error: {what}" in typed.err

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import traceback
 from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
+from types import FrameType
 
 from protojobs.errors import ConfigurationError, did_you_mean
 from protojobs.queue import JobQueue
 
 __all__ = ["load_app", "look_here"]
+
+_INSTALLED = f"{os.sep}site-packages{os.sep}"
+_STDLIB = os.path.join(os.path.dirname(os.__file__), "")
 
 
 def load_app(name: str, source: Path | None = None) -> JobQueue | None:
@@ -70,14 +75,28 @@ def _imported(name: str, source: Path | None) -> object:
 
 
 def _failed(name: str, error: BaseException) -> ConfigurationError:
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f"{frames[-1].filename}, line {frames[-1].lineno}" if frames else name
+    place = _place(error) or name
     if isinstance(error, SyntaxError) and error.filename:
         place = f"{error.filename}, line {error.lineno}"
     said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     return ConfigurationError(
         f'Importing "{name}" failed. {said} ({place})', mend="Mend the module; --debug shows the whole traceback."
     )
+
+
+def _place(error: BaseException) -> str:
+    """The last line of the application that the error has passed: what was called from there only found the mistake."""
+    frames = list(traceback.walk_tb(error.__traceback__))
+    theirs = [(frame, line) for frame, line in frames if not _is_ours_or_pythons(frame)] or frames
+    # An application may be installed beside its libraries; if it is not, what is installed is a library.
+    own = [(frame, line) for frame, line in theirs if _INSTALLED not in frame.f_code.co_filename] or theirs
+    return f"{own[-1][0].f_code.co_filename}, line {own[-1][1]}" if own else ""
+
+
+def _is_ours_or_pythons(frame: FrameType) -> bool:
+    is_ours = re.match(r"protojobs(_\w+)?(\.|$)", str(frame.f_globals.get("__name__"))) is not None
+    file = frame.f_code.co_filename
+    return is_ours or file.startswith("<frozen") or (file.startswith(_STDLIB) and _INSTALLED not in file)
 
 
 def _no_module_name(text: str) -> ConfigurationError:
