@@ -200,6 +200,23 @@ class TestFailed:
         assert (record.status, record.attempts) == ("completed", 1)
         assert list(queue.failed_jobs()) == []
 
+    def test_the_id_of_the_job_will_do_as_well_as_that_of_its_row(self, queue: JobQueue) -> None:
+        @job(name="doomed", max_retries=0)
+        def doomed() -> None:
+            raise ValueError
+
+        ids = queue.push_many([doomed.bind()] * 5)
+        waiting = queue.push("doomed")
+        queue.work("default", 5)
+        rows = {row.job_id: row.id for row in queue.failed_jobs()}
+        first, second, third, fourth, fifth = ids
+        given = [first, rows[second], fresh_id(), first, rows[second], waiting]
+        assert queue.retry_failed(given) == ["requeued", "requeued", "missing", "missing", "missing", "missing"]
+        assert queue.retry_failed(third) == ["requeued"]
+        assert queue.forget_failed([fourth, rows[fifth], rows[fourth], waiting, first]) == 2
+        assert list(queue.failed_jobs()) == []
+        assert queue.stats().pending == 4
+
 
 class TestUnknownNames:
     def test_the_job_goes_back_unspent_with_a_growing_delay_until_its_code_is_there(

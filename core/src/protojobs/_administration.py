@@ -91,14 +91,35 @@ class QueueAdministration:
         return [answer for chunk in _chunks(ids) for answer in self.driver.cancel(chunk, reason=reason)]
 
     def retry_failed(self, ids: str | Sequence[str]) -> list[RetryAnswer]:
-        """Queue failed jobs again, by the ids of their `failed_jobs` rows, with their own settings; answer in order."""
+        """Queue failed jobs again with their own settings, by the ids of the jobs or of their `failed_jobs` rows.
+
+        Answers in order.
+        """
         wanted = [ids] if isinstance(ids, str) else list(ids)
-        return [answer for chunk in _chunks(wanted) for answer in self.driver.retry_failed(chunk)]
+        return [answer for chunk in _chunks(wanted) for answer in self._retried(chunk)]
+
+    def _retried(self, ids: Sequence[str]) -> list[RetryAnswer]:
+        answers = self.driver.retry_failed(ids)
+        if missing := [one for one, answer in zip(ids, answers, strict=True) if answer is RetryAnswer.MISSING]:
+            rows = self._rows_of(missing)
+            told = dict(zip(rows, self.driver.retry_failed([*rows.values()]), strict=True)) if rows else {}
+            answers = [told.pop(one, answer) for one, answer in zip(ids, answers, strict=True)]
+        return answers
 
     def forget_failed(self, ids: str | Sequence[str]) -> int:
-        """Delete failed jobs for good, by the id of their `failed_jobs` row."""
+        """Delete failed jobs for good, by the ids of the jobs or of their `failed_jobs` rows; how many there were."""
         wanted = [ids] if isinstance(ids, str) else list(ids)
-        return sum(self.driver.forget_failed(chunk) for chunk in _chunks(wanted))
+        return sum(self._forgotten(chunk) for chunk in _chunks(wanted))
+
+    def _forgotten(self, ids: Sequence[str]) -> int:
+        count = self.driver.forget_failed(ids)
+        rows = self._rows_of(ids) if count < len(ids) else {}
+        return count + self.driver.forget_failed([*rows.values()]) if rows else count
+
+    def _rows_of(self, job_ids: Sequence[str]) -> dict[str, str]:
+        """The `failed_jobs` rows of those among the ids that are a failed job's."""
+        wanted = set(job_ids)
+        return {row.job_id: row.id for row in self.driver.get_failed(job_ids) if row.job_id in wanted}
 
     def pause(self, queue: str) -> bool:
         """Stop handing out the queue's jobs, on all workers, from the next claim on. False: it was paused already."""
