@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from msgspec.structs import replace
-from sqlalchemy import ColumnElement, Connection, delete, func, insert, literal, select, update
+from sqlalchemy import ColumnElement, Connection, delete, func, literal, select, update
 
 from protojobs.lifecycle import FINISHED, JobState
 from protojobs.records import CancelAnswer, Cleared, Pruned, RetryAnswer
@@ -17,6 +17,7 @@ from protojobs_sqlalchemy.conditions import is_finished, is_pending
 from protojobs_sqlalchemy.counting import count
 from protojobs_sqlalchemy.dialects import Mode
 from protojobs_sqlalchemy.ids import known
+from protojobs_sqlalchemy.inserting import inserts
 from protojobs_sqlalchemy.postgresql_archive import Old, Place, TurnedOver
 from protojobs_sqlalchemy.rows import Found
 from protojobs_sqlalchemy.settling import storable
@@ -194,12 +195,10 @@ def _removable(conn: Connection, queue: str) -> list[list[ColumnElement[bool]]]:
 
 def pause(conn: Connection, queue: str, now: datetime) -> bool:
     """False: it was paused already."""
-    row = conn.execute(select(queues.c.paused_at).where(queues.c.name == queue).with_for_update()).one_or_none()
-    if row is None:
-        conn.execute(insert(queues).values(name=queue, paused_at=now))
-    elif row.paused_at is None:
-        conn.execute(update(queues).where(queues.c.name == queue).values(paused_at=now))
-    return row is None or row.paused_at is None
+    if inserts(conn, queues, {"name": queue, "paused_at": now}):
+        return True
+    stopped = update(queues).where(queues.c.name == queue, queues.c.paused_at.is_(None)).values(paused_at=now)
+    return conn.execute(stopped).rowcount > 0
 
 
 def resume(conn: Connection, queue: str) -> bool:

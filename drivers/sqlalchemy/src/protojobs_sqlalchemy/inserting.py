@@ -1,4 +1,4 @@
-"""Inserting jobs whose id is not there yet, by Core alone: for callers' transactions and for transfers."""
+"""Inserting rows whose key is not there yet, by Core alone; jobs so in callers' transactions and in transfers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from protojobs_sqlalchemy.conditions import is_mysql
 from protojobs_sqlalchemy.tables import jobs
 from protojobs_sqlalchemy.upserts import insert_unless_there
 
-__all__ = ["answers", "due_queues", "insert_absent", "inserts_on_mysql", "new_row"]
+__all__ = ["answers", "due_queues", "insert_absent", "inserts", "new_row"]
 
 _MYSQL_DUPLICATE = 1062
 
@@ -69,12 +69,19 @@ def _insert_on_mysql(conn: Connection, batch: Sequence[Mapping[str, object]]) ->
     except IntegrityError as error:
         _must_be_duplicate(error)
         conn.exec_driver_sql("ROLLBACK TO SAVEPOINT protojobs_insert")
-        return {str(row["id"]) for row in batch if inserts_on_mysql(conn, jobs, row)}
+        return {str(row["id"]) for row in batch if _inserts_on_mysql(conn, jobs, row)}
     return {str(row["id"]) for row in batch}
 
 
-def inserts_on_mysql(conn: Connection, table: Table, row: Mapping[str, object]) -> bool:
+def inserts(conn: Connection, table: Table, row: Mapping[str, object]) -> bool:
     """Insert one row. False: its key is there already, and nothing was done."""
+    if is_mysql(conn):
+        return _inserts_on_mysql(conn, table, row)
+    absent = insert_unless_there(conn, table).returning(*table.primary_key)
+    return conn.execute(absent, row).first() is not None
+
+
+def _inserts_on_mysql(conn: Connection, table: Table, row: Mapping[str, object]) -> bool:
     try:
         conn.execute(insert(table), row)
     except IntegrityError as error:

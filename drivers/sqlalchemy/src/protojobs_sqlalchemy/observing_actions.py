@@ -10,12 +10,10 @@ from sqlalchemy import Connection, select
 from protojobs.errors import OptionInvalid
 from protojobs.observing import ActionNote, ActionPage
 from protojobs_sqlalchemy.bounds import bad_cursor
-from protojobs_sqlalchemy.conditions import is_mysql
 from protojobs_sqlalchemy.ids import canonical
-from protojobs_sqlalchemy.inserting import inserts_on_mysql
+from protojobs_sqlalchemy.inserting import inserts
 from protojobs_sqlalchemy.settling import storable
 from protojobs_sqlalchemy.tables import audit
-from protojobs_sqlalchemy.upserts import insert_unless_there
 
 __all__ = ["actions", "insert_action", "row_of"]
 
@@ -29,10 +27,7 @@ def row_of(action: ActionNote) -> Mapping[str, object]:
 
 def insert_action(conn: Connection, row: Mapping[str, object]) -> None:
     """Store it, unless its id is there."""
-    if is_mysql(conn):
-        inserts_on_mysql(conn, audit, row)
-        return
-    conn.execute(insert_unless_there(conn, audit), row)
+    inserts(conn, audit, row)
 
 
 def actions(conn: Connection, limit: int, cursor: str | None) -> ActionPage:

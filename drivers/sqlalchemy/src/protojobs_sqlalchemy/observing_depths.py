@@ -11,12 +11,10 @@ from sqlalchemy import Connection, insert, select
 
 from protojobs.observing import DepthSample
 from protojobs.records import COUNTED_MAX
-from protojobs_sqlalchemy.conditions import is_mysql
-from protojobs_sqlalchemy.inserting import inserts_on_mysql
+from protojobs_sqlalchemy.inserting import inserts
 from protojobs_sqlalchemy.live import Live, pending_by_queue
 from protojobs_sqlalchemy.stats import pending_of, processing_by_queue
 from protojobs_sqlalchemy.tables import depths as table
-from protojobs_sqlalchemy.upserts import insert_unless_there
 
 __all__ = ["begin", "depths", "measure", "store"]
 
@@ -29,9 +27,7 @@ _NOBODY = ""  # the queue of the row that says that the minute is taken
 def begin(conn: Connection, now: datetime) -> bool:
     """Take this minute's sample upon us. False: somebody has."""
     marker = {"at": _minute(now), "queue": _NOBODY, "ready": 0, "scheduled": 0, "processing": 0, "is_capped": 0}
-    if is_mysql(conn):
-        return inserts_on_mysql(conn, table, marker)
-    return conn.execute(insert_unless_there(conn, table).returning(table.c.at), marker).first() is not None
+    return inserts(conn, table, marker)
 
 
 def measure(conn: Connection, now: datetime, limit: int, counted_max: int) -> list[DepthSample]:

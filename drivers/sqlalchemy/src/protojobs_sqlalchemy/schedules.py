@@ -22,13 +22,13 @@ from protojobs_sqlalchemy.bounds import check_count, check_new
 from protojobs_sqlalchemy.conditions import is_mysql
 from protojobs_sqlalchemy.dialects import Mode
 from protojobs_sqlalchemy.ids import known as known_ids
-from protojobs_sqlalchemy.inserting import due_queues, inserts_on_mysql
+from protojobs_sqlalchemy.inserting import due_queues, inserts
 from protojobs_sqlalchemy.postgresql_archive import whole
 from protojobs_sqlalchemy.rows import Found
 from protojobs_sqlalchemy.steps import Steps
 from protojobs_sqlalchemy.tables import schedules
 from protojobs_sqlalchemy.types import to_microseconds
-from protojobs_sqlalchemy.upserts import insert_or_change, insert_unless_there
+from protojobs_sqlalchemy.upserts import insert_or_change
 
 __all__ = ["Schedules"]
 
@@ -138,10 +138,7 @@ def save(conn: Connection, schedule: Schedule, version: int) -> bool:
     if version:
         mine = (schedules.c.id == schedule.id, schedules.c.version == version)
         return conn.execute(update(schedules).where(*mine).values(row)).rowcount > 0
-    if is_mysql(conn):
-        return inserts_on_mysql(conn, schedules, row)
-    absent = insert_unless_there(conn, schedules).returning(schedules.c.id)
-    return conn.execute(absent, row).scalar() is not None
+    return inserts(conn, schedules, row)
 
 
 def get(conn: Connection, ids: Sequence[str]) -> list[Schedule]:

@@ -1,17 +1,19 @@
-"""Heartbeats that meet other transactions: whatever these hold, a living worker keeps its lease."""
+"""Verbs that meet other transactions: a living worker keeps its lease whatever they hold, and people get an answer."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import insert, text
 from sqlalchemy.orm import Session
 
 from protojobs.clock import within
 from protojobs.entropy import fresh_id
 from protojobs.records import Fence, NewJob, WorkerInfo
 from protojobs_sqlalchemy import SQLAlchemyDriver
+from protojobs_sqlalchemy.tables import queues
 
 BRIEF_S = 2.0  # for a busy machine; who waits for a row waits for longer
 
@@ -63,4 +65,17 @@ def test_on_postgresql_a_claim_that_is_under_way_holds_no_heartbeat_up(
             driver.heartbeat(worker, {})
         with driver.engine.begin() as other:  # nor does a reclaim take the row
             assert other.execute(text("SELECT id FROM workers FOR UPDATE SKIP LOCKED")).all() == []
+    driver.close()
+
+
+def test_of_two_who_pause_a_queue_at_once_one_is_told_that_it_was_paused(store_url: str) -> None:
+    driver = SQLAlchemyDriver(store_url)
+    driver.setup()
+    with driver.begin() as first:
+        first.execute(insert(queues).values(name="q", paused_at=driver.now()))
+        release = threading.Timer(0.3, first.commit)
+        release.start()
+        assert driver.pause("q") is False
+        release.join()
+    assert (driver.resume("q"), driver.pause("q"), driver.pause("q")) == (True, True, False)
     driver.close()
