@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
 import pytest
 import redis
 
+import servers
 from protojobs.lifecycle import Verb
 from protojobs.records import JobFilter
 from protojobs.testing.conformance.plans import new_schedule, store_schedule
@@ -63,6 +65,41 @@ def test_a_teardown_leaves_no_key_and_touches_no_other(driver: RedisDriver, valk
         assert [key for key in client.scan_iter(count=1000) if b"teardown" in key] == []
     assert neighbour.stats().total == 1
     neighbour.teardown()
+
+
+@pytest.mark.parametrize("how", ["clear", "prune"])
+def test_a_queue_without_jobs_leaves_no_key(driver: RedisDriver, valkey_url: str, how: str) -> None:
+    worker, names = join(driver), ["a", "b", "paused"]
+    push(driver, *[new_job(name, priority=priority) for name in names for priority in (0, 5)])
+    for claim in lend(driver, worker, *names, limit=9):
+        settle(driver, claim, Verb.COMPLETE)
+    driver.pause("paused")
+    if how == "clear":
+        assert [driver.clear(name).completed for name in names] == [2, 2, 2]
+    else:
+        later = RedisDriver(valkey_url, namespace=driver.namespace, time_offset=100)
+        assert later.prune(completed_older_than=10).completed == 6
+    driver.resume("paused")
+    with contextlib.closing(redis.Redis.from_url(valkey_url)) as client:
+        names = [key.decode() for key in client.scan_iter(count=1000)]
+    prefix = f"{{{driver.namespace}}}:"
+    left = {name.removeprefix(prefix) for name in names if name.startswith(prefix)}
+    assert left == {"workers", "leases"}
+
+
+def test_a_waiter_hears_of_a_queue_whose_keys_are_gone(driver: RedisDriver, valkey_url: str) -> None:
+    heard: list[bool] = []
+    push(driver)
+    assert driver.clear("q").pending == 1
+    thread = threading.Thread(target=lambda: heard.append(driver.wait(["q"], 20.0)), daemon=True)
+    with contextlib.closing(redis.Redis.from_url(valkey_url)) as client:
+        thread.start()
+        servers.until(lambda: client.info("clients")["blocked_clients"] >= 1, "nobody waits", limit=30)
+        push(driver, new_job(delay=60))
+        assert driver.clear("q").pending == 1
+        push(driver)
+        thread.join(30)
+    assert heard == [True]
 
 
 @pytest.mark.parametrize("year", [2254, 2256, 2600, 9999])

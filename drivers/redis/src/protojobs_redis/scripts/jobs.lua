@@ -123,6 +123,7 @@ local function flush_counts()
     local total = by ~= 0 and call('HINCRBY', JOBS, queue, by) or false
     if total and total <= 0 then
       call('HDEL', JOBS, queue)
+      call('DEL', LANES .. queue, BELL .. queue)  -- or two keys would stay of each name that was ever used
       if call('SISMEMBER', PAUSED, queue) == 0 then call('ZREM', QUEUES, queue) end
     elseif total and total == by then
       call('ZADD', QUEUES, 0, queue)

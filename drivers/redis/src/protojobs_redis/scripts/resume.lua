@@ -2,8 +2,11 @@
 
 local was_paused = call('SREM', PAUSED, ARGV[2])
 if was_paused == 1 then
-  if call('HEXISTS', JOBS, ARGV[2]) == 0 then call('ZREM', QUEUES, ARGV[2]) end
-  rings[ARGV[2]] = true
-  commit()
+  if call('HEXISTS', JOBS, ARGV[2]) == 0 then
+    call('ZREM', QUEUES, ARGV[2])
+  else
+    rings[ARGV[2]] = true
+    commit()
+  end
 end
 return was_paused
