@@ -19,8 +19,10 @@ from protojobs.errors import ContractBroken, LeaseLost, OptionInvalid, StoreUnav
 from protojobs.lifecycle import Verb
 from protojobs.records import NewJob, Settlement, WorkerInfo
 from protojobs_sqlalchemy import SQLAlchemyDriver, connections, sqlite
+from protojobs_sqlalchemy.bell import Bell
 from protojobs_sqlalchemy.dialects import Mode
 from protojobs_sqlalchemy.urls import parse
+from protojobs_sqlalchemy.watching import Watcher
 
 NORMAL, FULL = 1, 2
 
@@ -114,6 +116,25 @@ def test_a_forked_child_starts_afresh(store_url: str) -> None:
     driver.enqueue([new_job()])
     stats = driver.stats()
     assert (stats.pending, stats.completed) == (2, 1)
+    driver.close()
+
+
+def test_on_mariadb_a_forked_child_waits_on_a_connection_of_its_own(make_store_url: Callable[[str], str]) -> None:
+    driver = SQLAlchemyDriver(make_store_url("mariadb"))
+    driver.setup()
+    watcher = Watcher(driver.engine, Bell())
+    watcher.wait(0, ["q"], 0.01, 0.0)
+    (idle,) = watcher._idle
+    pid = os.fork()
+    if not pid:
+        watcher.wait(0, ["q"], 0.01, 0.0)
+        is_apart = [raw.thread_id() != idle.thread_id() for raw in watcher._idle] == [True]
+        watcher.close()
+        os._exit(0 if is_apart else 1)
+    assert os.waitpid(pid, 0)[1] == 0
+    watcher.wait(0, ["q"], 0.01, 0.0)
+    assert list(watcher._idle) == [idle]  # which the child has not closed
+    watcher.close()
     driver.close()
 
 

@@ -6,6 +6,7 @@ ten times a second, and more often where jobs came lately.
 
 from __future__ import annotations
 
+import os
 import zlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -39,6 +40,8 @@ SELECT TIMESTAMPDIFF(MICROSECOND, UTC_TIMESTAMP(6), available_at)
 FROM jobs WHERE ready = %s AND priority = %s ORDER BY available_at LIMIT 1
 """
 _PAUSED = "SELECT name FROM queues WHERE paused_at IS NOT NULL"
+
+_inherited: list[object] = []  # a forked child must neither use nor close its parent's connections, so it keeps them
 
 
 def walk_lanes(cursor: Cursor, queues: Sequence[str]) -> list[Lane]:
@@ -76,6 +79,7 @@ class Watcher:
         self._bell = bell
         self._store = _store(engine.url)
         self._idle: deque[Raw[Any]] = deque()
+        self._pid = os.getpid()
         self._lively_until = 0.0
 
     def ring(self, queues: Iterable[str]) -> None:
@@ -105,11 +109,13 @@ class Watcher:
 
     def close(self) -> None:
         """Close what is idle."""
+        self._start_afresh_after_fork()
         while self._idle:
             self._idle.pop().close()
 
     def _due_in(self, queues: Sequence[str], offset: float) -> float | None:
         """Seconds until a job of these queues is due; None when none is in sight, or the server does not say."""
+        self._start_afresh_after_fork()
         try:
             raw = self._idle.pop() if self._idle else self._open()
             with raw.cursor() as cursor:
@@ -118,6 +124,12 @@ class Watcher:
         except (pymysql.Error, OSError, IndexError):
             return None
         return min(moments) / 1e6 - offset if moments else None
+
+    def _start_afresh_after_fork(self) -> None:
+        if self._pid != os.getpid():
+            _inherited.extend(self._idle)
+            self._idle = deque()
+            self._pid = os.getpid()
 
     def _open(self) -> Raw[Any]:
         """A connection apart from the pool's, whose limits keep `wait` short on a dead network."""
