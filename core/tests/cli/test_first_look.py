@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -12,9 +13,11 @@ from pathlib import Path
 import click
 import pytest
 
+from protojobs.cli import elsewhere
 from protojobs.cli.commands import BUILT_IN
 from protojobs.cli.entry import root
 from protojobs.cli.exits import MEANINGS
+from protojobs.cli.worker import command as worker
 
 
 def every_command() -> list[tuple[str, ...]]:
@@ -145,6 +148,9 @@ def offers(monkeypatch):
         (("jobs", "lst"), 'Did you mean "list"?'),
         (("stats", "--jsn"), 'Did you mean "--json"?'),
         (("worker", "--max-job", "3"), 'Did you mean "--max-jobs"?'),
+        (("worker", "--burst"), "Here it is --stop-when-empty."),
+        (("worker", "-c", "4"), "The number of jobs at once is --concurrency."),
+        (("worker", "-qemails"), "Queues are named without an option: protojobs worker emails default."),
     ],
 )
 def test_a_slip_of_the_finger_is_understood(type_, words, meant) -> None:
@@ -153,6 +159,17 @@ def test_a_slip_of_the_finger_is_understood(type_, words, meant) -> None:
     assert typed.err.startswith("error: There is no ")
     assert meant in typed.err
     assert "--help" in typed.err
+
+
+@pytest.mark.parametrize("words", [("dev", "--burst"), ("worker", "--onse"), ("stats", "--queues")])
+def test_what_is_only_alike_by_its_dashes_is_not_suggested(type_, words) -> None:
+    assert "Did you mean" not in type_(*words).err
+
+
+def test_each_option_that_is_told_to_users_of_other_libraries_exists_and_theirs_does_not() -> None:
+    have = {name for param in worker.get_params(click.Context(worker)) for name in param.opts}
+    assert have & set(elsewhere.OURS) == set()
+    assert {name for words in elsewhere.OURS.values() for name in re.findall(r"--[a-z-]+", words)} - have <= {"--burst"}
 
 
 def test_the_root_lists_what_get_command_finds() -> None:

@@ -239,6 +239,14 @@ def test_a_thread_that_a_job_left_behind_does_not_hold_the_process_back(start, u
     assert "a thread that a job left behind is still at work" in ended.err
 
 
+def test_what_looks_like_a_list_of_queues_or_a_number_of_jobs_is_told(type_, queue) -> None:
+    said = type_("worker", "urgent,my mails", "10", "--app", "shop", "--stop-when-empty").err
+    assert "\"urgent,my mails\" is taken for one queue; did you mean: protojobs worker urgent 'my mails'" in said
+    assert '"10" is taken for a queue; did you mean --max-jobs 10?' in said
+    queue.pause("a,b")
+    assert "taken for" not in type_("worker", "a,b", "--app", "shop", "--stop-when-empty").err  # there is one
+
+
 def test_a_store_that_is_not_there_ends_it_at_the_start(type_) -> None:
     typed = type_("worker", "--app", "shop", "--url", "postgresql://127.0.0.1:1/none")
     assert typed.code == 5

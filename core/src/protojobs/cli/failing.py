@@ -52,8 +52,9 @@ def complain(error: BaseException, session: Session) -> int:
 def _usage(error: click.UsageError) -> int:
     path = error.ctx.command_path if error.ctx else "protojobs"
     if isinstance(error, click.NoSuchOption):
-        known = [name for param in error.ctx.command.get_params(error.ctx) for name in param.opts] if error.ctx else []
-        meant = did_you_mean(error.option_name, known)
+        params = error.ctx.command.get_params(error.ctx) if error.ctx else []
+        known = [name for param in params if isinstance(param, click.Option) for name in param.opts]
+        meant = did_you_mean(error.option_name, known, cutoff=0.75)  # the dashes alone make any two alike
         what, why = f'There is no option "{error.option_name}".', meant
     else:
         what, why = _split(error.format_message())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -18,10 +19,10 @@ import msgspec
 from protojobs._vitals import Vitals
 from protojobs._working import work
 from protojobs.cli.amounts import duration, size
+from protojobs.cli.elsewhere import WorkerCommand
 from protojobs.cli.exits import Exit
 from protojobs.cli.interrupts import stopped_by_signals
 from protojobs.cli.logs import FORMATS, LEVELS, json_line, level_of, logging_to_stderr, say_json
-from protojobs.cli.options import StoreCommand
 from protojobs.cli.session import Session
 from protojobs.cli.showing import showing
 from protojobs.cli.supervised import Supervisor, join_supervisor
@@ -68,7 +69,7 @@ class _Options(TypedDict):
     log_format: str
 
 
-@click.command("worker", cls=StoreCommand, short_help="Run jobs until told to stop.")
+@click.command("worker", cls=WorkerCommand, short_help="Run jobs until told to stop.")
 @click.argument("queues", metavar="[QUEUE]...", nargs=-1)
 @click.option(
     "--processes",
@@ -269,6 +270,9 @@ def _warnings(session: Session, jobs: JobQueue, names: Sequence[str], known: Map
     for name in names:
         if known.get(name):
             yield f'queue "{name}" is paused; {session.to_type(f"protojobs queues resume {name}")}'
+        if "," in name and name not in known:
+            apart = shlex.join(part for part in map(str.strip, name.split(",")) if part)
+            yield f'"{name}" is taken for one queue; did you mean: protojobs worker {apart}'
         if name.isdigit():
             yield f'"{name}" is taken for a queue; did you mean --max-jobs {name}?'
     if not list(jobs.registry):
