@@ -39,6 +39,7 @@ class TestCreateDriver:
             ("redis://cache", "redis"),
             ("rediss://cache", "redis"),
             ("valkey://cache", "redis"),
+            ("valkeys://cache", "redis"),
             ("memory://", "memory"),
         ],
     )

@@ -31,6 +31,7 @@ _EXTRAS = {
     "redis": "redis",
     "rediss": "redis",
     "valkey": "redis",
+    "valkeys": "redis",
     "memory": "memory",
 }
 _URL_EXAMPLE = 'Write it like "sqlite:///jobs.db".'

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -24,6 +24,13 @@ def test_options_change_this_one_push(push, queue) -> None:
     job = queue.get(push("add", '{"a": 1, "b": 2}', "--queue", "other", "--priority", "-7", "--delay", "1h30m"))
     assert (job.queue, job.priority) == ("other", -7)
     assert timedelta(minutes=89) < job.available_at - job.created_at < timedelta(minutes=91)
+
+
+def test_a_time_without_an_offset_is_one_in_the_configured_zone(push, queue, monkeypatch) -> None:
+    monkeypatch.setenv("PROTOJOBS_TIMEZONE", "Europe/Paris")
+    noon = datetime(2030, 7, 1, 12, tzinfo=UTC)
+    assert queue.get(push("chatty", "--at", "2030-07-01 14:00")).available_at == noon
+    assert queue.get(push("chatty", "--at", "2030-07-01T12:00Z")).available_at == noon
 
 
 def test_the_same_id_is_stored_once(push, queue) -> None:
@@ -48,6 +55,9 @@ def test_in_json(type_, url) -> None:
         (("add", '{"a": 1, "b": 2}', "--priority", "101"), 2, "-100<=x<=100"),
         (("add", '{"a": 1, "b": 2}', "--queue", ""), 2, "queue is empty"),
         (("add", '{"a": 1, "b": 2}', "--delay", "soon"), 2, "'soon' is no length of time"),
+        (("chatty", "--at", "noon"), 2, "'noon' is not a date"),
+        (("chatty", "--at", ""), 2, "'' is not a date"),
+        (("chatty", "--at", "2030-07-01", "--delay", "1"), 2, "not both"),
         (("add", '{"a": 1, "b": 2}', "--delay", "1", "--id", "x"), 2, "not one that push made"),
         ((), 2, "Missing argument 'NAME'"),
     ],

@@ -17,6 +17,7 @@ __all__ = ["command"]
 @click.argument("data", metavar="[JSON]", type=json_value, default="{}")
 @click.option("--queue", metavar="QUEUE", help="Instead of the job's own queue.")
 @click.option("--delay", type=duration, metavar="TIME", help="Not before so long from now: 30s, 10m, 2h, 7d.")
+@click.option("--at", metavar="WHEN", help="Not before 2030-01-31 12:00, in the configured timezone.")
 @click.option("--priority", type=click.IntRange(-100, 100), metavar="N", help="Higher runs first.")
 @click.option(
     "--id", "job_id", metavar="ID", help="Push again what may be stored already, under the id that you were told."
@@ -28,6 +29,7 @@ def command(  # noqa: PLR0913  (the options of a push)
     data: object,
     queue: str | None,
     delay: float | None,
+    at: str | None,
     priority: int | None,
     job_id: str | None,
 ) -> None:
@@ -39,13 +41,15 @@ def command(  # noqa: PLR0913  (the options of a push)
     \b
     protojobs push mail.welcome '{"email": "jo@example.com"}' --app shop.jobs
     """
+    if delay is not None and at is not None:
+        raise click.UsageError("Give --delay or --at, not both.", click.get_current_context())
     jobs = session.queue(needs_jobs=True)
     bound = as_bound(name, data, jobs.registry)
     if queue is not None:
         bound = bound.on_queue(queue)
     if priority is not None:
         bound = bound.with_priority(priority)
-    stored = jobs.later(delay or 0.0, bound, id=job_id)
+    stored = jobs.later(delay or 0.0 if at is None else at, bound, id=job_id)
     if session.out.is_json:
         session.out.item("push@1", {"id": stored}, ())
     else:
