@@ -237,6 +237,8 @@ def test_ids_and_the_fingerprint_that_it_names() -> None:
         ("-:x", "There is no key"),
         ("x" * (QUERY_CHARS_MAX + 1), "At most 2,000"),
         ("a:b " * 51, "There is no key"),
+        ('error:"connection refused', 'error:"connection refused"'),
+        ('queue:"a" error:"gone state:failed', "before 'gone state:failed'"),
         ("queue:b " * 51, "At most 50"),
         ("queue:" + ",".join(map(str, range(201))), "At most 200"),
     ],
@@ -256,7 +258,7 @@ def test_a_name_that_is_quoted_is_found(name: str) -> None:
 
 
 def test_a_text_in_odd_quotes_is_still_a_query() -> None:
-    assert matches('queue:"emails')
+    assert matches('queue:e"mail"s')
     assert matches('data.user.name:Jo", the first"')
     assert isinstance(parse('error:"" x:'.split()[0]), Query)
 

@@ -108,6 +108,25 @@ def test_the_question_about_all_that_match_names_their_number(client):
     assert "Cancel all 3 jobs that wait or run that match queue:emails?" in answer.text
 
 
+@pytest.mark.parametrize("query", ['error:"customer 1', 'state:failed error:"', "state:completed"])
+def test_what_is_not_begun_is_not_asked_about_either(client, query):
+    fields = {"action": "forget", "query": query}
+    asked = client.post("/operations/start", data=fields, headers=OWN)
+    told = client.post("/operations/start", data={**fields, "confirmed": "yes"}, headers=OWN)
+    assert (asked.status_code, told.status_code) == (400, 400)
+
+
+@pytest.mark.parametrize("query", ["", "data.n:2", 'error:"customer 3 has"', "state:failed,completed", "attempt:>0"])
+def test_the_question_counts_those_that_are_met(store, client, query):
+    fields = {"action": "forget", "query": query}
+    asked = client.post("/operations/start", data=fields, headers=OWN)
+    begun = client.post("/operations/start", data={**fields, "confirmed": "yes"}, headers=OWN)
+    settled(client, begun)
+    operation_id = urlsplit(begun.headers["location"]).path.rpartition("/")[2]
+    met = client.get(f"/api/v1/operations/{operation_id}").json()["done"]
+    assert met > 0 and f"Forget all {met} failed jobs" in asked.text
+
+
 def test_all_with_one_cause_are_met_by_its_fingerprint(store, client):
     fields = {"action": "forget", "fingerprint": store.fingerprint, "confirmed": "yes"}
     settled(client, client.post("/operations/start", data=fields, headers=OWN))

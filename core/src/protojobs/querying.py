@@ -59,8 +59,8 @@ KEYS: Mapping[str, str] = {
     "meta.": "a field of its meta",
 }
 _IN_STORE = frozenset(state.value for state in JobState)  # words of `state:` that the store itself can tell
-_TERM = re.compile(r'(?:[^\s"]|"[^"]*"?)+')
-_PART = re.compile(r'"([^"]*)"?|([^",]+)|(,)')
+_TERM = re.compile(r'(?:[^\s"]|"[^"]*")+')
+_PART = re.compile(r'"([^"]*)"|([^",]+)|(,)')
 _HEX = re.compile(r"[0-9a-f]{1,32}")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -145,6 +145,12 @@ def parse(text: str, *, now: datetime | None = None) -> Query:
     """
     if len(text) > QUERY_CHARS_MAX:
         raise QueryInvalid(f"The query has {len(text):,} characters.", mend=f"At most {QUERY_CHARS_MAX:,}.")
+    if text.count('"') % 2:  # whatever is written behind it would be part of what it began
+        start = text.rindex('"')
+        raise QueryInvalid(
+            f"No quote closes the one before {text[start + 1 :][:40]!r}.",
+            mend='Write it like error:"connection refused"; for a quote itself write *.',
+        )
     terms = tuple(_term(word) for word in _TERM.findall(text))
     if len(terms) > TERMS_MAX:
         raise QueryInvalid(f"The query has {len(terms)} terms.", mend=f"At most {TERMS_MAX} are allowed.")

@@ -151,20 +151,15 @@ def _ask_start(inspector: Inspector, given: Given) -> Question:
     action, query = given.one("action"), _bulk_query(given)
     if action not in _MET:
         raise OptionInvalid(f"There is no operation {action[:40]!r}.", mend=f"Known: {', '.join(_MET)}.")
-    kind, states = _MET[action]
-    found = inspector.count(query if states in query.split() else f"{query} {states}")
+    total = inspector.preview(cast("Bulk", action), query).total  # by the very search that will act
     whose = f"that match {query}" if query else "there are"
     return Question(
-        words=f"{action.capitalize()} all {_number(found)} {kind} {whose}?", button=f"{action.capitalize()} all"
+        words=f"{action.capitalize()} all {_number(total)} {_MET[action]} {whose}?", button=f"{action.capitalize()} all"
     )
 
 
-# what an operation meets, in words and as a query
-_MET = {
-    "retry": ("failed jobs", "state:failed"),
-    "cancel": ("jobs that wait or run", "state:pending,processing"),
-    "forget": ("failed jobs", "state:failed"),
-}
+# what an operation meets, in words
+_MET = {"retry": "failed jobs", "cancel": "jobs that wait or run", "forget": "failed jobs"}
 
 
 def _bulk_query(given: Given) -> str:
