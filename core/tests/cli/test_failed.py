@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from protojobs._inspecting import counting
+
 
 @pytest.fixture
 def fail(push, type_, queue):
@@ -130,6 +132,20 @@ class TestRetry:
         done = type_("failed", "retry", "-w", 'error:"no luck 2"', "--yes", "--json")
         assert done.document["item"] == {"requeued": 1, "refused": 0}
         assert (queue.stats().pending, queue.stats().failed) == (1, 2)
+
+    def test_those_that_lie_deeper_than_is_counted(self, fail, push, type_, queue, monkeypatch) -> None:
+        monkeypatch.setattr(counting, "COUNT_S", -1.0)  # over after the first page
+        fail(1, "deep")
+        queue.push_many([("broken", {"text": "above it"})] * 300)
+        type_("worker", "--app", "shop", "--stop-when-empty")
+        words = ("failed", "retry", "-w", 'data.text:"no luck 0"')
+        dry = type_(*words, "--dry-run")
+        assert (dry.code, dry.lines) == (0, [["matching", ""]])
+        assert "Run again: an unknown number of failed jobs, none among the first. Nothing was done." in dry.err
+        assert type_(*words, "--dry-run", "--json").document["item"] == {"matching": None, "is_capped": True}
+        assert type_(*words).code == 2, "it asks"
+        assert type_(*words, "--yes").lines == [["requeued", "1"], ["refused", "0"]]
+        assert queue.stats("deep").pending == 1
 
     def test_a_query_that_means_nothing(self, type_, url) -> None:
         typed = type_("failed", "retry", "-w", "queu:x", "--yes")

@@ -36,11 +36,12 @@ class Bulk(Struct, frozen=True):
         if is_dry_run:
             session.out.note(f"{self.verb}: {_number(preview.total, self.noun)}. Nothing was done.")
             _show(session, preview)
-            item = {"matching": preview.total.number, "is_capped": preview.total.is_capped}
-            session.out.item(self.schema, item, [("matching", preview.total.number)])
+            matching = None if _is_unknown(preview.total) else preview.total.number
+            item = {"matching": matching, "is_capped": preview.total.is_capped}
+            session.out.item(self.schema, item, [("matching", matching)])
             return Exit.OK
         done = refused = 0
-        if preview.total.number:
+        if preview.total.number or _is_unknown(preview.total):
             what = f"{self.verb}: {_number(preview.total, self.noun)}."
             confirm(session.out, what, _examples(preview), is_agreed=is_agreed)
             operation = self._follow(session, inspector, inspector.start(self.action, query))
@@ -81,7 +82,14 @@ def _progress(total: Count) -> Generator[Callable[[int], None]]:
         yield bar.update
 
 
+def _is_unknown(total: Count) -> bool:
+    """None was found in as long as we count, and not all were looked at: those that match may lie further down."""
+    return total.is_capped and not total.number
+
+
 def _number(total: Count, noun: str) -> str:
+    if _is_unknown(total):
+        return f"an unknown number of {noun}s, none among the first"
     return counted(total.number, noun) + (" or more" if total.is_capped else "")
 
 
