@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
+import warnings
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from types import MappingProxyType
@@ -11,7 +13,7 @@ from types import MappingProxyType
 import msgspec
 import pytest
 
-from protojobs import Backoff, Job, JobContext, JobQueue, Settings
+from protojobs import Backoff, Job, JobContext, JobQueue, Settings, job
 from protojobs.definitions import _METHODS, REGISTRY, JobDefinition
 from protojobs.errors import DataInvalid, JobUnknown, OptionInvalid, PayloadError
 from protojobs.jobs import as_bound
@@ -250,6 +252,31 @@ class TestPushedInstances:
     def test_what_is_no_job_is_refused(self, queue: JobQueue, what: object) -> None:
         with pytest.raises(OptionInvalid, match="not a job"):
             queue.push(what)
+
+    def test_the_result_of_a_call_is_no_job_and_the_message_says_how_to_write_it(self, queue: JobQueue) -> None:
+        @job(name="waiting")
+        async def waiting() -> None: ...
+
+        @job(name="plain")
+        def plain(n: int) -> int:
+            return n
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # nobody awaits the coroutine, and nobody should
+            for called in (waiting(), plain(42), {"a": 1}, None):
+                for push in (queue.push, lambda what: queue.later(5, what), lambda what: queue.push_many([what])):
+                    with pytest.raises(OptionInvalid, match="not a job") as refusal:
+                        push(called)
+                    assert "Did you call the function? Write push(my_job.bind(1))" in refusal.value.mend
+            gc.collect()
+        with pytest.raises(OptionInvalid, match="the delay comes first: later.60, job, data"):
+            queue.later(0, 60)
+
+    def test_a_handle_that_wants_several_values_is_told_that_data_is_one(self) -> None:
+        with pytest.raises(OptionInvalid, match="handle wants email") as refusal:
+            define("Send", handle=lambda self, user_id, email: None)
+        assert "data is one value" in refusal.value.mend
+        assert "@job" in refusal.value.mend
 
     def test_a_bound_job_takes_no_second_data(self, queue: JobQueue) -> None:
         class Send(Job):

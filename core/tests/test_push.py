@@ -98,6 +98,21 @@ class TestPush:
         with pytest.raises(PayloadError, match="at most 10"):
             small.push(Send, {"a": 10_000})
 
+    @pytest.mark.parametrize("what", ["sqlite:///jobs.db", None, {}])
+    def test_a_queue_on_what_is_no_driver_is_refused_where_it_is_made(self, what: object) -> None:
+        make: Callable[..., JobQueue] = JobQueue
+        with pytest.raises(ConfigurationError, match="JobQueue takes a driver") as refusal:
+            make(what)
+        assert "create_driver(url)" in refusal.value.mend
+        assert "from_config" in refusal.value.mend
+
+    def test_find_takes_a_filter_and_says_who_takes_text(self, queue: JobQueue) -> None:
+        find: Callable[[object], object] = queue.find
+        for what in ("state:failed", {"states": "failed"}, ""):
+            with pytest.raises(OptionInvalid, match="takes a JobFilter") as refusal:
+                find(what)
+            assert "Inspector" in refusal.value.mend
+
     def test_an_unknown_name_is_refused(self, queue: JobQueue) -> None:
         with pytest.raises(JobUnknown, match='"sned"'):
             queue.push("sned")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from protojobs._offload import offload
 from protojobs.config import Settings
+from protojobs.errors import ConfigurationError, OptionInvalid
 from protojobs.events import QueuePaused, QueueResumed
 from protojobs.names import check_name, check_seconds, check_text
 from protojobs.protocols import Store
@@ -40,6 +41,11 @@ class QueueAdministration:
     """The administrative half of JobQueue. Bulk verbs work in rounds, so they never hold a lock for long."""
 
     def __init__(self, driver: Store, settings: Settings) -> None:
+        if not hasattr(driver, "enqueue"):
+            raise ConfigurationError(
+                f"JobQueue takes a driver, not a {type(driver).__name__}.",
+                mend="Write JobQueue(create_driver(url)), or JobQueue.from_config(url=url).",
+            )
         self.driver = driver
         self.settings = settings
 
@@ -60,6 +66,12 @@ class QueueAdministration:
 
     def find(self, which: JobFilter | None = None, *, limit: int = 50, cursor: str | None = None) -> JobPage:
         """A page of jobs, newest first."""
+        if not isinstance(which, JobFilter | None):
+            raise OptionInvalid(
+                f"find() takes a JobFilter, not {which!r}.",
+                mend='Write find(JobFilter(states=(JobState.FAILED,))). Text such as "state:failed" is for'
+                " Inspector(queue).jobs().",
+            )
         return self.driver.find(which or JobFilter(), limit=limit, cursor=cursor)
 
     def failed_jobs(self, queue: str | None = None) -> Iterator[FailedJob]:

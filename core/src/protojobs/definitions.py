@@ -257,7 +257,8 @@ def check_handle(cls: type[Job[object]]) -> None:
         if not is_given and "JobContext" not in str(extra.annotation):
             raise OptionInvalid(
                 f"{cls.__qualname__}.handle wants {extra.name}, and a worker has nothing to give for it.",
-                mend=f"Annotate it ({extra.name}: JobContext), or give it a default.",
+                mend="A job's data is one value: take it apart in handle(self, data), or write a function under @job."
+                f" If it is the run that you want to know of, annotate it: {extra.name}: JobContext.",
             )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import timedelta
 from functools import update_wrapper
 from typing import TYPE_CHECKING, ClassVar, Generic, ParamSpec, cast, overload
@@ -240,10 +240,20 @@ def as_bound(what: object, data: object, registry: Registry) -> BoundJob:
     if isinstance(what, type) and issubclass(what, Job):
         cls = cast("type[Job[object]]", what)
         return BoundJob(_runnable(cls), options_of(cls), data)
-    mend = "Push a Job class or instance, a function under @job, or a registered name."
+    raise _no_job(cast("object", what))
+
+
+def _no_job(what: object) -> OptionInvalid:
+    called = "Did you call the function? Write push(my_job.bind(1)), not push(my_job(1))."
+    mend = f"Push a Job class or instance, a function under @job, or a registered name. {called}"
     if isinstance(what, int | float | timedelta):
-        mend = "The delay comes first: later(60, job, data)."
-    raise OptionInvalid(f"{what!r} is not a job.", mend=mend)
+        mend = f"{called} In later() the delay comes first: later(60, job, data)."
+    if isinstance(what, Coroutine):
+        cast("Coroutine[object, object, object]", what).close()  # else Python warns that it was never awaited
+        mend = called
+    elif callable(what):
+        mend = "Push a Job class or instance, a function under @job, or a registered name."
+    return OptionInvalid(f"{what!r} is not a job.", mend=mend)
 
 
 def _declared(cls: type[Job[object]]) -> object:
