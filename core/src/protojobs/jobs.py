@@ -240,7 +240,7 @@ def as_bound(what: object, data: object, registry: Registry) -> BoundJob:
     if isinstance(what, type) and issubclass(what, Job):
         cls = cast("type[Job[object]]", what)
         return BoundJob(_runnable(cls), options_of(cls), data)
-    raise _no_job(cast("object", what))
+    raise _no_job(what)  # pyright: ignore[reportUnknownArgumentType]  (that is the question)
 
 
 def _no_job(what: object) -> OptionInvalid:
