@@ -89,6 +89,14 @@ class Barren(Examined):
         return super().find(which, limit=1, cursor=cursor, chars_max=chars_max)
 
 
+class Hasty(ManualClock):
+    """A quarter of a second passes each time that it is asked."""
+
+    def monotonic(self) -> float:
+        self.advance(0.25)
+        return super().monotonic()
+
+
 def walk(inspector: Inspector, query: str, limit: int) -> Iterator[str]:
     cursor: str | None = None
     for _ in range(100):
@@ -154,6 +162,20 @@ class TestJobs:
         store.calls = 0
         assert Inspector(queue).count("data.to:jo") == Count(40, is_capped=True)
         assert store.calls == 40
+
+    @pytest.mark.parametrize("query", ["data.n:>=0", "error:luck", "state:failed data.n:>=0"])
+    def test_rows_that_take_long_end_a_page_early_and_it_goes_on_behind_them(
+        self, queue: JobQueue, query: str
+    ) -> None:
+        fail(queue, 12)
+        queue.clock = Hasty()
+        page = Inspector(queue).jobs(query)
+        assert (page.has_ended_early, len(page.jobs), page.examined) == (True, 4, 4)
+        ids = [row.job_id for row in queue.failed_jobs()]
+        if query == "data.n:>=0":
+            ids.sort(reverse=True)
+        assert list(walk(Inspector(queue), query, 50)) == ids
+        assert list(walk(Inspector(queue), query, 2)) == ids
 
     def test_what_the_store_can_tell_alone_is_one_page_of_it(self, queue: JobQueue, clock: ManualClock) -> None:
         store = Examined(clock=clock)
@@ -391,6 +413,30 @@ class TestActing:
         assert inspector.forget([third.job_id, first.id]) == [ForgetAnswer.FORGOTTEN, ForgetAnswer.MISSING]
         assert (queue.stats().pending, queue.stats().failed) == (2, 0)
         assert [note.count for note in inspector.audit().actions] == [1, 2]
+
+    def test_one_that_is_named_by_both_its_ids_is_retried_once(self, queue: JobQueue, inspector: Inspector) -> None:
+        fail(queue, 1)
+        (failure,) = queue.failed_jobs()
+        assert inspector.retry([failure.id, failure.job_id]) == [RetryAnswer.REQUEUED] * 2
+        assert inspector.audit().actions[0].count == 1
+
+    def test_one_that_was_retried_in_between_is_not_said_to_be_forgotten(
+        self, queue: JobQueue, inspector: Inspector, store: MemoryDriver, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        fail(queue, 2)
+        first, second = queue.failed_jobs()
+        forget = store.forget_failed
+
+        def overtaken(ids: Sequence[str]) -> int:
+            store.retry_failed([first.id])
+            return forget(ids)
+
+        monkeypatch.setattr(store, "forget_failed", overtaken)
+        assert inspector.forget([first.id, second.id, second.job_id]) == [
+            ForgetAnswer.MISSING, ForgetAnswer.FORGOTTEN, ForgetAnswer.FORGOTTEN,
+        ]  # fmt: skip
+        assert inspector.audit().actions[0].count == 1
+        assert queue.get(first.job_id) is not None
 
     def test_queues(self, queue: JobQueue, inspector: Inspector) -> None:
         push(queue, "mail", 2)

@@ -38,8 +38,9 @@ class Acting(Viewing):
         """Run failed jobs again, by the ids of the jobs or of their failed_jobs rows. Answers in order."""
         with self._acting("retry", _target(ids)) as done:
             rows = self._rows(ids)
-            told = dict(zip(rows, self._queue.retry_failed([row.id for row in rows.values()]), strict=True))
-            answers = [told.get(one, RetryAnswer.MISSING) for one in ids]
+            wanted = list({row.id: None for row in rows.values()})  # one job may be named by both its ids
+            told = dict(zip(wanted, self._queue.retry_failed(wanted), strict=True))
+            answers = [told[rows[one].id] if one in rows else RetryAnswer.MISSING for one in ids]
             done.count = Counter(told.values())[RetryAnswer.REQUEUED]
         return answers
 
@@ -47,8 +48,13 @@ class Acting(Viewing):
         """Delete failed jobs for good, by the ids of the jobs or of their failed_jobs rows. Answers in order."""
         with self._acting("forget", _target(ids)) as done:
             rows = self._rows(ids)
-            done.count = self._queue.forget_failed([row.id for row in rows.values()])
-            answers = [ForgetAnswer.FORGOTTEN if one in rows else ForgetAnswer.MISSING for one in ids]
+            jobs = {row.id: row.job_id for row in rows.values()}
+            done.count = self._queue.forget_failed(list(jobs))
+            left = self._left(list(jobs.values())) if done.count < len(jobs) else set[str]()
+            answers = [
+                ForgetAnswer.FORGOTTEN if one in rows and rows[one].job_id not in left else ForgetAnswer.MISSING
+                for one in ids
+            ]
         return answers
 
     def retry_edited(self, job_id: str, data: str) -> str:
@@ -111,8 +117,13 @@ class Acting(Viewing):
             done.count = int(changed := Scheduling(self._queue).resume(schedule_id))
         return changed
 
+    def _left(self, job_ids: Sequence[str]) -> set[str]:
+        """Those of the jobs that exist: somebody ran them again between our look and our deletion."""
+        parts = (job_ids[start : start + BATCH_JOBS_MAX] for start in range(0, len(job_ids), BATCH_JOBS_MAX))
+        return {job.id for part in parts for job in self._driver.get(part)}
+
     def _rows(self, ids: Sequence[str]) -> dict[str, FailedJob]:
-        """The failed_jobs rows that are meant, by the id that was given for each; each row once."""
+        """The failed_jobs rows that are meant, by the id that was given for each."""
         found: dict[str, FailedJob] = {}
         wanted = _checked(ids)
         for start in range(0, len(wanted), BATCH_JOBS_MAX):
