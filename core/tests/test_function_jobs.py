@@ -8,6 +8,7 @@ import itertools
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Optional
 
 import pytest
 
@@ -142,6 +143,29 @@ def test_the_context_comes_from_the_worker_wherever_the_parameter_stands(queue: 
     queue.push(last.bind(2))  # type: ignore[call-arg]  # as above
     queue.work("default", 2, concurrency=1)
     assert ran == [(1, "default", 1), (1, "default", 2)]
+
+
+def test_a_context_that_may_be_none_comes_from_the_worker_too(queue: JobQueue) -> None:
+    @job(name="either")
+    def either(n: int, context: JobContext | None = None) -> None:
+        ran.append((n, context and context.attempt))
+
+    @job(name="or-else")
+    async def or_else(n: int, *, context: Optional[JobContext] = None) -> None:  # noqa: UP045  (as it was written before)
+        ran.append((n, context and context.attempt))
+
+    class Plain(Job):
+        name = "plain"
+
+        def handle(self, data: int, ctx: JobContext | None = None) -> None:
+            ran.append((data, ctx and ctx.attempt))
+
+    either(1)
+    queue.push_many([either.bind(2), or_else.bind(3), Plain.bind(4)])
+    assert queue.work("default", 3, concurrency=1).done == 3
+    assert sorted(ran, key=str) == [(1, None), (2, 1), (3, 1), (4, 1)]
+    with pytest.raises(DataInvalid, match="context"):
+        queue.push(either, {"n": 1, "context": None})
 
 
 def test_an_async_function_runs_on_the_event_loop(queue: JobQueue) -> None:

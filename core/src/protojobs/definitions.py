@@ -12,6 +12,7 @@ import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
+from types import UnionType
 from typing import TYPE_CHECKING, cast
 
 import msgspec
@@ -101,7 +102,7 @@ class JobDefinition:
     @cached_property
     def context_parameter(self) -> str | None:
         """The name of the parameter that wants the JobContext, if there is one."""
-        return next((name for name, hint in self._hints.items() if hint is JobContext), None)
+        return next((name for name, hint in self._hints.items() if _is_context(hint)), None)
 
     @cached_property
     def data_type(self) -> object:
@@ -279,6 +280,12 @@ def _check_no_yield(what: str, code: Callable[..., object]) -> None:
         )
 
 
+def _is_context(hint: object) -> bool:
+    """`JobContext`, or `JobContext | None` as a function says it that is called elsewhere too."""
+    parts = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, UnionType) else (hint,)
+    return JobContext in parts and all(part in (JobContext, type(None)) for part in parts)
+
+
 def _typed(hint: object) -> object:
     """The hint where it says more than "some JSON", else None."""
     plain = (None, typing.Any, object, dict, inspect.Parameter.empty)
@@ -290,7 +297,7 @@ def _parameters_struct(function: Callable[..., object], hints: Mapping[str, obje
     """A Struct with the function's parameters as fields: the type of a function job's data."""
     fields: list[tuple[str, object] | tuple[str, object, object]] = []
     for name, parameter in inspect.signature(function).parameters.items():
-        if hints.get(name) is JobContext:
+        if _is_context(hints.get(name)):
             continue
         hint = hints.get(name, typing.Any)
         if parameter.default is parameter.empty:
