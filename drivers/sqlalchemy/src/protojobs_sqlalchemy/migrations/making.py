@@ -22,7 +22,7 @@ __all__ = [
     "make_table",
 ]
 
-Tables: TypeAlias = Mapping[str, Sequence[sa.Column[object]]]
+Tables: TypeAlias = dict[str, Sequence[sa.Column[object]]]
 
 
 def make_table(name: str, *columns: sa.Column[object], postgresql_with: Mapping[str, object] | None = None) -> None:
