@@ -164,9 +164,7 @@ class TestJobs:
         assert store.calls == 40
 
     @pytest.mark.parametrize("query", ["data.n:>=0", "error:luck", "state:failed data.n:>=0"])
-    def test_rows_that_take_long_end_a_page_early_and_it_goes_on_behind_them(
-        self, queue: JobQueue, query: str
-    ) -> None:
+    def test_rows_that_take_long_end_a_page_early_and_it_goes_on_behind_them(self, queue: JobQueue, query: str) -> None:
         fail(queue, 12)
         queue.clock = Hasty()
         page = Inspector(queue).jobs(query)

@@ -16,6 +16,7 @@ from protojobs.inspector import Count, Inspector, Operation, OperationState, Rol
 from protojobs.observing import ActionNote, FailureGroup
 from protojobs.querying import parse
 from protojobs.records import CancelAnswer, JobFilter, JobPage, RetryAnswer
+from protojobs.testing import ManualClock
 from protojobs_memory import MemoryDriver
 
 
@@ -243,6 +244,21 @@ def test_a_preview_of_what_is_gone_meanwhile_ends() -> None:
     preview = Inspector(JobQueue(store)).preview("cancel", "data.n:1")
     assert (preview.total, preview.sample.jobs) == (Count(1, is_capped=True), ())
     assert store.calls <= 2 * PAGES_MAX + 1
+
+
+def test_a_preview_looks_for_what_it_has_counted_no_longer_than_it_counted() -> None:
+    class Hasty(ManualClock):
+        def monotonic(self) -> float:
+            self.advance(0.1)
+            return super().monotonic()
+
+    store = Fleeting()
+    queue = JobQueue(store)
+    failing(queue).push("bad", {"n": 1})
+    queue.clock = Hasty()
+    preview = Inspector(queue).preview("cancel", "data.n:1")
+    assert (preview.total, preview.sample.jobs) == (Count(1, is_capped=True), ())
+    assert store.calls < PAGES_MAX
 
 
 def test_cancelling_asks_those_that_run(queue: JobQueue) -> None:

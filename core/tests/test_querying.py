@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from msgspec.structs import replace
 
+from protojobs.clock import cpu_s
 from protojobs.errors import QueryInvalid
 from protojobs.lifecycle import JobState
 from protojobs.querying import QUERY_CHARS_MAX, Query, parse, quoted
@@ -241,6 +242,7 @@ def test_ids_and_the_fingerprint_that_it_names() -> None:
         ('queue:"a" error:"gone state:failed', "before 'gone state:failed'"),
         ("queue:b " * 51, "At most 50"),
         ("queue:" + ",".join(map(str, range(201))), "At most 200"),
+        ("data.a:" + ",".join(f"{n}*" for n in range(26)) + " meta.b:>1" * 25, "51 patterns"),
     ],
 )
 def test_what_is_wrong_is_said_with_what_was_meant(text: str, said: str) -> None:
@@ -269,3 +271,18 @@ def test_hostile_data_is_looked_at_in_bounded_time_and_breaks_nothing() -> None:
     assert not matches("data.a:1", data="no json")
     assert not matches("meta.a:1", meta=None)
     assert matches("data.a:>1", data='{"a": 1e300}')
+
+
+def test_values_by_the_hundred_cost_no_more_than_one() -> None:
+    began = cpu_s()
+    values = ",".join(chr(0x4E00 + n) for n in range(199))
+    assert matches(" ".join(f"-data.a:{values}" for _ in range(4)), data=f'{{"a": [{"1," * 30_000}2]}}')
+    assert not matches(f"error:{values}", replace(FAILURE, exception="é" * 65_536), status=JobState.FAILED)
+    assert cpu_s() - began < 5, "it was half a minute"
+
+
+def test_lists_in_lists_are_looked_at_to_the_bottom() -> None:
+    deep = "[" * 900 + '{"b": "x"}' + "]" * 900
+    assert matches("data.a.b:x", data=f'{{"a": [{deep}, 1, {{"c": 2}}, [{{"b": [3, "y"]}}]]}}')
+    assert matches("data.a.b:y", data=f'{{"a": [{deep}, 1, {{"c": 2}}, [{{"b": [3, "y"]}}]]}}')
+    assert not matches("data.a.b:1,2", data=f'{{"a": [{deep}, 1, {{"c": 2}}, [{{"b": [3, "y"]}}]]}}')

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from typing import TypeAlias, cast
+from typing import NamedTuple, TypeAlias, cast
 
 import msgspec
 
@@ -15,7 +17,19 @@ from protojobs.lifecycle import FINISHED, SUSPECT_RECLAIMS, JobState
 from protojobs.names import parse_seconds, parse_when
 from protojobs.records import FailedJob, JobRecord
 
-__all__ = ["STATES", "STATE_WORDS", "Seen", "Test", "duration_test", "glob", "number_test", "state_test", "time_test"]
+__all__ = [
+    "STATES",
+    "STATE_WORDS",
+    "Seen",
+    "Test",
+    "duration_test",
+    "glob",
+    "is_pattern",
+    "number_test",
+    "path_test",
+    "state_test",
+    "time_test",
+]
 
 _COMPARISON = re.compile(r"(>=|<=|>|<)(.*)", re.DOTALL)
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
@@ -34,22 +48,40 @@ STATES: Mapping[str, frozenset[JobState]] = {
 STATE_WORDS = tuple(STATES)
 
 
+class Scalars(NamedTuple):
+    """Texts, numbers, true, false and null of one place in JSON: all as texts, each once, and the numbers as such."""
+
+    texts: AbstractSet[str]
+    numbers: Sequence[float]
+
+
 class Seen:
-    """One job that a query is held against. Its JSON is read once, and only if a term asks for it."""
+    """One job that a query is held against. Its JSON is read once, and only if a term asks for it; so is each path."""
 
     def __init__(self, job: JobRecord, failure: FailedJob | None, now: datetime) -> None:
         self.job = job
         self.failure = failure
         self.now = now
+        self._at: dict[str, Scalars] = {}
+
+    def at(self, path: str) -> Scalars:
+        """What stands at `data.user.id` or `meta.tenant`."""
+        if path not in self._at:
+            root, *fields = path.split(".")
+            self._at[path] = _scalars(self._data if root == "data" else self._meta, fields)
+        return self._at[path]
 
     @cached_property
-    def data(self) -> object:
-        """The job's data; None where it is no JSON."""
+    def error(self) -> str | None:
+        """The failed job's traceback, in one case; None of any other."""
+        return None if self.failure is None else self.failure.exception.casefold()
+
+    @cached_property
+    def _data(self) -> object:
         return _opened(self.job.data)
 
     @cached_property
-    def meta(self) -> object:
-        """The job's meta; None without."""
+    def _meta(self) -> object:
         return _opened(self.job.meta or "null")
 
     @property
@@ -141,39 +173,52 @@ def glob(pattern: str) -> Callable[[str], bool]:
     return test
 
 
-def path_test(value: str, path: tuple[str, ...], read: Callable[[Seen], object]) -> Test:
-    """What stands at a path of JSON: a text or glob, a number, `true`, `null`; `>5` and `2..5` compare numbers.
+def is_pattern(value: str) -> bool:
+    """Whether each thing that is found must be held against this value; any number of others are one look-up."""
+    return "*" in value or ".." in value or _COMPARISON.match(value) is not None
+
+
+def path_test(path: str, values: Sequence[str]) -> Test:
+    """Whether any of the values stands at a path of JSON: a text or glob, a number, `true`, `null`; `>5` and `2..5`
+    compare numbers.
 
     Each element of a list is looked at.
     """
-    is_text = glob(value)
-    compares: Callable[[float], bool] | None = None
-    if _COMPARISON.match(value) or ".." in value:
-        try:
-            compares = _bounds(value, lambda text: _number(".".join(path), text))
-        except QueryInvalid:
-            compares = None  # a text that looks like a comparison
+    exact = frozenset(values)
+    globs = [glob(value) for value in values if "*" in value]
+    ranges: list[Callable[[float], bool]] = []
+    for value in values:
+        if _COMPARISON.match(value) or ".." in value:
+            with suppress(QueryInvalid):  # a text that looks like a comparison
+                ranges.append(_bounds(value, lambda text: _number(path, text)))
 
-    def is_met(found: object) -> bool:
-        if compares is not None and isinstance(found, int | float) and not isinstance(found, bool):
-            return compares(found)
-        return is_text(_as_text(found))
+    def test(seen: Seen) -> bool:
+        found = seen.at(path)
+        return (
+            not exact.isdisjoint(found.texts)
+            or any(is_met(text) for is_met in globs for text in found.texts)
+            or any(within(number) for within in ranges for number in found.numbers)
+        )
 
-    return lambda seen: any(is_met(found) for found in _at(read(seen), path))
+    return test
 
 
-def _at(value: object, path: tuple[str, ...]) -> Iterable[object]:
-    """The scalars at the path, through lists."""
-    if isinstance(value, list):
-        for item in cast("list[object]", value):
-            yield from _at(item, path)
-    elif not path:
-        if not isinstance(value, dict):
-            yield value
-    elif isinstance(value, dict):
-        fields = cast("dict[str, object]", value)
-        if path[0] in fields:
-            yield from _at(fields[path[0]], path[1:])
+def _scalars(value: object, path: Sequence[str]) -> Scalars:
+    """Those at the path, through lists. Without recursion: in deep lists each would be handed up level by level."""
+    texts, numbers = set[str](), list[float]()
+    left: list[tuple[object, int]] = [(value, 0)]
+    while left:
+        value, depth = left.pop()
+        if isinstance(value, list):
+            left.extend((item, depth) for item in cast("list[object]", value))
+        elif isinstance(value, dict):
+            if depth < len(path) and path[depth] in value:
+                left.append((cast("dict[str, object]", value)[path[depth]], depth + 1))
+        elif depth == len(path):
+            texts.add(_as_text(value))
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                numbers.append(value)
+    return Scalars(texts, numbers)
 
 
 def _as_text(value: object) -> str:

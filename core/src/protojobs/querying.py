@@ -21,6 +21,7 @@ from protojobs._query_terms import (
     Test,
     duration_test,
     glob,
+    is_pattern,
     number_test,
     path_test,
     state_test,
@@ -36,6 +37,7 @@ __all__ = ["KEYS", "QUERY_CHARS_MAX", "Query", "parse", "quoted"]
 QUERY_CHARS_MAX = 2_000
 TERMS_MAX = 50
 VALUES_MAX = 200  # of one term
+PATTERNS_MAX = 50  # of fields of data and meta, in all: each is held against all that a job has there, perhaps 10,000
 PATH_MAX = 20  # steps into data
 
 # key -> what it looks at, for help texts. `data.` and `meta.` go on with a path.
@@ -58,6 +60,7 @@ KEYS: Mapping[str, str] = {
     "data.": "a field of its data, by a path such as data.user.id",
     "meta.": "a field of its meta",
 }
+_PATHS = ("data.", "meta.")
 _IN_STORE = frozenset(state.value for state in JobState)  # words of `state:` that the store itself can tell
 _TERM = re.compile(r'(?:[^\s"]|"[^"]*")+')
 _PART = re.compile(r'"([^"]*)"|([^",]+)|(,)')
@@ -154,6 +157,11 @@ def parse(text: str, *, now: datetime | None = None) -> Query:
     terms = tuple(_term(word) for word in _TERM.findall(text))
     if len(terms) > TERMS_MAX:
         raise QueryInvalid(f"The query has {len(terms)} terms.", mend=f"At most {TERMS_MAX} are allowed.")
+    patterns = sum(is_pattern(value) for term in terms if term.key.startswith(_PATHS) for value in term.values)
+    if patterns > PATTERNS_MAX:
+        raise QueryInvalid(
+            f"The query has {patterns} patterns and ranges of data.", mend=f"At most {PATTERNS_MAX} are allowed."
+        )
     return _query(text, terms, now or SYSTEM_CLOCK.now())
 
 
@@ -208,7 +216,7 @@ def _term(word: str) -> Term:
         raise QueryInvalid(f"{key[:60]}: is followed by nothing.", mend=f"{key[:60]}: looks at {KEYS.get(key, key)}.")
     if len(values) > VALUES_MAX:
         raise QueryInvalid(f"{key}: has {len(values)} values.", mend=f"At most {VALUES_MAX} are allowed.")
-    return Term(key, values, tuple(_test(key, value) for value in values), is_negated)
+    return Term(key, values, _tests(key, values), is_negated)
 
 
 def _values(text: str) -> Iterator[str]:
@@ -247,16 +255,18 @@ _TEXTS: dict[str, Callable[[Seen], str]] = {
 }
 
 
-def _test(key: str, value: str) -> Test:
+def _tests(key: str, values: tuple[str, ...]) -> tuple[Test, ...]:
     try:
-        return _made(key, value)
+        if key not in KEYS or key in _PATHS:
+            return (_path_test(key, values),)
+        return tuple(_test(key, value) for value in values)
     except QueryInvalid:
         raise
     except OptionInvalid as error:
         raise QueryInvalid(error.message, mend=error.mend) from error  # which begins with the key
 
 
-def _made(key: str, value: str) -> Test:
+def _test(key: str, value: str) -> Test:
     if key == "state":
         return state_test(value)
     if key in _NUMBERS:
@@ -270,10 +280,9 @@ def _made(key: str, value: str) -> Test:
         return lambda seen: is_met(read(seen))
     if key == "error":
         holds = glob(f"*{value.casefold()}*")
-        return lambda seen: seen.failure is not None and holds(seen.failure.exception.casefold())
-    if key == "fp":
-        return _fingerprint_test(value)
-    return _path_test(key, value)
+        return lambda seen: seen.error is not None and holds(seen.error)
+    assert key == "fp"
+    return _fingerprint_test(value)
 
 
 def _fingerprint_test(value: str) -> Test:
@@ -283,13 +292,13 @@ def _fingerprint_test(value: str) -> Test:
     return lambda seen: seen.failure is not None and seen.failure.fingerprint.startswith(start)
 
 
-def _path_test(key: str, value: str) -> Test:
+def _path_test(key: str, values: tuple[str, ...]) -> Test:
     root, dot, rest = key.partition(".")
-    path = tuple(rest.split("."))
+    path = rest.split(".")
     if root not in ("data", "meta") or not dot:
         meant = "data." if root == "args" else ""
         mend = f'Did you mean "{meant}"?' if meant else did_you_mean(root if dot else key, KEYS)
         raise QueryInvalid(f'There is no key "{key[:60]}".', mend=mend or f"Known: {', '.join(KEYS)}.")
     if not all(path) or len(path) > PATH_MAX:
         raise QueryInvalid(f'"{key[:60]}" is no path.', mend="Write it like data.user.id:42.")
-    return path_test(value, path, (lambda seen: seen.data) if root == "data" else (lambda seen: seen.meta))
+    return path_test(key, values)

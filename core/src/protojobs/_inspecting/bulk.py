@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import islice
 
-from protojobs._inspecting.counting import counted
+from protojobs._inspecting.counting import COUNT_S, counted
 from protojobs._inspecting.operations import Action
-from protojobs._inspecting.searching import PAGES_MAX, Search
+from protojobs._inspecting.searching import PAGES_MAX, Found, Search
 from protojobs._inspecting.viewing import Viewing
 from protojobs._inspecting.views import JobListing, Operation, OperationState, Preview
 from protojobs.entropy import fresh_id
@@ -36,7 +36,7 @@ class Bulk(Viewing):
             total = counted(search, TOTAL_MAX, self._queue.clock)
             found = next(search.batches(page=SAMPLE)).found
             if not found and total.number:  # they stand where they were counted
-                found = next((batch.found for batch in islice(search.batches(), PAGES_MAX) if batch.found), found)
+                found = self._first(search)
         found = found[:SAMPLE]
         failures = {one.job.id: one.failure for one in found if one.failure is not None}
         return Preview(total=total, sample=JobListing(jobs=tuple(one.job for one in found), failures=failures))
@@ -83,6 +83,14 @@ class Bulk(Viewing):
         self._access.look()
         return self._operations.wait(operation_id, timeout)
 
+    def _first(self, search: Search) -> list[Found]:
+        """What a walk as long as that of counting meets first."""
+        ends = self._queue.clock.monotonic() + COUNT_S
+        for batch in islice(search.batches(), PAGES_MAX):
+            if batch.found or self._queue.clock.monotonic() >= ends:
+                return batch.found
+        return []
+
     def _of_action(self, action: str, query: str) -> Search:
         if action not in ACTED_STATES:
             raise OptionInvalid(f'There is no operation "{action}".', mend=f"Known: {', '.join(ACTED_STATES)}.")
@@ -90,7 +98,7 @@ class Bulk(Viewing):
         if asked.is_void:
             states = " and ".join(state.value for state in JobState if state in ACTED_STATES[action])
             raise QueryInvalid(f"{action} is for {states} jobs, and the query leaves none.", mend="Take state: away.")
-        return Search(self._driver, asked.at(self._driver.now()), self._redaction)
+        return Search(self._driver, asked.at(self._driver.now()), self._redaction, clock=self._queue.clock)
 
     def _note(self, operation: Operation) -> None:
         words = f"operation {operation.id} {operation.state.value}"

@@ -251,7 +251,7 @@ class Looking(Viewing):
         """With the store's time, where the query speaks of times."""
         is_timeless = all(term.key in ("queue", "job", "id", "fp", "error") for term in asked.terms)
         asked = asked if is_timeless else asked.at(self._driver.now())
-        return Search(self._driver, asked, self._redaction, chars_max=chars_max)
+        return Search(self._driver, asked, self._redaction, chars_max=chars_max, clock=self._queue.clock)
 
     def _failed_since(self, now: datetime) -> int:
         hours = self._observer().rollups(HOUR, now - timedelta(days=1), now + timedelta(hours=1))

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import UTC
 from functools import cached_property
+from typing import NamedTuple
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from protojobs._inspecting.redaction import READ_CHARS_MAX, Redaction
+from protojobs.clock import SYSTEM_CLOCK, Clock
 from protojobs.errors import OptionInvalid, QueryInvalid
 from protojobs.lifecycle import JobState
 from protojobs.observing import Observes
@@ -24,6 +26,7 @@ ERROR_CHARS_MAX = 4_000  # of a failed job's traceback in a list, its end
 PAGES = (500, 1_500)  # rows of the first round trip of a search, and of the others
 HEAVY_PAGE = 250  # where each row may carry 64 KiB
 PAGES_MAX = 40  # of a search that shows none of them: what is counted in 1 s, if the store has much to pass over
+ROWS_S = 1.0  # a page is looked at for so long, once it has come; the next goes on at the row at which that ended
 IDS_MAX = 500  # that a query may name
 GROUPS_MAX = 100  # among which the beginning of a fingerprint is looked up
 _FINGERPRINT_CHARS = 16
@@ -46,14 +49,27 @@ class Batch(Struct, frozen=True):
     cursor: str | None
 
 
+class _Row(NamedTuple):
+    job: JobRecord | None
+    failure: FailedJob | None
+    cursor: str | None
+
+
 class Search:
     """One query on one store. Newest id first, but failed jobs by when they failed, the latest first."""
 
     def __init__(
-        self, driver: Store, query: Query, redaction: Redaction, *, chars_max: int | None = LIST_CHARS_MAX
+        self,
+        driver: Store,
+        query: Query,
+        redaction: Redaction,
+        *,
+        chars_max: int | None = LIST_CHARS_MAX,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self.query = query
         self.driver = driver
+        self._clock = clock
         self._redaction = redaction
         self._chars_max = chars_max  # of the data of each job that is found; None: all of it
         self._is_heavy = bool(redaction) or any(term.key.startswith(("data.", "meta.")) for term in query.terms)
@@ -66,7 +82,7 @@ class Search:
 
     def batches(self, cursor: str | None = None, *, page: int | None = None) -> Iterator[Batch]:
         """The matching jobs, a page of the store at a time, from `cursor` on; `page` rows, or as many as a search
-        takes.
+        takes. Fewer where to look at them takes long.
 
         What is removed behind the walk does not disturb it, and what comes while it goes on is not met.
         """
@@ -93,26 +109,22 @@ class Search:
         failed = [job.id for job in jobs if job.status is JobState.FAILED]
         failures = {row.job_id: row for row in self.driver.get_failed(failed)} if failed else {}
         newest_first = sorted(jobs, key=lambda job: job.id, reverse=True)
-        matching = [self._match(job, failures.get(job.id), None) for job in newest_first]
+        matching = [self._match(_Row(job, failures.get(job.id), None)) for job in newest_first]
         return Batch([found for found in matching if found is not None], len(jobs), None)
 
     def _jobs(self, last: str, place: str | None, size: int) -> Batch:
         chars = self._chars(LIST_CHARS_MAX)
         page = self.driver.find(self.query.which, limit=size, cursor=place, chars_max=chars)
-        rows = [job for job in page.jobs if not last or job.id < last]
-        found = [self._match(job, None, f"{job.id}{_MARK}{place or ''}") for job in rows]
-        return _batch(found, len(rows), page.cursor)
+        rows = [_Row(job, None, f"{job.id}{_MARK}{place or ''}") for job in page.jobs if not last or job.id < last]
+        return self._batch(rows, page.cursor)
 
     def _failed(self, last: str, place: str | None, size: int) -> Batch:
         page = self._failed_page(place, size)
         rows = [row for row in page.jobs if not last or _key(row) < last]
         jobs = {job.id: job for job in self.driver.get([row.job_id for row in rows])} if rows else {}
-        found = [
-            self._match(job, row, f"{_key(row)}{_MARK}{place or ''}")
-            for row in rows
-            if (job := jobs.get(row.job_id)) is not None
-        ]
-        return _batch(found, len(rows), page.cursor)
+        return self._batch(
+            [_Row(jobs.get(row.job_id), row, f"{_key(row)}{_MARK}{place or ''}") for row in rows], page.cursor
+        )
 
     def _failed_page(self, place: str | None, size: int) -> FailedPage:
         chars = self._chars(READ_CHARS_MAX if self.query.needs_failure else ERROR_CHARS_MAX)
@@ -141,25 +153,36 @@ class Search:
             return None
         return READ_CHARS_MAX if self._is_heavy else usual
 
-    def _match(self, job: JobRecord, failure: FailedJob | None, cursor: str | None) -> Found | None:
+    def _batch(self, rows: Sequence[_Row], following: str | None) -> Batch:
+        """Those of the rows that match, up to the one at which the time is over."""
+        matching: list[Found] = []
+        found: Found | None = None
+        ends = self._clock.monotonic() + ROWS_S
+        for examined, row in enumerate(rows, 1):
+            found = self._match(row)
+            if found is not None:
+                matching.append(found)
+            if examined < len(rows) and self._clock.monotonic() >= ends:
+                return Batch(matching, examined, row.cursor)
+        cursor = None if following is None else f"{_MARK}{following}"
+        if found is not None:  # nothing stands behind it in this page
+            matching[-1] = replace(found, cursor=cursor)
+        return Batch(matching, len(rows), cursor)
+
+    def _match(self, row: _Row) -> Found | None:
         """Held against the query as the viewer sees it: nobody can search for what is hidden from them."""
+        failure = row.failure
+        if row.job is None:  # gone since its row in failed_jobs was read
+            return None
         whole = None if self._chars_max is None else READ_CHARS_MAX
-        job = self._redaction.listed(job, whole)
+        job = self._redaction.listed(row.job, whole)
         if not self.query.matches(job, failure):
             return None
         if failure is not None:
             failure = self._redaction.listed(failure, self._chars_max)
         if self._chars_max is not None and len(job.data) > self._chars_max:
             job = replace(job, data=job.data[: self._chars_max])
-        return Found(job, failure, cursor)
-
-
-def _batch(found: Sequence[Found | None], examined: int, following: str | None) -> Batch:
-    cursor = None if following is None else f"{_MARK}{following}"
-    matching = [one for one in found if one is not None]
-    if matching and matching[-1] is found[-1]:  # nothing stands behind it in this page
-        matching[-1] = Found(matching[-1].job, matching[-1].failure, cursor)
-    return Batch(matching, examined, cursor)
+        return Found(job, failure, row.cursor)
 
 
 def _read(cursor: str | None) -> tuple[str, str | None]:
