@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -24,6 +24,7 @@ from protojobs.records import (
     Settlement,
     WorkerInfo,
 )
+from protojobs.schedules import Schedule
 from protojobs.testing import FlakyDriver, ManualClock
 from protojobs.transfer import TransferReport, are_one_store, token_for, transfer
 from protojobs_memory import MemoryDriver
@@ -256,9 +257,57 @@ def test_a_token_follows_from_the_destination_whatever_its_password() -> None:
     assert token.startswith("transfer-")
 
 
+SCHEDULE_VERBS = ("get_schedules", "save_schedule", "remove_schedule")
+
+
+def is_awake(schedule: Schedule) -> bool:
+    return schedule.next_due_at is not None and not schedule.is_paused
+
+
+def waiting(source: MemoryDriver, clock: ManualClock, story: str) -> Schedule:
+    """A schedule whose next time its last one does not tell."""
+    scheduler = Scheduler(JobQueue(source, clock=clock))
+    if story == "never fired":
+        scheduler.every(Report, timedelta(days=7), id="s")
+        clock.advance(100_000)
+    elif story == "passed over":
+        scheduler.cron(Report, "30 * * * *", id="s")
+        clock.advance(31 * 60)
+        assert scheduler.tick().fired == 1
+        scheduler.pause("s")
+        clock.advance(65 * 60)
+        scheduler.resume("s")
+    else:
+        scheduler.daily(Report, at="13:00", id="s")
+        clock.advance(70 * 60)
+    (schedule,) = source.list_schedules().schedules
+    return schedule
+
+
 class TestSchedules:
     def moved(self, source: Store, destination: Store) -> TransferReport:
         return transfer(source, destination, token=TOKEN, clock=CLOCK)
+
+    def killed(self, source: MemoryDriver, destination: MemoryDriver, calls: int) -> bool:
+        """Move, and die after so many calls about schedules. Whether it has come to that."""
+        budget = [calls]
+
+        class Dies:
+            def __init__(self, store: MemoryDriver) -> None:
+                self._store = store
+
+            def __getattr__(self, name: str) -> object:
+                if name in SCHEDULE_VERBS:
+                    budget[0] -= 1
+                    if budget[0] < 0:
+                        raise KeyboardInterrupt
+                return getattr(self._store, name)
+
+        try:
+            self.moved(Dies(source), Dies(destination))  # type: ignore[arg-type]
+        except KeyboardInterrupt:
+            return True
+        return False
 
     def test_they_move_with_their_history(self) -> None:
         clock = ManualClock()
@@ -276,29 +325,15 @@ class TestSchedules:
         after = {one.id: replace(one, version=before[one.id].version) for one in destination.list_schedules().schedules}
         assert after == before
 
-    @pytest.mark.parametrize("calls", range(8))
+    @pytest.mark.parametrize("calls", range(12))
     def test_killed_anywhere_and_started_again_no_time_is_lost_or_doubled(self, calls: int) -> None:
         clock = ManualClock()
-        here, there = f"memory://moving-{calls}", f"memory://moved-{calls}"
-        source, destination = MemoryDriver(here, clock=clock), MemoryDriver(there, clock=clock)
+        source, destination = MemoryDriver(clock=clock), MemoryDriver(clock=clock)
         scheduler = Scheduler(JobQueue(source, clock=clock))
         scheduler.every(Report, 60, id="s", misfire="all", start=clock.now())
         clock.advance(120)
         assert scheduler.tick().fired == 2
-        budget = [calls]
-
-        class Dies(MemoryDriver):
-            def __getattribute__(self, name: str) -> object:
-                if name in ("get_schedules", "save_schedule", "remove_schedule"):
-                    budget[0] -= 1
-                    if budget[0] < 0:
-                        raise KeyboardInterrupt
-                return super().__getattribute__(name)
-
-        try:
-            self.moved(Dies(here, clock=clock), Dies(there, clock=clock))
-        except KeyboardInterrupt:
-            pass
+        assert self.killed(source, destination, calls)
         clock.advance(60)
         fired = Scheduler(JobQueue(source, clock=clock)).tick().fired  # tickers run on at both ends
         fired += Scheduler(JobQueue(destination, clock=clock)).tick().fired
@@ -310,6 +345,69 @@ class TestSchedules:
         (kept,) = destination.list_schedules().schedules
         assert kept.last_due_at == clock.now()
         assert destination.stats("default").pending == 4
+
+    @pytest.mark.parametrize("story", ["never fired", "passed over", "due"])
+    def test_killed_anywhere_the_time_that_it_waits_for_is_kept(self, story: str) -> None:
+        calls, was_killed = 0, True
+        while was_killed:
+            clock = ManualClock()
+            source, destination = MemoryDriver(clock=clock), MemoryDriver(clock=clock)
+            before = waiting(source, clock, story)
+            was_killed = self.killed(source, destination, calls)
+            awake = [
+                one for store in (source, destination) for one in store.list_schedules().schedules if is_awake(one)
+            ]
+            assert len(awake) <= 1, "it can fire in both stores"
+            self.moved(source, destination)
+            (after,) = destination.list_schedules().schedules
+            assert replace(after, version=before.version) == before, f"killed at call {calls}"
+            assert source.list_schedules().schedules == ()
+            calls += 1
+        assert calls > 10
+
+    @pytest.mark.parametrize("after", [False, True], ids=["not done", "done"])
+    @pytest.mark.parametrize("side", ["source", "destination"])
+    def test_an_outage_in_the_middle_keeps_the_time_too(self, side: str, after: bool) -> None:
+        calls, has_failed = 0, True
+        while has_failed:
+            clock = ManualClock()
+            source, destination = MemoryDriver(clock=clock), MemoryDriver(clock=clock)
+            before = waiting(source, clock, "never fired")
+            flaky = FlakyDriver(
+                source if side == "source" else destination, calls + 1, after=after, only=SCHEDULE_VERBS
+            )
+            self.moved(*((flaky, destination) if side == "source" else (source, flaky)))  # type: ignore[arg-type]
+            (kept,) = destination.list_schedules().schedules
+            assert replace(kept, version=before.version) == before
+            assert source.list_schedules().schedules == ()
+            calls, has_failed = calls + 1, flaky.has_failed
+        assert calls > 5
+
+    @pytest.mark.parametrize("interval", [60, 90])
+    @pytest.mark.parametrize("saves", [1, 2, 3])
+    def test_what_is_changed_at_the_source_meanwhile_is_not_lost(self, saves: int, interval: float) -> None:
+        clock = ManualClock()
+        source, destination = MemoryDriver(clock=clock), MemoryDriver(clock=clock)
+        Scheduler(JobQueue(source, clock=clock)).every(Report, 60, {"n": 1}, id="s")
+        budget = [saves]
+
+        def changed(save: Callable[..., bool]) -> Callable[..., bool]:
+            def call(schedule: Schedule, *, version: int) -> bool:
+                has_saved = save(schedule, version=version)
+                budget[0] -= 1
+                if budget[0] == 0:
+                    Scheduler(JobQueue(source, clock=clock)).every(Report, interval, {"n": 2}, id="s")
+                return has_saved
+
+            return call
+
+        source.save_schedule = changed(source.save_schedule)  # type: ignore[method-assign]
+        destination.save_schedule = changed(destination.save_schedule)  # type: ignore[method-assign]
+        self.moved(source, destination)
+        (kept,) = destination.list_schedules().schedules
+        assert (kept.data, kept.spec, kept.is_paused, kept.last_job_id) == ('{"n":2}', f"every {interval}", False, None)
+        assert kept.next_due_at == clock.now() + timedelta(seconds=interval)
+        assert source.list_schedules().schedules == ()
 
     def test_one_that_is_declared_there_too_takes_over_what_has_fired(self) -> None:
         clock = ManualClock()

@@ -18,9 +18,11 @@ start it again within the retention of finished jobs at the destination, a day b
 Jobs that workers hold at the source stay there, and so do finished ones. While the source is still written to, the
 transfer follows until a whole pass finds nothing new.
 
-Schedules move after the jobs: each is put to rest at the source, stored at the destination with its history, and
-removed at the source. Killed in between it rests at the source, and the next run goes on. One that the destination has
-too (code declares it there) stays as it is there, and takes over up to when it has fired.
+Schedules move after the jobs. Each is stored at the destination as it is, but held there: paused, and with a mark of
+the transfer for its last job. Then it is put to rest at the source (it waits for no time), freed at the destination
+with what the source says of its pause and last job, and removed at the source. So whenever we die, the time that it
+waits for is kept, it can fire in one store at most, and the next run goes on. One that the destination has too (code
+declares it there) stays as it is there, and takes over up to when it has fired.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from typing import TypeVar
+from uuid import NAMESPACE_URL, uuid5
 from zlib import crc32
 
 from msgspec import Struct
@@ -138,6 +141,7 @@ class _Haul:
         self._token = token
         self._batch = batch
         self._clock = clock
+        self._mark = str(uuid5(NAMESPACE_URL, f"protojobs:transfer/{token}"))  # no job has this id
 
     def one_pass(self) -> Iterator[int]:
         """Walk through the source once; yields the number of jobs of each page, when it has arrived."""
@@ -157,35 +161,56 @@ class _Haul:
         while True:
             page = self._ask(partial(self._source.list_schedules, limit=BATCH_JOBS_MAX, cursor=cursor))
             for schedule in page.schedules:
-                self._ask(partial(self._move_schedule, schedule.id))
+                self._move_schedule(schedule.id)
                 self._schedules += 1
             if (cursor := page.cursor) is None:
                 return
 
     def _move_schedule(self, schedule_id: str) -> None:
-        waited_for: datetime | None = None
+        """One step after the other, each decided by what both stores say of it: so a killed run is gone on with."""
+        freed: int | None = None  # the version at the source that this run has set free at the destination
         for _ in range(_TRIES):
-            known = next(iter(self._source.get_schedules([schedule_id])), None)
+            known = self._one(self._source, schedule_id)
             if known is None:  # an earlier try has moved it
                 return
-            waited_for = known.next_due_at or waited_for
-            if self._source.save_schedule(replace(known, next_due_at=None), version=known.version):
-                if self._adopt(replace(known, next_due_at=waited_for)):
-                    self._source.remove_schedule(schedule_id)
-                    return
+            there = self._one(self._destination, schedule_id)
+            rests = known.next_due_at is None
+            # Another version: edited since, by somebody who thought that it is still there. That is to come along.
+            if there is None or there.last_job_id == self._mark or freed not in (None, known.version):
+                wanted = self._freed(known, there) if rests else self._held(known, there)
+                freed = known.version if rests else None
+            else:
+                wanted = self._up_to_date(there, known) if rests else there
+            if there is None or replace(wanted, version=there.version) != there:
+                self._save(self._destination, wanted, 0 if there is None else there.version)
+            elif not rests:
+                self._save(self._source, replace(known, next_due_at=None), known.version)
+            else:
+                self._ask(partial(self._source.remove_schedule, schedule_id))
+                return
         raise ContractBroken(f'schedule "{schedule_id}" changed {_TRIES} times while it was to be moved.')
 
-    def _adopt(self, known: Schedule) -> bool:
-        """Store it at the destination. False when somebody was faster there."""
-        there = next(iter(self._destination.get_schedules([known.id])), None)
-        kept = there or known
-        fired = [one.last_due_at for one in (known, there) if one is not None and one.last_due_at is not None]
-        last = max(fired, default=None)
-        due = kept.next_due_at
-        if due is None or (last is not None and due <= last):  # it rests since a run that was killed, or has fired here
-            due = timetable_of(kept).after(last or self._destination.now())
-        moved = replace(kept, last_due_at=last, next_due_at=due)
-        return self._destination.save_schedule(moved, version=0 if there is None else there.version)
+    def _one(self, store: Store, schedule_id: str) -> Schedule | None:
+        return next(iter(self._ask(partial(store.get_schedules, [schedule_id]))), None)
+
+    def _save(self, store: Store, schedule: Schedule, version: int) -> None:
+        """If nobody was faster; the next look tells."""
+        self._ask(partial(store.save_schedule, schedule, version=version))
+
+    def _held(self, known: Schedule, there: Schedule | None) -> Schedule:
+        """As it stands at the destination before it rests at the source: it keeps the time, and cannot fire."""
+        return replace(known, is_paused=True, last_job_id=self._mark, last_due_at=_last_of(known, there))
+
+    def _freed(self, known: Schedule, held: Schedule | None) -> Schedule:
+        """One that rests at the source, with the time that was kept for it."""
+        return self._up_to_date(replace(known, next_due_at=None if held is None else held.next_due_at), held)
+
+    def _up_to_date(self, kept: Schedule, other: Schedule | None) -> Schedule:
+        """`kept`, which waits for no time up to the latest that was fired in either store."""
+        last, due = _last_of(kept, other), kept.next_due_at
+        if due is None or (last is not None and due <= last):  # it has ended, as a rule, or has fired at the source
+            due = timetable_of(kept).after(last or self._ask(self._destination.now))
+        return replace(kept, last_due_at=last, next_due_at=due)
 
     def report(self) -> TransferReport:
         """The counts, and what is at the source now."""
@@ -243,6 +268,11 @@ class _Haul:
             if (cursor := page.cursor) is None:
                 break
         return number
+
+
+def _last_of(*schedules: Schedule | None) -> datetime | None:
+    """The latest time that any of them has fired or passed over."""
+    return max((one.last_due_at for one in schedules if one is not None and one.last_due_at is not None), default=None)
 
 
 def _within_bytes(page: Sequence[ExportedJob]) -> Iterator[list[ExportedJob]]:
