@@ -264,6 +264,26 @@ class TestTransforms:
                 push()
         assert queue.stats().total == 0
 
+    @pytest.mark.parametrize(
+        ("change", "said"),
+        [({"meta": {"trace": "1"}}, r"meta of its NewJob: Expected `str \| null`, got `object`"),
+         ({"data": b"{}"}, "data of its NewJob"), ({"available_at": "2030-01-01T00:00:00Z"}, "available_at of its"),
+         ({"priority": "high"}, "priority of its NewJob"), ({"limit_keys": None}, "limit_keys of its NewJob")],
+    )  # fmt: skip
+    def test_a_value_that_no_store_could_take_fails_the_push_with_the_plugin_and_the_field(
+        self, queue: JobQueue, change: dict[str, object], said: str
+    ) -> None:
+        class Tracing:
+            @hookimpl
+            def protojobs_before_push(self, job: NewJob) -> NewJob:
+                return msgspec.structs.replace(job, **change)
+
+        with_plugins(queue, Wrapping(), Tracing())
+        with pytest.raises(PushRejected, match=said) as refusal:
+            queue.push(Echo)
+        assert "plugin plugin-1 failed" in refusal.value.message
+        assert queue.stats().total == 0
+
     def test_a_veto_reaches_the_caller_as_it_is(self, queue: JobQueue) -> None:
         class Veto:
             @hookimpl

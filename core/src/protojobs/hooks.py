@@ -22,8 +22,11 @@ import queue as queues
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from datetime import datetime
+from functools import cache
 from typing import TypeVar, cast
 
+import msgspec
 import pluggy
 
 from protojobs import events
@@ -42,6 +45,7 @@ BACKLOG_MAX = 10_000  # events waiting for slow observers in one worker; beyond 
 hookimpl = pluggy.HookimplMarker("protojobs")
 _hookspec = pluggy.HookspecMarker("protojobs")
 _log = logging.getLogger("protojobs.hooks")
+_fields_of = cache(msgspec.structs.fields)
 _T = TypeVar("_T", NewJob, ClaimedJob)
 
 
@@ -161,10 +165,7 @@ class Hooks:
             except ProtojobsError:
                 raise
             except Exception as error:
-                raise PushRejected(
-                    f'job "{job.job_name}" was not stored: a plugin failed while it prepared the job ({error!r}).',
-                    mend="Mend or disable the plugin (`protojobs plugins` lists them).",
-                ) from error
+                raise self._rejected(job, transform, error) from error
         return job
 
     def before_run(self, job: ClaimedJob) -> ClaimedJob:
@@ -194,6 +195,15 @@ class Hooks:
 
     def _refuse(self, _job: object) -> None:
         self.check()
+
+    def _rejected(self, job: NewJob, transform: object, error: Exception) -> PushRejected:
+        known = self._manager.hook.protojobs_before_push.get_hookimpls()
+        names = [one.plugin_name for one in known if one.function == transform]
+        return PushRejected(
+            f'job "{job.job_name}" was not stored: {" ".join(["plugin", *names])} failed while it prepared the job'
+            f" ({error!r}).",
+            mend="Mend or disable the plugin (`protojobs plugins` lists them).",
+        )
 
     def _is_silent(self, listener: object) -> bool:
         until = self._silent_until.get(id(listener))
@@ -316,7 +326,20 @@ def _same_kind(answer: _T | None, job: _T) -> _T:
         return job
     if not isinstance(answer, type(job)):
         raise TypeError(f"it answered {type(answer).__name__} where a {type(job).__name__} or None is due")
+    if isinstance(answer, NewJob):
+        _check_changed(answer, job)
     return answer
+
+
+def _check_changed(new: NewJob, old: object) -> None:
+    """Refuse a value that no store could take, such as a dict for `meta`, which is text."""
+    for field in _fields_of(NewJob):
+        value = getattr(new, field.name)
+        if value is not getattr(old, field.name):
+            try:
+                msgspec.convert(value, field.type, builtin_types=(datetime,))
+            except msgspec.ValidationError as error:
+                raise TypeError(f"{field.name} of its NewJob: {error}") from None
 
 
 def _without_arguments(function: Listener) -> Listener:
