@@ -35,7 +35,8 @@ _HIDDEN = re.compile(
     "\U000e0000-\U000e0fff]"
 )
 _OPENING = {"{": "}", "[": "]"}
-_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],:]|[^\s{}\[\],:"]+|"')
+# A string that nothing closes is one all the same: a pattern that gave it up would read to the end from each quote in it.
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"?|[{}\[\],:]|[^\s{}\[\],:"]+')
 
 
 def visible(value: object) -> object:
