@@ -35,7 +35,7 @@ _HIDDEN = re.compile(
     "\U000e0000-\U000e0fff]"
 )
 _OPENING = {"{": "}", "[": "]"}
-# A string that nothing closes is one all the same: a pattern that gave it up would read to the end from each quote in it.
+# A string that nothing closes is one all the same: without, each quote in it would be tried to the end of the text.
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"?|[{}\[\],:]|[^\s{}\[\],:"]+')
 
 
