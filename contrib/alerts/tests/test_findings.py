@@ -61,6 +61,27 @@ class TestFailures:
         assert late.failed_at < clock.now()
         assert sorted(one.job_name for one in watcher.look()) == ["early", "late"]
 
+    @pytest.mark.parametrize("verb", ["failed", "get_failed"])
+    def test_a_store_that_breaks_off_in_the_middle_of_a_look_costs_none(
+        self, queue, driver, clock, fail, monkeypatch, verb: str
+    ) -> None:
+        monkeypatch.setattr(module, "PAGE", 5)
+        watcher = Watcher(queue, AlertSettings(), clock=clock)
+        fail(12, ValueError("x" * module.TAIL_CHARS))
+        whole = getattr(driver, verb)
+
+        def away(*given: object, **named: object) -> object:
+            if verb == "get_failed" or named["cursor"]:
+                raise StoreUnavailable("no route")
+            return whole(*given, **named)
+
+        monkeypatch.setattr(driver, verb, away)
+        with pytest.raises(StoreUnavailable):
+            watcher.look()
+        monkeypatch.setattr(driver, verb, whole)
+        assert [(one.count, one.new, one.error) for one in watcher.look()] == [(12, 12, "ValueError")]
+        assert [(one.count, one.new) for one in watcher.look()] == [(12, 0)]
+
     def test_what_was_said_is_not_told_unless_that_is_asked_for(self, queue, clock, fail) -> None:
         fail(1)
         assert "secret" not in str(Watcher(queue, AlertSettings(), clock=clock).look())

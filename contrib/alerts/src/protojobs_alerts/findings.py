@@ -79,7 +79,12 @@ class Failures:
         """Groups by job and error, the largest first. `now` is store time."""
         if self._cut_at is not None and self._cut_at < now - self._window:
             self._cut_at = None
-        found = self._failures(list(self._unknown(now)))
+        jobs, newest, is_cut = self._unknown(now)
+        found = self._failures(jobs)
+        # Only now, when all is read: of a look that the store breaks off nothing is known, and the next finds it anew.
+        self._newest = newest
+        self._cut_at = now if is_cut else self._cut_at
+        self._known.update(one.id for one in found)
         self._kept.extend(reversed(found))
         while self._kept and (self._kept[0].failed_at < now - self._window or len(self._kept) > FAILURES_MAX):
             self._known.discard(self._kept.popleft().id)
@@ -88,23 +93,24 @@ class Failures:
         latest = {(one.job_name, one.error): one for one in self._kept}
         return [self._finding(latest[key], count, new[key]) for key, count in counts.most_common()]
 
-    def _unknown(self, now: datetime) -> Iterator[FailedJob]:
-        since = now - self._window
-        if self._newest is not None:
-            since = max(since, self._newest - OVERLAP)
+    def _unknown(self, now: datetime) -> tuple[list[FailedJob], datetime | None, bool]:
+        """Those that no look before has seen, when the latest of all failed, and whether more are there."""
+        since, newest = now - self._window, self._newest
+        if newest is not None:
+            since = max(since, newest - OVERLAP)
+        found: dict[str, FailedJob] = {}
         cursor: str | None = None
         for _ in range(PAGES_MAX):
             page = self._store.failed(limit=PAGE, cursor=cursor, chars_max=TAIL_CHARS)
             for job in page.jobs:
                 if job.failed_at < since:
-                    return
-                self._newest = max(self._newest or job.failed_at, job.failed_at)
+                    return list(found.values()), newest, False
+                newest = max(newest or job.failed_at, job.failed_at)
                 if job.id not in self._known:
-                    self._known.add(job.id)
-                    yield job
+                    found[job.id] = job
             if (cursor := page.cursor) is None:
-                return
-        self._cut_at = now
+                return list(found.values()), newest, False
+        return list(found.values()), newest, True
 
     def _failures(self, jobs: Sequence[FailedJob]) -> list[_Failure]:
         headless = [job.id for job in jobs if len(job.exception) >= TAIL_CHARS and _FRAME not in job.exception]
