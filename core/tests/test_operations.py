@@ -225,6 +225,28 @@ def test_a_preview_counts_and_shows_some(queue: JobQueue) -> None:
     assert Inspector(queue).preview("cancel", "").total == Count(0)
 
 
+def test_what_comes_after_the_preview_is_not_met() -> None:
+    clock = ManualClock()
+    queue = failing(JobQueue(MemoryDriver(clock=clock)))
+    fail(queue, 2)
+    first, again = queue.failed_jobs()
+    queue.later(60, "bad", {"n": 7})
+    inspector = Inspector(queue)
+    previews = inspector.preview("forget", ""), inspector.preview("cancel", "job:bad")
+    clock.advance(1)
+    queue.retry_failed(again.id)
+    queue.work("odd", 1)
+    fail(queue, 3)
+    late = queue.later(60, "bad", {"n": 8})
+    forgotten = ended(inspector, inspector.start("forget", "", at=previews[0].at))
+    assert (forgotten.done, forgotten.refused) == (1, 0)
+    assert queue.get(first.job_id) is None
+    assert queue.stats().failed == 4
+    assert ended(inspector, inspector.start("cancel", "job:bad", at=previews[1].at)).done == 1
+    assert queue.cancel(late) is CancelAnswer.CANCELLED
+    assert ended(inspector, inspector.start("forget", "")).done == 4, "and without a preview all are"
+
+
 class Fleeting(MemoryDriver):
     """Shows a job once, and then pages with nothing in them, without end."""
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from protojobs._inspecting import counting
+from protojobs.cli import bulk
+from protojobs.cli.output import Output
 
 
 @pytest.fixture
@@ -167,6 +169,21 @@ class TestRetry:
 
 
 class TestForget:
+    @pytest.mark.parametrize("words", [("--all",), ("-w", "error:luck")])
+    def test_what_fails_while_a_person_is_asked_stays(self, fail, type_, queue, monkeypatch, words) -> None:
+        fail(2)
+        asked: list[str] = []
+
+        def slowly(_out: Output, what: str, _examples: list[str], *, is_agreed: bool) -> None:
+            asked.append(what)
+            queue.push_many([("broken", {})] * 3)
+            queue.work("default", 3)
+
+        monkeypatch.setattr(bulk, "confirm", slowly)
+        assert type_("failed", "forget", *words, "--app", "shop").lines == [["forgotten", "2"], ["refused", "0"]]
+        assert asked == ["Forget: 2 failed jobs."]
+        assert queue.stats().failed == 3
+
     def test_by_id(self, fail, type_, queue) -> None:
         one, _ = fail(2)
         assert type_("failed", "forget", one).lines == [[one, "forgotten"]]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from protojobs.records import WorkerInfo
+from protojobs import job
+from protojobs.inspector import Inspector
+from protojobs.records import QueueInfo, WorkerInfo
 
 
 @pytest.fixture
@@ -92,6 +94,23 @@ class TestClear:
         }  # fmt: skip
         assert queue.stats("emails").total == 0
         assert queue.stats("default").failed == 1
+
+    def test_of_none_asks_nothing_and_deletes_nothing(self, type_, shop, queue, monkeypatch) -> None:
+        @job(name="late", queue="empty")
+        def late() -> None: ...
+
+        queue.pause("empty")
+        look = Inspector.queue
+
+        def then_a_push(inspector: Inspector, name: str) -> QueueInfo | None:
+            found = look(inspector, name)
+            queue.push("late")
+            return found
+
+        monkeypatch.setattr(Inspector, "queue", then_a_push)
+        typed = type_("queues", "clear", "empty")
+        assert (typed.code, typed.lines[-1]) == (0, ["total", "0"])
+        assert queue.stats("empty").pending == 1
 
     def test_of_a_queue_that_is_not_there(self, type_, shop) -> None:
         typed = type_("queues", "clear", "email", "--yes")

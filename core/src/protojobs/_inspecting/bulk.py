@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from datetime import datetime
 from itertools import islice
+
+from msgspec.structs import replace
 
 from protojobs._inspecting.counting import COUNT_S, counted
 from protojobs._inspecting.operations import Action
-from protojobs._inspecting.searching import PAGES_MAX, Found, Search
+from protojobs._inspecting.searching import PAGES_MAX, Batch, Found, Search
 from protojobs._inspecting.viewing import Viewing
 from protojobs._inspecting.views import JobListing, Operation, OperationState, Preview
 from protojobs.entropy import fresh_id
@@ -39,17 +42,20 @@ class Bulk(Viewing):
                 found = self._first(search)
         found = found[:SAMPLE]
         failures = {one.job.id: one.failure for one in found if one.failure is not None}
-        return Preview(total=total, sample=JobListing(jobs=tuple(one.job for one in found), failures=failures))
+        sample = JobListing(jobs=tuple(one.job for one in found), failures=failures)
+        return Preview(total=total, sample=sample, at=search.query.now)
 
-    def start(self, action: Action, query: str) -> Operation:
+    def start(self, action: Action, query: str, *, at: datetime | None = None) -> Operation:
         """Retry, cancel or forget all jobs that match, on a thread, 500 at a time; those that come later are not met.
 
+        `at`, of a Preview: nor are those that have come since then, while a person was being asked.
         Raises QueryInvalid, also where the query leaves no state that the action is for, and OptionInvalid while four
         operations are running.
         """
         self._access.act(action, f"all that match {query!r}")
         with self._looking():
-            search = self._of_action(action, query)
+            now = self._driver.now()
+            search = self._of_action(action, query, at)
             total = counted(search, TOTAL_MAX, self._queue.clock)
         operation = Operation(
             id=fresh_id(),
@@ -58,7 +64,7 @@ class Bulk(Viewing):
             actor=self.viewer.name,
             state=OperationState.RUNNING,
             total=total,
-            started_at=search.query.now,
+            started_at=now,
         )
         return self._operations.start(operation, search, self._note)
 
@@ -91,17 +97,30 @@ class Bulk(Viewing):
                 return batch.found
         return []
 
-    def _of_action(self, action: str, query: str) -> Search:
+    def _of_action(self, action: str, query: str, at: datetime | None = None) -> Search:
         if action not in ACTED_STATES:
             raise OptionInvalid(f'There is no operation "{action}".', mend=f"Known: {', '.join(ACTED_STATES)}.")
         asked = parse(query).narrowed(ACTED_STATES[action])
         if asked.is_void:
             states = " and ".join(state.value for state in JobState if state in ACTED_STATES[action])
             raise QueryInvalid(f"{action} is for {states} jobs, and the query leaves none.", mend="Take state: away.")
-        return Search(self._driver, asked.at(self._driver.now()), self._redaction, clock=self._queue.clock)
+        kind = Search if at is None else _Shown
+        return kind(self._driver, asked.at(at or self._driver.now()), self._redaction, clock=self._queue.clock)
 
     def _note(self, operation: Operation) -> None:
         words = f"operation {operation.id} {operation.state.value}"
         words += f", {operation.refused} refused" if operation.refused else ""
         words += f": {operation.error}" if operation.error else ""
         self._access.note(operation.action, f"all that match {operation.query!r}", count=operation.done, detail=words)
+
+
+class _Shown(Search):
+    """What matches, but for jobs that have come, or failed jobs that have failed, since the moment of its query."""
+
+    def batches(self, cursor: str | None = None, *, page: int | None = None) -> Iterator[Batch]:
+        for batch in super().batches(cursor, page=page):
+            yield replace(batch, found=[one for one in batch.found if _came_at(one) <= self.query.now])
+
+
+def _came_at(found: Found) -> datetime:
+    return found.job.created_at if found.failure is None else found.failure.failed_at

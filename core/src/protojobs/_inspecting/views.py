@@ -180,6 +180,7 @@ class Preview(Struct, frozen=True, kw_only=True):
 
     total: Count
     sample: JobListing
+    at: datetime  # store time, for `start`: what comes later was not shown
 
 
 class Operation(Struct, frozen=True, kw_only=True):

@@ -44,7 +44,7 @@ class Bulk(Struct, frozen=True):
         if preview.total.number or _is_unknown(preview.total):
             what = f"{self.verb}: {_number(preview.total, self.noun)}."
             confirm(session.out, what, _examples(preview), is_agreed=is_agreed)
-            operation = self._follow(session, inspector, inspector.start(self.action, query))
+            operation = self._follow(session, inspector, inspector.start(self.action, query, at=preview.at))
             done, refused = operation.done, operation.refused
         item = {self.done: done, "refused": refused}
         session.out.item(self.schema, item, list(item.items()))

@@ -16,7 +16,7 @@ from protojobs.cli.stats import COUNTS, counts, queue_item
 from protojobs.cli.text import counted
 from protojobs.errors import did_you_mean
 from protojobs.inspector import Inspector
-from protojobs.records import QueueInfo
+from protojobs.records import Cleared, QueueInfo
 
 __all__ = ["command"]
 
@@ -91,11 +91,12 @@ def clear(session: Session, name: str, yes: bool) -> None:
     if stats.processing:
         examples.append(f"({stats.processing:,} being processed stay)")
     about = "about " if stats.is_estimate else ""
+    done = Cleared()
     if doomed := stats.total - stats.processing:
         confirm(
             session.out, f'Delete {about}{counted(doomed, "job")} of queue "{name}" for good:', examples, is_agreed=yes
         )
-    done = inspector.clear(name)
+        done = inspector.clear(name)
     item: dict[str, Cell] = {"queue": name, "pending": done.pending, "completed": done.completed, "failed": done.failed}
     item |= {"cancelled": done.cancelled, "total": done.total}
     session.out.item("queues.clear@1", item, list(item.items()))
