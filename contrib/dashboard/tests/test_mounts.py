@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import threading
 from urllib.parse import urlencode
 
 import pytest
@@ -187,3 +188,35 @@ def test_django_serves_it_under_asgi_with_signals(store, django_site):
     dashboard = Dashboard(store.queue, auth=auth)
     django_site(dashboard)
     asyncio.run(asyncio.wait_for(story(), 30))
+
+
+@pytest.mark.parametrize("kind", ["asgi", "wsgi"])
+@pytest.mark.parametrize("is_async", [False, True])
+def test_an_auth_is_asked_on_the_thread_whose_connections_django_closes(store, serve, django_site, kind, is_async):
+    from asgiref.sync import sync_to_async
+    from django.core.handlers.asgi import ASGIHandler
+    from django.core.signals import request_finished
+    from django.test import Client
+
+    asked: list[int] = []
+    looked_after: list[int] = []
+
+    def user(_request: Request) -> Viewer:
+        asked.append(threading.get_ident())
+        return Viewer("ann", Role.READ)
+
+    async def user_async(request: Request) -> Viewer:
+        return await sync_to_async(user)(request)
+
+    def closing(**_given: object) -> None:
+        looked_after.append(threading.get_ident())
+
+    django_site(Dashboard(store.queue, auth=user_async if is_async else user))
+    request_finished.connect(closing)
+    try:  # Django's own client for ASGI ends a request on another thread than its handler does
+        client = serve(ASGIHandler()) if kind == "asgi" else Client(headers={"Host": "localhost"})
+        answer = client.get(f"{ROOT}/queues")
+    finally:
+        request_finished.disconnect(closing)
+    assert answer.status_code == 200
+    assert len(asked) == 1 and looked_after == asked

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable
+from typing import Protocol, cast
 from urllib.parse import urlsplit
 
 import anyio.to_thread
@@ -19,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from protojobs.inspector import Role, Viewer
 from protojobs_dashboard.auth import Auth, client_address, is_loopback
 
-__all__ = ["BODY_BYTES_MAX", "NO_AUTH_MEND", "Guard", "body_of", "viewer_of"]
+__all__ = ["BODY_BYTES_MAX", "NO_AUTH_MEND", "ON_THREAD", "Guard", "OnThread", "body_of", "viewer_of"]
 
 BODY_BYTES_MAX = 4 * 1024 * 1024  # a job's data of one megabyte, written as a form, takes three
 NO_AUTH_MEND = (
@@ -29,6 +30,7 @@ NO_AUTH_MEND = (
 OPEN_PATHS = ("/static/", "/livez", "/readyz")  # nothing of the store is in them
 SAFE_METHODS = frozenset({"GET", "HEAD"})
 _FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip")
+ON_THREAD = "protojobs_dashboard.on_thread"  # in the scope: how the site around it runs what may wait for its database
 _VIEWER, _BODY = "protojobs_dashboard.viewer", "protojobs_dashboard.body"
 _HEADERS = {
     "Content-Security-Policy": (
@@ -43,6 +45,14 @@ _HEADERS = {
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
 }
 _log = logging.getLogger("protojobs.dashboard")
+
+
+class OnThread(Protocol):
+    """Runs an auth on a thread."""
+
+    def __call__(self, auth: Auth, request: Request, /) -> Awaitable[Viewer | None | Awaitable[Viewer | None]]:
+        """What the auth returns, also where that is a coroutine."""
+        ...
 
 
 class Guard:
@@ -99,7 +109,8 @@ class Guard:
             viewer: Viewer | None = Viewer("local", Role.OPERATE, client_address(request))
         else:
             # On a thread: it may ask a database. Of a coroutine function only the coroutine is made there.
-            found = await anyio.to_thread.run_sync(self._auth, request)
+            run = cast("OnThread", request.scope.get(ON_THREAD, anyio.to_thread.run_sync))
+            found = await run(self._auth, request)
             viewer = await found if isinstance(found, Awaitable) else found
         if viewer is None:
             return None

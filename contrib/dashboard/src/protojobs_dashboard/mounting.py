@@ -7,9 +7,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from importlib import import_module
 from typing import TYPE_CHECKING, Protocol, cast
 
+from starlette.requests import Request
+
 from protojobs.errors import ConfigurationError
+from protojobs.inspector import Viewer
 from protojobs_dashboard.app import Dashboard
-from protojobs_dashboard.guards import BODY_BYTES_MAX
+from protojobs_dashboard.auth import Auth
+from protojobs_dashboard.guards import BODY_BYTES_MAX, ON_THREAD, OnThread
 from protojobs_dashboard.page import POLLS
 
 if TYPE_CHECKING:
@@ -99,12 +103,15 @@ def _django_view(dashboard: Dashboard) -> object:
     streamed = cast("Callable[..., _DjangoResponse]", django.StreamingHttpResponse)
     csrf_exempt = cast("Callable[[_DjangoView], object]", import_module("django.views.decorators.csrf").csrf_exempt)
 
+    on_thread = _djangos_thread()
+
     async def view(request: _DjangoRequest, inside: str) -> _DjangoResponse:
         length = request.headers.get("content-length") or "0"
         if not length.isdigit() or int(length) > BODY_BYTES_MAX:  # before Django reads it into memory
             return whole(f"The request is larger than {BODY_BYTES_MAX} bytes.\n", status=413)
         exchange = _Exchange(request.body)
-        running = asyncio.ensure_future(dashboard(_django_scope(request, inside), exchange.receive, exchange.send))
+        scope = {**_django_scope(request, inside), ON_THREAD: on_thread}
+        running = asyncio.ensure_future(dashboard(scope, exchange.receive, exchange.send))
         status, headers = await exchange.begun(running)
         if "text/event-stream" in headers.get("content-type", ""):
             response = streamed(exchange.chunks(running), status=status)
@@ -117,6 +124,21 @@ def _django_view(dashboard: Dashboard) -> object:
 
     # Its own check (Sec-Fetch-Site, Origin) takes the place of Django's token, which its forms do not have.
     return csrf_exempt(view)
+
+
+def _djangos_thread() -> OnThread:
+    """The thread on which Django runs what is not async, and after each request closes the connections that broke.
+
+    On any other they stay open, and one that the database has closed would fail all that is asked on it from then on.
+    """
+    to_async = cast("Callable[..., Callable[[], Awaitable[object]]]", import_module("asgiref.sync").sync_to_async)
+
+    def on_thread(auth: Auth, request: Request, /) -> Awaitable[Viewer | None | Awaitable[Viewer | None]]:
+        # The lambda, since it refuses coroutine functions.
+        asked = to_async(lambda: auth(request), thread_sensitive=True)()
+        return cast("Awaitable[Viewer | None | Awaitable[Viewer | None]]", asked)
+
+    return on_thread
 
 
 def _django_scope(request: _DjangoRequest, inside: str) -> Scope:
