@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from msgspec.structs import asdict, replace
@@ -255,6 +256,45 @@ def test_a_token_follows_from_the_destination_whatever_its_password() -> None:
     assert token == token_for("postgresql://app:new@db/jobs") == token_for("postgresql://db/jobs")
     assert token != token_for("postgresql://db/other")
     assert token.startswith("transfer-")
+
+
+def test_a_file_has_a_token_of_its_own_in_each_folder_and_on_each_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path)
+    here = token_for("sqlite:///jobs.db")
+    assert here == token_for(f"sqlite:///{tmp_path}/jobs.db") == token_for("sqlite:///other/../jobs.db")
+    monkeypatch.chdir(tmp_path / "other")
+    assert token_for("sqlite:///jobs.db") != here
+    assert token_for("sqlite:////data/a@b/jobs.db") != token_for("sqlite:////data/c@b/jobs.db")
+    absolute = token_for("sqlite:////data/jobs.db")
+    monkeypatch.setattr(module, "gethostname", lambda: "another")
+    assert token_for("sqlite:////data/jobs.db") != absolute
+
+
+@pytest.mark.parametrize(
+    ("url", "is_here"),
+    [
+        ("redis://localhost/0", True),
+        ("redis://:secret@127.0.0.1:6379/0", True),
+        ("postgresql://app@[::1]:5432/jobs", True),
+        ("postgresql:///jobs", True),
+        ("postgresql://app@/jobs?host=/run/postgresql", True),
+        ("postgresql://db1,localhost:5433/jobs", True),
+        ("postgresql://app@db/jobs", False),
+        ("redis+cluster://10.0.0.7:7000,10.0.0.8", False),
+        ("mysql://[fd00::7]/jobs", False),
+    ],
+)
+def test_a_server_on_this_machine_has_another_token_on_another(
+    url: str, is_here: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = token_for(url)
+    monkeypatch.chdir(tmp_path)
+    assert token_for(url) == token
+    monkeypatch.setattr(module, "gethostname", lambda: "another")
+    assert (token_for(url) != token) is is_here
 
 
 SCHEDULE_VERBS = ("get_schedules", "save_schedule", "remove_schedule")

@@ -30,6 +30,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import partial
+from ipaddress import ip_address
+from pathlib import Path
+from socket import gethostname
 from typing import TypeVar
 from uuid import NAMESPACE_URL, uuid5
 from zlib import crc32
@@ -54,7 +57,7 @@ PATIENCE_S = 30.0  # a store that does not answer is asked again for so long, at
 PASSES_MAX = 1_000  # through the source; more than two happen only while others write there
 _TRIES = 100  # to move a schedule that is changed at the same moment
 _FOUND_PAGES_MAX = 100  # pages of `find` when looking for jobs that another transfer has left behind
-
+_SERVERS = ("postgresql", "mysql", "mariadb", "redis", "rediss", "valkey", "valkeys")  # without a host on this machine
 
 _T = TypeVar("_T")
 
@@ -79,11 +82,27 @@ class TransferReport(Struct, frozen=True, kw_only=True):
 def token_for(destination_url: str) -> str:
     """A token that a killed transfer finds again: one for each destination, whatever its password is today.
 
-    It does not depend on the source, since it is kept there.
+    It does not depend on the source, since it is kept there. A file is told apart by its whole path and this machine's
+    name, and so is a server on this machine: the same URL means another store in another folder, or elsewhere.
     """
     scheme, _, rest = destination_url.partition("://")
-    place = f"{scheme}://{rest.rpartition('@')[2]}"
-    return f"transfer-{crc32(place.encode()):08x}"
+    if rest.startswith("/") and scheme.partition("+")[0] not in _SERVERS:
+        path, mark, options = rest[1:].removeprefix("file:").partition("?")
+        place = f"{gethostname()}/{Path(path).resolve()}{mark}{options}"
+    else:
+        place = rest.rpartition("@")[2]
+        hosts = place.partition("?")[0].partition("/")[0].split(",")
+        place = f"{gethostname()}/{place}" if any(map(_is_here, hosts)) else place
+    return f"transfer-{crc32(f'{scheme}://{place}'.encode()):08x}"
+
+
+def _is_here(host: str) -> bool:
+    """Whether a host, perhaps with a port, means another machine on another machine."""
+    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+    try:
+        return not name or ip_address(name).is_loopback
+    except ValueError:
+        return name.lower() == "localhost" or name.lower().endswith(".localhost")
 
 
 def are_one_store(source: Store, destination: Store) -> bool:
