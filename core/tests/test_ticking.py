@@ -303,6 +303,17 @@ class TestWhatGoesWrong:
         assert scheduler.tick().fired == 1
         assert "schedule odd cannot be fired here" in caplog.text and "Mars/Olympus" in caplog.text
 
+    @pytest.mark.parametrize("wrong", [{"catch_up": 1e300}, {"jitter": 1e300}, {"catch_up": float("nan")}])
+    def test_a_number_beyond_all_reason_in_one_row_does_not_stop_the_others(
+        self, scheduler: Scheduler, clock: ManualClock, caplog: pytest.LogCaptureFixture, wrong: dict[str, float]
+    ) -> None:
+        made = scheduler.every(Report, 60, id="odd")
+        scheduler.queue.driver.save_schedule(replace(made, **wrong), version=made.version)
+        scheduler.every(Report, 60, id="even")
+        clock.advance(60)
+        assert scheduler.tick().fired == 1
+        assert "schedule odd cannot be fired here" in caplog.text
+
     def test_a_step_that_the_store_never_takes_does_not_turn_for_ever(
         self, clock: ManualClock, caplog: pytest.LogCaptureFixture
     ) -> None:

@@ -87,7 +87,8 @@ class Ticker:
         try:
             steps = plan(schedule, now, ROUND)
             return [_Attempt(schedule, step, self._firing(schedule, step)) for step in steps]
-        except ProtojobsError as error:  # a plugin refuses the job, or this machine does not know the zone
+        except (ProtojobsError, OverflowError, ValueError) as error:
+            # A plugin refuses the job, this machine does not know the zone, or a number in the row is beyond all reason.
             self._hold_back(schedule, f"cannot be fired here: {error}")
             return []
 
