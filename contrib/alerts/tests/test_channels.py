@@ -81,6 +81,20 @@ class TestWebhook:
         assert failure.value.may_retry
         assert "T0K3N" not in str(failure.value) + webhook.name
 
+    def test_a_newline_at_the_end_of_a_token_is_no_part_of_it(self, catcher) -> None:
+        settings = AlertSettings(webhook=catcher.url, webhook_token="s3cret\n")
+        (webhook,) = channels_of(settings)
+        webhook.send(MESSAGE)
+        assert catcher.headers[0]["Authorization"] == "Bearer s3cret"
+
+    @pytest.mark.parametrize("token", ["T0K3N\nX: y", "T0K3N\u2026"])
+    def test_what_no_request_can_carry_is_told_without_showing_it(self, catcher, caplog, token: str) -> None:
+        sender = Sender(Webhook(catcher.url, token), (0.0,) * 4)
+        sender.put(MESSAGE)
+        sender.close(30)
+        assert "did not take alert message m-1: it cannot be asked" in caplog.text
+        assert "T0K3N" not in caplog.text
+
 
 class TestMail:
     def test_it_is_one_mail_to_all_recipients(self) -> None:
@@ -127,6 +141,10 @@ class TestMail:
             ValueError, match="linefeed|newline"
         ):  # findings are printable; the library is the second wall
             EmailMessage()["Subject"] = message.subject
+        with MailCatcher() as catcher:
+            with pytest.raises(SendFailed, match=r"it cannot be sent \(ValueError\)") as refusal:
+                mail_to(catcher).send(message)
+        assert (refusal.value.may_retry, catcher.caught) == (False, [])
 
 
 class Channel:
@@ -219,6 +237,8 @@ class TestSettings:
             {"webhook": "https://[T0K3N"},
             {"webhook": "https://chat.example.com:T0K3N/"},
             {"webhook": "https://chat.example.com/T0K3N\r\nX: y"},
+            {"webhook": "https://chat.example.com/", "webhook_token": "T0K3N\nX: y"},
+            {"webhook": "https://chat.example.com/", "webhook_token": "T0K3N\u2026"},
             {"mail_server": "mail.example.com", **ADDRESSES},
             {"mail_server": "smtp://jo:T0K3N@mail.example.com", **ADDRESSES},
             {"mail_server": "smtp://mail.example.com"},

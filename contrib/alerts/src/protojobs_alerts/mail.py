@@ -52,6 +52,8 @@ class Mail:
             raise SendFailed("it offers no STARTTLS, or no login", may_retry=False) from None
         except (smtplib.SMTPException, OSError) as error:
             raise SendFailed(f"it cannot be reached ({type(error).__name__})", may_retry=True) from None
+        except ValueError as error:  # what no mail can carry, such as a password in Cyrillic; its text may show it
+            raise SendFailed(f"it cannot be sent ({type(error).__name__})", may_retry=False) from None
 
     @contextmanager
     def _connected(self) -> Generator[smtplib.SMTP]:

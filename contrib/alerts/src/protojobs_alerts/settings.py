@@ -92,6 +92,7 @@ class AlertSettings(Struct, frozen=True, kw_only=True):
         _ = self.oldest_limits, self.depth_limits
         if self.webhook:
             _check_webhook(self.webhook)
+        _check_token(self.webhook_token.strip())
         if self.mail_server:
             _check_mail(self)
 
@@ -130,6 +131,14 @@ def _check_webhook(url: str) -> None:
         raise OptionInvalid(f"{variable} would send in the clear.", mend="Use https; http goes to this machine only.")
     if parts.username or parts.password:
         raise OptionInvalid(f"{variable} has a password in it.", mend=f"Put a token into {variable}_TOKEN instead.")
+
+
+def _check_token(token: str) -> None:
+    if not token.isascii() or not token.isprintable():
+        raise OptionInvalid(
+            f"{_PREFIX}WEBHOOK_TOKEN holds what no header can carry.",
+            mend="A token is one line of printable ASCII characters.",
+        )
 
 
 def _check_mail(settings: AlertSettings) -> None:

@@ -31,7 +31,7 @@ class Webhook:
 
     def __init__(self, url: str, token: str = "") -> None:
         self._url = url
-        self._token = token
+        self._token = token.strip()  # of a file it often has the newline, which no header can carry
         self._opener = build_opener(_NoRedirect)
 
     @property
@@ -54,3 +54,5 @@ class Webhook:
         except (URLError, OSError, http.client.HTTPException) as error:
             reason = error.reason if isinstance(error, URLError) else error
             raise SendFailed(f"it cannot be reached ({type(reason).__name__})", may_retry=True) from None
+        except ValueError as error:  # what no request can carry; its text would show the URL or the token
+            raise SendFailed(f"it cannot be asked ({type(error).__name__})", may_retry=False) from None
