@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from protojobs import Job, JobContext, JobQueue, events, hookimpl, job
+from protojobs import hooks as hooks_module
 from protojobs.errors import PushRejected
 from protojobs.events import Event, QueuePaused
 from protojobs.hooks import BACKLOG_MAX, QUARANTINE_AFTER, QUARANTINE_S, Dispatcher, Hooks
@@ -75,6 +76,27 @@ class TestObservers:
         for _ in range(30):
             hooks.notify(AN_EVENT)
         assert len(calls) == 40
+
+    def test_two_threads_whose_pushes_meet_the_same_broken_listener_go_on(
+        self, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def broken(_event: Event) -> None:
+            raise ValueError
+
+        hooks = Hooks(clock=clock)
+        events.on("queue.paused", broken)
+        for _ in range(QUARANTINE_AFTER - 1):
+            hooks.notify(AN_EVENT)
+        is_other: list[bool] = []
+
+        def during_the_last_one(*_arguments: object, **_options: object) -> None:
+            if not is_other:
+                is_other.append(True)
+                hooks.notify(AN_EVENT)  # as another thread may just when this one has counted its error
+
+        monkeypatch.setattr(hooks_module._log, "error", during_the_last_one)
+        hooks.notify(AN_EVENT)
+        assert is_other
 
     def test_a_success_in_between_starts_the_count_again(self, clock: ManualClock) -> None:
         calls: list[int] = []

@@ -208,7 +208,7 @@ class Hooks:
     def _is_silent(self, listener: object) -> bool:
         until = self._silent_until.get(id(listener))
         if until is not None and self._clock.monotonic() >= until:
-            del self._silent_until[id(listener)]
+            self._silent_until.pop(id(listener), None)  # another thread may be faster
             until = None
         return until is not None
 
@@ -216,7 +216,7 @@ class Hooks:
         count = self._errors[id(listener)] = self._errors.get(id(listener), 0) + 1
         _log.error("a listener to %s failed, the job is not affected: %r", name, error, exc_info=error)
         if count >= QUARANTINE_AFTER:
-            del self._errors[id(listener)]
+            self._errors.pop(id(listener), None)
             self._silent_until[id(listener)] = self._clock.monotonic() + QUARANTINE_S
             _log.error("%r failed %d times in a row and is left out for %d s", listener, count, QUARANTINE_S)
 
