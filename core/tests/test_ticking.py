@@ -10,15 +10,17 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from msgspec.structs import replace
 
-from protojobs import Job, JobQueue, Scheduler, Settings, StopToken, events
+from protojobs import Job, JobQueue, Scheduler, Settings, StopToken, _ticking, events
+from protojobs._planning import Step, plan
 from protojobs._ticking import HELD_BACK_S, LOCKED_S, ROUND, STUCK_S
+from protojobs.clock import time_left
 from protojobs.errors import ContractBroken, PushRejected, StoreUnavailable
 from protojobs.events import Event, JobQueued, JobQueuing, ScheduleFired, ScheduleMissed
 from protojobs.hooks import Hooks, hookimpl
 from protojobs.lifecycle import Verb
 from protojobs.protocols import Store
 from protojobs.records import NewJob, Settlement, WorkerInfo
-from protojobs.schedules import DueSchedules, Fired, FireStatus, Firing
+from protojobs.schedules import DueSchedules, Fired, FireStatus, Firing, Schedule
 from protojobs.testing import ManualClock
 from protojobs_memory import MemoryDriver
 
@@ -420,6 +422,72 @@ class TestWhatIsTold:
             "schedule r: fired for 2030-01-01 12:03:00Z",
             "schedule r: passed over 2030-01-01 12:04:00Z: the job before it is not finished (overlap=skip)",
         ]
+
+
+class TestManyThatAreLate:
+    """After a long outage a schedule may take half a second to plan, and there may be hundreds."""
+
+    def test_what_was_planned_within_a_second_fires_before_the_rest_is_planned(
+        self, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        fired: list[int] = []
+
+        class Counting(MemoryDriver):
+            def fire(self, firings: Sequence[Firing]) -> list[Fired]:
+                fired.append(len(firings))
+                return super().fire(firings)
+
+        def slowly(schedule: Schedule, now: datetime, limit: int) -> list[Step]:
+            clock.advance(0.4)
+            return plan(schedule, now, limit)
+
+        monkeypatch.setattr(_ticking, "plan", slowly)
+        scheduler = Scheduler(JobQueue(Counting(clock=clock), clock=clock))
+        for n in range(8):
+            scheduler.every(Report, 60, {"n": n})
+        clock.advance(60)
+        assert scheduler.tick().fired == 8
+        assert fired == [3, 3, 2]
+
+    def test_only_calls_of_the_store_have_a_limit(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        left: list[float] = []
+        stop = StopToken()
+
+        class Limited(MemoryDriver):
+            def fire(self, firings: Sequence[Firing]) -> list[Fired]:
+                left.append(time_left(99.0))
+                stop.stop()
+                return super().fire(firings)
+
+        def noted(schedule: Schedule, now: datetime, limit: int) -> list[Step]:
+            left.append(time_left(99.0))
+            return plan(schedule, now, limit)
+
+        monkeypatch.setattr(_ticking, "plan", noted)
+        scheduler = Scheduler(JobQueue(Limited()))
+        scheduler.every(Report, 1)
+        scheduler.run(stop)
+        assert left[0] == 99.0
+        assert 0.0 < left[1] <= 10.0
+
+    def test_one_that_is_told_to_stop_does_so_after_the_round(
+        self, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        stop = StopToken()
+
+        def slowly(schedule: Schedule, now: datetime, limit: int) -> list[Step]:
+            stop.stop()
+            clock.advance(2)
+            return plan(schedule, now, limit)
+
+        monkeypatch.setattr(_ticking, "plan", slowly)
+        queue = JobQueue(MemoryDriver(clock=clock), clock=clock)
+        scheduler = Scheduler(queue)
+        for n in range(3):
+            scheduler.every(Report, 60, {"n": n})
+        clock.advance(60)
+        scheduler.run(stop)
+        assert queue.stats("reports").pending == 1
 
 
 class TestRun:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from protojobs._planning import Step, firing_id, job_of, plan
+from protojobs.clock import within
 from protojobs.errors import ProtojobsError
 from protojobs.events import Event, JobQueued, JobQueuing, ScheduleFired, ScheduleMissed
 from protojobs.records import BATCH_BYTES_MAX, BATCH_JOBS_MAX
@@ -28,6 +29,8 @@ __all__ = ["Ticker", "TickReport"]
 
 ROUND = 100  # schedules that are looked at, and times of one schedule that are fired, at once
 ROUNDS_MAX = 1_000  # in one tick
+PLAN_S = 1.0  # then a round fires what it has planned: after a long outage one schedule may take half a second
+CALL_S = 10.0  # a silent store is given up on after so long, at each call
 HELD_BACK_S = 30.0  # a schedule that cannot be fired here is tried again so much later; elsewhere it may go well
 LOCKED_S = 0.5  # one that another ticker has in hand is looked at again so much later ...
 STUCK_S = 60.0  # ... and that it does not move is told after so long: a store frees what a frozen ticker holds sooner
@@ -62,25 +65,42 @@ class Ticker:
         self._held_back: dict[str, float] = {}  # until when, on the monotonic clock
         self._lost: dict[str, tuple[int, float]] = {}  # the version at which steps are lost, and since when
 
-    def tick(self) -> TickReport:
-        """Fire all that is due now. Raises what the driver raises; what was fired by then stays fired, once."""
+    def tick(self, is_over: Callable[[], bool] = lambda: False) -> TickReport:
+        """Fire all that is due now, or what can be until `is_over`, which is asked after each round.
+
+        Raises what the driver raises; what was fired by then stays fired, once.
+        """
         report = TickReport()
         until: datetime | None = None
         for _ in range(ROUNDS_MAX):
             self._let_go()
-            due = self._driver.due_schedules(min(ROUND + len(self._held_back), BATCH_JOBS_MAX))
+            with within(CALL_S):
+                due = self._driver.due_schedules(min(ROUND + len(self._held_back), BATCH_JOBS_MAX))
             until = until or due.now  # what comes due meanwhile is the next tick's
             ready = [one for one in due.schedules if one.id not in self._held_back and _is_due(one, until)][:ROUND]
             if not ready:
                 report.next_due_in = _seconds_to(due, self._held_back)
                 break
-            attempts = [attempt for schedule in ready for attempt in self._attempts(schedule, due.now)]
-            for batch in _batches(attempts):
-                answers = self._driver.fire([attempt.firing for attempt in batch])
+            for batch in _batches(self._planned(ready, due.now)):
+                with within(CALL_S):
+                    answers = self._driver.fire([attempt.firing for attempt in batch])
                 self._take(batch, answers, due.now, report)
+            if is_over():
+                report.next_due_in = 0.0
+                break
         else:
             report.next_due_in = 0.0
         return report
+
+    def _planned(self, ready: Sequence[Schedule], now: datetime) -> list[_Attempt]:
+        """The steps of the first of them, one at least. The others stay due, for the next round."""
+        attempts: list[_Attempt] = []
+        ends = self._queue.clock.monotonic() + PLAN_S
+        for schedule in ready:
+            attempts += self._attempts(schedule, now)
+            if self._queue.clock.monotonic() >= ends:
+                break
+        return attempts
 
     def _attempts(self, schedule: Schedule, now: datetime) -> Iterable[_Attempt]:
         """The steps of one schedule. What cannot be fired here stays due, and is told."""
@@ -88,7 +108,7 @@ class Ticker:
             steps = plan(schedule, now, ROUND)
             return [_Attempt(schedule, step, self._firing(schedule, step)) for step in steps]
         except (ProtojobsError, OverflowError, ValueError) as error:
-            # A plugin refuses the job, this machine does not know the zone, or a number in the row is beyond all reason.
+            # A plugin refuses the job, this machine does not know the zone, a number in the row is beyond all reason.
             self._hold_back(schedule, f"cannot be fired here: {error}")
             return []
 

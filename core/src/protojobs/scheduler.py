@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from protojobs._offload import offload
 from protojobs._scheduling import Scheduling, Upcoming
 from protojobs._ticking import Ticker, TickReport
-from protojobs.clock import within
 from protojobs.entropy import jittered
 from protojobs.errors import ConfigurationError, PayloadError
 from protojobs.hooks import Dispatcher
@@ -18,6 +17,7 @@ from protojobs.schedules import Schedule
 from protojobs.stopping import StopToken
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Unpack
 
     from protojobs.planned import ScheduleOptions
@@ -27,7 +27,6 @@ __all__ = ["Scheduler", "TickReport", "Upcoming"]
 
 LOOK_EVERY_S = 1.0  # at least: others may store a schedule that is due sooner
 SPREAD_S = 0.05  # tickers that wait for the same time do not all ask at once
-TICK_S = 10.0  # a tick gives up on a silent store after so long
 PAUSE_MAX_S = 2.0
 OBSERVERS_END_S = 5.0
 _log = logging.getLogger("protojobs.scheduler")
@@ -47,9 +46,7 @@ class Scheduler(Scheduling):
 
     def tick(self) -> TickReport:
         """Fire everything that is due now, and say what was done. Raises what the driver raises."""
-        if not self.has_declared:
-            self.declare(skip_unknown=True)
-        return self._ticker.tick()
+        return self._tick(lambda: False)
 
     def run(self, stop: StopToken | None = None) -> None:
         """Tick whenever something is due, until `stop` is told to. An outage of the store is sat out.
@@ -64,8 +61,7 @@ class Scheduler(Scheduling):
         try:
             while not ended.is_set():
                 try:
-                    with within(TICK_S):
-                        wait_s = _until_next(self.tick())
+                    wait_s = _until_next(self._tick(ended.is_set))
                     if is_degraded:
                         _log.warning("the store answers again")
                     pause_s, is_degraded = 0.0, False
@@ -81,6 +77,11 @@ class Scheduler(Scheduling):
             unsubscribe()
             self._ticker.send = before
             dispatcher.close(OBSERVERS_END_S)
+
+    def _tick(self, is_over: Callable[[], bool]) -> TickReport:
+        if not self.has_declared:
+            self.declare(skip_unknown=True)
+        return self._ticker.tick(is_over)
 
     # ------------------------------------------------------------------------------------------------- for coroutines
 
