@@ -9,7 +9,7 @@ import pytest
 from protojobs import job
 from protojobs.errors import OptionInvalid, StoreUnavailable
 from protojobs.records import WorkerInfo
-from protojobs_alerts import AlertSettings, Watcher
+from protojobs_alerts import AlertSettings, Watcher, watching
 from protojobs_alerts import findings as module
 from protojobs_alerts.findings import FINDINGS_MAX, error_type, in_words, printable
 from protojobs_alerts.settings import Limits
@@ -111,6 +111,29 @@ class TestFailures:
         told = texts(Watcher(queue, AlertSettings(workers=False), clock=clock))
         assert len(told) == FINDINGS_MAX + 1
         assert told[-1] == "7 further alerts."
+
+    def test_what_is_pushed_out_by_others_goes_on_and_is_not_told_to_be_over(
+        self, queue, clock, fail, monkeypatch
+    ) -> None:
+        monkeypatch.setattr(watching, "FINDINGS_MAX", 3)
+        watcher = Watcher(queue, AlertSettings(), clock=clock)
+        for name in "abcd":
+            fail(1, name=name)
+        (message,) = watcher.turn()
+        assert [one.finding.job_name for one in message.notices] == ["a", "b", "c", ""]
+        clock.advance(15)
+        fail(2, name="d")
+        (message,) = watcher.turn()
+        assert [(one.status, one.finding.job_name) for one in message.notices] == [("firing", "d")]
+
+    def test_that_no_worker_lives_is_told_however_much_is_wrong(self, queue, clock, fail, monkeypatch) -> None:
+        monkeypatch.setattr(watching, "FINDINGS_MAX", 1)
+        for name in "abc":
+            fail(1, name=name)
+        queue.leave()
+        queue.push("a")
+        told = texts(Watcher(queue, AlertSettings(), clock=clock))
+        assert told == ["Jobs are due, and no worker is alive.", "3 further alerts."]
 
 
 def _broken() -> None:

@@ -83,3 +83,15 @@ def test_memory_is_bounded() -> None:
         assert len([one for one in told(ledger, second, *found) if one[0] == "firing"]) == len(found)
         assert len(ledger._alerts) <= ALERTS_MAX
     assert len(ledger._alerts) == ALERTS_MAX
+
+
+def test_one_of_too_many_to_be_told_goes_on_in_silence() -> None:
+    ledger = Ledger(EVERY_S)
+    assert told(ledger, 0, wrong("a"), wrong("b")) == [("firing", "a", 0), ("firing", "b", 0)]
+    assert ledger.turn(15, [wrong("a")], untold=[wrong("b", new=2), wrong("c")]) == []
+    assert ledger.turn(900, [], untold=[wrong("a"), wrong("b", new=1)]) == []
+    assert told(ledger, 1000, wrong("a"), wrong("b", new=1)) == [("firing", "a", 0), ("firing", "b", 4)]
+    assert told(ledger, 1015) == [("resolved", "a", 0), ("resolved", "b", 0)]
+    assert ledger.turn(1030, [], untold=[wrong("a", new=1)]) == []
+    assert told(ledger, 1900) == [], "nobody was told that it had begun again"
+    assert told(ledger, 1915) == [("resolved", "a", 1)]

@@ -37,11 +37,20 @@ class Ledger:
         self._interval_s = interval_s
         self._alerts: dict[tuple[str, str, str, str], _Alert] = {}
 
-    def turn(self, now_s: float, found: Sequence[Finding], *, is_complete: bool = True) -> list[Notice]:
-        """What to tell of these findings. Not `is_complete`: what is missing among them is unknown, and not over."""
+    def turn(
+        self, now_s: float, found: Sequence[Finding], *, untold: Sequence[Finding] = (), is_complete: bool = True
+    ) -> list[Notice]:
+        """What to tell of these findings.
+
+        `untold` are more than anybody is to be told of: of them those go on, in silence, that were told before.
+        Not `is_complete`: what is missing among them is unknown, and not over.
+        """
         notices = [notice for finding in found if (notice := self._present(now_s, finding)) is not None]
+        for finding in untold:
+            if (alert := self._alerts.get(finding.key)) is not None:
+                self._goes_on(now_s, alert, finding)
         if is_complete:
-            missing = self._alerts.keys() - {finding.key for finding in found}
+            missing = self._alerts.keys() - {finding.key for finding in (*found, *untold)}
             for key in sorted(missing):
                 if (notice := self._absent(now_s, key)) is not None:
                     notices.append(notice)
@@ -55,15 +64,18 @@ class Ledger:
         if alert is None:
             self._alerts[finding.key] = _Alert(finding, now_s, now_s)
             return Notice(status="firing", finding=finding)
-        alert.finding = finding
-        alert.held_back += finding.new
-        if not alert.is_firing:
-            alert.is_firing, alert.is_told, alert.began_s = True, False, now_s
+        self._goes_on(now_s, alert, finding)
         if now_s - alert.told_s < self._interval_s:
             return None
         notice = Notice(status="firing", finding=finding, lasts_s=now_s - alert.began_s, held_back=alert.held_back)
         alert.told_s, alert.held_back, alert.is_told, alert.has_untold_end = now_s, 0, True, False
         return notice
+
+    def _goes_on(self, now_s: float, alert: _Alert, finding: Finding) -> None:
+        alert.finding = finding
+        alert.held_back += finding.new
+        if not alert.is_firing:
+            alert.is_firing, alert.is_told, alert.began_s = True, False, now_s
 
     def _absent(self, now_s: float, key: tuple[str, str, str, str]) -> Notice | None:
         alert = self._alerts[key]

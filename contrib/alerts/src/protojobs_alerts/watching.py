@@ -67,7 +67,7 @@ class Watcher:
         """Look once; the messages that are due now."""
         now_s = self._clock.monotonic()
         try:
-            found = self.look()
+            found = self._found()
         except DriverError as error:
             if not self._is_away:
                 self._is_away = True
@@ -75,20 +75,21 @@ class Watcher:
             notices = self._ledger.turn(now_s, self._outage(now_s), is_complete=False)
         else:
             self._answered_s, self._is_away = now_s, False
-            notices = self._ledger.turn(now_s, found)
+            notices = self._ledger.turn(now_s, _told(found), untold=found[FINDINGS_MAX:])
         return self.messages(notices)
 
     def look(self) -> list[Finding]:
-        """What is wrong now, whatever was told before. Raises DriverError."""
+        """What is wrong now, whatever was told before: 200 things, and the number of the others. Raises DriverError."""
+        return _told(self._found())
+
+    def _found(self) -> list[Finding]:
         with within(ANSWER_S):
             now, workers = self._driver.now(), self._driver.workers()
             queues = self._driver.queues(counted_max=self._counted_max)
             failed = self._failures.look(now) if self._settings.failed else []
         found = [finding for finding in failed if finding.count >= self._settings.failed]
         found += findings(self._settings, queues, workers, now)
-        if (more := len(found) - FINDINGS_MAX) > 0:
-            found[FINDINGS_MAX:] = [Finding(kind="more", text=f"{more:,} further alerts.", count=more)]
-        return found
+        return sorted(found, key=lambda finding: finding.kind != "workers")  # that one is told, however many there are
 
     def messages(self, notices: Sequence[Notice]) -> list[Message]:
         """The notices as messages of now."""
@@ -101,6 +102,12 @@ class Watcher:
             return []
         text = f"The store has not answered for {in_words(lasts_s)}."
         return [Finding(kind="store", text=text, seconds=lasts_s)]
+
+
+def _told(found: list[Finding]) -> list[Finding]:
+    if (more := len(found) - FINDINGS_MAX) <= 0:
+        return found
+    return [*found[:FINDINGS_MAX], Finding(kind="more", text=f"{more:,} further alerts.", count=more)]
 
 
 def _ids() -> Iterator[str]:
