@@ -27,6 +27,7 @@ class Notifier:
         self._lock = threading.Lock()
         self._sent_at: dict[str, float] = {}
         self._later: set[str] = set()
+        self._has_loud = False  # whether one of those was sent just before
         self._has_some = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -36,13 +37,15 @@ class Notifier:
         with self._lock:
             if len(self._sent_at) > _KNOWN_MAX:
                 self._sent_at.clear()
-            quiet = [queue for queue in queues if is_here and now - self._sent_at.get(queue, -1.0) >= _QUIET_S]
-            self._sent_at.update(dict.fromkeys(quiet, now))
-            if later := set(queues) - set(quiet):
+            quiet = [queue for queue in queues if now - self._sent_at.get(queue, -1.0) >= _QUIET_S]
+            self._has_loud |= not set(queues).issubset(quiet)
+            here = quiet if is_here else []
+            self._sent_at.update(dict.fromkeys(here, now))
+            if later := set(queues).difference(here):
                 self._later |= later
                 self._be_sent()
-        if quiet:
-            self._send(quiet)
+        if here:
+            self._send(here)
 
     def _be_sent(self) -> None:
         if self._thread is None or not self._thread.is_alive():  # also in a forked child: threads do not follow
@@ -58,11 +61,12 @@ class Notifier:
                 if not self._later:
                     self._thread = None
                     return
-                sent_at = max(self._sent_at.get(queue, float("-inf")) for queue in self._later)
-            if (loud_s := sent_at + _QUIET_S - SYSTEM_CLOCK.monotonic()) > 0:
-                SYSTEM_CLOCK.sleep(loud_s)
+                has_loud = self._has_loud
+            if has_loud:
+                SYSTEM_CLOCK.sleep(_QUIET_S)
             with self._lock:
                 self._has_some.clear()
+                self._has_loud = False
                 queues, self._later = list(self._later), set()
                 self._sent_at.update(dict.fromkeys(queues, SYSTEM_CLOCK.monotonic()))
             self._send(queues)
