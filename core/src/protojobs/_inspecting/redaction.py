@@ -19,6 +19,7 @@ HIDDEN = "[hidden]"
 UNREADABLE = '"[hidden: no JSON in which fields could be told apart]"'
 TOO_LONG = '"[hidden: too long]"'
 READ_CHARS_MAX = 64 * 1024  # of the data of each job in a list, where fields are to be hidden or searched
+_encode = msgspec.json.Encoder(order="sorted").encode
 _T = TypeVar("_T", JobRecord, FailedJob, Schedule)
 
 
@@ -83,29 +84,54 @@ class Redaction:
             fields[key] = HIDDEN if self.is_hidden(key.casefold(), place) else self._hidden(item, place)
         return fields
 
-    def _restored(self, edited: object, original: object, path: str) -> object:
+    def _restored(self, edited: object, original: object, path: str, *, is_alike: bool = False) -> object:
+        """`is_alike`: the two differ in hidden fields only, so that what stands at the same place belongs together."""
         if isinstance(edited, list):
             items = cast("list[object]", edited)
-            known = cast("list[object]", original) if isinstance(original, list) else []
-            if len(items) != len(known):  # which is which, nobody can tell
-                known = [None] * len(items)
-            return [self._restored(item, was, path) for item, was in zip(items, known, strict=True)]
+            known = cast("list[object]", original) if isinstance(original, list) else [None] * len(items)
+            if isinstance(original, list) and not is_alike:
+                known = self._partners(items, known, path)
+            return [self._restored(item, was, path, is_alike=True) for item, was in zip(items, known, strict=True)]
         if not isinstance(edited, dict):
             return edited
         before = cast("dict[str, object]", original) if isinstance(original, dict) else {}
         fields: dict[str, object] = {}
         for key, item in cast("dict[str, object]", edited).items():
             place = _under(path, key)
-            if item == HIDDEN and self.is_hidden(key.casefold(), place):
-                if key not in before:
-                    raise DataInvalid(
-                        f"$.{place} is hidden from you, and where it belongs now cannot be told.",
-                        path=f"$.{place}",
-                        mend="Leave the field where it is, or write its value.",
-                    )
-                item = before[key]
-            fields[key] = self._restored(item, before.get(key), place)
+            if not self.is_hidden(key.casefold(), place):
+                fields[key] = self._restored(item, before.get(key), place, is_alike=is_alike)
+            elif item != HIDDEN:
+                fields[key] = self._restored(item, None, place)  # written anew: nothing in it can be an old one
+            elif key in before:
+                fields[key] = before[key]
+            else:
+                raise DataInvalid(
+                    f"$.{place} is hidden from you, and where it belongs now cannot be told.",
+                    path=f"$.{place}",
+                    mend="Leave it where it is, in a list also all that stands beside it, or write its value.",
+                )
         return fields
+
+    def _partners(self, items: Sequence[object], known: Sequence[object], path: str) -> list[object]:
+        """For each item what it was before: the only one that looks the same. Of several the one at its place, if all
+        of them have stayed. None where that cannot be told: a place alone says nothing, once something was put in.
+        """
+        before = self._places(known, path)
+        partners: list[object] = [None] * len(items)
+        for look, places in self._places(items, path).items():
+            were = before.get(look, [])
+            if places != were and any(known[place] != known[were[0]] for place in were):
+                continue
+            for place in places if were else ():
+                partners[place] = known[place if places == were else were[0]]
+        return partners
+
+    def _places(self, values: Sequence[object], path: str) -> dict[bytes, list[int]]:
+        """Where the values stand, by how they look without their hidden fields."""
+        found: dict[bytes, list[int]] = {}
+        for place, value in enumerate(values):
+            found.setdefault(_encode(self._hidden(value, path)), []).append(place)
+        return found
 
 
 def _under(path: str, key: str) -> str:
