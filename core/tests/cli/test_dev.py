@@ -130,22 +130,37 @@ def test_the_worker_ends_when_dev_is_killed(dev) -> None:
     until("the worker has ended", lambda: not is_alive(worker))
 
 
-def test_the_dashboard_is_there_and_ends_with_it(dev) -> None:
+@pytest.fixture
+def port() -> int:
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
-        port = one.getsockname()[1]
+        return int(one.getsockname()[1])
 
-    def answers() -> bool:
-        with socket.socket() as line:
-            return line.connect_ex(("127.0.0.1", port)) == 0
 
+def answers(port: int) -> bool:
+    with socket.socket() as line:
+        return line.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP], ids=["Ctrl-C", "the terminal is closed"])
+def test_the_dashboard_is_there_and_ends_with_it(dev, port, number) -> None:
     process = dev("--port", str(port))
     process.says(f"dashboard at http://127.0.0.1:{port}/")
-    until("the dashboard answers", answers)
+    until("the dashboard answers", lambda: answers(port))
     ready(process)
-    interrupt(process)
-    assert process.ended().code == 0
-    assert not answers()
+    process.started.send_signal(number)
+    ended = process.ended()
+    assert ended.code == 0
+    assert f"{number.name}: ending" in ended.err
+    assert not answers(port)
+
+
+def test_the_dashboard_ends_when_dev_is_killed(dev, port) -> None:
+    process = dev("--port", str(port))
+    process.says("The dashboard is at")  # else it ends because nobody hears that
+    until("the dashboard answers", lambda: answers(port))
+    process.started.kill()
+    until("the dashboard has ended", lambda: not answers(port))
 
 
 def test_without_the_dashboard_installed_it_says_how_to_get_it(monkeypatch, type_, url) -> None:

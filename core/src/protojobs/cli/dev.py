@@ -71,7 +71,7 @@ def command(
     lines, stop = Prefixed(), StopToken()
     has_dashboard = not no_dashboard and _is_dashboard_installed()
     changes = None if no_reload else Changes(folders or [Path.cwd()])
-    with stopped_by_signals(stop, _note), _handed_down(session):
+    with stopped_by_signals(stop, _note, ends_with_terminal=True), _handed_down(session):
         _begin(lines, place, port if has_dashboard else None, is_missing=not no_dashboard and not has_dashboard)
         worker = DevWorker(queues, lines)
         dashboard = Dashboard(port, lines) if has_dashboard else None

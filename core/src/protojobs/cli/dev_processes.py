@@ -86,7 +86,7 @@ class DevWorker:
 
 
 class Dashboard:
-    """`protojobs dashboard` on this machine."""
+    """`protojobs dashboard` on this machine. It ends when this process does, however that ends."""
 
     def __init__(self, port: int, lines: Prefixed) -> None:
         output = lines.descriptor("dashboard")
@@ -94,8 +94,8 @@ class Dashboard:
         self._is_over = False
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "protojobs.cli", "dashboard", "--port", str(port)],
-                stdin=subprocess.DEVNULL,
+                [sys.executable, "-P", "-m", "protojobs.cli.dev_child", "dashboard", "--port", str(port)],
+                stdin=subprocess.PIPE,  # ours until we end; see there
                 stdout=output,
                 stderr=output,
                 start_new_session=True,  # Ctrl-C means us; we pass it on
