@@ -74,8 +74,10 @@ def _queue_families(queues: Iterable[tuple[str, QueueInfo]]) -> list[Metric]:
         jobs[label, "scheduled"] += stats.scheduled
         jobs[label, "running"] += stats.processing
         jobs[label, "failed"] += stats.failed
-        oldest[label] = max(oldest.get(label, 0.0), info.oldest_ready_s or 0.0)
-        paused[label] = paused.get(label, False) or info.is_paused
+        # One paused queue must not mute what `other` says of the rest, nor its waiting jobs pass for theirs.
+        is_left_out = label == OTHER and info.is_paused
+        oldest[label] = max(oldest.get(label, 0.0), 0.0 if is_left_out else info.oldest_ready_s or 0.0)
+        paused[label] = paused.get(label, True) and info.is_paused
     return [
         _family(
             "protojobs_queue_jobs",
@@ -86,13 +88,13 @@ def _queue_families(queues: Iterable[tuple[str, QueueInfo]]) -> list[Metric]:
         ),
         _family(
             "protojobs_queue_oldest_ready_seconds",
-            "For how long the oldest due job has waited; 0 when none is due.",
+            "For how long the oldest due job has waited; 0 when none is due. `other` leaves paused queues out.",
             {(name,): seconds for name, seconds in oldest.items()},
             "queue",
         ),
         _family(
             "protojobs_queue_paused",
-            "1 while the queue is paused.",
+            "1 while the queue is paused; `other` while all of them are.",
             {(name,): float(is_paused) for name, is_paused in paused.items()},
             "queue",
         ),
