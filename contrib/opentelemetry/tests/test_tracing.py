@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 
@@ -183,7 +184,8 @@ def test_what_a_job_returns_to_steer_itself_is_no_error(observed) -> None:
     assert [span.status.status_code for span in seen.spans(SpanKind.CONSUMER)] == [StatusCode.UNSET] * 3
 
 
-def test_a_run_that_the_worker_ends_says_so(observed) -> None:
+@pytest.mark.parametrize("name", ["endless", "patient"])
+def test_a_run_that_the_worker_ends_says_so(observed, name: str) -> None:
     seen = observed()
 
     @job(name="endless", timeout=0.3, max_retries=0)
@@ -191,9 +193,15 @@ def test_a_run_that_the_worker_ends_says_so(observed) -> None:
         while True:
             sum(range(1000))
 
-    seen.queue.push(endless)
+    @job(name="patient", timeout=0.3, max_retries=0)
+    async def patient() -> None:
+        await asyncio.sleep(3600)
+
+    seen.queue.push(name)
     seen.queue.work("default", 5)
     assert seen.only(SpanKind.CONSUMER).attributes["error.type"] == "interrupted"
+    ((attributes, _),) = seen.points("messaging.process.duration")
+    assert attributes["error.type"] == "interrupted"
 
 
 def test_counts_and_durations_carry_the_conventions_names(observed) -> None:

@@ -6,6 +6,7 @@ they are written out here and do not come from a package whose constants move.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -162,6 +163,8 @@ def _note(span: Span, error: BaseException) -> None:
 def _type_of(error: BaseException) -> str:
     """The exception's qualified name; `interrupted` for the one by which a worker ends a run from outside."""
     kind = type(error)
+    if isinstance(error, asyncio.CancelledError):  # an async run
+        return "interrupted"
     if not isinstance(error, Exception) and kind.__module__.startswith("protojobs."):
         return "interrupted"
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
