@@ -6,12 +6,16 @@ import os
 import re
 import signal
 import socket
+import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import watchfiles
+from watchfiles import Change
 
 from protojobs import job
 
@@ -186,6 +190,57 @@ def test_what_is_wrong_with_the_store_or_the_folders_is_said_at_once(monkeypatch
     typed = type_("dev", "--watch", "nowhere")
     assert typed.code == 2
     assert "There is no folder nowhere to watch." in typed.err
+
+
+def test_a_watch_that_ends_is_told_and_no_worker_waits_for_it(monkeypatch, type_, url) -> None:
+    def limited(*_folders: object, **_options: object) -> Iterator[set[tuple[Change, str]]]:
+        raise OSError("OS file watch limit reached")
+        yield set()
+
+    monkeypatch.setattr(watchfiles, "watch", limited)
+    monkeypatch.setenv("PYTHONUNBUFFERED", "")
+    write("one", "this is no Python")
+    typed = type_("dev", "--app", "app", "--no-dashboard")
+    assert typed.code == 2
+    assert "dev       | changes are not seen any more: OS file watch limit reached." in typed.out
+
+
+WATCHES = """
+import os, platform, sys, time
+from pathlib import Path
+from protojobs.cli.reloading import Changes
+
+folder = Path(sys.argv[1])
+if os.getuid() == 0:  # who may read everything
+    import watchfiles.main
+    watchfiles.main._default_force_polling(None)
+    os.setgid(65534)
+    os.setuid(65534)
+changes, ends = Changes([folder]), time.monotonic() + 20
+for name in ("above.py", "a/beside.py", "z/below.py", "z/a/deep.py", "z/z/deep.py"):
+    seen = ""
+    while name not in seen and not changes.lost and time.monotonic() < ends:
+        (folder / name).write_text(str(time.monotonic()))
+        time.sleep(0.2)
+        seen = changes.taken()
+    if name not in seen:
+        print(name, changes.lost)
+"""
+
+
+def test_what_stands_beside_an_unreadable_folder_is_watched() -> None:
+    with tempfile.TemporaryDirectory() as name:  # pytest's own can be entered by nobody else
+        folder = Path(name)
+        for place in ("a", "m/closed", "z/a", "z/m/closed", "z/z"):
+            (folder / place).mkdir(parents=True)
+        for place in ("", "a", "z", "z/a", "z/z"):
+            (folder / place).chmod(0o777)
+        for place in ("m", "z/m"):
+            (folder / place).chmod(0o700 if os.getuid() == 0 else 0)
+        ran = subprocess.run([sys.executable, "-c", WATCHES, name], capture_output=True, text=True, timeout=60)
+        for place in ("m", "z/m"):
+            (folder / place).chmod(0o700)
+    assert (ran.stdout, ran.stderr) == ("", "")
 
 
 def test_what_the_processes_write_is_inert(capsys) -> None:

@@ -94,6 +94,9 @@ def _keep(
         if changes is not None and (changed := changes.taken()):
             lines.say("dev", f"{changed} changed: the worker starts anew")
             worker.replace(stop)
+        if changes is not None and changes.lost:
+            lines.say("dev", f"changes are not seen any more: {changes.lost}. Mend that, or give a smaller --watch")
+            changes = None
         SYSTEM_CLOCK.sleep(LOOK_S)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from protojobs.errors import ConfigurationError
@@ -27,13 +29,20 @@ class Changes:
                 mend='pip install "protojobs[dev]", or say --no-reload.',
             ) from error
         for folder in folders:
-            if not folder.is_dir():
-                raise ConfigurationError(f"There is no folder {folder} to watch.", mend="Give another --watch.")
+            if not folder.is_dir() or not os.access(folder, os.R_OK | os.X_OK):
+                what = (
+                    f"The folder {folder} cannot be read"
+                    if folder.is_dir()
+                    else f"There is no folder {folder} to watch"
+                )
+                raise ConfigurationError(f"{what}.", mend="Give another --watch.")
         self._lock = threading.Lock()
         self._paths: set[str] = set()
         self._is_closed = threading.Event()
-        self._watch = watchfiles.watch(
-            *folders,
+        self._lost = ""
+        self._folders = folders
+        self._watch = partial(
+            watchfiles.watch,
             watch_filter=watchfiles.PythonFilter(extra_extensions=(".toml",)),
             debounce=DEBOUNCE_MS,
             stop_event=self._is_closed,
@@ -53,12 +62,52 @@ class Changes:
         shown = [str(Path(path).relative_to(here)) if Path(path).is_relative_to(here) else path for path in paths]
         return ", ".join(shown[:SHOWN]) + (f" and {len(shown) - SHOWN} more" if len(shown) > SHOWN else "")
 
+    @property
+    def lost(self) -> str:
+        """Why nothing is watched any more; empty while it is."""
+        return self._lost
+
     def close(self) -> None:
         """Watch no more."""
         self._is_closed.set()
         self._thread.join(JOIN_S)
 
     def _look(self) -> None:
-        for changes in self._watch:
+        why = "the watch has ended"
+        try:
+            try:
+                self._take(self._folders)
+            except PermissionError:
+                # The watch of a folder ends at what lies in it and cannot be read, wherever that stands in the order
+                # of the file system. So what stands beside that is watched by itself.
+                self._take([*self._folders, *_beside_unreadable(self._folders)], ignore_permission_denied=True)
+        except BaseException as error:  # noqa: BLE001  (whatever ends this thread, dev must not wait for it)
+            why = str(error) or type(error).__name__
+        if not self._is_closed.is_set():
+            self._lost = why
+
+    def _take(self, folders: Sequence[Path], *, ignore_permission_denied: bool = False) -> None:
+        for changes in self._watch(*folders, ignore_permission_denied=ignore_permission_denied):
             with self._lock:
                 self._paths.update(path for _, path in changes)
+
+
+def _beside_unreadable(folders: Sequence[Path]) -> list[Path]:
+    """Of each folder above one that cannot be read, up to those that are watched, the folders in it."""
+    found: dict[Path, None] = {}
+    for folder in folders:
+        closed = _unreadable(folder)
+        above = {place for one in closed for place in one.parents if place.is_relative_to(folder)}
+        found |= {one: None for place in sorted(above) for one in place.iterdir() if one.is_dir() and one not in closed}
+    return list(found)
+
+
+def _unreadable(folder: Path) -> list[Path]:
+    found: list[Path] = []
+
+    def note(error: OSError) -> None:
+        found.append(Path(str(error.filename)))
+
+    for _ in os.walk(folder, onerror=note):
+        pass
+    return found
