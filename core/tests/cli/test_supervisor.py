@@ -15,10 +15,13 @@ from pathlib import Path
 import pytest
 
 from protojobs import StopToken, job
+from protojobs.cli import supervisor
 from protojobs.cli.exits import CommandFailed, Exit
+from protojobs.cli.supervised import LINE
 from protojobs.cli.supervised_process import worker_command
 from protojobs.cli.supervisor import STARTS_MAX, Crew
-from protojobs.clock import SystemClock
+from protojobs.cli.vital_signs import crew_health
+from protojobs.clock import SYSTEM_CLOCK, SystemClock
 from protojobs.lifecycle import JobState
 
 LONG_S = 25.0  # for whatever must happen; only a failure waits so long
@@ -233,6 +236,65 @@ class Hasty(SystemClock):
 
     def sleep(self, seconds: float) -> None:
         super().sleep(seconds / 20)
+
+
+REPORTS = f"""
+import os, socket, time
+line = socket.socket(fileno=int(os.environ["{LINE}"]))
+line.sendall(b'alive {{"worker": "w", "lease_s": 60, "lasts_s": 0}}\\n')
+line.sendall(b'{{"done": 3, "failed": 0, "runs": 3, "reason": "REASON"}}\\n')
+time.sleep(600)
+"""
+
+
+class TestOneThatHangs:
+    def crew(self, code: str) -> Crew:
+        command = [sys.executable, "-S", "-c", code]
+        return Crew(command, 1, grace_s=1, exit_bound_s=1, clock=Hasty(), beat=lambda worker: None)
+
+    def test_before_it_has_begun_is_killed_and_started_again_and_again(self, caplog, monkeypatch) -> None:
+        monkeypatch.setattr(supervisor, "START_MAX_S", 6.0)
+        stop, crew = StopToken(), self.crew("import time; time.sleep(600)")
+        thread = threading.Thread(target=crew.run, args=(stop,), daemon=True)
+        thread.start()
+        try:
+            until("many are killed", lambda: caplog.text.count("has not begun after 6 s: killed") > STARTS_MAX)
+        finally:
+            stop.stop()
+            thread.join(LONG_S)
+        pauses = [float(found[1]) for found in re.finditer(r"by signal 9; another starts in ([\d.]+) s", caplog.text)]
+        for pause, expected in zip(pauses[:4], (0.5, 1, 2, 4), strict=True):
+            assert expected * 0.75 <= pause <= expected * 1.25
+
+    def test_but_not_while_it_is_frozen(self, caplog, monkeypatch) -> None:
+        monkeypatch.setattr(supervisor, "START_MAX_S", 6.0)
+        stop, crew = StopToken(), self.crew("import os, signal, time; os.kill(os.getpid(), signal.SIGSTOP)")
+        thread = threading.Thread(target=crew.run, args=(stop,), daemon=True)
+        thread.start()
+        time.sleep(20 / 20)  # of its time
+        assert "killed" not in caplog.text
+        stop.stop()
+        thread.join(LONG_S)
+        assert not thread.is_alive()
+
+    def test_after_its_report_is_killed_and_its_work_counts(self, caplog) -> None:
+        crew = self.crew(REPORTS.replace("REASON", "empty"))
+        report, code = crew.run(StopToken())
+        assert (report.done, report.reason, code) == (3, "empty", Exit.BAD)
+        assert "has done its work and does not end after 6 s: killed" in caplog.text
+        assert caplog.text.count("another starts") == 0
+
+    def test_after_its_report_is_not_asked_for_its_health(self) -> None:
+        stop, crew = StopToken(), self.crew(REPORTS.replace("REASON", "memory"))
+        thread = threading.Thread(target=crew.run, args=(stop,), daemon=True)
+        thread.start()
+        until("it has reported", lambda: any(process.report for process in crew._processes()))
+        assert crew.processes == [None]
+        health = crew_health(crew, stop, SYSTEM_CLOCK)
+        stop.stop()
+        assert health.workers == ()
+        thread.join(LONG_S)
+        assert not thread.is_alive()
 
 
 class TestPauses:

@@ -66,6 +66,7 @@ class SupervisedProcess:
         self.code = 0
         self.alive: Alive | None = None  # its last sign of life
         self.silent_s = 0.0  # since then, as far as its supervisor and the process itself were running
+        self.stuck_s = 0.0  # counted likewise: since it was started without a sign of life, or since it has reported
         self.is_helped = False  # while it is silent: somebody renews its lease
         self.is_killed = False
         self.report: WorkReport | None = None
@@ -85,6 +86,16 @@ class SupervisedProcess:
             return False  # frozen: its lease is there to end
         self.silent_s += passed_s
         return self.silent_s >= missed_s
+
+    def is_stuck(self, passed_s: float, start_s: float, end_s: float) -> bool:
+        """Count so many seconds in which it has not begun, or has not ended after its report. Whether `start_s`, or
+        `end_s`, are over, though nobody has stopped it.
+        """
+        if self.is_killed or (self.is_ready and self.report is None):
+            return False
+        if not self._is_stopped():
+            self.stuck_s += passed_s
+        return self.stuck_s > (start_s if self.report is None else end_s)
 
     def silent_s_max(self, exit_bound_s: float) -> float:
         """How long it may be silent: until its longest run, and the time to end itself, are over; at least a lease."""
@@ -136,6 +147,7 @@ class SupervisedProcess:
                     self._has_spoken = True
                 else:
                     self.report = msgspec.json.decode(line, type=WorkReport)
+                    self.stuck_s = 0.0
 
     def _is_stopped(self) -> bool:
         """Whether a signal or a debugger has stopped it, where /proc tells."""

@@ -1,9 +1,10 @@
 """`protojobs worker --processes N`: keeps N ordinary workers running, each a fresh interpreter in a session of its own.
 
-A worker that dies is started again after a growing pause. One that ended by --stop-when-empty, --max-jobs or --max-time
-is not; when all have ended so, the supervisor ends. A worker that falls silent, since a call in C keeps its
-interpreter's lock, has its lease renewed from here until its runs must have ended; then it is killed. A worker's own
-session keeps the terminal's Ctrl-C from it, which it would otherwise get twice: from the terminal, and from here.
+A worker that dies is started again after a growing pause, and so is one that hangs as it starts or ends: it is killed.
+One that ended by --stop-when-empty, --max-jobs or --max-time is not; when all have ended so, the supervisor ends. A
+worker that falls silent, since a call in C keeps its interpreter's lock, has its lease renewed from here until its runs
+must have ended; then it is killed. A worker's own session keeps the terminal's Ctrl-C from it, which it would otherwise
+get twice: from the terminal, and from here.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ PAUSE_MIN_S, PAUSE_MAX_S = 0.5, 30.0
 SETTLED_S = 60.0  # a worker that lived so long starts anew with the shortest pause
 STARTS_MAX = 5  # so many in a row that never became ready, with no other that is: it is no accident
 PASSED_MAX_S = 1.0  # counted as silence between two looks: more, and it was the supervisor that did not get to run
+START_MAX_S = 300.0  # from its start to its first sign of life: an application may load large models on import
 MARGIN_S = 5.0  # beyond what a worker may take to stop, before it is killed; and for the killed to be gone
 
 _FOR_GOOD = ("empty", "max_jobs", "max_time")
@@ -96,8 +98,17 @@ class Crew:
 
     @property
     def processes(self) -> list[SupervisedProcess | None]:
-        """Those of the places that are to be filled; None where the next one is still to be started."""
-        return [place.process for place in self._places if not place.is_closed]
+        """Those of the places that are to be filled; None where the next one is still to be started.
+
+        Of one that has reported nothing more is to be heard; where none is to follow it, it is left out.
+        """
+        found: list[SupervisedProcess | None] = []
+        for process in [place.process for place in self._places if not place.is_closed]:
+            if process is None or process.report is None:
+                found.append(process)
+            elif not self._level and not _is_for_good(process):
+                found.append(None)
+        return found
 
     def _processes(self) -> list[SupervisedProcess]:
         return [place.process for place in self._places if place.process is not None]
@@ -109,7 +120,9 @@ class Crew:
                 self._pass_on(stop.level, now)
             for place in self._places:
                 self._look_at(place, now)
-            self._listen_for_silence(now)
+            passed_s, self.looked_at = min(now - self.looked_at, PASSED_MAX_S), now
+            self._end_stuck(passed_s)
+            self._listen_for_silence(passed_s)
             if now >= self._kill_at and not self._kill(now):
                 return
             if not self._processes() and (self._level or all(place.is_closed for place in self._places)):
@@ -136,9 +149,18 @@ class Crew:
         elif place.process.is_ready:
             self._failed_starts = 0
 
-    def _listen_for_silence(self, now: float) -> None:
+    def _end_stuck(self, passed_s: float) -> None:
+        """End those that hang before they have begun, or after they have reported: they hold no jobs."""
+        for process in self._processes():
+            if process.is_stuck(passed_s, START_MAX_S, self._exit_bound_s + MARGIN_S):
+                is_over = process.report is not None
+                self._is_unclean = self._is_unclean or is_over
+                what = "has done its work and does not end" if is_over else "has not begun"
+                _log.error("worker %d %s after %.0f s: killed", process.pid, what, process.stuck_s)
+                process.kill()
+
+    def _listen_for_silence(self, passed_s: float) -> None:
         """Have the stand-in beat for those that have fallen silent, and end those whom that no longer helps."""
-        passed_s, self.looked_at = min(now - self.looked_at, PASSED_MAX_S), now
         silent: dict[str, float] = {}
         for process in self._processes():
             if (alive := process.alive) is None or not process.stays_silent(passed_s):
@@ -165,17 +187,16 @@ class Crew:
 
     def _succeed(self, place: Place, process: SupervisedProcess, now: float) -> None:
         """Decide what follows a worker that ended by itself."""
-        reason = process.report.reason if process.report is not None and process.code == 0 else ""
-        if reason in _FOR_GOOD:
+        if _is_for_good(process):
             place.is_closed = True
             _log.info("worker %s", process.how_it_ended())
             return
         has_settled = now - process.began_s >= SETTLED_S
         if has_settled:
             place.deaths = 0
-        if not process.is_ready and not any(other.is_ready for other in self._processes()):
+        if not process.is_ready and not process.is_killed and not any(other.is_ready for other in self._processes()):
             self._give_up_on(process.code)
-        if reason and process.report is not None and (has_settled or process.report.runs):
+        if process.code == 0 and process.report is not None and (has_settled or process.report.runs):
             place.begins_s = now  # past its memory limit, or told to stop by somebody: nothing is wrong
             _log.info("worker %s; another starts", process.how_it_ended())
         else:
@@ -210,3 +231,9 @@ class Crew:
                 _log.error("worker %d has not stopped in time: killed", process.pid)
                 process.kill()
         return now < self._kill_at + MARGIN_S
+
+
+def _is_for_good(process: SupervisedProcess) -> bool:
+    """Whether it has said so, and ends well, or had to be killed after that."""
+    is_well = process.code == 0 or process.is_killed
+    return is_well and process.report is not None and process.report.reason in _FOR_GOOD
