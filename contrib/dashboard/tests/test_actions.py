@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -125,6 +126,18 @@ def test_the_question_counts_those_that_are_met(store, client, query):
     operation_id = urlsplit(begun.headers["location"]).path.rpartition("/")[2]
     met = client.get(f"/api/v1/operations/{operation_id}").json()["done"]
     assert met > 0 and f"Forget all {met} failed jobs" in asked.text
+
+
+def test_what_came_while_the_person_was_asked_is_not_met(store, client):
+    fields = {"action": "cancel", "query": "queue:emails state:ready"}
+    asked = client.post("/operations/start", data=fields, headers=OWN)
+    (at,) = re.findall(r'name="at" value="([^"]+)"', asked.text)
+    later = store.queue.push(store.ok.bind(n=9))
+    begun = client.post("/operations/start", data={**fields, "at": at, "confirmed": "yes"}, headers=OWN)
+    settled(client, begun)
+    assert store.queue.get(later).status == "pending"
+    wrong = client.post("/operations/start", data={**fields, "at": "noon", "confirmed": "yes"}, headers=OWN)
+    assert wrong.status_code == 400
 
 
 def test_all_with_one_cause_are_met_by_its_fingerprint(store, client):

@@ -6,6 +6,7 @@ An action calls one verb of the Inspector, which checks the right and writes the
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from typing import cast
 
 from msgspec import Struct
@@ -61,11 +62,12 @@ class Answer(Struct, frozen=True, kw_only=True):
 
 
 class Question(Struct, frozen=True, kw_only=True):
-    """What a person is asked before it is done. With `typed` they must type that text."""
+    """What a person is asked before it is done. With `typed` they must type that text; `seen` comes back with a yes."""
 
     words: str
     button: str
     typed: str = ""
+    seen: Mapping[str, str] = {}
 
 
 class Action(Struct, frozen=True, kw_only=True):
@@ -143,7 +145,7 @@ def _resume_schedule(inspector: Inspector, given: Given) -> Answer:
 
 
 def _start(inspector: Inspector, given: Given) -> Answer:
-    operation = inspector.start(cast("Bulk", given.one("action")), _bulk_query(given))
+    operation = inspector.start(cast("Bulk", given.one("action")), _bulk_query(given), at=_at(given))
     return Answer(value=operation, to=f"/operations/{operation.id}")
 
 
@@ -151,11 +153,24 @@ def _ask_start(inspector: Inspector, given: Given) -> Question:
     action, query = given.one("action"), _bulk_query(given)
     if action not in _MET:
         raise OptionInvalid(f"There is no operation {action[:40]!r}.", mend=f"Known: {', '.join(_MET)}.")
-    total = inspector.preview(cast("Bulk", action), query).total  # by the very search that will act
+    found = inspector.preview(cast("Bulk", action), query)  # by the very search that will act
     whose = f"that match {query}" if query else "there are"
     return Question(
-        words=f"{action.capitalize()} all {_number(total)} {_MET[action]} {whose}?", button=f"{action.capitalize()} all"
+        words=f"{action.capitalize()} all {_number(found.total)} {_MET[action]} {whose}?",
+        button=f"{action.capitalize()} all",
+        seen={"at": found.at.isoformat()},
     )
+
+
+def _at(given: Given) -> datetime | None:
+    """When the person was asked: what has come since then was not meant."""
+    try:
+        at = datetime.fromisoformat(given.maybe("at")) if given.maybe("at") else None
+    except ValueError:
+        at = datetime.min
+    if at is not None and at.tzinfo is None:
+        raise OptionInvalid('"at" is no time with an offset.', mend="Write 2030-01-31T12:00:00+00:00.")
+    return at
 
 
 # what an operation meets, in words

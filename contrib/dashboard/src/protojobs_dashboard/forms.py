@@ -38,9 +38,9 @@ def submitted(page: Page, action: Action) -> Response:
 def _asked(page: Page, action: Action, given: Given, fault: str = "") -> Response:
     assert action.ask is not None
     question = action.ask(page.inspector, given)
-    kept = [
-        (name, value) for name, values in given.fields.items() for value in values if name not in ("typed", "confirmed")
-    ]
+    again = {"typed", "confirmed", *question.seen}
+    kept = [(name, value) for name, values in given.fields.items() for value in values if name not in again]
+    kept += question.seen.items()
     back = _own(given.maybe("back")) or "/jobs"
     return page.render(
         "confirm.html",
