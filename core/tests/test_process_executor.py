@@ -19,7 +19,7 @@ import pytest
 
 from protojobs import Job, JobQueue, Settings, events, job
 from protojobs._executors import processes
-from protojobs._executors.frames import Begin, Cancel, Ended, Progress, Ready, Work
+from protojobs._executors.frames import Begin, Begun, Cancel, Ended, Progress, Ready, Work
 from protojobs._executors.handle import ChildHandle
 from protojobs.clock import SYSTEM_CLOCK
 from protojobs.definitions import JobDefinition, Registry
@@ -294,12 +294,12 @@ class TestEnding:
             job_class = jobs.reports_and_waits.definition.job_class
             child.send(Work(claimed=claimed, module="process_jobs", job_class=job_class))
             child.send(Cancel(fence))
-            said = [child.receive(10) for _ in range(3)]
+            said = [child.receive(10) for _ in range(4)]
         finally:
             child.close()
-        assert said[:2] == [Ready(), Progress(fence, 0.4)]
-        assert isinstance(said[2], Ended)
-        assert said[2].result == b'"saw it"'
+        assert said[:3] == [Ready(), Begun(), Progress(fence, 0.4)]
+        assert isinstance(said[3], Ended)
+        assert said[3].result == b'"saw it"'
 
     def test_one_that_does_not_care_is_ended(
         self, queue: JobQueue, jobs: ModuleType, monkeypatch: pytest.MonkeyPatch, working: Callable,

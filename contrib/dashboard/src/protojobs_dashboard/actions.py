@@ -6,7 +6,7 @@ An action calls one verb of the Inspector, which checks the right and writes the
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import cast
 
 from msgspec import Struct
@@ -164,12 +164,15 @@ def _ask_start(inspector: Inspector, given: Given) -> Question:
 
 def _at(given: Given) -> datetime | None:
     """When the person was asked: what has come since then was not meant."""
+    if not (text := given.maybe("at")):
+        return None
     try:
-        at = datetime.fromisoformat(given.maybe("at")) if given.maybe("at") else None
-    except ValueError:
-        at = datetime.min
-    if at is not None and at.tzinfo is None:
-        raise OptionInvalid('"at" is no time with an offset.', mend="Write 2030-01-31T12:00:00+00:00.")
+        at = datetime.fromisoformat(text)
+        at.astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise OptionInvalid('"at" is no time.', mend="Write 2030-01-31T12:00:00+00:00.") from None
+    if at.tzinfo is None:
+        raise OptionInvalid('"at" has no offset.', mend="Write 2030-01-31T12:00:00+00:00.")
     return at
 
 

@@ -23,6 +23,7 @@ from protojobs._execution import Interrupted, Run
 from protojobs._executors.frames import (
     RESULT_BYTES_MAX,
     Begin,
+    Begun,
     Cancel,
     End,
     Ended,
@@ -96,6 +97,7 @@ class Child:
         self._say(Ready())
 
     def _perform(self, message: Work) -> None:
+        self._say(Begun())
         claimed = message.claimed
         if REGISTRY.find(claimed.job_name) is None:
             _import_all((message.module,))

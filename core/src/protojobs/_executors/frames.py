@@ -11,6 +11,7 @@ from protojobs.records import ClaimedJob, Fence, Settlement
 
 __all__ = [
     "Begin",
+    "Begun",
     "Cancel",
     "End",
     "Ended",
@@ -71,6 +72,10 @@ class Ready(Struct, frozen=True, tag=True):
     """From the child: its imports are done."""
 
 
+class Begun(Struct, frozen=True, tag=True):
+    """From the child: it has taken the job. Should it die now, that speaks against the job."""
+
+
 class Progress(Struct, frozen=True, tag=True):
     """From the child: how much is done."""
 
@@ -109,7 +114,7 @@ class OutOfPlace(Struct, frozen=True, tag=True):
 
 
 ToChild: TypeAlias = Begin | Work | Cancel | End
-FromChild: TypeAlias = Ready | Progress | Logged | Ended | Unknown | OutOfPlace
+FromChild: TypeAlias = Ready | Begun | Progress | Logged | Ended | Unknown | OutOfPlace
 
 _to_child: msgspec.msgpack.Decoder[ToChild] = msgspec.msgpack.Decoder(ToChild)
 _from_child: msgspec.msgpack.Decoder[FromChild] = msgspec.msgpack.Decoder(FromChild)

@@ -64,18 +64,12 @@ class ChildHandle:
         """Of the process."""
         return self._process.pid
 
-    @property
-    def is_dead(self) -> bool:
-        """Whether the process has ended."""
-        return self._process.poll() is not None
-
-    def send(self, message: ToChild) -> bool:
-        """Send. A child that does not take it (False) is killed, which `receive` will tell. FrameBroken: too large."""
+    def send(self, message: ToChild) -> None:
+        """Send. A child that does not take it is killed, which `receive` will tell. Raises FrameBroken if too large."""
         frame = encode(message)
         if not self._is_lost and not self._send(frame):
             self._is_lost = True
             self.kill()
-        return not self._is_lost
 
     def receive(self, wait_s: float) -> FromChild | None:
         """The next message, or None after `wait_s`. Raises EOFError when the child is dead and all it said is read."""

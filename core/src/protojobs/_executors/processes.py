@@ -19,6 +19,7 @@ from protojobs._execution import LEASE_IN_DOUBT, Run, unrun
 from protojobs._executors import Report, Runnable, Unplaced
 from protojobs._executors.frames import (
     Begin,
+    Begun,
     Cancel,
     Ended,
     FrameBroken,
@@ -175,11 +176,18 @@ class _Slot:
     def _perform(self, run: Run) -> Outcome | str:
         """The outcome, or why no child can do it."""
         try:
-            child = self._given_to(run)
-            if run.cut_by or child is None:
-                return run.cut() if run.cut_by else _not_started(run.claimed)
-            watch = _Watch(self._pool, run, child)
-            outcome = watch.outcome()
+            for _ in range(2):
+                child = self._child or self._started(run)
+                if run.cut_by or child is None:
+                    return run.cut() if run.cut_by else _not_started(run.claimed)
+                watch = _Watch(self._pool, run, child)
+                outcome = watch.outcome()
+                if outcome is not None:
+                    break
+                _log.error("a child process %s between two jobs", child.death())
+                self._drop()
+            else:
+                return _not_started(run.claimed)
         except Exception as error:  # noqa: BLE001  (the job's own `retry_in`, or a mistake of ours: the run must be answered for)
             _log.exception("job %s: the slot of its child process failed", run.claimed.id)
             self._drop()
@@ -187,26 +195,6 @@ class _Slot:
         if watch.is_over or self._is_used_up(child, watch.resident_bytes):
             self._drop()
         return outcome
-
-    def _given_to(self, run: Run) -> ChildHandle | None:
-        """A child that has taken the job; None if there is none, or the run was cut meanwhile.
-
-        One that has died since its last job did not die of this one.
-        """
-        if self._child is not None and self._child.is_dead:
-            _log.error("a child process %s between two jobs", self._child.death())
-            self._drop()
-        named = run.definition
-        is_guest = self._pool.is_guest(run)
-        work = Work(claimed=run.claimed, module=named.module, job_class=named.job_class, is_guest=is_guest)
-        for _ in range(2):  # one may die just when it is to take it
-            child = self._child or self._started(run)
-            if child is None or run.cut_by:
-                return None
-            if child.send(work):
-                return child
-            self._drop()
-        return None
 
     def _started(self, run: Run) -> ChildHandle | None:
         """A child that has done its imports; None if there is none to be had, or the run was cut meanwhile."""
@@ -258,18 +246,23 @@ class _Watch:
         self._run = run
         self._child = child
         self._ends = self._clock.monotonic() + run.timeout if run.timeout else None
+        self._has_begun = False
         self._cancel_ends: float | None = None
         self._kill_at: float | None = None
         self._why = ""
 
-    def outcome(self) -> Outcome | str:
-        """Wait for the end of the run; the outcome, or why no child can do it."""
+    def outcome(self) -> Outcome | str | None:
+        """Hand it over and wait for its end: the outcome, or why no child can do it. None: the child has not begun it.
+
+        One that has died since its last job did not die of this one.
+        """
+        self._child.send(self._work())
         while True:
             try:
                 message = self._child.receive(self._turn())
             except (EOFError, FrameBroken):
                 self.is_over = True
-                return self._dead()
+                return self._dead() if self._has_begun or self._why else None
             match message:
                 case Ended():
                     self.resident_bytes = message.resident_bytes
@@ -281,8 +274,14 @@ class _Watch:
                 case _:
                     self._hear(message)
 
+    def _work(self) -> Work:
+        run, named = self._run, self._run.definition
+        is_guest = self._pool.is_guest(run)
+        return Work(claimed=run.claimed, module=named.module, job_class=named.job_class, is_guest=is_guest)
+
     def _hear(self, message: FromChild | None) -> None:
         run = self._run
+        self._has_begun = self._has_begun or isinstance(message, Begun)
         _log_here(message)
         if isinstance(message, Progress) and message.fence == run.context.fence:  # else of a thread that a job left
             run.context.progress(message.share)
