@@ -19,10 +19,10 @@ _FINISHED = "status IN ('completed', 'failed', 'cancelled')"
 _LIVE = "status IN ('pending', 'processing')"
 _WAITING = "is_paused = 0 AND next_due_at IS NOT NULL"
 
-# Rows of `jobs` are rewritten twice in their life, so pages keep room for that: an update that has to go to another page
-# locks two, and writes a record more. With two fifths of each page free a drain costs the server a tenth less than with
-# a seventh (more is no better, and costs who pushes many), and the table ends up smaller. And dead rows, which every
-# claim leaves behind, are taken away long before they are a fifth of a large table.
+# Rows of `jobs` are rewritten twice in their life, so pages keep room for that: an update that has to go to another
+# page locks two, and writes a record more. With two fifths of each page free a drain costs the server a tenth less than
+# with a seventh (more is no better, and costs who pushes many), and the table ends up smaller. And dead rows, which
+# every claim leaves behind, are taken away long before they are a fifth of a large table.
 _POSTGRESQL_JOBS: Mapping[str, object] = {
     "fillfactor": 60,
     "toast_tuple_target": 512,
