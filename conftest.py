@@ -19,8 +19,9 @@ SUITES_ON_SERVERS = {
     "TestOnSQLiteThroughTheApplicationsEngine",
 }
 
-# The same driver on another deployment. `dev.py test-slow` runs these.
+# The same driver on another deployment, and walks of a minute on servers. `dev.py test-slow` runs these.
 FURTHER_SUITES = {"TestValkeyCluster", "TestOnSQLiteThroughTheApplicationsEngine"}
+WALK = "test_a_random_walk_is_answered_as_by_the_memory_driver"
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -41,7 +42,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if (suite := getattr(item, "cls", None)) is None or suite.__name__ not in SUITES_ON_SERVERS:
             continue
-        if suite.__name__ in FURTHER_SUITES:
+        if suite.__name__ in FURTHER_SUITES or item.name == WALK:
             item.add_marker("slow")
         contract = contract_of(suite, getattr(item, "originalname", item.name))
         if contract is not None and contract.level is Level.FAULTS:

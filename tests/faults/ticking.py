@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from protojobs import JobQueue, Scheduler, create_driver
 from protojobs.scheduler import TickReport
@@ -26,9 +26,8 @@ __all__ = ["Watched", "stop_itself_when_told"]
 class Watched(Scheduler):
     """A Scheduler that writes down what its ticks did."""
 
-    def tick(self) -> TickReport:
-        """See Scheduler.tick."""
-        report = super().tick()
+    def _tick(self, is_over: Callable[[], bool]) -> TickReport:
+        report = super()._tick(is_over)
         if report.fired or report.missed or report.overtaken:
             did = {"fired": report.fired, "missed": report.missed, "overtaken": report.overtaken}
             _write("ticked", wall_ahead_s=time.time() - time.monotonic(), **did)
