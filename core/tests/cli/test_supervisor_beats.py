@@ -23,6 +23,8 @@ from protojobs.clock import SystemClock
 from protojobs.errors import LeaseLost, StoreUnavailable
 from protojobs.lifecycle import JobState
 
+pytestmark = pytest.mark.slow  # run by `python3 dev.py test-slow`
+
 LONG_S = 40.0  # for whatever must happen; only a failure waits so long
 LEASE_S = 3.0
 EXIT_BOUND_S = 0.5

@@ -19,6 +19,8 @@ from protojobs.testing.conformance.plans import firing_of, new_schedule, outcome
 from protojobs.testing.conformance.steps import join, lend, new_job, push, settlement
 from protojobs_redis import RedisDriver
 
+pytestmark = pytest.mark.slow  # run by `python3 dev.py test-slow`
+
 PATIENCE_S = 30.0
 OPTIONS = "?wait_replicas=1&wait_timeout=0.2"
 REFUSED = "0 of 1 replicas"

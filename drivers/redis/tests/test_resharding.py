@@ -14,6 +14,8 @@ from protojobs.records import NewJob, SettleStatus
 from protojobs.testing.conformance.steps import join, lend, new_job, push, settlement
 from protojobs_redis import RedisDriver
 
+pytestmark = pytest.mark.slow  # run by `python3 dev.py test-slow`
+
 NAMESPACE = "moving-house"
 SOURCE, TARGET = 0, 1
 
