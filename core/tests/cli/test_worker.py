@@ -247,6 +247,27 @@ def test_what_looks_like_a_list_of_queues_or_a_number_of_jobs_is_told(type_, que
     assert "taken for" not in type_("worker", "a,b", "--app", "shop", "--stop-when-empty").err  # there is one
 
 
+SAYS_GOODBYE = """
+import atexit, threading, time
+import protojobs.cli.entry
+from protojobs import job
+
+protojobs.cli.entry.LINGER_S = 0.3
+threading.Thread(target=time.sleep, args=(30,), daemon=True).start()
+atexit.register(lambda: (time.sleep(1), print("goodbye")))
+
+@job(name="plain")
+def plain() -> None: ...
+"""
+
+
+def test_what_an_application_does_at_its_exit_has_its_time(start, url) -> None:
+    Path("polite.py").write_text(SAYS_GOODBYE)
+    assert start("push", "plain", "--app", "polite").ended().code == 0
+    ended = start("worker", "--app", "polite", "--stop-when-empty").ended(15)
+    assert (ended.code, "goodbye" in ended.out) == (0, True)
+
+
 def test_a_store_that_is_not_there_ends_it_at_the_start(type_) -> None:
     typed = type_("worker", "--app", "shop", "--url", "postgresql://127.0.0.1:1/none")
     assert typed.code == 5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import io
 import os
 import sys
@@ -51,6 +52,7 @@ def _end_soon() -> None:
     if threading.active_count() > 1:
         watch = threading.Timer(LINGER_S, _end)
         watch.daemon = True
+        atexit.register(watch.cancel)  # called when those threads have ended, before all that others registered
         watch.start()
 
 
