@@ -82,7 +82,7 @@ class TestFilling:
             assert driver.stats("default").completed == 300
             found = driver.find(JobFilter(), limit=1).jobs[0]
             assert found.status is JobState.COMPLETED
-            assert driver.prune(completed_older_than=86_400.0, arrived_before=3_600.0, limit=200).completed == 200
+            assert driver.prune(completed_older_than=86_400.0, limit=200).completed == 200
             assert driver.stats("default").completed == 100
 
 

@@ -70,3 +70,26 @@ def test_once_all_is_pruned_it_looks_once_a_minute() -> None:
     assert all(pause < 3 for pause in pauses[:2])
     assert all(0.8 * PRUNE_EVERY_S <= pause <= 1.2 * PRUNE_EVERY_S + BATCH_S + TURN_S for pause in pauses[2:])
     assert len(pauses) >= 8
+
+
+def test_what_a_worker_prunes_ended_longer_ago_than_a_push_may_be_sent_again() -> None:
+    asked: list[dict[str, object]] = []
+
+    class Asked(MemoryDriver):
+        def prune(self, **ages: object) -> Pruned:
+            asked.append(ages)
+            return Pruned()
+
+    clock = ManualClock()
+    queue = JobQueue(Asked(), {"completed_job_retention": 0.1, "failed_job_retention": 48}, clock=clock)
+    lease = WorkerLease(queue.driver, ["default"], concurrency=1, lease_s=60.0, clock=clock)
+    upkeep = Upkeep(queue, lease, lambda _event: None, lambda _now, _held: None, 0)
+    clock.advance(2 * PRUNE_EVERY_S)
+    upkeep.turn(clock.monotonic(), may_write=True)
+    queue.prune()
+    queue.prune(completed_older_than=60)
+    assert [(one["completed_older_than"], one["failed_older_than"]) for one in asked] == [
+        (3_600.0, 172_800.0),
+        (3_600.0, 172_800.0),
+        (60.0, None),
+    ]

@@ -16,11 +16,13 @@ from pathlib import Path
 
 import pytest
 from protojobs_lmdb import LmdbDriver, file
+from protojobs_lmdb.rows import Step
 
 from architecture import rules
 from protojobs import JobQueue, create_driver, job
 from protojobs.clock import SYSTEM_CLOCK
 from protojobs.errors import ContractBroken, OptionInvalid, SchemaOutdated, StoreUnavailable
+from protojobs.records import JobFilter, Pruned
 from protojobs.testing.conformance.steps import fresh_ids, new_job
 
 SOURCES = sorted((Path(__file__).parent / "protojobs_lmdb/src").rglob("*.py"))
@@ -98,6 +100,18 @@ class TestInAUsersHands:
             "import os, sys; from protojobs import create_driver; print(create_driver(sys.argv[1]).stats().pending)"
         )
         assert subprocess.check_output([sys.executable, "-c", program, url], text=True, timeout=30) == "1\n"
+
+
+class TestPruning:
+    def test_a_retention_below_the_resend_window_looks_at_no_job_of_the_last_hour(self, url: str, monkeypatch) -> None:
+        driver, looks = LmdbDriver(url), []
+        driver.setup()
+        driver.enqueue([new_job() for _ in range(100)])
+        driver.cancel([job.id for job in driver.find(JobFilter(), limit=100).jobs])
+        monkeypatch.setattr(Step, "row", lambda step, job_id, row=Step.row: looks.append(job_id) or row(step, job_id))
+        queue = JobQueue(LmdbDriver(url, time_offset=1_200), {"completed_job_retention": 0})
+        assert (queue.prune(), looks) == (Pruned(), [])
+        assert queue.prune(completed_older_than=600).cancelled == 100 <= len(looks)
 
 
 class TestTrouble:

@@ -30,11 +30,20 @@ from protojobs.records import (
 if TYPE_CHECKING:
     from protojobs.hooks import Hooks
 
-__all__ = ["RESEND_WINDOW_S", "QueueAdministration"]
+__all__ = ["QueueAdministration", "kept_s"]
 
-RESEND_WINDOW_S = 3600.0  # a push may be sent again for so long; until then pruning keeps its first copy
+_RESEND_WINDOW_S = 3600.0  # a push may be sent again for so long; until then pruning keeps its first copy
 _ROUND = 1_000  # rows per round of clear and prune: a lock held for milliseconds
 _HOUR_S = 3600.0
+
+
+def kept_s(retention_h: float) -> float:
+    """For how many seconds after its end a job is kept where `retention_h` is configured.
+
+    At least the time for which a push may be sent again: a job ends after it came, so whatever ended longer ago than
+    that also came longer ago.
+    """
+    return max(retention_h * _HOUR_S, _RESEND_WINDOW_S)
 
 
 class QueueAdministration:
@@ -172,8 +181,9 @@ class QueueAdministration:
     ) -> Pruned:
         """Delete finished jobs that are older than their retention, and say how many.
 
-        Without arguments the configured retentions apply, and jobs younger than an hour are kept, so that a push sent
-        again still meets its first copy. Ages given here (seconds or timedelta) do as told, for what they name only.
+        Without arguments the configured retentions apply, and jobs that ended less than an hour ago are kept, so that
+        a push sent again still meets its first copy. Ages given here (seconds or timedelta) do as told, for what they
+        name only.
         """
         told = completed_older_than is not None or failed_older_than is not None
         completed = (
@@ -183,9 +193,8 @@ class QueueAdministration:
         done = Pruned()
         while True:
             more = self.driver.prune(
-                completed_older_than=completed if told else self.settings.completed_job_retention * _HOUR_S,
-                failed_older_than=failed if told else self.settings.failed_job_retention * _HOUR_S,
-                arrived_before=0.0 if told else RESEND_WINDOW_S,
+                completed_older_than=completed if told else kept_s(self.settings.completed_job_retention),
+                failed_older_than=failed if told else kept_s(self.settings.failed_job_retention),
                 limit=_ROUND,
             )
             done = Pruned(

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from protojobs._administration import RESEND_WINDOW_S
+from protojobs._administration import kept_s
 from protojobs._joblog import log_event
 from protojobs._lease import WorkerLease
 from protojobs._memory import resident_bytes
@@ -115,9 +115,8 @@ class Upkeep:
     def _prune(self) -> None:
         began = self._clock.monotonic()
         pruned = self._driver.prune(
-            completed_older_than=self._settings.completed_job_retention * _HOUR_S,
-            failed_older_than=self._settings.failed_job_retention * _HOUR_S,
-            arrived_before=RESEND_WINDOW_S,
+            completed_older_than=kept_s(self._settings.completed_job_retention),
+            failed_older_than=kept_s(self._settings.failed_job_retention),
             limit=PRUNE_ROUND,
         )
         if pruned.has_more:

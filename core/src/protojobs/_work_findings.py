@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from protojobs._administration import RESEND_WINDOW_S
+from protojobs._administration import kept_s
 from protojobs._wording import counted, cut, listed, named, span, typed, worker_of
 from protojobs.diagnosis import Diagnoses, Finding, Severity, judged
 from protojobs.lifecycle import JobState
@@ -225,7 +225,7 @@ def of_pruning(queue: JobQueue) -> Iterator[Finding]:
     settings, now = queue.settings, queue.driver.now()
     for state, ended_at in queue.driver.oldest_ended().items():
         kept_h = settings.failed_job_retention if state is JobState.FAILED else settings.completed_job_retention
-        late_s = (now - ended_at).total_seconds() - max(kept_h * 3_600, RESEND_WINDOW_S)
+        late_s = (now - ended_at).total_seconds() - kept_s(kept_h)
         if late_s > PRUNE_LATE_S:
             yield Finding(
                 code="prune_behind",

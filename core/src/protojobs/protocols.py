@@ -272,13 +272,12 @@ class Administers(Protocol):
         *,
         completed_older_than: float | None = None,
         failed_older_than: float | None = None,
-        arrived_before: float = 0.0,
         limit: int = 1_000,
     ) -> Pruned:
         """Delete up to `limit` finished jobs whose `processed_at` lies more than that many seconds back.
 
-        Cancelled jobs go with the completed ones. None: not these. `arrived_before`: also only jobs created more than
-        that many seconds ago (so that a push sent again still meets its first copy). Walks an index; never a live row.
+        Cancelled jobs go with the completed ones. None: not these. By an index on `processed_at`, from the oldest: what
+        it costs depends on how many it deletes, not on how many stay.
         """
         ...
 

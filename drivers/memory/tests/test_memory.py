@@ -9,9 +9,10 @@ from datetime import timedelta
 
 import pytest
 
+from protojobs import JobQueue
 from protojobs.errors import OptionInvalid
 from protojobs.lifecycle import Verb
-from protojobs.records import ClaimedJob, NewJob, Settlement, WorkerInfo
+from protojobs.records import ClaimedJob, NewJob, Pruned, Settlement, WorkerInfo
 from protojobs.testing import ManualClock
 from protojobs_memory import MemoryDriver
 
@@ -52,6 +53,30 @@ def test_the_clock_that_is_given_decides_when_a_job_is_due():
     assert driver.claim("w", ["q"], slots=1, limit=1) == []
     clock.advance(0.000001)
     assert len(driver.claim("w", ["q"], slots=1, limit=1)) == 1
+
+
+def test_a_retention_below_the_resend_window_looks_at_no_job_of_the_last_hour():
+    clock = ManualClock()
+    driver = MemoryDriver(clock=clock)
+    driver.register(a_worker())
+    driver.enqueue([a_job(place) for place in range(100)])
+    claims = driver.claim("w", ["q"], slots=100, limit=100)
+    driver.settle([Settlement(id=one.id, claim_seq=1, reserved_by="w", verb=Verb.COMPLETE) for one in claims])
+    clock.advance(1_200)
+    driver.state.rows = Counted(driver.state.rows)
+    queue = JobQueue(driver, {"completed_job_retention": 0})
+    assert (queue.prune(), driver.state.rows.looks) == (Pruned(), 0)
+    assert queue.prune(completed_older_than=600).completed == 100 <= driver.state.rows.looks
+
+
+class Counted(dict[str, object]):
+    """Rows that know how often one was looked at."""
+
+    looks = 0
+
+    def __getitem__(self, key: str) -> object:
+        self.looks += 1
+        return super().__getitem__(key)
 
 
 def test_a_clock_that_is_set_back_does_not_take_the_store_back():

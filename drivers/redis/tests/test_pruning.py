@@ -1,13 +1,17 @@
-"""A prune that has much to look at: it goes on where the one before ended, and comes to every queue."""
+"""A prune of many queues: it goes on where the one before ended, comes to every queue, and looks at what may go."""
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from functools import partial
 
 import pytest
+import redis
 
+import servers
+from protojobs import JobQueue
 from protojobs.lifecycle import Verb
 from protojobs.records import Pruned
 from protojobs.testing.conformance.steps import join, lend, new_job, push, settlement
@@ -40,27 +44,32 @@ def completed(driver: RedisDriver, queue: str, count: int = 1) -> None:
         driver.settle([settlement(claim, Verb.COMPLETE) for claim in claims])
 
 
-def pruned(driver: RedisDriver, *, arrived_before: float = 3600, limit: int = 1_000) -> int:
+def pruned(driver: RedisDriver, *, age: float = 3600, limit: int = 1_000) -> int:
     """How many went until it said that there is no more."""
     total = 0
     for _ in range(CALLS_MAX):
-        round_of_it = driver.prune(completed_older_than=0, arrived_before=arrived_before, limit=limit)
+        round_of_it = driver.prune(completed_older_than=age, limit=limit)
         total += round_of_it.completed
         if not round_of_it.has_more:
             return total
     raise AssertionError("it never came round")
 
 
-def test_many_young_jobs_of_one_queue_do_not_keep_those_of_the_next(at: At) -> None:
-    completed(at(0), "b")
-    completed(at(7200), "a", 3_000)
-    driver = at(7300)
-    assert driver.prune(completed_older_than=0, arrived_before=3600) == Pruned(has_more=True)
-    assert pruned(driver) == 1
-    assert driver.stats().completed == 3_000
-    completed(at(0), "b")
-    completed(at(0), "c")
-    assert pruned(driver) == 2
+@pytest.mark.parametrize("many", [1, 2_000])
+def test_a_retention_below_the_resend_window_looks_at_no_job_of_the_last_hour(
+    start: Callable[..., servers.Server], many: int
+) -> None:
+    url = start().url
+    completed(RedisDriver(url), "q", many)
+    queue = JobQueue(RedisDriver(url, time_offset=1_200), {"completed_job_retention": 0})
+    queue.prune()  # connects, and has the server know the script
+    with contextlib.closing(redis.Redis.from_url(url)) as client:
+        client.config_resetstat()
+        assert queue.prune() == Pruned()
+        stats = client.info("commandstats")
+    assert stats["cmdstat_zrangebyscore"]["calls"] == 3  # one for each state: nothing ended before that
+    assert "cmdstat_hmget" not in stats
+    assert queue.prune(completed_older_than=600).completed == many
 
 
 def test_queues_behind_more_than_one_call_looks_at_get_their_turn(at: At) -> None:
@@ -75,18 +84,20 @@ def test_it_comes_round_before_it_says_that_there_is_no_more(at: At, monkeypatch
     monkeypatch.setattr(administration, "PRUNE_STEPS_MAX", 3)
     driver = at(7200)
     completed(at(0), "m", 2)
-    assert driver.prune(completed_older_than=0, arrived_before=3600, limit=1) == Pruned(completed=1, has_more=True)
+    assert driver.prune(completed_older_than=3600, limit=1) == Pruned(completed=1, has_more=True)
     completed(at(0), "a")
     completed(at(0), "z")
-    assert driver.prune(completed_older_than=0, arrived_before=3600) == Pruned(completed=3)
-    assert driver.prune(completed_older_than=0, arrived_before=3600) == Pruned()
+    assert driver.prune(completed_older_than=3600) == Pruned(completed=3)
+    assert driver.prune(completed_older_than=3600) == Pruned()
 
 
 def test_one_of_other_ages_begins_anew(at: At) -> None:
-    completed(at(0), "a", 2_500)
     driver = at(60)
-    assert driver.prune(completed_older_than=0, arrived_before=3600) == Pruned(has_more=True)
-    assert pruned(driver, arrived_before=0) == 2_500
+    for number in range(150):
+        driver.pause(f"empty-{number:03}")
+    completed(at(0), "a")
+    assert driver.prune(completed_older_than=3600) == Pruned(has_more=True)
+    assert driver.prune(completed_older_than=0) == Pruned(completed=1, has_more=True)
 
 
 def test_threads_that_prune_at_once_delete_all_of_it_once(at: At) -> None:

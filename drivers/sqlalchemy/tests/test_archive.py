@@ -339,7 +339,7 @@ class TestPruning:
         complete(driver, 5)
         complete(driver, 3, "other")
         today, rest_of_day = day_name(driver), to_midnight_s(driver)
-        retention = {"completed_older_than": 2 * DAY_S, "arrived_before": RESEND_S, "limit": 2}
+        retention = {"completed_older_than": 2 * DAY_S, "limit": 2}
         assert later(rest_of_day + 2 * DAY_S - 60).prune(**retention).completed == 0
         assert today in days_of(driver)
         ahead = later(rest_of_day + 2 * DAY_S + 1)
@@ -368,14 +368,14 @@ class TestPruning:
         far = later(30 * DAY_S)
         complete(far, 5)
         assert rows_of(driver, "jobs_archive_rest") == 5
-        far.prune(completed_older_than=DAY_S, arrived_before=RESEND_S)
+        far.prune(completed_older_than=DAY_S)
         assert day_name(far) not in days_of(driver)  # its jobs are elsewhere
         assert day_name(far, 1) in days_of(driver)
         farther = later(32 * DAY_S)
-        rounds = [farther.prune(completed_older_than=DAY_S, arrived_before=RESEND_S, limit=2) for _ in range(3)]
+        rounds = [farther.prune(completed_older_than=DAY_S, limit=2) for _ in range(3)]
         assert [(one.completed, one.has_more) for one in rounds] == [(2, True), (2, True), (1, False)]
         assert counted_is_true(driver)
-        farther.prune(completed_older_than=DAY_S, arrived_before=RESEND_S)
+        farther.prune(completed_older_than=DAY_S)
         assert asked(driver, "SELECT count(*) FROM counters") == ["0"]  # nor is that day counted any more
 
     def test_a_day_s_counters_are_one_row_for_each_queue_when_it_is_over(
@@ -386,7 +386,7 @@ class TestPruning:
             with driver.begin() as session:
                 driver.complete_in(session, fence(claim))
         assert int(asked(driver, "SELECT count(*) FROM counters")[0]) == 4
-        later(DAY_S).prune(completed_older_than=30 * DAY_S, arrived_before=RESEND_S)
+        later(DAY_S).prune(completed_older_than=30 * DAY_S)
         assert asked(driver, "SELECT count FROM counters ORDER BY queue DESC") == ["3", "1"]
         assert (driver.stats("q").completed, driver.stats("other").completed) == (3, 1)
 
@@ -397,11 +397,11 @@ class TestPruning:
         ahead = later(3 * DAY_S)
         with driver.engine.begin() as conn:
             conn.execute(text("SELECT count(*) FROM jobs_archive"))
-            pruned = ahead.prune(completed_older_than=DAY_S, arrived_before=RESEND_S)
+            pruned = ahead.prune(completed_older_than=DAY_S)
             assert pruned.completed == 0
             assert [job.id for job in ahead.get([job_id])] == [job_id]
             complete(ahead)
-        assert ahead.prune(completed_older_than=DAY_S, arrived_before=RESEND_S).completed == 1
+        assert ahead.prune(completed_older_than=DAY_S).completed == 1
         assert counted_is_true(driver)
 
     def test_a_role_that_may_not_drop_tables_deletes_row_by_row_and_says_so(
@@ -417,7 +417,7 @@ class TestPruning:
         )
         try:
             complete(limited)
-            pruned = [limited.prune(completed_older_than=DAY_S, arrived_before=RESEND_S, limit=3) for _ in range(2)]
+            pruned = [limited.prune(completed_older_than=DAY_S, limit=3) for _ in range(2)]
             assert [one.completed for one in pruned] == [3, 2]
             assert "own jobs_archive" in caplog.text
             assert limited.stats().completed == 1
@@ -446,7 +446,7 @@ class TestSwitching:
         old, new = complete(plain()), complete(driver)
         assert (rows_of(driver, "jobs"), rows_of(driver, "jobs_archive")) == (1, 1)
         assert {job.id for job in driver.find(JobFilter(queue="q")).jobs} == {*old, *new}
-        pruned = later(3 * DAY_S).prune(completed_older_than=DAY_S, arrived_before=RESEND_S)
+        pruned = later(3 * DAY_S).prune(completed_older_than=DAY_S)
         assert (pruned.completed, driver.stats().total) == (2, 0)
 
     def test_off_the_archive_is_read_counted_and_pruned(
@@ -461,7 +461,7 @@ class TestSwitching:
         complete(off)
         assert (rows_of(driver, "jobs"), off.stats().completed) == (1, 2)
         off.time_offset += 5 * DAY_S
-        assert off.prune(completed_older_than=DAY_S, arrived_before=RESEND_S).completed == 2
+        assert off.prune(completed_older_than=DAY_S).completed == 2
         assert day_name(driver) not in days_of(driver)
         assert day_name(driver, 5) not in days_of(driver)  # no more are made
         assert counted_is_true(driver)

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from sqlalchemy import event, insert, text
 
+from protojobs import JobQueue
 from protojobs.entropy import fresh_id
 from protojobs.errors import OptionInvalid
 from protojobs.lifecycle import FINISHED, JobState
@@ -24,6 +25,7 @@ from protojobs_sqlalchemy.counting import count
 FEW, MANY = 3_000, 12_000
 QUEUES = 20  # q00 ..., and `short` with ten pending jobs, the oldest of all
 GROUPS = 7
+NOTHING_KEPT = {"completed_job_retention": 0, "failed_job_retention": 0}  # but what may be pushed again
 STATEMENTS_MAX = 6  # for a list of queues; the port's users build pages of a dozen
 Verb = Callable[[SQLAlchemyDriver], object]
 
@@ -39,6 +41,7 @@ VERBS: dict[str, Verb] = {
     ),
     "what a worker holds": lambda driver: driver.held("w"),
     "workers": lambda driver: driver.workers(),
+    "prune where nothing is old enough": lambda driver: JobQueue(driver, NOTHING_KEPT).prune(),
     "failed of a queue": lambda driver: driver.failed(queue="q04", limit=10),
 }
 FINDS = {

@@ -11,9 +11,10 @@ import pytest
 from msgspec.structs import replace
 from sqlalchemy import Connection, event, text
 
+from protojobs import JobQueue
 from protojobs.entropy import fresh_id
 from protojobs.lifecycle import Verb
-from protojobs.records import ClaimedJob, NewJob, Settlement, WorkerInfo
+from protojobs.records import ClaimedJob, NewJob, Pruned, Settlement, WorkerInfo
 from protojobs_sqlalchemy import SQLAlchemyDriver, postgresql_statements
 from protojobs_sqlalchemy.dialects import Ask, Mode
 from protojobs_sqlalchemy.lanes import Lanes
@@ -203,6 +204,31 @@ def test_a_batch_is_pruned_by_one_statement_that_walks_an_index_and_answers_with
     pruned = driver.prune(completed_older_than=0.0, limit=500)
     assert (pruned.completed, pruned.has_more) == (100, False)
     assert (driver.stats().completed, driver.stats().total) == (0, 0)
+
+
+def test_a_retention_below_the_resend_window_looks_at_no_job_of_the_last_hour(
+    driver: SQLAlchemyDriver, worker: str
+) -> None:
+    push(driver, 600)
+    driver.settle(completed(driver.claim(worker, [QUEUE], slots=600, limit=600)))
+    seen: list[tuple[str, dict[str, object]]] = []
+
+    @event.listens_for(driver.engine, "before_cursor_execute")
+    def _note(_conn: object, _cursor: object, statement: str, values: dict[str, object], *_: object) -> None:
+        if "FROM jobs" in statement:
+            seen.append((statement, values))
+
+    assert JobQueue(driver, {"completed_job_retention": 0, "failed_job_retention": 0}).prune() == Pruned()
+    event.remove(driver.engine, "before_cursor_execute", _note)
+    assert len(seen) == 3  # one for each state
+    with driver.engine.connect() as conn:
+        plans = [
+            conn.exec_driver_sql(f"EXPLAIN (ANALYZE, FORMAT JSON) {one}", values).scalar_one() for one, values in seen
+        ]
+        conn.rollback()
+    walks = [node for plan in plans for node in nodes(plan[0]["Plan"]) if node.get("Index Name") == "jobs_finished"]
+    assert len(walks) == 3
+    assert [(walk["Actual Rows"], walk.get("Rows Removed by Filter", 0)) for walk in walks] == [(0, 0)] * 3
 
 
 def test_a_heartbeat_passes_none_of_the_jobs_that_its_worker_claimed(driver: SQLAlchemyDriver, worker: str) -> None:

@@ -118,7 +118,6 @@ class Administration(Handle):
         *,
         completed_older_than: float | None = None,
         failed_older_than: float | None = None,
-        arrived_before: float = 0.0,
         limit: int = 1_000,
     ) -> Pruned:
         """See Administers.prune."""
@@ -129,13 +128,11 @@ class Administration(Handle):
         }
         with self.state.lock:
             now = self.now()
-            arrived_by = now - timedelta(seconds=arrived_before)
             prunable = (
-                row
+                self.state.rows[job_id]
                 for state, age in ages.items()
                 if age is not None
                 for _, job_id in self.state.ended[state].below((now - timedelta(seconds=age), ""))
-                if (row := self.state.rows[job_id]).created_at < arrived_by
             )
             rows = list(islice(prunable, limit + 1))
             has_more = len(rows) > limit

@@ -88,20 +88,18 @@ class Administration(Handle):
         *,
         completed_older_than: float | None = None,
         failed_older_than: float | None = None,
-        arrived_before: float = 0.0,
         limit: int = 1_000,
     ) -> Pruned:
         """See Administers.prune.
 
-        Goes round, queue by queue, each of its scripts one bounded step. What it passes over because it came lately
-        may be very much; then it ends early, and the next call goes on there. So `has_more` says that this round has
-        not come to its end, also where nothing was found.
+        Goes round, queue by queue, each of its scripts one bounded step. Of very many queues one call does not come to
+        the last; the next call goes on there. So `has_more` says that this round has not come to its end, also where
+        nothing was found.
         """
-        ages = [
+        kind: Kind = tuple(
             "" if age is None else str(micros(age))
             for age in (completed_older_than, failed_older_than, completed_older_than)
-        ]
-        kind: Kind = (*ages, micros(arrived_before))
+        )
         before = self._laps.left(kind)
         lap = before or Lap()
         rest: Lap | None = lap

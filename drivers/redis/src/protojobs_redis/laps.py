@@ -6,10 +6,10 @@ from msgspec import Struct
 
 __all__ = ["Kind", "Lap", "Laps", "Place"]
 
-Place = tuple[str | int, ...]  # queue, number of the state, how many to skip: see scripts/prune.lua
-Kind = tuple[str | int, ...]  # of prune: its ages, since what is skipped depends on them
+Place = tuple[str | int, ...]  # queue, number of the state: see scripts/prune.lua
+Kind = tuple[str, ...]  # of prune: its ages
 
-START: Place = ("", 1, 0)
+START: Place = ("", 1)
 KINDS_MAX = 16  # kinds of prune of which the place is kept; a program has two or three
 
 

@@ -82,27 +82,23 @@ class Administration(Steps):
         *,
         completed_older_than: float | None = None,
         failed_older_than: float | None = None,
-        arrived_before: float = 0.0,
         limit: int = 1_000,
     ) -> Pruned:
         """Delete up to `limit` finished jobs older than so many seconds; and whole days of an archive at once."""
         ages = [(_DONE, completed_older_than), ((JobState.FAILED,), failed_older_than)]
         has_archive = self._run(self._dialect.has_archive, Mode.SINGLE)
-        days = self._turn_over(completed_older_than, arrived_before) if has_archive else TurnedOver()
-        pruned = self._run_at(
-            lambda conn, now: prune(conn, ages, arrived_before=arrived_before, limit=limit, now=now), Mode.STORE
-        )
+        days = self._turn_over(completed_older_than) if has_archive else TurnedOver()
+        pruned = self._run_at(lambda conn, now: prune(conn, ages, limit=limit, now=now), Mode.STORE)
         if not has_archive or completed_older_than is None or pruned.has_more:
             return replace(pruned, completed=pruned.completed + days.dropped)
-        old = Old(completed_older_than, arrived_before, is_denied=bool(days.denied))
+        old = Old(completed_older_than, is_denied=bool(days.denied))
         gone, has_more = self._run_at(
             lambda conn, now: postgresql_archive.prune(conn, old, now, limit - pruned.total), Mode.STORE
         )
         return replace(pruned, completed=pruned.completed + days.dropped + gone, has_more=has_more)
 
-    def _turn_over(self, completed_older_than: float | None, arrived_before: float) -> TurnedOver:
+    def _turn_over(self, age: float | None) -> TurnedOver:
         def step(conn: Connection, now: datetime) -> TurnedOver:
-            age = None if completed_older_than is None else max(completed_older_than, arrived_before)
             ended_by = None if age is None else now - timedelta(seconds=age)
             return postgresql_archive.turn_over(conn, now, ended_by=ended_by, makes=self._dialect.archives)
 
@@ -210,14 +206,12 @@ def prune(
     conn: Connection,
     ages: Sequence[tuple[Sequence[JobState], float | None]],
     *,
-    arrived_before: float,
     limit: int,
     now: datetime,
 ) -> Pruned:
     """Delete finished jobs; `ages` says for which states and from which age in seconds on (None: not these)."""
     if conn.dialect.name == "postgresql":
-        return postgresql_pruning.prune(conn, ages, arrived_before=arrived_before, limit=limit, now=now)
-    arrived = jobs.c.created_at < now - timedelta(seconds=arrived_before) if arrived_before else None
+        return postgresql_pruning.prune(conn, ages, limit=limit, now=now)
     rows: list[Found] = []
     for states, age in ages:
         for state in states if age is not None else ():
@@ -225,7 +219,6 @@ def prune(
                 break
             old = jobs.c.processed_at < now - timedelta(seconds=age or 0.0)
             query = _lock.where(*is_finished(conn, state), old).limit(limit + 1 - len(rows))
-            query = query if arrived is None else query.where(arrived)
             query = query.order_by(None).order_by(jobs.c.processed_at).with_for_update(skip_locked=True)
             rows += conn.execute(query)
     _delete(conn, rows[:limit])

@@ -117,7 +117,7 @@ class SQLAlchemyDriver(Leases, Inspection, Administration, Schedules, Transfer, 
         if not down:
             self._connections.run(self._check, Mode.READ)
             if self._dialect.archives:
-                self._turn_over(None, 0.0)
+                self._turn_over(None)
         return applied
 
     def migration_sql(self, *, down: bool = False) -> str:

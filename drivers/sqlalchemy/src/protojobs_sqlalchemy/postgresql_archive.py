@@ -55,8 +55,7 @@ _GATHERED_MAX = 10_000  # counters that one call sums up
 _MET_ANOTHER = {"55P03", "40P01"}  # SQLSTATEs: lock_timeout, deadlock
 _NOT_MADE = {"23514", "42P07"}  # jobs of that day came into the rest meanwhile; somebody has a table of that name
 _DENIED = "42501"
-_NEVER = datetime.max.replace(tzinfo=UTC)
-_OLD: LiteralString = "processed_at < :finished_before AND created_at < :arrived_before"
+_OLD: LiteralString = "processed_at < :finished_before"
 _log = logging.getLogger("protojobs.postgresql")
 
 # What a completed job keeps, apart from status and processed_at.
@@ -116,10 +115,9 @@ class Place(Struct, frozen=True):
 
 
 class Old(Struct, frozen=True):
-    """Which archived jobs are old enough, in seconds since their end and since their arrival."""
+    """Which archived jobs are old enough, in seconds since their end."""
 
     age: float
-    arrived_before: float
     is_denied: bool  # partitions cannot be dropped
 
 
@@ -211,13 +209,11 @@ def remove(conn: Connection, place: Place, values: Mapping[str, object], room: i
 def prune(conn: Connection, old: Old, now: datetime, room: int) -> tuple[int, bool]:
     """Delete one by one what goes with no partition: up to `room` jobs. As `remove`."""
     finished_before = now - timedelta(seconds=old.age)
-    arrived_before = now - timedelta(seconds=old.arrived_before) if old.arrived_before else _NEVER
     place = Place(_OLD)
-    if old.age >= DAY_S and old.arrived_before:
-        # A retention: the day goes as a whole when all of it is old enough. Where it lies in the rest it cannot.
-        finished_before = _EPOCH + _day_of(min(finished_before, arrived_before)) * _DAY
+    if old.age >= DAY_S:  # the day goes as a whole when all of it is old enough. Where it lies in the rest it cannot.
+        finished_before = _EPOCH + _day_of(finished_before) * _DAY
         place = place if old.is_denied else Place(_OLD, "jobs_archive_rest")
-    return remove(conn, place, {"finished_before": finished_before, "arrived_before": arrived_before}, room)
+    return remove(conn, place, {"finished_before": finished_before}, room)
 
 
 def turn_over(conn: Connection, now: datetime, *, ended_by: datetime | None, makes: bool) -> TurnedOver:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, TextClause, text
 
@@ -18,8 +18,6 @@ from protojobs_sqlalchemy.counting import count
 
 __all__ = ["prune"]
 
-_NEVER = datetime.max.replace(tzinfo=UTC)
-
 
 def _statement(state: JobState) -> TextClause:
     """Deletes up to `room` jobs; answers how many of up to `room + 1` there were, and how many went from each queue."""
@@ -28,7 +26,6 @@ def _statement(state: JobState) -> TextClause:
         WITH old AS MATERIALIZED (
             SELECT ctid AS tid FROM jobs
             WHERE status = '{state.value}' AND processed_at IS NOT NULL AND processed_at < :finished_before
-              AND created_at < :arrived_before
             ORDER BY processed_at LIMIT :room + 1 FOR UPDATE SKIP LOCKED
         ), gone AS (
             DELETE FROM jobs WHERE ctid = ANY (ARRAY (SELECT tid FROM old LIMIT :room)) RETURNING id, queue
@@ -45,7 +42,6 @@ def prune(
     conn: Connection,
     ages: Sequence[tuple[Sequence[JobState], float | None]],
     *,
-    arrived_before: float,
     limit: int,
     now: datetime,
 ) -> Pruned:
@@ -54,11 +50,7 @@ def prune(
     has_more = False
     for state, age in [(state, age) for states, age in ages if age is not None for state in states]:
         room = limit - gone.total()
-        values = {
-            "finished_before": now - timedelta(seconds=age),
-            "arrived_before": now - timedelta(seconds=arrived_before) if arrived_before else _NEVER,
-            "room": room,
-        }
+        values = {"finished_before": now - timedelta(seconds=age), "room": room}
         rows = conn.execute(_STATEMENTS[state], values).fetchall()
         gone.update({(row.queue, state.value): row.gone for row in rows if row.gone})
         has_more = rows[0].found > room

@@ -216,11 +216,9 @@ class StoreBesideModel(SchedulesBesideModel):
         self._same(lambda store: store.resume(queue))
 
     # Somewhat less than the shortest time that passes by a rule: as much real time as possible may pass beside it.
-    @rule(age=st.sampled_from([9.5, 500.0]), arrived=st.sampled_from([0.0, 50.0]))
-    def old_jobs_are_pruned(self, age: float, arrived: float) -> None:
-        self._same(
-            lambda store: store.prune(completed_older_than=age, failed_older_than=2 * age, arrived_before=arrived)
-        )
+    @rule(age=st.sampled_from([9.5, 500.0]))
+    def old_jobs_are_pruned(self, age: float) -> None:
+        self._same(lambda store: store.prune(completed_older_than=age, failed_older_than=2 * age))
 
     @rule(drops=st.booleans())
     def jobs_move_away_and_perhaps_back(self, drops: bool) -> None:

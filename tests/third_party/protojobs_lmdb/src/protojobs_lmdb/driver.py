@@ -207,16 +207,13 @@ class LmdbDriver(Schedules):
         *,
         completed_older_than: float | None = None,
         failed_older_than: float | None = None,
-        arrived_before: float = 0.0,
         limit: int = 1_000,
     ) -> records.Pruned:
         ages = dict.fromkeys(FINISHED, completed_older_than) | {JobState.FAILED: failed_older_than}
         with self.step(write=True) as step:
             ends = {state: step.now - timedelta(seconds=age) for state, age in ages.items() if age is not None}
             old = chain.from_iterable(step.rows("ended", state, before=end) for state, end in ends.items())
-            arrived_by = step.now - timedelta(seconds=arrived_before)
-            rows = (row for row in old if row.created_at < arrived_by)
-            return convert(remove(step, Verb.PRUNE, rows, limit), records.Pruned)
+            return convert(remove(step, Verb.PRUNE, old, limit), records.Pruned)
 
     def export_jobs(
         self, token: str, *, cursor: str | None = None, limit: int = 500
