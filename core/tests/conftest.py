@@ -79,6 +79,11 @@ class Background:
         self.report: WorkReport | None = None
         self.thread: threading.Thread | None = None
 
+    def has_ended_within(self, seconds: float) -> bool:
+        assert self.thread is not None
+        self.thread.join(seconds)
+        return not self.thread.is_alive()
+
     def join(self) -> WorkReport:
         assert self.thread is not None
         self.thread.join(15)

@@ -382,8 +382,8 @@ class TestWithdrawing:
         plan = worker.decide.plan(0.01)
         back = [found.settlement for found in plan.settle]
         assert sorted((sent.id, sent.reason, sent.counts_return) for sent in back) == [
-            ("a", "shutdown", True),
-            ("b", "shutdown", True),
+            ("a", "shutdown", False),
+            ("b", "shutdown", False),
         ]
         assert (plan.start, plan.ended, worker.decide.runs) == ((), None, 2)
         worker.settle(plan.settle)
@@ -469,7 +469,7 @@ class TestStopping:
         worker.decide.ending.stop(1.0, 1, "stopped")
         (back,) = worker.decide.plan(1.0).settle
         assert (back.settlement.id, back.settlement.verb, back.settlement.available_at) == ("b", Verb.RELEASE, AT)
-        assert back.settlement.counts_return
+        assert not back.settlement.counts_return  # it had not begun
 
     def test_when_its_time_is_over_what_is_unsettled_is_tried_once_more(self) -> None:
         worker = Worker(concurrency=1)

@@ -13,11 +13,13 @@ from typing import Any
 
 import pytest
 
-from protojobs import JobQueue, StopToken, job
+from protojobs import JobQueue, StopToken, _memory, job
 from protojobs._memory import resident_bytes
+from protojobs._working import work
 from protojobs.errors import OptionInvalid, StoreUnavailable
 from protojobs.events import Event
-from protojobs.testing import FlakyDriver
+from protojobs.lifecycle import RETURNS_FREE
+from protojobs.testing import FlakyDriver, ManualClock
 from protojobs_memory import MemoryDriver
 
 MakeQueue = Callable[..., JobQueue]
@@ -45,6 +47,21 @@ class Gate:
                 await asyncio.sleep(0.001)
 
         self.plain, self.waiting = gated.bind(), agated.bind()
+
+
+class Taken:
+    """What the worker's process seems to take."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.bytes = 0
+        self.is_seen = threading.Event()  # that it is more than nothing
+        monkeypatch.setattr("protojobs._upkeep.resident_bytes", self.look)
+        monkeypatch.setattr("protojobs._upkeep.MEMORY_EVERY_S", 0.0)
+
+    def look(self) -> int:
+        if found := self.bytes:
+            self.is_seen.set()
+        return found
 
 
 @pytest.fixture
@@ -125,6 +142,28 @@ def test_jobs_fetched_ahead_go_back_at_a_stop_with_their_place_in_the_line(
     assert [record.available_at for record in records if not record.returns] == before[: len(before)][
         len(before) - sum(not record.returns for record in records) :
     ]
+    assert sum(record.returns for record in records) <= 4  # of those that had begun, one in each slot
+
+
+def test_a_job_cut_by_every_stop_is_never_failed_for_it_but_comes_later(
+    make_queue: MakeQueue, gate: Gate, working: Working, clock: ManualClock
+) -> None:
+    queue = make_queue(shutdown_grace=0.0)
+    job_id = queue.push(gate.plain)
+    for turn in range(RETURNS_FREE + 3):
+        gate.started.clear()
+        with working(queue) as worker:
+            assert gate.started.wait(5)
+            worker.token.stop()
+            worker.join()
+        record = queue.get(job_id)
+        assert record is not None
+        assert (record.status, record.attempts) == ("pending", 0)
+        assert record.returns == min(turn + 1, RETURNS_FREE)
+        assert (record.available_at > clock.now()) == (turn >= RETURNS_FREE)
+        clock.advance(300.0)
+    gate.may_go.set()
+    assert queue.work("default", 1).done == 1
 
 
 def test_a_token_stopped_beforehand_ends_the_worker_before_it_claims(queue: JobQueue, gate: Gate) -> None:
@@ -195,6 +234,95 @@ class TestLimits:
         assert report.reason == "memory"
         eventually(lambda: exceeded)
         assert int(str(exceeded[0].get("rss_bytes"))) > 1_000_000
+
+    @pytest.mark.parametrize("kind", ["plain", "waiting"])
+    def test_beyond_the_memory_limit_what_runs_has_its_time_however_short_the_grace(
+        self, make_queue: MakeQueue, gate: Gate, working: Working, monkeypatch: pytest.MonkeyPatch, kind: str
+    ) -> None:
+        taken = Taken(monkeypatch)
+        queue = make_queue(max_memory=1_000, shutdown_grace=0.01, exit_bound=0.01)
+        queue.push(getattr(gate, kind))
+        with working(queue) as worker:
+            assert gate.started.wait(5)
+            taken.bytes = 2_000
+            taken.is_seen.wait(5)
+            later = queue.push(gate.plain)
+            assert not worker.has_ended_within(0.2)  # twenty graces
+            gate.may_go.set()
+            report = worker.join()
+        assert (report.done, report.runs, report.reason) == (1, 1, "memory")
+        record = queue.get(later)
+        assert record is not None
+        assert (record.status, record.returns) == ("pending", 0)
+
+    def test_after_max_time_what_runs_has_its_time_however_short_the_grace(
+        self, make_queue: MakeQueue, gate: Gate
+    ) -> None:
+        queue = make_queue(shutdown_grace=0.01, exit_bound=0.01)
+        queue.push(gate.plain)
+        threading.Timer(0.5, gate.may_go.set).start()
+        report = work(queue, max_time_s=0.1)
+        assert (report.done, report.runs, report.reason) == (1, 1, "max_time")
+
+    def test_a_stop_bounds_a_worker_that_ends_once_its_jobs_are_done(
+        self, make_queue: MakeQueue, gate: Gate, working: Working, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        taken = Taken(monkeypatch)
+        queue = make_queue(max_memory=1_000, shutdown_grace=0.05)
+        job_id = queue.push(gate.plain)
+        with working(queue) as worker:
+            assert gate.started.wait(5)
+            taken.bytes = 2_000
+            taken.is_seen.wait(5)
+            worker.token.stop()
+            report = worker.join()
+        assert (report.done, report.reason) == (0, "memory")
+        record = queue.get(job_id)
+        assert record is not None
+        assert (record.status, record.attempts, record.returns) == ("pending", 0, 1)
+
+    def test_a_limit_below_what_the_worker_takes_without_a_job_lets_it_claim_nothing_and_is_said(
+        self, make_queue: MakeQueue, gate: Gate, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        queue = make_queue(max_memory=1 << 20)
+        job_id = queue.push(gate.plain)
+        for _ in range(25):
+            assert queue.work("default").reason == "memory"
+        record = queue.get(job_id)
+        assert record is not None
+        assert (record.claim_seq, record.attempts, record.returns) == (0, 0, 0)
+        assert "before it has run any job" in caplog.text
+
+    def test_a_look_at_memory_that_fails_ends_nothing_and_is_said_once(
+        self, make_queue: MakeQueue, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        looks: list[int] = []
+
+        def gone() -> int:
+            looks.append(1)
+            raise FileNotFoundError("/proc/21958/task")
+
+        monkeypatch.setattr("protojobs._upkeep.resident_bytes", gone)
+        monkeypatch.setattr("protojobs._upkeep.MEMORY_EVERY_S", 0.0)
+
+        @job(name="quick")
+        def quick() -> None: ...
+
+        queue = make_queue(max_memory=1_000)
+        queue.push_many([quick.bind()] * 3)
+        assert queue.work("default", 3).done == 3
+        assert len(looks) > 1
+        assert caplog.text.count("memory cannot be measured") == 1
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
+    def test_a_process_that_is_gone_by_the_next_step_of_the_look_has_no_memory_and_no_children(self) -> None:
+        gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+        pid = int(gone.stdout)
+        assert (list(_memory._linux_children(pid)), _memory._linux_resident(pid)) == ([], 0)
+
+    def test_where_ps_lists_the_processes_children_and_theirs_count(self) -> None:
+        listed = "    1     0  100\n   70     1   20\n   71    70    3\n   72    71    4\n   80     1  500\n"
+        assert _memory._listed_resident(70, listed) == 27 * 1024
 
     def test_memory_of_children_counts(self) -> None:
         alone = resident_bytes()

@@ -371,7 +371,7 @@ class Decisions:
     def _why_ended(self, now: float) -> str | None:
         limits = self.limits
         if not self.ending.level and limits.max_time_s is not None and now - self._began_at >= limits.max_time_s:
-            self.ending.stop(now, 1, "max_time")
+            self.ending.drain("max_time")
         if self.ending.is_over(now):
             return self.ending.reason
         if self._running or self._waiting or self._unsettled or self.is_asked:

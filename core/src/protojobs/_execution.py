@@ -19,7 +19,7 @@ from protojobs.definitions import JobDefinition, Registry
 from protojobs.errors import JobCrashed, JobError, JobLost, JobTimeout
 from protojobs.fingerprints import fingerprint
 from protojobs.hooks import Hooks
-from protojobs.lifecycle import CRASHES_MAX, Verb
+from protojobs.lifecycle import CRASHES_MAX, RETURNS_FREE, Verb
 from protojobs.names import check_seconds
 from protojobs.outcomes import Details, Discard, Outcome, Retry, Snooze, settlement, undone
 from protojobs.records import ClaimedJob, Fence, Settlement
@@ -43,7 +43,7 @@ class Run:
 
     __slots__ = (
         *("_clock", "_context", "_hooks", "_is_cancelled", "_report", "_started"),
-        *("begins_by", "claimed", "completer", "cut_by", "definition", "key"),
+        *("begins_by", "claimed", "completer", "cut_by", "definition", "has_begun", "key"),
     )
 
     def __init__(
@@ -65,7 +65,8 @@ class Run:
         self._report = report
         self._context: JobContext | None = None
         self._is_cancelled = False
-        self._started = 0.0  # until it begins
+        self.has_begun = False  # here, or in a child that has said so
+        self._started = 0.0  # until it begins here
 
     @property
     def context(self) -> JobContext:
@@ -105,7 +106,7 @@ class Run:
 
     def execute(self) -> Outcome:
         """Run a plain job in this thread. Only `Interrupted` passes."""
-        self._started = self._clock.monotonic()
+        self.has_begun, self._started = True, self._clock.monotonic()
         try:
             data = self._decoded()
             if self._hooks.around_job:
@@ -123,7 +124,7 @@ class Run:
         """Run an async job on this loop. A cancellation from outside ends as `cut` says."""
         import asyncio  # loaded already where a loop runs
 
-        self._started = self._clock.monotonic()
+        self.has_begun, self._started = True, self._clock.monotonic()
         try:
             data = self._decoded()
             if self._hooks.around_job:
@@ -209,8 +210,22 @@ class Run:
             return msgspec.structs.replace(outcome, settlement=msgspec.structs.replace(outcome.settlement, delay=delay))
         if self.cut_by == "cancel":
             return self._outcome(Verb.CANCEL, reason="cancelled while running")
+        return self._given_back(0.0 if ended else exit_bound)
+
+    def _given_back(self, delay: float) -> Outcome:
+        """Cut short, and not by a fault of the job's own.
+
+        A run that had not begun keeps its place in the line, and nothing is counted. A stop is not held against a job
+        past RETURNS_FREE either, when the store would spend an attempt for each return: it comes later instead.
+        """
+        claimed = self.claimed
         reason = self.cut_by if self.cut_by in (LEASE_IN_DOUBT, NOT_JUDGED) else "shutdown"
-        return self._outcome(Verb.RELEASE, reason=reason, counts_return=True, delay=0.0 if ended else exit_bound)
+        if reason != NOT_JUDGED and not self.has_begun:
+            place = None if delay else claimed.available_at
+            return self._outcome(Verb.RELEASE, reason=reason, available_at=place, delay=delay)
+        if reason != NOT_JUDGED and claimed.returns >= RETURNS_FREE:
+            return self._outcome(Verb.RELEASE, reason=reason, delay=max(delay, _growing(claimed)))
+        return self._outcome(Verb.RELEASE, reason=reason, counts_return=True, delay=delay)
 
     def _again(self, error: BaseException, delay: float | timedelta | None, *, asks_job: bool = True) -> Outcome:
         claimed = self.claimed
@@ -255,7 +270,8 @@ def prepare(
         error = JobCrashed(f"the job took its process down {claimed.crashes} times, and is not run again")
         return unrun(claimed, Verb.FAIL, exception=error)
     if claimed.attempts > claimed.max_retries + 1:
-        return unrun(claimed, Verb.FAIL, exception=JobLost("the job was lent more often than its attempts allow"))
+        lost = JobLost(f"no result came of the job's last attempt; it had come back {claimed.returns} times before")
+        return unrun(claimed, Verb.FAIL, exception=lost)
     if (definition := registry.find(claimed.job_name)) is None:
         return unrun(claimed, Verb.RELEASE, reason="unknown_name", delay=_growing(claimed))
     try:

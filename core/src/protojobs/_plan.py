@@ -63,7 +63,6 @@ def given_back(job: ClaimedJob, reason: str) -> Outcome:
         job,
         Verb.RELEASE,
         reason=reason,
-        counts_return=reason == "shutdown",
         available_at=None if is_suspect else job.available_at,
         delay=SUSPECT_PAUSE_S if is_suspect else 0.0,
     )

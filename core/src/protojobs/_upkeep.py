@@ -53,6 +53,7 @@ class Upkeep:
         self._at.setdefault("prune", queue.clock.monotonic() + jittered(PRUNE_EVERY_S))
         self._max_memory = max_memory
         self._memory_at = 0.0
+        self._is_memory_unknown = False
 
     def turn(self, now: float, *, may_write: bool) -> None:
         """Do what is due. Raises DriverErrors; the next turn tries again."""
@@ -80,17 +81,35 @@ class Upkeep:
         """Seconds to wait beyond the end of another's lease."""
         return jittered(RECLAIM_JITTER_S, 1.0) / 2
 
-    def is_memory_exceeded(self, now: float) -> bool:
-        """Whether this process and its children have more than they may. Measured once a second."""
+    def is_memory_exceeded(self, now: float, *, has_run: bool) -> bool:
+        """Whether this process and its children have more than they may. Measured once a second. Raises nothing."""
         if not self._max_memory or now < self._memory_at:
             return False
         self._memory_at = now + MEMORY_EVERY_S
-        if (rss := resident_bytes()) <= self._max_memory:
+        rss, most = self._resident(), self._max_memory
+        if rss <= most:
             return False
-        _log.warning("memory: %d MiB, beyond the limit; stopping once the jobs are done", rss >> 20)
-        worker, most = self._lease.info.id, self._max_memory
+        if has_run:
+            _log.warning("memory: %d MiB, beyond max_memory; ending once the jobs are done", rss >> 20)
+        else:
+            _log.error(
+                "max_memory is %d MiB, and this process takes %d MiB before it has run any job: no worker can run"
+                " anything. Raise max_memory (--max-memory).",
+                most >> 20,
+                rss >> 20,
+            )
+        worker = self._lease.info.id
         self._send(WorkerMemoryExceeded(worker=worker, rss_bytes=rss, limit_bytes=most))
         return True
+
+    def _resident(self) -> int:
+        try:
+            return resident_bytes()
+        except Exception as error:  # noqa: BLE001  (whatever it is, the worker's jobs go on)
+            if not self._is_memory_unknown:
+                self._is_memory_unknown = True
+                _log.error("memory cannot be measured, max_memory is not enforced until it can: %r", error)
+            return 0
 
     def _reclaim(self, now: float) -> None:
         taken = self._driver.reclaim(RECLAIM_ROUND, until=self._lease.watch.reclaim_until)

@@ -172,7 +172,7 @@ class JobRaised(JobError):
 
 
 class JobLost(JobError):
-    """The job was lent more often than its attempts allow, and is given up unrun."""
+    """No result came of the job's last attempt, as when its worker died in it. It is given up, and not run again."""
 
 
 def did_you_mean(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> str:

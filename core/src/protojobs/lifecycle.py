@@ -24,7 +24,7 @@ __all__ = [
     "diagram",
 ]
 
-RETURNS_FREE = 20  # reclaims and shutdown releases that give the attempt back; each further one spends it
+RETURNS_FREE = 20  # returns that give the attempt back; each further one spends it. Workers count no stop beyond it
 SUSPECT_RECLAIMS = 2  # from this reclaim on a job is a suspect: it runs where its death hurts nobody else
 CRASHES_MAX = 3  # a suspect that took its process down this often is settled as failed, unrun
 

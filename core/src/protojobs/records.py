@@ -166,7 +166,7 @@ class Settlement(Struct, frozen=True, kw_only=True):
     error: str = ""  # fail: the traceback, for failed_jobs.exception
     fingerprint: str = ""  # fail: the same for failures with one cause, to group them by; at most 32 characters
     reason: str = ""  # cancel, release: why, for people
-    counts_return: bool = False  # release: one more in `returns`; past RETURNS_FREE the attempt is spent
+    counts_return: bool = False  # release of a run that had begun: one more in `returns`; past RETURNS_FREE it is spent
     counts_crash: bool = False  # retry, fail: one more in `crashes`
     result: str | None = None  # reserved, see Capabilities.results
     then: tuple[NewJob, ...] = ()  # reserved, see Capabilities.results

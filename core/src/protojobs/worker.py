@@ -120,6 +120,7 @@ class Worker:
     # -------------------------------------------------------------------------------------------------- the claim loop
 
     def _loop(self) -> str:
+        self._look_at_memory(self._clock.monotonic())  # before the first claim: it may be too much without any job
         while True:
             now = self._clock.monotonic()
             self._lease.vitals.turns(now, self._decide.running, self._answered_at)
@@ -384,11 +385,15 @@ class Worker:
         now = self._clock.monotonic()
         try:
             if not self._decide.is_quiet(now):
-                self._upkeep.turn(now, may_write=self._decide.ending.level == 0)
+                self._upkeep.turn(now, may_write=self._decide.ending.has_time)
         except DriverError as error:
             self._no_answer((), error)
-        if self._decide.ending.level == 0 and self._upkeep.is_memory_exceeded(now):
-            self._decide.ending.stop(now, 1, "memory")
+        self._look_at_memory(now)
+
+    def _look_at_memory(self, now: float) -> None:
+        has_run = self._decide.runs > 0
+        if self._decide.ending.level == 0 and self._upkeep.is_memory_exceeded(now, has_run=has_run):
+            self._decide.ending.drain("memory")
 
     def _send(self, event: Event) -> None:
         if self._hooks.listens(event.event_name):

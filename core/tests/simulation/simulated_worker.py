@@ -345,6 +345,7 @@ class SimulatedWorker(Party):
         world, claimed = self.world, run.claimed
         seen = Seen(claimed.id, claimed.claim_seq, claimed.attempts, claimed.reserved_by, world.now)
         world.history.runs.append(seen)
+        run.has_begun = True
         active = self.active[run.key] = Active(run, seen)
         world.at(world.now + world.plans[claimed.id].takes_s, lambda: self._end(active), self)
 

@@ -281,7 +281,7 @@ class _Watch:
 
     def _hear(self, message: FromChild | None) -> None:
         run = self._run
-        self._has_begun = self._has_begun or isinstance(message, Begun)
+        run.has_begun = self._has_begun = self._has_begun or isinstance(message, Begun)
         _log_here(message)
         if isinstance(message, Progress) and message.fence == run.context.fence:  # else of a thread that a job left
             run.context.progress(message.share)
