@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -24,7 +25,18 @@ FURTHER_SUITES = {"TestValkeyCluster", "TestOnSQLiteThroughTheApplicationsEngine
 WALK = "test_a_random_walk_is_answered_as_by_the_memory_driver"
 
 
+def _give_processes_the_usual_signals() -> None:
+    """What `nohup` and some CI runners have ignored is ignored here too, and no longer by the processes of the tests.
+
+    An ignored signal is inherited by whatever is started, a handler is not: exec sets it back to the default.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, *(getattr(signal, name, None) for name in ("SIGHUP", "SIGQUIT"))):
+        if number is not None and signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    _give_processes_the_usual_signals()
     if not hasattr(config, "workerinput"):  # the controller, or a run without workers
         run = servers.whole_run()
         run.__enter__()

@@ -55,6 +55,11 @@ def an_object() -> object:
     return object()
 
 
+@job(name="p.ignores")
+def ignores() -> list[str]:
+    return [name for name in ("SIGINT", "SIGHUP") if signal.getsignal(getattr(signal, name)) is signal.SIG_IGN]
+
+
 @job(name="p.speaks")
 def speaks() -> None:
     print("said by the job")

@@ -10,7 +10,7 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import ModuleType
@@ -61,6 +61,15 @@ def test_a_failure_has_the_mark_in_a_child_that_it_has_in_a_thread(make_queue: M
         marks.update(row.fingerprint for row in queue.failed_jobs())
     assert len(marks) == 1
     assert marks != {""}
+
+
+@pytest.fixture
+def ignoring() -> Iterator[None]:
+    """As under `nohup`, in a script's background, and in some CI runners."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGHUP)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def is_alive(pid: int) -> bool:
@@ -166,6 +175,15 @@ class TestWhere:
         queue.push("p.add")
         assert queue.work("default", 1).done == 1
         assert results(processed) == [os.getpid()]
+
+
+def test_what_the_workers_parent_has_ignored_is_not_ignored_in_children(
+    queue: JobQueue, jobs: ModuleType, heard: Heard, ignoring: None
+) -> None:
+    results_of = heard("job.processed")
+    queue.push(jobs.ignores, {})
+    queue.work("default", 1)
+    assert results(results_of) == [[]]
 
 
 class TestAnswers:

@@ -195,7 +195,17 @@ def main() -> None:
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)
+    _heed_signals()
     Child(heard, said).serve()
+
+
+def _heed_signals() -> None:
+    """Undo what the worker's parent has ignored (`nohup`, a shell's `&`): jobs that end their own subprocesses by
+    SIGINT, as one does with ffmpeg, would wait for ever. No terminal reaches a child, which has a session of its own.
+    """
+    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 def _die_with_worker() -> None:
