@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import select
 import selectors
+from contextlib import suppress
 from typing import TYPE_CHECKING, cast
 
 from redis import exceptions
 from redis.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection
 from redis.sentinel import SentinelManagedConnection, SentinelManagedSSLConnection
 
-from protojobs.clock import time_left
+from protojobs.clock import SYSTEM_CLOCK, time_left, within
 
 if TYPE_CHECKING:
     import socket
 
 __all__ = ["BoundedConnection", "connection_class", "managed_connection_class"]
+
+PING_S = 1.0  # for which a connection that was idle may keep silent, before it is taken for dead
 
 _NO_LIMIT = float("inf")
 _MOMENT_S = 0.001  # 0 would mean not to wait at all, and be another error
@@ -70,7 +73,6 @@ class BoundedConnection(AbstractConnection):
         """
         if self._sock is None:
             self.connect()  # type: ignore[no-untyped-call]  # the library's
-        self.check_health()  # type: ignore[no-untyped-call]  # asks first, if the URL says health_check_interval
         open_socket = cast("socket.socket", self._sock)
         try:
             if (limit := self.socket_timeout) != open_socket.gettimeout():  # to set it is a call to the system
@@ -86,15 +88,32 @@ class BoundedConnection(AbstractConnection):
         except BaseException:
             self.disconnect()  # type: ignore[no-untyped-call]  # the library's
             raise
+        self.next_health_check = SYSTEM_CLOCK.monotonic() + self.health_check_interval
         if kind == b"-":
             text = cast("bytes", answer).decode(errors="replace")
             raise _REFUSALS.get(text.partition(" ")[0], exceptions.ResponseError)(text)
         return answer
 
-    def is_quiet(self) -> bool:
-        """Whether it is open and there is nothing to read; otherwise the other side has closed it."""
+    def is_up(self) -> bool:
+        """Whether nobody closed it: then there is nothing to read. Raises TimeoutError where the other side is dead."""
         open_socket = cast("socket.socket | None", self._sock)
-        return open_socket is not None and not _is_readable(open_socket)
+        if open_socket is None or _is_readable(open_socket):
+            return False
+        try:
+            self.check_health()
+        except exceptions.ConnectionError:
+            return False
+        return True
+
+    def check_health(self) -> None:
+        """Ask whether the server is still there, if it said nothing for `health_check_interval`; raise if it is not.
+
+        A firewall drops what is idle and tells nobody. The answer to PING comes at once or never, so it has a limit of
+        its own: a command may take long, and would be waited for as long.
+        """
+        if self.health_check_interval and SYSTEM_CLOCK.monotonic() > self.next_health_check:
+            with within(PING_S), suppress(exceptions.ResponseError):  # a refusal is an answer
+                super().check_health()  # type: ignore[no-untyped-call]  # the library's
 
     def read_response(self, disable_decoding: bool = False, **options: object) -> object:
         """The next answer."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Protocol, cast
@@ -120,13 +121,24 @@ class Server(Client, Protocol):
         ...
 
 
+IDLE_MAX_S = 30  # after so long without a word a connection is asked for one, before a command goes over it
+
 # Nothing is sent twice by itself. The library would send a command again after a lost answer, up to ten times; a claim
 # that was executed and is sent again lends a second batch, and nobody knows of the first.
 _LIMITS: dict[str, object] = {
     "socket_timeout": TIMEOUT_S,
     "socket_connect_timeout": TIMEOUT_S,
+    "health_check_interval": IDLE_MAX_S,
     "protocol": 2,
     "retry": Retry(NoBackoff(), 0),
+}
+# A connection whose other side says nothing is given up after 11 seconds, also one that waits for an answer.
+_KEEPALIVE = {"TCP_KEEPIDLE": 5, "TCP_KEEPINTVL": 2, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 11_000}
+_OVER_TCP: dict[str, object] = {
+    "socket_keepalive": True,
+    "socket_keepalive_options": {
+        getattr(socket, name): value for name, value in _KEEPALIVE.items() if hasattr(socket, name)
+    },
 }
 
 
@@ -135,8 +147,9 @@ def plain_client(address: Address) -> Server:
     try:
         if address.sentinels:
             return _sentinel_client(address)
+        options = _LIMITS if address.url.startswith("unix:") else {**_LIMITS, **_OVER_TCP}
         kind = connection_class(address.url)
-        return cast("Server", _call(Redis, "from_url", address.url, connection_class=kind, **_LIMITS))
+        return cast("Server", _call(Redis, "from_url", address.url, connection_class=kind, **options))
     except (TypeError, ValueError) as error:
         raise not_understood(address, error) from error
 
@@ -145,7 +158,7 @@ def cluster_client(address: Address) -> Client:
     """A client of a cluster; asks it for its layout."""
     try:
         nodes = [_call(redis.cluster, "ClusterNode", host, port) for host, port in address.nodes]
-        options = {"startup_nodes": nodes, "connection_class": connection_class(address.url), **_LIMITS}
+        options = {"startup_nodes": nodes, "connection_class": connection_class(address.url), **_LIMITS, **_OVER_TCP}
         return cast("Client", _call(RedisCluster, "from_url", address.url, **options))
     except (TypeError, ValueError) as error:
         raise not_understood(address, error) from error
@@ -185,7 +198,7 @@ def note_trouble(client: Client) -> None:
 
 
 def _sentinel_client(address: Address) -> Server:
-    options = {**_LIMITS, **options_of(address.url)}
+    options = {**_LIMITS, **_OVER_TCP, **options_of(address.url)}
     for name in ("host", "port", "connection_class"):
         options.pop(name, None)
     to_sentinels = {name: value for name, value in options.items() if name.startswith(("socket_", "ssl_", "retry"))}

@@ -60,6 +60,7 @@ class Connections:
         self._ready: Client | None = None
         self._lines: Lines | None = None  # to a server of its own; a cluster's and Sentinel's client finds its way
         self._starts: dict[str, bytes] = {}
+        self.silences = 0  # how often one fell silent; those that were opened before are not used again
         self._start_afresh()
 
     def run(self, which: Script, *arguments: str | bytes | int, is_kept: bool = False) -> object:
@@ -155,6 +156,8 @@ class Connections:
 
     def _ours(self, error: Exception) -> ProtojobsError | None:
         """What the port promises to raise for it; None for what may leave as it is."""
+        if isinstance(error, TimeoutError):
+            self._close_idle()
         ours = translated(error, self.address.shown, self.address.secrets)
         return None if ours is error else ours
 
@@ -168,6 +171,18 @@ class Connections:
     def pid(self) -> int:
         """The process whose connections these are."""
         return self._pid
+
+    def _close_idle(self) -> None:
+        """Trust no connection that was idle while another one fell silent.
+
+        A firewall that has forgotten one has mostly forgotten all. Each would cost its caller the whole time limit, and
+        as many callers as there are connections.
+        """
+        self.silences += 1
+        if (lines := self._lines) is not None:
+            lines.close_idle()
+        if (client := self._ready) is not None:
+            idle_closed(client)
 
     # ----------------------------------------------------------------------------------------------------- first use
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections import deque
 from typing import Protocol, cast
 
+from redis.exceptions import TimeoutError
+
 from protojobs_redis.clients import Connection, Server
 
 __all__ = ["Lines", "packed", "packed_words"]
@@ -17,12 +19,14 @@ __all__ = ["Lines", "packed", "packed_words"]
 class Line(Connection, Protocol):
     """A BoundedConnection, as it is used here."""
 
+    next_health_check: float
+
     def ask(self, command: bytes) -> object:
         """Send a packed command; its answer."""
         ...
 
-    def is_quiet(self) -> bool:
-        """Whether nobody closed it."""
+    def is_up(self) -> bool:
+        """Whether nobody closed it; asks the server if it was idle for long, and raises TimeoutError for silence."""
         ...
 
 
@@ -48,20 +52,34 @@ class Lines:
     def close(self) -> None:
         """Give back what is idle; what waits for an answer follows when it has come."""
         self._is_closed = True
-        while self._idle:
-            self._pool.release(self._idle.pop())
+        while (line := self._idle_one()) is not None:
+            self._pool.release(line)
+
+    def close_idle(self) -> None:
+        """Close what is idle: a firewall that has forgotten one of them has forgotten all."""
+        while (line := self._idle_one()) is not None:
+            self._drop(line)
 
     def _taken(self) -> Line:
-        """A connection that nobody closed while it was idle; those that were are opened anew by the pool."""
-        while True:
+        """A connection that works, as far as is known; those that do not are opened anew by the pool."""
+        while (line := self._idle_one()) is not None:
             try:
-                line = self._idle.pop()
-            except IndexError:
-                return cast("Line", self._pool.get_connection())
-            if line.is_quiet():
-                return line
-            line.disconnect()
-            self._pool.release(line)
+                if line.is_up():
+                    return line
+            except TimeoutError:
+                self.close_idle()
+            self._drop(line)
+        return cast("Line", self._pool.get_connection())
+
+    def _idle_one(self) -> Line | None:
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return None
+
+    def _drop(self, line: Line) -> None:
+        line.disconnect()
+        self._pool.release(line)
 
 
 def packed_words(*words: str) -> bytes:

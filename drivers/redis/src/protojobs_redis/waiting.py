@@ -25,9 +25,9 @@ _inherited: list[object] = []
 
 
 class _Held(NamedTuple):
-    """A connection, and the server that it leads to."""
+    """A connection, and the server that it leads to, as far as is known."""
 
-    place: tuple[object, object]
+    place: tuple[object, ...]
     connection: Connection
 
 
@@ -101,7 +101,7 @@ class Doorbell:
         options = self._connections.server().connection_pool.connection_kwargs  # and starts afresh in a forked child
         if self._pid != self._connections.pid:
             self._start_afresh()
-        place = (options.get("host"), options.get("port"))
+        place = (options.get("host"), options.get("port"), self._connections.silences)
         while held := self._idle_one():
             if held.place == place and _is_up(held.connection):
                 return held
