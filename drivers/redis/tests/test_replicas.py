@@ -94,6 +94,56 @@ def test_a_push_sent_again_is_acknowledged_once_the_replica_has_it(
     assert [answer.duplicate_of for answer in driver.enqueue([job])] == [job.id]
 
 
+@pytest.fixture
+def full(pair: tuple[str, servers.Server]) -> Iterator[Callable[[], None]]:
+    """`full()`: the primary is at its memory limit."""
+    with contextlib.closing(redis.Redis.from_url(pair[0])) as client:
+        yield lambda: client.config_set("maxmemory", client.info("memory")["used_memory"] - 50_000)
+        client.config_set("maxmemory", 0)
+
+
+def test_a_push_sent_again_to_a_full_server_is_not_acknowledged_before_the_replica_has_it(
+    driver: RedisDriver, frozen: Callable[[], None], full: Callable[[], None], pair: tuple[str, servers.Server]
+) -> None:
+    job = new_job()
+    frozen()
+    with pytest.raises(StoreUnavailable, match=REFUSED):
+        driver.enqueue([job])
+    full()
+    driver.close()  # another connection, which has written nothing
+    with pytest.raises(StoreUnavailable):
+        driver.enqueue([job])
+    pair[1].thaw()
+    assert [answer.duplicate_of for answer in driver.enqueue([job])] == [job.id]
+
+
+def test_on_a_full_server_running_jobs_still_settle(driver: RedisDriver, full: Callable[[], None]) -> None:
+    push(driver)
+    worker = join(driver)
+    claims = lend(driver, worker)
+    full()
+    with pytest.raises(StoreUnavailable, match="at its maxmemory"):
+        push(driver)
+    answers = driver.settle([settlement(claim, Verb.COMPLETE) for claim in claims])
+    assert [answer.status for answer in answers] == [SettleStatus.APPLIED]
+
+
+def test_a_push_sent_again_is_refused_while_the_server_itself_misses_replicas(
+    driver: RedisDriver, pair: tuple[str, servers.Server]
+) -> None:
+    job = new_job()
+    driver.enqueue([job])
+    with contextlib.closing(redis.Redis.from_url(pair[0])) as client:
+        client.config_set("min-replicas-to-write", 2)
+        try:
+            driver.close()
+            with pytest.raises(StoreUnavailable, match="NOREPLICAS"):
+                driver.enqueue([job])
+        finally:
+            client.config_set("min-replicas-to-write", 0)
+    assert [answer.duplicate_of for answer in driver.enqueue([job])] == [job.id]
+
+
 def test_a_result_that_the_replica_does_not_have_is_sent_again(
     driver: RedisDriver, frozen: Callable[[], None], pair: tuple[str, servers.Server]
 ) -> None:

@@ -88,7 +88,7 @@ class BoundedConnection(AbstractConnection):
         except BaseException:
             self.disconnect()  # type: ignore[no-untyped-call]  # the library's
             raise
-        self.next_health_check = SYSTEM_CLOCK.monotonic() + self.health_check_interval
+        self.next_health_check = SYSTEM_CLOCK.monotonic() + self.health_check_interval  # type: ignore[assignment]  # the library's
         if kind == b"-":
             text = cast("bytes", answer).decode(errors="replace")
             raise _REFUSALS.get(text.partition(" ")[0], exceptions.ResponseError)(text)

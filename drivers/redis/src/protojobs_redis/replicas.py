@@ -22,6 +22,11 @@ KEPT = frozenset(
     | {"save_schedule", "fire", "remove_schedule"}
 )
 
+# A step that finds nothing to do (sent again, since nobody knew whether it was done) writes nothing, and WAIT would
+# wait for nothing: it looks at the last write of this connection. So there is always one. It begins by deleting: at its
+# memory limit a server refuses a bare SET, and by that the results of running jobs would count as not kept.
+_A_WRITE = "redis.call('DEL', KEYS[1]) return redis.call('SET', KEYS[1], 1)"
+
 
 class Replicas(Struct, frozen=True, kw_only=True):
     """How many must have a write before it counts, and for how long that is waited for."""
@@ -33,12 +38,10 @@ class Replicas(Struct, frozen=True, kw_only=True):
         """The answer of `command`, when enough replicas have what it wrote; else StoreUnavailable."""
         pipeline = server.pipeline(transaction=False)
         pipeline.execute_command(*command)
-        # A step that finds nothing to do (sent again, since nobody knew whether it was done) writes nothing, and WAIT
-        # would wait for nothing: it looks at the last write of this connection. So there is always one.
-        pipeline.execute_command("SET", key, 1)
+        pipeline.execute_command("EVAL", _A_WRITE, 1, key)
         pipeline.execute_command("WAIT", self.number, int(self.within_s * 1000))
-        answer, _, reached = pipeline.execute(raise_on_error=False)
-        for said in (answer, reached):
+        answer, _, reached = answers = pipeline.execute(raise_on_error=False)
+        for said in answers:
             if isinstance(said, Exception):
                 raise said
         if not isinstance(reached, int) or reached < self.number:
