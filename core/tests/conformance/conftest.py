@@ -26,7 +26,7 @@ def outcomes(tmp_path: Path) -> Callable[..., dict[str, str]]:
         environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
         environment.pop("PYTEST_ADDOPTS", None)
         command += [*options, f"{file}::{suite}"]
-        ran = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=tmp_path, env=environment)
+        ran = subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=tmp_path, env=environment)
         assert report.exists(), ran.stdout + ran.stderr
         found: dict[str, str] = {}
         for case in Xml.parse(report).iter("testcase"):

@@ -102,5 +102,9 @@ class TestSkipsWithoutReason(OnMemory):
         raise AssertionError
 
 
+class TestGivesBack(TestOverrides):
+    test_store_time_does_not_run_backwards = DriverConformance.test_store_time_does_not_run_backwards
+
+
 class TestGivesNothing(DriverConformance):
     pass

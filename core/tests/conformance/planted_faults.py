@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
+
 from msgspec.structs import replace
 
 from protojobs.clock import SYSTEM_CLOCK
+from protojobs.errors import StoreUnavailable
 from protojobs_sqlalchemy import SQLAlchemyDriver
 
 
@@ -59,6 +62,43 @@ class RevivesLeases(SQLAlchemyDriver):
         return super().heartbeat(worker, progress)
 
 
+class OneProcess(SQLAlchemyDriver):
+    """Nothing is wrong with it: one process has the file, as it says, and each other one is refused it."""
+
+    _turns = {}
+
+    def __init__(self, url, **options):
+        super().__init__(url, **options)
+        self.capabilities = replace(self.capabilities, cross_process=False)
+
+    def stats(self, queue=None, **bound):
+        self._take()
+        return super().stats(queue, **bound)
+
+    def enqueue(self, jobs):
+        self._take()
+        return super().enqueue(jobs)
+
+    def _take(self):
+        path = f"{self.engine.url.database}.turn"
+        if path not in self._turns:
+            turn = open(path, "w")
+            try:
+                fcntl.flock(turn, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                turn.close()
+                raise self.refusal("another process has the file") from error
+            self._turns[path] = turn
+
+    refusal = StoreUnavailable
+
+
+class OneProcessAndBlunt(OneProcess):
+    """As the one before it, but what it raises is not ours."""
+
+    refusal = RuntimeError
+
+
 class BreaksWhenCut(SQLAlchemyDriver):
     """Lets an error of its own out when a connection is gone."""
 
@@ -74,7 +114,7 @@ class BreaksWhenCut(SQLAlchemyDriver):
         return super().enqueue(jobs)
 
 
-FAULTS = {each.__name__: each for each in SQLAlchemyDriver.__subclasses__() if each.__module__ == __name__}
+FAULTS = {name: each for name, each in globals().items() if isinstance(each, type) and each.__module__ == __name__}
 
 
 def make(url, **options):

@@ -11,12 +11,15 @@ pytestmark = pytest.mark.slow  # run by `python3 dev.py test-slow`
 
 HERE = Path(__file__).parent
 
+CROSS_PROCESS = "cross_process_is_claimed_exactly_when_another_process_sees_the_jobs"
 CASES = {
     "Sound": ("killed or frozen or cut_connections", ""),
     "AnswersEarly": ("what_a_killed_process", "what_a_killed_process_was_told_is_stored_is_there"),
     "StoresInPieces": ("what_a_killed_process", "what_a_killed_process_was_told_is_stored_is_there"),
     "KnowsNoFence": ("frozen_past", "a_worker_that_was_frozen_past_its_lease_settles_nothing"),
     "RevivesLeases": ("frozen_past", "a_worker_that_was_frozen_past_its_lease_settles_nothing"),
+    "OneProcess": ("cross_process", ""),
+    "OneProcessAndBlunt": ("cross_process", CROSS_PROCESS),
     "BreaksWhenCut": ("cut_connections_under", "cut_connections_under_load_lose_and_double_nothing"),
 }
 

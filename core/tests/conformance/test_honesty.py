@@ -46,6 +46,10 @@ def test_a_test_left_out_without_a_reason_is_caught(outcomes, suite: str) -> Non
     assert failed(outcomes(suite, "-k", "overridden or backwards")) == {NO_SILENT_OVERRIDE}
 
 
+def test_a_class_that_gives_a_replaced_test_back_to_the_kit_leaves_none_out(outcomes) -> None:
+    assert failed(outcomes("TestGivesBack", "-k", "overridden or backwards")) == set()
+
+
 def test_a_class_without_a_driver_fails_and_says_what_to_give(outcomes) -> None:
     found = outcomes("TestGivesNothing", "-k", "backwards or port")
     assert set(found.values()) == {"failed"}

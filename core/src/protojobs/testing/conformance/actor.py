@@ -14,12 +14,12 @@ import threading
 from collections.abc import Callable
 
 from protojobs import create_driver
-from protojobs.errors import LeaseLost
+from protojobs.errors import LeaseLost, StoreUnavailable
 from protojobs.lifecycle import Verb
 from protojobs.protocols import Store
 from protojobs.records import ClaimedJob
 from protojobs.testing.conformance.plans import firing_of
-from protojobs.testing.conformance.steps import fresh_ids, join, lend, new_job, settlement
+from protojobs.testing.conformance.steps import fresh_ids, join, lend, new_job, only, settlement
 
 __all__ = ["BATCH", "QUEUE", "URL_VARIABLE"]
 
@@ -72,10 +72,10 @@ def work_for_ever(driver: Store) -> None:
 def hold_one(driver: Store) -> None:
     """Claim one job; at the next line on stdin complete it, and beat. Say what came of both."""
     worker = join(driver)
-    (claim,) = lend(driver, worker, QUEUE, limit=1)
+    claim = only(lend(driver, worker, QUEUE, limit=1))
     say("claimed", claim.id, claim.claim_seq)
     sys.stdin.readline()
-    (answer,) = driver.settle([settlement(claim, Verb.COMPLETE)])
+    answer = only(driver.settle([settlement(claim, Verb.COMPLETE)]))
     say("settled", claim.id, claim.claim_seq, "complete", answer.status.value)
     try:
         driver.heartbeat(worker, {})
@@ -89,7 +89,7 @@ def tick_on(driver: Store) -> None:
     leave_with_the_parent()
     while schedules := driver.due_schedules(BITE).schedules:
         for said in map(firing_of, schedules):
-            (answer,) = driver.fire([said])
+            answer = only(driver.fire([said]))
             say(answer.status.value, said.due.isoformat())
     say("dry")
     threading.Event().wait()
@@ -97,10 +97,10 @@ def tick_on(driver: Store) -> None:
 
 def tick_late(driver: Store) -> None:
     """Look what is due; at the next line on stdin fire it, and say what came of it."""
-    (schedule,) = driver.due_schedules(BITE).schedules
+    schedule = only(driver.due_schedules(BITE).schedules)
     say("looked")
     sys.stdin.readline()
-    (answer,) = driver.fire([firing_of(schedule)])
+    answer = only(driver.fire([firing_of(schedule)]))
     say(answer.status.value)
 
 
@@ -113,9 +113,11 @@ def set_up(driver: Store) -> None:
 
 
 def store_one(driver: Store) -> None:
-    """Enqueue one job."""
-    (answer,) = driver.enqueue([new_job(QUEUE)])
-    say("stored", [answer.id])
+    """Enqueue one job; a store that another process has open may refuse that."""
+    try:
+        say("stored", only(driver.enqueue([new_job(QUEUE)])).id)
+    except StoreUnavailable as error:
+        say("refused", str(error))
 
 
 def leave_with_the_parent() -> None:

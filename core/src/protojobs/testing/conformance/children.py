@@ -48,8 +48,12 @@ class Child:
     def hear(self, count: int = 1) -> Said:
         """Wait until it has said `count` more things; the last of them."""
         for _ in range(count):
-            line = self._lines.get(timeout=PATIENCE_S)
-            assert line is not None, f"a process ended that was to {self.role}:\n{self._last_words()}"
+            try:
+                line = self._lines.get(timeout=PATIENCE_S)
+            except queue.Empty:
+                self._process.kill()
+                raise AssertionError(f"for {PATIENCE_S:g} s nothing more was heard: {self.fate()}") from None
+            assert line is not None, self.fate()
             self._keep(line)
         return self.said[-1]
 
@@ -60,7 +64,7 @@ class Child:
                 line = self._lines.get(timeout=SILENCE_S)
             except queue.Empty:
                 return
-            assert line is not None, f"a process ended that was to {self.role}:\n{self._last_words()}"
+            assert line is not None, self.fate()
             self._keep(line)
 
     def tell(self) -> None:
@@ -82,6 +86,16 @@ class Child:
             self._keep(line)
         self._lines.put(None)  # whoever asks again hears the same
         return self.said
+
+    def fate(self) -> str:
+        """In words, for a failure: how it ended, what it said, and what is on its stderr."""
+        code = self._process.wait(PATIENCE_S)
+        self._errors.seek(0)
+        errors = self._errors.read().decode(errors="replace")[-2_000:] or "nothing\n"
+        return (
+            f"a process of its own that was to {self.role} ended with exit code {code}."
+            f" It had said: {self.said}. On its stderr is:\n{errors}"
+        )
 
     def freeze(self) -> None:
         """Stop it where it stands."""
@@ -111,11 +125,6 @@ class Child:
     def _keep(self, line: str) -> None:
         if line.endswith("\n"):  # a kill may have cut the last line in two: that was not said
             self.said.append(cast("Said", json.loads(line)))
-
-    def _last_words(self) -> str:
-        self._process.wait(PATIENCE_S)
-        self._errors.seek(0)
-        return self._errors.read().decode(errors="replace")[-2_000:]
 
     def _pipe(self, pipe: IO[str] | IO[bytes] | None) -> IO[str]:
         return cast("IO[str]", pipe)

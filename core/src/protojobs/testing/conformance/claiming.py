@@ -13,11 +13,13 @@ from protojobs.records import BATCH_BYTES_MAX, ClaimedJob
 from protojobs.testing.conformance.fixtures import Fixtures, Handles, Later
 from protojobs.testing.conformance.levels import concern
 from protojobs.testing.conformance.steps import (
+    exactly,
     fresh_ids,
     job_of,
     join,
     lend,
     new_job,
+    only,
     push,
     settle,
     settlement,
@@ -35,7 +37,7 @@ class Claiming(Fixtures):
         job = new_job(priority=3, max_retries=2)
         push(driver, job)
         worker, before = join(driver), driver.now()
-        (claim,) = lend(driver, worker)
+        claim = only(lend(driver, worker))
         for field in ("id", "queue", "job_name", "job_class", "data", "priority", "max_retries", "retry_delay", "meta"):
             assert getattr(claim, field) == getattr(job, field), field
         assert (claim.attempts, claim.claim_seq, claim.reserved_by) == (1, 1, worker)
@@ -44,9 +46,9 @@ class Claiming(Fixtures):
         assert before <= claim.reserved_at <= driver.now()
 
     def test_a_claimed_job_is_processing_and_names_its_holder(self, driver: Store) -> None:
-        (job_id,) = push(driver)
+        job_id = only(push(driver))
         worker = join(driver)
-        (claim,) = lend(driver, worker)
+        claim = only(lend(driver, worker))
         seen = job_of(driver, job_id)
         assert (seen.status, seen.reserved_by, seen.reserved_at) == (JobState.PROCESSING, worker, claim.reserved_at)
         assert (seen.attempts, seen.claim_seq) == (1, 1)
@@ -65,7 +67,7 @@ class Claiming(Fixtures):
         assert lend(later(1000), other) == []
 
     def test_a_worker_that_was_never_registered_is_lent_nothing(self, driver: Store) -> None:
-        (job_id,) = push(driver)
+        job_id = only(push(driver))
         with pytest.raises(LeaseLost):
             lend(driver, fresh_ids(1)[0])
         assert job_of(driver, job_id).status is JobState.PENDING
@@ -140,7 +142,7 @@ class Claiming(Fixtures):
     def test_a_job_on_its_last_attempt_does_not_wait_beyond_the_slots(self, driver: Store) -> None:
         push(driver, new_job(max_retries=1))
         worker = join(driver)
-        (claim,) = lend(driver, worker, slots=0, limit=10)
+        claim = only(lend(driver, worker, slots=0, limit=10))
         settle(driver, claim, Verb.RETRY)
         assert lend(driver, worker, slots=0, limit=10) == []
         assert [job.attempts for job in lend(driver, worker, slots=1, limit=10)] == [2]
@@ -149,7 +151,7 @@ class Claiming(Fixtures):
         push(driver, new_job(max_retries=0))
         worker = join(driver)
         for attempt in (1, 2, 3):
-            (claim,) = lend(driver, worker)
+            claim = only(lend(driver, worker))
             assert claim.attempts == attempt
             settle(driver, claim, Verb.RETRY)
 
@@ -176,7 +178,7 @@ class Claiming(Fixtures):
 
     def test_jobs_of_a_paused_queue_can_be_pushed_and_settled(self, driver: Store) -> None:
         push(driver)
-        (claim,) = lend(driver, join(driver))
+        claim = only(lend(driver, join(driver)))
         driver.pause("q")
         assert settle(driver, claim, Verb.COMPLETE).state is JobState.COMPLETED
         push(driver)
@@ -193,7 +195,7 @@ class Claiming(Fixtures):
         ids = fresh_ids(3)
         push(driver, *[new_job(id=job_id) for job_id in ids])
         worker = join(driver)
-        (claim,) = lend(driver, worker, limit=1)
+        claim = only(lend(driver, worker, limit=1))
         reply = driver.settle_and_claim(worker, [settlement(claim, Verb.COMPLETE)], ["q"], slots=10, limit=10)
         assert [answer.state for answer in reply.settled] == [JobState.COMPLETED]
         assert their_ids(reply.claimed) == ids[1:]
@@ -203,22 +205,22 @@ class Claiming(Fixtures):
     def test_settle_and_claim_with_limit_zero_only_settles(self, driver: Store) -> None:
         push(driver, new_job(), new_job())
         worker = join(driver)
-        (claim,) = lend(driver, worker, limit=1)
+        claim = only(lend(driver, worker, limit=1))
         reply = driver.settle_and_claim(worker, [settlement(claim, Verb.COMPLETE)], ["q"], slots=10, limit=0)
         assert (len(reply.settled), reply.claimed) == (1, ())
         assert driver.stats("q").pending == 1
 
     def test_settle_and_claim_lends_what_it_has_just_given_back(self, driver: Store) -> None:
-        (job_id,) = push(driver)
+        job_id = only(push(driver))
         worker = join(driver)
-        (claim,) = lend(driver, worker)
+        claim = only(lend(driver, worker))
         reply = driver.settle_and_claim(worker, [settlement(claim, Verb.RELEASE)], ["q"], slots=10, limit=10)
         assert [(job.id, job.claim_seq) for job in reply.claimed] == [(job_id, 2)]
 
     def test_settle_and_claim_still_settles_when_the_lease_is_gone(self, driver: Store) -> None:
         push(driver, new_job(), new_job())
         worker = join(driver)
-        (claim,) = lend(driver, worker, limit=1)
+        claim = only(lend(driver, worker, limit=1))
         driver.leave(worker)
         reply = driver.settle_and_claim(worker, [settlement(claim, Verb.COMPLETE)], ["q"], slots=10, limit=10)
         assert [answer.state for answer in reply.settled] == [JobState.COMPLETED]
@@ -230,9 +232,9 @@ class Claiming(Fixtures):
     def test_held_tells_a_worker_what_it_was_lent(self, driver: Store, handles: Handles) -> None:
         push(driver, *[new_job() for _ in range(3)])
         worker = join(driver)
-        first, second = lend(driver, worker, limit=2)
+        first, second = exactly(2, lend(driver, worker, limit=2))
         lend(driver, join(driver))
         settle(driver, first, Verb.RETRY, delay=10)
-        (held,) = handles().held(worker)
+        held = only(handles().held(worker))
         assert (held, type(held)) == (second, ClaimedJob)
         assert driver.held(fresh_ids(1)[0]) == []

@@ -11,7 +11,7 @@ from protojobs.records import JobFilter, Stats
 from protojobs.testing.conformance.fixtures import Fixtures, Handles, Later
 from protojobs.testing.conformance.levels import concern
 from protojobs.testing.conformance.naming import ALIKE, STRANGE
-from protojobs.testing.conformance.steps import all_failed, all_jobs, join, lend, new_job, push, settle
+from protojobs.testing.conformance.steps import all_failed, all_jobs, join, lend, new_job, only, push, settle
 
 __all__ = ["Counting", "assert_counts_are_true"]
 
@@ -45,7 +45,7 @@ class Counting(Fixtures):
         push(driver)
         assert driver.stats("q") == Stats(pending=1)
         worker = join(driver)
-        (claim,) = lend(driver, worker)
+        claim = only(lend(driver, worker))
         assert driver.stats("q") == Stats(processing=1)
         settle(driver, claim, Verb.FAIL)
         assert driver.stats("q") == Stats(failed=1)
@@ -64,7 +64,7 @@ class Counting(Fixtures):
 
     def test_a_job_that_retries_later_is_pending_and_scheduled(self, driver: Store) -> None:
         push(driver)
-        (claim,) = lend(driver, join(driver))
+        claim = only(lend(driver, join(driver)))
         settle(driver, claim, Verb.RETRY, delay=100)
         assert driver.stats("q") == Stats(pending=1, scheduled=1)
 
@@ -96,7 +96,7 @@ class Counting(Fixtures):
         a_job_of_each_state(driver, "q")
         push(driver, *[new_job(delay=100 * place) for place in range(5)])
         for counted_max in (4, 100):
-            (queue,) = driver.queues(counted_max=counted_max)
+            queue = only(driver.queues(counted_max=counted_max))
             for stats in (
                 queue.stats,
                 driver.stats("q", counted_max=counted_max),
@@ -123,7 +123,7 @@ class Counting(Fixtures):
             assert queue.oldest_ready_s <= (after - due).total_seconds() + TOLERANCE_S
 
     def test_a_delayed_job_waits_from_when_it_is_due(self, driver: Store, later: Later) -> None:
-        (job_id,) = push(driver, new_job(delay=100, priority=3))
+        job_id = only(push(driver, new_job(delay=100, priority=3)))
         due = driver.get([job_id])[0].available_at
         assert driver.queues()[0].oldest_ready_s is None
         ahead = later(150)
@@ -145,7 +145,7 @@ def a_job_of_each_state(driver: Store, queue: str) -> None:
     worker = join(driver)
     for verb in (Verb.COMPLETE, Verb.FAIL, Verb.CANCEL, None):
         push(driver, new_job(queue))
-        (claim,) = lend(driver, worker, queue)
+        claim = only(lend(driver, worker, queue))
         if verb is not None:
             settle(driver, claim, verb)
     push(driver, new_job(queue), new_job(queue, delay=100))

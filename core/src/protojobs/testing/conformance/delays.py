@@ -10,7 +10,7 @@ from protojobs.lifecycle import Verb
 from protojobs.protocols import Store
 from protojobs.testing.conformance.fixtures import Fixtures, Later
 from protojobs.testing.conformance.levels import concern
-from protojobs.testing.conformance.steps import job_of, join, lend, new_job, push, settle, their_ids
+from protojobs.testing.conformance.steps import job_of, join, lend, new_job, only, push, settle, their_ids
 
 __all__ = ["Delays"]
 
@@ -23,8 +23,8 @@ class Delays(Fixtures):
     """Not before its time; and as soon as it has come."""
 
     def test_a_delay_is_counted_from_the_stores_now(self, driver: Store, later: Later) -> None:
-        (here,) = push(driver, new_job(delay=HOUR_S))
-        (there,) = push(later(500), new_job(delay=HOUR_S))
+        here = only(push(driver, new_job(delay=HOUR_S)))
+        there = only(push(later(500), new_job(delay=HOUR_S)))
         for job_id in (here, there):
             job = job_of(driver, job_id)
             assert job.available_at - job.created_at == timedelta(seconds=HOUR_S)
@@ -37,7 +37,7 @@ class Delays(Fixtures):
         assert lend(later(HOUR_S - MARGIN_S), worker) == []
 
     def test_a_delayed_job_is_lent_when_its_time_has_come(self, driver: Store, later: Later) -> None:
-        (job_id,) = push(driver, new_job(delay=HOUR_S))
+        job_id = only(push(driver, new_job(delay=HOUR_S)))
         worker = join(driver)
         assert their_ids(lend(later(HOUR_S), worker)) == [job_id]
 
@@ -47,35 +47,36 @@ class Delays(Fixtures):
             due = driver.now() + timedelta(microseconds=step * 400)
             push(driver, new_job(available_at=due))
             claims = lend(driver, worker)
-            assert all(job.reserved_at >= job.available_at for job in claims)
+            early = [(job.reserved_at, job.available_at) for job in claims if job.reserved_at < job.available_at]
+            assert early == [], "lent (when) before it was due (when)"
 
     def test_a_moment_wins_over_a_delay(self, driver: Store) -> None:
         moment = driver.now() - timedelta(seconds=1)
-        (job_id,) = push(driver, new_job(available_at=moment, delay=HOUR_S))
+        job_id = only(push(driver, new_job(available_at=moment, delay=HOUR_S)))
         assert job_of(driver, job_id).available_at == moment
         assert their_ids(lend(driver, join(driver))) == [job_id]
 
     def test_a_moment_ahead_is_waited_for(self, driver: Store, later: Later) -> None:
-        (job_id,) = push(driver, new_job(available_at=driver.now() + timedelta(days=3650)))
+        job_id = only(push(driver, new_job(available_at=driver.now() + timedelta(days=3650))))
         worker = join(driver)
         assert lend(later(3649 * 86400.0), worker) == []
         assert their_ids(lend(later(3650 * 86400.0), worker)) == [job_id]
 
     def test_a_delayed_job_of_high_priority_holds_up_nobody(self, driver: Store) -> None:
         push(driver, *[new_job(priority=100, delay=HOUR_S) for _ in range(20)])
-        (job_id,) = push(driver, new_job(priority=-100))
+        job_id = only(push(driver, new_job(priority=-100)))
         assert their_ids(lend(driver, join(driver), limit=1)) == [job_id]
 
     def test_a_delayed_job_that_came_due_takes_its_place_by_its_due_time(self, driver: Store, later: Later) -> None:
-        (early,) = push(driver, new_job(delay=100))
-        (late,) = push(later(200), new_job())
+        early = only(push(driver, new_job(delay=100)))
+        late = only(push(later(200), new_job()))
         assert their_ids(lend(later(300), join(driver))) == [early, late]
 
     @pytest.mark.parametrize("verb", [Verb.RETRY, Verb.SNOOZE, Verb.RELEASE])
     def test_a_job_that_runs_again_later_waits_for_it(self, driver: Store, later: Later, verb: Verb) -> None:
-        (job_id,) = push(driver)
+        job_id = only(push(driver))
         worker = join(driver)
-        (claim,) = lend(driver, worker)
+        claim = only(lend(driver, worker))
         before = driver.now()
         answer = settle(driver, claim, verb, delay=HOUR_S)
         assert answer.available_at is not None
@@ -90,4 +91,4 @@ class Delays(Fixtures):
     def test_store_time_does_not_run_backwards(self, driver: Store) -> None:
         times = [driver.now() for _ in range(20)]
         assert times == sorted(times)
-        assert all(moment.utcoffset() == timedelta(0) for moment in times)
+        assert {moment.utcoffset() for moment in times} == {timedelta(0)}

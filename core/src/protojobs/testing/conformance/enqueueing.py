@@ -15,7 +15,7 @@ from protojobs.protocols import Store
 from protojobs.records import BATCH_BYTES_MAX, BATCH_JOBS_MAX, Enqueued, NewJob
 from protojobs.testing.conformance.fixtures import Fixtures, Handles
 from protojobs.testing.conformance.levels import concern
-from protojobs.testing.conformance.steps import at_once, fresh_ids, job_of, join, lend, new_job, push, settle
+from protojobs.testing.conformance.steps import at_once, fresh_ids, job_of, join, lend, new_job, only, push, settle
 
 __all__ = ["Enqueueing"]
 
@@ -27,7 +27,7 @@ class Enqueueing(Fixtures):
     """A job whose enqueue was answered is in the store, once."""
 
     def test_setup_can_be_repeated_and_keeps_the_jobs(self, driver: Store) -> None:
-        (job_id,) = push(driver)
+        job_id = only(push(driver))
         driver.setup()
         assert job_of(driver, job_id).status is JobState.PENDING
 
@@ -36,7 +36,7 @@ class Enqueueing(Fixtures):
         push(handles())
 
     def test_a_closed_driver_can_be_used_again(self, driver: Store) -> None:
-        (job_id,) = push(driver)
+        job_id = only(push(driver))
         driver.close()
         driver.close()
         assert job_of(driver, job_id).id == job_id
@@ -79,7 +79,7 @@ class Enqueueing(Fixtures):
 
     def test_times_are_aware_utc_and_keep_their_microseconds(self, driver: Store) -> None:
         moment = driver.now().replace(microsecond=123_457) + timedelta(days=1)
-        (job_id,) = push(driver, new_job(available_at=moment))
+        job_id = only(push(driver, new_job(available_at=moment)))
         seen = job_of(driver, job_id)
         assert seen.available_at == moment
         assert seen.available_at.utcoffset() == seen.created_at.utcoffset() == timedelta(0)
@@ -115,7 +115,7 @@ class Enqueueing(Fixtures):
     def test_the_id_of_a_finished_job_is_a_duplicate_too(self, driver: Store, verb: Verb) -> None:
         job = new_job()
         push(driver, job)
-        (claim,) = lend(driver, join(driver))
+        claim = only(lend(driver, join(driver)))
         settle(driver, claim, verb)
         assert driver.enqueue([job]) == [Enqueued(id=job.id, duplicate_of=job.id)]
 
@@ -147,7 +147,7 @@ class Enqueueing(Fixtures):
     def test_a_payload_of_a_megabyte_comes_back_unchanged(self, driver: Store) -> None:
         data = '"' + "0123456789abcdef" * 65_536 + '"'
         push(driver, new_job(data=data))
-        (claim,) = lend(driver, join(driver))
+        claim = only(lend(driver, join(driver)))
         assert claim.data == data
 
     def test_cut_connections_lose_and_double_nothing(self, driver: Store, disturb: Callable[[], None]) -> None:

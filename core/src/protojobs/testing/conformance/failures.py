@@ -21,6 +21,7 @@ from protojobs.testing.conformance.steps import (
     join,
     lend,
     new_job,
+    only,
     push,
     settle,
     settlement,
@@ -37,11 +38,11 @@ class Failures(Fixtures):
     def test_a_failure_is_kept_with_all_that_is_known_of_it(self, driver: Store, handles: Handles) -> None:
         job = new_job("emails", data='{"to":"é 🎈"}')
         push(driver, job)
-        (claim,) = lend(driver, join(driver), "emails")
+        claim = only(lend(driver, join(driver), "emails"))
         before = driver.now()
         text = "Traceback (most recent call last):\n  é 🎈\n" * 1_000
         driver.settle([replace(settlement(claim, Verb.FAIL), error=text)])
-        (failed,) = all_failed(handles())
+        failed = only(all_failed(handles()))
         assert (failed.job_id, failed.queue, failed.attempts) == (job.id, "emails", 1)
         assert (failed.job_class, failed.job_name, failed.data) == (job.job_class, job.job_name, job.data)
         assert failed.exception == text
@@ -56,13 +57,13 @@ class Failures(Fixtures):
         assert driver.get_failed([first.job_id, first.id]) == []
 
     def test_the_job_and_its_row_come_in_one_step(self, driver: Store) -> None:
-        (failed,) = fail(driver, new_job())
+        failed = only(fail(driver, new_job()))
         assert job_of(driver, failed.job_id).status is JobState.FAILED
         assert driver.stats("q").failed == len(all_failed(driver)) == 1
 
     def test_a_failure_sent_again_makes_no_second_row(self, driver: Store) -> None:
         push(driver)
-        (claim,) = lend(driver, join(driver))
+        claim = only(lend(driver, join(driver)))
         for _ in range(2):
             driver.settle([settlement(claim, Verb.FAIL)])
         assert len(all_failed(driver)) == 1
@@ -81,16 +82,16 @@ class Failures(Fixtures):
         self, driver: Store
     ) -> None:
         push(driver, new_job(data='"é🎈é🎈"'))
-        (claim,) = lend(driver, join(driver))
+        claim = only(lend(driver, join(driver)))
         driver.settle([replace(settlement(claim, Verb.FAIL), error="Traceback\n é🎈", fingerprint="3fa1c2")])
-        (whole,) = all_failed(driver)
+        whole = only(all_failed(driver))
         for chars_max, data, exception in [
             (3, '"é🎈', " é🎈"),
             (1, '"', "🎈"),
             (0, "", ""),
             (None, whole.data, whole.exception),
         ]:
-            (row,) = driver.failed(chars_max=chars_max).jobs
+            row = only(driver.failed(chars_max=chars_max).jobs)
             assert (row.data, row.exception) == (data, exception)
             assert replace(row, data=whole.data, exception=whole.exception) == whole
 
@@ -107,9 +108,9 @@ class Failures(Fixtures):
         push(driver)
         worker = join(driver)
         for fingerprint in ("first", ""):
-            (claim,) = lend(driver, worker)
+            claim = only(lend(driver, worker))
             driver.settle([replace(settlement(claim, Verb.FAIL), fingerprint=fingerprint)])
-            (row,) = all_failed(driver)
+            row = only(all_failed(driver))
             assert row.fingerprint == fingerprint
             driver.retry_failed([row.id])
 
@@ -131,13 +132,13 @@ class Failures(Fixtures):
             timeout=12.0,
             meta='{"trace":"1"}',
         )
-        (failed,) = fail(driver, job)
+        failed = only(fail(driver, job))
         before = driver.now()
         assert handles().retry_failed([failed.id]) == [RetryAnswer.REQUEUED]
         seen = job_of(driver, job.id)
         assert (seen.status, seen.attempts, seen.claim_seq, seen.processed_at) == (JobState.PENDING, 0, 2, None)
         assert before <= seen.available_at <= driver.now()
-        (claim,) = lend(driver, join(driver))
+        claim = only(lend(driver, join(driver)))
         assert (claim.attempts, claim.claim_seq) == (1, 3)
         fields = ("id", "queue", "job_name", "job_class", "data", "priority", "max_retries", "retry_delay", "meta")
         for field in (*fields, "retry_policy", "timeout"):
@@ -149,7 +150,7 @@ class Failures(Fixtures):
         lend(driver, join(driver))
         ahead = later(LEASE_S + 10)
         ahead.reclaim(100)
-        (claim,) = lend(ahead, join(ahead))
+        claim = only(lend(ahead, join(ahead)))
         ahead.settle([replace(settlement(claim, Verb.FAIL), counts_crash=True)])
         seen = job_of(driver, claim.id)
         assert (seen.crashes, seen.returns, seen.reclaims) == (1, 1, 1)
@@ -160,7 +161,7 @@ class Failures(Fixtures):
     def test_answers_to_a_retry_come_in_order(self, driver: Store) -> None:
         first, second = fail(driver, new_job(), new_job())
         driver.export_jobs("token", limit=500)  # `moving` now: the rows are there, but the jobs not failed any more
-        (third,) = fail(driver, new_job())
+        third = only(fail(driver, new_job()))
         answers = driver.retry_failed([fresh_id(), third.id, first.id, third.id, second.id])
         assert answers == [
             RetryAnswer.MISSING,
@@ -171,18 +172,18 @@ class Failures(Fixtures):
         ]
 
     def test_of_many_retries_at_once_one_requeues(self, driver: Store, handles: Handles) -> None:
-        (failed,) = fail(driver, new_job())
+        failed = only(fail(driver, new_job()))
         drivers = [handles() for _ in range(4)]
         answers = all_well(at_once(*[partial(each.retry_failed, [failed.id]) for each in drivers]))
         assert sorted(answers) == [*[[RetryAnswer.MISSING]] * 3, [RetryAnswer.REQUEUED]]
         assert job_of(driver, failed.job_id).claim_seq == 2
 
     def test_a_job_can_fail_again_after_its_retry(self, driver: Store) -> None:
-        (first,) = fail(driver, new_job())
+        first = only(fail(driver, new_job()))
         driver.retry_failed([first.id])
-        (claim,) = lend(driver, join(driver))
+        claim = only(lend(driver, join(driver)))
         settle(driver, claim, Verb.FAIL)
-        (second,) = all_failed(driver)
+        second = only(all_failed(driver))
         assert (second.job_id, second.attempts) == (first.job_id, 1)
         assert second.id != first.id
 
@@ -196,7 +197,7 @@ class Failures(Fixtures):
         assert driver.stats("q").failed == 1
 
     def test_forgetting_reaches_no_job_that_is_not_failed(self, driver: Store) -> None:
-        (failed,) = fail(driver, new_job())
+        failed = only(fail(driver, new_job()))
         driver.retry_failed([failed.id])
         assert driver.forget_failed([failed.id, failed.job_id]) == 0
         assert job_of(driver, failed.job_id).status is JobState.PENDING

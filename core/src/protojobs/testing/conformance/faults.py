@@ -39,6 +39,7 @@ from protojobs.testing.conformance.steps import (
     join,
     lend,
     new_job,
+    only,
     push,
     settle,
     settlement,
@@ -171,7 +172,7 @@ class Faults(Fixtures):
         frozen.freeze()
         frozen.tell()
         assert their_ids(reclaim_until_dry(ahead)[0].jobs) == [job_id]
-        (current,) = lend(ahead, join(ahead), QUEUE)
+        current = only(lend(ahead, join(ahead), QUEUE))
         frozen.thaw()
         assert frozen.hear() == ["settled", job_id, claim_seq, "complete", "stale"]
         assert frozen.hear() == ["beat", "lease lost"]

@@ -25,6 +25,7 @@ from protojobs.testing.conformance.steps import (
     join,
     lend,
     new_job,
+    only,
     push,
     settle,
     settlement,
@@ -51,7 +52,7 @@ class Fencing(Fixtures):
     ) -> None:
         claim = claimed_and_reclaimed(driver, later)
         ahead = later(LAPSED_S)
-        (current,) = lend(ahead, join(ahead))
+        current = only(lend(ahead, join(ahead)))
         assert_refused(driver, claim, verb, SettleStatus.STALE)
         assert settle(driver, current, Verb.COMPLETE).state is JobState.COMPLETED
 
@@ -68,9 +69,9 @@ class Fencing(Fixtures):
     def test_a_workers_earlier_claim_does_not_settle_its_later_one(self, driver: Store, verb: Verb) -> None:
         push(driver)
         worker = join(driver)
-        (earlier,) = lend(driver, worker)
+        earlier = only(lend(driver, worker))
         settle(driver, earlier, Verb.RETRY)
-        (current,) = lend(driver, worker)
+        current = only(lend(driver, worker))
         assert_refused(driver, earlier, verb, SettleStatus.STALE)
         assert settle(driver, current, Verb.COMPLETE).state is JobState.COMPLETED
 
@@ -80,14 +81,14 @@ class Fencing(Fixtures):
         self, driver: Store, verb: Verb, again: Verb
     ) -> None:
         push(driver)
-        (claim,) = lend(driver, join(driver))
+        claim = only(lend(driver, join(driver)))
         settle(driver, claim, verb)
         assert_refused(driver, claim, again, SettleStatus.REPEATED)
 
     @each_verb
     def test_another_holder_settles_nothing(self, driver: Store, verb: Verb) -> None:
         push(driver)
-        (claim,) = lend(driver, join(driver))
+        claim = only(lend(driver, join(driver)))
         assert_refused(driver, replace(claim, reserved_by=join(driver)), verb, SettleStatus.STALE)
         assert_refused(driver, replace(claim, reserved_by=""), verb, SettleStatus.STALE)
 
@@ -95,34 +96,34 @@ class Fencing(Fixtures):
     @pytest.mark.parametrize("seq", [0, 2, 3])
     def test_another_claim_seq_settles_nothing(self, driver: Store, verb: Verb, seq: int) -> None:
         push(driver)
-        (claim,) = lend(driver, join(driver))
+        claim = only(lend(driver, join(driver)))
         assert_refused(driver, replace(claim, claim_seq=seq), verb, SettleStatus.STALE)
 
     @each_verb
     def test_a_job_that_was_never_lent_is_settled_by_nobody(self, driver: Store, verb: Verb) -> None:
         push(driver)
-        (claim,) = lend(driver, join(driver))
-        (other_id,) = push(driver, new_job("other"))
+        claim = only(lend(driver, join(driver)))
+        other_id = only(push(driver, new_job("other")))
         assert_refused(driver, replace(claim, id=other_id), verb, SettleStatus.STALE)
 
     @each_verb
     def test_a_claim_without_holder_settles_nothing(self, driver: Store, verb: Verb) -> None:
         push(driver)
-        (claim,) = lend(driver, join(driver))
+        claim = only(lend(driver, join(driver)))
         settle(driver, claim, Verb.RETRY)
         assert_refused(driver, replace(claim, reserved_by=""), verb, SettleStatus.REPEATED)
 
     @each_verb
     def test_a_missing_job_is_stale_and_has_no_state(self, driver: Store, verb: Verb) -> None:
         push(driver)
-        (claim,) = lend(driver, join(driver))
-        (answer,) = driver.settle([replace(settlement(claim, verb), id=fresh_id())])
+        claim = only(lend(driver, join(driver)))
+        answer = only(driver.settle([replace(settlement(claim, verb), id=fresh_id())]))
         assert (answer.status, answer.state, answer.available_at) == (SettleStatus.STALE, None, None)
 
     @each_verb
     def test_the_claim_before_a_retry_by_hand_is_stale(self, driver: Store, verb: Verb) -> None:
         push(driver)
-        (claim,) = lend(driver, join(driver))
+        claim = only(lend(driver, join(driver)))
         settle(driver, claim, Verb.FAIL)
         driver.retry_failed([job.id for job in all_failed(driver)])
         assert_refused(driver, claim, verb, SettleStatus.STALE)
@@ -130,7 +131,7 @@ class Fencing(Fixtures):
     def test_a_claim_settles_after_its_workers_row_is_gone_but_nobody_took_the_job(self, driver: Store) -> None:
         push(driver)
         worker = join(driver)
-        (claim,) = lend(driver, worker)
+        claim = only(lend(driver, worker))
         driver.leave(worker)
         assert settle(driver, claim, Verb.COMPLETE).state is JobState.COMPLETED
 
@@ -138,21 +139,21 @@ class Fencing(Fixtures):
         self, driver: Store, later: Later
     ) -> None:
         push(driver)
-        (claim,) = lend(driver, join(driver))
+        claim = only(lend(driver, join(driver)))
         assert settle(later(LAPSED_S), claim, Verb.COMPLETE).state is JobState.COMPLETED
 
     def test_progress_of_a_lost_claim_is_not_stored(self, driver: Store, later: Later) -> None:
         claim = claimed_and_reclaimed(driver, later)
         ahead = later(LAPSED_S)
         worker = join(ahead)
-        (current,) = lend(ahead, worker)
+        current = only(lend(ahead, worker))
         ahead.heartbeat(worker, {fence_of(claim): 0.9})
         assert job_of(driver, claim.id).progress is None
         ahead.heartbeat(worker, {fence_of(current): 0.25, fence_of(claim): 0.9})
         assert job_of(driver, claim.id).progress == 0.25
 
     def test_claim_seq_never_goes_back(self, driver: Store, later: Later) -> None:
-        (job_id,) = push(driver)
+        job_id = only(push(driver))
         seen: list[int] = []
         worker = join(driver, lease_s=10_000_000)
         moves: list[Callable[[], object]] = [
@@ -170,8 +171,8 @@ class Fencing(Fixtures):
         assert seen == [1, 2, 3, 4, 5, 6, 7]
 
     def test_of_one_claim_settled_at_once_by_many_one_is_applied(self, driver: Store, handles: Handles) -> None:
-        (job_id,) = push(driver)
-        (claim,) = lend(driver, join(driver))
+        job_id = only(push(driver))
+        claim = only(lend(driver, join(driver)))
         said = settlement(claim, Verb.RELEASE)
         drivers = [handles() for _ in range(4)]
         answers = all_well(at_once(*[partial(each.settle, [said]) for each in drivers]))
@@ -183,7 +184,7 @@ class Fencing(Fixtures):
 def claimed_and_reclaimed(driver: Store, later: Later) -> ClaimedJob:
     """A claim that was lost: its lease lapsed, and the job was taken back."""
     push(driver)
-    (claim,) = lend(driver, join(driver))
+    claim = only(lend(driver, join(driver)))
     assert [job.id for job in later(LAPSED_S).reclaim(10).jobs] == [claim.id]
     return claim
 
@@ -191,7 +192,7 @@ def claimed_and_reclaimed(driver: Store, later: Later) -> ClaimedJob:
 def assert_refused(driver: Store, claim: ClaimedJob, verb: Verb, status: SettleStatus) -> None:
     """The settlement is answered with `status` and the job's true state, and changes nothing."""
     before, failed, stats = job_of(driver, claim.id), all_failed(driver), driver.stats()
-    (answer,) = driver.settle([settlement(claim, verb)])
+    answer = only(driver.settle([settlement(claim, verb)]))
     assert (answer.id, answer.status) == (claim.id, status)
     assert (answer.state, answer.available_at) == (before.status, before.available_at)
     after: JobRecord = job_of(driver, claim.id)

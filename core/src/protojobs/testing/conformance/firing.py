@@ -35,6 +35,7 @@ from protojobs.testing.conformance.steps import (
     join,
     lend,
     new_job,
+    only,
     push,
     settle,
     their_ids,
@@ -182,7 +183,7 @@ class FiringOnce(Fixtures):
     def test_a_firing_is_remembered_when_its_job_is_gone(self, driver: Store, later: Later, how: str) -> None:
         schedule = a_due_schedule(driver)
         outcomes(driver, said := firing_of(schedule))
-        (claim,) = lend(driver, join(driver))
+        claim = only(lend(driver, join(driver)))
         settle(driver, claim, Verb.FAIL if how == "forget" else Verb.COMPLETE)
         acts: dict[str, Callable[[], object]] = {
             "clear": lambda: driver.clear("q"),
@@ -201,7 +202,7 @@ class FiringOnce(Fixtures):
 
     def test_a_pause_between_the_look_and_the_firing_holds(self, driver: Store, handles: Handles) -> None:
         a_due_schedule(driver)
-        (seen,) = driver.due_schedules(10).schedules
+        seen = only(driver.due_schedules(10).schedules)
         assert paused(handles(), seen) is True
         assert outcomes(driver, firing_of(seen)) == [LOST]
         assert driver.stats().total == 0
@@ -243,7 +244,7 @@ class FiringOnce(Fixtures):
         said = [firing_of(schedule, passed=passed) for passed in range(5)]
         worker = join(driver)
         assert outcomes(driver, said[0], said[1]) == [FIRED, SKIPPED]
-        (claim,) = lend(driver, worker)
+        claim = only(lend(driver, worker))
         assert outcomes(driver, said[2], said[3]) == [FIRED, SKIPPED], "one runs, one waits"
         settle(driver, claim, Verb.COMPLETE)
         assert outcomes(driver, said[4]) == [SKIPPED]
@@ -345,10 +346,10 @@ def a_job(driver: Store, how: str) -> str | None:
     """The id of a job in that condition; None for none."""
     if how == "none":
         return None
-    (job_id,) = push(driver, new_job(delay=100 if how == "delayed" else 0))
+    job_id = only(push(driver, new_job(delay=100 if how == "delayed" else 0)))
     endings = {"completed": Verb.COMPLETE, "failed": Verb.FAIL, "cancelled": Verb.CANCEL, "retrying": Verb.RETRY}
     if how in endings or how == "processing":
-        (claim,) = lend(driver, join(driver))
+        claim = only(lend(driver, join(driver)))
         if how in endings:
             settle(driver, claim, endings[how])
     elif how == "moving":

@@ -13,7 +13,7 @@ from protojobs.testing.conformance.fixtures import Fixtures, Later
 from protojobs.testing.conformance.levels import concern
 from protojobs.testing.conformance.naming import ALIKE
 from protojobs.testing.conformance.observing import observer_of
-from protojobs.testing.conformance.steps import all_failed, join, lend, new_job, push, settlement
+from protojobs.testing.conformance.steps import all_failed, join, lend, new_job, only, push, settlement
 from protojobs.testing.conformance.transferring import export_all
 
 __all__ = ["Grouping"]
@@ -87,9 +87,9 @@ class Grouping(Fixtures):
         assert_groups_are_true(driver, observer, "b", "a")
 
     def test_a_job_that_fails_of_something_else_changes_its_group(self, driver: Store, observer: Observes) -> None:
-        (failed,) = fail_as(driver, "a")
+        failed = only(fail_as(driver, "a"))
         driver.retry_failed([failed.id])
-        (claim,) = lend(driver, join(driver))
+        claim = only(lend(driver, join(driver)))
         driver.settle([replace(settlement(claim, Verb.FAIL), error=ERROR, fingerprint="b")])
         assert_groups_are_true(driver, observer, "b")
 
@@ -104,8 +104,8 @@ class Grouping(Fixtures):
 
     def test_long_texts_of_a_group_can_be_cut(self, driver: Store, observer: Observes) -> None:
         fail_as(driver, "a", data='"é🎈é🎈"')
-        (group,) = observer.failure_groups(chars_max=3)
-        (row,) = observer.failed_alike("a", chars_max=3).jobs
+        group = only(observer.failure_groups(chars_max=3))
+        row = only(observer.failed_alike("a", chars_max=3).jobs)
         assert (group.last.data, group.last.exception) == (row.data, row.exception) == ('"é🎈', " no")
 
     def test_fingerprints_that_look_alike_are_different_groups(self, driver: Store, observer: Observes) -> None:

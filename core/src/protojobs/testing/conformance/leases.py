@@ -15,11 +15,13 @@ from protojobs.testing.conformance.fixtures import Fixtures, Handles, Later
 from protojobs.testing.conformance.levels import concern
 from protojobs.testing.conformance.steps import (
     LEASE_S,
+    exactly,
     fence_of,
     job_of,
     join,
     lend,
     new_job,
+    only,
     push,
     settle,
     settlement,
@@ -43,7 +45,7 @@ class Leases(Fixtures):
         worker = join(driver, isolates=True)
         push(driver, new_job(), new_job())
         lend(driver, worker, limit=1)
-        (seen,) = handles().workers()
+        seen = only(handles().workers())
         assert (seen.id, seen.host, seen.pid, seen.queues, seen.concurrency) == (worker, "host", 1, ("q",), 10)
         assert (seen.lease_s, seen.isolates, seen.processing) == (LEASE_S, True, 1)
         assert seen.started_at == seen.heartbeat_at
@@ -56,7 +58,7 @@ class Leases(Fixtures):
     def test_a_heartbeat_prolongs_the_lease(self, driver: Store, later: Later) -> None:
         worker = join(driver)
         later(NEARLY_S).heartbeat(worker, {})
-        (seen,) = driver.workers()
+        seen = only(driver.workers())
         assert seen.lease_ends_at == seen.heartbeat_at + timedelta(seconds=LEASE_S)
         assert seen.heartbeat_at >= seen.started_at + timedelta(seconds=NEARLY_S)
         assert later(LAPSED_S).reclaim(ALL).workers == ()
@@ -64,7 +66,7 @@ class Leases(Fixtures):
     def test_a_heartbeat_renews_a_lapsed_lease_that_still_stands(self, driver: Store, later: Later) -> None:
         push(driver)
         worker = join(driver)
-        (claim,) = lend(driver, worker)
+        claim = only(lend(driver, worker))
         later(LAPSED_S).heartbeat(worker, {})
         round_ = later(LAPSED_S).reclaim(ALL)
         assert (round_.workers, round_.jobs) == ((), ())
@@ -95,7 +97,7 @@ class Leases(Fixtures):
     def test_a_heartbeat_stores_the_progress_of_the_workers_claims(self, driver: Store) -> None:
         push(driver, new_job(), new_job())
         worker = join(driver)
-        first, second = lend(driver, worker)
+        first, second = exactly(2, lend(driver, worker))
         driver.heartbeat(worker, {fence_of(first): 0.5})
         assert (job_of(driver, first.id).progress, job_of(driver, second.id).progress) == (0.5, None)
         driver.heartbeat(worker, {})
@@ -104,8 +106,8 @@ class Leases(Fixtures):
     def test_a_heartbeat_answers_what_a_person_wants_cancelled(self, driver: Store, handles: Handles) -> None:
         push(driver, *[new_job() for _ in range(3)])
         worker, other = join(driver), join(driver)
-        first, _ = lend(driver, worker, limit=2)
-        (third,) = lend(driver, other)
+        first, _ = exactly(2, lend(driver, worker, limit=2))
+        third = only(lend(driver, other))
         assert driver.heartbeat(worker, {}).cancels == ()
         handles().cancel([first.id, third.id])
         for _ in range(2):  # it stays marked: a supervisor may have made the first of these beats in the worker's place
@@ -140,7 +142,7 @@ class Leases(Fixtures):
         ahead = later(LAPSED_S)
         due_at = job_of(driver, job.id).available_at
         round_ = ahead.reclaim(ALL)
-        (lost,) = round_.jobs
+        lost = only(round_.jobs)
         assert (round_.workers, round_.has_more, round_.others_end_in) == ((worker,), False, None)
         assert (lost.id, lost.queue, lost.job_name, lost.job_class) == (job.id, "q", job.job_name, job.job_class)
         assert (lost.attempts, lost.state, lost.reserved_by) == (0, JobState.PENDING, worker)
@@ -151,18 +153,18 @@ class Leases(Fixtures):
         assert driver.workers() == []
 
     def test_a_reclaimed_job_can_be_claimed_by_another_worker(self, driver: Store, later: Later) -> None:
-        (job_id,) = push(driver)
+        job_id = only(push(driver))
         lend(driver, join(driver))
         ahead = later(LAPSED_S)
         ahead.reclaim(ALL)
-        (claim,) = lend(ahead, join(ahead))
+        claim = only(lend(ahead, join(ahead)))
         assert (claim.id, claim.attempts, claim.claim_seq, claim.reclaims) == (job_id, 1, 3, 1)
 
     def test_only_the_jobs_of_lapsed_workers_are_taken(self, driver: Store, later: Later) -> None:
         push(driver, new_job(), new_job())
         lapsed, alive = join(driver), join(driver, lease_s=10_000)
-        (mine,) = lend(driver, lapsed, limit=1)
-        (theirs,) = lend(driver, alive)
+        mine = only(lend(driver, lapsed, limit=1))
+        theirs = only(lend(driver, alive))
         assert their_ids(later(LAPSED_S).reclaim(ALL).jobs) == [mine.id]
         assert driver.held(alive) == [theirs]
 
@@ -184,7 +186,7 @@ class Leases(Fixtures):
 
     def test_a_reclaim_that_is_executed_too_late_takes_nothing(self, driver: Store, later: Later) -> None:
         """It was on its way while the store was away, and no worker has had the chance to renew its lease since."""
-        (job_id,) = push(driver)
+        job_id = only(push(driver))
         worker = join(driver)
         lend(driver, worker)
         until = driver.heartbeat(worker, {}).at
@@ -203,7 +205,7 @@ class Leases(Fixtures):
         assert before <= at <= driver.now()
 
     def test_the_jobs_of_a_worker_that_left_are_orphans_and_taken_back(self, driver: Store) -> None:
-        (job_id,) = push(driver)
+        job_id = only(push(driver))
         worker = join(driver)
         lend(driver, worker)
         driver.leave(worker)
@@ -227,10 +229,10 @@ class Leases(Fixtures):
         assert {job_of(driver, job_id).reclaims for job_id in ids} == {1}
 
     def test_a_cancel_mark_makes_a_lost_job_cancelled(self, driver: Store, later: Later) -> None:
-        (job_id,) = push(driver)
+        job_id = only(push(driver))
         lend(driver, join(driver))
         driver.cancel([job_id])
-        (lost,) = later(LAPSED_S).reclaim(ALL).jobs
+        lost = only(later(LAPSED_S).reclaim(ALL).jobs)
         assert lost.state is JobState.CANCELLED
         seen = job_of(driver, job_id)
         assert (seen.status, seen.reserved_by, seen.claim_seq) == (JobState.CANCELLED, "", 2)
@@ -239,7 +241,7 @@ class Leases(Fixtures):
     # ------------------------------------------------------------------------------------------- suspects and counters
 
     def test_lost_leases_give_the_attempt_back_twenty_times_and_then_spend(self, driver: Store) -> None:
-        (job_id,) = push(driver)
+        job_id = only(push(driver))
         seen: list[tuple[int, int]] = []
         for _ in range(RETURNS_FREE + 2):
             lend_and_abandon(driver)
@@ -252,17 +254,17 @@ class Leases(Fixtures):
     def test_a_suspect_whose_worker_did_not_isolate_counts_a_crash_and_spends(
         self, driver: Store, later: Later
     ) -> None:
-        (job_id,) = push(driver)
+        job_id = only(push(driver))
         for _ in range(SUSPECT_RECLAIMS):
             lend_and_abandon(driver)
         assert job_of(driver, job_id).crashes == 0
         lend(driver, join(driver, isolates=False))
-        (lost,) = later(LAPSED_S).reclaim(ALL).jobs
+        lost = only(later(LAPSED_S).reclaim(ALL).jobs)
         job = job_of(driver, job_id)
         assert (lost.attempts, job.attempts, job.crashes, job.reclaims) == (1, 1, 1, SUSPECT_RECLAIMS + 1)
 
     def test_a_suspect_whose_worker_isolates_counts_no_crash(self, driver: Store, later: Later) -> None:
-        (job_id,) = push(driver)
+        job_id = only(push(driver))
         for _ in range(SUSPECT_RECLAIMS):
             lend_and_abandon(driver)
         lend(driver, join(driver, isolates=True))
@@ -271,7 +273,7 @@ class Leases(Fixtures):
         assert (job.attempts, job.crashes, job.reclaims) == (0, 0, SUSPECT_RECLAIMS + 1)
 
     def test_an_orphan_never_counts_a_crash(self, driver: Store) -> None:
-        (job_id,) = push(driver)
+        job_id = only(push(driver))
         for _ in range(SUSPECT_RECLAIMS + 2):
             lend_and_abandon(driver)
         job = job_of(driver, job_id)
@@ -280,7 +282,7 @@ class Leases(Fixtures):
     def test_a_late_result_after_the_worker_registered_anew_is_stale(self, driver: Store, later: Later) -> None:
         push(driver)
         worker = join(driver)
-        (claim,) = lend(driver, worker)
+        claim = only(lend(driver, worker))
         ahead = later(LAPSED_S)
         ahead.reclaim(ALL)
         join(ahead)

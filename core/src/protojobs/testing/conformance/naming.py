@@ -10,7 +10,17 @@ from protojobs.protocols import Store
 from protojobs.records import JobFilter
 from protojobs.testing.conformance.fixtures import Fixtures, Handles
 from protojobs.testing.conformance.levels import concern
-from protojobs.testing.conformance.steps import all_failed, all_jobs, join, lend, new_job, push, settle, settlement
+from protojobs.testing.conformance.steps import (
+    all_failed,
+    all_jobs,
+    join,
+    lend,
+    new_job,
+    only,
+    push,
+    settle,
+    settlement,
+)
 
 __all__ = ["Naming"]
 
@@ -55,7 +65,7 @@ class Naming(Fixtures):
         assert sorted(queue.name for queue in driver.queues()) == sorted(ALIKE)
         for place, name in enumerate(ALIKE):
             assert driver.stats(name).pending == 1
-            (claim,) = lend(driver, worker, name)
+            claim = only(lend(driver, worker, name))
             assert (claim.queue, claim.data) == (name, f'{{"n":{place}}}')
 
     def test_a_pause_or_a_clear_does_not_reach_a_queue_that_looks_alike(self, driver: Store) -> None:
@@ -81,7 +91,7 @@ class Naming(Fixtures):
         driver.pause(name)
         assert lend(other, worker, name) == []
         driver.resume(name)
-        (claim,) = lend(other, worker, name)
+        claim = only(lend(other, worker, name))
         assert (claim.id, claim.queue, claim.job_name) == (job.id, name, name)
         settle(driver, claim, Verb.FAIL)
         assert [failed.queue for failed in all_failed(other, name)] == [name]
@@ -91,10 +101,10 @@ class Naming(Fixtures):
     def test_strange_reasons_and_tracebacks_are_kept_as_they_are(self, driver: Store) -> None:
         text = "\n".join(STRANGE.values())
         push(driver, new_job(), new_job())
-        (claim,) = lend(driver, join(driver), limit=1)
+        claim = only(lend(driver, join(driver), limit=1))
         settled = driver.settle([replace(settlement(claim, Verb.FAIL), error=text)])
         assert len(settled) == 1
         assert [failed.exception for failed in all_failed(driver)] == [text]
-        (pending,) = [job.id for job in all_jobs(driver) if job.id != claim.id]
+        pending = only([job.id for job in all_jobs(driver) if job.id != claim.id])
         driver.cancel([pending], reason=STRANGE["drop-table"])
         assert driver.get([pending])[0].reason == STRANGE["drop-table"]

@@ -28,7 +28,7 @@ from protojobs.protocols import Store
 from protojobs.testing.conformance.fixtures import Fixtures, Handles, Later
 from protojobs.testing.conformance.levels import NOT_CLAIMED, concern
 from protojobs.testing.conformance.naming import ALIKE, STRANGE
-from protojobs.testing.conformance.steps import all_well, at_once, fresh_ids, join, lend, new_job, push
+from protojobs.testing.conformance.steps import all_well, at_once, fresh_ids, join, lend, new_job, only, push
 
 __all__ = ["Observing", "observer_of"]
 
@@ -93,7 +93,7 @@ class Observing(Fixtures):
         for queue, job_name, count in [
             ("", "", 100), ("q1", "", 3), ("q2", "", 4), ("", "a", 5), ("", "b", 2), ("q1", "a", 1),
         ]:  # fmt: skip
-            (row,) = observer.rollups(MINUTE, minute, minute + SPAN, queue=queue, job_name=job_name)
+            row = only(observer.rollups(MINUTE, minute, minute + SPAN, queue=queue, job_name=job_name))
             assert (row.queue, row.job_name, row.count) == (queue, job_name, count)
         for queue, job_name in [("q2", "b"), ("q", ""), ("", "c")]:
             assert observer.rollups(MINUTE, minute, minute + SPAN, queue=queue, job_name=job_name) == []
@@ -101,7 +101,7 @@ class Observing(Fixtures):
     def test_minutes_and_hours_are_counted_apart(self, observer: Observes, minute: datetime) -> None:
         observer.record("w", [counted(minute, count=1), counted(minute, count=7, period_s=HOUR)], [])
         for period_s, count in ((MINUTE, 1), (HOUR, 7)):
-            (row,) = observer.rollups(period_s, minute, minute + SPAN)
+            row = only(observer.rollups(period_s, minute, minute + SPAN))
             assert (row.period_s, row.count) == (period_s, count)
 
     def test_totals_add_up_a_span_by_name_and_result(self, observer: Observes, minute: datetime) -> None:
@@ -138,7 +138,7 @@ class Observing(Fixtures):
             found = observer.totals(MINUTE, minute, minute + SPAN, by=by)
             assert {total.name: total.count for total in found} == expected
         for name in (*ALIKE, STRANGE["percent"], STRANGE["drop-table"]):
-            (row,) = observer.rollups(MINUTE, minute, minute + SPAN, queue=name)
+            row = only(observer.rollups(MINUTE, minute, minute + SPAN, queue=name))
             assert (row.queue, row.count) == (name, expected[name])
 
     def test_a_thousand_notes_are_taken_at_once_and_no_more(self, observer: Observes, minute: datetime) -> None:
@@ -149,7 +149,7 @@ class Observing(Fixtures):
         with pytest.raises(ProtojobsError):
             observer.record("w", [], notes)
         observer.record("w", rows[:NOTES_MAX], notes[:NOTES_MAX])
-        (row,) = observer.rollups(MINUTE, minute, minute + SPAN, queue="q")
+        row = only(observer.rollups(MINUTE, minute, minute + SPAN, queue="q"))
         assert row.count == NOTES_MAX
 
     # --------------------------------------------------------------------------------------------------------- attempts
@@ -225,7 +225,7 @@ class Observing(Fixtures):
     def test_what_has_outlived_its_time_is_deleted_by_a_sample(
         self, driver: Store, observer: Observes, later: Later, minute: datetime
     ) -> None:
-        (job_id,) = push(driver)
+        job_id = only(push(driver))
         seconds, note, action = to_half_past(driver), ran(minute), acted(minute)
         observer.record("w", [counted(minute), counted(minute, period_s=HOUR)], [note])
         observer.note_action(action)

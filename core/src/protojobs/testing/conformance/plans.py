@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from protojobs.protocols import Store
 from protojobs.records import NewJob
 from protojobs.schedules import FireStatus, Firing, Overlap, Schedule
-from protojobs.testing.conformance.steps import new_job
+from protojobs.testing.conformance.steps import new_job, only
 
 __all__ = [
     "MICROSECOND",
@@ -60,7 +60,7 @@ def a_due_schedule(driver: Store, name: str = "s", *, overlap: Overlap = Overlap
 
 def schedule_of(driver: Store, schedule_id: str) -> Schedule:
     """The schedule as it stands in the store."""
-    (schedule,) = driver.get_schedules([schedule_id])
+    schedule = only(driver.get_schedules([schedule_id]))
     return schedule
 
 

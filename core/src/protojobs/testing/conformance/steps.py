@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import TypeVar
 
@@ -32,12 +32,14 @@ __all__ = [
     "all_jobs",
     "all_well",
     "at_once",
+    "exactly",
     "fence_of",
     "fresh_ids",
     "job_of",
     "join",
     "lend",
     "new_job",
+    "only",
     "push",
     "settle",
     "settlement",
@@ -50,6 +52,19 @@ PATIENCE_S = 60.0  # what a test waits for its own threads before it calls them 
 SETTLING = (Verb.COMPLETE, Verb.RETRY, Verb.FAIL, Verb.SNOOZE, Verb.RELEASE, Verb.CANCEL)
 
 Answer = TypeVar("Answer")
+Thing = TypeVar("Thing")
+
+
+def only(things: Iterable[Thing]) -> Thing:
+    """The one thing that there is; else the test fails, and shows what there is."""
+    return exactly(1, things)[0]
+
+
+def exactly(count: int, things: Iterable[Thing]) -> list[Thing]:
+    """So many things, as there are; else the test fails, and shows what there is."""
+    found = list(things)
+    assert len(found) == count, f"wanted {count}, got {len(found)}: {found}"
+    return found
 
 
 def fresh_ids(count: int) -> list[str]:
@@ -112,7 +127,7 @@ def settle(driver: Store, claim: ClaimedJob, verb: Verb, *, delay: float = 0.0) 
     said = Settlement(
         id=claim.id, claim_seq=claim.claim_seq, reserved_by=claim.reserved_by, verb=verb, delay=delay, error="Traceback"
     )
-    (answer,) = driver.settle([said])
+    answer = only(driver.settle([said]))
     assert answer.status is SettleStatus.APPLIED
     return answer
 
@@ -124,7 +139,7 @@ def fence_of(claim: ClaimedJob) -> Fence:
 
 def job_of(driver: Store, job_id: str) -> JobRecord:
     """The job as it stands in the store."""
-    (job,) = driver.get([job_id])
+    job = only(driver.get([job_id]))
     return job
 
 

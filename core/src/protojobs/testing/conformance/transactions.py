@@ -27,6 +27,7 @@ from protojobs.testing.conformance.steps import (
     join,
     lend,
     new_job,
+    only,
     push,
     settle,
     settlement,
@@ -68,7 +69,7 @@ class Transactions(Fixtures):
         for field in ("id", "queue", "job_name", "job_class", "data", "priority", "max_retries", "timeout", "meta"):
             assert getattr(seen, field) == getattr(job, field), field
         assert (seen.status, seen.attempts, seen.claim_seq) == (JobState.PENDING, 0, 0)
-        (claim,) = lend(store, join(store), "emails")
+        claim = only(lend(store, join(store), "emails"))
         assert settle(store, claim, Verb.COMPLETE).state is JobState.COMPLETED
         assert_counts_are_true(store)
 
@@ -138,7 +139,7 @@ class Transactions(Fixtures):
     @pytest.mark.parametrize("stranger", [object(), None, "transaction"], ids=["object", "none", "text"])
     def test_what_is_no_transaction_is_refused(self, store: Joins, stranger: object) -> None:
         push(store)
-        (claim,) = lend(store, join(store))
+        claim = only(lend(store, join(store)))
         with pytest.raises(OptionInvalid):
             store.enqueue_in(stranger, [new_job()])
         with pytest.raises(OptionInvalid):
@@ -230,7 +231,7 @@ class Transactions(Fixtures):
         claim = one_claim(store)
         with transaction() as mine:
             store.complete_in(mine, fence_of(claim))
-        (answer,) = store.settle([settlement(claim, verb)])
+        answer = only(store.settle([settlement(claim, verb)]))
         assert (answer.status, answer.state) == (SettleStatus.REPEATED, JobState.COMPLETED)
         assert all_failed(store) == []
 
@@ -299,5 +300,5 @@ class Transactions(Fixtures):
 def one_claim(driver: Store) -> ClaimedJob:
     """A job that a worker has."""
     push(driver)
-    (claim,) = lend(driver, join(driver))
+    claim = only(lend(driver, join(driver)))
     return claim

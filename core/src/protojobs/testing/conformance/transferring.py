@@ -14,11 +14,13 @@ from protojobs.testing.conformance.steps import (
     LEASE_S,
     all_failed,
     all_jobs,
+    exactly,
     fresh_ids,
     job_of,
     join,
     lend,
     new_job,
+    only,
     push,
     settle,
     settlement,
@@ -46,14 +48,14 @@ class Transferring(Fixtures):
         worker = join(driver)
         for verb in (Verb.COMPLETE, Verb.CANCEL, None):
             push(driver)
-            (claim,) = lend(driver, worker)
+            claim = only(lend(driver, worker))
             if verb is not None:
                 settle(driver, claim, verb)
-        (delayed,) = push(driver, new_job(delay=100))
+        delayed = only(push(driver, new_job(delay=100)))
         assert [job.id for job in export_all(driver, "token")] == [delayed]
 
     def test_a_moving_job_is_left_alone_by_everything_else(self, driver: Store, later: Later) -> None:
-        (job_id,) = push(driver)
+        job_id = only(push(driver))
         driver.export_jobs("token")
         worker = join(driver)
         assert lend(driver, worker) == []
@@ -118,24 +120,24 @@ class Transferring(Fixtures):
     def test_only_what_moves_under_the_token_is_dropped(self, driver: Store) -> None:
         moving = push(driver, new_job())
         driver.export_jobs("token")
-        (staying,) = push(driver)
+        staying = only(push(driver))
         assert driver.drop_exported("another", moving) == 0
         assert driver.drop_exported("token", [*moving, staying, fresh_id()]) == 1
         assert driver.drop_exported("token", moving) == 0
         assert [job.id for job in all_jobs(driver)] == [staying]
 
     def test_a_late_result_for_an_exported_job_is_stale(self, driver: Store, later: Later) -> None:
-        (job_id,) = push(driver)
-        (claim,) = lend(driver, join(driver))
+        job_id = only(push(driver))
+        claim = only(lend(driver, join(driver)))
         later(LEASE_S + 10).reclaim(100)
         driver.export_jobs("token")
-        (answer,) = driver.settle([settlement(claim, Verb.COMPLETE)])
+        answer = only(driver.settle([settlement(claim, Verb.COMPLETE)]))
         assert (answer.status.value, answer.state) == ("stale", JobState.MOVING)
         assert job_of(driver, job_id).status is JobState.MOVING
 
     def test_the_holder_of_a_claim_before_the_export_cannot_repeat_it(self, driver: Store) -> None:
         push(driver)
-        (claim,) = lend(driver, join(driver))
+        claim = only(lend(driver, join(driver)))
         settle(driver, claim, Verb.RELEASE)
         driver.export_jobs("token")
         assert [answer.status.value for answer in driver.settle([settlement(claim, Verb.RELEASE)])] == ["stale"]
@@ -145,7 +147,7 @@ def a_failed_a_retried_and_a_fresh_job(driver: Store) -> tuple[str, str, str]:
     """Their ids; the queue is `q`."""
     failed, retried, fresh = fresh_ids(3)
     push(driver, new_job(id=failed), new_job(id=retried))
-    first, second = lend(driver, join(driver))
+    first, second = exactly(2, lend(driver, join(driver)))
     driver.settle([replace(settlement(first, Verb.FAIL), error="Traceback", fingerprint="3fa1c2")])
     settle(driver, second, Verb.RETRY)
     push(driver, new_job(id=fresh, priority=3))

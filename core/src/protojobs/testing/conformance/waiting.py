@@ -12,7 +12,7 @@ from protojobs.lifecycle import Verb
 from protojobs.protocols import Store
 from protojobs.testing.conformance.fixtures import Fixtures, Handles
 from protojobs.testing.conformance.levels import concern
-from protojobs.testing.conformance.steps import PATIENCE_S, all_failed, join, lend, new_job, push, settle
+from protojobs.testing.conformance.steps import PATIENCE_S, all_failed, join, lend, new_job, only, push, settle
 
 __all__ = ["Waiting"]
 
@@ -56,7 +56,7 @@ class Waiting(Fixtures):
         if how == "resume":
             driver.pause("q")
         else:
-            (claim,) = lend(driver, worker)
+            claim = only(lend(driver, worker))
             if how == "retry_failed":
                 settle(driver, claim, Verb.FAIL)
             else:

@@ -22,6 +22,7 @@ from protojobs.testing.conformance.steps import (
     join,
     lend,
     new_job,
+    only,
     push,
     settle,
 )
@@ -66,7 +67,7 @@ def assert_stands(driver: Store, job_id: str, state: JobState | None, *, has_row
     """The job is in that state (None: gone), and everything else in the store agrees with it."""
     seen = driver.get([job_id])
     assert [job.status for job in seen] == ([state] if state else [])
-    assert all(bool(job.reserved_by) is (job.status is JobState.PROCESSING) for job in seen)
+    assert [bool(job.reserved_by) for job in seen] == [state is JobState.PROCESSING for _ in seen]
     has_row = has_row or state is JobState.FAILED
     assert [row.job_id for row in all_failed(driver)] == ([job_id] if has_row else [])
     assert_counts_are_true(driver)
@@ -74,11 +75,11 @@ def assert_stands(driver: Store, job_id: str, state: JobState | None, *, has_row
 
 def bring_to(driver: Store, state: JobState) -> str:
     """A job in that state; its id."""
-    (job_id,) = push(driver, new_job())
+    job_id = only(push(driver, new_job()))
     if state is JobState.MOVING:
         driver.export_jobs("token")
     elif state is not JobState.PENDING:
-        (claim,) = lend(driver, join(driver))
+        claim = only(lend(driver, join(driver)))
         if state is not JobState.PROCESSING:
             settle(driver, claim, ENDING[state])
     assert job_of(driver, job_id).status is state
