@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec import structs
 from msgspec.structs import replace
 
 from protojobs import JobQueue, job
@@ -15,11 +16,12 @@ from protojobs.diagnosis import Finding, Severity
 from protojobs.doctor import examine
 from protojobs.entropy import fresh_id
 from protojobs.errors import ConfigurationError, ContractBroken, SchemaOutdated, StoreUnavailable
-from protojobs.lifecycle import Verb
-from protojobs.records import JobFilter, JobPage, Settlement, WorkerInfo
+from protojobs.lifecycle import JobState, Verb
+from protojobs.records import JobFilter, JobPage, JobRecord, Settlement, WorkerInfo
 from protojobs.schedules import Schedule
 from protojobs.testing import ManualClock
 from protojobs.testing.conformance.steps import lend, new_job, push, settle
+from protojobs.unreadable import read, set_aside, why_unreadable
 from protojobs_memory import MemoryDriver
 
 if TYPE_CHECKING:
@@ -217,6 +219,32 @@ def test_jobs_on_their_way_to_another_store(queue: JobQueue) -> None:
     assert found(queue, "jobs_moving").severity is OK
     queue.driver.export_jobs("move")
     assert found(queue, "jobs_moving").severity is WARNING
+
+
+def test_jobs_that_something_else_has_spoilt(make_queue: Make, clock: ManualClock) -> None:
+    class Spoilt(MemoryDriver):
+        """A store into which a foreign hand has written another state."""
+
+        def find(self, which: JobFilter, **how: object) -> JobPage:  # type: ignore[override]
+            page = super().find(which, **how)  # type: ignore[arg-type]
+            if JobState.UNREADABLE not in which.states:
+                return page
+            return replace(page, jobs=tuple(read(JobRecord, structs.asdict(job) | {"status": "?"}) for job in spoilt))
+
+    queue = make_queue(Spoilt(clock=clock))
+    spoilt = list[JobRecord]()
+    assert found(queue, "jobs_unreadable").severity is OK
+    (one, two) = push(queue.driver, new_job(), new_job())
+    claim = next(claim for claim in lend(queue.driver, worker(queue.driver)) if claim.id == one)
+    queue.driver.settle([set_aside(claim, why_unreadable({"timeout": "soon"}))])
+    finding = found(queue, "jobs_unreadable")
+    assert finding.severity is ERROR
+    assert f'1 job set aside as failed: "{one}". The stored row cannot be read: timeout is' in finding.what
+    assert "protojobs failed retry" in finding.mend
+    spoilt += queue.driver.get([two])
+    finding = found(queue, "jobs_unreadable")
+    assert f'1 job in no known state: "{two}".' in finding.what
+    assert f"protojobs jobs cancel {two}" in finding.mend
 
 
 def test_pruning_that_is_behind(make_queue: Make, clock: ManualClock) -> None:

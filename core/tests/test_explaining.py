@@ -6,14 +6,16 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec import structs
 
 from protojobs import JobQueue
 from protojobs.entropy import fresh_id
 from protojobs.explaining import Check, Explanation, explain
 from protojobs.lifecycle import CRASHES_MAX, RETURNS_FREE, JobState, Verb
-from protojobs.records import ClaimedJob, NewJob, Settlement, WorkerInfo
+from protojobs.records import ClaimedJob, JobRecord, NewJob, Settlement, WorkerInfo
 from protojobs.testing import ManualClock
 from protojobs.testing.conformance.steps import join, lend, new_job, push, settle
+from protojobs.unreadable import read
 from protojobs_memory import MemoryDriver
 
 if TYPE_CHECKING:
@@ -359,3 +361,36 @@ def test_nothing_from_the_store_makes_a_sentence_long(queue: JobQueue) -> None:
     (job,) = push(queue.driver, new_job("x" * 10_000, job_name="y" * 10_000))
     worker(queue.driver, "z" * 10_000)
     assert max(len(check.words) for check in explain(queue, job).checks) < 600
+
+
+# ------------------------------------------------------------------------------------------------ rows that were spoilt
+
+
+class Spoilt(MemoryDriver):
+    """A store into which a foreign hand has written these values."""
+
+    values: dict[str, object] = {}
+
+    def get(self, ids: Sequence[str]) -> list[JobRecord]:
+        return [read(JobRecord, structs.asdict(job) | self.values) for job in super().get(ids)]
+
+
+def test_a_row_that_a_claim_will_set_aside(make_queue: Make, clock: ManualClock) -> None:
+    queue = make_queue(driver := Spoilt(clock=clock))
+    (job,) = push(driver)
+    worker(driver)
+    driver.values = {"timeout": "soon"}
+    found = explain(queue, job)
+    assert (found.state, found.code) == (JobState.PENDING, "readable")
+    assert "timeout is 'soon', not a number of seconds. The claim that meets it sets it aside" in found.verdict
+    assert job in found.mend
+
+
+def test_a_state_that_nobody_knows(make_queue: Make, clock: ManualClock) -> None:
+    queue = make_queue(driver := Spoilt(clock=clock))
+    (job,) = push(driver)
+    driver.values = {"status": "sleeping"}
+    found = explain(queue, job)
+    assert (found.state, found.code) == (JobState.UNREADABLE, "unreadable")
+    assert "status is 'sleeping', not a state" in found.verdict
+    assert f"protojobs jobs cancel {job}" in found.mend

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DRIVER_MAY_USE = frozenset(
     {
         *("clock", "diagnosis", "entropy", "errors", "lifecycle", "names", "observing", "outcomes"),
-        *("protocols", "records", "rules", "schedules"),
+        *("protocols", "records", "rules", "schedules", "unreadable"),
     }
 )
 

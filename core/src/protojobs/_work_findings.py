@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -13,7 +14,9 @@ from protojobs._administration import kept_s
 from protojobs._wording import counted, cut, listed, named, span, typed, worker_of
 from protojobs.diagnosis import Diagnoses, Finding, Severity, judged
 from protojobs.lifecycle import JobState
+from protojobs.observing import Observes
 from protojobs.records import JobFilter, JobRecord, QueueInfo, WorkerRecord
+from protojobs.unreadable import UNREADABLE
 
 if TYPE_CHECKING:
     from protojobs.protocols import Store
@@ -26,6 +29,7 @@ PRUNE_LATE_S = 7_200.0  # how far pruning may be behind: workers prune every min
 _QUEUES_PAGE, _QUEUES_PAGES_MAX = 500, 20
 _COUNTED_MAX = 1_000  # of each queue: whether there are many, not how many
 _JOBS_PAGE, _JOBS_PAGES_MAX = 500, 5  # jobs of a state that are looked at, the latest
+_WHY_CHARS = 1_000
 
 
 def of_workers(queue: JobQueue) -> Iterator[Finding]:
@@ -140,6 +144,7 @@ def of_jobs(queue: JobQueue) -> Iterator[Finding]:
     workers = {worker.id: worker for worker in queue.driver.workers()}
     yield _orphans(queue.driver, [job for job in running if job.reserved_by not in workers])
     yield _overrun(queue.driver.now(), running, workers)
+    yield _unreadable(queue.driver)
     moving = next(_jobs(queue.driver, JobState.MOVING, limit=1), None)
     yield judged(
         "jobs_moving",
@@ -167,6 +172,37 @@ def _unknown_names(queue: JobQueue) -> Finding:
         f" {listed(names)}.",
         why="They are offered again and again, at most every five minutes, and never run.",
         mend=f"Start the workers with the module that has it (--app); {first.id} was pushed as {cut(first.job_class)}.",
+    )
+
+
+def _unreadable(driver: Store) -> Finding:
+    """Rows that no driver wrote: those in no known state, and those that a claim has set aside as failed."""
+    stateless = [job.id for job in islice(_jobs(driver, JobState.UNREADABLE), _JOBS_PAGE)]
+    page = (
+        driver.failed_alike(UNREADABLE, limit=_JOBS_PAGE, chars_max=_WHY_CHARS)
+        if isinstance(driver, Observes)
+        else None
+    )
+    set_aside = page.jobs if page else ()
+    if not stateless and not set_aside:
+        return Finding(code="jobs_unreadable", severity=Severity.OK, what="Every stored job can be read.")
+    found, mends = list[str](), list[str]()
+    if set_aside:
+        ids = listed([row.job_id for row in set_aside])
+        found.append(f"{counted(len(set_aside), 'job')} set aside as failed: {ids}. {cut(set_aside[0].exception)}")
+        one = set_aside[0].id
+        mends.append(
+            f"correct the column and type {typed('failed', 'retry', one)}, or {typed('failed', 'forget', one)}"
+        )
+    if stateless:
+        found.append(f"{counted(len(stateless), 'job')} in no known state: {listed(stateless)}.")
+        mends.append(f"{typed('jobs', 'cancel', stateless[0])} ends one that is in no known state")
+    return Finding(
+        code="jobs_unreadable",
+        severity=Severity.ERROR,
+        what=" ".join(found),
+        why="Something other than protojobs has written to its store. These jobs do not run; the others do.",
+        mend=f"{'; '.join(mends)}.",
     )
 
 

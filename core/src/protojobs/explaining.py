@@ -16,6 +16,7 @@ from protojobs.fingerprints import last_line
 from protojobs.lifecycle import CRASHES_MAX, SUSPECT_RECLAIMS, JobState
 from protojobs.names import just_before
 from protojobs.records import JobRecord, QueueInfo, WorkerRecord
+from protojobs.unreadable import is_unreadable
 
 if TYPE_CHECKING:
     from protojobs.protocols import Store
@@ -68,6 +69,11 @@ def explain(queue: JobQueue, job_id: str) -> Explanation:
                 f"It was cancelled at {at(job.processed_at)}{why}.",
                 "Push it again if it is wanted after all.",
             )
+        case JobState.UNREADABLE:
+            words = f"It is in no state that protojobs knows, so nobody is lent it. {cut(job.reason or '')}"
+            mend = (
+                f"Something other than protojobs wrote that. {typed('jobs', 'cancel', job.id)} puts it out of the way."
+            )
         case JobState.MOVING:
             words = "It is being moved to another store, and nobody may claim it meanwhile."
             mend = "If that transfer broke off, give the same `protojobs transfer` command again: it goes on."
@@ -105,7 +111,16 @@ class _Waiting:
 
     def explained(self, exists: Check) -> Explanation:
         """The chain of checks, and the sentence that it comes to."""
-        checks = [exists, self._pending(), self._active(), self._due(), *self._workers(), *self._line(), *self._run()]
+        checks = [
+            exists,
+            *self._readable(),
+            self._pending(),
+            self._active(),
+            self._due(),
+            *self._workers(),
+            *self._line(),
+            *self._run(),
+        ]
         failed = {check.code: check for check in checks if not check.passed}
         if failed.keys() >= {"due", "name_known"}:
             del failed["due"]  # it waits because no worker knew it, not the other way round
@@ -119,6 +134,13 @@ class _Waiting:
     def _check(self, code: str, passed: bool, good: str, bad: str, mend: str = "") -> Check:
         self._mends[code] = mend
         return Check(code=code, passed=passed, words=good if passed else bad)
+
+    def _readable(self) -> list[Check]:
+        if not is_unreadable(self._job):
+            return []
+        mend = f"Something other than protojobs wrote that: correct it, or {typed('jobs', 'cancel', self._job.id)}"
+        words = f"{cut(self._job.reason or '')} The claim that meets it sets it aside as failed."
+        return [self._check("readable", False, "", words, mend)]
 
     def _pending(self) -> Check:
         made = f"It has been pending since {at(self._job.created_at)}"

@@ -17,6 +17,7 @@ __all__ = [
     "CRASHES_MAX",
     "FINISHED",
     "RETURNS_FREE",
+    "STORED",
     "SUSPECT_RECLAIMS",
     "TRANSITIONS",
     "JobState",
@@ -38,6 +39,7 @@ class JobState(StrEnum):
     FAILED = "failed"
     CANCELLED = "cancelled"
     MOVING = "moving"  # being exported to another store; nobody may claim, clear or prune it
+    UNREADABLE = "unreadable"  # never stored: what looking verbs show where a foreign hand wrote some other state
 
 
 class Verb(StrEnum):
@@ -61,6 +63,7 @@ class Verb(StrEnum):
 
 
 FINISHED = frozenset({JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED})
+STORED = tuple(state for state in JobState if state is not JobState.UNREADABLE)  # what a job can be brought to
 
 _PENDING, _PROCESSING, _MOVING = JobState.PENDING, JobState.PROCESSING, JobState.MOVING
 _COMPLETED, _FAILED, _CANCELLED = JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED
@@ -91,6 +94,7 @@ TRANSITIONS: dict[tuple[JobState, Verb], tuple[JobState | None, ...]] = {
     (_CANCELLED, Verb.CLEAR): (None,),
     (_CANCELLED, Verb.PRUNE): (None,),
     (_MOVING, Verb.DROP_EXPORTED): (None,),
+    (JobState.UNREADABLE, Verb.CANCEL): (_CANCELLED,),
 }
 
 

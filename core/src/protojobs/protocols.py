@@ -12,6 +12,8 @@ Rules for every verb:
 * A foreign exception leaves as `StoreUnavailable` (the call may be repeated; its outcome may be unknown) or as
   `ContractBroken` (repeating will not help), with the original as cause.
 * Names are compared byte by byte.
+* A stored row that no driver wrote holds up nothing else: `claim` settles such a job as failed in the same call, and
+  verbs that look show stand-ins and why, and never raise for it (`protojobs.unreadable`).
 * No verb waits without a bound. Ask `clock.time_left(usual_s)` how long a wait may last: the caller may have set a
   limit (`clock.within`) to all that its thread asks for.
 * A driver opens nothing before its first verb and starts afresh in a forked child.

@@ -238,7 +238,7 @@ def cancel(job: Job | None, reason: str, now: datetime) -> tuple[Job | None, Can
     if (job.status, Verb.CANCEL) not in TRANSITIONS:
         return job, CancelAnswer.FINISHED
     reason_kept = reason or job.reason
-    if job.status is JobState.PENDING:
+    if job.status in (JobState.PENDING, JobState.UNREADABLE):
         return _moved(job, Verb.CANCEL, JobState.CANCELLED, now, reason=reason_kept), CancelAnswer.CANCELLED
     marked_at = job.cancel_requested_at or now
     return replace(job, cancel_requested_at=marked_at, reason=reason_kept), CancelAnswer.REQUESTED

@@ -24,7 +24,7 @@ TOTAL_MAX = 10_000  # jobs that are counted before an operation begins
 SAMPLE = 5
 ACTED_STATES: Mapping[str, frozenset[JobState]] = {
     "retry": frozenset({JobState.FAILED}),
-    "cancel": frozenset({JobState.PENDING, JobState.PROCESSING}),
+    "cancel": frozenset({JobState.PENDING, JobState.PROCESSING, JobState.UNREADABLE}),
     "forget": frozenset({JobState.FAILED}),
 }
 

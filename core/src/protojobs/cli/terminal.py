@@ -21,6 +21,7 @@ _STATES = {
     "processing": "cyan",
     "cancelled": "dim",
     "moving": "yellow",
+    "unreadable": "red",
     "paused": "yellow",
     "lapsed": "red",
     "broken": "red",

@@ -110,7 +110,7 @@ class Inspection(Handle):
 
         States and queue are compared in the script; the name is in the large part of a job, so it is compared here.
         """
-        states = "".join(LETTERS[state] for state in which.states)
+        states = "".join(LETTERS.get(state, "u") for state in which.states)
         jobs: list[JobRecord] = []
         examined = 0
         while len(jobs) < limit and examined < EXAMINED_MAX:

@@ -18,7 +18,7 @@ __all__ = ["TABS", "job", "jobs", "tab_query", "why"]
 SHOWN = 50
 TABS = ("", "ready", "scheduled", "processing", "completed", "failed", "cancelled")
 _TERM = re.compile(r'(?:[^\s"]|"[^"]*"?)+')
-_EXPLAINED = frozenset({JobState.PENDING, JobState.PROCESSING})
+_EXPLAINED = frozenset({JobState.PENDING, JobState.PROCESSING, JobState.UNREADABLE})
 
 
 def jobs(page: Page) -> Response:
