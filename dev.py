@@ -11,6 +11,8 @@
   python3 dev.py check    format, lint, types, import arrows: what CI runs beside the tests
   python3 dev.py mutants  plant faults in the drivers, and see the conformance kit catch each of them
   python3 dev.py faults   kills, freezes, outages and torn networks on real stores, judged by a checker; see `faults -h`
+  python3 dev.py soak     half an hour (--minutes 30) of mixed jobs, kills and restarts on all stores at once: nothing
+                          is lost, and memory, threads, descriptors and connections stay level
   python3 dev.py bench    speed on each store, beside a loop written by hand on its bare client; see `bench -h`
   python3 dev.py scale    what a turn touches with a thousand jobs in the store, and with a million; see `scale -h`
   python3 dev.py conformance-page
@@ -55,6 +57,7 @@ def main() -> int:
     commands |= {
         "mutants": mutants,
         "faults": faults,
+        "soak": soak,
         "bench": bench,
         "scale": scale,
         "conformance-page": conformance_page,
@@ -150,6 +153,10 @@ def mutants(rest: list[str]) -> int:
 def faults(rest: list[str]) -> int:
     ensure_environment()
     return call(PYTHON, "tests/faults/run.py", *rest)
+
+
+def soak(rest: list[str]) -> int:
+    return faults(["--scenario", "soak", "--at-once", *rest])
 
 
 def bench(rest: list[str]) -> int:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from protojobs import JobQueue
 
-from .history import End, Fault, Final, History, Pushed, Run, read
+from .history import End, Fault, Final, History, Journals, Pushed, Run
 from .jobs import FOLDER_VARIABLE, WORKER_VARIABLE
 
 __all__ = ["Crew", "Member", "wait_for"]
@@ -70,6 +70,7 @@ class Crew:
         self.producers: list[Member] = []
         self.tickers: list[Member] = []
         self._hired = 0
+        self._journals = Journals(folder)
 
     # ------------------------------------------------------------------------------------------------------- hiring
 
@@ -81,11 +82,12 @@ class Crew:
         options: Sequence[str] = (),
         env: Mapping[str, str] | None = None,
         via: object = None,
+        queue: str = "work",
     ) -> Member:
         """Start `protojobs worker` on the store; it runs the jobs of `app`."""
         self._hired += 1
         name = f"w{self._hired}"
-        command = [sys.executable, "-m", "protojobs", "worker", "work", "--app", app, *options]
+        command = [sys.executable, "-m", "protojobs", "worker", queue, "--app", app, *options]
         settings = {
             "URL": url,
             "LEASE": self.lease_s,
@@ -209,13 +211,13 @@ class Crew:
 
     def entries(self, *what: str) -> list[dict[str, object]]:
         """What the journals say about that so far."""
-        return [entry for entry in read(self.folder) if entry["what"] in what]
+        return [entry for entry in self._journals.entries() if entry["what"] in what]
 
     def history(self, queue: JobQueue, fired: Mapping[str, Pushed] | None = None) -> History:
         """All that happened, and how the store says it ended. `fired`: jobs that nobody pushed, but a schedule did."""
         history = History(faults=[*self.faults], exits=dict(self.exits))
         running: dict[tuple[str, int, str], Run] = {}
-        for entry in read(self.folder):
+        for entry in self._journals.entries():
             _take_in(history, running, entry)
         history.pushed |= fired or {}
         ids = sorted(history.pushed)

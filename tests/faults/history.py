@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
-__all__ = ["End", "Fault", "Final", "History", "Journal", "Pushed", "Run", "read"]
+__all__ = ["End", "Fault", "Final", "History", "Journal", "Journals", "Pushed", "Run"]
 
 
 class End(Enum):
@@ -102,9 +102,23 @@ class Journal:
         os.fdatasync(self._fd)
 
 
-def read(folder: Path) -> list[dict[str, object]]:
-    """The whole lines of all journals, by time."""
-    entries: list[dict[str, object]] = []
-    for file in folder.glob("*.journal"):
-        entries += [json.loads(line) for line in file.read_text().split("\n")[:-1]]
-    return sorted(entries, key=lambda entry: float(str(entry["at"])))
+class Journals:
+    """Reads what all processes have written, each line once: a long run asks every second."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._read: dict[Path, int] = {}  # bytes of whole lines
+        self._entries: list[dict[str, object]] = []
+
+    def entries(self) -> list[dict[str, object]]:
+        """The whole lines of all journals, by time."""
+        fresh: list[dict[str, object]] = []
+        for file in self._folder.glob("*.journal"):
+            with open(file, "rb") as journal:
+                journal.seek(self._read.get(file, 0))
+                whole, end, _ = journal.read().rpartition(b"\n")
+            fresh += [json.loads(line) for line in whole.split(b"\n") if line]
+            self._read[file] = self._read.get(file, 0) + len(whole + end)
+        if fresh:
+            self._entries = sorted([*self._entries, *fresh], key=lambda entry: float(str(entry["at"])))
+        return self._entries

@@ -23,7 +23,10 @@ __all__ = [
     "act",
     "act_async",
     "act_apart",
+    "finish",
+    "journal",
     "tick",
+    "write",
 ]
 
 FOLDER_VARIABLE = "FAULTS_FOLDER"  # of the journals
@@ -52,46 +55,48 @@ def journal() -> Journal:
     return Journal(Path(os.environ[FOLDER_VARIABLE]))
 
 
-def _write(what: str, ctx: JobContext, **facts: object) -> None:
+def write(what: str, ctx: JobContext, **facts: object) -> None:
+    """Write that down about this run."""
     run = {"id": ctx.id, "claim_seq": ctx.claim_seq, "attempt": ctx.attempt}
     journal().write(what, worker=os.environ[WORKER_VARIABLE], **run, **facts)
 
 
-def _finish(plan: Plan, ctx: JobContext) -> Snooze | None:
+def finish(plan: Plan, ctx: JobContext) -> Snooze | None:
+    """End the run as it was planned."""
     if plan.snoozes and ctx.claim_seq == 1:
-        _write("finish", ctx, end=End.SNOOZED.value, again_in=SNOOZE_S)
+        write("finish", ctx, end=End.SNOOZED.value, again_in=SNOOZE_S)
         return Snooze(SNOOZE_S)
     if ctx.attempt <= plan.fails:
         # "exponential, jitter 0 to +25 %": not sooner than this
-        _write("finish", ctx, end=End.FAILED.value, again_in=RETRY_DELAY_S * 2 ** (ctx.attempt - 1))
+        write("finish", ctx, end=End.FAILED.value, again_in=RETRY_DELAY_S * 2 ** (ctx.attempt - 1))
         raise PlannedFailure(f"attempt {ctx.attempt} of {plan.fails} that fail")
-    _write("finish", ctx, end=End.OK.value)
+    write("finish", ctx, end=End.OK.value)
     return None
 
 
 @job(name="faults.act", queue="work", max_retries=MAX_RETRIES, retry_delay=RETRY_DELAY_S, timeout=0)
 def act(plan: Plan, ctx: JobContext) -> Snooze | None:
     """In a thread of the worker."""
-    _write("start", ctx)
+    write("start", ctx)
     try:
         for _ in range(max(1, round(plan.takes_s / 0.05))):  # in steps: a thread is interrupted between two of them
             time.sleep(min(plan.takes_s, 0.05))
     except BaseException:
-        _write("finish", ctx, end=End.CUT.value)
+        write("finish", ctx, end=End.CUT.value)
         raise
-    return _finish(plan, ctx)
+    return finish(plan, ctx)
 
 
 @job(name="faults.act_async", queue="work", max_retries=MAX_RETRIES, retry_delay=RETRY_DELAY_S, timeout=0)
 async def act_async(plan: Plan, ctx: JobContext) -> Snooze | None:
     """On the worker's event loop."""
-    _write("start", ctx)
+    write("start", ctx)
     try:
         await asyncio.sleep(plan.takes_s)
     except asyncio.CancelledError:
-        _write("finish", ctx, end=End.CUT.value)
+        write("finish", ctx, end=End.CUT.value)
         raise
-    return _finish(plan, ctx)
+    return finish(plan, ctx)
 
 
 @job(
@@ -110,8 +115,8 @@ def act_apart(plan: Plan, ctx: JobContext) -> Snooze | None:
 @job(name="faults.tick", queue="work", max_retries=MAX_RETRIES, retry_delay=RETRY_DELAY_S, timeout=0)
 def tick(ctx: JobContext) -> None:
     """What the schedules of fault runs fire."""
-    _write("start", ctx)
-    _finish(Plan(0.0), ctx)
+    write("start", ctx)
+    finish(Plan(0.0), ctx)
 
 
 def _note(name: str) -> Callable[[events.Event], None]:

@@ -11,9 +11,10 @@ import random
 import sys
 import time
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 
-from protojobs import BoundJob, JobQueue, create_driver
+from protojobs import BoundJob, FunctionJob, JobQueue, create_driver
 from protojobs.errors import StoreUnavailable
 
 from .history import Journal
@@ -25,6 +26,8 @@ KINDS = {"thread": act, "async": act_async, "process": act_apart}
 
 class Producer:
     """One of them. `takes` is the longest and usual duration; `long_share` of the jobs take `long_s`."""
+
+    kinds: Mapping[str, FunctionJob[..., object]] = KINDS
 
     def __init__(self, options: dict[str, float | int | str]) -> None:
         self.dice = random.Random(int(options["seed"]))
@@ -43,26 +46,31 @@ class Producer:
         began, pushed = time.monotonic(), 0
         while pushed < count:
             size = min(self.batch, count - pushed)
-            self.push([(str(uuid.UUID(int=self.dice.getrandbits(128), version=4)), *self.plan()) for _ in range(size)])
+            self.push([self.drawn() for _ in range(size)])
             pushed += size
             time.sleep(max(0.0, began + pushed / self.rate - time.monotonic()))
         self.queue.close()
 
-    def plan(self) -> tuple[Plan, float]:
-        """What the next job does, and its delay."""
+    def drawn(self) -> tuple[str, str, Plan, float]:
+        """The next job: its id, its kind, what it does, its delay."""
+        job = str(uuid.UUID(int=self.dice.getrandbits(128), version=4))
+        kind = self.dice.choice(self.executors)
+        return (job, kind, *self.plan(kind))
+
+    def plan(self, kind: str) -> tuple[Plan, float]:
+        """What a job of that kind does, and its delay."""
         takes_s = self.long_s if self.dice.random() < self.long_share else self.dice.uniform(0.0, self.takes_s)
         if self.calm:
             return Plan(takes_s), 0.0
         fails = self.dice.choices((0, 1, 2, MAX_RETRIES + 1), (88, 6, 4, 2))[0]
         return Plan(takes_s, fails, self.dice.random() < 0.05), LATER_S if self.dice.random() < 0.1 else 0.0
 
-    def push(self, jobs: list[tuple[str, Plan, float]]) -> None:
+    def push(self, jobs: list[tuple[str, str, Plan, float]]) -> None:
         """Each until the store has said yes."""
-        told = [(job, delay, plan.fails > MAX_RETRIES) for job, plan, delay in jobs]
+        told = [(job, delay, plan.fails > MAX_RETRIES) for job, _, plan, delay in jobs]
         self.journal.write("pushing", jobs=told)
-        for job, plan, delay in jobs:
-            kind = KINDS[self.dice.choice(self.executors)]
-            while not self.stored(job, kind.bind(plan), delay):
+        for job, kind, plan, delay in jobs:
+            while not self.stored(job, self.kinds[kind].bind(plan), delay):
                 time.sleep(0.05)
 
     def stored(self, job: str, bound: BoundJob, delay: float) -> bool:

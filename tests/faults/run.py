@@ -5,6 +5,7 @@
     python3 dev.py faults --minutes 30 --seed 7              longer
     python3 dev.py faults --scenario kills --on postgresql   one scenario on one kind of store
     python3 dev.py faults --url redis://host/5 --minutes 10  on a store of yours; its server is left alone
+    python3 dev.py soak --minutes 30                         the scenario `soak` on all kinds of store at the same time
 
 Each run gets servers of its own, on which every acknowledged write is on disk; tests/servers.py says where from.
 The exit code is 1 when a promise was broken. The journals of such a run are kept.
@@ -35,6 +36,7 @@ from faults.stage import KINDS, Report, set_up  # noqa: E402
 SHORT_MINUTES = 0.35
 NAMES = sorted(module.name for module in pkgutil.iter_modules(scenarios.__path__))
 SHOWN = 20
+TOLD_EVERY_S = 300.0  # of progress, where there is no terminal
 
 
 def main(words: list[str]) -> int:
@@ -44,6 +46,8 @@ def main(words: list[str]) -> int:
     runs = [(name, kind) for name in options.scenario.split(",") for kind in kinds]
     if options.short:
         broken = _in_short(runs, options.seed)
+    elif options.at_once:
+        broken = _at_once(runs, options)
     else:
         broken = sum(not _one(name, kind, options, options.minutes) for name, kind in runs)
     print("faults: every promise was kept" if not broken else f"faults: {broken} runs BROKE a promise", flush=True)
@@ -65,6 +69,21 @@ def _in_short(runs: list[tuple[str, str]], seed: int) -> int:
     commands.insert(0, [sys.executable, "-m", "pytest", *options, "tests/faults", "tests/end_to_end", "drivers"])
     with ThreadPoolExecutor(2) as pool:
         return sum(pool.map(one, commands))
+
+
+def _at_once(runs: list[tuple[str, str]], options: argparse.Namespace) -> int:
+    """All at the same time, each in a process of its own, told of as it ends. Answers how many broke something."""
+    rest = ["--minutes", str(options.minutes), "--seed", str(options.seed), *(["--keep"] if options.keep else [])]
+    here = [sys.executable, str(HERE / "run.py"), *rest, *(["--json"] if options.json else [])]
+
+    def one(name: str, kind: str) -> int:
+        command = [*here, "--scenario", name, "--on", kind]
+        ran = subprocess.run(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)  # progress goes on to stderr
+        print(ran.stdout.strip(), flush=True)
+        return int(ran.returncode != 0)
+
+    with ThreadPoolExecutor(len(runs)) as pool:
+        return sum(pool.map(lambda each: one(*each), runs))
 
 
 def _one(name: str, kind: str, options: argparse.Namespace, minutes: float) -> bool:
@@ -107,11 +126,16 @@ def _one(name: str, kind: str, options: argparse.Namespace, minutes: float) -> b
 
 
 def _progress(head: str):  # type: ignore[no-untyped-def]
-    """What a scenario says while it runs: on a terminal one line that changes, else nothing."""
+    """What a scenario says while it runs: on a terminal one line that changes, else a line every five minutes."""
+    said_at = time.monotonic()
 
     def say(text: str) -> None:
+        nonlocal said_at
         if sys.stderr.isatty():
             print(f"\r\x1b[K{head}: {text}" if text else "\r\x1b[K", end="", file=sys.stderr, flush=True)
+        elif text and time.monotonic() - said_at >= TOLD_EVERY_S:
+            said_at = time.monotonic()
+            print(f"{head}: {text}", file=sys.stderr, flush=True)
 
     return say
 
@@ -135,6 +159,7 @@ def _options(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--url", help="a store of yours, empty; its server is neither killed nor frozen")
     parser.add_argument("--scenario", default="mix", help=f"some of: {', '.join(NAMES)} (default mix)")
     parser.add_argument("--keep", action="store_true", help="keep the journals also when nothing was broken")
+    parser.add_argument("--at-once", action="store_true", help="all these runs at the same time")
     parser.add_argument("--json", action="store_true", help="a line of JSON for each run")
     options = parser.parse_args(words)
     for name in options.scenario.split(","):
