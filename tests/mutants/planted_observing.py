@@ -42,6 +42,12 @@ OBSERVING_MUTANTS = (
         (OBSERVING, "sorted(runs)[-ATTEMPTS_MAX:]", "sorted(runs)[:ATTEMPTS_MAX]"),
     ),
     mutant(
+        "of failures alike the first notes give way",
+        "observing",
+        ("scripts/record.lua", "drop(job_id, runs, alike[ALIKE_MAX])", "drop(job_id, runs, alike[1])"),
+        store="valkey",
+    ),
+    mutant(
         "hours are kept as long as minutes",
         "observing",
         (NOTES, "_drop(rows, kept_since(period_s, now))", "_drop(rows, kept_since(MINUTE, now))"),

@@ -23,6 +23,7 @@ from protojobs.records import FailedJob, FailedPage
 
 __all__ = [
     "ACTIONS_KEPT_S",
+    "ATTEMPTS_KEPT_MAX",
     "ATTEMPTS_KEPT_S",
     "ATTEMPTS_MAX",
     "HOUR",
@@ -53,6 +54,7 @@ MINUTE, HOUR = 60, 3600
 MINUTES_KEPT_S = 3 * 3600.0  # rollups by the minute, and depths
 HOURS_KEPT_S = 7 * 86_400.0
 ATTEMPTS_KEPT_S = 7 * 86_400.0
+ATTEMPTS_KEPT_MAX = 50_000  # of all jobs, the newest: where everything fails all the time, they must not fill the store
 ACTIONS_KEPT_S = 90 * 86_400.0
 ATTEMPTS_MAX = 100  # of one job that are shown, the latest
 NOTES_MAX = 1_000  # rollups, and attempts, in one `record`
@@ -119,7 +121,7 @@ class AttemptNote(Struct, frozen=True, kw_only=True):
     result: Result
     started_at: datetime
     ended_at: datetime
-    error: str = ""  # the traceback, its last 16 KiB
+    error: str = ""  # the end of the traceback, at most 16 KiB; a store keeps 2 KiB at least
     fingerprint: str = ""
 
 
@@ -162,6 +164,10 @@ class Observes(Protocol):
 
         At most NOTES_MAX of each. The key of a rollup is (period_s, began_at, worker, queue, job_name, result), of an
         attempt (job_id, claim_seq): sending again changes nothing.
+
+        Where everything fails all the time, notes must not fill the store: it keeps about ATTEMPTS_KEPT_MAX attempts,
+        those of the jobs that ran last, and may keep of one job's failures with one fingerprint only the first ones and
+        the latest.
         """
         ...
 
@@ -187,8 +193,8 @@ class Observes(Protocol):
     def sample_depths(self, *, limit: int = 50, counted_max: int = 10_000) -> bool:
         """Store how many jobs each of the `limit` longest queues has now, unless that was done in this minute.
 
-        True: this call has done it, and has deleted notes (of every kind) that have outlived their time, at most 10,000
-        of each. Of many callers at once one does it.
+        True: this call has done it, and has deleted notes (of every kind) that have outlived their time, for about a
+        second at most, a bounded step at a time. Of many callers at once one does it.
         """
         ...
 

@@ -9,9 +9,10 @@ from datetime import timedelta
 
 import pytest
 
-from protojobs import JobQueue
+from protojobs import JobQueue, observing
 from protojobs.errors import OptionInvalid
 from protojobs.lifecycle import Verb
+from protojobs.observing import AttemptNote, Result
 from protojobs.records import ClaimedJob, NewJob, Pruned, Settlement, WorkerInfo
 from protojobs.testing import ManualClock
 from protojobs_memory import MemoryDriver
@@ -181,3 +182,27 @@ def check_and_go_on(driver: MemoryDriver) -> None:
     driver.enqueue([a_job(10**6)])
     assert driver.wait(["q"], 0.01) is True
     assert driver.wait(["unknown"], 0.01) is False
+
+
+def a_note(at, job_id, claim_seq=1):
+    return AttemptNote(
+        job_id=job_id, attempt=1, claim_seq=claim_seq, worker="w", result=Result.FAILED, started_at=at, ended_at=at
+    )
+
+
+def test_the_notes_of_an_incident_are_bounded_in_number_and_the_newest_are_kept(monkeypatch):
+    monkeypatch.setattr(observing, "ATTEMPTS_KEPT_MAX", 5)
+    driver = MemoryDriver()
+    now = driver.now()
+    for place in range(12):
+        driver.record("w", [], [a_note(now + timedelta(seconds=place), f"job-{place}")])
+    kept = [place for place in range(12) if driver.attempts(f"job-{place}")]
+    assert kept == [7, 8, 9, 10, 11]
+
+
+def test_notes_go_with_their_job():
+    driver = MemoryDriver()
+    driver.enqueue([a_job(0), a_job(1)])
+    driver.record("w", [], [a_note(driver.now(), f"job-{place:06}", seq) for place in (0, 2) for seq in (1, 2)])
+    driver.clear("q")
+    assert [len(driver.attempts(f"job-{place:06}")) for place in (0, 2)] == [0, 2]

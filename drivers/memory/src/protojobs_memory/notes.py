@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from itertools import islice
 
+from protojobs import observing
 from protojobs.observing import (
     ACTIONS_KEPT_S,
     ATTEMPTS_KEPT_S,
@@ -55,7 +56,21 @@ class Notes:
         runs = self.attempts.setdefault(note.job_id, {})
         if note.claim_seq not in runs:
             runs[note.claim_seq] = note
-            self._ended.add((note.ended_at, f"{note.job_id}/{note.claim_seq}"))
+            self._ended.add(_ended_key(note))
+            while len(self._ended) > observing.ATTEMPTS_KEPT_MAX and (oldest := self._ended.first()):
+                self._drop_attempt(oldest)
+
+    def drop_attempts(self, job_id: str) -> None:
+        """Delete what was noted of the job's runs."""
+        for note in list(self.attempts.get(job_id, {}).values()):
+            self._drop_attempt(_ended_key(note))
+
+    def _drop_attempt(self, key: TimeKey) -> None:
+        job_id, _, claim_seq = key[1].rpartition("/")
+        del self.attempts[job_id][int(claim_seq)]
+        if not self.attempts[job_id]:
+            del self.attempts[job_id]
+        self._ended.remove(key)
 
     def add_action(self, action: ActionNote) -> None:
         """Store it, unless it is there."""
@@ -70,15 +85,15 @@ class Notes:
             _drop(rows, kept_since(period_s, now))
         _drop(self.depths, kept_since(MINUTE, now))
         for key in _outlived(self._ended, now, ATTEMPTS_KEPT_S):
-            job_id, _, claim_seq = key[1].rpartition("/")
-            del self.attempts[job_id][int(claim_seq)]
-            if not self.attempts[job_id]:
-                del self.attempts[job_id]
-            self._ended.remove(key)
+            self._drop_attempt(key)
         for key in _outlived(self._acted, now, ACTIONS_KEPT_S):
             del self.actions[key[1]]
             self.action_ids.remove(key[1])
             self._acted.remove(key)
+
+
+def _ended_key(note: AttemptNote) -> TimeKey:
+    return note.ended_at, f"{note.job_id}/{note.claim_seq}"
 
 
 def _outlived(keys: SortedKeys[TimeKey], now: datetime, kept_s: float) -> list[TimeKey]:

@@ -168,6 +168,7 @@ class State:
         self.drop_failure(row)
         del self.rows[row.job.id]
         self.ids.remove(row.job.id)
+        self.notes.drop_attempts(row.job.id)
         del queue.rows[row.job.id]
         if not queue.rows and not queue.is_paused:
             del self.queues[queue.name]

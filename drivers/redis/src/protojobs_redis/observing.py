@@ -13,9 +13,12 @@ from typing import Literal
 
 from msgspec import Struct
 from msgspec.msgpack import Decoder
+from msgspec.structs import replace
 
+from protojobs.clock import SYSTEM_CLOCK, time_left
 from protojobs.observing import (
     ACTIONS_KEPT_S,
+    ATTEMPTS_KEPT_MAX,
     ATTEMPTS_KEPT_S,
     ATTEMPTS_MAX,
     HOURS_KEPT_S,
@@ -41,7 +44,8 @@ __all__ = ["Observing"]
 READ_MAX = 50_000  # rollups that one call reads
 DEPTHS_MAX = 10_000  # samples in one answer
 STEP_MAX = 5_000  # rollups or samples that one script reads
-EXPIRY_STEPS_MAX = 5  # scripts that delete old notes, in one call
+EXPIRY_S = 1.0  # for which one call deletes old notes, a short script at a time
+ERROR_BYTES_MAX = 2_048  # of the traceback in the note of a run
 GROUPS_MAX = 1_000
 ACTIONS_MAX = 1_000  # in one page
 
@@ -90,8 +94,8 @@ class Observing(Inspection):
             pairs = [value for row in rows for value in (_field(worker, row), _value(row))]
             said.append((*place, len(pairs) // 2))
             values += pairs
-        runs = [(note.job_id, note.claim_seq, moment_text(note.ended_at)) for note in attempts]
-        self._run("record", encode(said), encode(runs), *values, *map(encode, attempts))
+        runs = [(note.job_id, note.claim_seq, moment_text(note.ended_at), note.fingerprint) for note in attempts]
+        self._run("record", encode(said), encode(runs), ATTEMPTS_KEPT_MAX, *values, *map(_short, attempts))
 
     def rollups(
         self, period_s: int, since: datetime, until: datetime, *, queue: str = "", job_name: str = ""
@@ -135,15 +139,14 @@ class Observing(Inspection):
         minute, has_more = self._packed(_begun, "begin_sample", *kept, "")
         if not minute:
             return False
-        for _ in range(EXPIRY_STEPS_MAX - 1):
-            if not has_more:
-                break
-            _, has_more = self._packed(_begun, "begin_sample", *kept, "on")
         values: list[str | bytes] = []
         for queue in nlargest(limit, filter(_live, self.queues()), key=_live):
             values += (queue.name, encode(_sample(queue, moment(int(minute)))))
         if values:
             self._run("keep_sample", minute, *values)
+        ends_at = SYSTEM_CLOCK.monotonic() + time_left(2 * EXPIRY_S) / 2
+        while has_more and SYSTEM_CLOCK.monotonic() < ends_at:
+            _, has_more = self._packed(_begun, "begin_sample", *kept, "on")
         return True
 
     def depths(self, since: datetime, until: datetime, *, queue: str | None = None) -> list[DepthSample]:
@@ -157,7 +160,7 @@ class Observing(Inspection):
 
     def attempts(self, job_id: str) -> list[AttemptNote]:
         """See Observes.attempts."""
-        return self._packed(_attempts, "attempts", job_id, ATTEMPTS_MAX)[::-1]
+        return self._packed(_attempts, "attempts", job_id, ATTEMPTS_MAX)
 
     def failure_groups(
         self, *, limit: int = 100, counted_max: int = 1_000, chars_max: int | None = None
@@ -218,6 +221,13 @@ def _rollup(period_s: int, began_at: str, field: str, counted: _Counted) -> Roll
         waits=counted.waits,
         runs=counted.runs,
     )
+
+
+def _short(note: AttemptNote) -> bytes:
+    """The note, with the end of its traceback: the whole one of the last failure is in failed_jobs."""
+    if len(note.error) > ERROR_BYTES_MAX // 4:
+        note = replace(note, error=note.error.encode()[-ERROR_BYTES_MAX:].decode(errors="ignore"))
+    return encode(note)
 
 
 def _live(queue: QueueInfo) -> int:

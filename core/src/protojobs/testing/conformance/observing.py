@@ -166,15 +166,31 @@ class Observing(Fixtures):
 
     def test_of_very_many_runs_of_a_job_the_latest_are_told(self, observer: Observes, minute: datetime) -> None:
         job_id = fresh_id()
-        observer.record("w", [], [ran(minute, job_id, claim_seq=seq) for seq in range(1, ATTEMPTS_MAX + 31)])
+        notes = [ran(minute, job_id, claim_seq=seq, fingerprint=f"{seq}") for seq in range(1, ATTEMPTS_MAX + 31)]
+        observer.record("w", [], notes)
         found = [note.claim_seq for note in observer.attempts(job_id)]
         assert found == list(range(31, ATTEMPTS_MAX + 31))
 
+    def test_of_very_many_failures_alike_the_first_and_the_latest_are_told_at_least(
+        self, observer: Observes, minute: datetime
+    ) -> None:
+        job_id = fresh_id()
+        notes = [ran(minute, job_id, claim_seq=seq) for seq in range(1, 41)]
+        observer.record("w", [], [*notes, ran(minute, job_id, claim_seq=41, fingerprint="another")])
+        for sent_again in ((), notes[10:20]):
+            observer.record("w", [], sent_again)
+            found = [note.claim_seq for note in observer.attempts(job_id)]
+            assert found == sorted(set(found))
+            assert {1, 2, 40, 41} <= set(found)
+
     def test_a_hostile_traceback_is_kept_as_it_is(self, observer: Observes, minute: datetime) -> None:
-        text = (HOSTILE + "é🎈" * 16_384)[: 16_384 // 4]
+        text = ("é🎈" * 16_384 + HOSTILE)[-16_384 // 4 :]
         note = ran(minute, error=text, result=Result.RETRIED, fingerprint="A b'\"%_")
         observer.record("w", [], [note])
-        assert observer.attempts(note.job_id) == [note]
+        (found,) = observer.attempts(note.job_id)
+        assert replace(found, error=text) == note
+        assert text.endswith(found.error)
+        assert len(found.error.encode()) > 2_044  # four bytes less, where the cut would be within a character
 
     # ----------------------------------------------------------------------------------------------------------- depths
 

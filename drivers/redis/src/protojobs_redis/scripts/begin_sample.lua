@@ -32,12 +32,8 @@ for _, at in ipairs(outlived(DEPTHS, ARGV[2])) do
   call('UNLINK', DEPTH .. at)
   put(to_zrem, DEPTHS, at)
 end
-for _, attempt in ipairs(outlived(NOTED_AT, ARGV[4])) do
-  local job_ends = attempt:find('\0', 1, true)
-  put(to_zrem, NOTED .. sub(attempt, 1, job_ends - 1), sub(attempt, job_ends + 1))
-  put(to_zrem, NOTED_AT, attempt)
-  put(to_hdel, NOTES, attempt)
-end
+local noted = outlived(NOTED_AT, ARGV[4])
+has_more = drop_notes(noted, EXPIRED_MAX) < #noted or has_more
 for _, id in ipairs(outlived(ACTED_AT, ARGV[5])) do
   put(to_zrem, ACTED_AT, id)
   put(to_zrem, ACTION_IDS, id)

@@ -15,5 +15,5 @@ for id, row in pairs(rows_of(ids)) do
   removed[row[STATE]] = removed[row[STATE]] + 1
   remove(id, row)
 end
-commit()
+commit_removed()
 return pack({removed[PENDING], removed[COMPLETED], removed[FAILING], removed[CANCELLED], has_more})

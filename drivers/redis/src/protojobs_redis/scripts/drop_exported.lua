@@ -8,5 +8,5 @@ for id, row in pairs(rows_of(unpacked(ARGV[3]))) do
     dropped = dropped + 1
   end
 end
-commit()
+commit_removed()
 return dropped

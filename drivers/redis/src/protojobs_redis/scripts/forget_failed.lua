@@ -10,5 +10,5 @@ for _, failed_id in ipairs(failed_ids) do
     forgotten = forgotten + 1
   end
 end
-commit()
+commit_removed()
 return forgotten

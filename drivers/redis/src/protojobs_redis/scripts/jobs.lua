@@ -289,12 +289,3 @@ local function drop_failure(row)
     row[FAILED_ID], row[FINGERPRINT] = '', ''
   end
 end
-
-local function remove(id, row)
-  leave(id, row)
-  drop_failure(row)
-  put(to_hdel, ROWS, id)
-  put(to_hdel, DATA, id)
-  put(to_zrem, IDS, id)
-  count(jobs_moved, row[QUEUE], -1)
-end

@@ -19,7 +19,7 @@ local function prune_from(queue, number)
     for place, row in ipairs(values_of(ROWS, ids)) do remove(ids[place], open(row)) end
     total = total + #ids
     removed[number] = removed[number] + #ids
-    commit()
+    commit_removed()
   end
 end
 
@@ -39,5 +39,5 @@ for place, queue in ipairs(queues) do
   end
   if go_on then break end
 end
-commit()
+commit_removed()
 return pack({removed[1], removed[2], removed[3], has_more, go_on or {}})
