@@ -466,7 +466,7 @@ class TestActing:
         seen = heard("audit.action")
         with caplog.at_level("INFO", "protojobs.audit"):
             inspector.cancel(["de\u2028fault"], reason="no\u00a0more")
-        assert [record.getMessage() for record in caplog.records] == ["cli cancel de\\u2028fault (0): no\\u00a0more"]
+        assert [record.getMessage() for record in caplog.records] == ["cli cancel de\\u2028fault (0): no\\xa0more"]
         (event,) = seen
         assert (event.action, event.count) == ("cancel", 0)  # type: ignore[attr-defined]
 

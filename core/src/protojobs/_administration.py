@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from protojobs._offload import offload
 from protojobs.config import Settings
-from protojobs.errors import ConfigurationError, OptionInvalid
+from protojobs.errors import ConfigurationError, OptionInvalid, shown
 from protojobs.events import QueuePaused, QueueResumed
 from protojobs.names import check_name, check_seconds, check_text
 from protojobs.protocols import Store
@@ -77,7 +77,7 @@ class QueueAdministration:
         """A page of jobs, newest first."""
         if not isinstance(which, JobFilter | None):
             raise OptionInvalid(
-                f"find() takes a JobFilter, not {which!r}.",
+                f"find() takes a JobFilter, not {shown(which)}.",
                 mend='Write find(JobFilter(states=(JobState.FAILED,))). Text such as "state:failed" is for'
                 " Inspector(queue).jobs().",
             )

@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeAlias, cast
 
 import msgspec
 
-from protojobs.errors import OptionInvalid, QueryInvalid, did_you_mean
+from protojobs.errors import OptionInvalid, QueryInvalid, did_you_mean, one_line, shown
 from protojobs.lifecycle import FINISHED, SUSPECT_RECLAIMS, JobState
 from protojobs.names import parse_seconds, parse_when
 from protojobs.records import FailedJob, JobRecord
@@ -107,7 +107,7 @@ def state_test(word: str) -> Test:
     """The test for a word of `state:`. Raises QueryInvalid for an unknown one."""
     if word not in STATES:
         meant = f'Did you mean "{_MEANT[word]}"?' if word in _MEANT else did_you_mean(word, STATES)
-        raise QueryInvalid(f'There is no state "{word}".', mend=meant or f"Known: {', '.join(STATES)}.")
+        raise QueryInvalid(f'There is no state "{one_line(word, 60)}".', mend=meant or f"Known: {', '.join(STATES)}.")
     states = STATES[word]
     match word:
         case "ready":
@@ -258,7 +258,7 @@ def _number(key: str, text: str) -> float:
         return float(text)
     except ValueError:
         raise QueryInvalid(
-            f"{key}: {text!r} is no number.", mend=f"Write it like {key}:3, {key}:>3 or {key}:3..5."
+            f"{key}: {shown(text)} is no number.", mend=f"Write it like {key}:3, {key}:>3 or {key}:3..5."
         ) from None
 
 
@@ -297,7 +297,7 @@ def _span(key: str, text: str) -> tuple[_Moment, _Moment]:
         moment = parse_when(key, text)
     except OptionInvalid as error:
         mend = f"Write it like {key}:>-2h, {key}:2026-11-01, {key}:2026-11-01..2026-11-03 or {key}:>2026-11-01T12:00."
-        raise QueryInvalid(f"{key}: {text!r} is no time.", mend=mend) from error
+        raise QueryInvalid(f"{key}: {shown(text)} is no time.", mend=mend) from error
     end = min(moment, _LAST - _DAY) + (_DAY if _DATE.fullmatch(text) else _TICK)
     return _always(moment), _always(end)
 

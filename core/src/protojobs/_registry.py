@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, cast
 
-from protojobs.errors import ConfigurationError, DriverNotFound, did_you_mean
+from protojobs.errors import ConfigurationError, DriverNotFound, did_you_mean, one_line
 from protojobs.protocols import PORT_VERSION, Store
 
 if TYPE_CHECKING:
@@ -67,9 +67,9 @@ def create_driver(url: str, **options: object) -> Store:
     scheme, separator, _ = url.partition("://")
     scheme = scheme.split("+")[0]
     if not separator or not scheme:
-        raise DriverNotFound(f'"{masked(url)}" is not a URL.', mend=_URL_EXAMPLE)
+        raise DriverNotFound(f'"{one_line(masked(url))}" is not a URL.', mend=_URL_EXAMPLE)
     if scheme == "postgres":  # what other tools accept, and we do not guess whether the rest is theirs too
-        raise DriverNotFound(f'"{masked(url)}" is spelt otherwise here.', mend='Write "postgresql://".')
+        raise DriverNotFound(f'"{one_line(masked(url))}" is spelt otherwise here.', mend='Write "postgresql://".')
     found = [entry for entry in driver_entry_points() if entry.name == scheme]
     if not found:
         raise _not_found(scheme)
@@ -111,4 +111,4 @@ def _not_found(scheme: str) -> DriverNotFound:
         )
     known = [entry.name for entry in driver_entry_points()]
     mend = did_you_mean(scheme, {*known, *_EXTRAS}) or f"Installed: {', '.join(known) or 'none'}."
-    return DriverNotFound(f'No driver is known for "{scheme}".', mend=mend)
+    return DriverNotFound(f'No driver is known for "{one_line(scheme)}".', mend=mend)

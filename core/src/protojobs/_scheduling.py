@@ -25,6 +25,8 @@ from protojobs.errors import (
     PayloadError,
     ScheduleUnknown,
     did_you_mean,
+    one_line,
+    shown,
 )
 from protojobs.jobs import as_bound
 from protojobs.names import check_name, check_seconds, check_text_choice, check_zone, parse_when
@@ -77,7 +79,7 @@ class Scheduling:
         Text without an offset is read in the configured `timezone`. A time that is over is due at once. Returns the id.
         """
         if not isinstance(when, datetime | timedelta | str):
-            raise OptionInvalid(f"at() takes a date, not {when!r}.", mend="For seconds from now there is in_().")
+            raise OptionInvalid(f"at() takes a date, not {shown(when)}.", mend="For seconds from now there is in_().")
         return self.queue.later(when, job, data)
 
     # ------------------------------------------------------------------------------------------------ again and again
@@ -227,8 +229,8 @@ class Scheduling:
         before = self._registered.setdefault(wanted.id, wanted)
         if before != wanted:
             raise OptionInvalid(
-                f'schedule "{wanted.id}" is registered twice here, and not the same: {before.spec!r} of '
-                f"{before.job_name}, {wanted.spec!r} of {wanted.job_name}.",
+                f'schedule "{wanted.id}" is registered twice here, and not the same: {shown(before.spec)} of '
+                f"{before.job_name}, {shown(wanted.spec)} of {wanted.job_name}.",
                 mend="Give each its own id=.",
             )
         try:
@@ -315,7 +317,9 @@ class Scheduling:
     def _unknown(self, schedule_id: str) -> ScheduleUnknown:
         known = [one.id for one in islice(self.iterate(), 1_000)]
         meant = did_you_mean(schedule_id, known)
-        return ScheduleUnknown(f'There is no schedule "{schedule_id}".', mend=meant or "protojobs schedules list")
+        return ScheduleUnknown(
+            f'There is no schedule "{one_line(schedule_id)}".', mend=meant or "protojobs schedules list"
+        )
 
 
 def due_times(schedule: Schedule) -> Iterator[datetime]:
@@ -351,7 +355,7 @@ def _check_known(options: ScheduleOptions) -> None:
     for name in options:
         if name not in known:
             mend = did_you_mean(name, known) or f"There are {', '.join(known)}."
-            raise OptionInvalid(f'There is no schedule option "{name}".', mend=mend)
+            raise OptionInvalid(f'There is no schedule option "{one_line(name)}".', mend=mend)
 
 
 def _moment(name: str, options: dict[str, object], zone: str) -> datetime | None:
@@ -374,9 +378,9 @@ def _clock_fields(at: object) -> str:
         try:
             at = time.fromisoformat(at)
         except ValueError:
-            raise OptionInvalid(f"at {at!r} is no time of day.", mend='Write it like "02:00".') from None
+            raise OptionInvalid(f"at {shown(at)} is no time of day.", mend='Write it like "02:00".') from None
     if not isinstance(at, time) or at.tzinfo is not None or at.microsecond:
-        raise OptionInvalid(f"at {at!r} is no time of day.", mend='Write it like "02:00"; the zone is timezone=.')
+        raise OptionInvalid(f"at {shown(at)} is no time of day.", mend='Write it like "02:00"; the zone is timezone=.')
     return f"{at.second} {at.minute} {at.hour}" if at.second else f"{at.minute} {at.hour}"
 
 
@@ -384,8 +388,8 @@ def _day(day: object) -> str:
     if isinstance(day, str):
         found = [name for name in _DAYS if day.lower() in (name, name[:3])]
         if not found:
-            raise OptionInvalid(f"day {day!r} is no day of the week.", mend=did_you_mean(day.lower(), _DAYS))
+            raise OptionInvalid(f"day {shown(day)} is no day of the week.", mend=did_you_mean(day.lower(), _DAYS))
         return found[0][:3]
     if isinstance(day, bool) or not isinstance(day, int) or not 0 <= day <= 7:
-        raise OptionInvalid(f"day {day!r} is no day of the week.", mend="1 is Monday, 7 (or 0) is Sunday.")
+        raise OptionInvalid(f"day {shown(day)} is no day of the week.", mend="1 is Monday, 7 (or 0) is Sunday.")
     return str(day)

@@ -22,7 +22,7 @@ from itertools import islice
 from cronsim import CronSim, CronSimError
 from msgspec import Struct
 
-from protojobs.errors import OptionInvalid
+from protojobs.errors import OptionInvalid, shown
 from protojobs.names import check_seconds, check_zone
 from protojobs.schedules import Schedule
 
@@ -241,7 +241,7 @@ def _interval_of(spec: str) -> timedelta:
     except (ValueError, OverflowError):
         interval = timedelta(0)
     if interval < timedelta(seconds=INTERVAL_MIN_S):
-        raise OptionInvalid(f"The spec {spec[:30]!r} is no interval.", mend='Write it like "every 3600".')
+        raise OptionInvalid(f"The spec {shown(spec, 30)} is no interval.", mend='Write it like "every 3600".')
     return interval
 
 
@@ -254,19 +254,19 @@ def check_cron(expression: object) -> str:
         raise OptionInvalid(f"A cron expression is text, not {type(expression).__name__}.")
     said = expression.strip()
     if len(said) > CRON_CHARS_MAX:
-        raise OptionInvalid(f"The cron expression {said[:30]!r}... is too long.", mend=f"{CRON_CHARS_MAX} at most.")
+        raise OptionInvalid(f"The cron expression {shown(said, 30)} is too long.", mend=f"{CRON_CHARS_MAX} at most.")
     if said.startswith("@"):
         said = _nickname(said)
     parts = _SMALL.sub(lambda found: found[0].upper(), said).split()
     if len(parts) not in (5, 6):
         raise OptionInvalid(
-            f"cron {said!r} has {len(parts)} field{'s' * (len(parts) != 1)}.",
+            f"cron {shown(said)} has {len(parts)} field{'s' * (len(parts) != 1)}.",
             mend="Write minute, hour, day of month, month, day of week; for seconds one more in front.",
         )
     for field, text in zip(_FIELDS[-len(parts) :], parts, strict=True):
         for term in text.split(","):
             if why := field.fault(term):
-                raise OptionInvalid(f"cron {said!r}: the {field.name} {text!r} does not work: {why}.")
+                raise OptionInvalid(f"cron {shown(said)}: the {field.name} {shown(text)} does not work: {why}.")
     parts[-1] = _LAST_BY_NAME.sub(lambda found: f"{_FIELDS[-1].number(found[1])}L", parts[-1])
     checked = " ".join(parts)
     _must_come(said, checked)
@@ -279,7 +279,7 @@ def _must_come(said: str, checked: str) -> None:
         next(CronSim(checked, datetime(2000, 1, 1, tzinfo=UTC)))
     except CronSimError as error:
         if "day-of-month" not in str(error):
-            raise OptionInvalid(f"cron {said!r} does not work: {error}.") from None
+            raise OptionInvalid(f"cron {shown(said)} does not work: {error}.") from None
         raise _never(said) from None
     except StopIteration:
         raise _never(said) from None
@@ -287,15 +287,15 @@ def _must_come(said: str, checked: str) -> None:
 
 def _nickname(said: str) -> str:
     if said.lower().startswith("@every"):
-        raise OptionInvalid(f"cron {said!r} is an interval.", mend="For intervals there is every().")
+        raise OptionInvalid(f"cron {shown(said)} is an interval.", mend="For intervals there is every().")
     if (known := _NICKNAMES.get(said.lower())) is None:
-        raise OptionInvalid(f"cron {said!r} is not known.", mend=f"Known: {', '.join(_NICKNAMES)}.")
+        raise OptionInvalid(f"cron {shown(said)} is not known.", mend=f"Known: {', '.join(_NICKNAMES)}.")
     return known
 
 
 def _never(said: str) -> OptionInvalid:
     return OptionInvalid(
-        f"cron {said!r}: its day of month, month and day of week never meet, so it would never be due.",
+        f"cron {shown(said)}: its day of month, month and day of week never meet, so it would never be due.",
         mend="Write L for the last day of the month.",
     )
 

@@ -6,6 +6,8 @@ import shlex
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
+from protojobs.errors import one_line
+
 __all__ = ["at", "counted", "cut", "listed", "named", "span", "typed", "worker_of"]
 
 _SHOWN_MAX = 5  # names in one sentence; a store may have thousands
@@ -18,8 +20,8 @@ def counted(number: int, noun: str) -> str:
 
 
 def cut(text: str) -> str:
-    """A text from the store, no longer than a sentence can bear."""
-    return text if len(text) <= _CHARS_MAX else f"{text[:_CHARS_MAX]}..."
+    """A text from the store, on one line, and no longer than a sentence can bear."""
+    return one_line(text, _CHARS_MAX)
 
 
 def named(name: str) -> str:

@@ -17,7 +17,7 @@ from typing import Any, TypeAlias, cast
 
 import msgspec
 
-from protojobs.errors import DataInvalid, PayloadNotDecodable, PayloadNotEncodable, PayloadTooLarge
+from protojobs.errors import DataInvalid, PayloadNotDecodable, PayloadNotEncodable, PayloadTooLarge, one_line, shown
 
 __all__ = ["DEPTH_MAX", "PAYLOAD_BYTES_MAX", "decode", "encode"]
 
@@ -25,6 +25,7 @@ PAYLOAD_BYTES_MAX = (
     1024 * 1024
 )  # default of the setting `payload_bytes_max`; a store holds references to more, not blobs
 DEPTH_MAX = 100  # nested lists and objects; deeper data is a mistake or an attack, and would exhaust the stack
+_KEY_MAX, _PATH_MAX = 100, 300  # characters of a key, and of a path, in a message
 _INT_MIN, _INT_MAX = -(2**63), 2**64 - 1  # what every JSON reader of the field keeps exactly
 
 DataType: TypeAlias = object
@@ -73,7 +74,7 @@ def decode(text: str, data_type: DataType, *, what: str) -> object:
         return _decode_any(text) if data_type is None else _decoder_of(data_type).decode(text)
     except (msgspec.DecodeError, UnicodeError, RecursionError, ValueError, TypeError) as error:
         raise PayloadNotDecodable(
-            f"{what}: the stored data does not decode: {error}.",
+            f"{what}: the stored data does not decode: {one_line(str(error))}.",
             mend="It was written by another version of the job, or changed in the store.",
         ) from error
 
@@ -92,7 +93,7 @@ def _as_builtins(data: object, what: str) -> object:
         with suppress(TypeError, ValueError, RecursionError):
             return msgspec.to_builtins(data)  # keys of several kinds have no order; `_check` names their place
         raise PayloadNotEncodable(
-            f"{what}: the data cannot be stored as JSON: {str(error).rstrip('.')}.",
+            f"{what}: the data cannot be stored as JSON: {one_line(str(error)).rstrip('.')}.",
             mend="Declare a dataclass, TypedDict or msgspec.Struct for it. Or push plain data to a job without a type: "
             'of a Pydantic model its model_dump(mode="json").',
         ) from error
@@ -107,12 +108,13 @@ def _must_come_back(plain: object, encoded: bytes, data_type: DataType, what: st
         came_back = msgspec.to_builtins(value, order="deterministic")
     except (TypeError, UnicodeEncodeError) as error:
         raise DataInvalid(
-            f"{what}: its data type (or a default in it) cannot be stored as JSON: {error}.",
+            f"{what}: its data type (or a default in it) cannot be stored as JSON: {one_line(str(error))}.",
             mend="Use a dataclass, TypedDict or msgspec.Struct of plain values.",
         ) from error
     except msgspec.ValidationError as error:
         message, _, path = str(error).partition(" - at `")
-        raise DataInvalid(f"{what}: {message} at {path.rstrip('`') or '$'}.", path=path.rstrip("`") or "$") from None
+        path = one_line(path.rstrip("`")) or "$"
+        raise DataInvalid(f"{what}: {one_line(message)} at {path}.", path=path) from None
     _compare(plain, came_back, "$", what)
     return value
 
@@ -217,10 +219,19 @@ def _check_container(value: list[object] | dict[object, object], path: str, what
     for key, item in value.items():
         if type(key) is not str:
             raise PayloadNotEncodable(
-                f"{what}: {path} has the key {key!r}, and JSON keys are strings.", path=path, mend="Use string keys."
+                f"{what}: {path} has the key {shown(key)}, and JSON keys are strings.",
+                path=path,
+                mend="Use string keys.",
             )
         _check(key, f"{path} (a key)", what, depth)
-        _check(item, f"{path}.{key}", what, depth)
+        _check(item, _under(path, key), what, depth)
+
+
+def _under(path: str, key: str) -> str:
+    """The place of that key. Keys are whatever somebody sent: on one line, and no longer than a sentence can bear."""
+    if len(path) > _PATH_MAX:
+        path = f"{path[: _PATH_MAX // 2]}...{path[-_PATH_MAX // 2 :]}"
+    return f"{path}.{one_line(key, _KEY_MAX)}"
 
 
 def _compare(sent: object, came_back: object, path: str, what: str) -> None:
@@ -228,9 +239,10 @@ def _compare(sent: object, came_back: object, path: str, what: str) -> None:
     if isinstance(sent, dict) and isinstance(came_back, dict):
         there = cast("dict[str, object]", came_back)
         for key, item in cast("dict[str, object]", sent).items():
+            place = _under(path, key)
             if key not in there:
-                raise DataInvalid(f"{what}: {path}.{key} is not a field of the job's data type.", path=f"{path}.{key}")
-            _compare(item, there[key], f"{path}.{key}", what)
+                raise DataInvalid(f"{what}: {place} is not a field of the job's data type.", path=place)
+            _compare(item, there[key], place, what)
     elif isinstance(sent, list | tuple) and isinstance(came_back, list | tuple):
         pairs = zip_longest(cast("list[object]", sent), cast("list[object]", came_back))
         for index, (item, other) in enumerate(pairs):
@@ -238,7 +250,8 @@ def _compare(sent: object, came_back: object, path: str, what: str) -> None:
     elif isinstance(sent, str) and isinstance(came_back, str):
         return  # another spelling of the same date, UUID or number: the type has read it
     elif sent != came_back or isinstance(sent, bool) != isinstance(came_back, bool):
-        raise DataInvalid(f"{what}: {path} would come back as {came_back!r} instead of {sent!r}.", path=path)
+        back = shown(came_back)  # pyright: ignore[reportUnknownArgumentType]  (narrowed above)
+        raise DataInvalid(f"{what}: {path} would come back as {back} instead of {shown(sent)}.", path=path)  # pyright: ignore[reportUnknownArgumentType]
 
 
 def _must_be_made_again(sent: object, came_back: object, path: str, what: str) -> None:
@@ -249,23 +262,23 @@ def _must_be_made_again(sent: object, came_back: object, path: str, what: str) -
     like = _COMES_FROM.get(type(came_back))
     if like is not None and not isinstance(sent, like):
         raise _changed(type(sent), path, what)
-    for place, item, other in _parts(sent, came_back):
+    for place, item, other in _parts(sent, came_back, path):
         if type(item) not in _SCALARS:
-            _must_be_made_again(item, other, path + place, what)
+            _must_be_made_again(item, other, place, what)
 
 
-def _parts(sent: object, came_back: object) -> Iterator[tuple[str, object, object]]:
+def _parts(sent: object, came_back: object, path: str) -> Iterator[tuple[str, object, object]]:
     """Each part of what was sent, with its place and what came back of it."""
     if isinstance(sent, _ROWS):
         pairs = zip(_in_order(sent), _in_order(came_back), strict=False)
-        yield from ((f"[{index}]", item, other) for index, (item, other) in enumerate(pairs))
+        yield from ((f"{path}[{index}]", item, other) for index, (item, other) in enumerate(pairs))
         return
     there = _by_name(came_back)
     for name, item in _by_name(sent).items():
         if name in there:
-            yield f".{name}", item, there[name]
+            yield _under(path, str(name)), item, there[name]
         elif type(name) is not str:
-            yield " (a key)", name, ""  # as its text
+            yield f"{path} (a key)", name, ""  # as its text
 
 
 def _in_order(value: object) -> list[object]:

@@ -16,7 +16,7 @@ from typing import Literal, TypeVar, cast, get_args, get_origin
 
 import msgspec
 
-from protojobs.errors import ConfigurationError, OptionInvalid, did_you_mean
+from protojobs.errors import ConfigurationError, OptionInvalid, did_you_mean, one_line, shown
 from protojobs.names import check_count, check_name, check_seconds, check_zone
 from protojobs.planned import CATCH_UP_MAX_S, ScheduleSetting
 
@@ -125,13 +125,15 @@ def load_settings(
     ):
         for key, value in values.items():
             if key not in _FIELDS:
-                raise ConfigurationError(f'{source}: unknown setting "{key}".', mend=did_you_mean(key, _FIELDS))
+                raise ConfigurationError(
+                    f'{source}: unknown setting "{one_line(key)}".', mend=did_you_mean(key, _FIELDS)
+                )
             try:
                 one = (value,) if key in _LISTS and isinstance(value, str) else value
                 merged[key] = msgspec.convert(one, type=_FIELDS[key].type, strict=not is_text)
             except msgspec.ValidationError as error:
                 raise ConfigurationError(
-                    f"{source}: {key} = {value!r} does not fit: {error}.",
+                    f"{source}: {key} = {shown(value)} does not fit: {one_line(str(error))}.",
                     mend="Durations are plain numbers of seconds, sizes of bytes." if isinstance(value, str) else "",
                 ) from None
     return cast("Callable[..., Settings]", Settings)(**merged)  # not by convert, which would hide our own errors
@@ -202,7 +204,7 @@ def _tool_table(path: Path) -> dict[str, object]:
 def _read(path: Path) -> dict[str, object]:
     table = _parse(path) if path.name == "protojobs.toml" else _tool_table(path)["protojobs"]
     if not isinstance(table, dict):
-        raise ConfigurationError(f"{path}: tool.protojobs is {table!r}.", mend="Write a table: [tool.protojobs].")
+        raise ConfigurationError(f"{path}: tool.protojobs is {shown(table)}.", mend="Write a table: [tool.protojobs].")
     return cast("dict[str, object]", table)
 
 

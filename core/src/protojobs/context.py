@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import cast
 
 from protojobs.clock import Clock
-from protojobs.errors import NotSupported, OptionInvalid
+from protojobs.errors import NotSupported, OptionInvalid, shown
 from protojobs.records import Fence
 
 __all__ = ["JobContext"]
@@ -81,7 +81,7 @@ class JobContext:
     def progress(self, share: float) -> None:
         """Report how much is done, from 0 to 1. Stored with the next heartbeat, so call it as often as you like."""
         if not 0 <= share <= 1:
-            raise OptionInvalid(f"progress is {share}.", mend="It goes from 0 to 1.")
+            raise OptionInvalid(f"progress is {shown(share)}.", mend="It goes from 0 to 1.")
         self._report(self.fence, share)
 
     def cancelled(self) -> bool:
@@ -112,7 +112,7 @@ class JobContext:
         """`complete_in` for an AsyncSession or AsyncConnection."""
         run_sync = getattr(session, "run_sync", None)
         if run_sync is None:
-            raise OptionInvalid(f"{session!r} is no AsyncSession or AsyncConnection.", mend="Or call complete_in.")
+            raise OptionInvalid(f"{shown(session)} is no AsyncSession or AsyncConnection.", mend="Or call complete_in.")
         await cast("Callable[[Callable[[object], None]], Awaitable[None]]", run_sync)(self.complete_in)
 
     def effect(self, name: str) -> AbstractContextManager[None]:

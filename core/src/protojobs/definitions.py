@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, cast
 import msgspec
 
 from protojobs.context import JobContext
-from protojobs.errors import DataInvalid, JobUnknown, OptionInvalid, did_you_mean
+from protojobs.errors import DataInvalid, JobUnknown, OptionInvalid, did_you_mean, one_line, shown
 from protojobs.names import check_name, check_seconds, check_zone
 from protojobs.options import OPTIONS, JobOptions, Where, check_exclusive, check_executor, exception_types
 from protojobs.planned import Cron
@@ -190,7 +190,7 @@ class Registry:
         """The job of that name. Raises JobUnknown with the closest name."""
         if (definition := self._by_name.get(name)) is None:
             mend = did_you_mean(name, self._by_name) or "Import the module that defines it, or name it with --app."
-            raise JobUnknown(f'No job is called "{name}" in this process.', mend=mend)
+            raise JobUnknown(f'No job is called "{one_line(name)}" in this process.', mend=mend)
         return definition
 
     def crons(self) -> list[tuple[str, Cron]]:
@@ -213,7 +213,7 @@ def check_schedule(given: object) -> Cron | None:
 
     cron = Cron(given) if isinstance(given, str) else given
     if not isinstance(cron, Cron):
-        raise OptionInvalid(f"cron is {given!r}.", mend='Write cron="0 9 * * mon", or cron=Cron(...).')
+        raise OptionInvalid(f"cron is {shown(given)}.", mend='Write cron="0 9 * * mon", or cron=Cron(...).')
     check_cron(cron.expression)
     check_zone("timezone", cron.timezone or "UTC")
     return cron
@@ -222,7 +222,7 @@ def check_schedule(given: object) -> Cron | None:
 def check_function(function: Callable[..., object]) -> None:
     """Refuse what cannot be a function job: a method, or a function whose arguments have no names."""
     if not inspect.isfunction(function):
-        raise OptionInvalid(f"@job is for functions, and {function!r} is none.", mend="Write a function around it.")
+        raise OptionInvalid(f"@job is for functions, not for {shown(function)}.", mend="Write a function around it.")
     _check_no_yield(f"@job {function.__qualname__}", function)
     parameters = inspect.signature(function).parameters
     if next(iter(parameters), None) in ("self", "cls"):
@@ -268,7 +268,7 @@ def _check_methods(cls: type[Job[object]]) -> None:
     for name, option in _METHODS.items():
         value: object = getattr(cls, name)
         if not callable(value):
-            mend = f"Write {option} = {value!r}." if option else f"Write `def {name}`, or choose another name."
+            mend = f"Write {option} = {shown(value)}." if option else f"Write `def {name}`, or choose another name."
             raise OptionInvalid(f"{cls.__qualname__}.{name} is a method of every job, not an option.", mend=mend)
 
 

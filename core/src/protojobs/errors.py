@@ -7,7 +7,11 @@ a program need not read prose. Foreign exceptions are translated once, at a driv
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from enum import Enum
+from types import BuiltinFunctionType, FunctionType
+from typing import cast
 
 __all__ = [
     "ConfigurationError",
@@ -37,7 +41,17 @@ __all__ = [
     "SchemaOutdated",
     "StoreUnavailable",
     "did_you_mean",
+    "one_line",
+    "shown",
 ]
+
+SHOWN_CHARS_MAX = 500  # of what somebody gave, in a sentence about it
+_SHOWN_DEPTH = 10  # of lists in lists
+_BRACKETS: dict[type, tuple[str, str]] = {
+    **{list: ("[", "]"), tuple: ("(", ")"), set: ("{", "}"), frozenset: ("{", "}"), dict: ("{", "}")}
+}
+_SHORT = frozenset({int, float, complex, bool, type(None)})  # what `repr` writes in a few characters
+_SHORT_IN = frozenset({"datetime", "decimal", "fractions", "pathlib", "uuid", "zoneinfo"})  # modules of such classes
 
 
 class ProtojobsError(Exception):
@@ -179,3 +193,74 @@ def did_you_mean(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> str
     """`Did you mean "x"?` for the closest known word, or an empty string. `cutoff`: how alike, from 0 to 1."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)
     return f'Did you mean "{close[0]}"?' if close else ""
+
+
+def one_line(text: str, chars_max: int = SHOWN_CHARS_MAX) -> str:
+    """`text` from elsewhere within a sentence: cut when long, and with its control characters written out, so that it
+    cannot begin a line of a log that nobody has written.
+    """
+    written = text[:chars_max]
+    if not written.isprintable():
+        written = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in written)
+    return written if len(text) <= chars_max and len(written) <= chars_max else f"{written[:chars_max]}..."
+
+
+def shown(value: object, chars_max: int = SHOWN_CHARS_MAX) -> str:
+    """`value` as an error message may echo it: as `repr` has it where that is short, and on one line.
+
+    It never fails and never takes long, whatever the value. An object is named by its class: its own `repr` may fail,
+    hold secrets, or have no end.
+    """
+    text = ""
+    try:
+        for piece in _pieces(value, 0, chars_max):
+            text += piece
+            if len(text) > chars_max:  # what is not asked for is not made
+                break
+    except Exception:  # noqa: BLE001  (a hostile class, or one that changes meanwhile: the error is about something else)
+        text += "..."
+    return text if len(text) <= chars_max else f"{text[:chars_max]}..."
+
+
+def _pieces(value: object, depth: int, chars_max: int) -> Iterator[str]:
+    kind = type(value)
+    if kind is str or kind is bytes:
+        text = cast("str", value)
+        yield repr(text[:chars_max]) + ("..." if len(text) > chars_max else "")
+    elif kind in _BRACKETS:
+        opening, closing = _BRACKETS[kind]
+        yield opening
+        if depth < _SHOWN_DEPTH:
+            yield from _items(cast("list[object]", value), depth + 1, chars_max)
+        else:
+            yield "..."
+        yield closing
+    else:
+        yield one_line(_word(value, kind), chars_max)
+
+
+def _items(values: list[object] | dict[object, object], depth: int, chars_max: int) -> Iterator[str]:
+    for index, item in enumerate(values):
+        yield ", " if index else ""
+        yield from _pieces(item, depth, chars_max)
+        if isinstance(values, dict):
+            yield ": "
+            yield from _pieces(values[item], depth, chars_max)
+
+
+def _word(value: object, kind: type) -> str:
+    if isinstance(value, Enum):
+        return f"{kind.__qualname__}.{value.name}"
+    if isinstance(value, type):
+        return type.__repr__(value)
+    if isinstance(value, FunctionType | BuiltinFunctionType):
+        return f"<function {value.__qualname__}>"
+    if isinstance(value, BaseException):
+        return f"{kind.__qualname__}: {value}"
+    if kind is int and cast("int", value).bit_length() > SHOWN_CHARS_MAX:  # Python refuses to write the largest
+        return f"<a whole number of {cast('int', value).bit_length():,} bits>"
+    if kind in _SHORT or kind.__module__ in _SHORT_IN:
+        with suppress(Exception):  # a class may say that it is one of the library's
+            return repr(value)
+    module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
+    return f"<{module}{kind.__qualname__} object>"

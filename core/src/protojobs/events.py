@@ -21,7 +21,7 @@ from typing import ClassVar, TypeAlias, TypeVar, overload
 
 from msgspec import Struct
 
-from protojobs.errors import OptionInvalid, did_you_mean
+from protojobs.errors import OptionInvalid, did_you_mean, shown
 
 __all__ = [
     "EVENTS",
@@ -289,12 +289,13 @@ def on(name: str, listener: _F | None = None) -> _F | Callable[[_F], _F]:
     """
     if name not in EVENTS:
         raise OptionInvalid(
-            f'There is no event "{name}".', mend=f"{did_you_mean(name, EVENTS)} Known: {', '.join(EVENTS)}.".lstrip()
+            f"There is no event {shown(name)}.",
+            mend=f"{did_you_mean(name, EVENTS)} Known: {', '.join(EVENTS)}.".lstrip(),
         )
     if listener is None:
         return lambda function: on(name, function)
     if not callable(listener) or inspect.iscoroutinefunction(listener):
-        raise OptionInvalid(f'A listener for "{name}" must be a plain function, not {listener!r}.')
+        raise OptionInvalid(f'A listener for "{name}" must be a plain function, not {shown(listener)}.')
     with _lock:
         _listeners[name] = (*_listeners.get(name, ()), listener)
     return listener

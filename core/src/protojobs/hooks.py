@@ -32,7 +32,7 @@ import pluggy
 from protojobs import events
 from protojobs.clock import SYSTEM_CLOCK, Clock
 from protojobs.context import JobContext
-from protojobs.errors import ConfigurationError, ProtojobsError, PushRejected, did_you_mean
+from protojobs.errors import ConfigurationError, ProtojobsError, PushRejected, did_you_mean, shown
 from protojobs.events import Event, Listener
 from protojobs.records import ClaimedJob, NewJob
 
@@ -201,7 +201,7 @@ class Hooks:
         names = [one.plugin_name for one in known if one.function == transform]
         return PushRejected(
             f'job "{job.job_name}" was not stored: {" ".join(["plugin", *names])} failed while it prepared the job'
-            f" ({error!r}).",
+            f" ({shown(error)}).",
             mend="Mend or disable the plugin (`protojobs plugins` lists them).",
         )
 

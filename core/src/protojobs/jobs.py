@@ -22,7 +22,7 @@ from protojobs.definitions import (
     check_schedule,
     module_name,
 )
-from protojobs.errors import OptionInvalid
+from protojobs.errors import OptionInvalid, shown
 from protojobs.options import (
     OPTIONS,
     Fluent,
@@ -244,6 +244,7 @@ def as_bound(what: object, data: object, registry: Registry) -> BoundJob:
 
 
 def _no_job(what: object) -> OptionInvalid:
+    said = shown(what)
     called = "Did you call the function? Write push(my_job.bind(1)), not push(my_job(1))."
     mend = f"Push a Job class or instance, a function under @job, or a registered name. {called}"
     if isinstance(what, int | float | timedelta):
@@ -253,7 +254,7 @@ def _no_job(what: object) -> OptionInvalid:
         mend = called
     elif callable(what):
         mend = "Push a Job class or instance, a function under @job, or a registered name."
-    return OptionInvalid(f"{what!r} is not a job.", mend=mend)
+    return OptionInvalid(f"{said} is not a job.", mend=mend)
 
 
 def _declared(cls: type[Job[object]]) -> object:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from protojobs.errors import OptionInvalid
+from protojobs.errors import OptionInvalid, shown
 
 __all__ = [
     "DELAY_MAX_S",
@@ -45,11 +45,11 @@ def check_name(what: str, name: object, *, maximum: int = NAME_BYTES_MAX) -> str
     try:
         size = len(name.encode())
     except UnicodeEncodeError:
-        raise OptionInvalid(f"{what} {name!r} holds half of a surrogate pair, which no store can keep.") from None
+        raise OptionInvalid(f"{what} {shown(name)} holds half of a surrogate pair, which no store can keep.") from None
     if size > maximum:
-        raise OptionInvalid(f"{what} {name[:20]!r}... has {size} bytes.", mend=f"At most {maximum} are allowed.")
+        raise OptionInvalid(f"{what} {shown(name, 20)} has {size} bytes.", mend=f"At most {maximum} are allowed.")
     if any(unicodedata.category(c) in ("Cc", "Zl", "Zp") for c in name):
-        raise OptionInvalid(f"{what} {name!r} holds a control character.", mend="Use printable characters.")
+        raise OptionInvalid(f"{what} {shown(name)} holds a control character.", mend="Use printable characters.")
     return name
 
 
@@ -73,7 +73,7 @@ def check_text_choice(what: str, value: object, known: Sequence[str]) -> str:
     """`value`, if it is one of `known`."""
     if isinstance(value, str) and value in known:
         return str(value)
-    raise OptionInvalid(f"{what} is {value!r}.", mend=f"It is one of {', '.join(known)}.")
+    raise OptionInvalid(f"{what} is {shown(value)}.", mend=f"It is one of {', '.join(known)}.")
 
 
 def check_seconds(what: str, value: object, *, maximum: float = DELAY_MAX_S) -> float:
@@ -87,9 +87,9 @@ def check_seconds(what: str, value: object, *, maximum: float = DELAY_MAX_S) -> 
     except OverflowError:  # a whole number beyond what a float can hold
         value = math.inf
     if not math.isfinite(value):
-        raise OptionInvalid(f"{what} is {value}.", mend="Give a finite number of seconds.")
+        raise OptionInvalid(f"{what} is {shown(value)}.", mend="Give a finite number of seconds.")
     if value < 0:
-        raise OptionInvalid(f"{what} is negative ({value}).", mend="0 means at once.")
+        raise OptionInvalid(f"{what} is negative ({shown(value)}).", mend="0 means at once.")
     if value > maximum:
         raise OptionInvalid(f"{what} is {value:g} seconds.", mend=f"At most {maximum:g} are allowed.")
     return value
@@ -102,7 +102,7 @@ def parse_seconds(what: str, text: str) -> float:
     except ValueError:
         if not text.strip() or _PART.sub("", text).strip():
             raise OptionInvalid(
-                f"{what} {text!r} is no length of time.", mend="Write it like 30s, 10m, 2h, 7d or 1h30m."
+                f"{what} {shown(text)} is no length of time.", mend="Write it like 30s, 10m, 2h, 7d or 1h30m."
             ) from None
         seconds = sum(float(number) * _UNIT_S[unit] for number, unit in _PART.findall(text))
     return check_seconds(what, seconds)
@@ -113,7 +113,7 @@ def check_count(what: str, value: object, *, minimum: int = 0, maximum: int = 2*
     if isinstance(value, bool) or not isinstance(value, int):
         raise OptionInvalid(f"{what} must be a whole number, not {type(value).__name__}.")
     if not minimum <= value <= maximum:
-        raise OptionInvalid(f"{what} is {value}.", mend=f"It goes from {minimum} to {maximum}.")
+        raise OptionInvalid(f"{what} is {shown(value)}.", mend=f"It goes from {minimum} to {maximum}.")
     return value
 
 
@@ -125,7 +125,7 @@ def check_zone(what: str, zone: str) -> tzinfo:
         return ZoneInfo(zone)
     except (ZoneInfoNotFoundError, ValueError, TypeError, OSError):
         raise OptionInvalid(
-            f"{what} {zone!r} is no time zone known here.", mend='Write it like "Europe/Paris".'
+            f"{what} {shown(zone)} is no time zone known here.", mend='Write it like "Europe/Paris".'
         ) from None
 
 
@@ -136,7 +136,7 @@ def parse_when(what: str, value: object, zone: str = "UTC") -> datetime:
             parsed = datetime.fromisoformat(value)
         except ValueError:
             raise OptionInvalid(
-                f"{what} {value!r} is not a date.", mend='Write it like "2030-01-31 12:00:00".'
+                f"{what} {shown(value)} is not a date.", mend='Write it like "2030-01-31 12:00:00".'
             ) from None
         value = parsed if parsed.tzinfo else parsed.replace(tzinfo=check_zone("zone", zone))
     if not isinstance(value, datetime):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 import msgspec
 
 from protojobs.backoff import Backoff, as_backoff
-from protojobs.errors import OptionInvalid, did_you_mean
+from protojobs.errors import OptionInvalid, did_you_mean, one_line, shown
 from protojobs.names import check_count, check_name, check_seconds
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def checked_options(**given: object) -> JobOptions:
     """JobOptions from what a user wrote. Raises OptionInvalid, and for a misspelt option says which was meant."""
     for name in given:
         if name not in OPTIONS:
-            raise OptionInvalid(f'There is no job option "{name}".', mend=did_you_mean(name, OPTIONS))
+            raise OptionInvalid(f'There is no job option "{one_line(name)}".', mend=did_you_mean(name, OPTIONS))
     return _options(tuple(given.get(name, 0 if name == "priority" else None) for name in OPTIONS))
 
 
@@ -91,8 +91,9 @@ def exception_types(what: str, value: object) -> tuple[type[BaseException], ...]
         "tuple[object, ...]", tuple(cast("list[object]", value)) if isinstance(value, list | tuple) else (value,)
     )
     for kind in given:
+        said = shown(kind)
         if not (isinstance(kind, type) and issubclass(kind, BaseException)):
-            raise OptionInvalid(f"{what} holds {kind!r}, which is no exception class.", mend="Write (ValueError, ...).")
+            raise OptionInvalid(f"{what} holds {said}, no exception class.", mend="Write (ValueError, ...).")
     return cast("tuple[type[BaseException], ...]", given)
 
 
@@ -104,14 +105,14 @@ def check_executor(value: object) -> Where | None:
         return "thread"
     if value == "process":
         return "process"
-    raise OptionInvalid(f"executor is {value!r}.", mend='It is "thread" or "process".')
+    raise OptionInvalid(f"executor is {shown(value)}.", mend='It is "thread" or "process".')
 
 
 def check_exclusive(value: object) -> bool:
     """What a user wrote for `exclusive`. It does not travel with the job."""
     if isinstance(value, bool):
         return value
-    raise OptionInvalid(f"exclusive is {value!r}.", mend="It is True or False.")
+    raise OptionInvalid(f"exclusive is {shown(value)}.", mend="It is True or False.")
 
 
 class Fluent:

@@ -28,7 +28,7 @@ from protojobs._query_terms import (
     time_test,
 )
 from protojobs.clock import SYSTEM_CLOCK
-from protojobs.errors import OptionInvalid, QueryInvalid, did_you_mean
+from protojobs.errors import OptionInvalid, QueryInvalid, did_you_mean, one_line, shown
 from protojobs.lifecycle import JobState
 from protojobs.records import FailedJob, JobFilter, JobRecord
 
@@ -151,7 +151,7 @@ def parse(text: str, *, now: datetime | None = None) -> Query:
     if text.count('"') % 2:  # whatever is written behind it would be part of what it began
         start = text.rindex('"')
         raise QueryInvalid(
-            f"No quote closes the one before {text[start + 1 :][:40]!r}.",
+            f"No quote closes the one before {shown(text[start + 1 :], 40)}.",
             mend='Write it like error:"connection refused"; for a quote itself write *.',
         )
     terms = tuple(_term(word) for word in _TERM.findall(text))
@@ -207,15 +207,16 @@ def _single(terms: tuple[Term, ...], key: str) -> str | None:
 def _term(word: str) -> Term:
     is_negated = word.startswith("-")
     key, separator, rest = word[is_negated:].partition(":")
+    said = one_line(key, 60)
     if not separator:
         if _UUID.fullmatch(key):
             return _term(f"{'-' * is_negated}id:{key}")
-        raise QueryInvalid(f"{word[:60]!r} has no key.", mend=f"Write job:{key[:60]}* or error:{key[:60]} or the like.")
+        raise QueryInvalid(f"{shown(word, 60)} has no key.", mend=f"Write job:{said}* or error:{said} or the like.")
     values = tuple(dict.fromkeys(_values(rest)))
     if not values:
-        raise QueryInvalid(f"{key[:60]}: is followed by nothing.", mend=f"{key[:60]}: looks at {KEYS.get(key, key)}.")
+        raise QueryInvalid(f"{said}: is followed by nothing.", mend=f"{said}: looks at {KEYS.get(key, said)}.")
     if len(values) > VALUES_MAX:
-        raise QueryInvalid(f"{key}: has {len(values)} values.", mend=f"At most {VALUES_MAX} are allowed.")
+        raise QueryInvalid(f"{said}: has {len(values)} values.", mend=f"At most {VALUES_MAX} are allowed.")
     return Term(key, values, _tests(key, values), is_negated)
 
 
@@ -288,7 +289,7 @@ def _test(key: str, value: str) -> Test:
 def _fingerprint_test(value: str) -> Test:
     start = value.lower()
     if not _HEX.fullmatch(start):
-        raise QueryInvalid(f"fp: {value[:60]!r} is no fingerprint.", mend="It has up to 16 digits of 0-9 and a-f.")
+        raise QueryInvalid(f"fp: {shown(value, 60)} is no fingerprint.", mend="It has up to 16 digits of 0-9 and a-f.")
     return lambda seen: seen.failure is not None and seen.failure.fingerprint.startswith(start)
 
 
@@ -298,7 +299,7 @@ def _path_test(key: str, values: tuple[str, ...]) -> Test:
     if root not in ("data", "meta") or not dot:
         meant = "data." if root == "args" else ""
         mend = f'Did you mean "{meant}"?' if meant else did_you_mean(root if dot else key, KEYS)
-        raise QueryInvalid(f'There is no key "{key[:60]}".', mend=mend or f"Known: {', '.join(KEYS)}.")
+        raise QueryInvalid(f'There is no key "{one_line(key, 60)}".', mend=mend or f"Known: {', '.join(KEYS)}.")
     if not all(path) or len(path) > PATH_MAX:
-        raise QueryInvalid(f'"{key[:60]}" is no path.', mend="Write it like data.user.id:42.")
+        raise QueryInvalid(f'"{one_line(key, 60)}" is no path.', mend="Write it like data.user.id:42.")
     return path_test(key, values)

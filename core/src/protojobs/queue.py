@@ -20,7 +20,7 @@ from protojobs.clock import SYSTEM_CLOCK, Clock, within
 from protojobs.config import Settings, load_settings
 from protojobs.definitions import REGISTRY, Registry
 from protojobs.entropy import fresh_id
-from protojobs.errors import ConfigurationError, NotSupported, OptionInvalid, StoreUnavailable
+from protojobs.errors import ConfigurationError, NotSupported, OptionInvalid, StoreUnavailable, shown
 from protojobs.events import JobQueued, JobQueuing
 from protojobs.jobs import BoundJob, as_bound
 from protojobs.names import check_seconds, parse_when
@@ -240,7 +240,9 @@ class JobQueue(QueueAdministration):
     ) -> NewJob:
         """Check and encode one job, in the caller's stack; transforms and `job.queuing` come after."""
         if id is not None and not _is_id(id):
-            raise OptionInvalid(f"id {id!r} is not one that push made.", mend="Send again the id of StoreUnavailable.")
+            raise OptionInvalid(
+                f"id {shown(id, 60)} is not one that push made.", mend="Send again the id of StoreUnavailable."
+            )
         return self.hooks.before_push(new_job(bound, self.settings, id or fresh_id(), delay=delay))
 
     def _chunks(self, jobs: Iterable[object]) -> Iterator[list[NewJob]]:

@@ -15,7 +15,7 @@ from typing import TypeVar
 from msgspec import convert
 from msgspec.structs import asdict, replace
 
-from protojobs.errors import ContractBroken, OptionInvalid
+from protojobs.errors import ContractBroken, OptionInvalid, shown
 from protojobs.lifecycle import RETURNS_FREE, SUSPECT_RECLAIMS, TRANSITIONS, JobState, Verb
 from protojobs.records import (
     BATCH_BYTES_MAX,
@@ -101,7 +101,7 @@ def check_settlements(settlements: Sequence[Settlement]) -> None:
     check_batch(settlements)
     for said in settlements:
         if said.verb not in SETTLES_TO:
-            raise OptionInvalid(f"{said.verb!r} does not settle a claim.", mend="Use one of the six that do.")
+            raise OptionInvalid(f"{shown(said.verb)} does not settle a claim.", mend="Use one of the six that do.")
 
 
 # ------------------------------------------------------------------------------------------------ enqueue and claim
@@ -289,7 +289,7 @@ def check_firings(firings: Sequence[Firing]) -> None:
     check_jobs([firing.job for firing in firings if firing.job is not None])
     for said in firings:
         if said.due < said.expected_next or (said.next_due is not None and said.next_due <= said.due):
-            raise OptionInvalid(f"schedule {said.id!r}: a firing leads from its time to a later one.")
+            raise OptionInvalid(f"schedule {shown(said.id)}: a firing leads from its time to a later one.")
 
 
 def fire(

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
-from protojobs.errors import OptionInvalid
+from protojobs.errors import OptionInvalid, shown
 from protojobs.names import check_count, check_seconds, check_text
 from protojobs.records import COUNTED_MAX
 
@@ -39,10 +39,10 @@ class Limits(Struct, frozen=True):
                 limit = math.nan
             if not 0 <= limit < math.inf:
                 raise OptionInvalid(
-                    f"{variable}: {part!r} is no limit.", mend="Write it like 300,reports=3600,bulk=off."
+                    f"{variable}: {shown(part)} is no limit.", mend="Write it like 300,reports=3600,bulk=off."
                 )
             if limit > maximum:
-                raise OptionInvalid(f"{variable}: {part!r} is too high.", mend=f"At most {maximum:,.0f}.")
+                raise OptionInvalid(f"{variable}: {shown(part)} is too high.", mend=f"At most {maximum:,.0f}.")
             if is_special:
                 special[name.strip()] = limit
             else:

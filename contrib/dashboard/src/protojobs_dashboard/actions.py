@@ -11,7 +11,7 @@ from typing import cast
 
 from msgspec import Struct
 
-from protojobs.errors import OptionInvalid
+from protojobs.errors import OptionInvalid, shown
 from protojobs.inspector import Action as Bulk
 from protojobs.inspector import Count, ForgetAnswer, Inspector
 from protojobs.querying import quoted
@@ -152,7 +152,7 @@ def _start(inspector: Inspector, given: Given) -> Answer:
 def _ask_start(inspector: Inspector, given: Given) -> Question:
     action, query = given.one("action"), _bulk_query(given)
     if action not in _MET:
-        raise OptionInvalid(f"There is no operation {action[:40]!r}.", mend=f"Known: {', '.join(_MET)}.")
+        raise OptionInvalid(f"There is no operation {shown(action, 40)}.", mend=f"Known: {', '.join(_MET)}.")
     found = inspector.preview(cast("Bulk", action), query)  # by the very search that will act
     whose = f"that match {query}" if query else "there are"
     return Question(

@@ -10,7 +10,7 @@ from ipaddress import ip_address, ip_network
 
 from starlette.requests import Request
 
-from protojobs.errors import ConfigurationError
+from protojobs.errors import ConfigurationError, shown
 from protojobs.inspector import Role, Viewer
 
 __all__ = ["Auth", "BasicAuth", "TokenAuth", "TrustedHeader", "client_address", "is_loopback"]
@@ -32,7 +32,7 @@ class BasicAuth:
     def __init__(self, passwords: dict[str, str], *, operators: Collection[str] | None = None) -> None:
         for name, password in passwords.items():
             if not name or ":" in name:
-                raise ConfigurationError(f"{name!r} cannot be a user's name.", mend="Names hold no colon.")
+                raise ConfigurationError(f"{shown(name)} cannot be a user's name.", mend="Names hold no colon.")
             _check_secret(f"the password of {name}", password)
         self._passwords = dict(passwords)
         self._operators = set(passwords if operators is None else operators)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 from starlette.requests import Request
 
-from protojobs.errors import ConfigurationError
+from protojobs.errors import ConfigurationError, shown
 from protojobs.inspector import Viewer
 from protojobs_dashboard.app import Dashboard
 from protojobs_dashboard.auth import Auth
@@ -55,7 +55,7 @@ def mount_flask(app: Flask, path: str, dashboard: Dashboard) -> None:
     Needs the extra `wsgi`.
     """
     if not path.startswith("/") or path.endswith("/"):
-        raise ConfigurationError(f"{path!r} is no path to mount at.", mend='Write it like "/ops/jobs".')
+        raise ConfigurationError(f"{shown(path)} is no path to mount at.", mend='Write it like "/ops/jobs".')
     try:
         from a2wsgi import ASGIMiddleware
     except ImportError as error:

@@ -13,7 +13,7 @@ from msgspec import Struct
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
-from protojobs.errors import OptionInvalid
+from protojobs.errors import OptionInvalid, shown
 from protojobs.inspector import Inspector, Role
 from protojobs.querying import quoted
 from protojobs_dashboard import text
@@ -100,7 +100,7 @@ class Page:
             return default
         number = int(given) if given.isascii() and given.isdigit() and len(given) < 10 else -1
         if not minimum <= number <= maximum:
-            raise OptionInvalid(f"{name} is {given[:40]!r}.", mend=f"It goes from {minimum} to {maximum}.")
+            raise OptionInvalid(f"{name} is {shown(given, 40)}.", mend=f"It goes from {minimum} to {maximum}.")
         return number
 
     def url(self, path: str, **params: object) -> str:

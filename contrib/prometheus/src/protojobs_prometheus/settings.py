@@ -6,7 +6,7 @@ import re
 
 from msgspec import Struct
 
-from protojobs.errors import OptionInvalid
+from protojobs.errors import OptionInvalid, shown
 
 __all__ = ["PrometheusSettings", "parse_ports"]
 
@@ -34,7 +34,7 @@ def parse_ports(text: str) -> range:
     found = _PORTS.fullmatch(text.strip())
     if found is None:
         raise OptionInvalid(
-            f"The metrics' port {text!r} is none.", mend="Write 9464, or a range for several workers: 9464-9471."
+            f"The metrics' port {shown(text)} is none.", mend="Write 9464, or a range for several workers: 9464-9471."
         )
     first = int(found[1])
     last = int(found[2]) if found[2] else first

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from protojobs.clock import within
 from protojobs.entropy import fresh_id
-from protojobs.errors import Forbidden
+from protojobs.errors import Forbidden, one_line
 from protojobs.events import AuditAction
 from protojobs.observing import ActionNote, Observes
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 __all__ = ["Access", "Role", "Viewer"]
 
 NOTE_S = 5.0  # for the store to take a line; the action is done by then
-TEXT_CHARS_MAX = 500  # of each text in the audit log
 _log = logging.getLogger("protojobs.audit")
 
 
@@ -63,7 +62,7 @@ class Access:
 
         What was done is done: that the store does not take the note is told to the log only.
         """
-        actor, target, detail, address = map(_one_line, (self.viewer.name, target, detail, self.viewer.address))
+        actor, target, detail, address = map(one_line, (self.viewer.name, target, detail, self.viewer.address))
         facts = {"actor": actor, "action": action, "target": target, "count": count, "address": address}
         words = f": {detail}" if detail else ""
         _log.info(
@@ -94,8 +93,3 @@ class Access:
 
     def _mend(self, role: str) -> str:
         return f'It takes the role "{role}"; {self.viewer.name or "an unnamed viewer"} has "{self.viewer.role.value}".'
-
-
-def _one_line(text: str) -> str:
-    """Fit for a log: no control character can begin a line that nobody has written."""
-    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text[:TEXT_CHARS_MAX])

@@ -14,7 +14,7 @@ from protojobs._inspecting.searching import PAGES_MAX, Batch, Found, Search
 from protojobs._inspecting.viewing import Viewing
 from protojobs._inspecting.views import JobListing, Operation, OperationState, Preview
 from protojobs.entropy import fresh_id
-from protojobs.errors import OptionInvalid, QueryInvalid
+from protojobs.errors import OptionInvalid, QueryInvalid, one_line, shown
 from protojobs.lifecycle import JobState
 from protojobs.querying import parse
 
@@ -52,7 +52,7 @@ class Bulk(Viewing):
         Raises QueryInvalid, also where the query leaves no state that the action is for, and OptionInvalid while four
         operations are running.
         """
-        self._access.act(action, f"all that match {query!r}")
+        self._access.act(action, f"all that match {shown(query)}")
         with self._looking():
             now = self._driver.now()
             search = self._of_action(action, query, at)
@@ -99,7 +99,9 @@ class Bulk(Viewing):
 
     def _of_action(self, action: str, query: str, at: datetime | None = None) -> Search:
         if action not in ACTED_STATES:
-            raise OptionInvalid(f'There is no operation "{action}".', mend=f"Known: {', '.join(ACTED_STATES)}.")
+            raise OptionInvalid(
+                f'There is no operation "{one_line(action)}".', mend=f"Known: {', '.join(ACTED_STATES)}."
+            )
         asked = parse(query).narrowed(ACTED_STATES[action])
         if asked.is_void:
             states = " and ".join(state.value for state in JobState if state in ACTED_STATES[action])
@@ -111,7 +113,9 @@ class Bulk(Viewing):
         words = f"operation {operation.id} {operation.state.value}"
         words += f", {operation.refused} refused" if operation.refused else ""
         words += f": {operation.error}" if operation.error else ""
-        self._access.note(operation.action, f"all that match {operation.query!r}", count=operation.done, detail=words)
+        self._access.note(
+            operation.action, f"all that match {shown(operation.query)}", count=operation.done, detail=words
+        )
 
 
 class _Shown(Search):

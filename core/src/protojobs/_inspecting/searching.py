@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from protojobs._inspecting.redaction import READ_CHARS_MAX, Redaction
 from protojobs.clock import SYSTEM_CLOCK, Clock
-from protojobs.errors import OptionInvalid, QueryInvalid
+from protojobs.errors import OptionInvalid, QueryInvalid, shown
 from protojobs.lifecycle import JobState
 from protojobs.observing import Observes
 from protojobs.protocols import Store
@@ -190,7 +190,7 @@ def _read(cursor: str | None) -> tuple[str, str | None]:
         return "", None
     last, mark, place = cursor.partition(_MARK)
     if not mark:
-        raise OptionInvalid(f"{cursor[:60]!r} is no cursor of this list.", mend="Pass one that the list gave.")
+        raise OptionInvalid(f"{shown(cursor, 60)} is no cursor of this list.", mend="Pass one that the list gave.")
     return last, place or None
 
 

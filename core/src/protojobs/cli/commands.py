@@ -10,7 +10,7 @@ from typing import cast
 import click
 
 from protojobs.cli.options import StoreGroup
-from protojobs.errors import ConfigurationError
+from protojobs.errors import ConfigurationError, shown
 
 __all__ = ["BUILT_IN", "ENTRY_POINTS", "CommandTable"]
 
@@ -99,5 +99,5 @@ def _loaded(entry: EntryPoint) -> click.Command:
             mend=f"pip install --upgrade {source}",
         ) from error
     if not isinstance(command, click.Command):
-        raise ConfigurationError(f'The command "{entry.name}" of {source} is no click command, but {command!r}.')
+        raise ConfigurationError(f'The command "{entry.name}" of {source} is no click command, but {shown(command)}.')
     return command

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from urllib.parse import urlsplit
 
 from protojobs.clock import SYSTEM_CLOCK, Clock
-from protojobs.errors import OptionInvalid
+from protojobs.errors import OptionInvalid, shown
 from protojobs_memory.state import State
 
 __all__ = ["Handle"]
@@ -34,7 +34,7 @@ def _state_of(url: str) -> State:
     parts = urlsplit(url)
     if parts.scheme != "memory" or parts.path.strip("/") or parts.query or parts.fragment:
         raise OptionInvalid(
-            f"{url!r} is no memory URL.", mend='Write "memory://", or "memory://name" to share a store.'
+            f"{shown(url)} is no memory URL.", mend='Write "memory://", or "memory://name" to share a store.'
         )
     if not parts.netloc:
         return State()

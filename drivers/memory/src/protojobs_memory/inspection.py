@@ -7,7 +7,7 @@ from datetime import datetime
 
 from msgspec.structs import replace
 
-from protojobs.errors import OptionInvalid
+from protojobs.errors import OptionInvalid, shown
 from protojobs.lifecycle import JobState
 from protojobs.records import (
     COUNTED_MAX,
@@ -133,7 +133,9 @@ def _read_cursor(cursor: str | None) -> TimeKey | None:
     try:
         return datetime.fromisoformat(moment), failed_id
     except ValueError:
-        raise OptionInvalid(f"{cursor!r} is no cursor of this list.", mend="Pass one that `failed` gave.") from None
+        raise OptionInvalid(
+            f"{shown(cursor)} is no cursor of this list.", mend="Pass one that `failed` gave."
+        ) from None
 
 
 def _info(queue: Queue, now: datetime) -> QueueInfo:

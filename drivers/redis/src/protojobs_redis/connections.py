@@ -20,7 +20,7 @@ from redis.exceptions import (
 )
 
 from protojobs.clock import time_left
-from protojobs.errors import ProtojobsError, SchemaOutdated
+from protojobs.errors import ProtojobsError, SchemaOutdated, shown
 from protojobs_redis.clients import (
     Client,
     Connection,
@@ -241,7 +241,7 @@ class Connections:
         if found != str(LAYOUT).encode():
             is_older = isinstance(found, bytes) and found.isdigit() and int(found) < LAYOUT
             raise SchemaOutdated(
-                f"The namespace {self.prefix[:-1]} in {self.address.shown} has layout {found!r}, this version of"
+                f"The namespace {self.prefix[:-1]} in {self.address.shown} has layout {shown(found)}, this version of"
                 f" protojobs-redis knows {LAYOUT}.",
                 mend="Transfer its jobs with the version that stored them." if is_older else "Upgrade protojobs-redis.",
             )

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from msgspec.msgpack import Decoder
 
-from protojobs.errors import ContractBroken, OptionInvalid
+from protojobs.errors import ContractBroken, OptionInvalid, shown
 from protojobs.records import BATCH_JOBS_MAX
 from protojobs_redis.connections import Connections
 from protojobs_redis.laps import Laps
@@ -60,7 +60,7 @@ class Handle:
         """The answer of a step that answers MessagePack."""
         answer = self._run(verb, *arguments, is_kept=is_kept)
         if not isinstance(answer, bytes):
-            raise ContractBroken(f"The script {verb} answered {answer!r}.")
+            raise ContractBroken(f"The script {verb} answered {shown(answer)}.")
         with self._connections.translating():
             return decoder.decode(answer)
 

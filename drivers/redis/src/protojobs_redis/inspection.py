@@ -10,7 +10,7 @@ from itertools import islice
 from msgspec import Struct
 from msgspec.msgpack import Decoder
 
-from protojobs.errors import OptionInvalid
+from protojobs.errors import OptionInvalid, shown
 from protojobs.records import (
     COUNTED_MAX,
     FailedJob,
@@ -251,5 +251,5 @@ def _read_cursor(cursor: str | None) -> tuple[str, str]:
         return "", ""
     score, _, failed_id = cursor.partition("/")
     if not score.isdigit() or not failed_id:
-        raise OptionInvalid(f"{cursor!r} is no cursor of this list.", mend="Pass one that `failed` gave.")
+        raise OptionInvalid(f"{shown(cursor)} is no cursor of this list.", mend="Pass one that `failed` gave.")
     return score, failed_id

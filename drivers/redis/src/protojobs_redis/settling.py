@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from protojobs.entropy import fresh_id
-from protojobs.errors import OptionInvalid
+from protojobs.errors import OptionInvalid, shown
 from protojobs.lifecycle import Verb
 from protojobs.records import Settlement
 from protojobs_redis.packing import Answered, due_of
@@ -65,7 +65,7 @@ def _is_plain(said: Settlement, holder: str) -> bool:
 def _other(said: Settlement) -> tuple[object, ...]:
     """As scripts/settling.lua reads it. The id of a row in failed_jobs is made here, as all ids are."""
     if said.verb not in _SETTLING:
-        raise OptionInvalid(f"{said.verb!r} does not settle a claim.", mend="Use one of the six that do.")
+        raise OptionInvalid(f"{shown(said.verb)} does not settle a claim.", mend="Use one of the six that do.")
     return (
         said.id,
         said.claim_seq,

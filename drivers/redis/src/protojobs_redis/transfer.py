@@ -8,7 +8,7 @@ from msgspec import convert
 from msgspec.msgpack import Decoder
 from msgspec.structs import replace
 
-from protojobs.errors import OptionInvalid
+from protojobs.errors import OptionInvalid, shown
 from protojobs.lifecycle import JobState
 from protojobs.records import Enqueued, ExportedJob
 from protojobs_redis.handle import Handle, check_batch
@@ -32,7 +32,7 @@ class Transfer(Handle):
     ) -> tuple[list[ExportedJob], str | None]:
         """See Administers.export_jobs. A page holds a few megabytes at most, so it may be short."""
         if cursor is not None and not cursor.isdigit():
-            raise OptionInvalid(f"{cursor!r} is no cursor of an export.", mend="Pass one that `export_jobs` gave.")
+            raise OptionInvalid(f"{shown(cursor)} is no cursor of an export.", mend="Pass one that `export_jobs` gave.")
         after, jobs = self._packed(_page, "export_jobs", token, cursor or "", max(1, min(limit, PAGE_MAX)))
         return [_exported(*job) for job in jobs], after or None
 

@@ -11,7 +11,7 @@ import redis.connection
 from msgspec import Struct
 from msgspec.structs import replace
 
-from protojobs.errors import ConfigurationError, DriverNotFound, OptionInvalid
+from protojobs.errors import ConfigurationError, DriverNotFound, OptionInvalid, shown
 
 __all__ = ["Address", "check_namespace", "options_of", "parse"]
 
@@ -52,7 +52,7 @@ def parse(url: str) -> Address:
     parts = urlsplit(url)
     scheme, _, plus = parts.scheme.partition("+")
     if scheme not in _SCHEMES or plus not in ("", "sentinel", "cluster"):
-        raise DriverNotFound(f"The Redis driver does not know the scheme {parts.scheme!r}.", mend=_schemes())
+        raise DriverNotFound(f"The Redis driver does not know the scheme {shown(parts.scheme)}.", mend=_schemes())
     options = parse_qsl(parts.query, keep_blank_values=True)
     ours = {name: value for name, value in options if name in _OURS}
     theirs = [(name, value) for name, value in options if name not in ours]
@@ -83,7 +83,9 @@ def parse(url: str) -> Address:
 def check_namespace(namespace: str) -> str:
     """`namespace` itself, if it may be the hash tag of all keys."""
     if not namespace or not namespace.isprintable() or "{" in namespace or "}" in namespace or len(namespace) > 100:
-        raise OptionInvalid(f"{namespace!r} is no namespace.", mend="Use 1 to 100 printable characters without braces.")
+        raise OptionInvalid(
+            f"{shown(namespace)} is no namespace.", mend="Use 1 to 100 printable characters without braces."
+        )
     return namespace
 
 
@@ -97,7 +99,8 @@ def _with_nodes(address: Address, parts: SplitResult) -> Address:
     """The address of a cluster of which the URL names several nodes."""
     if not address.is_cluster:
         raise ConfigurationError(
-            f"{address.shown!r} names several hosts.", mend="Say what they are: ?cluster=true, or redis+sentinel://."
+            f"{shown(address.shown)} names several hosts.",
+            mend="Say what they are: ?cluster=true, or redis+sentinel://.",
         )
     nodes = _hosts(parts.netloc, 6379, "a node")
     credentials, at, places = parts.netloc.rpartition("@")
@@ -122,7 +125,7 @@ def _hosts(netloc: str, port: int, what: str) -> tuple[tuple[str, int], ...]:
         try:
             hosts.append((parts.hostname or "localhost", parts.port or port))
         except ValueError as error:
-            raise ConfigurationError(f"{place!r} is no address of {what}: {error}.") from error
+            raise ConfigurationError(f"{shown(place)} is no address of {what}: {error}.") from error
     return tuple(hosts)
 
 
@@ -136,7 +139,7 @@ def _check(address: Address) -> None:
         options_of(address.url)
     except ValueError as error:
         raise ConfigurationError(
-            f"{address.shown!r} is not a Redis URL: {error}.", mend='Write one like "redis://localhost:6379/0".'
+            f"{shown(address.shown)} is not a Redis URL: {error}.", mend='Write one like "redis://localhost:6379/0".'
         ) from error
 
 

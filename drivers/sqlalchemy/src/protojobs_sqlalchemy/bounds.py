@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence, Sized
 
-from protojobs.errors import OptionInvalid
+from protojobs.errors import OptionInvalid, shown
 from protojobs.lifecycle import Verb
 from protojobs.records import BATCH_BYTES_MAX, BATCH_JOBS_MAX, NewJob, Settlement
 from protojobs_sqlalchemy.ids import canonical
@@ -26,7 +26,7 @@ def check_names(*names: str | None) -> None:
     for name in names:
         if name is not None and ("\x00" in name or name.encode(errors="replace").decode() != name):
             raise OptionInvalid(
-                f"{name[:60]!r} is no name: it holds a NUL character or half of a surrogate pair.",
+                f"{shown(name, 60)} is no name: it holds a NUL character or half of a surrogate pair.",
                 mend="Leave that character out.",
             )
 
@@ -39,9 +39,11 @@ def check_new(jobs: Sequence[NewJob]) -> None:
         raise OptionInvalid(f"{size} payload bytes are too many.", mend=f"Send at most {BATCH_BYTES_MAX} at once.")
     for job in jobs:
         if not canonical(job.id):
-            raise OptionInvalid(f"{job.id[:60]!r} is no UUID in lower case.", mend="Leave id= out, or use fresh_id().")
+            raise OptionInvalid(
+                f"{shown(job.id, 60)} is no UUID in lower case.", mend="Leave id= out, or use fresh_id()."
+            )
         if len(job.job_class) > JOB_CLASS_MAX:
-            raise OptionInvalid(f"job_class {job.job_class[:40]!r}... is longer than {JOB_CLASS_MAX} characters.")
+            raise OptionInvalid(f"job_class {shown(job.job_class, 40)} is longer than {JOB_CLASS_MAX} characters.")
 
 
 def check_settlements(settlements: Sequence[Settlement]) -> None:
@@ -49,7 +51,9 @@ def check_settlements(settlements: Sequence[Settlement]) -> None:
     check_count(settlements)
     for settlement in settlements:
         if settlement.verb not in _SETTLING:
-            raise OptionInvalid(f"{settlement.verb!r} does not settle a claim.", mend="Use one of the six that do.")
+            raise OptionInvalid(
+                f"{shown(settlement.verb)} does not settle a claim.", mend="Use one of the six that do."
+            )
 
 
 def payload_bytes(data: str) -> int:
@@ -59,4 +63,4 @@ def payload_bytes(data: str) -> int:
 
 def bad_cursor(cursor: str) -> OptionInvalid:
     """The error for a cursor that no page has given."""
-    return OptionInvalid(f"{cursor[:60]!r} is not a cursor.", mend="Give the one of the page before, unchanged.")
+    return OptionInvalid(f"{shown(cursor, 60)} is not a cursor.", mend="Give the one of the page before, unchanged.")

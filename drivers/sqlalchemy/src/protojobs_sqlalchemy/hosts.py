@@ -6,7 +6,7 @@ import re
 
 from sqlalchemy import URL, make_url
 
-from protojobs.errors import ConfigurationError
+from protojobs.errors import ConfigurationError, one_line
 
 __all__ = ["hosts_of", "read_url", "shown", "with_hosts_apart"]
 
@@ -85,7 +85,7 @@ def _host(name: str, port: int | None) -> Host:
         host, bracket, rest = name[1:].partition("]")
         has_port = rest.startswith(":")
         if not bracket or (rest and not has_port):
-            raise ConfigurationError(f"{name!r} is no host.", mend='Write it like "[::1]:5432".')
+            raise ConfigurationError(f'"{one_line(name)}" is no host.', mend='Write it like "[::1]:5432".')
         return host, _port(rest[1:]) if has_port else port
     host, colon, own = name.rpartition(":") if name.count(":") == 1 else (name, "", "")
     if not host:
@@ -97,5 +97,5 @@ def _port(text: str) -> int | None:
     if not text:
         return None
     if not text.isdecimal() or not 0 < int(text) <= _PORT_MAX:
-        raise ConfigurationError(f"{text!r} is no port.", mend='Write hosts like "one:5432,two:5432".')
+        raise ConfigurationError(f'"{one_line(text)}" is no port.', mend='Write hosts like "one:5432,two:5432".')
     return int(text)

@@ -11,7 +11,7 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import Column, Connection, func, select, text
 
-from protojobs.errors import ConfigurationError
+from protojobs.errors import ConfigurationError, shown
 from protojobs_sqlalchemy.connections import Connections
 from protojobs_sqlalchemy.dialects import Dialect, Mode
 from protojobs_sqlalchemy.migrations import HEAD, REVISIONS
@@ -94,7 +94,7 @@ def _must_be_free(conn: Connection, tables: Iterable[tuple[str, Sequence[Column[
     for name, columns in tables:
         if absent := lacking(conn, name, columns, schema):
             raise ConfigurationError(
-                f"{masked(conn.engine.url)} has a table {name!r} already, which is not of protojobs:"
+                f"{masked(conn.engine.url)} has a table {shown(name)} already, which is not of protojobs:"
                 f" it has no {', '.join(absent)}.",
                 mend="Give protojobs another database"
                 + (", or a schema of its own: ?options=-csearch_path%3DNAME in the URL." if is_postgresql else "."),

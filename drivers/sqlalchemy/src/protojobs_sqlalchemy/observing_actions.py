@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from msgspec.structs import asdict
 from sqlalchemy import Connection, select
 
-from protojobs.errors import OptionInvalid
+from protojobs.errors import OptionInvalid, shown
 from protojobs.observing import ActionNote, ActionPage
 from protojobs_sqlalchemy.bounds import bad_cursor
 from protojobs_sqlalchemy.ids import canonical
@@ -21,7 +21,9 @@ __all__ = ["actions", "insert_action", "row_of"]
 def row_of(action: ActionNote) -> Mapping[str, object]:
     """The row of an action."""
     if not canonical(action.id):
-        raise OptionInvalid(f"{action.id[:60]!r} is no UUID in lower case.", mend="Use protojobs.entropy.fresh_id().")
+        raise OptionInvalid(
+            f"{shown(action.id, 60)} is no UUID in lower case.", mend="Use protojobs.entropy.fresh_id()."
+        )
     return {name: storable(value) if isinstance(value, str) else value for name, value in asdict(action).items()}
 
 

@@ -12,7 +12,7 @@ from msgspec import Struct
 from msgspec.structs import asdict
 from sqlalchemy import ColumnElement, Connection, Insert, func, select
 
-from protojobs.errors import OptionInvalid
+from protojobs.errors import OptionInvalid, shown
 from protojobs.observing import ATTEMPTS_MAX, HOUR, MINUTE, AttemptNote, Result, Rollup, RollupTotal, merged
 from protojobs_sqlalchemy.conditions import is_mysql
 from protojobs_sqlalchemy.ids import canonical
@@ -69,7 +69,7 @@ def attempt_rows(notes: Sequence[AttemptNote]) -> Rows:
     """The rows of attempts."""
     for note in notes:
         if not canonical(note.job_id):
-            raise OptionInvalid(f"{note.job_id[:60]!r} is not the id of a job.", mend="Give the one of the claim.")
+            raise OptionInvalid(f"{shown(note.job_id, 60)} is not the id of a job.", mend="Give the one of the claim.")
     return [
         asdict(note)
         | {

@@ -9,7 +9,7 @@ from pathlib import Path
 from sqlalchemy import URL, Engine, create_engine
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
-from protojobs.errors import ConfigurationError, DriverNotFound, OptionInvalid
+from protojobs.errors import ConfigurationError, DriverNotFound, OptionInvalid, one_line
 from protojobs_sqlalchemy.hosts import hosts_of, read_url, shown, with_hosts_apart
 
 __all__ = ["archive_of", "backend_of", "make_engine", "masked", "parse", "same_address"]
@@ -48,20 +48,21 @@ def parse(text: str | URL) -> URL:
         url.port  # noqa: B018 (make_url reads it lazily in some versions: a wrong port shall show here)
     except (ArgumentError, ValueError) as error:
         raise ConfigurationError(
-            f"{masked(str(text))!r} is not a database URL.",
+            f'"{one_line(masked(str(text)))}" is not a database URL.',
             mend='Write one like "postgresql://user@localhost/app" or "sqlite:///jobs.db".',
         ) from error
     scheme = url.get_backend_name()
     if scheme not in _DBAPIS:
         raise DriverNotFound(
-            f"The SQLAlchemy driver does not know the scheme {scheme!r}.", mend=f"It knows {', '.join(_DBAPIS)}."
+            f'The SQLAlchemy driver does not know the scheme "{one_line(scheme)}".',
+            mend=f"It knows {', '.join(_DBAPIS)}.",
         )
     url = url.set(drivername=_DBAPIS[scheme][0])
     if scheme == "postgresql":
         return with_hosts_apart(url)
     if "," in (url.host or ""):
         raise ConfigurationError(
-            f"{masked(url)!r} names several hosts, which only PostgreSQL's library can follow.",
+            f"{one_line(masked(url))} names several hosts, which only PostgreSQL's library can follow.",
             mend="Name one that leads to the primary: a proxy, a floating address or a DNS name.",
         )
     return _file_url(url) if scheme == "sqlite" else url
@@ -96,8 +97,9 @@ def _file_url(url: URL) -> URL:
         return url
     place = Path(path).absolute()
     if not place.parent.is_dir():
+        folder, name = one_line(str(place.parent)), one_line(place.name)
         raise ConfigurationError(
-            f"The folder {str(place.parent)!r} of the SQLite database {place.name!r} does not exist.", mend="Make it."
+            f'The folder "{folder}" of the SQLite database "{name}" does not exist.', mend="Make it."
         )
     return url.set(database=str(place))
 
@@ -128,7 +130,7 @@ def make_engine(url: URL, *, timeout: float, is_pooled: bool) -> Engine:
     except (ImportError, NoSuchModuleError) as error:
         extra = _DBAPIS[scheme][1]
         raise DriverNotFound(
-            f"{scheme} needs the module {url.get_driver_name()!r}, which is not installed.",
+            f'{scheme} needs the module "{url.get_driver_name()}", which is not installed.',
             mend=f'Type: pip install "protojobs[{extra}]"',
         ) from error
     except (TypeError, ValueError, ArgumentError) as error:
