@@ -167,6 +167,19 @@ def test_jobs_whose_name_no_worker_knows(queue: JobQueue) -> None:
     assert '"mail.welcome"' in finding.what
 
 
+def test_jobs_whose_data_no_worker_can_decode(queue: JobQueue) -> None:
+    assert found(queue, "undecodable").severity is OK
+    push(queue.driver, new_job(job_name="mail.welcome"))
+    (claim,) = lend(queue.driver, worker(queue.driver))
+    queue.driver.settle(
+        [Settlement(id=claim.id, claim_seq=claim.claim_seq, reserved_by=claim.reserved_by, verb=Verb.RELEASE,
+                    reason="undecodable", delay=4.0)]
+    )  # fmt: skip
+    finding = found(queue, "undecodable")
+    assert finding.severity is ERROR
+    assert '"mail.welcome"' in finding.what
+
+
 def test_a_worker_without_the_code_is_found_out(
     queue: JobQueue, working: Callable[..., object], eventually: Callable[[Callable[[], object]], None]
 ) -> None:

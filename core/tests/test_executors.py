@@ -45,6 +45,7 @@ class Fake:
         self.name, self.body = name, body
         self.claimed = outcome(name, Verb.COMPLETE).claimed
         self.told, self.begins_by = False, 1e12 if is_short else math.inf
+        self.began_at, self.timeout = -math.inf, 0.0
 
     def execute(self) -> Outcome | None:
         self.body()

@@ -206,6 +206,15 @@ def test_no_worker_that_took_it_knows_its_name(queue: JobQueue) -> None:
     assert "tests.Job" in found.mend
 
 
+def test_its_data_does_not_decode_in_the_worker_that_took_it(queue: JobQueue) -> None:
+    (job,) = push(queue.driver)
+    by = worker(queue.driver)
+    release(queue.driver, lend(queue.driver, by)[0], "undecodable", delay=4.0)
+    found = explain(queue, job)
+    assert failed_codes(found) == ["due", "data_decodes"]
+    assert found.code == "data_decodes"
+
+
 def test_a_name_that_was_unknown_once_is_no_trouble_any_more(queue: JobQueue) -> None:
     (job,) = push(queue.driver)
     by = worker(queue.driver)

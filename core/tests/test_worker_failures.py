@@ -13,6 +13,7 @@ from collections.abc import Callable
 import pytest
 
 from protojobs import Job, JobQueue, _afterwards, _deadlines, events, job, worker
+from protojobs._execution import UNDECODABLE_RETURNS_MAX
 from protojobs.entropy import fresh_id
 from protojobs.events import Event
 from protojobs.records import NewJob
@@ -265,19 +266,57 @@ class TestRowsThatMakeNoSense:
         return ran
 
     @pytest.mark.parametrize("data", ["", "{", "null", "[]", '{"a":"x"}', "[" * 50_000, "\x00"])
-    def test_data_that_does_not_decode_is_a_failed_attempt_with_a_clear_error(
-        self, queue: JobQueue, clock: ManualClock, data: str
+    def test_data_that_does_not_decode_goes_back_unspent_with_a_growing_delay_and_a_warning(
+        self, queue: JobQueue, clock: ManualClock, heard: Heard, caplog: pytest.LogCaptureFixture, data: str
     ) -> None:
-        job_id = store(queue, data=data, max_retries=1)
-        assert queue.work("default", 1).runs == 1
-        record = queue.get(job_id)
+        released = heard("job.released")
+        job_id, delays = store(queue, data=data, max_retries=0), list[float]()
+        for _ in range(10):
+            assert queue.work("default", 1).runs == 0
+            record = queue.get(job_id)
+            assert record is not None
+            assert (record.status, record.attempts, record.reason) == ("pending", 0, "undecodable")
+            assert record.data == data
+            delays.append((record.available_at - clock.now()).total_seconds())
+            clock.advance(delays[-1])
+        assert (delays[:4], delays[-1]) == ([1, 2, 4, 8], 300)
+        assert "the stored data does not decode" in str(released[0].get("error"))
+        assert "put back: undecodable: protojobs.errors.PayloadNotDecodable: job " in caplog.text
+
+    def test_another_release_of_the_job_runs_what_one_could_not_decode(
+        self, queue: JobQueue, clock: ManualClock
+    ) -> None:
+        store(queue, job_name="letter", data='{"to":"Jo","language":"de"}')
+
+        def letter(to: str) -> None: ...
+
+        job(name="letter")(letter)
+        assert queue.work("default", 1).runs == 0
+        clock.advance(1)
+
+        def letter_of_the_next_release(to: str, language: str) -> None: ...
+
+        letter_of_the_next_release.__qualname__ = letter.__qualname__
+        job(name="letter")(letter_of_the_next_release)
+        assert queue.work("default", 1).done == 1
+
+    def test_data_that_has_not_decoded_for_a_day_is_a_failed_attempt_with_a_clear_error(
+        self, queue: JobQueue, clock: ManualClock
+    ) -> None:
+        job_id, took_s = store(queue, data="{", max_retries=1), 0.0
+        while (record := queue.get(job_id)) is not None and not record.attempts:
+            queue.work("default", 1)
+            again = queue.get(job_id)
+            assert again is not None
+            took_s += (wait := (again.available_at - clock.now()).total_seconds())
+            clock.advance(wait)
+        assert 23 * 3600 < took_s < 26 * 3600
         assert record is not None
-        assert (record.status, record.attempts, record.data) == ("pending", 1, data)
-        clock.advance(1000)
+        assert (record.status, record.attempts, record.data) == ("pending", 1, "{")
         queue.work("default", 1)
         (failed,) = queue.failed_jobs()
         assert "does not decode" in failed.exception
-        assert failed.data == data
+        assert failed.data == "{"
 
     def test_failed_gets_none_for_data_that_does_not_decode(self, queue: JobQueue) -> None:
         calls: list[object] = []
@@ -290,7 +329,7 @@ class TestRowsThatMakeNoSense:
             def failed(self, exception: BaseException, data: object) -> None:
                 calls.append((type(exception).__name__, data))
 
-        store(queue, job_name="doomed", data="{", max_retries=0)
+        _set(queue, store(queue, job_name="doomed", data="{", max_retries=0), claim_seq=UNDECODABLE_RETURNS_MAX)
         queue.work("default", 1)
         assert calls == [("PayloadNotDecodable", None)]
 
@@ -314,6 +353,7 @@ class TestRowsThatMakeNoSense:
         self, queue: JobQueue, fields: dict[str, object]
     ) -> None:
         job_id = store(queue, data="{", max_retries=5, **fields)
+        _set(queue, job_id, claim_seq=UNDECODABLE_RETURNS_MAX)
         store(queue)
         report = queue.work("default", 2)
         assert (report.done, report.runs) == (1, 2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import gc
 import sys
+import time
 import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import timedelta
@@ -72,6 +73,12 @@ def _logged(function: Callable[[], _T]) -> Callable[[], _T]:
         return function()
 
     return logged
+
+
+def _goes_on() -> None:
+    ends = time.monotonic() + 30
+    while time.monotonic() < ends:
+        time.sleep(0.001)
 
 
 async def _never_awaited() -> None:
@@ -213,6 +220,14 @@ class TestExceptions:
     def test_discard_on_names_exceptions_that_end_the_job_as_cancelled(self, queue: JobQueue) -> None:
         record = one_run(queue, raising(LookupError("gone")), discard_on=LookupError)
         assert (record.status, record.reason) == ("cancelled", "LookupError: gone")
+
+    @pytest.mark.parametrize("policy", [{"discard_on": (Exception,)}, {"retry_on": (LookupError,)}])
+    @pytest.mark.parametrize("what", [_never_awaited, _goes_on], ids=["a result that is none", "a timeout"])
+    def test_what_protojobs_says_of_a_run_is_not_held_against_discard_on_and_retry_on(
+        self, make_queue: Callable[..., JobQueue], what: Callable[[], Any], policy: dict[str, object]
+    ) -> None:
+        record = one_run(make_queue(timeout=0.05), what, **policy)
+        assert (record.status, record.attempts, record.reason) == ("pending", 1, None)
 
     @pytest.mark.parametrize(("after", "expected"), [(7, 7.0), (timedelta(minutes=1), 60.0), (0, 0.0)])
     def test_an_exception_may_say_when_to_try_again(self, queue: JobQueue, after: object, expected: float) -> None:

@@ -60,7 +60,7 @@ def announcement(outcome: Outcome, answer: Settled, *, late_s: float) -> JobEven
     duration_s = outcome.duration_s
     if answer.status is SettleStatus.STALE:
         if sent.verb is Verb.RELEASE:  # no result: the job has gone back before we could give it back
-            return JobReleased(**facts, reason=sent.reason, available_at=answer.available_at)
+            return JobReleased(**facts, reason=sent.reason, error=sent.error, available_at=answer.available_at)
         return JobLate(**facts, late_s=late_s)
     if answer.state is JobState.COMPLETED:  # perhaps in the job's own transaction, whatever the run came to after it
         return JobProcessed(**facts, result=outcome.result, duration_s=duration_s)
@@ -80,7 +80,7 @@ def announcement(outcome: Outcome, answer: Settled, *, late_s: float) -> JobEven
         case Verb.SNOOZE:
             return JobSnoozed(**facts, available_at=answer.available_at)
         case _:
-            return JobReleased(**facts, reason=sent.reason, available_at=answer.available_at)
+            return JobReleased(**facts, reason=sent.reason, error=sent.error, available_at=answer.available_at)
 
 
 class JobFacts(TypedDict):
@@ -109,14 +109,16 @@ class FailedCall:
     It runs at most once; its own errors are logged and change nothing. Undecodable data arrives as None.
     """
 
-    __slots__ = ("_definition", "_exception", "claimed", "cut_by", "key")
+    __slots__ = ("_definition", "_exception", "began_at", "claimed", "cut_by", "key")
 
     begins_by = math.inf
+    timeout = FAILED_LIMIT_S
 
     def __init__(self, claimed: ClaimedJob, definition: JobDefinition, exception: BaseException) -> None:
         self.claimed = claimed
         self.key = (claimed.id, -claimed.claim_seq)  # apart from the run's own key
         self.cut_by = ""
+        self.began_at = -math.inf
         self._definition = definition
         self._exception = exception
 

@@ -66,7 +66,8 @@ class Deadlines:
 
     def left_s(self, now: float) -> float:
         """The longest time that any run may still take: 0 when none runs, infinite when one has no end."""
-        return max([0.0, *(ends_at - now for _, _, ends_at in list(self._runs.values()))])
+        watched = list(self._runs.values())
+        return max([0.0, *(max(ends_at, run.began_at + run.timeout) - now for run, _, ends_at in watched)])
 
     def cut(self, keys: list[tuple[str, int]] | None, why: str) -> None:
         """End these runs now (None: all), for the reason that their outcome shall tell."""
@@ -132,7 +133,7 @@ class Deadlines:
 
     def _why_end(self, watched: _Watched, now: float) -> str:
         run, executor, ends_at = watched
-        if ends_at <= now and not executor.keeps_time:
+        if ends_at <= now and not executor.keeps_time and run.began_at + run.timeout <= now:  # it may have begun late
             return "timeout"
         holder = run.exclusive_holder
         return LEASE_IN_DOUBT if holder and self._standing.safe_until(holder) <= now else ""

@@ -1,4 +1,10 @@
-"""One run of one claimed job: decode, call, and decide. Returns an Outcome; touches no store and starts no thread."""
+"""One run of one claimed job: undo the transforms, decode, call, and decide. Returns an Outcome; touches no store and
+starts no thread.
+
+Who raised decides what an error means. What comes out of the job's own code is held against `retry_on` and
+`discard_on`. What went wrong before it was called, or around it, is not: the job goes back unspent, or the attempt has
+failed.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +22,7 @@ from protojobs.backoff import from_policy
 from protojobs.clock import Clock
 from protojobs.context import JobContext
 from protojobs.definitions import JobDefinition, Registry
-from protojobs.errors import JobCrashed, JobError, JobLost, JobTimeout
+from protojobs.errors import JobCrashed, JobError, JobLost, JobTimeout, PayloadNotDecodable
 from protojobs.fingerprints import fingerprint
 from protojobs.hooks import Hooks
 from protojobs.lifecycle import CRASHES_MAX, RETURNS_FREE, Verb
@@ -24,11 +30,12 @@ from protojobs.names import check_seconds
 from protojobs.outcomes import Details, Discard, Outcome, Retry, Snooze, settlement, undone
 from protojobs.records import ClaimedJob, Fence, Settlement
 
-__all__ = ["LEASE_IN_DOUBT", "NOT_JUDGED", "Interrupted", "Run", "prepare", "unrun"]
+__all__ = ["LEASE_IN_DOUBT", "NOT_BEGUN", "NOT_JUDGED", "Interrupted", "NotBegun", "Run", "prepare", "unrun"]
 
 ERROR_CHARS_MAX = 60_000  # with four-byte characters cut by the stores' columns at 64 KiB
 REASON_CHARS_MAX = 500
-UNKNOWN_DELAY_MAX_S = 300.0
+UNRUN_DELAY_MAX_S = 300.0  # between two tries of a job that goes back since it cannot be run here
+UNDECODABLE_RETURNS_MAX = 300  # a day, with these delays; docs/decisions/0027
 LEASE_IN_DOUBT = "lease in doubt"  # why a run of an exclusive job was cut, or not begun
 NOT_JUDGED = "its end could not be judged"  # a mistake of ours or of a plugin: the job goes back
 _PLAIN = frozenset({type(None), bool, int, float, str, list, dict})  # results that need no look
@@ -38,12 +45,19 @@ class Interrupted(BaseException):
     """Raised inside a run's thread to end it. No Exception, so that jobs which catch everything let it pass."""
 
 
+class NotBegun:
+    """What is reported of a run that was overdue, or was ended before it began: the job goes back into the line."""
+
+
+NOT_BEGUN = NotBegun()
+
+
 class Run:
     """A job about to run, or running: everything an executor needs, and the judge of how it ended."""
 
     __slots__ = (
-        *("_clock", "_context", "_hooks", "_is_cancelled", "_report", "_started"),
-        *("begins_by", "claimed", "completer", "cut_by", "definition", "has_begun", "key"),
+        *("_clock", "_context", "_hooks", "_is_cancelled", "_is_opening", "_report"),
+        *("began_at", "begins_by", "claimed", "completer", "cut_by", "definition", "is_open", "key"),
     )
 
     def __init__(
@@ -59,14 +73,15 @@ class Run:
         self.key = (claimed.id, claimed.claim_seq)
         self.cut_by = ""  # `timeout`, `cancel`, `shutdown` or LEASE_IN_DOUBT once somebody has ended it from outside
         self.begins_by = math.inf  # on the monotonic clock; set where it is handed over before a slot is free
+        self.began_at = -math.inf  # on the monotonic clock; until it begins
+        self.is_open = False  # whether the transforms have been undone
         self.completer: Callable[[object, Fence], None] | None = None  # of the driver, where it has transactions
         self._hooks = hooks
         self._clock = clock
         self._report = report
         self._context: JobContext | None = None
         self._is_cancelled = False
-        self.has_begun = False  # here, or in a child that has said so
-        self._started = 0.0  # until it begins here
+        self._is_opening = False
 
     @property
     def context(self) -> JobContext:
@@ -78,7 +93,7 @@ class Run:
                 queue=claimed.queue,
                 job_name=claimed.job_name,
                 attempt=claimed.attempts,
-                ends_at=(self._started or self._clock.monotonic()) + claimed.timeout if claimed.timeout else None,
+                ends_at=self._ends_at,
                 meta=_meta(claimed),
                 clock=self._clock,
                 report=self._report,
@@ -88,6 +103,17 @@ class Run:
             if self._is_cancelled:  # said before anybody could hear it, or just now
                 context.request_cancel()
         return self._context
+
+    @property
+    def _ends_at(self) -> float | None:
+        if not self.claimed.timeout:
+            return None
+        return (self.began_at if self.has_begun else self._clock.monotonic()) + self.claimed.timeout
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether anything of it has run. What ends it before costs the job no attempt."""
+        return self.began_at > -math.inf
 
     @property
     def is_async(self) -> bool:
@@ -104,11 +130,16 @@ class Run:
         """Seconds; 0 = none."""
         return self.claimed.timeout
 
+    def begin(self) -> None:
+        """From now on its time counts."""
+        self.began_at = self._clock.monotonic()
+
     def execute(self) -> Outcome:
         """Run a plain job in this thread. Only `Interrupted` passes."""
-        self.has_begun, self._started = True, self._clock.monotonic()
+        self.begin()
+        if isinstance(data := self._ready(), Outcome):
+            return data
         try:
-            data = self._decoded()
             if self._hooks.around_job:
                 with self._hooks.around(self.context):
                     result = self.definition.call(data, self.context)
@@ -124,9 +155,10 @@ class Run:
         """Run an async job on this loop. A cancellation from outside ends as `cut` says."""
         import asyncio  # loaded already where a loop runs
 
-        self.has_begun, self._started = True, self._clock.monotonic()
+        self.begin()
+        if isinstance(data := self._ready(), Outcome):
+            return data
         try:
-            data = self._decoded()
             if self._hooks.around_job:
                 with self._hooks.around(self.context):
                     result = await cast("Awaitable[object]", self.definition.call(data, self.context))
@@ -134,10 +166,57 @@ class Run:
                 context = self.context if self.definition.context_parameter else None
                 result = await cast("Awaitable[object]", self.definition.call(data, context))
         except asyncio.CancelledError as error:
-            return self.cut(error.__traceback__) if self.cut_by else self.raised(error)
+            return self.ended_outside(error.__traceback__) if self.cut_by else self.raised(error)
         except BaseException as error:  # noqa: BLE001  (as above)
             return self.raised(error)
         return self.returned(result)
+
+    @property
+    def needs_opening(self) -> bool:
+        """Whether transforms are still to be undone."""
+        return self._hooks.has_before_run and not self.is_open
+
+    def open(self) -> Outcome | None:
+        """Undo what transforms did to the job before it was pushed. An Outcome: a plugin failed, so nothing runs."""
+        if not self.needs_opening:
+            return None
+        self._is_opening = True
+        try:
+            self.claimed = self._hooks.before_run(self.claimed)
+        except Interrupted:
+            raise
+        except BaseException as error:  # noqa: BLE001  (a transform fails closed)
+            return self.not_opened(error)
+        finally:
+            self._is_opening = False
+        self.is_open = True
+        return None
+
+    def _ready(self) -> object:
+        """The data as the job's code wants it, or the Outcome of a job whose code cannot be called."""
+        if (outcome := self.open()) is not None:
+            return outcome
+        claimed = self.claimed
+        what = f'job {claimed.id} "{claimed.job_name}"'
+        try:
+            _ = (
+                self.definition.context_parameter
+            )  # read here: an annotation that means nothing is not the job's raising
+            return codec.decode(claimed.data, self.definition.data_type, what=what)
+        except Interrupted:
+            raise
+        except PayloadNotDecodable as error:
+            if claimed.claim_seq - claimed.attempts < UNDECODABLE_RETURNS_MAX:  # a newer worker may know how
+                return unrun(claimed, Verb.RELEASE, reason="undecodable", delay=_growing(claimed), exception=error)
+            return self.failed(error)
+        except BaseException as error:  # noqa: BLE001  (the data type may have code of its own)
+            return self.failed(error)
+
+    def not_opened(self, error: BaseException, delay: float = 0.0) -> Outcome:
+        """A transform cannot be undone: back unspent, until the plugin is mended."""
+        claimed = self.claimed
+        wait = max(delay, _growing(claimed))
+        return unrun(claimed, Verb.RELEASE, reason="transform", delay=wait, exception=error)
 
     def tell_cancelled(self) -> None:
         """Let the job know that a person wants it to end."""
@@ -162,15 +241,21 @@ class Run:
             case Retry():
                 return self._again(JobError("the job asked for a retry"), result.in_)
             case _:
-                return self._complete(result) if (error := undone(result)) is None else self.raised(error)
+                return self._complete(result) if (error := undone(result)) is None else self.failed(error)
 
-    def raised(self, error: BaseException, *, asks_job: bool = True) -> Outcome:
-        """What an exception means: the end, or another attempt by the job's policy."""
+    def raised(self, error: BaseException) -> Outcome:
+        """What an exception of the job's own code means: the end, or another attempt by the job's policy."""
         definition = self.definition
         if definition.discard_on and isinstance(error, definition.discard_on):
             return self._outcome(Verb.CANCEL, exception=error, reason=traceback.format_exception_only(error)[-1])
-        if definition.retry_on and not isinstance(error, (*definition.retry_on, JobTimeout, JobCrashed)):
+        if definition.retry_on and not isinstance(error, definition.retry_on):
             return self._outcome(Verb.FAIL, exception=error)
+        return self.failed(error)
+
+    def failed(self, error: BaseException, *, asks_job: bool = True) -> Outcome:
+        """The attempt has failed, for a reason that `retry_on` and `discard_on` say nothing of: a timeout, a crash, a
+        result that is none. `asks_job`: whether its own `retry_in` may be asked when to try again.
+        """
         return self._again(error, None, asks_job=asks_job)
 
     def _complete(self, result: object) -> Outcome:
@@ -179,8 +264,11 @@ class Run:
         said = Settlement(
             id=claimed.id, claim_seq=claimed.claim_seq, reserved_by=claimed.reserved_by, verb=Verb.COMPLETE
         )
-        duration_s = self._clock.monotonic() - self._started if self._started else 0.0
-        return Outcome(claimed=claimed, settlement=said, result=result, duration_s=duration_s)
+        return Outcome(claimed=claimed, settlement=said, result=result, duration_s=self._duration_s)
+
+    @property
+    def _duration_s(self) -> float:
+        return self._clock.monotonic() - self.began_at if self.has_begun else 0.0
 
     def _completed_by_itself(self, result: object) -> Outcome:
         """The run has completed its job in a transaction of its own; only the store knows whether that was committed.
@@ -191,8 +279,28 @@ class Run:
         error = JobError("the transaction in which the job was completed has not been committed")
         return msgspec.structs.replace(self._again(error, None), result=result)
 
-    def cut(self, where: TracebackType | None = None, *, ended: bool = True, exit_bound: float = 0.0) -> Outcome:
-        """How a run ends that was ended from outside, and `where` it was then, if it had begun and that is known.
+    def cut(
+        self,
+        where: TracebackType | None = None,
+        *,
+        ended: bool = True,
+        exit_bound: float = 0.0,
+        asks_job: bool = True,
+    ) -> Outcome | NotBegun:
+        """How a run ends that was ended from outside: NOT_BEGUN where it had not begun, unless it is not wanted."""
+        if not self.has_begun and self.cut_by not in ("cancel", NOT_JUDGED):
+            return NOT_BEGUN
+        return self.ended_outside(where, ended=ended, exit_bound=exit_bound, asks_job=asks_job)
+
+    def ended_outside(
+        self,
+        where: TracebackType | None = None,
+        *,
+        ended: bool = True,
+        exit_bound: float = 0.0,
+        asks_job: bool = True,
+    ) -> Outcome:
+        """How a run ends that was ended from outside after it had begun, and `where` it was then, if that is known.
 
         Not `ended`: its thread may still be at work. Then it is not run again for `exit_bound` seconds, within which
         this process ends.
@@ -202,8 +310,10 @@ class Run:
             error = JobTimeout(
                 f"the run outlasted its timeout of {limit}", mend="" if ended else "and could not be ended."
             ).with_traceback(where)
+            if self._is_opening:  # a plugin took the time; none of the job's own code has run
+                return self.not_opened(error, 0.0 if ended else exit_bound)
             # Not ended: we are in the claim loop, where none of the job's own code may run.
-            outcome = self.raised(error, asks_job=ended)
+            outcome = self.failed(error, asks_job=asks_job and ended)
             if ended or outcome.settlement.verb is not Verb.RETRY:
                 return outcome
             delay = max(outcome.settlement.delay, exit_bound)
@@ -215,14 +325,11 @@ class Run:
     def _given_back(self, delay: float) -> Outcome:
         """Cut short, and not by a fault of the job's own.
 
-        A run that had not begun keeps its place in the line, and nothing is counted. A stop is not held against a job
-        past RETURNS_FREE either, when the store would spend an attempt for each return: it comes later instead.
+        A stop is not held against a job past RETURNS_FREE, when the store would spend an attempt for each return: it
+        comes later instead.
         """
         claimed = self.claimed
         reason = self.cut_by if self.cut_by in (LEASE_IN_DOUBT, NOT_JUDGED) else "shutdown"
-        if reason != NOT_JUDGED and not self.has_begun:
-            place = None if delay else claimed.available_at
-            return self._outcome(Verb.RELEASE, reason=reason, available_at=place, delay=delay)
         if reason != NOT_JUDGED and claimed.returns >= RETURNS_FREE:
             return self._outcome(Verb.RELEASE, reason=reason, delay=max(delay, _growing(claimed)))
         return self._outcome(Verb.RELEASE, reason=reason, counts_return=True, delay=delay)
@@ -244,10 +351,6 @@ class Run:
             wait = from_policy(claimed.retry_policy).delay(claimed.attempts, claimed.retry_delay, claimed.id)
         return self._outcome(Verb.RETRY, exception=error, delay=wait)
 
-    def _decoded(self) -> object:
-        claimed = self.claimed
-        return codec.decode(claimed.data, self.definition.data_type, what=f'job {claimed.id} "{claimed.job_name}"')
-
     def _outcome(
         self, verb: Verb, *, exception: BaseException | None = None, result: object = None, **rest: Unpack[Details]
     ) -> Outcome:
@@ -256,7 +359,7 @@ class Run:
             settlement=settlement(self.claimed, verb, **_with_error(self.claimed, rest, exception)),
             exception=exception,
             result=result,
-            duration_s=self._clock.monotonic() - self._started if self._started else 0.0,
+            duration_s=self._duration_s,
         )
 
 
@@ -274,19 +377,15 @@ def prepare(
         return unrun(claimed, Verb.FAIL, exception=lost)
     if (definition := registry.find(claimed.job_name)) is None:
         return unrun(claimed, Verb.RELEASE, reason="unknown_name", delay=_growing(claimed))
-    try:
-        opened = hooks.before_run(claimed)
-    except Exception as error:  # noqa: BLE001  (a transform fails closed: the job waits until the plugin is mended)
-        return unrun(claimed, Verb.RELEASE, reason="transform", delay=_growing(claimed), exception=error)
-    return Run(opened, definition, hooks, clock, report)
+    return Run(claimed, definition, hooks, clock, report)
 
 
 def unrun(
     claimed: ClaimedJob, verb: Verb, *, exception: BaseException | None = None, **rest: Unpack[Details]
 ) -> Outcome:
-    """The Outcome of a job that was lent but not run."""
+    """The Outcome of a job that was lent, and none of whose own code has run."""
     said = settlement(claimed, verb, **_with_error(claimed, rest, exception))
-    return Outcome(claimed=claimed, settlement=said, exception=exception)
+    return Outcome(claimed=claimed, settlement=said, exception=exception, was_run=False)
 
 
 def _with_error(claimed: ClaimedJob, details: Details, exception: BaseException | None) -> Details:
@@ -342,7 +441,7 @@ def _users_part(trace: TracebackType | None) -> TracebackType | None:
 
 def _growing(claimed: ClaimedJob) -> float:
     """1 s, 2 s, 4 s ... 5 min: the difference of the two counters is how often the job went back unspent."""
-    return min(UNKNOWN_DELAY_MAX_S, 2.0 ** min(max(claimed.claim_seq - claimed.attempts, 0), 9))
+    return min(UNRUN_DELAY_MAX_S, 2.0 ** min(max(claimed.claim_seq - claimed.attempts, 0), 9))
 
 
 def _meta(claimed: ClaimedJob) -> Mapping[str, str]:

@@ -17,11 +17,13 @@ from protojobs.events import (
     JobRetrying,
     JobSnoozed,
 )
+from protojobs.fingerprints import last_line
 
 __all__ = ["is_logged", "log_event"]
 
 MESSAGE_CHARS_MAX = 500  # of an exception, in one line; failed_jobs has the whole
 _log = logging.getLogger("protojobs.worker")
+_TROUBLE = frozenset({"unknown_name", "undecodable", "transform"})  # why a job goes back that somebody must see to
 _LEVELS: dict[type[Event], int] = {
     JobProcessing: logging.INFO,
     JobProcessed: logging.INFO,
@@ -43,7 +45,7 @@ def is_logged(kind: type[Event]) -> bool:
 def log_event(event: JobEvent) -> None:
     """Write the event's line, with job_id, attempt, job_name and queue as fields of the record."""
     level = _LEVELS[type(event)]
-    if isinstance(event, JobReleased) and event.reason == "unknown_name":
+    if isinstance(event, JobReleased) and event.reason in _TROUBLE:
         level = logging.WARNING
     if not _log.isEnabledFor(level):
         return
@@ -71,12 +73,16 @@ def _text(event: JobEvent) -> str:
         case JobReleased(reason="unknown_name"):
             return "put back: no job of this name has been imported here"
         case JobReleased():
-            return f"put back: {event.reason}"
+            return f"put back: {event.reason}{_why(event.error)}"
         case JobLate():
             when = f"{event.late_s:.1f} s after the last good heartbeat of its claim"
             return f"its result came after its claim had ended, {when}, and was not recorded; the job runs elsewhere"
         case _:
             return "taken back: its worker has not been heard of for its lease"
+
+
+def _why(error: str) -> str:
+    return f": {last_line(error)[:MESSAGE_CHARS_MAX]}" if error else ""
 
 
 def _short(error: BaseException | None) -> str:

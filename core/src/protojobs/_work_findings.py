@@ -139,7 +139,9 @@ def _queues(driver: Store) -> Iterator[QueueInfo]:
 
 def of_jobs(queue: JobQueue) -> Iterator[Finding]:
     """Jobs that nobody knows, that nobody holds, whose run does not end, and that are on their way elsewhere."""
-    yield _unknown_names(queue)
+    waiting = list(_jobs(queue.driver, JobState.PENDING))
+    yield _unknown_names(waiting)
+    yield _undecodable(waiting)
     running = list(_jobs(queue.driver, JobState.PROCESSING))
     workers = {worker.id: worker for worker in queue.driver.workers()}
     yield _orphans(queue.driver, [job for job in running if job.reserved_by not in workers])
@@ -157,8 +159,7 @@ def of_jobs(queue: JobQueue) -> Iterator[Finding]:
     )
 
 
-def _unknown_names(queue: JobQueue) -> Finding:
-    waiting = list(_jobs(queue.driver, JobState.PENDING))
+def _unknown_names(waiting: Sequence[JobRecord]) -> Finding:
     given_back = [job for job in waiting if job.reason == "unknown_name" and not job.attempts]
     if not given_back:
         what = f"No pending job has a name that its worker did not know (of the {len(waiting):,} pushed last)."
@@ -203,6 +204,24 @@ def _unreadable(driver: Store) -> Finding:
         what=" ".join(found),
         why="Something other than protojobs has written to its store. These jobs do not run; the others do.",
         mend=f"{'; '.join(mends)}.",
+    )
+
+
+def _undecodable(waiting: Sequence[JobRecord]) -> Finding:
+    given_back = [job for job in waiting if job.reason == "undecodable" and not job.attempts]
+    if not given_back:
+        what = f"No pending job has data that its worker could not decode (of the {len(waiting):,} pushed last)."
+        return Finding(code="undecodable", severity=Severity.OK, what=what)
+    names = [name for name, _ in Counter(job.job_name for job in given_back).most_common()]
+    return Finding(
+        code="undecodable",
+        severity=Severity.ERROR,
+        what=f"{counted(len(given_back), 'job')} came back since their data does not decode in the workers that took"
+        f" them: {listed(names)}.",
+        why="They were pushed by another release of the job, or changed in the store. They are offered again, at most"
+        " every five minutes, and after a day they fail.",
+        mend=f"Start workers of the release that pushed them. The log of a worker says what is wrong with"
+        f" {given_back[0].id}.",
     )
 
 

@@ -123,7 +123,11 @@ class DataInvalid(PayloadError, TypeError):
 
 
 class PayloadNotDecodable(PayloadError):
-    """What the store holds is no longer valid data of this job. It counts as a failed attempt, nothing is lost."""
+    """What the store holds is not valid data of this job, as this process knows it.
+
+    The job goes back unspent, for a worker of another release to run it. After a day it counts as a failed attempt.
+    Nothing is lost.
+    """
 
 
 class DriverError(ProtojobsError):

@@ -137,12 +137,15 @@ class JobCancelled(JobEvent, frozen=True, kw_only=True):
 
 
 class JobReleased(JobEvent, frozen=True, kw_only=True):
-    """The job went back unspent, for the `reason`: `unknown_name`, `shutdown`, `prefetch`, `suspect`,
+    """The job went back unspent, for the `reason`: `unknown_name`, `undecodable`, `shutdown`, `prefetch`, `suspect`,
     `beside a suspect`, `transform`, `lease in doubt`.
+
+    `error`: the traceback of what went wrong, where `reason` is `undecodable` or `transform`.
     """
 
     event_name: ClassVar[str] = "job.released"
     reason: str = ""
+    error: str = ""
     available_at: datetime | None = None
 
 

@@ -122,8 +122,8 @@ class _Waiting:
             *self._run(),
         ]
         failed = {check.code: check for check in checks if not check.passed}
-        if failed.keys() >= {"due", "name_known"}:
-            del failed["due"]  # it waits because no worker knew it, not the other way round
+        if "due" in failed and failed.keys() & {"name_known", "data_decodes"}:
+            del failed["due"]  # it waits because no worker could run it, not the other way round
         decisive = next(iter(failed.values()), None)
         if decisive is None:
             soon = f"within {self._poll_s:g} s, unless a worker has it already"
@@ -252,6 +252,16 @@ class _Waiting:
         safe = "No worker has died of it."
         if job.reclaims >= SUSPECT_RECLAIMS or job.crashes:
             safe = f"It is a suspect ({times}): it runs alone or in a child process, after its neighbours."
+        undecodable: list[Check] = []
+        if job.reason == "undecodable" and job.attempts == 0:
+            check = self._check(
+                "data_decodes",
+                False,
+                "",
+                "Its data does not decode in the worker that took it, which gave it back unspent. After a day it fails.",
+                "Start workers of the release that pushed it; the log of that worker says what is wrong.",
+            )
+            undecodable.append(check)
         return [
             self._check(
                 "name_known",
@@ -260,6 +270,7 @@ class _Waiting:
                 f"The worker that took it knows no job {named(job.job_name)}, and gave it back unspent.",
                 f"Start the workers with the module that defines it (--app); it was pushed as {cut(job.job_class)}.",
             ),
+            *undecodable,
             self._check(
                 "not_poison",
                 job.crashes < CRASHES_MAX,

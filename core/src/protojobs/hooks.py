@@ -122,6 +122,7 @@ class Hooks:
         )
         if self.missing:
             self._before_push = self._before_run = (self._refuse,)
+        self.has_before_run = bool(self._before_run)
         self._errors: dict[int, int] = {}  # by the listener's id(): it need not be hashable
         self._silent_until: dict[int, float] = {}
 

@@ -53,6 +53,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
     result: object = None
     exception: BaseException | None = None
     duration_s: float = 0.0
+    was_run: bool = True  # whether it counts as a run: not where the job's own code could not be called
 
 
 class WorkReport(Struct, frozen=True, kw_only=True, repr_omit_defaults=True):

@@ -293,7 +293,7 @@ class Worker:
             if isinstance(outcome, NotBegun):
                 back.append(key)
             else:
-                self._decide.finished(now, key, outcome)
+                self._decide.finished(now, key, outcome, was_run=outcome is None or outcome.was_run)
         if back:
             self._decide.withdrawn(now, back, self._lease.info.id)
         for run in stuck:  # last: its end may have been right behind
@@ -321,8 +321,10 @@ class Worker:
         now = self._clock.monotonic()
         if self._deadlines.has_another(run) or self._withdraw([run.key]):  # it lay ready, and this loop was held up
             return
-        self._executors.give_up()
         outcome = run.cut(ended=False, exit_bound=self._decide.limits.exit_bound_s)
+        if isinstance(outcome, NotBegun):  # its thread or its child has not come to it, and will say so
+            return
+        self._executors.give_up()
         if self._decide.finished(now, run.key, outcome):  # else it has ended just now, after all
             self._decide.ending.stuck(now, self._standing.exit_within_s(run.exclusive_holder, now))
 
@@ -330,13 +332,15 @@ class Worker:
         """Run in this process what no child can run. A suspect among neighbours goes back, to run alone next time."""
         self._deadlines.remove(run.key)
         if run.cut_by:
-            self._decide.finished(now, run.key, run.cut())
+            self._report(run.key, run.cut())
         elif run.claimed.reclaims >= SUSPECT_RECLAIMS and self._decide.limits.isolates:
             self._decide.limits = msgspec.structs.replace(self._decide.limits, isolates=False)
             back = unrun(run.claimed, Verb.RELEASE, reason="suspect", delay=SUSPECT_PAUSE_S)
             self._decide.finished(now, run.key, back, was_run=False)
         else:
-            self._start_here(copy(run), run.timeout)  # a copy: a sweep may be about to cut the one in the child
+            again = copy(run)  # a sweep may be about to cut the one in the child
+            again.began_at = -math.inf
+            self._start_here(again, run.timeout)
 
     def _beaten(self, beat: Beat) -> None:
         """Called by the heartbeat thread: what the claim loop hears when it listens, exclusive runs must hear now."""

@@ -343,9 +343,9 @@ class SimulatedWorker(Party):
 
     def begin_run(self, run: Run) -> None:
         world, claimed = self.world, run.claimed
+        run.began_at = world.now
         seen = Seen(claimed.id, claimed.claim_seq, claimed.attempts, claimed.reserved_by, world.now)
         world.history.runs.append(seen)
-        run.has_begun = True
         active = self.active[run.key] = Active(run, seen)
         world.at(world.now + world.plans[claimed.id].takes_s, lambda: self._end(active), self)
 
@@ -365,7 +365,7 @@ class SimulatedWorker(Party):
             return  # it was ended from outside
         plan, run, claimed = self.world.plans[active.run.claimed.id], active.run, active.run.claimed
         if is_cut or active.is_given_up:
-            end, outcome = End.CUT, run.cut()
+            end, outcome = End.CUT, run.ended_outside()
         elif plan.snoozes and claimed.claim_seq == 1:
             end, outcome = End.SNOOZED, run.returned(Snooze(SNOOZE_S))
         elif claimed.attempts <= plan.fails:
@@ -388,7 +388,7 @@ class SimulatedWorker(Party):
             self.world.at(ends_at, lambda: self._end(active, is_cut=True), self)
 
     def _stuck(self, active: Active) -> None:
-        outcome = active.run.cut(ended=False, exit_bound=EXIT_BOUND_S)
+        outcome = active.run.ended_outside(ended=False, exit_bound=EXIT_BOUND_S)
         if self.decide.finished(self.world.now, active.run.key, outcome):
             active.is_given_up = True
             self.decide.ending.stuck(self.world.now)

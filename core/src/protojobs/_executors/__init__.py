@@ -10,7 +10,7 @@ from typing import Protocol, TypeAlias
 
 from msgspec import Struct
 
-from protojobs._execution import NOT_JUDGED, Run
+from protojobs._execution import NOT_BEGUN, NOT_JUDGED, NotBegun, Run
 from protojobs.outcomes import Outcome
 from protojobs.records import ClaimedJob
 
@@ -28,10 +28,17 @@ class Runnable(Protocol):
     cut_by: str
     begins_by: float
     """On the monotonic clock. One that has not begun by then goes back to the claim loop instead."""
+    began_at: float
+    """On the monotonic clock; minus infinity until it begins."""
 
     @property
     def is_async(self) -> bool:
         """Whether it belongs on the event loop."""
+        ...
+
+    @property
+    def timeout(self) -> float:
+        """Seconds from its beginning; 0 = none."""
         ...
 
     @property
@@ -51,22 +58,18 @@ class Runnable(Protocol):
         """Let the job know that a person wants it to end."""
         ...
 
-    def cut(self, where: TracebackType | None = None, *, ended: bool = True, exit_bound: float = 0.0) -> Outcome | None:
+    def cut(
+        self, where: TracebackType | None = None, *, ended: bool = True, exit_bound: float = 0.0
+    ) -> Outcome | NotBegun | None:
         """The Outcome of a run that was ended from outside, `where` it was then."""
         ...
 
-
-class NotBegun:
-    """What is reported of a run that was overdue: the job goes back into the line."""
-
-
-NOT_BEGUN = NotBegun()
 
 Report: TypeAlias = Callable[[tuple[str, int], "Outcome | NotBegun | None"], None]
 """Called once for each run, from the executor's own thread."""
 
 
-def not_judged(run: Runnable) -> Outcome | None:
+def not_judged(run: Runnable) -> Outcome | NotBegun | None:
     """What to report, inside an `except`, of a run whose end could not be made an Outcome: the job goes back."""
     _log.exception("job %s: %s", run.key[0], NOT_JUDGED)
     run.cut_by = run.cut_by or NOT_JUDGED

@@ -106,6 +106,7 @@ class Child:
             self._say(Unknown())
             return
         run = self._run = Run(claimed, definition, self._hooks, SYSTEM_CLOCK, self._report)
+        run.is_open = True  # by the worker
         if self._cancelled == run.context.fence:
             run.tell_cancelled()
         RUNNING.set(claimed)
@@ -241,6 +242,7 @@ def _ended(outcome: Outcome) -> Ended:
         result=_as_json(outcome.result),
         error=None if error is None else (type(error).__qualname__, _said(error)),
         duration_s=outcome.duration_s,
+        was_run=outcome.was_run,
         resident_bytes=_resident_bytes(),
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 from protojobs._execution import Run
 from protojobs._executors import CHILDREN_WORK, Executor, Report, Unplaced
@@ -11,6 +12,9 @@ from protojobs.clock import Clock
 from protojobs.config import Settings
 from protojobs.definitions import Registry
 from protojobs.lifecycle import SUSPECT_RECLAIMS
+
+if TYPE_CHECKING:
+    from protojobs._executors.loop import AsyncExecutor
 
 __all__ = ["Executors"]
 
@@ -36,7 +40,7 @@ class Executors:
         self._report = report
         self._give_back = give_back
         self._threads = ThreadExecutor(size, report, clock)
-        self._loop: Executor | None = None
+        self._loop: AsyncExecutor | None = None
         self._children: Executor | None = None
 
     def place(self, run: Run, *, isolates: bool) -> Executor:
@@ -80,8 +84,9 @@ class Executors:
         return self._children
 
     def withdraw(self, keys: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
-        """Take back those of the runs that have not begun in a thread."""
-        return self._threads.withdraw(keys)
+        """Take back those of the runs that have not begun in a thread, or on the loop."""
+        keys = tuple(keys)
+        return self._threads.withdraw(keys) + (self._loop.withdraw(keys) if self._loop is not None else [])
 
     def give_up(self) -> None:
         """Do not wait for threads that cannot be ended."""

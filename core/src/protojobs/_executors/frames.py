@@ -90,6 +90,7 @@ class Ended(Struct, frozen=True, tag=True, kw_only=True):
     result: bytes | None  # as JSON; None for what JSON cannot hold
     error: tuple[str, str] | None
     duration_s: float
+    was_run: bool
     resident_bytes: int  # of the child, now; 0 where the system does not tell
 
 

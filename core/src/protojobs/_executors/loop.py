@@ -6,6 +6,7 @@ import asyncio
 import logging
 import threading
 from collections import deque
+from collections.abc import Iterable
 from typing import cast
 
 from protojobs._executors import Report, Runnable, not_judged
@@ -26,16 +27,23 @@ class AsyncExecutor:
         self._is_closed = False
         self._loop = asyncio.new_event_loop()
         self._ready: deque[Runnable] = deque()
+        self._handed: dict[Runnable, bool] = {}  # and not begun. Whoever pops a run from it has it
         self._is_called = False  # the loop is about to begin what is ready: to call it costs more than a short job
         self._tasks: dict[tuple[str, int], asyncio.Task[None]] = {}  # of the runs that have begun
         self._thread = threading.Thread(target=self._run_loop, name="protojobs-loop", daemon=True)
         self._thread.start()
 
     def start(self, run: Runnable) -> None:
+        self._handed[run] = True
         self._ready.append(run)
         if not self._is_called:
             self._is_called = True
             self._loop.call_soon_threadsafe(self._begin)
+
+    def withdraw(self, keys: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
+        """Take back those of the runs that the loop has not begun, in the order in which they were handed over."""
+        wanted = set(keys)
+        return [run.key for run in list(self._handed) if run.key in wanted and self._handed.pop(run, False)]
 
     def interrupt(self, run: Runnable) -> None:
         self._loop.call_soon_threadsafe(self._cancel, run)
@@ -50,6 +58,8 @@ class AsyncExecutor:
             self._loop.create_task(self._perform(self._ready.popleft()))
 
     async def _perform(self, run: Runnable) -> None:
+        if not self._handed.pop(run, False):
+            return  # withdrawn
         RUNNING.set(run.claimed)  # in the context of this task only
         # From here on it can be cancelled: not before its first step.
         self._tasks[run.key] = cast("asyncio.Task[None]", asyncio.current_task())

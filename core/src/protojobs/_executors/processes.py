@@ -7,16 +7,19 @@ come and used again; a child that has died, was killed, has run JOBS_MAX jobs or
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import threading
 from collections.abc import Callable
+from contextvars import copy_context
 from copy import copy
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
+from typing import Generic, TypeVar, cast
 
 import msgspec
 
-from protojobs._execution import LEASE_IN_DOUBT, Run, unrun
-from protojobs._executors import Report, Runnable, Unplaced
+from protojobs._execution import LEASE_IN_DOUBT, NOT_JUDGED, Run, unrun
+from protojobs._executors import NotBegun, Report, Runnable, Unplaced
 from protojobs._executors.frames import (
     Begin,
     Begun,
@@ -35,7 +38,7 @@ from protojobs._executors.handle import ChildHandle
 from protojobs.clock import Clock
 from protojobs.config import Settings
 from protojobs.definitions import Registry
-from protojobs.errors import JobCrashed, JobRaised
+from protojobs.errors import JobCrashed, JobRaised, JobTimeout
 from protojobs.lifecycle import Verb
 from protojobs.logs import RUNNING
 from protojobs.outcomes import Outcome
@@ -46,16 +49,19 @@ __all__ = ["ProcessExecutor"]
 JOBS_MAX = 1_000  # of one child: bounds what jobs leak
 GROWTH_BYTES_MAX = 512 * 1024 * 1024  # beyond what it held after its first job, when libraries and models are loaded
 START_S = 60.0  # for a child to import the application
+BEGIN_S = 10.0  # for an idle child to take a job. One that does not is held up by what a job before has left behind
 TICK_S = 0.1  # how soon a wish to cancel or to stop is seen
 CANCEL_S = 2.0  # how long a job that was told of it may go on
 KILL_S = 1.0  # from being told to end to SIGKILL; less than _deadlines.END_S
 GONE_S = 5.0  # from SIGKILL to be taken for dead
 CLOSE_S = 4.0  # for all children to be gone
 NO_CHILD_DELAY_S = 5.0
+JUDGE_S = 5.0  # for a job's own `retry_in` to say when to run it again, where its child cannot ask
 NOT_FOUND = (
     "a child process does not find it by importing {}. Define it at the top of a module, not in the script that is run"
 )
 OUT_OF_PLACE = "it completes itself in a transaction of its own, which a child process cannot do"
+T = TypeVar("T")
 _log = logging.getLogger("protojobs.worker")
 
 
@@ -128,7 +134,7 @@ class ProcessExecutor:
         """How long a child that was told to end, for this reason, may take. Where the lease is short, so is this."""
         return min(KILL_S, self._settings.lease / 12) if why == LEASE_IN_DOUBT else KILL_S
 
-    def ended(self, run: Run, outcome: Outcome) -> None:
+    def ended(self, run: Run, outcome: Outcome | NotBegun) -> None:
         """A slot is done with a run."""
         with self._lock:
             self._load -= 1
@@ -173,9 +179,11 @@ class _Slot:
         finally:
             self._drop()
 
-    def _perform(self, run: Run) -> Outcome | str:
+    def _perform(self, run: Run) -> Outcome | NotBegun | str:
         """The outcome, or why no child can do it."""
         try:
+            if run.needs_opening and (unopened := self._opened(run)) is not None:
+                return unopened
             for _ in range(2):
                 child = self._child or self._started(run)
                 if run.cut_by or child is None:
@@ -191,10 +199,23 @@ class _Slot:
         except Exception as error:  # noqa: BLE001  (the job's own `retry_in`, or a mistake of ours: the run must be answered for)
             _log.exception("job %s: the slot of its child process failed", run.claimed.id)
             self._drop()
-            return run.raised(error, asks_job=False)
+            return run.failed(error, asks_job=False)
         if watch.is_over or self._is_used_up(child, watch.resident_bytes):
             self._drop()
         return outcome
+
+    def _opened(self, run: Run) -> Outcome | NotBegun | None:
+        """Undo the transforms, here and not in the child, which need not have the plugin. The job's time is theirs."""
+        opened = copy(run)  # one that is given up may still change it
+        ends = self._clock.monotonic() + run.timeout if run.timeout else math.inf
+        call = _Aside(opened.open)
+        while not call.has_ended(TICK_S):
+            if run.cut_by or self._pool.is_closed:
+                return run.cut()
+            if self._clock.monotonic() >= ends:
+                return run.not_opened(JobTimeout(f"a transform outlasted the job's timeout of {run.timeout:g} s"))
+        run.claimed, run.is_open = opened.claimed, opened.is_open
+        return call.answer
 
     def _started(self, run: Run) -> ChildHandle | None:
         """A child that has done its imports; None if there is none to be had, or the run was cut meanwhile."""
@@ -232,10 +253,31 @@ class _Slot:
             _log.exception("a child process could not be closed")
 
 
+class _Aside(Generic[T]):
+    """A call of foreign code on a thread of its own, so that it can be given up."""
+
+    def __init__(self, call: Callable[[], T]) -> None:
+        self._call = copy_context().run  # with the job that log lines belong to
+        self._answers: SimpleQueue[T] = SimpleQueue()
+        self.answer: T | None = None
+        threading.Thread(target=self._run, args=(call,), name="protojobs-aside", daemon=True).start()
+
+    def has_ended(self, wait_s: float) -> bool:
+        """Whether it has answered by now, or within so long. If so, `answer` is what it said."""
+        try:
+            self.answer = self._answers.get(timeout=wait_s)
+        except Empty:
+            return False
+        return True
+
+    def _run(self, call: Callable[[], T]) -> None:
+        self._answers.put(self._call(call))
+
+
 class _Watch:
     """A run in a child: passes on what either side wants the other to know, and ends it when its time is over.
 
-    The limit is kept here and not in the table of deadlines, so that the time in which a child starts is not the job's.
+    The limit is kept here and not in the table of deadlines: it counts from when the child has taken the job.
     """
 
     def __init__(self, pool: ProcessExecutor, run: Run, child: ChildHandle) -> None:
@@ -245,8 +287,8 @@ class _Watch:
         self._clock = pool.clock
         self._run = run
         self._child = child
-        self._ends = self._clock.monotonic() + run.timeout if run.timeout else None
-        self._has_begun = False
+        self._begins_by: float | None = self._clock.monotonic() + BEGIN_S
+        self._ends: float | None = None
         self._cancel_ends: float | None = None
         self._kill_at: float | None = None
         self._why = ""
@@ -256,13 +298,16 @@ class _Watch:
 
         One that has died since its last job did not die of this one.
         """
+        self._run.began_at = -math.inf  # the child before may have been given up
         self._child.send(self._work())
         while True:
             try:
                 message = self._child.receive(self._turn())
             except (EOFError, FrameBroken):
                 self.is_over = True
-                return self._dead() if self._has_begun or self._why else None
+                if self._run.has_begun or self._why not in ("", NOT_JUDGED):
+                    return self._dead()
+                return None
             match message:
                 case Ended():
                     self.resident_bytes = message.resident_bytes
@@ -281,7 +326,9 @@ class _Watch:
 
     def _hear(self, message: FromChild | None) -> None:
         run = self._run
-        run.has_begun = self._has_begun = self._has_begun or isinstance(message, Begun)
+        if isinstance(message, Begun):
+            run.begin()
+            self._begins_by, self._ends = None, run.began_at + run.timeout if run.timeout else None
         _log_here(message)
         if isinstance(message, Progress) and message.fence == run.context.fence:  # else of a thread that a job left
             run.context.progress(message.share)
@@ -315,20 +362,27 @@ class _Watch:
             return "shutdown"
         if self._cancel_ends is not None and now >= self._cancel_ends:
             return "cancel"
+        if self._begins_by is not None and now >= self._begins_by:
+            return NOT_JUDGED  # it may just have begun it
         return "timeout" if self._ends is not None and now >= self._ends else ""
 
-    def _dead(self) -> Outcome:
-        run = self._run
+    def _dead(self) -> Outcome | NotBegun:
+        run = copy(self._run)  # the run's own `cut_by` belongs to the table of deadlines
         if self._why:
-            ended = copy(run)  # the run's own `cut_by` belongs to the table of deadlines
-            ended.cut_by = run.cut_by or self._why
-            return ended.cut()
-        outcome = run.raised(JobCrashed(f"the process that ran the job {self._child.death()}"))
+            run.cut_by = run.cut_by or self._why
+            return self._judged(run.cut, lambda: run.cut(asks_job=False))
+        error = JobCrashed(f"the process that ran the job {self._child.death()}")
+        outcome = self._judged(lambda: run.failed(error), lambda: run.failed(error, asks_job=False))
         if outcome.settlement.verb not in (Verb.RETRY, Verb.FAIL):
             return outcome
         return msgspec.structs.replace(
             outcome, settlement=msgspec.structs.replace(outcome.settlement, counts_crash=True)
         )
+
+    def _judged(self, ask: Callable[[], T], without_asking: Callable[[], T]) -> T:
+        """What the end of the child means for the job, whose own `retry_in` may be asked; it is not waited for long."""
+        call = _Aside(ask)
+        return cast("T", call.answer) if call.has_ended(JUDGE_S) else without_asking()
 
     def _answered(self, message: Ended) -> Outcome:
         return Outcome(
@@ -337,6 +391,7 @@ class _Watch:
             result=None if message.result is None else msgspec.json.decode(message.result),
             exception=None if message.error is None else JobRaised(*message.error),
             duration_s=message.duration_s,
+            was_run=message.was_run,
         )
 
 
