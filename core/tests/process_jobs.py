@@ -116,6 +116,15 @@ def cleans_up(path: str) -> None:
         Path(path).write_text("clean")
 
 
+@job(name="p.leaves", timeout=0)
+def leaves_a_thread_in_c(path: str) -> None:
+    def takes_the_interpreter() -> None:
+        Path(path).touch()
+        ctypes.PyDLL(None).sleep(60)
+
+    threading.Timer(0.2, takes_the_interpreter).start()
+
+
 @job(name="p.helper", timeout=0.3, max_retries=0)
 def has_a_helper(path: str) -> None:
     helper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import threading
+import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -334,6 +335,58 @@ class TestTransforms:
         assert record is not None
         assert (record.status, record.attempts, record.reason) == ("pending", 0, "transform")
         assert record.available_at > record.created_at
+        assert [event.get("reason") for event in released] == ["transform"]
+
+    def test_one_that_waits_at_run_holds_up_no_other_job(self, make_queue: Callable[..., JobQueue]) -> None:
+        both = threading.Barrier(2, timeout=10)
+
+        class Slow:
+            @hookimpl
+            def protojobs_before_run(self, job: ClaimedJob) -> None:
+                both.wait()
+
+        queue = with_plugins(make_queue(concurrency=2), Slow())
+        queue.push_many([Echo, Echo])
+        assert queue.work("default", 2).done == 2
+
+    def test_one_that_wants_to_end_the_program_gives_the_job_back(
+        self, queue: JobQueue, heard: Callable[..., list[Event]]
+    ) -> None:
+        class Leaves:
+            @hookimpl
+            def protojobs_before_run(self, job: ClaimedJob) -> None:
+                raise SystemExit("no key")
+
+        released = heard("job.released")
+        with_plugins(queue, Leaves()).push(Echo)
+        assert queue.work("default", 1).runs == 0
+        assert [(event.get("reason"), event.get("error").strip()[-6:]) for event in released] == [  # type: ignore[attr-defined]
+            ("transform", "no key")
+        ]
+
+    @pytest.mark.parametrize("is_async", [False, True])
+    def test_one_that_outlasts_the_jobs_timeout_gives_the_job_back_unspent(
+        self, make_queue: Callable[..., JobQueue], heard: Callable[..., list[Event]], is_async: bool
+    ) -> None:
+        class Hangs:
+            @hookimpl
+            def protojobs_before_run(self, job: ClaimedJob) -> None:
+                for _ in range(0 if is_async else 10_000):
+                    time.sleep(0.001)
+                if is_async:  # nothing ends what blocks the loop but itself
+                    raise TimeoutError
+
+        released = heard("job.released")
+        queue = with_plugins(make_queue(timeout=0.1), Hangs())
+
+        @job(name="never runs")
+        async def never_runs() -> None: ...
+
+        job_id = queue.push(never_runs.bind() if is_async else Echo)
+        assert queue.work("default", 1).runs == 0
+        record = queue.get(job_id)
+        assert record is not None
+        assert (record.status, record.attempts) == ("pending", 0)
         assert [event.get("reason") for event in released] == ["transform"]
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from protojobs import Job, JobContext, JobQueue, _deadlines, job
+from protojobs import Job, JobContext, JobQueue, _deadlines, events, job
 from protojobs.events import Event
 
 MakeQueue = Callable[..., JobQueue]
@@ -30,6 +30,47 @@ def queue(make_queue: MakeQueue) -> JobQueue:
 def the_failure(queue: JobQueue) -> str:
     (failed,) = queue.failed_jobs()
     return failed.exception
+
+
+class TestOnesThatNeverBegan:
+    def test_an_async_run_that_waits_for_a_loop_that_another_blocks_costs_no_attempt(
+        self, queue: JobQueue, heard: Callable[..., list[Event]]
+    ) -> None:
+        may_go, begun = threading.Event(), list[str]()
+
+        def count(event: Event) -> None:
+            begun.append(str(event.get("job_name")))
+            if begun.count("waits") == 2:  # it has been taken back once
+                may_go.set()
+
+        events.on("job.processing", count)
+
+        @job(name="blocks", timeout=0, priority=9)
+        async def blocks() -> None:
+            assert may_go.wait(20)
+
+        @job(name="waits")
+        async def waits() -> None: ...
+
+        queue.push_many([blocks.bind(), waits.bind()])
+        report = queue.work("default", 2)
+        assert (report.done, report.failed, report.reason) == (2, 0, "max_jobs")
+
+    def test_an_async_run_that_begins_late_has_its_whole_time(self, make_queue: MakeQueue) -> None:
+        queue = make_queue(timeout=0.3, max_retries=0)
+        is_blocking = threading.Event()
+
+        @job(name="blocks", timeout=0)
+        async def blocks() -> None:
+            is_blocking.set()
+            time.sleep(0.25)
+
+        @job(name="takes its time")
+        async def takes_its_time() -> None:
+            await asyncio.sleep(0.2)
+
+        queue.push_many([blocks.bind(), takes_its_time.bind()])
+        assert queue.work("default", 2).done == 2
 
 
 class TestThreads:

@@ -187,9 +187,7 @@ class Run:
             raise
         except BaseException as error:  # noqa: BLE001  (a transform fails closed)
             return self.not_opened(error)
-        finally:
-            self._is_opening = False
-        self.is_open = True
+        self._is_opening, self.is_open = False, True
         return None
 
     def _ready(self) -> object:

@@ -258,7 +258,7 @@ class _Waiting:
                 "data_decodes",
                 False,
                 "",
-                "Its data does not decode in the worker that took it, which gave it back unspent. After a day it fails.",
+                "Its data does not decode in the worker that took it, and it went back unspent. After a day it fails.",
                 "Start workers of the release that pushed it; the log of that worker says what is wrong.",
             )
             undecodable.append(check)
