@@ -293,7 +293,7 @@ class _Watch:
         self._kill_at: float | None = None
         self._why = ""
 
-    def outcome(self) -> Outcome | str | None:
+    def outcome(self) -> Outcome | NotBegun | str | None:
         """Hand it over and wait for its end: the outcome, or why no child can do it. None: the child has not begun it.
 
         One that has died since its last job did not die of this one.
