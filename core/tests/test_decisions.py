@@ -44,7 +44,14 @@ class Worker:
         )  # fmt: skip
         self.watch = LeaseWatch(LEASE_S)
         self.watch.begin(0.0)
-        self.decide = Decisions(limits, self.watch, 0.0, lambda seconds: seconds, may_lead=lambda name: name == "j")
+        self.decide = Decisions(
+            limits,
+            self.watch,
+            0.0,
+            lambda seconds: seconds,
+            may_lead=lambda name: name == "j",
+            has_child=lambda name: name != "script",
+        )
 
     def claim(self, now: float, *jobs: ClaimedJob) -> None:
         plan = self.decide.plan(now)
@@ -78,23 +85,6 @@ class TestWaiting:
         worker.watch.missed_beat()
         plan = worker.decide.plan(100.0)
         assert (plan.limit, plan.start, plan.wait_s) == (0, (), TICK_S)
-
-    def test_a_suspect_that_waits_for_its_neighbours_lets_the_loop_sleep(self) -> None:
-        worker = Worker()
-        worker.start(0.0, "a")
-        worker.claim(1.0, lent("suspect", SUSPECT_RECLAIMS))
-        for now in (1.5, 2.5, 50.0):
-            plan = worker.decide.plan(now)
-            assert plan.start == ()
-            assert plan.wait_s > 0.4
-
-    def test_one_that_has_gone_back_often_may_wait_longer_and_the_loop_sleeps_as_long(self) -> None:
-        worker = Worker()
-        worker.start(0.0, "a")
-        worker.claim(1.0, structs.replace(lent("suspect", SUSPECT_RECLAIMS), claim_seq=10))
-        assert worker.decide.plan(1.5).start == ()
-        for now in (3.0, 4.0, 5.0):
-            assert worker.decide.plan(now).wait_s > 0.4
 
     def test_while_the_store_is_away_it_wakes_for_the_next_try_and_not_before(self) -> None:
         worker = Worker()
@@ -496,12 +486,6 @@ class TestTheDoorbell:
         worker.decide.ending.stop(0.1, 1, "stopped")
         assert not worker.decide.plan(0.1).is_idle
 
-    def test_is_left_to_others_while_a_suspect_runs_alone(self) -> None:
-        worker = Worker()
-        worker.claim(0.0, lent("suspect", SUSPECT_RECLAIMS))
-        assert [job.id for job in worker.decide.plan(0.1).start] == ["suspect"]
-        assert not worker.decide.plan(0.2).is_idle
-
     def test_is_left_to_others_in_doubt(self) -> None:
         worker = Worker()
         worker.watch.missed_beat()
@@ -611,41 +595,47 @@ class TestWhileACallIsUnderWay:
         assert not worker.decide.plan(0.1).goes_on
 
 
+def suspect(name: str, job_name: str = "script") -> ClaimedJob:
+    return structs.replace(lent(name, SUSPECT_RECLAIMS), job_name=job_name)
+
+
 class TestSuspects:
-    def test_a_suspect_runs_alone_and_nothing_is_claimed_meanwhile(self) -> None:
+    def test_one_that_a_child_can_run_begins_like_any_other(self) -> None:
         worker = Worker(concurrency=4)
-        worker.claim(0.0, lent("a"), lent("suspect", SUSPECT_RECLAIMS), lent("b"))
-        assert [job.id for job in worker.decide.plan(0.0).start] == ["a"]
-        plan = worker.decide.plan(0.1)
-        assert ([found.claimed.id for found in plan.settle], plan.limit) == (["b"], 0)
-        assert plan.settle[0].settlement.available_at == AT  # nothing is held against its neighbours
-        worker.settle(plan.settle)
-        worker.finish(1.0, "a")
-        worker.settle(worker.decide.plan(1.0).settle)
-        assert [job.id for job in worker.decide.plan(1.1).start] == ["suspect"]
-        plan = worker.decide.plan(5.0)
-        assert (plan.limit, plan.wait_s > 0) == (0, True)
-
-    def test_one_that_finds_no_moment_alone_goes_back_and_waits_longer_the_next_time(self) -> None:
-        worker, waited = Worker(concurrency=2), []
-        worker.start(0.0, "endless")
-        for lends in (1, 5, 9):
-            now = began = 10.0 * lends
-            worker.watch.good_beat(now, now, Heartbeat())
-            worker.claim(now, structs.replace(lent("suspect", SUSPECT_RECLAIMS), claim_seq=lends))
-            while not (settle := worker.decide.plan(now).settle):
-                now += 0.5
-            assert settle[0].settlement.delay > 0
-            waited.append(now - began)
-            worker.settle(settle)
-        assert waited == [2.0, 4.0, 8.0]
-
-    def test_where_it_has_a_child_of_its_own_it_runs_beside_others(self) -> None:
-        worker = Worker(concurrency=4)
-        worker.decide.limits = structs.replace(worker.decide.limits, isolates=True)
-        worker.claim(0.0, lent("a"), lent("suspect", SUSPECT_RECLAIMS), lent("b"))
-        assert [job.id for job in worker.decide.plan(0.0).start] == ["a", "suspect", "b"]
+        worker.claim(0.0, lent("a"), suspect("s", "j"), suspect("t", "j"))
+        assert [job.id for job in worker.decide.plan(0.0).start] == ["a", "s", "t"]
         assert worker.decide.plan(5.0).limit > 0
+
+    def test_one_that_no_child_can_run_begins_at_once_beside_ordinary_jobs_and_holds_up_none(self) -> None:
+        worker = Worker(concurrency=4)
+        worker.start(0.0, "endless")
+        worker.claim(1.0, suspect("s"), lent("b"))
+        assert [job.id for job in worker.decide.plan(1.0).start] == ["s", "b"]
+        plan = worker.decide.plan(5.0)
+        assert (plan.limit, plan.is_idle) == (1, True)
+
+    def test_of_those_that_no_child_can_run_a_worker_holds_one_and_begins_it_once_the_others_are_back(self) -> None:
+        worker = Worker(concurrency=4)
+        worker.claim(0.0, suspect("s"), suspect("t"), suspect("u"), lent("a"))
+        plan = worker.decide.plan(0.0)
+        assert (plan.start, [found.claimed.id for found in plan.settle]) == ((), ["t", "u"])
+        said = plan.settle[0].settlement
+        assert (said.reason, said.delay, said.counts_return) == ("suspect", 5.0, False)
+        worker.settle(plan.settle)
+        assert [job.id for job in worker.decide.plan(0.1).start] == ["s", "a"]
+        worker.claim(5.0, suspect("t"), lent("b"))
+        plan = worker.decide.plan(5.0)
+        assert ([job.id for job in plan.start], [found.claimed.id for found in plan.settle]) == (["b"], ["t"])
+
+    def test_none_of_them_begins_while_a_claim_is_under_way_that_may_bring_another(self) -> None:
+        worker = Worker(concurrency=4)
+        worker.claim(0.0, suspect("s"))
+        plan = worker.decide.plan(0.0)
+        worker.decide.asked(Plan())
+        worker.decide.withdrawn(0.0, [("s", 1)], "w")
+        assert ([job.id for job in plan.start], worker.decide.plan(0.1).start) == (["s"], ())
+        worker.decide.answered()
+        assert [job.id for job in worker.decide.plan(0.2).start] == ["s"]
 
     def test_none_is_fetched_ahead_beside_a_job_whose_worker_died(self) -> None:
         worker = Worker(concurrency=4)

@@ -551,7 +551,8 @@ class TestLives:
 def make_suspect(queue: JobQueue, clock: ManualClock) -> None:
     """Two workers die while they hold all that is due."""
     for name in ("w1", "w2"):
-        queue.driver.register(WorkerInfo(id=name, host="h", pid=1, queues=("default",), concurrency=9, lease_s=1.0))
+        info = WorkerInfo(id=name, host="h", pid=1, queues=("default",), concurrency=9, lease_s=1.0, isolates=True)
+        queue.driver.register(info)
         queue.driver.claim(name, ["default"], slots=9, limit=9)
         clock.advance(2.0)
         queue.driver.reclaim(100)
@@ -583,22 +584,61 @@ class TestSuspects:
         (row,) = queue.failed_jobs()
         assert "exit code 4" in row.exception
 
-    def test_a_worker_with_a_job_that_no_child_finds_does_not_isolate(
-        self, queue: JobQueue, jobs: ModuleType, clock: ManualClock, heard: Heard
+    def test_so_do_those_of_a_worker_whose_jobs_run_in_threads_and_no_child_stays_for_it(
+        self, make_queue: MakeQueue, jobs: ModuleType, clock: ManualClock, heard: Heard
     ) -> None:
+        queue = make_queue(concurrency=2)
+        processed = heard("job.processed")
+        queue.push_many([jobs.in_loop.bind(), jobs.pid.bind(), jobs.pid.bind()])
+        make_suspect(queue, clock)
+        queue.push(jobs.pid.bind())
+        assert queue.work("default", 4).done == 4
+        pids = results(processed)
+        assert pids.count(os.getpid()) == 1  # the one that is no suspect
+        assert len(set(pids)) == 4  # each had a child of its own
+
+    def test_a_killer_in_a_worker_of_threads_takes_only_its_child_along_and_is_given_up(
+        self, make_queue: MakeQueue, jobs: ModuleType, clock: ManualClock
+    ) -> None:
+        queue = make_queue()
+        job_id = queue.push(jobs.async_exits.bind().retries(9))
+        make_suspect(queue, clock)
+        for _ in range(4):
+            queue.work("default", 1)
+            clock.advance(3600.0)
+        record = queue.get(job_id)
+        assert record is not None
+        assert (record.status, record.reclaims, record.crashes, record.attempts) == ("failed", 2, 3, 4)
+
+    def test_one_that_no_child_finds_runs_in_the_worker_beside_ordinary_jobs(
+        self, make_queue: MakeQueue, jobs: ModuleType, clock: ManualClock, heard: Heard, working: Working
+    ) -> None:
+        began, may_end = threading.Event(), threading.Event()
+
         @job(name="local")
         def local() -> int:
             return os.getpid()
 
-        processed = heard("job.processed")
-        isolates: list[bool] = []
-        events.on("job.processing", lambda event: isolates.extend(w.isolates for w in queue.workers()))
-        queue.push(local.bind())
-        make_suspect(queue, clock)
-        assert queue.work("default", 1).done == 1
-        assert (results(processed), isolates) == ([os.getpid()], [False])
+        @job(name="long")
+        def long() -> None:
+            began.set()
+            may_end.wait(20)
 
-    def test_one_that_turns_out_to_be_unknown_to_children_goes_back_to_run_alone(
+        queue = make_queue(concurrency=2)
+        processed = heard("job.processed")
+        queue.push_many([local.bind(), local.bind()])
+        make_suspect(queue, clock)
+        queue.push(long.bind().with_priority(9))
+        with working(queue):
+            assert began.wait(5)
+            ends = time.monotonic() + 20
+            while len(processed) < 2 and time.monotonic() < ends:
+                clock.advance(1.0)  # the second of them comes back after a while
+                time.sleep(0.01)
+            may_end.set()
+        assert results(processed)[:2] == [os.getpid()] * 2
+
+    def test_one_that_turns_out_to_be_unknown_to_children_runs_in_the_worker_after_all(
         self, queue: JobQueue, jobs: ModuleType, clock: ManualClock, heard: Heard
     ) -> None:
         processed = heard("job.processed")
@@ -609,8 +649,44 @@ class TestSuspects:
         function.__module__, function.__qualname__ = "process_jobs", "made_here"
         queue.push(job(name="made-here")(function).bind())
         make_suspect(queue, clock)
-        assert queue.work("default", 1).done == 0
-        assert results(processed) == []
+        assert queue.work("default", 1).done == 1
+        assert results(processed) == [os.getpid()]
+
+    @pytest.mark.parametrize("is_found_out_late", [False, True])
+    def test_one_that_no_child_can_run_is_given_up_after_five_workers(
+        self, make_queue: MakeQueue, jobs: ModuleType, clock: ManualClock, is_found_out_late: bool
+    ) -> None:
+        queue = make_queue()
+        began: list[str] = []
+
+        def function() -> None:
+            began.append("")
+
+        if is_found_out_late:
+            function.__module__, function.__qualname__ = "process_jobs", "made_here"
+        job_id = queue.push(job(name="local")(function).bind())
+        for _ in range(3):
+            make_suspect(queue, clock)
+        assert queue.work("default", 1).failed == 1
+        record = queue.get(job_id)
+        assert record is not None
+        assert (record.status, record.reclaims, began) == ("failed", 6, [])
+        (row,) = queue.failed_jobs()
+        assert "6 workers died while they had the job" in row.exception
+
+    def test_one_for_which_no_child_can_be_started_runs_in_the_worker(
+        self, make_queue: MakeQueue, jobs: ModuleType, clock: ManualClock, heard: Heard, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def none_left(_begin: Begin) -> ChildHandle:
+            raise OSError("no more processes")
+
+        monkeypatch.setattr(processes, "ChildHandle", none_left)
+        processed = heard("job.processed")
+        queue = make_queue()
+        queue.push(jobs.pid.bind())
+        make_suspect(queue, clock)
+        assert queue.work("default", 1).done == 1
+        assert results(processed) == [os.getpid()]
 
 
 def test_a_plugins_around_hook_runs_in_the_child(

@@ -142,7 +142,6 @@ def test_one_that_died_twice_with_its_workers_is_completed_where_suspects_run_in
     monkeypatch.setenv("PROTOJOBS_URL", queue.driver.engine.url.render_as_string(hide_password=False))  # type: ignore[attr-defined]
     monkeypatch.setenv("FAULTS_FOLDER", str(tmp_path))
     monkeypatch.setenv("FAULTS_WORKER", "w")
-    monkeypatch.setattr("protojobs.worker.SUSPECT_PAUSE_S", 0.1)
     registry = Registry()
     registry.add(transacting.complete_async.definition)
     queue = JobQueue(queue.driver, {"executor": "process"}, registry=registry)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from protojobs._ending import LAST_CALL_S, Ending
 from protojobs._lease_watch import LeaseWatch
 from protojobs._pace import LEAD_WAIT_S, Pace
-from protojobs._plan import TICK_S, Plan, WorkLimits, given_back, patience_s
+from protojobs._plan import PREFETCH_WAIT_S, TICK_S, Plan, WorkLimits, given_back
 from protojobs.lifecycle import SUSPECT_RECLAIMS
 from protojobs.outcomes import Outcome
 from protojobs.records import BATCH_JOBS_MAX, ClaimedJob, Settled
@@ -27,7 +27,7 @@ LINGER_S = 0.02  # a result waits so long for others while there is work in the 
 
 
 class Decisions:
-    """The worker's mind."""
+    """What the claim loop asks, and tells of all that happens."""
 
     def __init__(
         self,
@@ -36,15 +36,17 @@ class Decisions:
         now: float,
         roll: Callable[[float], float],
         may_lead: Callable[[str], bool] = lambda _name: False,
+        has_child: Callable[[str], bool] = lambda _name: True,
     ) -> None:
+        """`has_child(name)`: whether a child process can run jobs of that name. `may_lead`: see Pace."""
         self.limits = limits
         self.watch = watch
         self.runs = 0
         self.ending = Ending(limits)
         self._roll = roll  # seconds -> jittered seconds
+        self._has_child = has_child
         self._waiting: deque[ClaimedJob] = deque()
         self._waiting_since = now
-        self._alone: Key | None = None  # the suspect that waits for its neighbours to end
         self._running: dict[Key, ClaimedJob | None] = {}  # None: a `failed()` at work
         self._unsettled: dict[Key, Outcome] = {}
         self._unsettled_since = now
@@ -82,6 +84,7 @@ class Decisions:
         self._pace.claimed(now, plan.limit, len(jobs), plan.slots)
         if any([job.reclaims for job in jobs]):  # one may be a killer: the fewer we hold, the fewer it makes suspect
             self._pace.calm()
+            self._keep_one_suspect()
         # Nothing is left: trust the doorbell and the next settle, look once in a while.
         if len(jobs) < plan.limit and not self._is_rung:
             self._claim_at = now + self._roll(self.limits.poll_s)
@@ -98,6 +101,24 @@ class Decisions:
         """What the store says this worker holds, after a claim whose answer was lost: take what is not known here."""
         self._waiting.extend(self._strangers(jobs).values())
         self._waiting_since = now
+        self._keep_one_suspect()
+
+    def _keep_one_suspect(self) -> None:
+        """Of suspects that no child can run a worker holds one: if it dies, that speaks against this one alone."""
+        suspects = [job for job in self._waiting if self._is_apart(job)]
+        is_first = not any(job is not None and self._is_apart(job) for job in self._running.values())
+        for job in suspects[is_first:]:
+            self._waiting.remove(job)
+            self._unsettled[job.id, job.claim_seq] = given_back(job, "suspect")
+
+    def _is_apart(self, job: ClaimedJob) -> bool:
+        """Whether it is a suspect that this process must run itself."""
+        return job.reclaims >= SUSPECT_RECLAIMS and not self._has_child(job.job_name)
+
+    def holds_another_suspect(self, key: Key) -> bool:
+        """Whether this worker holds a second suspect that no child can run, or a result of one."""
+        held = [*self._waiting, *self._running.values(), *[outcome.claimed for outcome in self._unsettled.values()]]
+        return any(job is not None and (job.id, job.claim_seq) != key and self._is_apart(job) for job in held)
 
     def compared(self, now: float, jobs: Sequence[ClaimedJob]) -> None:
         """What the store says this worker holds, asked once in a while.
@@ -249,23 +270,18 @@ class Decisions:
     def _startable(self, now: float) -> tuple[tuple[ClaimedJob, ...], set[str]]:
         """Take from the line what may start now, and short jobs that may lie ready for the next free slot; their names.
 
-        A suspect runs alone: after its neighbours, before the next.
+        A suspect that no child can run waits until the store has taken back all others of its kind.
         """
         if self.ending.level or self.watch.is_in_doubt(now):
             return (), set()
         chosen, short = list[ClaimedJob](), set[str]()
         if not self._led():
             self._progress_at = now
-        while self._waiting and not self._runs_a_suspect():
+        while self._waiting:
             job = self._waiting[0]
             if (room := self._free() + (lead := self._lead(job))) <= 0:
                 break
-            if self._needs_to_be_alone(job) and (
-                self._running or self._unsettled or self.is_asked or len(self._waiting) > 1
-            ):
-                if self._alone != (job.id, job.claim_seq):
-                    self._alone, self._waiting_since = (job.id, job.claim_seq), now
-                self._release_waiting("beside a suspect", keep=1)
+            if self._is_apart(job) and (self.is_asked or self.holds_another_suspect((job.id, job.claim_seq))):
                 break
             chosen += self._start_alike(job, room)
             if lead:
@@ -310,17 +326,10 @@ class Decisions:
         """At once, unless there are jobs in the line to go on with: then results gather for a moment."""
         if not self._unsettled:
             return False
-        goes_on = self._waiting and self._waiting[0].reclaims < SUSPECT_RECLAIMS and not self.watch.is_in_doubt(now)
+        goes_on = self._waiting and not self._is_apart(self._waiting[0]) and not self.watch.is_in_doubt(now)
         if not (goes_on or self._led()) or self.ending.level or self.limits.is_sync:
             return True
         return now >= self._unsettled_since + LINGER_S
-
-    def _runs_a_suspect(self) -> bool:
-        only = next(iter(self._running.values())) if len(self._running) == 1 else None
-        return only is not None and self._needs_to_be_alone(only)
-
-    def _needs_to_be_alone(self, job: ClaimedJob) -> bool:
-        return job.reclaims >= SUSPECT_RECLAIMS and not self.limits.isolates
 
     def _free(self) -> int:
         return self.limits.concurrency - len(self._running) - (len(self._unsettled) if self.limits.is_sync else 0)
@@ -342,9 +351,8 @@ class Decisions:
         return (slots, limit) if slots > 0 or limit >= self.limits.concurrency else (0, 0)
 
     def _may_claim(self, now: float) -> bool:
-        if self.is_asked or self.ending.level or self.watch.is_in_doubt(now) or len(self._unsettled) >= UNSETTLED_MAX:
-            return False
-        return not (self._runs_a_suspect() or (self._waiting and self._needs_to_be_alone(self._waiting[0])))
+        is_held_up = self.is_asked or self.ending.level or self.watch.is_in_doubt(now)
+        return not is_held_up and len(self._unsettled) < UNSETTLED_MAX
 
     def _give_back(self, now: float) -> None:
         """Return what waits in vain: everything at a stop, and what has waited too long."""
@@ -352,10 +360,8 @@ class Decisions:
             return
         if self.ending.level:
             self._release_waiting("shutdown", keep=0)
-        elif now >= self._waiting_since + patience_s(job := self._waiting[0], is_alone=self._needs_to_be_alone(job)):
-            if self._needs_to_be_alone(job) and self._running:
-                self._release_waiting("suspect", keep=0)  # a neighbour that never ends must not stop us from claiming
-            elif self._free() <= 0 or self.watch.is_in_doubt(now):
+        elif now >= self._waiting_since + PREFETCH_WAIT_S:
+            if self._free() <= 0 or self.watch.is_in_doubt(now):
                 self._pace.calm()
                 self._release_waiting("prefetch", keep=0)
             self._waiting_since = now
@@ -391,8 +397,7 @@ class Decisions:
         if self.watch.reclaim_at > now:
             times.append(self.watch.reclaim_at)
         if self._waiting:
-            first = self._waiting[0]
-            times.append(self._waiting_since + patience_s(first, is_alone=self._needs_to_be_alone(first)))
+            times.append(self._waiting_since + PREFETCH_WAIT_S)
             if self._unsettled and self._quiet_until <= now and not self.is_asked:
                 times.append(self._unsettled_since + LINGER_S)
         return max(0.0, min(times) - now)

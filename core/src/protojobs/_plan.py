@@ -1,4 +1,4 @@
-"""What bounds a worker, and what its mind tells its hands to do next."""
+"""What bounds a worker, and what its decisions tell its claim loop to do next."""
 
 from __future__ import annotations
 
@@ -8,13 +8,11 @@ from protojobs.lifecycle import Verb
 from protojobs.outcomes import Outcome, settlement
 from protojobs.records import ClaimedJob
 
-__all__ = ["PREFETCH_WAIT_S", "SUSPECT_PAUSE_S", "TICK_S", "Plan", "WorkLimits", "given_back", "patience_s"]
+__all__ = ["PREFETCH_WAIT_S", "SUSPECT_PAUSE_S", "TICK_S", "Plan", "WorkLimits", "given_back"]
 
 TICK_S = 1.0  # the longest the loop sleeps: memory and time limits are looked at as often
 PREFETCH_WAIT_S = 2.0  # a job that waited so long in memory goes back, for others to run
-SUSPECT_WAIT_S = 2.0  # a suspect waits so long for its neighbours to end, while nothing else starts here ...
-SUSPECT_LENDS, SUSPECT_DOUBLINGS = 4, 8  # ... twice as long after each four times that it was lent in vain, to 512 s
-SUSPECT_PAUSE_S = 5.0  # a suspect that found no moment alone comes back after this
+SUSPECT_PAUSE_S = 5.0  # a suspect that no child can run comes back after this where another one is
 
 
 class WorkLimits(Struct, frozen=True, kw_only=True):
@@ -28,7 +26,6 @@ class WorkLimits(Struct, frozen=True, kw_only=True):
     max_time_s: float | None = None
     ends_when_empty: bool = False
     is_sync: bool = False  # settle = "sync": a slot is free again only when its result is stored
-    isolates: bool = False  # suspects run in children of their own, and so need not run alone
 
 
 class Plan(Struct, frozen=True, kw_only=True):
@@ -47,13 +44,6 @@ class Plan(Struct, frozen=True, kw_only=True):
     is_idle: bool = False  # a slot is free: listen for the doorbell
     wait_s: float = TICK_S
     gather: int = 1  # so many runs may end before there is anything to do
-
-
-def patience_s(job: ClaimedJob, *, is_alone: bool) -> float:
-    """How long it may wait in the line. One to run alone longer, the more often it went back: it gets its turn."""
-    if not is_alone:
-        return PREFETCH_WAIT_S
-    return SUSPECT_WAIT_S * (1 << min((job.claim_seq - job.attempts) // SUSPECT_LENDS, SUSPECT_DOUBLINGS))
 
 
 def given_back(job: ClaimedJob, reason: str) -> Outcome:

@@ -69,8 +69,9 @@ def work(  # noqa: PLR0913  (the options of a worker, all by keyword)
         max_time_s=max_time_s,
         ends_when_empty=ends_when_empty,
         is_sync=settings.settle == "sync",
-        isolates=_isolates(queue),
     )
+    if settings.executor == "process" and not CHILDREN_WORK:
+        raise NotSupported("On this system jobs cannot run in child processes.", mend='Set executor = "thread".')
     lease = _awake(queue, names, limits)
     if told is not None:
         lease.keep_posted(told)
@@ -92,20 +93,6 @@ def work(  # noqa: PLR0913  (the options of a worker, all by keyword)
     return report
 
 
-def _isolates(queue: JobQueue) -> bool:
-    """Whether every suspect will run in a child process of its own, so that only the child's death speaks against it.
-
-    One job that no child can import makes it False: were that one the killer, the worker's death would have to count.
-    """
-    if not CHILDREN_WORK:
-        if queue.settings.executor == "process":
-            raise NotSupported("On this system jobs cannot run in child processes.", mend='Set executor = "thread".')
-        return False
-    return queue.settings.executor == "process" and all(
-        queue.registry.get(name).is_importable for name in queue.registry
-    )
-
-
 def _awake(queue: JobQueue, names: Sequence[str], limits: WorkLimits) -> WorkerLease:
     """A lease that rests since an earlier call, or a new one.
 
@@ -114,7 +101,7 @@ def _awake(queue: JobQueue, names: Sequence[str], limits: WorkLimits) -> WorkerL
     """
     while queue.resting:
         lease = queue.resting.popleft()
-        if lease.is_ours and lease.info.isolates == limits.isolates:
+        if lease.is_ours:
             return lease
         lease.leave()
     lease = WorkerLease(
@@ -123,7 +110,7 @@ def _awake(queue: JobQueue, names: Sequence[str], limits: WorkLimits) -> WorkerL
         concurrency=limits.concurrency,
         lease_s=queue.settings.lease,
         clock=queue.clock,
-        isolates=limits.isolates,
+        isolates=CHILDREN_WORK,
     )
     lease.recording = Recording(_observer(queue), lease.info.id, queue.clock)
     return lease

@@ -138,7 +138,7 @@ class JobCancelled(JobEvent, frozen=True, kw_only=True):
 
 class JobReleased(JobEvent, frozen=True, kw_only=True):
     """The job went back unspent, for the `reason`: `unknown_name`, `undecodable`, `shutdown`, `prefetch`, `suspect`,
-    `beside a suspect`, `transform`, `lease in doubt`.
+    `transform`, `lease in doubt`.
 
     `error`: the traceback of what went wrong, where `reason` is `undecodable` or `transform`.
     """

@@ -251,7 +251,7 @@ class _Waiting:
         times = f"{counted(job.reclaims, 'worker')} went away while they held it, {job.crashes} by its doing"
         safe = "No worker has died of it."
         if job.reclaims >= SUSPECT_RECLAIMS or job.crashes:
-            safe = f"It is a suspect ({times}): it runs alone or in a child process, after its neighbours."
+            safe = f"It is a suspect ({times}): it runs in a child process of its own where it can."
         undecodable: list[Check] = []
         if job.reason == "undecodable" and job.attempts == 0:
             check = self._check(

@@ -204,7 +204,7 @@ class WorkerInfo(Struct, frozen=True, kw_only=True):
     queues: tuple[str, ...]
     concurrency: int
     lease_s: float
-    isolates: bool = False  # suspects run in a child of their own, so this worker's death says nothing about them
+    isolates: bool = False  # suspects run in children of their own, so this worker's death says nothing about them
 
 
 class Heartbeat(Struct, frozen=True, kw_only=True):

@@ -13,8 +13,6 @@ from collections.abc import Sequence
 from copy import copy
 from typing import TYPE_CHECKING, TypeAlias
 
-import msgspec
-
 from protojobs import events
 from protojobs._afterwards import FAILED_LIMIT_S, FailedCall, announcement, beginning, failed_call
 from protojobs._deadlines import Deadlines
@@ -30,16 +28,16 @@ from protojobs._lease import Beat, WorkerLease
 from protojobs._lease_watch import Standing
 from protojobs._outages import Outages
 from protojobs._pace import LEAD_WAIT_S
-from protojobs._plan import SUSPECT_PAUSE_S
+from protojobs._plan import given_back
 from protojobs._upkeep import Upkeep
 from protojobs.entropy import jittered
-from protojobs.errors import ContractBroken, DriverError, LeaseLost, ProtojobsError
+from protojobs.errors import ContractBroken, DriverError, JobCrashed, LeaseLost, ProtojobsError
 from protojobs.events import Event, JobProcessed, JobProcessing
 from protojobs.hooks import Dispatcher
-from protojobs.lifecycle import SUSPECT_RECLAIMS, JobState, Verb
+from protojobs.lifecycle import CRASHES_MAX, SUSPECT_RECLAIMS, JobState, Verb
 from protojobs.outcomes import Outcome, WorkReport
 from protojobs.protocols import SupportsTransaction
-from protojobs.records import ClaimReply, Settled, SettleStatus
+from protojobs.records import ClaimedJob, ClaimReply, Settled, SettleStatus
 from protojobs.stopping import StopToken
 
 if TYPE_CHECKING:
@@ -48,6 +46,7 @@ if TYPE_CHECKING:
 __all__ = ["Worker"]
 
 OBSERVERS_END_S = 5.0  # how long `work()` waits for observers before it returns
+LOST_WORKERS_MAX = SUSPECT_RECLAIMS + CRASHES_MAX  # died with a job that no child can run: it is given up
 _log = logging.getLogger("protojobs.worker")
 
 _Key: TypeAlias = tuple[str, int]
@@ -80,7 +79,8 @@ class Worker:
             report=self._report,
             give_back=self._inbox.put,
         )
-        self._decide = Decisions(limits, lease.watch, self._clock.monotonic(), jittered, self._executors.may_lead)
+        now, places = self._clock.monotonic(), self._executors
+        self._decide = Decisions(limits, lease.watch, now, jittered, places.may_lead, places.has_child)
         self._upkeep = Upkeep(queue, lease, self._send, self._decide.compared, max_memory)
         self._complete_in = self._driver.complete_in if isinstance(self._driver, SupportsTransaction) else None
         self._done = self._failed = self._late = 0
@@ -218,9 +218,9 @@ class Worker:
     def _begin(self, plan: Plan) -> None:
         """Hand jobs to their executors, or settle them unrun. Short ones may wait there for a slot, for a moment."""
         self._lease.horizon.begins(max([job.timeout or math.inf for job in plan.start]) + LEAD_WAIT_S)
-        tells, isolates = self._is_heard(JobProcessing), self._decide.limits.isolates
+        tells = self._is_heard(JobProcessing)
         for claimed in plan.start:
-            run = prepare(claimed, self._queue.registry, self._hooks, self._clock, self._lease.report)
+            run = self._prepared(claimed)
             if isinstance(run, Outcome):
                 self._decide.finished(self._clock.monotonic(), (claimed.id, claimed.claim_seq), run, was_run=False)
                 continue
@@ -233,10 +233,15 @@ class Worker:
             if claimed.job_name in plan.short and not claimed.reclaims:
                 run.begins_by = self._clock.monotonic() + LEAD_WAIT_S
                 timeout = timeout and timeout + LEAD_WAIT_S
-            executor = self._executors.place(run, isolates=isolates)
+            executor = self._executors.place(run)
             self._deadlines.add(run, executor, timeout)
             executor.start(run)
         self._lease.horizon.begun()
+
+    def _prepared(self, claimed: ClaimedJob) -> Run | Outcome:
+        if claimed.reclaims >= LOST_WORKERS_MAX and not self._executors.has_child(claimed.job_name):
+            return _given_up(claimed)
+        return prepare(claimed, self._queue.registry, self._hooks, self._clock, self._lease.report)
 
     def _start_here(self, run: Runnable, timeout: float) -> None:
         self._lease.horizon.begins(timeout or math.inf)
@@ -329,14 +334,14 @@ class Worker:
             self._decide.ending.stuck(now, self._standing.exit_within_s(run.exclusive_holder, now))
 
     def _begin_here(self, now: float, run: Run) -> None:
-        """Run in this process what no child can run. A suspect among neighbours goes back, to run alone next time."""
+        """Run in this process what no child can run, as it turns out. A suspect beside another one goes back."""
         self._deadlines.remove(run.key)
         if run.cut_by:
             self._report(run.key, run.cut())
-        elif run.claimed.reclaims >= SUSPECT_RECLAIMS and self._decide.limits.isolates:
-            self._decide.limits = msgspec.structs.replace(self._decide.limits, isolates=False)
-            back = unrun(run.claimed, Verb.RELEASE, reason="suspect", delay=SUSPECT_PAUSE_S)
-            self._decide.finished(now, run.key, back, was_run=False)
+        elif run.claimed.reclaims >= LOST_WORKERS_MAX:
+            self._decide.finished(now, run.key, _given_up(run.claimed), was_run=False)
+        elif run.claimed.reclaims >= SUSPECT_RECLAIMS and self._decide.holds_another_suspect(run.key):
+            self._decide.finished(now, run.key, given_back(run.claimed, "suspect"), was_run=False)
         else:
             again = copy(run)  # a sweep may be about to cut the one in the child
             again.began_at = -math.inf
@@ -407,3 +412,11 @@ class Worker:
         """Called by the executors' threads: that a run has ended is known whatever holds the claim loop up."""
         self._deadlines.remove(key)
         self._inbox.put_ended(key, outcome)
+
+
+def _given_up(claimed: ClaimedJob) -> Outcome:
+    error = JobCrashed(
+        f"{claimed.reclaims} workers died while they had the job, and it is not run again. No child process can run it,"
+        " so it would take the next worker along."
+    )
+    return unrun(claimed, Verb.FAIL, exception=error)

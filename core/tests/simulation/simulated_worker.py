@@ -97,6 +97,7 @@ class SimulatedWorker(Party):
             world.now,
             lambda s: s * world.dice.uniform(0.8, 1.2),
             may_lead=lambda name: name == SHORT,
+            has_child=lambda name: False,
         )
         self._compare_at = world.now + COMPARE_S
         self._main = world.spawn(self, self._start())

@@ -1,7 +1,7 @@
 """A job that calls os._exit among 200 others: it is given up after three deaths, and its neighbours do not pay.
 
-In child processes the deaths are those of its own child. In threads it takes the whole worker down, twice as one of
-many and then, as a suspect, alone; the supervisor starts another worker each time.
+In child processes the deaths are those of its own child. In threads it takes the whole worker down twice, and the
+supervisor starts another; then it is a suspect, and runs in a child there too.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from protojobs.lifecycle import SUSPECT_RECLAIMS
 
 if TYPE_CHECKING:
     from protojobs._executors.loop import AsyncExecutor
+    from protojobs._executors.processes import ProcessExecutor
 
 __all__ = ["Executors"]
 
@@ -41,16 +42,23 @@ class Executors:
         self._give_back = give_back
         self._threads = ThreadExecutor(size, report, clock)
         self._loop: AsyncExecutor | None = None
-        self._children: Executor | None = None
+        self._children: ProcessExecutor | None = None
 
-    def place(self, run: Run, *, isolates: bool) -> Executor:
-        """Where it runs. In a child process if it wishes so, or if it is suspected and this worker isolates such."""
-        is_suspect = run.claimed.reclaims >= SUSPECT_RECLAIMS and isolates
+    def place(self, run: Run) -> Executor:
+        """Where it runs. In a child process if it wishes so, or if it is a suspect that one can run."""
         definition = run.definition
+        is_suspect = run.claimed.reclaims >= SUSPECT_RECLAIMS and self.has_child(definition.name)
         wants_child = (definition.executor or self._default) == "process" and not definition.is_async and CHILDREN_WORK
         if is_suspect or wants_child:
             return self._in_children()
         return self.here(is_async=True) if definition.is_async else self._threads
+
+    def has_child(self, name: str) -> bool:
+        """Whether a child process can run jobs of that name, as far as is known."""
+        if not CHILDREN_WORK or (self._children is not None and name in self._children.homeless):
+            return False
+        job = self._registry.find(name)
+        return job is None or job.is_importable
 
     def may_lead(self, name: str) -> bool:
         """Whether jobs of that name run in threads, and may lie ready in front of them."""

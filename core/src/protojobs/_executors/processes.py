@@ -42,7 +42,6 @@ from protojobs.errors import JobCrashed, JobRaised, JobTimeout
 from protojobs.lifecycle import Verb
 from protojobs.logs import RUNNING
 from protojobs.outcomes import Outcome
-from protojobs.records import ClaimedJob
 
 __all__ = ["ProcessExecutor"]
 
@@ -60,6 +59,7 @@ JUDGE_S = 5.0  # for a job's own `retry_in` to say when to run it again, where i
 NOT_FOUND = (
     "a child process does not find it by importing {}. Define it at the top of a module, not in the script that is run"
 )
+NO_CHILD = "no child process could be started"
 OUT_OF_PLACE = "it completes itself in a transaction of its own, which a child process cannot do"
 T = TypeVar("T")
 _log = logging.getLogger("protojobs.worker")
@@ -91,11 +91,11 @@ class ProcessExecutor:
         self._lock = threading.Lock()
         self._slots: list[_Slot] = []
         self._load = 0  # runs taken and not yet ended
-        self._homeless: set[str] = set()  # names that no child can run
+        self.homeless: set[str] = set()  # names that no child can run
 
     def start(self, run: Runnable) -> None:
         assert isinstance(run, Run)  # `failed()` runs in the worker
-        if run.definition.name in self._homeless or not run.definition.is_importable:
+        if run.definition.name in self.homeless or not run.definition.is_importable:
             self.refused(run, NOT_FOUND)
             return
         with self._lock:
@@ -148,8 +148,8 @@ class ProcessExecutor:
         """No child can run this job: back to the worker, which runs it itself."""
         with self._lock:
             self._load -= was_taken
-        if run.definition.name not in self._homeless:
-            self._homeless.add(run.definition.name)
+        if run.definition.name not in self.homeless:
+            self.homeless.add(run.definition.name)
             why = why.format(run.definition.module)
             _log.warning('job "%s" runs in the worker itself: %s', run.definition.name, why)
         self._give_back(Unplaced(run))
@@ -187,7 +187,7 @@ class _Slot:
             for _ in range(2):
                 child = self._child or self._started(run)
                 if run.cut_by or child is None:
-                    return run.cut() if run.cut_by else _not_started(run.claimed)
+                    return run.cut() if run.cut_by else self._not_started(run)
                 watch = _Watch(self._pool, run, child)
                 outcome = watch.outcome()
                 if outcome is not None:
@@ -195,14 +195,21 @@ class _Slot:
                 _log.error("a child process %s between two jobs", child.death())
                 self._drop()
             else:
-                return _not_started(run.claimed)
+                return self._not_started(run)
         except Exception as error:  # noqa: BLE001  (the job's own `retry_in`, or a mistake of ours: the run must be answered for)
             _log.exception("job %s: the slot of its child process failed", run.claimed.id)
             self._drop()
             return run.failed(error, asks_job=False)
-        if watch.is_over or self._is_used_up(child, watch.resident_bytes):
+        # A guest's child is for this run only: workers whose jobs run in threads keep no children.
+        if watch.is_over or self._pool.is_guest(run) or self._is_used_up(child, watch.resident_bytes):
             self._drop()
         return outcome
+
+    def _not_started(self, run: Run) -> Outcome | str:
+        """A guest can run elsewhere, and must not wait for a child that perhaps never starts."""
+        if self._pool.is_guest(run) and not self._pool.is_closed:
+            return NO_CHILD
+        return unrun(run.claimed, Verb.RELEASE, reason=NO_CHILD, delay=NO_CHILD_DELAY_S)
 
     def _opened(self, run: Run) -> Outcome | NotBegun | None:
         """Undo the transforms, here and not in the child, which need not have the plugin. The job's time is theirs."""
@@ -415,7 +422,3 @@ def _log_here(message: FromChild | None) -> None:
         if message.exception:
             facts.update(exc_text=message.exception, exception=message.exception)
         logger.handle(logging.makeLogRecord(facts))
-
-
-def _not_started(claimed: ClaimedJob) -> Outcome:
-    return unrun(claimed, Verb.RELEASE, reason="no child process could be started", delay=NO_CHILD_DELAY_S)
