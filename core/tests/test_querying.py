@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from protojobs.clock import cpu_s
@@ -13,6 +15,7 @@ from protojobs.lifecycle import JobState
 from protojobs.querying import QUERY_CHARS_MAX, Query, parse, quoted
 from protojobs.records import FailedJob, JobRecord
 
+ODD_NAMES = ["*", "a*", "**", '"', 'a"b', "\\", "\\*", 'a\\"', '" "', "a\\ b"]
 NOW = datetime(2026, 11, 3, 12, 0, tzinfo=UTC)
 JOB = JobRecord(
     id="01890000-0000-7000-8000-00000000000a", queue="emails", job_name="SendWelcome", job_class="shop.SendWelcome",
@@ -251,12 +254,49 @@ def test_what_is_wrong_is_said_with_what_was_meant(text: str, said: str) -> None
     assert said in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["emails", "two words", "a,b", "x:y", "-x", "é", ""])
-def test_a_name_that_is_quoted_is_found(name: str) -> None:
-    if name:
-        assert parse(f"queue:{quoted(name)} state:completed").matches(replace(JOB, queue=name))
-    else:
-        assert quoted(name) == '""'
+@pytest.mark.parametrize("name", ["emails", "two words", "a,b", "x:y", "-x", "é", *ODD_NAMES])
+def test_a_name_that_is_quoted_is_found_and_no_other(name: str) -> None:
+    asked = parse(f"queue:{quoted(name)} state:completed", now=NOW)
+    assert asked.which.queue == name
+    assert asked.is_decided_by_store
+    assert asked.matches(replace(JOB, queue=name))
+    for other in {"emails", "ab", "a b", "\\", *ODD_NAMES} - {name}:
+        assert not asked.matches(replace(JOB, queue=other))
+    assert quoted("") == '""'
+
+
+@given(st.text('ab*"\\ ,:-', min_size=1, max_size=6), st.text('ab*"\\ ,:-', max_size=6))
+def test_whatever_a_text_holds_quoted_finds_it_and_nothing_else(text: str, other: str) -> None:
+    asked = parse(f"-queue:nowhere queue:{quoted(text)} job:{quoted(other)}", now=NOW)
+    assert (asked.which.queue, asked.which.job_name) == (text, other)
+    assert asked.matches(replace(JOB, queue=text, job_name=other))
+    assert asked.matches(replace(JOB, queue=other, job_name=other)) == (text == other)
+
+
+@pytest.mark.parametrize(
+    ("text", "found", "not_found"),
+    [
+        (r"queue:a\*", ["a*"], ["ab", "a", r"a\*"]),
+        (r"queue:a\**", ["a*", "a*b"], ["ab", "a"]),
+        (r"queue:a\\*", ["a\\", "a\\b"], ["a*", "ab"]),
+        (r"queue:a\b", ["a\\b"], ["ab"]),
+        (r'queue:"a\" b"', ['a" b'], ["a b"]),
+        (r"queue:a\*,a*", ["a*", "ab"], ["b"]),
+        (r'data.user.name:"Jo\*"', [], ["emails"]),
+    ],
+)
+def test_a_backslash_takes_a_star_a_quote_or_a_backslash_literally(
+    text: str, found: list[str], not_found: list[str]
+) -> None:
+    assert all(matches(text, queue=name) for name in found)
+    assert not any(matches(text, queue=name) for name in not_found)
+
+
+def test_a_part_of_a_traceback_may_end_with_a_backslash() -> None:
+    failure = replace(FAILURE, exception="no such file: C:\\jobs\\a")
+    assert matches("error:C:\\", failure, status=JobState.FAILED)
+    assert matches(r"error:jobs\\\\a", failure, status=JobState.FAILED) is False
+    assert matches(r"error:jobs\\a", failure, status=JobState.FAILED)
 
 
 def test_a_text_in_odd_quotes_is_still_a_query() -> None:

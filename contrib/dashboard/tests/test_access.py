@@ -80,7 +80,17 @@ def test_off_loopback_nothing_is_served_without_an_auth(store, serve):
 
 
 @pytest.mark.parametrize(
-    "host", ["evil.example", "evil.example:8787", "127.0.0.1.evil.example", "", "a@127.0.0.1", "[::2]"]
+    "host",
+    [
+        "evil.example",
+        "evil.example:8787",
+        "127.0.0.1.evil.example",
+        "",
+        "a@127.0.0.1",
+        "[::2]",
+        "[::1].evil.example",
+        "[::1]x:8787",
+    ],
 )
 def test_a_name_of_elsewhere_that_leads_here_is_not_served(store, serve, host):
     client = serve(Dashboard(store.queue))

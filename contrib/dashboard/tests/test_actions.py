@@ -128,6 +128,14 @@ def test_the_question_counts_those_that_are_met(store, client, query):
     assert met > 0 and f"Forget all {met} failed jobs" in asked.text
 
 
+@pytest.mark.parametrize("fields", [{}, {"fingerprint": ""}])
+def test_a_query_that_was_left_out_is_not_all_jobs(store, client, fields):
+    said = {"action": "forget", "confirmed": "yes", **fields}
+    assert client.post("/operations/start", data=said, headers=OWN).status_code == 400
+    assert client.post("/api/v1/operations/start", json={"action": "forget", **fields}).status_code == 400
+    assert store.queue.stats().failed == 3
+
+
 def test_what_came_while_the_person_was_asked_is_not_met(store, client):
     fields = {"action": "cancel", "query": "queue:emails state:ready"}
     asked = client.post("/operations/start", data=fields, headers=OWN)

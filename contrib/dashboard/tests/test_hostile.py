@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from protojobs import JobQueue, create_driver
+from protojobs import Job, JobQueue, create_driver
 from protojobs.inspector import Role, Viewer
 from protojobs.lifecycle import Verb
 from protojobs.observing import ActionNote, AttemptNote, DepthSample, Result, Rollup
@@ -198,6 +199,30 @@ def test_a_queue_with_an_odd_name_is_paused_and_resumed_from_its_page(name, serv
     else:
         assert client.post("/queues/pause", data=fields, headers={"Sec-Fetch-Site": "same-origin"}).status_code == 303
         assert name in {info.name for info in odd_queue.queues() if info.is_paused}
+
+
+class Anything(Job):
+    name = "hostile.anything"
+
+    def handle(self, data): ...
+
+
+@pytest.mark.parametrize("name", ["*", "a*", 'a"b', "a\\", 'a, "b" *'])
+def test_the_links_of_a_queue_lead_to_its_own_jobs_whatever_its_name_holds(name, serve, read):
+    queue = JobQueue(create_driver("memory://"))
+    for other in (name, "ab", 'a*"b'):
+        queue.push(Anything().on_queue(other))
+    client = serve(Dashboard(queue))
+    for page in (client.get("/queue", params={"name": name}), client.get("/queues")):
+        links = [
+            one["href"]
+            for one in read(page.text).all("a")
+            if "/jobs?q=state%3Aready" in one["href"] and "queue" in one["href"]
+        ]
+        shown = [client.get("/api/v1/jobs", params={"q": parse_qs(urlsplit(link).query)["q"][0]}) for link in links]
+        found = [{job["queue"] for job in answer.json()["jobs"]} for answer in shown]
+        assert {name} in found and all(len(queues) == 1 for queues in found)
+    queue.close()
 
 
 def test_hostile_samples_of_depth_are_drawn_as_text():

@@ -18,13 +18,16 @@ from protojobs.names import parse_seconds, parse_when
 from protojobs.records import FailedJob, JobRecord
 
 __all__ = [
+    "ESCAPED",
     "STATES",
     "STATE_WORDS",
     "Seen",
     "Test",
     "duration_test",
     "glob",
+    "has_star",
     "is_pattern",
+    "literal",
     "number_test",
     "path_test",
     "state_test",
@@ -32,6 +35,8 @@ __all__ = [
 ]
 
 _COMPARISON = re.compile(r"(>=|<=|>|<)(.*)", re.DOTALL)
+ESCAPED = re.compile(r'\\[*"\\]')
+_STAR_OR_ESCAPED = re.compile(rf"{ESCAPED.pattern}|\*")
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 _MEANT = {"done": "completed", "success": "completed", "error": "failed", "due": "ready"}
 _LIVE = frozenset({JobState.PENDING, JobState.PROCESSING})
@@ -152,11 +157,23 @@ def time_test(key: str, value: str, read: Callable[[Seen], datetime | None]) -> 
     return test
 
 
-def glob(pattern: str) -> Callable[[str], bool]:
-    """A test of whole texts in which `*` stands for any characters, or none. Takes no longer than a search."""
-    head, *rest = pattern.split("*")
+def literal(value: str) -> str:
+    """The text that is meant by a value as it is written."""
+    return ESCAPED.sub(lambda found: found.group()[1], value)
+
+
+def has_star(value: str) -> bool:
+    """Whether a `*` in the value stands for any characters."""
+    return "*" in ESCAPED.sub("", value)
+
+
+def glob(pattern: str, *, is_part: bool = False) -> Callable[[str], bool]:
+    """A test of whole texts (or with `is_part`, of whether a part of them fits) in which `*` stands for any characters,
+    or none. Takes no longer than a search.
+    """
+    head, *rest = ["", *_between_stars(pattern), ""] if is_part else _between_stars(pattern)
     if not rest:
-        return lambda text: text == pattern
+        return lambda text: text == head
     *middle, tail = rest
 
     def test(text: str) -> bool:
@@ -173,9 +190,22 @@ def glob(pattern: str) -> Callable[[str], bool]:
     return test
 
 
+def _between_stars(pattern: str) -> list[str]:
+    parts, place = [""], 0
+    for found in _STAR_OR_ESCAPED.finditer(pattern):
+        parts[-1] += pattern[place : found.start()]
+        place = found.end()
+        if found.group() == "*":
+            parts.append("")
+        else:
+            parts[-1] += literal(found.group())
+    parts[-1] += pattern[place:]
+    return parts
+
+
 def is_pattern(value: str) -> bool:
     """Whether each thing that is found must be held against this value; any number of others are one look-up."""
-    return "*" in value or ".." in value or _COMPARISON.match(value) is not None
+    return has_star(value) or ".." in value or _COMPARISON.match(value) is not None
 
 
 def path_test(path: str, values: Sequence[str]) -> Test:
@@ -184,8 +214,8 @@ def path_test(path: str, values: Sequence[str]) -> Test:
 
     Each element of a list is looked at.
     """
-    exact = frozenset(values)
-    globs = [glob(value) for value in values if "*" in value]
+    exact = frozenset(map(literal, values))
+    globs = [glob(value) for value in values if has_star(value)]
     ranges: list[Callable[[float], bool]] = []
     for value in values:
         if _COMPARISON.match(value) or ".." in value:

@@ -250,7 +250,7 @@ def _compare(sent: object, came_back: object, path: str, what: str) -> None:
     elif isinstance(sent, str) and isinstance(came_back, str):
         return  # another spelling of the same date, UUID or number: the type has read it
     elif sent != came_back or isinstance(sent, bool) != isinstance(came_back, bool):
-        back = shown(came_back)  # pyright: ignore[reportUnknownArgumentType]  (narrowed above)
+        back = shown(came_back)
         raise DataInvalid(f"{what}: {path} would come back as {back} instead of {shown(sent)}.", path=path)  # pyright: ignore[reportUnknownArgumentType]
 
 

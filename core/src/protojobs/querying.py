@@ -3,7 +3,8 @@
     state:failed,processing queue:emails job:Send* took:>30s waited:>1m attempt:>=3 prio:>5 created:>-2h
     created:2026-11-01..2026-11-03 worker:ID id:ID error:"connection refused" fp:3fa1c2 data.user.id:42 -queue:tests
 
-A blank means *and*, a comma *any of*, `-` *not*, `*` any characters, `..` a range; quotes hold blanks and commas.
+A blank means *and*, a comma *any of*, `-` *not*, `*` any characters, `..` a range; quotes hold blanks and commas. A
+backslash takes the `*`, `"` or backslash behind it literally, inside of quotes and outside: `quoted` writes them so.
 `error:` (part of the traceback, in any case) and `fp:` (the beginning of a fingerprint) speak of failed jobs only.
 """
 
@@ -16,12 +17,15 @@ from datetime import datetime
 from msgspec import Struct
 
 from protojobs._query_terms import (
+    ESCAPED,
     STATES,
     Seen,
     Test,
     duration_test,
     glob,
+    has_star,
     is_pattern,
+    literal,
     number_test,
     path_test,
     state_test,
@@ -32,7 +36,7 @@ from protojobs.errors import OptionInvalid, QueryInvalid, did_you_mean, one_line
 from protojobs.lifecycle import JobState
 from protojobs.records import FailedJob, JobFilter, JobRecord
 
-__all__ = ["KEYS", "QUERY_CHARS_MAX", "Query", "parse", "quoted"]
+__all__ = ["KEYS", "QUERY_CHARS_MAX", "Query", "parse", "quoted", "words"]
 
 QUERY_CHARS_MAX = 2_000
 TERMS_MAX = 50
@@ -62,19 +66,25 @@ KEYS: Mapping[str, str] = {
 }
 _PATHS = ("data.", "meta.")
 _IN_STORE = frozenset(state.value for state in JobState)  # words of `state:` that the store itself can tell
-_TERM = re.compile(r'(?:[^\s"]|"[^"]*")+')
-_PART = re.compile(r'"([^"]*)"|([^",]+)|(,)')
+_OTHER = rf"{ESCAPED.pattern}|\\(?![*\"\\])"  # a backslash, with what it escapes
+_TERM = re.compile(rf'(?:[^\s"\\]|{_OTHER}|"(?:[^"\\]|{_OTHER})*"?)+')
+_PART = re.compile(rf'"((?:[^"\\]|{_OTHER})*)"|((?:[^",\\]|{_OTHER})+)|(,)')
 _HEX = re.compile(r"[0-9a-f]{1,32}")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class Term(Struct, frozen=True):
-    """One condition: any of its tests, or with `is_negated` none of them."""
+    """One condition: any of its tests, or with `is_negated` none of them. `values` stand as they are written."""
 
     key: str
     values: tuple[str, ...]
     tests: tuple[Test, ...]
     is_negated: bool
+
+    @property
+    def exact(self) -> tuple[str, ...] | None:
+        """The texts that are meant; None where a `*` in one of them stands for any characters."""
+        return None if any(has_star(value) for value in self.values) else tuple(map(literal, self.values))
 
     def holds(self, seen: Seen) -> bool:
         """Whether the job meets it."""
@@ -102,7 +112,7 @@ class Query(Struct, frozen=True, kw_only=True):
         told = {"queue": self.which.queue, "job": self.which.job_name}
         return not self.is_void and not any(
             term.is_negated
-            or (not _IN_STORE.issuperset(term.values) if term.key == "state" else (told.get(term.key),) != term.values)
+            or (not _IN_STORE.issuperset(term.values) if term.key == "state" else (told.get(term.key),) != term.exact)
             for term in self.terms
         )
 
@@ -136,8 +146,8 @@ class Query(Struct, frozen=True, kw_only=True):
 
     def _exact(self, key: str) -> tuple[str, ...] | None:
         for term in self.terms:
-            if term.key == key and not term.is_negated and not any("*" in value for value in term.values):
-                return term.values
+            if term.key == key and not term.is_negated and term.exact is not None:
+                return term.exact
         return None
 
 
@@ -148,13 +158,14 @@ def parse(text: str, *, now: datetime | None = None) -> Query:
     """
     if len(text) > QUERY_CHARS_MAX:
         raise QueryInvalid(f"The query has {len(text):,} characters.", mend=f"At most {QUERY_CHARS_MAX:,}.")
-    if text.count('"') % 2:  # whatever is written behind it would be part of what it began
-        start = text.rindex('"')
+    quotes = ESCAPED.sub("..", text)
+    if quotes.count('"') % 2:  # whatever is written behind it would be part of what it began
+        start = quotes.rindex('"')
         raise QueryInvalid(
             f"No quote closes the one before {shown(text[start + 1 :], 40)}.",
-            mend='Write it like error:"connection refused"; for a quote itself write *.',
+            mend='Write it like error:"connection refused"; for a quote itself write \\".',
         )
-    terms = tuple(_term(word) for word in _TERM.findall(text))
+    terms = tuple(_term(word) for word in words(text))
     if len(terms) > TERMS_MAX:
         raise QueryInvalid(f"The query has {len(terms)} terms.", mend=f"At most {TERMS_MAX} are allowed.")
     patterns = sum(is_pattern(value) for term in terms if term.key.startswith(_PATHS) for value in term.values)
@@ -165,11 +176,16 @@ def parse(text: str, *, now: datetime | None = None) -> Query:
     return _query(text, terms, now or SYSTEM_CLOCK.now())
 
 
-def quoted(value: str) -> str:
-    """`value` as it is written in a query: in quotes where it holds a blank or a comma. `"` itself cannot be asked for;
-    a `*` stands for it.
+def words(text: str) -> list[str]:
+    """The terms of a query as they are written, also of one that is none yet."""
+    return _TERM.findall(text)
+
+
+def quoted(value: str, *, with_stars: bool = False) -> str:
+    """`value` as it is written in a query, to be found as it is: in quotes where it holds a blank or a comma, and with
+    a backslash before each `*`, `"` and backslash. `with_stars`: a `*` in it stands for any characters.
     """
-    value = value.replace('"', "*")
+    value = re.sub(r'["\\]' if with_stars else r'[*"\\]', r"\\\g<0>", value)
     return f'"{value}"' if not value or re.search(r"[\s,]", value) else value
 
 
@@ -199,8 +215,8 @@ def _state_term(words: Iterable[str]) -> Term:
 
 def _single(terms: tuple[Term, ...], key: str) -> str | None:
     for term in terms:
-        if term.key == key and not term.is_negated and len(term.values) == 1 and "*" not in term.values[0]:
-            return term.values[0]
+        if term.key == key and not term.is_negated and term.exact is not None and len(term.exact) == 1:
+            return term.exact[0]
     return None
 
 
@@ -280,7 +296,7 @@ def _test(key: str, value: str) -> Test:
         is_met, read = glob(value), _TEXTS[key]
         return lambda seen: is_met(read(seen))
     if key == "error":
-        holds = glob(f"*{value.casefold()}*")
+        holds = glob(value.casefold(), is_part=True)
         return lambda seen: seen.error is not None and holds(seen.error)
     assert key == "fp"
     return _fingerprint_test(value)

@@ -211,3 +211,30 @@ class TestForget:
         assert queue.stats().failed == 2
         assert type_("failed", "forget", "-", "--yes", stdin=listed).code == 0
         assert queue.stats().failed == 0
+
+
+class TestOddQueues:
+    """`--queue` names one queue, whatever its name holds."""
+
+    @pytest.mark.parametrize("odd", ["*", "a*", 'a"b', "a\\", 'a, "b" *'])
+    def test_what_is_forgotten_is_of_this_very_queue(self, fail, type_, queue, odd) -> None:
+        names = {"ab", "a", 'a*"b', odd, "other"}
+        for name in names:
+            fail(1, name)
+        assert [one["queue"] for one in type_("failed", "list", "--queue", odd, "--json").document["items"]] == [odd]
+        typed = type_("failed", "forget", "--all", "--queue", odd, "--yes")
+        assert (typed.code, typed.lines) == (0, [["forgotten", "1"], ["refused", "0"]])
+        assert {job.queue for job in queue.failed_jobs()} == names - {odd}
+
+    @pytest.mark.parametrize("command", [("failed", "forget"), ("failed", "retry"), ("jobs", "cancel")])
+    def test_a_blank_condition_is_not_all_of_them(self, fail, push, type_, queue, command) -> None:
+        fail(1)
+        push("add", '{"a": 1, "b": 2}')
+        typed = type_(*command, "--where", " ", "--yes")
+        assert (typed.code, "--where is blank" in typed.err) == (2, True)
+        assert (queue.stats().failed, queue.stats().pending) == (1, 1)
+
+    def test_an_empty_queue_is_not_all_of_them(self, fail, type_, queue) -> None:
+        fail(1)
+        typed = type_("failed", "forget", "--all", "--queue", "", "--yes")
+        assert (typed.code, "--queue is empty" in typed.err, queue.stats().failed) == (2, True, 1)

@@ -181,9 +181,14 @@ _MET = {"retry": "failed jobs", "cancel": "jobs that wait or run", "forget": "fa
 
 
 def _bulk_query(given: Given) -> str:
-    """The query that was shown; from the page of an error its fingerprint."""
-    fingerprint = given.maybe("fingerprint")
-    return f"fp:{quoted(fingerprint)}" if fingerprint else given.maybe("query")
+    """The query that was shown; from the page of an error its fingerprint. All jobs are meant by an empty query, and
+    not by none.
+    """
+    if "fingerprint" in given.fields:
+        return f"fp:{quoted(given.one('fingerprint'))}"
+    if "query" not in given.fields:
+        raise OptionInvalid('"query" is missing.', mend='For all jobs write "query": "".')
+    return given.maybe("query")
 
 
 def _stop(inspector: Inspector, given: Given) -> Answer:

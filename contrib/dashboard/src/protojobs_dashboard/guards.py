@@ -202,11 +202,15 @@ def _netloc(origin: str) -> str | None:
 
 
 def _host_name(host: str) -> str:
+    """The name in a Host header; nothing where the header holds more than a name and a port, as `[::1].evil.example`
+    does, of which Python reads `::1`.
+    """
     try:
         parts = urlsplit(f"//{host}")
-        return parts.hostname or "" if parts.netloc == host and "@" not in host else ""
+        name, port = parts.hostname or "", "" if parts.port is None else f":{parts.port}"
     except ValueError:
         return ""
+    return name if host.lower() == (f"[{name}]" if ":" in name else name) + port else ""
 
 
 def _is_json(request: Request) -> bool:

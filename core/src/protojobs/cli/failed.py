@@ -10,7 +10,7 @@ import click
 from protojobs.cli.asking import YES, confirm
 from protojobs.cli.bulk import Bulk
 from protojobs.cli.exits import CommandFailed, Exit, exit_of_many
-from protojobs.cli.inspecting import DRY_RUN, IDS_AT_ONCE, WHERE, inspector_of, listings, query_of
+from protojobs.cli.inspecting import DRY_RUN, IDS_AT_ONCE, WHERE, check_where, inspector_of, listings, query_of
 from protojobs.cli.jobs import pretty
 from protojobs.cli.options import StoreCommand, StoreGroup, given_ids
 from protojobs.cli.output import Cell, Column
@@ -37,7 +37,7 @@ _EXITS = {RetryAnswer.REQUEUED: Exit.OK, RetryAnswer.CONFLICT: Exit.CONFLICT, Re
 _FORGOTTEN = {ForgetAnswer.FORGOTTEN: Exit.OK, ForgetAnswer.MISSING: Exit.NOT_FOUND}
 _RETRY_ALL = Bulk("retry", "Run again", "failed job", "requeued", "failed.retry_all@1")
 _FORGET_ALL = Bulk("forget", "Forget", "failed job", "forgotten", "failed.forget_all@1")
-_QUEUE = click.option("--queue", metavar="QUEUE", help="Only of this queue.")
+_QUEUE = click.option("--queue", metavar="QUEUE", help="Only of this very queue; `*` is an ordinary character.")
 _ALL_HELP = "All failed jobs, or all of --queue; counts and asks first."
 
 
@@ -167,7 +167,7 @@ def forget(session: Session, **given: Unpack[_Some]) -> int:
 
 def _query(given: _Some) -> str | None:
     """The query of those that are meant, where they are not named by their ids."""
-    ids, is_all, queue, where = given["ids"], given["is_all"], given["queue"], given["where"]
+    ids, is_all, queue, where = given["ids"], given["is_all"], given["queue"], check_where(given["where"])
     context = click.get_current_context()
     if ids and (is_all or where):
         raise click.UsageError("Give ids, or --all, or --where.", context)

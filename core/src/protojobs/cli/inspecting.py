@@ -9,9 +9,10 @@ import click
 
 from protojobs.cli.session import Session
 from protojobs.inspector import Inspector, JobListing, Viewer
+from protojobs.names import check_name
 from protojobs.querying import quoted
 
-__all__ = ["DRY_RUN", "IDS_AT_ONCE", "WHERE", "inspector_of", "listings", "query_of"]
+__all__ = ["DRY_RUN", "IDS_AT_ONCE", "WHERE", "check_where", "inspector_of", "listings", "query_of"]
 
 IDS_AT_ONCE = 1_000  # in one call, and one line of the audit log
 _PAGE = 500
@@ -32,10 +33,20 @@ def inspector_of(session: Session) -> Inspector:
 
 
 def query_of(where: str, *, states: Sequence[str] = (), queue: str | None = None, name: str | None = None) -> str:
-    """The query that these options and `--where` add up to."""
+    """The query that these options and `--where` add up to. A queue is that of this very name, whatever the name holds;
+    in the name of a job `*` stands for any characters.
+    """
     words = [f"state:{','.join(states)}"] if states else []
-    words += [f"{key}:{quoted(value)}" for key, value in (("queue", queue), ("job", name)) if value is not None]
+    words += [f"queue:{quoted(check_name('--queue', queue))}"] if queue is not None else []
+    words += [f"job:{quoted(name, with_stars=True)}"] if name is not None else []
     return " ".join([*words, where]).strip()
+
+
+def check_where(where: str) -> str:
+    """`--where` of a command that acts: blank, as of a variable that is not set, it would mean every job."""
+    if where and not where.strip():
+        raise click.UsageError("--where is blank, and would mean every job.", click.get_current_context())
+    return where
 
 
 def listings(

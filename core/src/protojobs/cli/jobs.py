@@ -10,7 +10,7 @@ import msgspec
 from protojobs.cli.asking import YES
 from protojobs.cli.bulk import Bulk
 from protojobs.cli.exits import CommandFailed, Exit, exit_of_many
-from protojobs.cli.inspecting import DRY_RUN, IDS_AT_ONCE, WHERE, inspector_of, listings, query_of
+from protojobs.cli.inspecting import DRY_RUN, IDS_AT_ONCE, WHERE, check_where, inspector_of, listings, query_of
 from protojobs.cli.options import StoreCommand, StoreGroup, given_ids
 from protojobs.cli.output import Cell, Column, plain_values
 from protojobs.cli.session import Session
@@ -54,7 +54,7 @@ def command() -> None:
     metavar="STATE",
     help=f"{_STATES}. Repeatable.",
 )
-@click.option("--queue", metavar="QUEUE", help="Only of this queue.")
+@click.option("--queue", metavar="QUEUE", help="Only of this very queue; `*` is an ordinary character.")
 @click.option("--name", metavar="NAME", help="Only jobs of this name; `*` stands for any characters.")
 @WHERE
 @click.option(
@@ -130,7 +130,7 @@ def cancel(session: Session, ids: Sequence[str], reason: str, where: str, dry_ru
     counts and asks first.
     """
     inspector = inspector_of(session)
-    if where and (ids or reason):
+    if check_where(where) and (ids or reason):
         raise click.UsageError("--where goes without ids and --reason.", click.get_current_context())
     if where:
         return _ALL.run(session, inspector, where, is_agreed=yes, is_dry_run=dry_run)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
-
 from starlette.responses import Response
 
 from protojobs.errors import QueryInvalid
 from protojobs.inspector import JobListing
 from protojobs.lifecycle import JobState
-from protojobs.querying import KEYS, Query, parse
+from protojobs.querying import KEYS, Query, parse, words
 from protojobs.records import Stats
 from protojobs_dashboard.page import Page
 
@@ -17,7 +15,6 @@ __all__ = ["TABS", "job", "jobs", "tab_query", "why"]
 
 SHOWN = 50
 TABS = ("", "ready", "scheduled", "processing", "completed", "failed", "cancelled")
-_TERM = re.compile(r'(?:[^\s"]|"[^"]*"?)+')
 _EXPLAINED = frozenset({JobState.PENDING, JobState.PROCESSING, JobState.UNREADABLE})
 
 
@@ -70,7 +67,7 @@ def why(page: Page) -> Response:
 
 def tab_query(text: str, word: str | None) -> str:
     """The query with another `state:`, or with none; None leaves it, in the same spelling as the others."""
-    terms = [term for term in _TERM.findall(text) if word is None or not term.startswith(("state:", "-state:"))]
+    terms = [term for term in words(text) if word is None or not term.startswith(("state:", "-state:"))]
     if word is None:
         terms.sort(key=lambda term: not term.startswith("state:"))
     return " ".join([f"state:{word}", *terms] if word else terms)
