@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterable, Sequence
 
 from protojobs.clock import SYSTEM_CLOCK
+from protojobs_sqlalchemy.forks import start_afresh_in_children
 
 __all__ = ["Bell"]
 
@@ -17,10 +18,15 @@ class Bell:
     """Counts rings per queue; a listener compares with the count that it saw, so that no ring between is lost."""
 
     def __init__(self) -> None:
-        self._rung = threading.Condition()
         self._total = 0
         self._for_all = 0
         self._last: dict[str, int] = {}
+        self.start_afresh()
+        start_afresh_in_children(self)
+
+    def start_afresh(self) -> None:
+        """In a forked child nobody waits, and nobody is amidst ringing."""
+        self._rung = threading.Condition()
 
     def listen(self) -> int:
         """A mark: `wait` answers what rang after it."""

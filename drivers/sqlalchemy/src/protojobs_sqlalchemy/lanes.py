@@ -19,6 +19,7 @@ from datetime import datetime
 
 from protojobs.clock import SYSTEM_CLOCK
 from protojobs.records import ClaimedJob
+from protojobs_sqlalchemy.forks import start_afresh_in_children
 
 __all__ = ["Lane", "LaneMemory", "Lanes", "Place"]
 
@@ -100,8 +101,13 @@ class LaneMemory:
     """The lanes of every list of queues that was asked for lately. Threads may share it."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
         self._known: dict[tuple[str, ...], Lanes] = {}
+        self.start_afresh()
+        start_afresh_in_children(self)
+
+    def start_afresh(self) -> None:
+        """In a forked child: nobody is amidst writing it down."""
+        self._lock = threading.Lock()
 
     def fresh(self, queues: tuple[str, ...], offset: float) -> Lanes | None:
         """What is remembered of these queues, if it may still be used."""

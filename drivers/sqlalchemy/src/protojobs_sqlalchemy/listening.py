@@ -12,6 +12,7 @@ import psycopg
 from protojobs.clock import SYSTEM_CLOCK
 from protojobs.entropy import fresh_id
 from protojobs_sqlalchemy.bell import Bell
+from protojobs_sqlalchemy.forks import start_afresh_in_children
 
 __all__ = ["CHANNEL", "Listener", "is_heard"]
 
@@ -30,16 +31,21 @@ class Listener:
     def __init__(self, bell: Bell, connect: Callable[[], psycopg.Connection[tuple[object, ...]]]) -> None:
         self._bell = bell
         self._connect = connect
+        self._wanted_at = 0.0
+        self.start_afresh()
+        start_afresh_in_children(self)
+
+    def start_afresh(self) -> None:
+        """A forked child begins like this: no thread of its parent's follows, whichever was just being started."""
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._wanted_at = 0.0
         self._stop: socket.socket | None = None  # closing it ends the thread at once
 
     def want(self) -> None:
         """Be sure that somebody listens."""
         self._wanted_at = SYSTEM_CLOCK.monotonic()
         with self._lock:
-            if self._thread is None or not self._thread.is_alive():  # also in a forked child: threads do not follow
+            if self._thread is None or not self._thread.is_alive():
                 self._stop, heard = socket.socketpair()
                 self._thread = threading.Thread(
                     target=self._listen, args=(heard,), name="protojobs-listen", daemon=True

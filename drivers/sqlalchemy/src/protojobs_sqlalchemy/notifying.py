@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterable
 
 from protojobs.clock import SYSTEM_CLOCK
+from protojobs_sqlalchemy.forks import start_afresh_in_children
 
 __all__ = ["Notifier"]
 
@@ -24,8 +25,13 @@ class Notifier:
 
     def __init__(self, send: Callable[[list[str]], None]) -> None:
         self._send = send
-        self._lock = threading.Lock()
         self._sent_at: dict[str, float] = {}
+        self.start_afresh()
+        start_afresh_in_children(self)
+
+    def start_afresh(self) -> None:
+        """A forked child begins like this: what is to be sent later its parent sends, and threads do not follow."""
+        self._lock = threading.Lock()
         self._later: set[str] = set()
         self._has_loud = False  # whether one of those was sent just before
         self._has_some = threading.Event()
@@ -48,7 +54,7 @@ class Notifier:
             self._send(here)
 
     def _be_sent(self) -> None:
-        if self._thread is None or not self._thread.is_alive():  # also in a forked child: threads do not follow
+        if self._thread is None or not self._thread.is_alive():
             self._thread = threading.Thread(target=self._send_later, name="protojobs-notify", daemon=True)
             self._thread.start()
         if not self._has_some.is_set():
