@@ -32,6 +32,10 @@ _POLL_S = 0.025  # PRAGMA data_version costs 2.4 us; 40 a second are 0.1 ms
 _LIVELY_POLL_S, _LIVELY_S = 0.002, 2.0  # where jobs came lately, more are likely: 500 a second are 1 ms
 
 _PRAGMAS = ("journal_mode = WAL", "temp_store = MEMORY", "cache_size = -16000", "mmap_size = 268435456")
+_SET_FOR_NOW = (
+    "synchronous",
+    "busy_timeout",
+)  # on an application's connection, which gets its own back after each verb
 
 
 def _raw(conn: Connection) -> sqlite3.Connection:
@@ -84,14 +88,15 @@ class SQLiteDialect:
             conn.begin()  # now, since an application's engine may have a recipe of its own for this event ...
         if raw.in_transaction:  # ... which has begun a transaction, of a kind that we do not know
             raw.execute("COMMIT")
+        if not self._is_ours:
+            _set_for_now(conn, "busy_timeout", 0)  # SQLite would wait as long as the application does, we know better
         if mode is Mode.READ:
             raw.execute("BEGIN")
             return
         if self._is_ours:
             raw.execute("PRAGMA synchronous = FULL" if mode is Mode.STORE else "PRAGMA synchronous = NORMAL")
         elif mode is Mode.STORE:
-            conn.info["synchronous"] = raw.execute("PRAGMA synchronous").fetchone()[0]
-            raw.execute("PRAGMA synchronous = FULL")
+            _set_for_now(conn, "synchronous", 2)  # FULL
         _patiently(lambda: raw.execute("BEGIN IMMEDIATE"))
 
     def end(self, conn: Connection, mode: Mode) -> None:
@@ -101,8 +106,9 @@ class SQLiteDialect:
 
     def restore(self, conn: Connection) -> None:
         """See Dialect.restore."""
-        if (before := conn.info.pop("synchronous", None)) is not None:
-            _raw(conn).execute(f"PRAGMA synchronous = {int(before)}")
+        for pragma in _SET_FOR_NOW:
+            if (before := conn.info.pop(pragma, None)) is not None:
+                _raw(conn).execute(f"PRAGMA {pragma} = {int(before)}")
 
     def now(self, conn: Connection) -> datetime:
         """See Dialect.now."""
@@ -229,6 +235,13 @@ class SQLiteDialect:
 
     def close(self) -> None:
         """See Dialect.close."""
+
+
+def _set_for_now(conn: Connection, pragma: str, value: int) -> None:
+    """One of `_SET_FOR_NOW`, until `restore`."""
+    raw = _raw(conn)
+    conn.info.setdefault(pragma, raw.execute(f"PRAGMA {pragma}").fetchone()[0])
+    raw.execute(f"PRAGMA {pragma} = {value}")
 
 
 def _patiently(action: Callable[[], object]) -> None:
