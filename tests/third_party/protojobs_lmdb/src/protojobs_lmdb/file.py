@@ -11,7 +11,7 @@ from datetime import timedelta
 
 import lmdb
 
-from protojobs.clock import SYSTEM_CLOCK
+from protojobs.clock import SYSTEM_CLOCK, time_left
 from protojobs.entropy import jittered
 from protojobs.errors import ContractBroken, OptionInvalid, SchemaOutdated, StoreUnavailable
 from protojobs_lmdb.rows import EPOCH, Step, micros
@@ -57,7 +57,7 @@ class Handle:
     @contextmanager
     def step(self, *, write: bool = False, is_set_up: bool = True) -> Generator[Step]:
         """One transaction: committed at the end; undone by an exception, or by the death of the process."""
-        if not _lock.acquire(timeout=PATIENCE_S):
+        if not _lock.acquire(timeout=time_left(PATIENCE_S)):
             raise StoreUnavailable(f"{self._path}: another thread keeps it busy.")
         try:
             env, turn = self._opened()
@@ -90,7 +90,7 @@ class Handle:
 
 def _take(turn: int) -> None:
     """Become the only writer. LMDB's own lock would see to that, but it waits without a bound."""
-    ends_at = SYSTEM_CLOCK.monotonic() + PATIENCE_S
+    ends_at = SYSTEM_CLOCK.monotonic() + time_left(PATIENCE_S)
     while True:
         try:
             return fcntl.flock(turn, fcntl.LOCK_EX | fcntl.LOCK_NB)
