@@ -22,6 +22,7 @@ Rules for every verb:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Protocol, runtime_checkable
 
@@ -57,6 +58,8 @@ from protojobs.schedules import DueSchedules, Fired, Firing, Schedule, ScheduleP
 __all__ = [
     "PORT_VERSION",
     "Administers",
+    "Begins",
+    "BeginsNested",
     "Driver",
     "Inspects",
     "Schedules",
@@ -366,6 +369,29 @@ class SupportsTransaction(Protocol):
 
     def complete_in(self, transaction: object, claim: Fence) -> None:
         """Settle the claim as completed inside the caller's transaction; `LeaseLost` when it is not current."""
+        ...
+
+
+@runtime_checkable
+class Begins(Protocol):
+    """A driver that begins a transaction itself: for whoever has none, and so that the kit can try SupportsTransaction
+    without a fixture. Optional, beside SupportsTransaction.
+    """
+
+    def begin(self) -> AbstractContextManager[object]:
+        """A transaction for `enqueue_in` and `complete_in`: committed at the block's end, rolled back by an exception.
+
+        Where the store has savepoints, what it yields has `begin_nested` (`BeginsNested`).
+        """
+        ...
+
+
+@runtime_checkable
+class BeginsNested(Protocol):
+    """A transaction in which another can begin, as SQLAlchemy's Session and Connection: a savepoint."""
+
+    def begin_nested(self) -> AbstractContextManager[object]:
+        """A savepoint: kept at the end of the block, rolled back alone by an exception."""
         ...
 
 

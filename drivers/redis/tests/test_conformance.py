@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 from collections.abc import Callable, Iterator
 from functools import partial
 
@@ -34,6 +36,12 @@ class OnOneNamespace(DriverConformance):
     @classmethod
     def store_url(cls, url: str) -> str:
         return url
+
+    @pytest.fixture
+    def unreachable(self) -> Callable[[], RedisDriver]:
+        with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as server:
+            port = server.getsockname()[1]  # nobody listens there any more
+        return lambda: RedisDriver(f"redis://127.0.0.1:{port}/0")
 
 
 class TestValkey(OnOneNamespace):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from functools import partial
+from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, make_url, text
 from sqlalchemy.exc import DBAPIError
 
 from protojobs.testing.conformance import DriverConformance, DriverFactory
@@ -32,6 +35,19 @@ def cutting(driver: SQLAlchemyDriver, statement: str) -> Callable[[], None]:
             conn.execute(text(statement))
 
     return cut
+
+
+def holding(driver: SQLAlchemyDriver, lock: str, unlock: str) -> Callable[[], AbstractContextManager[None]]:
+    """All tables, locked by another session."""
+
+    @contextlib.contextmanager
+    def held() -> Iterator[None]:
+        with driver.engine.connect() as conn:
+            conn.execute(text(lock))
+            yield
+            conn.execute(text(unlock))
+
+    return held
 
 
 class OnOneDatabase(DriverConformance):
@@ -63,12 +79,22 @@ class OnOneDatabase(DriverConformance):
     def store_url(self, url: str) -> str:
         return url
 
+    @pytest.fixture
+    def unreachable(self, url: str) -> Callable[[], SQLAlchemyDriver]:
+        with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as server:
+            port = server.getsockname()[1]  # nobody listens there any more
+        return lambda: SQLAlchemyDriver(make_url(url).set(host="127.0.0.1", port=port))
+
 
 class TestOnSQLite(OnOneDatabase):
     @pytest.fixture(scope="class")
     @classmethod
     def url(cls, tmp_path_factory: pytest.TempPathFactory) -> str:
         return f"sqlite:///{tmp_path_factory.mktemp('sqlite') / 'jobs.db'}"
+
+    @pytest.fixture
+    def unreachable(self, tmp_path: Path) -> Callable[[], SQLAlchemyDriver]:
+        return lambda: SQLAlchemyDriver(f"sqlite:///{tmp_path}")  # a folder is no file
 
 
 class TestOnSQLiteThroughTheApplicationsEngine(OnOneDatabase):
@@ -86,12 +112,20 @@ class TestOnSQLiteThroughTheApplicationsEngine(OnOneDatabase):
     def driver_factory(cls, url: str) -> DriverFactory:
         return partial(SQLAlchemyDriver, create_engine(url))
 
+    @pytest.fixture
+    def unreachable(self, tmp_path: Path) -> Callable[[], SQLAlchemyDriver]:
+        return lambda: SQLAlchemyDriver(create_engine(f"sqlite:///{tmp_path}"))
+
 
 class TestOnPostgreSQL(OnOneDatabase):
     @pytest.fixture
     def disturb(self, keeper: SQLAlchemyDriver) -> Callable[[], None]:
         mine = "pid <> pg_backend_pid() AND datname = current_database()"
         return cutting(keeper, f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {mine}")
+
+    @pytest.fixture
+    def hold(self, keeper: SQLAlchemyDriver) -> Callable[[], AbstractContextManager[None]]:
+        return holding(keeper, f"LOCK TABLE {', '.join(metadata.tables)} IN ACCESS EXCLUSIVE MODE", "ROLLBACK")
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -112,6 +146,10 @@ class TestOnMariaDB(OnOneDatabase):
                         conn.execute(text(kill))
 
         return cut
+
+    @pytest.fixture
+    def hold(self, keeper: SQLAlchemyDriver) -> Callable[[], AbstractContextManager[None]]:
+        return holding(keeper, f"LOCK TABLES {' WRITE, '.join(metadata.tables)} WRITE", "UNLOCK TABLES")
 
     @pytest.fixture(scope="class")
     @classmethod

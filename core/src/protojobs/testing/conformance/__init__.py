@@ -23,9 +23,9 @@ pytest.register_assert_rewrite(
         f"{__name__}.{module}"
         for module in (
             "administering", "beside", "children", "claiming", "counting", "delays", "enqueueing", "failures", "faults",
-            "fencing", "firing", "fixtures", "grouping", "honesty", "leases", "listing", "machine", "machine_schedules",
-            "naming", "observing", "plans", "racing", "scheduling", "settling", "steps", "transactions", "transferring",
-            "waiting", "walking",
+            "fencing", "firing", "fixtures", "forking", "grouping", "honesty", "leases", "listing", "machine",
+            "machine_schedules", "naming", "observing", "plans", "racing", "ruling", "scheduling", "settling", "steps",
+            "transactions", "transferring", "verbs", "waiting", "walking",
         )
     )
 )  # fmt: skip

@@ -11,13 +11,13 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from protojobs import create_driver
 from protojobs.errors import LeaseLost, StoreUnavailable
 from protojobs.lifecycle import Verb
 from protojobs.protocols import Store
-from protojobs.records import ClaimedJob
+from protojobs.records import ClaimedJob, NewJob
 from protojobs.testing.conformance.plans import firing_of
 from protojobs.testing.conformance.steps import fresh_ids, join, lend, new_job, only, settlement
 
@@ -120,6 +120,23 @@ def store_one(driver: Store) -> None:
         say("refused", str(error))
 
 
+class Halting(list[NewJob]):
+    """Jobs, amid whose every reading the process stands still until it is told to go on: as if it were frozen."""
+
+    def __iter__(self) -> Iterator[NewJob]:
+        for place, job in enumerate(super().__iter__()):
+            if place == 1:
+                say("amid")
+                sys.stdin.readline()
+            yield job
+
+
+def store_haltingly(driver: Store) -> None:
+    """Enqueue two jobs, and stand still amid that; how often and where is the driver's affair."""
+    driver.enqueue(Halting([new_job(QUEUE), new_job(QUEUE)]))
+    say("stored")
+
+
 def leave_with_the_parent() -> None:
     """End this process when its stdin ends."""
 
@@ -139,6 +156,7 @@ ROLES: dict[str, Callable[[Store], None]] = {
     "tick late": tick_late,
     "setup": set_up,
     "store": store_one,
+    "store haltingly": store_haltingly,
 }
 
 if __name__ == "__main__":

@@ -210,6 +210,14 @@ class Claiming(Fixtures):
         assert (len(reply.settled), reply.claimed) == (1, ())
         assert driver.stats("q").pending == 1
 
+    def test_settle_and_claim_with_limit_zero_does_not_look_for_the_lease(self, driver: Store) -> None:
+        push(driver)
+        worker = join(driver)
+        claim = only(lend(driver, worker))
+        driver.leave(worker)
+        reply = driver.settle_and_claim(worker, [settlement(claim, Verb.COMPLETE)], ["q"], slots=10, limit=0)
+        assert ([answer.state for answer in reply.settled], reply.lease_lost) == ([JobState.COMPLETED], False)
+
     def test_settle_and_claim_lends_what_it_has_just_given_back(self, driver: Store) -> None:
         job_id = only(push(driver))
         worker = join(driver)
@@ -225,7 +233,8 @@ class Claiming(Fixtures):
         reply = driver.settle_and_claim(worker, [settlement(claim, Verb.COMPLETE)], ["q"], slots=10, limit=10)
         assert [answer.state for answer in reply.settled] == [JobState.COMPLETED]
         assert (reply.claimed, reply.lease_lost) == ((), True)
-        assert driver.stats("q").pending == 1
+        assert job_of(driver, claim.id).status is JobState.COMPLETED, "it was answered, and is not stored"
+        assert (driver.stats("q").completed, driver.stats("q").pending) == (1, 1)
 
     # ------------------------------------------------------------------------------------------------------------- held
 
@@ -238,3 +247,12 @@ class Claiming(Fixtures):
         held = only(handles().held(worker))
         assert (held, type(held)) == (second, ClaimedJob)
         assert driver.held(fresh_ids(1)[0]) == []
+
+    def test_what_a_worker_that_left_was_lent_is_held_until_it_is_taken_back(self, driver: Store) -> None:
+        job_id = only(push(driver))
+        worker = join(driver)
+        lend(driver, worker)
+        driver.leave(worker)
+        assert their_ids(driver.held(worker)) == [job_id]
+        driver.reclaim(10)
+        assert driver.held(worker) == []

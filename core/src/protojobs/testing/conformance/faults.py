@@ -45,6 +45,7 @@ from protojobs.testing.conformance.steps import (
     settlement,
     their_ids,
 )
+from protojobs.testing.conformance.verbs import VERBS, within_limit
 
 __all__ = ["Faults"]
 
@@ -52,6 +53,8 @@ LAPSED_S = LEASE_S + 10
 JOBS = 200
 TIMES = 120
 CUTS = 12
+LIMIT_S = 0.2  # what a caller has
+SOON_S = 4.0  # until when it is told, on a machine under load
 PACE_S = 0.005
 KILLED_AFTER = ((4, 0.0), (9, 0.01), (17, 0.1))  # so many answers, and then so many seconds: not always at one place
 SETUP_KILLED_AFTER_S = (0.0, 0.01, 0.03, 0.08)
@@ -162,6 +165,18 @@ class Faults(Fixtures):
         frozen.thaw()
         assert frozen.hear() == ["lost"]
         assert driver.stats().total == 1
+
+    def test_a_process_that_is_frozen_amid_an_enqueue_holds_no_other_up_for_longer_than_that_waits(
+        self, driver: Store, children: Children
+    ) -> None:
+        driver.stats()
+        frozen = children("store haltingly")
+        while frozen.hear() == ["amid"]:
+            outcome, seconds = within_limit(VERBS["enqueue"], driver, LIMIT_S)
+            assert seconds < SOON_S, f"seconds, of a caller that had {LIMIT_S}"
+            assert outcome is None or isinstance(outcome, StoreUnavailable), outcome
+            frozen.tell()
+        assert frozen.said[-1] == ["stored"], frozen.fate()
 
     def test_a_worker_that_was_frozen_past_its_lease_settles_nothing(
         self, driver: Store, children: Children, later: Later

@@ -6,16 +6,16 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from functools import partial
 from importlib.metadata import entry_points
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 import pytest
 
 from protojobs.entropy import fresh_id
-from protojobs.protocols import Store
+from protojobs.protocols import Begins, BeginsNested, Store
 from protojobs.testing.conformance.emptying import empty
 from protojobs.testing.conformance.levels import NOT_CLAIMED
 
-__all__ = ["Begin", "Begins", "DriverFactory", "Fixtures", "Handles", "Later", "Savepoint"]
+__all__ = ["Begin", "DriverFactory", "Fixtures", "Handles", "Later", "Savepoint"]
 
 Later = Callable[[float], Store]
 Begin = Callable[[], AbstractContextManager[object]]
@@ -28,20 +28,6 @@ class DriverFactory(Protocol):
     def __call__(self, *, time_offset: float = 0.0) -> Store:
         """A new driver whose store time runs `time_offset` seconds ahead."""
         ...
-
-
-@runtime_checkable
-class Begins(Protocol):
-    """A driver that can begin a transaction itself, as ours on SQLAlchemy does: then `transaction` is optional."""
-
-    def begin(self) -> AbstractContextManager[object]:
-        """A transaction for `enqueue_in`: committed at the end of the block, rolled back by an exception."""
-        ...
-
-
-@runtime_checkable
-class _BeginsNested(Protocol):
-    def begin_nested(self) -> AbstractContextManager[object]: ...
 
 
 class Handles:
@@ -110,7 +96,7 @@ class Fixtures:
         """
 
         def nested(transaction: object) -> AbstractContextManager[object]:
-            if not isinstance(transaction, _BeginsNested):
+            if not isinstance(transaction, BeginsNested):
                 pytest.skip(f"{NOT_CLAIMED}savepoints (no fixture `savepoint`, and no `begin_nested`)")
             return transaction.begin_nested()
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from msgspec.structs import asdict
+from msgspec.structs import asdict, replace
 
+from protojobs.entropy import fresh_id
+from protojobs.lifecycle import JobState, Verb
 from protojobs.observing import Observes
 from protojobs.protocols import PORT_VERSION, Store, SupportsAsyncTransaction, SupportsTransaction
 from protojobs.records import Capabilities
 from protojobs.testing.conformance.children import children_on
 from protojobs.testing.conformance.fixtures import Fixtures
 from protojobs.testing.conformance.levels import concern
+from protojobs.testing.conformance.steps import all_jobs, join, lend, new_job, push, settlement, their_ids
 
 __all__ = ["Honesty"]
 
@@ -53,6 +56,15 @@ class Honesty(Fixtures):
 
     def test_what_is_reserved_for_later_is_not_claimed_yet(self, driver: Store) -> None:
         assert [name for name in RESERVED if getattr(driver.capabilities, name)] == []
+
+    def test_what_is_reserved_has_no_effect_yet(self, driver: Store) -> None:
+        alike = replace(new_job(), unique_key="one", limit_keys=("one",), partition="one")
+        ids = push(driver, alike, replace(alike, id=fresh_id()))
+        claims = lend(driver, join(driver))
+        assert sorted(their_ids(claims)) == sorted(ids)
+        said = replace(settlement(claims[0], Verb.COMPLETE), result="1", then=(new_job(),))
+        assert [answer.state for answer in driver.settle([said])] == [JobState.COMPLETED]
+        assert sorted(their_ids(all_jobs(driver))) == sorted(ids)
 
     def test_no_test_of_the_kit_is_overridden_without_a_reason(self) -> None:
         tests = [name for name in dir(type(self)) if name.startswith("test_")]

@@ -94,6 +94,13 @@ class Leases(Fixtures):
         join(driver, id=worker)
         assert [seen.id for seen in driver.workers()] == [worker]
 
+    def test_a_register_of_a_known_id_replaces_its_row(self, driver: Store, later: Later) -> None:
+        worker = join(driver, isolates=True, lease_s=1_000)
+        join(later(100), id=worker)
+        seen = only(driver.workers())
+        assert (seen.isolates, seen.lease_s) == (False, LEASE_S)
+        assert seen.started_at == seen.heartbeat_at == seen.lease_ends_at - timedelta(seconds=LEASE_S)
+
     def test_a_heartbeat_stores_the_progress_of_the_workers_claims(self, driver: Store) -> None:
         push(driver, new_job(), new_job())
         worker = join(driver)

@@ -186,6 +186,8 @@ class Scheduling(Fixtures):
         assert [schedule.id for schedule in later(400).due_schedules(100).schedules] == ["due", "ahead"]
         assert later(400).due_schedules(100).next_due_at == now + 9 * MINUTE
         assert later(4000).due_schedules(100).next_due_at is None
+        assert [schedule.id for schedule in later(400).due_schedules(1).schedules] == ["due"]
+        assert later(400).due_schedules(1).next_due_at == now + 9 * MINUTE, "of those that are not due"
 
     def test_a_schedule_is_due_at_its_time_and_not_a_microsecond_before(self, driver: Store) -> None:
         for step in range(1, 30):

@@ -7,7 +7,7 @@ from msgspec.structs import asdict, replace
 from protojobs.entropy import fresh_id
 from protojobs.lifecycle import JobState, Verb
 from protojobs.protocols import Store
-from protojobs.records import ExportedJob
+from protojobs.records import ExportedJob, JobFilter, Stats
 from protojobs.testing.conformance.fixtures import Fixtures, Later
 from protojobs.testing.conformance.levels import concern
 from protojobs.testing.conformance.steps import (
@@ -66,6 +66,15 @@ class Transferring(Fixtures):
         assert driver.export_jobs("another") == ([], None)
         assert driver.enqueue([new_job(id=job_id)])[0].duplicate_of == job_id
         assert job_of(driver, job_id).status is JobState.MOVING
+
+    def test_a_moving_job_is_found_and_its_queue_listed_but_it_is_counted_nowhere(self, driver: Store) -> None:
+        failed, retried, fresh = a_failed_a_retried_and_a_fresh_job(driver)
+        export_all(driver, "token")
+        assert {job.id for job in all_jobs(driver)} == {failed, retried, fresh}
+        assert len(all_jobs(driver, JobFilter(states=(JobState.MOVING,), queue="q"))) == 3
+        assert [row.job_id for row in all_failed(driver)] == [failed]
+        assert (driver.stats(), driver.stats("q")) == (Stats(), Stats())
+        assert [(queue.name, queue.stats, queue.oldest_ready_s) for queue in driver.queues()] == [("q", Stats(), None)]
 
     def test_export_goes_page_by_page(self, driver: Store) -> None:
         ids = push(driver, *[new_job() for _ in range(7)])

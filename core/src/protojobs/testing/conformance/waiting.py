@@ -48,6 +48,12 @@ class Waiting(Fixtures):
     def test_an_enqueue_by_the_same_driver_ends_the_wait(self, driver: Store) -> None:
         assert rings(driver, lambda: push(driver, new_job()))
 
+    def test_a_job_that_becomes_due_in_time_ends_the_wait(self, driver: Store) -> None:
+        push(driver, new_job(delay=SHORT_S))
+        started = SYSTEM_CLOCK.monotonic()
+        assert driver.wait(["q"], LONG_S) is True
+        assert SYSTEM_CLOCK.monotonic() - started < SOON_S
+
     @pytest.mark.parametrize("how", ["reclaim", "resume", "retry_failed"])
     def test_jobs_that_become_due_by_other_means_end_the_wait(self, driver: Store, handles: Handles, how: str) -> None:
         other = handles()
