@@ -21,9 +21,12 @@ __all__ = ["Diagnosing"]
 MEMORY_SHARE_MAX = 0.8  # of what the server may use
 CLIENTS_SHARE_MAX = 0.8
 LAG_MAX_S = 10
+KEYS_SHOWN_MAX = 10
+_QUEUES_MAX = 1_000  # queues of which the keys are looked at
 _QUEUES_STEP = 200  # queues that one script looks at
 _STATES = (JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED)
 
+_keys = Decoder(list[str])
 _oldest = Decoder(tuple[str, tuple[float, float, float]])
 
 Facts = Mapping[str, object]
@@ -38,6 +41,7 @@ class Diagnosing(Handle):
             server = self._connections.server()
             facts = facts_of(server)
             findings = [*_eviction(facts), *_persistence(facts, server)]
+        findings.append(_of_keys(self._packed(_keys, "keys", _QUEUES_MAX, KEYS_SHOWN_MAX)))
         if "used_memory" in facts:
             replicas = _replicas(facts, self._connections.wait_replicas)
             return [*findings, *_version(facts), *_memory(facts), *_clients(facts), *replicas]
@@ -65,6 +69,21 @@ class Diagnosing(Handle):
                     found[state] = min(found.get(state, ended_at), ended_at)
             if not after:
                 return found
+
+
+def _of_keys(spoilt: list[str]) -> Finding:
+    """Keys of queues that something other than protojobs has written."""
+    return judged(
+        "keys",
+        f"Not protojobs's: {', '.join(spoilt)}."
+        if spoilt
+        else "The keys of the queues are of the types that they should be.",
+        is_good=not spoilt,
+        bad=Severity.ERROR,
+        why="What such a key held is lost, and nothing can be kept under it. Other queues go on.",
+        mend="Delete it (DEL), and give the other program another database or namespace. Jobs whose lane is lost are"
+        " shown in the state unreadable: `protojobs jobs cancel` ends them; push them again.",
+    )
 
 
 def _eviction(facts: Facts) -> Iterator[Finding]:

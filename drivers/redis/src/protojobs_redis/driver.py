@@ -8,7 +8,8 @@ from datetime import datetime
 from msgspec import Struct
 from msgspec.msgpack import Decoder
 
-from protojobs.errors import OptionInvalid
+from protojobs.entropy import fresh_id
+from protojobs.errors import ContractBroken, OptionInvalid
 from protojobs.protocols import PORT_VERSION
 from protojobs.records import (
     BATCH_BYTES_MAX,
@@ -16,16 +17,31 @@ from protojobs.records import (
     ClaimedJob,
     ClaimReply,
     Enqueued,
+    Fence,
     NewJob,
     Settled,
     Settlement,
 )
+from protojobs.unreadable import set_aside
 from protojobs_redis.administration import Administration
 from protojobs_redis.diagnosing import Diagnosing
 from protojobs_redis.handle import check_batch
 from protojobs_redis.leases import Leases, lease_lost
 from protojobs_redis.observing import Observing
-from protojobs_redis.packing import Answered, Lent, blob_of, claimed, claims, encode, micros, moment, pushed
+from protojobs_redis.packing import (
+    SPOILT,
+    Answered,
+    Lent,
+    Time,
+    blob_of,
+    claimed,
+    claims,
+    encode,
+    held_by,
+    micros,
+    moment,
+    pushed,
+)
 from protojobs_redis.schedules import Schedules
 from protojobs_redis.settling import in_order, sorted_out
 from protojobs_redis.storage import Storage
@@ -38,10 +54,12 @@ class _Turn(Struct, array_like=True, gc=False):
     is_lease_lost: bool
     completed: list[Answered]
     others: list[Answered]
-    lent: list[Lent]
+    spoilt: list[tuple[str, str, int]]  # what the lanes hold and is no job that could be lent: id, queue, priority
+    now: Time
 
 
-_turns, _ids = Decoder(_Turn), Decoder(list[str])
+_turns, _lent, _ids = Decoder(_Turn), Decoder(list[Lent]), Decoder(list[str])
+_NO_JOB = "The stored row cannot be read: it is not what a driver of protojobs writes."
 
 
 class RedisDriver(Storage, Leases, Observing, Administration, Transfer, Schedules, Diagnosing):
@@ -113,8 +131,7 @@ class RedisDriver(Storage, Leases, Observing, Administration, Transfer, Schedule
     ) -> ClaimReply:
         check_batch(settlements)
         said = sorted_out(settlements)
-        turn = self._packed(
-            _turns,
+        answer = self._run(
             "turn_any" if said.others else "turn",
             said.holder,
             encode(said.completed),
@@ -125,17 +142,49 @@ class RedisDriver(Storage, Leases, Observing, Administration, Transfer, Schedule
             limit,
             is_kept=bool(settlements),
         )
+        if not isinstance(answer, bytes):
+            raise ContractBroken(f"The script turn answered {answer!r}.")
+        ends = 4 + int.from_bytes(answer[:4])
+        with self._connections.translating():
+            turn = _turns.decode(answer[4:ends])
+        try:
+            lent: Sequence[ClaimedJob] = claims(_lent.decode(memoryview(answer)[ends:]))
+        except SPOILT:
+            lent = self._readable(worker, since=turn.now)
+        if turn.spoilt:
+            self._set_aside(turn.spoilt)
         answers = in_order(said, turn.completed, turn.others) if said.others else turn.completed
         return ClaimReply(
             settled=tuple([Settled(*answer) for answer in answers]),
-            claimed=tuple(claims(turn.lent)),
+            claimed=tuple(lent),
             lease_lost=turn.is_lease_lost,
         )
 
     def held(self, worker: str) -> list[ClaimedJob]:
         """See Driver.held."""
+        return self._readable(worker)
+
+    def _readable(self, worker: str, *, since: Time | None = None) -> list[ClaimedJob]:
+        """What the worker holds, all or what it was lent at that moment. Settles what cannot be read as failed."""
+        jobs: list[ClaimedJob] = []
+        unreadable: list[Settlement] = []
         ids = self._packed(_ids, "held", worker)
-        return [claimed(entry) for entry in self._entries(ids) if entry.row.reserved_by == worker]
+        for entry in self._entries(ids):
+            holder, lent_at, claim_seq = held_by(entry)
+            if holder == worker and since in (None, lent_at):
+                job = claimed(entry)
+                if isinstance(job, ClaimedJob):
+                    jobs.append(job)
+                else:
+                    claim = Fence(id=entry.id, claim_seq=claim_seq, reserved_by=worker)
+                    unreadable.append(set_aside(claim, job))
+        self.settle(unreadable)
+        return jobs
+
+    def _set_aside(self, spoilt: Sequence[tuple[str, str, int]]) -> None:
+        """Leave failed jobs in place of those whose rows cannot be read."""
+        why = set_aside(Fence(id="", claim_seq=0, reserved_by=""), _NO_JOB).error
+        self._run("set_aside", encode([(*place, fresh_id(), why) for place in spoilt]))
 
     def wait(self, queues: Sequence[str], timeout: float) -> bool:
         """See Driver.wait."""

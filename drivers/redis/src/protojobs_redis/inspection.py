@@ -23,16 +23,18 @@ from protojobs.records import (
     WorkerRecord,
 )
 from protojobs_redis.handle import Handle, check_batch
-from protojobs_redis.packing import LETTERS, Entry, Failure, encode, moment, record
+from protojobs_redis.packing import LETTERS, Entry, encode, failed_job, moment, record
 
-__all__ = ["FailedEntry", "Inspection", "chars", "failed_job"]
+__all__ = ["FailedEntry", "Inspection", "chars"]
 
 EXAMINED_MAX = 10_000  # rows that one call of `find` or `failed` looks at, whatever it finds
 STEP_MAX = 1_000  # ... and one script of it
 LISTED_MAX = 10_000  # workers in one list
 QUEUES_STEP = 200  # queues that one script counts
 
-FailedEntry = tuple[str, Failure, Entry]
+NO_STATE = "u"  # as scripts/find.lua has it
+
+FailedEntry = tuple[str, bytes, Entry]
 
 
 class _Counts(Struct, array_like=True):
@@ -110,7 +112,7 @@ class Inspection(Handle):
 
         States and queue are compared in the script; the name is in the large part of a job, so it is compared here.
         """
-        states = "".join(LETTERS.get(state, "u") for state in which.states)
+        states = "".join(LETTERS.get(state, NO_STATE) for state in which.states)
         jobs: list[JobRecord] = []
         examined = 0
         while len(jobs) < limit and examined < EXAMINED_MAX:
@@ -118,7 +120,8 @@ class Inspection(Handle):
             step = self._packed(
                 _found, "find", states, which.queue or "", cursor or "", wanted, STEP_MAX, chars(chars_max)
             )
-            jobs += [record(entry) for entry in step.entries if which.job_name in (None, entry.blob.job_name)]
+            found = map(record, step.entries)
+            jobs += [job for job in found if which.job_name in (None, job.job_name)]
             examined += step.examined
             cursor = step.cursor or None
             if cursor is None:
@@ -186,22 +189,6 @@ class Inspection(Handle):
         """See Inspects.workers."""
         found = [_worker(*row) for row in self._packed(_workers, "workers", LISTED_MAX)]
         return sorted(found, key=lambda worker: (worker.started_at, worker.id))
-
-
-def failed_job(failed_id: str, failure: Failure, entry: Entry) -> FailedJob:
-    """A row of failed_jobs, with what it shows of its job."""
-    return FailedJob(
-        id=failed_id,
-        job_id=failure.job_id,
-        queue=entry.row.queue,
-        job_class=entry.blob.job_class,
-        job_name=entry.blob.job_name,
-        data=entry.blob.data,
-        attempts=failure.attempts,
-        exception=failure.exception,
-        failed_at=moment(failure.failed_at),
-        fingerprint=entry.row.fingerprint,
-    )
 
 
 def chars(chars_max: int | None) -> str:

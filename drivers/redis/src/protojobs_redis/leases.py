@@ -11,7 +11,7 @@ from msgspec.msgpack import Decoder
 from protojobs.errors import LeaseLost
 from protojobs.records import Fence, Heartbeat, LostJob, Reclaimed, WorkerInfo
 from protojobs_redis.handle import Handle
-from protojobs_redis.packing import STATES, Entry, Time, encode, micros, moment, moment_text
+from protojobs_redis.packing import Entry, Time, encode, micros, moment, moment_text, record
 
 __all__ = ["Leases", "lease_lost"]
 
@@ -86,13 +86,14 @@ def lease_lost(worker: str) -> LeaseLost:
 
 
 def _lost(entry: Entry, holder: str) -> LostJob:
+    job = record(entry)
     return LostJob(
-        id=entry.id,
-        queue=entry.row.queue,
-        job_name=entry.blob.job_name,
-        job_class=entry.blob.job_class,
-        attempts=entry.row.attempts,
-        state=STATES[entry.row.state],
+        id=job.id,
+        queue=job.queue,
+        job_name=job.job_name,
+        job_class=job.job_class,
+        attempts=job.attempts,
+        state=job.status,
         reserved_by=holder,
     )
 

@@ -36,8 +36,8 @@ from protojobs.observing import (
     totalled,
 )
 from protojobs.records import FailedPage, QueueInfo
-from protojobs_redis.inspection import FailedEntry, Inspection, chars, failed_job
-from protojobs_redis.packing import encode, micros, moment, moment_text
+from protojobs_redis.inspection import FailedEntry, Inspection, chars
+from protojobs_redis.packing import encode, failed_job, micros, moment, moment_text
 
 __all__ = ["Observing"]
 

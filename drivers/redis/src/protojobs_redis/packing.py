@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
-from msgspec import Struct
-from msgspec.msgpack import Encoder
+from msgspec import Raw, Struct
+from msgspec.msgpack import Decoder, Encoder, decode
 
 from protojobs.lifecycle import JobState
-from protojobs.records import ClaimedJob, JobRecord, NewJob, Settlement, SettleStatus
+from protojobs.records import ClaimedJob, FailedJob, JobRecord, NewJob, Settlement, SettleStatus
+from protojobs.unreadable import is_unreadable, read, why_unreadable
 
 __all__ = [
     "LETTERS",
+    "SPOILT",
     "STATES",
     "Answered",
     "Blob",
@@ -27,6 +29,8 @@ __all__ = [
     "claims",
     "due_of",
     "encode",
+    "failed_job",
+    "held_by",
     "micros",
     "moment",
     "moment_or_none",
@@ -108,11 +112,12 @@ Answered = tuple[str, SettleStatus, JobState | None, datetime | None]
 
 
 class Entry(Struct, array_like=True, gc=False):
-    """A job as scripts answer it."""
+    """A job as scripts answer it: row and blob as they are kept, empty where there is none that a script could read."""
 
     id: str
-    row: Row
-    blob: Blob
+    row: bytes
+    blob: bytes
+    is_misplaced: bool  # it says that it is pending, or processing, and is not where such jobs are looked for
 
 
 class Failure(Struct, array_like=True, gc=False):
@@ -122,6 +127,20 @@ class Failure(Struct, array_like=True, gc=False):
     failed_at: Time
     attempts: int
     exception: str
+
+
+SPOILT = (ValueError, KeyError, OverflowError)  # what comes of reading what no driver of ours has written
+_rows, _blobs, _failures, _raws = Decoder(Row), Decoder(Blob), Decoder(Failure), Decoder(list[Raw])
+_TIMES_OR_NONE = ("reserved_at", "processed_at", "cancel_requested_at")
+_NO_ROW: dict[str, object] = {
+    "queue": "",
+    "priority": 0,
+    "max_retries": 0,
+    "created_at": 0,
+    "available_at": 0,
+    "state": "that of a row which cannot be read",
+    **dict(zip(Row.__struct_fields__[7:], Row.__struct_defaults__[1:], strict=True)),
+}
 
 
 def micros(seconds: float | timedelta) -> int:
@@ -192,60 +211,151 @@ def claims(lent: Sequence[Lent]) -> list[ClaimedJob]:
     ]  # fmt: skip
 
 
-def claimed(entry: Entry) -> ClaimedJob:
-    """The job as it was lent."""
-    row, blob = entry.row, entry.blob
+def claimed(entry: Entry) -> ClaimedJob | str:
+    """The job as it was lent; or why it cannot be, since something other than this driver has written it."""
+    job = record(entry)
+    if is_unreadable(job) and (why := why_unreadable(_stored(entry))):
+        return why
     return ClaimedJob(
-        id=entry.id,
-        claim_seq=row.claim_seq,
-        reserved_by=row.reserved_by,
-        queue=row.queue,
-        job_name=blob.job_name,
-        job_class=blob.job_class,
-        data=blob.data,
-        priority=row.priority,
-        attempts=row.attempts,
-        max_retries=row.max_retries,
-        retry_delay=blob.retry_delay,
-        retry_policy=blob.retry_policy,
-        timeout=blob.timeout,
-        available_at=moment(row.available_at),
-        reserved_at=moment(row.reserved_at),
-        crashes=row.crashes,
-        returns=row.returns,
-        reclaims=row.reclaims,
-        meta=blob.meta,
-        is_cancel_requested=bool(row.cancel_requested_at),
+        id=job.id,
+        claim_seq=job.claim_seq,
+        reserved_by=job.reserved_by,
+        queue=job.queue,
+        job_name=job.job_name,
+        job_class=job.job_class,
+        data=job.data,
+        priority=job.priority,
+        attempts=job.attempts,
+        max_retries=job.max_retries,
+        retry_delay=job.retry_delay,
+        retry_policy=job.retry_policy,
+        timeout=job.timeout,
+        available_at=job.available_at,
+        reserved_at=job.reserved_at or job.available_at,
+        crashes=job.crashes,
+        returns=job.returns,
+        reclaims=job.reclaims,
+        meta=job.meta,
+        is_cancel_requested=job.cancel_requested_at is not None,
     )
+
+
+def held_by(entry: Entry) -> tuple[str, Time, int]:
+    """Who holds the job, since when, and the claim_seq of that claim; nobody, where its row cannot be read."""
+    try:
+        row = _rows.decode(entry.row)
+    except ValueError:
+        return "", 0, 0
+    return row.reserved_by, row.reserved_at, row.claim_seq
 
 
 def record(entry: Entry) -> JobRecord:
-    """The job as people see it."""
-    row, blob = entry.row, entry.blob
-    return JobRecord(
-        id=entry.id,
-        queue=row.queue,
-        job_name=blob.job_name,
-        job_class=blob.job_class,
-        data=blob.data,
-        status=STATES[row.state],
-        priority=row.priority,
-        attempts=row.attempts,
-        max_retries=row.max_retries,
-        retry_delay=blob.retry_delay,
-        retry_policy=blob.retry_policy,
-        timeout=blob.timeout,
-        created_at=moment(row.created_at),
-        available_at=moment(row.available_at),
-        reserved_at=moment_or_none(row.reserved_at),
-        processed_at=moment_or_none(row.processed_at),
-        reserved_by=row.reserved_by,
-        claim_seq=row.claim_seq,
-        crashes=row.crashes,
-        returns=row.returns,
-        reclaims=row.reclaims,
-        progress=row.progress if row.progress >= 0 else None,
-        cancel_requested_at=moment_or_none(row.cancel_requested_at),
-        reason=row.reason or None,
-        meta=blob.meta,
-    )
+    """The job as people see it; of what something other than this driver has written, as much as can be read."""
+    try:
+        row, blob = _rows.decode(entry.row), _blobs.decode(entry.blob)
+        if entry.is_misplaced:
+            return read(JobRecord, _stored(entry))
+        return JobRecord(
+            id=entry.id,
+            queue=row.queue,
+            job_name=blob.job_name,
+            job_class=blob.job_class,
+            data=blob.data,
+            status=STATES[row.state],
+            priority=row.priority,
+            attempts=row.attempts,
+            max_retries=row.max_retries,
+            retry_delay=blob.retry_delay,
+            retry_policy=blob.retry_policy,
+            timeout=blob.timeout,
+            created_at=moment(row.created_at),
+            available_at=moment(row.available_at),
+            reserved_at=moment_or_none(row.reserved_at),
+            processed_at=moment_or_none(row.processed_at),
+            reserved_by=row.reserved_by,
+            claim_seq=row.claim_seq,
+            crashes=row.crashes,
+            returns=row.returns,
+            reclaims=row.reclaims,
+            progress=row.progress if row.progress >= 0 else None,
+            cancel_requested_at=moment_or_none(row.cancel_requested_at),
+            reason=row.reason or None,
+            meta=blob.meta,
+        )
+    except SPOILT:
+        return read(JobRecord, _stored(entry))
+
+
+def failed_job(failed_id: str, failure: bytes, entry: Entry) -> FailedJob:
+    """A row of failed_jobs, with what it shows of its job."""
+    try:
+        said, row, blob = _failures.decode(failure), _rows.decode(entry.row), _blobs.decode(entry.blob)
+        return FailedJob(
+            id=failed_id,
+            job_id=said.job_id,
+            queue=row.queue,
+            job_class=blob.job_class,
+            job_name=blob.job_name,
+            data=blob.data,
+            attempts=said.attempts,
+            exception=said.exception,
+            failed_at=moment(said.failed_at),
+            fingerprint=row.fingerprint,
+        )
+    except SPOILT:
+        job, row_of_it = _stored(entry), _values_of(Failure, failure)
+        return read(
+            FailedJob,
+            {
+                **{name: job[name] for name in ("queue", "job_class", "job_name", "data")},
+                **{name: row_of_it.get(name) for name in ("attempts", "exception")},
+                "id": failed_id,
+                "job_id": entry.id,
+                "failed_at": _time(row_of_it.get("failed_at")),
+                "fingerprint": _values_of(Row, entry.row).get("fingerprint", ""),
+            },
+        )
+
+
+# ------------------------------------------------------------------------------ what something else than we has written
+
+
+def _stored(entry: Entry) -> dict[str, object]:
+    """What can be read of a job, by the names of JobRecord, for `protojobs.unreadable` to judge."""
+    row, blob = _values_of(Row, entry.row), _values_of(Blob, entry.blob)
+    found = _NO_ROW | blob | row
+    status: object = STATES.get(str(found["state"]), found["state"])
+    return {
+        **{name: found.get(name) for name in JobRecord.__struct_fields__},
+        **{name: _time(found[name]) for name in ("created_at", "available_at")},
+        **{name: _time(at) if (at := found[name]) else None for name in _TIMES_OR_NONE},
+        "id": entry.id,
+        "status": f"{status}, and in no list of such jobs" if entry.is_misplaced else status,
+        "progress": None if found["progress"] == -1 else found["progress"],
+        "reason": found["reason"] or None,
+    }
+
+
+def _values_of(kind: type[Struct], packed: bytes) -> dict[str, object]:
+    """The values of an array by their names in `kind`; none where it is no array."""
+    try:
+        values = _raws.decode(packed)
+    except ValueError:
+        return {}
+    return {name: _value(raw) for name, raw in zip(kind.__struct_fields__, values, strict=False)}
+
+
+def _value(raw: Raw) -> object:
+    try:
+        return decode(raw)
+    except ValueError:  # a text that is none
+        packed = bytes(raw)
+        return packed[{0xD9: 2, 0xDA: 3, 0xDB: 5}.get(packed[0], 1) :]
+
+
+def _time(value: object) -> object:
+    """The moment; the value itself where it is none."""
+    try:
+        return moment(value) if isinstance(value, int | str) else value
+    except (ValueError, OverflowError):
+        return value

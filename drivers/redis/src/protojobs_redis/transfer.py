@@ -12,14 +12,24 @@ from protojobs.errors import OptionInvalid, shown
 from protojobs.lifecycle import JobState
 from protojobs.records import Enqueued, ExportedJob
 from protojobs_redis.handle import Handle, check_batch
-from protojobs_redis.inspection import failed_job
-from protojobs_redis.packing import LETTERS, STATES, Entry, Failure, Row, blob_of, encode, moment_text, record
+from protojobs_redis.packing import (
+    LETTERS,
+    STATES,
+    Entry,
+    Failure,
+    Row,
+    blob_of,
+    encode,
+    failed_job,
+    moment_text,
+    record,
+)
 
 __all__ = ["Transfer"]
 
 PAGE_MAX = 1_000
 
-_Exported = tuple[Entry, str, str, Failure | str]
+_Exported = tuple[Entry, str, str, bytes]
 
 _page = Decoder(tuple[str, list[_Exported]])
 
@@ -55,9 +65,9 @@ class Transfer(Handle):
         return self._number("drop_exported", token, encode(ids))
 
 
-def _exported(entry: Entry, was: str, failed_id: str, failure: Failure | str) -> ExportedJob:
+def _exported(entry: Entry, was: str, failed_id: str, failure: bytes) -> ExportedJob:
     seen = convert(record(entry), ExportedJob, from_attributes=True)
-    failed = failed_job(failed_id, failure, entry) if isinstance(failure, Failure) else None
+    failed = failed_job(failed_id, failure, entry) if failure else None
     return replace(seen, status=STATES[was], failed=failed)
 
 

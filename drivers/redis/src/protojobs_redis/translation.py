@@ -65,7 +65,7 @@ def translated(error: Exception, place: str, secrets: tuple[str, ...] = ()) -> P
     """
     if isinstance(error, ProtojobsError):
         return error
-    if isinstance(error, DecodeError):
+    if isinstance(error, DecodeError | UnicodeDecodeError):
         return ContractBroken(
             f"{place} holds something that is not protojobs's: {error}.", mend="Change the namespace."
         )

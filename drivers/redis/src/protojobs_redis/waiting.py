@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from redis.exceptions import MovedError, NoScriptError, RedisError
+from redis.exceptions import MovedError, NoScriptError, RedisError, ResponseError
 
 from protojobs.clock import SYSTEM_CLOCK
 from protojobs_redis.clients import Connection
@@ -19,6 +19,7 @@ __all__ = ["Doorbell"]
 
 GRACE_S = 1.0  # an answer may take this much longer than it should, before the network is taken for dead
 PAUSE_MIN_S = 0.001  # what the server counts in; 0 would mean for ever
+LOOK_S = 0.5
 IDLE_MAX = 4  # connections kept for the next wait
 
 _inherited: list[object] = []
@@ -78,7 +79,15 @@ class Doorbell:
             if due_in <= 0 or left <= 0:
                 return due_in <= 0
             pause = max(PAUSE_MIN_S, min(due_in, left))
-            rung = self._ask(connection, pause, "BZPOPMIN", *bells, f"{pause:.3f}")
+            try:
+                rung = self._ask(connection, pause, "BZPOPMIN", *bells, f"{pause:.3f}")
+            except ResponseError as error:
+                if "WRONGTYPE" not in str(error):
+                    raise
+                SYSTEM_CLOCK.sleep(
+                    min(pause, LOOK_S)
+                )  # somebody has put another value there: then we look, and listen not
+                continue
             if isinstance(rung, list) and rung[1] == b"take":
                 return True
 

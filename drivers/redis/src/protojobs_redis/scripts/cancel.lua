@@ -1,25 +1,32 @@
--- Cancel the pending jobs among the ids in ARGV[2], and mark the processing ones; ARGV[3] says why. Answers a letter
--- for each: x (cancelled), r (requested), f (finished before), m (missing).
+-- Cancel the pending jobs among the ids in ARGV[2], and those in no state that a job can be in, and mark the processing
+-- ones; ARGV[3] says why. Answers a letter for each: x (cancelled), r (requested), f (finished before), m (missing).
+
+-- A row in place of one that cannot be read. Its queue is told by the blob, if that can be.
+local function anew(id)
+  local blob = call('HGET', DATA, id) or ''
+  local is_read, _, queue = pcall(cmsgpack.unpack_one, blob, 0)
+  return opened({is_read and type(queue) == 'string' and queue or 'unreadable', 0, 0, #blob, now, now, NO_STATE})
+end
 
 local ids, answers = unpacked(ARGV[2]), {}
-local rows = rows_of(ids)
+local rows, packed = rows_of(ids), values_of(ROWS, ids)
 for place, id in ipairs(ids) do
+  if packed[place] and not rows[id] then rows[id] = anew(id) end
   local row, answer = rows[id], 'f'
   if not row then
     answer = 'm'
-  elseif row[STATE] == PENDING or row[STATE] == PROCESSING then
+  elseif row[STATE] == PENDING or is_lost(id, row) then
+    if ARGV[3] ~= '' then row[REASON] = ARGV[3] end
+    move(id, row, CANCELLED, now)
+    answer = 'x'
+  elseif row[STATE] == PROCESSING then  -- its worker decides; the mark outlives it
     if ARGV[3] ~= '' then row[REASON] = ARGV[3] end
     dirty[id] = row
-    if row[STATE] == PENDING then
-      move(id, row, CANCELLED, now)
-      answer = 'x'
-    else  -- its worker decides; the mark outlives it
-      if row[CANCEL_AT] == 0 then
-        row[CANCEL_AT] = now
-        put(to_sadd, marks_of(row[BY]), id)
-      end
-      answer = 'r'
+    if row[CANCEL_AT] == 0 then
+      row[CANCEL_AT] = now
+      put(to_sadd, marks_of(row[BY]), id)
     end
+    answer = 'r'
   end
   answers[place] = answer
 end

@@ -1,24 +1,36 @@
 -- Part of turn.lua: lend due jobs to a worker whose row stands.
 
+-- Whether the row is what was put into this lane. A foreign hand's mistake in one job must not be the end of a claim.
+local function is_whole(row, queue)
+  if not row or #row < QUEUE_AT or byte(row) ~= 112 then return false end  -- p: pending
+  local tail = QUEUE_AT + byte(row, QUEUE_AT - 1)
+  return sub(row, QUEUE_AT, tail - 1) == queue and (#row <= tail + 16 or values_of_end(sub(row, tail + 17)))
+end
+
 -- Choose from one lane what may be lent. The claim is full when `is_full` is set.
 local function choose_from(claim, queue, priority)
   local lane, seen, passed = LANE .. priority .. ':' .. queue, 0, 0
   local ids, rows, count, before = claim.ids, claim.rows, claim.count, claim.count
   while true do
     local wanted = min(claim.limit - count, CHUNK)
-    local found = call('ZRANGEBYSCORE', lane, '-inf', claim.now, 'LIMIT', seen, wanted)
+    local found = try('ZRANGEBYSCORE', lane, '-inf', claim.now, 'LIMIT', seen, wanted)
     local packed = values_of(ROWS, found)
     for place, id in ipairs(found) do
       local row = packed[place]
-      local attempts, max_retries, size = fields_of('>I2', row, 8), fields_of('>I2I4', row, 31)
-      if count >= claim.slots and attempts + 1 > max_retries then
-        passed = passed + 1  -- its last attempt must not wait in a worker's memory
+      if is_whole(row, queue) then
+        local attempts, max_retries, size = fields_of('>I2', row, 8), fields_of('>I2I4', row, 31)
+        if count >= claim.slots and attempts + 1 > max_retries then
+          passed = passed + 1  -- its last attempt must not wait in a worker's memory
+        else
+          claim.bytes = claim.bytes + size
+          claim.is_full = claim.bytes > BATCH_BYTES_MAX and count > 0
+          if claim.is_full then break end
+          count = count + 1
+          ids[count], rows[count] = id, row
+        end
       else
-        claim.bytes = claim.bytes + size
-        claim.is_full = claim.bytes > BATCH_BYTES_MAX and count > 0
-        if claim.is_full then break end
-        count = count + 1
-        ids[count], rows[count] = id, row
+        passed = passed + 1
+        claim.spoilt[#claim.spoilt + 1] = pack({id, queue, tonumber(priority)})
       end
     end
     seen = seen + #found
@@ -35,10 +47,11 @@ end
 
 local function choose(queues, slots, limit)
   local claim = {ids = {}, rows = {}, lanes = {}, count = 0, bytes = 0, passed = 0, is_full = false}
+  claim.spoilt = {}
   claim.slots, claim.limit, claim.now = slots, limit, format('%.0f', now)
   for _, queue in ipairs(queues) do
     if call('SISMEMBER', PAUSED, queue) == 0 then
-      for _, priority in ipairs(call('ZRANGE', LANES .. queue, 0, -1)) do
+      for _, priority in ipairs(try('ZRANGE', LANES .. queue, 0, -1)) do
         choose_from(claim, queue, priority)
         if claim.is_full then
           claim.more = queue  -- perhaps: the next idle worker shall look
@@ -78,7 +91,8 @@ local function unlike(row, rest)
   return pack(crashes) .. pack(returns) .. pack(reclaims) .. pack(is_marked), rest
 end
 
--- Lend what is chosen. Answers a packing.Lent for each, one after the other, with a list's head.
+-- Lend what is chosen. Answers a packing.Lent for each, one after the other, with a list's head; and what in the lanes is
+-- no job that could be lent, as {id, queue, priority}.
 local function lend(worker, queues, slots, limit)
   local claim = choose(queues, slots, limit)
   local ids, rows, holder = claim.ids, claim.rows, char(#worker) .. worker
@@ -98,12 +112,12 @@ local function lend(worker, queues, slots, limit)
     fields[2 * place - 1] = id
     fields[2 * place] = PROCESSING .. counts .. sub(row, 10, tail - 1) .. holder .. reserved .. rest
     answers[size + 1], answers[size + 2], answers[size + 3] = array, id, counts
-    answers[size + 4], answers[size + 5], answers[size + 6] = sub(row, 10, 24), times, blobs[place]
+    answers[size + 4], answers[size + 5], answers[size + 6] = sub(row, 10, 24), times, blobs[place] or ''
     size = size + 6
   end
   take_out(claim)
   send('HSET', ROWS, fields)
   send('SADD', HELD .. worker, ids)
-  if claim.more then call('ZADD', BELL .. claim.more, 0, LOOK) end
-  return head(#ids) .. concat(answers)
+  if claim.more then try('ZADD', BELL .. claim.more, 0, LOOK) end
+  return head(#ids) .. concat(answers), list(claim.spoilt)
 end

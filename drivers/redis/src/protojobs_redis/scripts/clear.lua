@@ -2,18 +2,29 @@
 -- is there more}.
 
 local queue, limit, ids = ARGV[2], tonumber(ARGV[3]), {}
-local places = {}
-for _, priority in ipairs(call('ZRANGE', lanes_of(queue), 0, -1)) do places[#places + 1] = lane_of(queue, priority) end
+local places, place_of = {}, {}
+for _, priority in ipairs(try('ZRANGE', lanes_of(queue), 0, -1)) do places[#places + 1] = lane_of(queue, priority) end
 for _, state in ipairs({COMPLETED, FAILING, CANCELLED}) do places[#places + 1] = ended_of(queue, state) end
 for _, place in ipairs(places) do
   if #ids > limit then break end
-  for _, id in ipairs(call('ZRANGE', place, 0, limit - #ids)) do ids[#ids + 1] = id end
+  for _, id in ipairs(try('ZRANGE', place, 0, limit - #ids)) do
+    ids[#ids + 1] = id
+    place_of[#ids] = place
+  end
 end
 local has_more, removed = #ids > limit, {[PENDING] = 0, [COMPLETED] = 0, [FAILING] = 0, [CANCELLED] = 0}
 ids[limit + 1] = nil
-for id, row in pairs(rows_of(ids)) do
-  removed[row[STATE]] = removed[row[STATE]] + 1
-  remove(id, row)
+local rows = rows_of(ids)
+for number, id in ipairs(ids) do
+  local row = rows[id]
+  if row and removed[row[STATE]] then
+    removed[row[STATE]] = removed[row[STATE]] + 1
+    remove(id, row)
+  elseif row then
+    put(to_zrem, place_of[number], id)
+  else
+    erase(id, place_of[number])
+  end
 end
 commit_removed()
 return pack({removed[PENDING], removed[COMPLETED], removed[FAILING], removed[CANCELLED], has_more})

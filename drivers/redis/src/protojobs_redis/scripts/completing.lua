@@ -6,10 +6,17 @@ local NAMES = {  -- of the states, in MessagePack
   [CANCELLED] = '\169cancelled', [MOVING] = '\166moving',
 }
 local APPLIED, REPEATED, STALE = '\167applied', '\168repeated', '\165stale'
+local NO_STATE = '\192'
 local NOWHERE = '\192\192'  -- neither a state nor a time
 local ended_at, ended_score = bytes_of('>i8', now), format('%.0f', now)
 local moved = {}  -- by queue: by how many its running jobs become more
 local settle_others  -- of turn_any alone: settling.lua
+
+-- What stands at the end of a row, see jobs.lua; nothing where a foreign hand has spoilt it.
+local function values_of_end(rest)
+  local is_read, values = pcall(unpacked, rest)
+  return is_read and type(values) == 'table' and values
+end
 
 -- `said` are id and claim_seq of each claim of `worker` that succeeded. Answers {id, status, state, available_at} for
 -- each, one after the other.
@@ -21,9 +28,9 @@ local function complete(worker, said)
   for place, id in ipairs(ids) do
     local row = changed[id] or rows[place]
     local status, state, due = STALE, NOWHERE, ''
-    if row then
+    if row and #row >= QUEUE_AT then
       local tail = QUEUE_AT + byte(row, QUEUE_AT - 1)
-      state, due = NAMES[sub(row, 1, 1)], sub(row, 10, 24)
+      state, due = NAMES[sub(row, 1, 1)] or NO_STATE, sub(row, 10, 24)
       if fields_of('>I4', row, 3) == said[2 * place] then  -- the fence: id, claim_seq and holder, all three
         local behind = tail + #mine
         if (byte(row, tail) or 0) == 0 then
@@ -32,7 +39,8 @@ local function complete(worker, said)
           local queue, rest = sub(row, QUEUE_AT, tail - 1), sub(row, behind + 16)
           status, state = APPLIED, NAMES[COMPLETED]
           row = COMPLETED .. sub(row, 2, tail - 1) .. '\0' .. sub(row, behind, behind + 7) .. ended_at .. rest
-          if rest ~= '' and (unpacked(rest)[2] or 0) ~= 0 then marked[#marked + 1] = id end
+          local values = rest ~= '' and values_of_end(rest)
+          if values and (values[2] or 0) ~= 0 then marked[#marked + 1] = id end
           local ended = into[queue]
           if not ended then
             ended = {}

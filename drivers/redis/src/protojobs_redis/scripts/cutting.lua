@@ -27,9 +27,12 @@ end
 
 -- A blob with its data, the fourth of its values, cut.
 local function cut(blob, chars_max)
-  if chars_max == '' then return blob end
+  if chars_max == '' or not blob then return blob end
   local begins = 0
-  for _ = 1, 3 do begins = cmsgpack.unpack_one(blob, begins) end
-  local ends, data = cmsgpack.unpack_one(blob, begins)
-  return sub(blob, 1, begins) .. pack(first_chars(data, chars_max)) .. sub(blob, ends + 1)
+  local is_cut, answer = pcall(function()
+    for _ = 1, 3 do begins = cmsgpack.unpack_one(blob, begins) end
+    local ends, data = cmsgpack.unpack_one(blob, begins)
+    return sub(blob, 1, begins) .. pack(first_chars(data, chars_max)) .. sub(blob, ends + 1)
+  end)
+  return is_cut and answer or blob
 end

@@ -3,8 +3,8 @@
 local first
 for _, queue in ipairs(unpacked(ARGV[2])) do
   if call('SISMEMBER', PAUSED, queue) == 0 then
-    for _, priority in ipairs(call('ZRANGE', lanes_of(queue), 0, -1)) do
-      local head = call('ZRANGE', lane_of(queue, priority), 0, 0, 'WITHSCORES')
+    for _, priority in ipairs(try('ZRANGE', lanes_of(queue), 0, -1)) do
+      local head = try('ZRANGE', lane_of(queue, priority), 0, 0, 'WITHSCORES')
       local at = head[2] and tonumber(head[2])
       if at and (not first or at < first) then first = at end
     end

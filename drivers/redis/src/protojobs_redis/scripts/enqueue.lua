@@ -40,7 +40,7 @@ for place = 1, count do
       local name = LANE .. priority .. ':' .. queue
       lane = lanes[name]
       if not lane then
-        lane = {false, false, queue = queue, priority = priority, jobs = 0}
+        lane = {false, false, queue = queue, priority = priority, jobs = 0, is_new = call('ZCARD', name) == 0}
         lanes[name] = lane
       end
       if due == 0 then lane.has_due = true end
@@ -66,11 +66,11 @@ for first = 1, 2 * stored, CHUNK do
 end
 for name, lane in pairs(lanes) do
   local size = 2 * lane.jobs
-  if call('EXISTS', name) == 0 then call('ZADD', LANES .. lane.queue, -lane.priority, lane.priority) end
+  if lane.is_new then call('ZADD', LANES .. lane.queue, -lane.priority, lane.priority) end
   for first = 1, size, CHUNK do call('ZADD', name, unpack(lane, first, min(first + CHUNK - 1, size))) end
   if call('HINCRBY', JOBS, lane.queue, lane.jobs) == lane.jobs then call('ZADD', QUEUES, '0', lane.queue) end
   if call('SISMEMBER', PAUSED, lane.queue) == 0 then
-    call('ZADD', BELL .. lane.queue, '0', lane.has_due and TAKE or LOOK)
+    redis.pcall('ZADD', BELL .. lane.queue, '0', lane.has_due and TAKE or LOOK)  -- all is stored, whatever that key is
   end
 end
 return concat(answers)

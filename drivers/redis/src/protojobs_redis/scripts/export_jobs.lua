@@ -17,7 +17,8 @@ for place = 1, #found, 2 do
   local id = found[place]
   ids[#ids + 1] = id
   numbers[#ids] = found[place + 1]
-  bytes = bytes + open(call('HGET', ROWS, id))[SIZE]
+  local row = readable(call('HGET', ROWS, id))
+  bytes = bytes + (row and row[SIZE] or 0)
 end
 
 -- ... then as many as the page still has room for begin to move.
@@ -36,17 +37,17 @@ end
 
 -- Answers whether one more job could not begin.
 local function begin_from(place)
-  local candidates = call('ZRANGE', place, 0, limit - #ids)
-  local rows = rows_of(candidates)
+  local candidates = try('ZRANGE', place, 0, limit - #ids)
+  local rows = rows_in(place, candidates, to_zrem)
   for _, id in ipairs(candidates) do
     if is_full() then return true end
-    begin(id, rows[id])
+    if rows[id] then begin(id, rows[id]) end
   end
   return false
 end
 
 local function begin_in(queue)
-  for _, priority in ipairs(call('ZRANGE', lanes_of(queue), 0, -1)) do
+  for _, priority in ipairs(try('ZRANGE', lanes_of(queue), 0, -1)) do
     if begin_from(lane_of(queue, priority)) then return true end
   end
   return begin_from(ended_of(queue, FAILING))
@@ -67,8 +68,11 @@ if number > numbered then call('SET', PREFIX .. 'exports', text(number)) end
 
 local rows, blobs, jobs = values_of(ROWS, ids), values_of(DATA, ids), {}
 for place, id in ipairs(ids) do
-  local row = open(rows[place])
-  local failure = row[FAILED_ID] ~= '' and call('HGET', FAILED, row[FAILED_ID]) or pack('')
-  jobs[place] = '\148' .. entry(id, rows[place], blobs[place]) .. pack(row[MOVED_FROM]) .. pack(row[FAILED_ID]) .. failure
+  local row = readable(rows[place])
+  if row then
+    local failure = row[FAILED_ID] ~= '' and call('HGET', FAILED, row[FAILED_ID])
+    jobs[#jobs + 1] = '\148' .. entry(id, rows[place], blobs[place]) .. pack(row[MOVED_FROM]) .. pack(row[FAILED_ID])
+      .. binary(failure or '')
+  end
 end
 return '\146' .. pack(has_more and numbers[#ids] or '') .. list(jobs)

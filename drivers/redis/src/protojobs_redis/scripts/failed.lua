@@ -28,14 +28,16 @@ end
 local entries, bytes, read, examined = {}, 0, 0, 0
 for place, id in ipairs(ids) do
   if #entries >= wanted or bytes > BATCH_BYTES_MAX or read > BATCH_BYTES_MAX or examined >= limit then break end
-  local failure = call('HGET', FAILED, id)
-  local job_id = unpacked(failure)[1]
-  local row = call('HGET', ROWS, job_id)
-  if queue == '' or open(row)[QUEUE] == queue then
-    entries[#entries + 1] = shown(id, failure, job_id, row, ARGV[7])
-    bytes = bytes + #entries[#entries]
+  local job_id, failure = failure_of(id)
+  if job_id then
+    local packed = call('HGET', ROWS, job_id)
+    local row = queue ~= '' and readable(packed)
+    if queue == '' or (row and row[QUEUE] == queue) then
+      entries[#entries + 1] = shown(id, failure, job_id, packed, ARGV[7])
+      bytes = bytes + #entries[#entries]
+    end
+    read = read + #failure
   end
-  read = read + #failure
   examined = place
 end
 if examined == #ids and #ids < limit then return '\148' .. pack('') .. pack('') .. pack(examined) .. list(entries) end

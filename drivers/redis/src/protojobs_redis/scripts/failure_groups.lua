@@ -7,10 +7,12 @@ for _, fingerprint in ipairs(call('ZREVRANGE', CAUSES, first, first + ARGV[3] - 
   if bytes > BATCH_BYTES_MAX then break end
   local alike = ALIKE .. fingerprint
   local id = call('ZREVRANGE', alike, 0, 0)[1]
-  local packed = call('HGET', FAILED, id)
-  local job_id = unpacked(packed)[1]
-  groups[#groups + 1] = '\148' .. pack(fingerprint) .. pack(min(call('ZCARD', alike), counted_max + 1))
-    .. pack(call('ZRANGE', alike, 0, 0, 'WITHSCORES')[2]) .. shown(id, packed, job_id, call('HGET', ROWS, job_id), ARGV[5])
-  bytes = bytes + #groups[#groups]
+  local job_id, packed = failure_of(id)
+  if job_id then
+    groups[#groups + 1] = '\148' .. pack(fingerprint) .. pack(min(call('ZCARD', alike), counted_max + 1))
+      .. pack(call('ZRANGE', alike, 0, 0, 'WITHSCORES')[2])
+      .. shown(id, packed, job_id, call('HGET', ROWS, job_id), ARGV[5])
+    bytes = bytes + #groups[#groups]
+  end
 end
 return list(groups)

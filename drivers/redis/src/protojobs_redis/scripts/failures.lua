@@ -3,8 +3,9 @@
 local function jobs_of(failed_ids)
   local job_ids, of = {}, {}
   for place, packed in ipairs(values_of(FAILED, failed_ids)) do
-    if packed then
-      local id = unpacked(packed)[1]
+    local is_ours, failure = pcall(unpacked, packed or '')
+    local id = is_ours and type(failure) == 'table' and failure[1]
+    if type(id) == 'string' then
       job_ids[#job_ids + 1] = id
       of[failed_ids[place]] = id
     end

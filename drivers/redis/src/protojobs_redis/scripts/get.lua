@@ -7,7 +7,7 @@ for place, id in ipairs(ids) do
   if rows[place] then
     local blob = call('HGET', DATA, id)
     entries[#entries + 1] = entry(id, rows[place], blob)
-    bytes = bytes + #blob
+    bytes = bytes + #(blob or '')
   end
   read = place
 end

@@ -7,9 +7,8 @@ for place, id in ipairs(ids) do
   if bytes > BATCH_BYTES_MAX then break end
   local failed_id = jobs[id] and jobs[id][FAILED_ID] or ''
   if failed_id == '' then failed_id = id end
-  local row = call('HGET', FAILED, failed_id)  -- one by one: see failed.lua
-  if row then
-    local job_id = unpacked(row)[1]
+  local job_id, row = failure_of(failed_id)  -- one by one: see failed.lua
+  if job_id then
     entries[#entries + 1] = shown(failed_id, row, job_id, call('HGET', ROWS, job_id), '')
     bytes = bytes + #entries[#entries]
   end

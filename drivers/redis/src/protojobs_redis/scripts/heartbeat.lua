@@ -20,7 +20,9 @@ call('ZADD', LEASES, now + unpacked(call('HGET', WORKERS, worker))[5], worker)
 
 local marked = call('SMEMBERS', marks_of(worker))
 rows = rows_of(marked)
-for place, id in ipairs(marked) do cancels[place] = pack({id, rows[id][SEQ]}) end
+for _, id in ipairs(marked) do
+  if rows[id] then cancels[#cancels + 1] = pack({id, rows[id][SEQ]}) end
+end
 
 local ends_in, first = '', call('ZRANGE', LEASES, 0, 1, 'WITHSCORES')
 for place = 1, #first, 2 do

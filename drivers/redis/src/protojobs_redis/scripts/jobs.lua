@@ -63,25 +63,26 @@ local function close(row)
   return packed .. char(#row[BY]) .. row[BY] .. times .. rest
 end
 
--- The rows that exist among the ids, by id.
+-- The row, or nothing where there is none or no script of ours has written it. A foreign hand's mistake in one job must
+-- not be the end of a script that is about many.
+local function readable(packed)
+  if not packed then return nil end
+  local is_open, row = pcall(open, packed)
+  return is_open and #row[QUEUE] == byte(packed, QUEUE_AT - 1) and row or nil
+end
+
+-- The readable rows that exist among the ids, by id.
 local function rows_of(ids)
   local rows = {}
   for place, packed in ipairs(values_of(ROWS, ids)) do
     local id = ids[place]
-    if packed and not rows[id] then rows[id] = open(packed) end
+    if not rows[id] then rows[id] = readable(packed) end
   end
   return rows
 end
 
 local function text(number)
   return format('%.0f', number)
-end
-
--- A job in an answer: an array of id, row, and blob. `row` is one as it is stored.
-local function entry(id, row, blob)
-  local values = open(row)
-  for field = PROGRESS, FIELDS do values[field] = values[field] end
-  return '\147' .. pack(id) .. pack(values) .. '\154' .. blob
 end
 
 -- ------------------------------------------------------------------------------------------------------------ writes
@@ -161,7 +162,7 @@ local function commit()
   flush_counts()
   flush_causes()
   for queue in pairs(rings) do
-    if call('SISMEMBER', PAUSED, queue) == 0 then call('ZADD', BELL .. queue, 0, LOOK) end
+    if call('SISMEMBER', PAUSED, queue) == 0 then try('ZADD', BELL .. queue, 0, LOOK) end
   end
   to_zrem, to_srem, to_hdel, to_hset, to_zadd, to_sadd, dirty = {}, {}, {}, {}, {}, {}, {}
   jobs_moved, running_moved, rings, causes = {}, {}, {}, {}
@@ -212,6 +213,51 @@ end
 
 local function marks_of(worker)
   return PREFIX .. 'marks:' .. worker
+end
+
+-- A member's score; nothing as well where somebody has put another type of value there.
+local function score_in(set, member)
+  local found = try('ZSCORE', set, member)
+  return type(found) == 'string' and found
+end
+
+-- Whether the job's place does not know it, so that nobody would ever find it there.
+local function is_misplaced(id, row)
+  if row[STATE] == PENDING then return not score_in(lane_of(row[QUEUE], row[PRIORITY]), id) end
+  return row[STATE] == PROCESSING and try('SISMEMBER', held_by(row[BY]), id) ~= 1
+end
+
+-- Whether nobody knows in what state it is: shown as `unreadable`, and `u` in find.lua.
+local NO_STATE = 'u'
+
+local function is_lost(id, row)
+  return not row or not ('prcfxm'):find(row[STATE], 1, true) or is_misplaced(id, row)
+end
+
+-- The rows of the ids that were found in a place, and which are taken out of it (`from`: to_zrem or to_srem) where there
+-- is no job that could be read.
+local function rows_in(place, ids, from)
+  local rows = rows_of(ids)
+  for _, id in ipairs(ids) do
+    if not rows[id] then put(from, place, id) end
+  end
+  return rows
+end
+
+local function binary(bytes)
+  return '\198' .. bytes_of('>I4', #bytes) .. bytes
+end
+
+-- A job in an answer: an array of id, row, blob, and whether it is misplaced. Row and blob are values of their own, in
+-- one string each, and empty where they cannot be read: one that is spoilt does not spoil the answer. `packed` is the row
+-- as it is stored.
+local function entry(id, packed, blob)
+  local row = readable(packed)
+  if row then
+    for field = PROGRESS, FIELDS do row[field] = row[field] end
+  end
+  return '\148' .. pack(id) .. binary(row and pack(row) or '') .. binary(blob and '\154' .. blob or '')
+    .. pack(row ~= nil and is_misplaced(id, row))
 end
 
 local function leave(id, row)

@@ -6,7 +6,7 @@ local queues = call('ZRANGEBYLEX', QUEUES, after, '+', 'LIMIT', 0, ARGV[3])
 local oldest = {0, 0, 0}
 for _, queue in ipairs(queues) do
   for place, state in ipairs({COMPLETED, FAILING, CANCELLED}) do
-    local at = tonumber(call('ZRANGE', ended_of(queue, state), 0, 0, 'WITHSCORES')[2] or 0)
+    local at = tonumber(try('ZRANGE', ended_of(queue, state), 0, 0, 'WITHSCORES')[2] or 0)
     if at > 0 and (oldest[place] == 0 or at < oldest[place]) then oldest[place] = at end
   end
 end

@@ -10,13 +10,22 @@ local states, removed, total, has_more = {COMPLETED, FAILING, CANCELLED}, {0, 0,
 
 -- Delete from the jobs of one queue and state that ended before `bound`; answers whether some are left.
 local function prune_from(queue, number)
-  local bound = '(' .. text(now - ages[number])
+  local bound, ended = '(' .. text(now - ages[number]), ended_of(queue, states[number])
   while true do
     local room = min(CHUNK, limit - total)
-    local ids = call('ZRANGEBYSCORE', ended_of(queue, states[number]), '-inf', bound, 'LIMIT', 0, math.max(room, 1))
+    local ids = try('ZRANGEBYSCORE', ended, '-inf', bound, 'LIMIT', 0, math.max(room, 1))
     if #ids == 0 then return false end
     if room <= 0 then return true end
-    for place, row in ipairs(values_of(ROWS, ids)) do remove(ids[place], open(row)) end
+    for place, packed in ipairs(values_of(ROWS, ids)) do
+      local id, row = ids[place], readable(packed)
+      if row and row[STATE] == states[number] then
+        remove(id, row)
+      elseif row then
+        put(to_zrem, ended, id)
+      else
+        erase(id, ended)
+      end
+    end
     total = total + #ids
     removed[number] = removed[number] + #ids
     commit_removed()

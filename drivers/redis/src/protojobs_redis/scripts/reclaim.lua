@@ -37,14 +37,16 @@ local ids, from = {}, {}
 for _, holder in ipairs(holders) do
   if is_full then break end
   local held = call('SRANDMEMBER', held_by(holder), limit - #ids)
-  local rows = rows_of(held)
+  local rows = rows_in(held_by(holder), held, to_srem)
   for _, id in ipairs(held) do
-    bytes = bytes + rows[id][SIZE]  -- the answer carries the blobs, for their names
-    is_full = bytes > BATCH_BYTES_MAX and #ids > 0
-    if is_full then break end
-    ids[#ids + 1] = id
-    from[#ids] = holder
-    take_back(id, rows[id])
+    if rows[id] then
+      bytes = bytes + rows[id][SIZE]  -- the answer carries the blobs, for their names
+      is_full = bytes > BATCH_BYTES_MAX and #ids > 0
+      if is_full then break end
+      ids[#ids + 1] = id
+      from[#ids] = holder
+      take_back(id, rows[id])
+    end
   end
   is_full = is_full or #ids >= limit
 end

@@ -12,6 +12,14 @@ local function remove(id, row)
   removed_ids[#removed_ids + 1] = id
 end
 
+-- Delete what stands in a place as a job and cannot be read as one.
+local function erase(id, place)
+  put(to_zrem, place, id)
+  put(to_hdel, ROWS, id)
+  put(to_hdel, DATA, id)
+  put(to_zrem, IDS, id)
+end
+
 local function commit_removed()
   drop_notes(removed_ids)
   removed_ids = {}

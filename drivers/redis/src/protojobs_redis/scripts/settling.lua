@@ -38,7 +38,7 @@ settle_others = function(settlements)
         status = APPLIED
       end
     end
-    local state = row and NAMES[row[STATE]] .. timestamp(row[AVAILABLE_AT]) or NOWHERE
+    local state = row and (NAMES[row[STATE]] or NO_STATE) .. timestamp(row[AVAILABLE_AT]) or NOWHERE
     answers[place] = '\148' .. pack(id) .. status .. state
   end
   commit()

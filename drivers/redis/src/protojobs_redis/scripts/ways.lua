@@ -3,6 +3,10 @@
 local RUNNING, LEASES, HELD, MARKS = PREFIX .. 'running', PREFIX .. 'leases', PREFIX .. 'held:', PREFIX .. 'marks:'
 local ENDED = PREFIX .. 'ended:'
 
+-- As `call`, for keys of one queue: where somebody has put another type of value there, it answers a table with nothing
+-- but `err`, and that queue alone has no such jobs.
+local try = redis.pcall
+
 -- The values of many fields of a hash, in order; false where there is none.
 local function values_of(hash, fields)
   local count = #fields
