@@ -9,7 +9,7 @@ import pytest
 from msgspec import structs
 
 from protojobs._decisions import LINGER_S, TICK_S, UNSETTLED_MAX, Decisions, WorkLimits
-from protojobs._lease_watch import IDENTITIES_MAX, LAST_WORDS_S, LeaseWatch, Standing
+from protojobs._lease_watch import IDENTITIES_MAX, LeaseWatch, Standing
 from protojobs._pace import BATCH_MAX, LEAD_WAIT_S, PREFETCH_RUN_S
 from protojobs._plan import Plan
 from protojobs.lifecycle import SUSPECT_RECLAIMS, Verb
@@ -422,27 +422,29 @@ class TestStopping:
         assert worker.finish(1.0, "a") is True
         assert worker.finish(1.1, "a") is False
 
-    def test_stuck_ends_the_worker_within_exit_bound_whatever_its_neighbours_do(self) -> None:
+    def test_stuck_ends_the_worker_whatever_its_neighbours_do_and_leaves_a_quarter_of_the_time_to_its_process(
+        self,
+    ) -> None:
         worker = Worker()
         worker.start(0.0, "a", "b")
         worker.finish(100.0, "a")
-        worker.decide.ending.stuck(100.0)
-        assert not worker.decide.plan(104.9).cut_all
-        assert worker.decide.plan(105.0).cut_all
-        assert worker.decide.plan(109.9).ended is None
-        assert worker.decide.plan(110.0).ended == "stuck"
-
-    def test_beside_an_exclusive_run_that_does_not_end_it_ends_before_the_lease(self) -> None:
-        worker = Worker()
-        worker.start(0.0, "a", "b")
-        worker.finish(100.0, "a")
-        worker.decide.ending.stuck(100.0, within_s=2.0)
+        worker.decide.ending.stuck(100.0, gone_by=108.0)
         plan = worker.decide.plan(100.0)
-        assert (plan.cut_all, plan.wait_s) == (False, 1.0)
-        plan = worker.decide.plan(101.0)
-        assert plan.cut_all
-        assert worker.decide.plan(101.5).wait_s == 0.5  # it wakes for its end
-        assert worker.decide.plan(102.0).ended == "stuck"
+        assert (plan.cut_all, plan.call_s) == (False, 6.0)
+        assert not worker.decide.plan(103.9).cut_all
+        assert worker.decide.plan(104.0).cut_all
+        assert worker.decide.plan(105.5).wait_s == 0.5  # it wakes for its end
+        assert worker.decide.plan(105.9).ended is None
+        plan = worker.decide.plan(106.0)
+        assert (plan.ended, plan.call_s) == ("stuck", 1.0)
+        assert worker.decide.ending.left_s(106.0) == 2.0
+
+    def test_the_last_call_is_as_short_as_the_time_until_its_process_must_be_gone(self) -> None:
+        worker = Worker()
+        worker.start(0.0, "a", "b")
+        worker.decide.ending.stuck(100.0, gone_by=101.2)
+        assert worker.decide.plan(101.0).call_s == pytest.approx(0.2)
+        assert worker.decide.ending.left_s(101.5) == 0.0
 
     def test_a_third_stop_does_not_put_the_end_off(self) -> None:
         worker = Worker()
@@ -782,9 +784,12 @@ class TestStanding:
         assert standing.sure_at("w0") == IDENTITIES_MAX  # forgotten: as the oldest one known
         assert standing.ends_at("w0") < 0
 
-    def test_beside_a_run_that_does_not_end_the_process_has_half_of_what_is_left(self) -> None:
-        standing = Standing(LEASE_S)
+    @pytest.mark.parametrize(("lease_s", "gone_by"), [(60.0, 59.0), (10.0, 9.5)])
+    def test_beside_an_exclusive_run_that_does_not_end_the_process_is_gone_before_the_lease_can_end(
+        self, lease_s: float, gone_by: float
+    ) -> None:
+        standing = Standing(lease_s)
         standing.good_beat("w", 0.0)
-        assert standing.exit_within_s("w", 50.0) == 5.0
-        assert standing.exit_within_s("w", 70.0) == LAST_WORDS_S
-        assert standing.exit_within_s("", 70.0) == float("inf")  # not exclusive
+        assert standing.gone_by("w") == gone_by
+        standing.lost("w")
+        assert standing.gone_by("w") == float("-inf")

@@ -59,6 +59,11 @@ class Deadlines:
         """The run has ended."""
         self._runs.pop(key, None)
 
+    def has(self, run: Runnable) -> bool:
+        """Whether this run is going on."""
+        watched = self._runs.get(run.key)
+        return watched is not None and watched[0] is run
+
     def has_another(self, run: Runnable) -> bool:
         """Whether the key of this run is that of another one now, so that this one is over."""
         watched = self._runs.get(run.key)
@@ -109,7 +114,7 @@ class Deadlines:
     def _turn(self, now: float) -> None:
         with self._lock:
             if self._cut:
-                self._cut = {run: ends_at for run, ends_at in self._cut.items() if self._is_here(run)}
+                self._cut = {run: ends_at for run, ends_at in self._cut.items() if self.has(run)}
             for watched in list(self._runs.values()):
                 if why := self._why_end(watched, now):
                     self._interrupt(watched, why)
@@ -140,7 +145,7 @@ class Deadlines:
 
     def _interrupt(self, watched: _Watched, why: str) -> None:
         run, executor, _ = watched
-        if run in self._cut or not self._is_here(run):
+        if run in self._cut or not self.has(run):
             return
         run.cut_by = why
         if why == LEASE_IN_DOUBT:
@@ -152,14 +157,10 @@ class Deadlines:
     def _find_stuck(self, now: float) -> None:
         """Tell of those that were told to end before, and are still here."""
         for run in [run for run, ends_at in self._cut.items() if ends_at <= now]:
-            if self._is_here(run):
+            if self.has(run):
+                self._stuck(run)  # before it is forgotten: so whoever hears of its end knows what was said of it
                 self.remove(run.key)
-                self._stuck(run)
                 _log.error("job %s did not end within %g s of its %s", run.key[0], self._end_s(run.cut_by), run.cut_by)
-
-    def _is_here(self, run: Runnable) -> bool:
-        watched = self._runs.get(run.key)
-        return watched is not None and watched[0] is run
 
     def _end_s(self, why: str) -> float:
         if why == LEASE_IN_DOUBT:

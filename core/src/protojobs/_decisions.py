@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from protojobs._ending import LAST_CALL_S, Ending
+from protojobs._ending import Ending
 from protojobs._lease_watch import LeaseWatch
 from protojobs._pace import LEAD_WAIT_S, Pace
 from protojobs._plan import PREFETCH_WAIT_S, TICK_S, Plan, WorkLimits, given_back
@@ -62,6 +62,7 @@ class Decisions:
         self._quiet_until = now  # the store is away: no call before this
         self._pause = PAUSE_FIRST_S
         self._began_at = now
+        self._stays_until = now  # though there is nothing to do
 
     # ------------------------------------------------------------------------------------------------- what happened
 
@@ -220,6 +221,10 @@ class Decisions:
         self._claim_at = min(self._claim_at, now)
         self._is_rung = self.is_asked
 
+    def stay(self, until: float) -> None:
+        """Do not end of its own accord before then, nor before another claim has found nothing."""
+        self._stays_until, self._found_nothing = until, False
+
     def lease_lost(self, now: float) -> None:
         """Others may have our jobs: forget what was not started. What runs, runs on, and its result is sent."""
         self._waiting.clear()
@@ -243,7 +248,7 @@ class Decisions:
         cut_all = self.ending.cuts(now)
         if ended := self._why_ended(now):  # with results unsettled only when its time is over: one last try
             last = tuple(self._unsettled.values())[self._in_flight :][:BATCH_JOBS_MAX]  # those in flight are the first
-            return Plan(ended=ended, settle=last, call_s=LAST_CALL_S)
+            return Plan(ended=ended, settle=last, call_s=self.ending.call_s(now))
         limits, withdraw = self.limits, self._is_lead_in_vain(now)
         start, short = ((), ()) if withdraw else self._startable(now)
         slots, limit, settle = 0, 0, tuple[Outcome, ...]()
@@ -381,6 +386,10 @@ class Decisions:
         if self.ending.is_over(now):
             return self.ending.reason
         if self._running or self._waiting or self._unsettled or self.is_asked:
+            return None
+        if self.ending.level and not self.ending.has_time:
+            return self.ending.reason
+        if now < self._stays_until:
             return None
         if self.ending.level:
             return self.ending.reason

@@ -6,9 +6,10 @@ import math
 
 from protojobs._plan import WorkLimits
 
-__all__ = ["LAST_CALL_S", "Ending"]
+__all__ = ["LAST_CALL_S", "LAST_WORDS_S", "Ending"]
 
-LAST_CALL_S = 1.0  # even when a stop should be over
+LAST_CALL_S = 1.0  # for the last word to the store, when a stop should be over
+LAST_WORDS_S = 0.2  # ... and where the process must be gone
 
 
 class Ending:
@@ -18,7 +19,7 @@ class Ending:
         self.level = 0  # 1: claim no more, and end once what runs is done; 2: runs are cut now
         self.reason = "stopped"
         self._limits = limits
-        self._grace_ends = self._ends_by = math.inf
+        self._grace_ends = self._ends_by = self._gone_by = math.inf
         self._is_cut = False
 
     def drain(self, reason: str) -> None:
@@ -41,14 +42,21 @@ class Ending:
             self._grace_ends = min(self._grace_ends, now)
             self._ends_by = min(self._ends_by, now + self._limits.exit_bound_s)
 
-    def stuck(self, now: float, within_s: float = math.inf) -> None:
-        """A run cannot be ended: this process must, in `exit_bound`, or sooner if `within_s` is less."""
-        left_s = min(self._limits.exit_bound_s, within_s)
+    def stuck(self, now: float, gone_by: float) -> None:
+        """A run cannot be ended: this process must, by that moment, when others may have its job.
+
+        Its neighbours have half of the time, the worker three quarters, and what follows it in this process the rest.
+        """
+        left_s = max(0.0, gone_by - now)
         self.stop(now, 1, "stuck")
         self.reason = "stuck"
-        # Its retry may be due in exit_bound from now. By then this process must be gone, so its neighbours have half.
+        self._gone_by = min(self._gone_by, gone_by)
         self._grace_ends = min(self._grace_ends, now + left_s / 2)
-        self._ends_by = min(self._ends_by, now + left_s)
+        self._ends_by = min(self._ends_by, now + left_s * 3 / 4)
+
+    def left_s(self, now: float) -> float:
+        """How long this process may take for whatever is to be done beside its runs; infinite unless it is stuck."""
+        return max(0.0, self._gone_by - now)
 
     def is_over(self, now: float) -> bool:
         """Whether its time is over: what is unsettled by now, others will find by its lease."""
@@ -72,5 +80,5 @@ class Ending:
         return self._ends_by if self._is_cut else self._grace_ends
 
     def call_s(self, now: float) -> float:
-        """How long a call to the store may take."""
-        return max(LAST_CALL_S, self._ends_by - now)
+        """How long a call to the store may take, also when a stop should be over."""
+        return max(self._ends_by - now, min(LAST_CALL_S, max(self.left_s(now) / 2, LAST_WORDS_S)))

@@ -11,7 +11,7 @@ __all__ = ["LeaseWatch", "Standing"]
 
 GOOD_BEATS = 3  # before a worker may reclaim: after an outage the others get their chance to renew first
 IDENTITIES_MAX = 100  # a worker becomes a new one when it has lost its lease, and tells late results by the old ones
-LAST_WORDS_S = 0.2
+GONE_BEFORE_S = 1.0  # a process must be gone so long before its lease ends, but of a short lease a twentieth
 NEVER = float("-inf")
 
 
@@ -89,9 +89,8 @@ class LeaseWatch:
 
     def may_reclaim(self, now: float) -> bool:
         """Whether it is time, and this worker has seen the store stand long enough."""
-        seen_s = self.last_good_at - self._first_good_at
         is_fresh = now - self.last_good_at <= self._lease_s / 2  # this loop may have been held up for as long as that
-        return self._good >= GOOD_BEATS and seen_s >= self._lease_s / 3 and is_fresh and now >= self.reclaim_at
+        return not self.is_young and is_fresh and now >= self.reclaim_at
 
     @property
     def reclaim_until(self) -> datetime | None:
@@ -101,6 +100,11 @@ class LeaseWatch:
         which beats every sixth, so half a lease is soon enough.
         """
         return None if self._beat_at is None else self._beat_at + timedelta(seconds=self._lease_s / 2)
+
+    @property
+    def is_young(self) -> bool:
+        """Whether this worker cannot know yet that the others had their chance to renew. It can after half a lease."""
+        return self._good < GOOD_BEATS or self.last_good_at - self._first_good_at < self._lease_s / 3
 
     def reclaimed(self, now: float, others_end_in: float | None, has_more: bool, jitter: float) -> None:
         """A round is done."""
@@ -147,17 +151,13 @@ class Standing:
 
         By then three heartbeats in a row got no answer: no hiccup, but an outage. The last third is for the run to end.
         A child process is killed after a second; a thread counts as stuck after two, and then its process ends within
-        `exit_bound` (10 s). With a lease of 60 s that is over well before anybody else can have the job.
+        `exit_bound` (10 s), and before its lease can.
         """
         return self.ends_at(worker) - self.lease_s / 3
 
-    def exit_within_s(self, worker: str, now: float) -> float:
-        """How long a process may still live in which a run does not end that may overlap with no other of its job.
-
-        Half of what is left of the lease, since the process ends somewhat later than its worker. When nothing is left,
-        as long as it takes to tell the store what else has ended here. Without a `worker`: for ever.
-        """
-        return max((self.ends_at(worker) - now) / 2, LAST_WORDS_S) if worker else float("inf")
+    def gone_by(self, worker: str) -> float:
+        """When a process must be gone in which a run does not end that may overlap with no other of its job."""
+        return self.ends_at(worker) - min(GONE_BEFORE_S, self.lease_s / 20)
 
     def sure_at(self, worker: str) -> float:
         """The last moment at which it certainly held its claims: the start of its last good heartbeat.

@@ -13,7 +13,8 @@ from protojobs._memory import resident_bytes
 from protojobs.entropy import jittered
 from protojobs.errors import DriverError
 from protojobs.events import Event, JobReclaimed, WorkerMemoryExceeded
-from protojobs.records import ClaimedJob
+from protojobs.lifecycle import JobState
+from protojobs.records import ClaimedJob, JobFilter
 
 if TYPE_CHECKING:
     from protojobs.queue import JobQueue
@@ -27,6 +28,7 @@ PRUNE_EVERY_S = 60.0
 PRUNE_ROUND = 1_000
 PRUNE_SHARE = 0.05  # of the claim loop's time, while there is more to prune: without a pause claims fall to a quarter
 MEMORY_EVERY_S = 1.0
+LEFT_BEHIND_PAGE = 100  # processing jobs that are looked at for holders that are gone
 _HOUR_S = 3600.0
 _log = logging.getLogger("protojobs.worker")
 
@@ -101,6 +103,17 @@ class Upkeep:
         worker = self._lease.info.id
         self._send(WorkerMemoryExceeded(worker=worker, rss_bytes=rss, limit_bytes=most))
         return True
+
+    def left_behind(self, names: Sequence[str]) -> str:
+        """The id of a dead worker whose jobs of these queues nobody has taken back, or nothing. Raises DriverErrors."""
+        # In this order: a claim that is settled meanwhile has no holder that is gone.
+        held = self._driver.find(JobFilter(states=(JobState.PROCESSING,)), limit=LEFT_BEHIND_PAGE, chars_max=0).jobs
+        rows, now = self._driver.workers(), self._driver.now()
+        for row in rows:
+            if row.lease_ends_at <= now and row.processing and not {*row.queues}.isdisjoint(names):
+                return row.id
+        known = {row.id for row in rows}
+        return next((job.reserved_by for job in held if job.queue in names and job.reserved_by not in known), "")
 
     def _resident(self) -> int:
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import atexit
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from protojobs._decisions import WorkLimits
@@ -43,20 +43,13 @@ def work(  # noqa: PLR0913  (the options of a worker, all by keyword)
     stop: StopToken | None = None,
     told: Told | None = None,
     vitals: Vitals | None = None,
+    must_end_by: Callable[[float], None] = lambda _at: None,
 ) -> WorkReport:
     """Run one worker in this thread until its limits, or its stop token, end it. `told`: see WorkerLease.
 
-    `vitals` shows how it is meanwhile.
+    `vitals` shows how it is meanwhile; `must_end_by`: see Worker.
     """
-    settings = queue.settings
-    if isinstance(queues, int):
-        raise OptionInvalid(
-            f"The first argument names queues; {queues} is no name.", mend=f"Try work(max_jobs={queues})."
-        )
-    given = [settings.default_queue] if queues is None else [queues] if isinstance(queues, str) else queues
-    names = [check_name("queue", name) for name in given]
-    if not 1 <= len(names) <= QUEUES_MAX or len(set(names)) != len(names):
-        raise OptionInvalid(f"A worker serves 1 to {QUEUES_MAX} different queues.", mend=f"These are {len(names)}.")
+    settings, names = queue.settings, _names(queue, queues)
     slots = check_count(
         "concurrency", settings.concurrency if concurrency is None else concurrency, minimum=1, maximum=10_000
     )
@@ -77,10 +70,15 @@ def work(  # noqa: PLR0913  (the options of a worker, all by keyword)
         lease.keep_posted(told)
     lease.vitals = vitals or Vitals()
     try:
-        worker = Worker(queue, names, limits, lease, settings.max_memory)
-        report = worker.run(stop or StopToken())
+        worker = Worker(queue, names, limits, lease, must_end_by)
     except BaseException:
         lease.leave()
+        raise
+    try:
+        report = worker.run(stop or StopToken())
+    except BaseException:
+        if not worker.is_busy:  # else the lease shall lapse: until then nobody is lent what still runs here
+            lease.leave()
         raise
     if ends_when_empty and report.reason in ENDS_OF_ITS_OWN and worker.signs_off:
         if not _queues:
@@ -91,6 +89,18 @@ def work(  # noqa: PLR0913  (the options of a worker, all by keyword)
     elif worker.signs_off:  # else the lease shall lapse
         lease.leave()
     return report
+
+
+def _names(queue: JobQueue, queues: str | Sequence[str] | None) -> Sequence[str]:
+    if isinstance(queues, int):
+        raise OptionInvalid(
+            f"The first argument names queues; {queues} is no name.", mend=f"Try work(max_jobs={queues})."
+        )
+    given = [queue.settings.default_queue] if queues is None else [queues] if isinstance(queues, str) else queues
+    names = [check_name("queue", name) for name in given]
+    if not 1 <= len(names) <= QUEUES_MAX or len(set(names)) != len(names):
+        raise OptionInvalid(f"A worker serves 1 to {QUEUES_MAX} different queues.", mend=f"These are {len(names)}.")
+    return names
 
 
 def _awake(queue: JobQueue, names: Sequence[str], limits: WorkLimits) -> WorkerLease:

@@ -247,13 +247,14 @@ class Dispatcher:
         """Return when all events sent so far have been observed, or after `timeout` seconds."""
         if self._thread is None:
             return
+        ends_at = SYSTEM_CLOCK.monotonic() + timeout
         try:
             self._backlog.put(None, timeout=timeout)
         except queues.Full:
             _log.error("observers did not catch up within %g s, %d events are dropped", timeout, BACKLOG_MAX)
             self._end_now()
         else:
-            self._thread.join(timeout)
+            self._thread.join(max(0.0, ends_at - SYSTEM_CLOCK.monotonic()))
         self._thread = None
 
     def _end_now(self) -> None:

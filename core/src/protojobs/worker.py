@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import logging
 import math
+import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 from typing import TYPE_CHECKING, TypeAlias
 
 from protojobs import events
 from protojobs._afterwards import FAILED_LIMIT_S, FailedCall, announcement, beginning, failed_call
-from protojobs._deadlines import Deadlines
+from protojobs._deadlines import END_S, Deadlines
 from protojobs._decisions import Decisions, Plan, WorkLimits
 from protojobs._doorbell import Doorbell
+from protojobs._ending import LAST_CALL_S, LAST_WORDS_S
 from protojobs._exchange import Courier, Exchange, settled_singly
 from protojobs._execution import Run, prepare, unrun
 from protojobs._executors import NotBegun, Runnable, Unplaced
@@ -30,6 +32,7 @@ from protojobs._outages import Outages
 from protojobs._pace import LEAD_WAIT_S
 from protojobs._plan import given_back
 from protojobs._upkeep import Upkeep
+from protojobs.clock import within
 from protojobs.entropy import jittered
 from protojobs.errors import ContractBroken, DriverError, JobCrashed, LeaseLost, ProtojobsError
 from protojobs.events import Event, JobProcessed, JobProcessing
@@ -46,6 +49,8 @@ if TYPE_CHECKING:
 __all__ = ["Worker"]
 
 OBSERVERS_END_S = 5.0  # how long `work()` waits for observers before it returns
+ENDS_THAT_WAIT = ("empty", "max_jobs", "max_time")  # with nothing running, for the jobs of a worker that died
+STAY_S = 1.0  # between two looks at whether there still are such jobs
 LOST_WORKERS_MAX = SUSPECT_RECLAIMS + CRASHES_MAX  # died with a job that no child can run: it is given up
 _log = logging.getLogger("protojobs.worker")
 
@@ -56,8 +61,14 @@ class Worker:
     """One `work()`: claims, runs and settles until its limits say that it is done."""
 
     def __init__(
-        self, queue: JobQueue, names: Sequence[str], limits: WorkLimits, lease: WorkerLease, max_memory: int
+        self,
+        queue: JobQueue,
+        names: Sequence[str],
+        limits: WorkLimits,
+        lease: WorkerLease,
+        must_end_by: Callable[[float], None] = lambda _at: None,
     ) -> None:
+        """`must_end_by(moment)` is told by when this process must be gone: infinite once it need not any more."""
         self._queue = queue
         self._driver = queue.driver
         self._clock = queue.clock
@@ -66,7 +77,10 @@ class Worker:
         self._names = names
         self._inbox = Inbox()
         self._standing = Standing(lease.info.lease_s)
-        self._deadlines = Deadlines(self._clock, self._standing, self._inbox.put)
+        self._deadlines = Deadlines(self._clock, self._standing, self._is_stuck)
+        self._must_end_by = must_end_by
+        self._stuck_lock = threading.Lock()
+        self._stuck_runs: dict[_Key, float] = {}  # that go on, and by when their process must be gone
         lease.horizon.look_at(self._deadlines.left_s)
         self._courier = Courier(self._driver, names, self._inbox.put)
         self._doorbell = Doorbell(self._driver, names, lambda: self._inbox.put(None))
@@ -81,7 +95,9 @@ class Worker:
         )
         now, places = self._clock.monotonic(), self._executors
         self._decide = Decisions(limits, lease.watch, now, jittered, places.may_lead, places.has_child)
-        self._upkeep = Upkeep(queue, lease, self._send, self._decide.compared, max_memory)
+        self._upkeep = Upkeep(queue, lease, self._send, self._decide.compared, queue.settings.max_memory)
+        self._stays_at_most: float | None = None  # for the jobs of a dead worker ...
+        self._waits_for = ""  # ... this one
         self._complete_in = self._driver.complete_in if isinstance(self._driver, SupportsTransaction) else None
         self._done = self._failed = self._late = 0
         self._answered_at, self._unknown = 0.0, False  # a claim's answer was lost: ask the store what we hold
@@ -100,22 +116,51 @@ class Worker:
         try:
             reason = self._loop()
         except BaseException:
+            self._cut_short()
             self._dispatcher.close(0.0)
             raise
         finally:
             unsubscribe()
             self._lease.stop()
-            for part in (self._courier, self._doorbell, self._deadlines, self._executors):
+            for part in (self._courier, self._doorbell, self._deadlines):
                 part.close()
+            self._executors.close(self._left_s())
         worker, done, failed = self._lease.info.id, self._done, self._failed
         self._send(events.WorkerStopped(worker=worker, reason=reason, done=done, failed=failed))
-        self._dispatcher.close(OBSERVERS_END_S)
+        self._dispatcher.close(min(OBSERVERS_END_S, self._left_s()))
         return WorkReport(done=done, failed=failed, runs=self._decide.runs, reason=reason, late=self._late)
 
     @property
     def signs_off(self) -> bool:
         """Not where the last word got no answer: a stop does not wait twice, and a run that goes on needs the lease."""
-        return not (self._unknown or (self._decide.ending.reason == "stuck" and self._decide.has_unsettled))
+        return not (self._unknown or (self.is_busy and self._decide.has_unsettled))
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a run of it goes on, though it has ended."""
+        return bool(self._decide.running or self._stuck_runs)
+
+    def _left_s(self) -> float:
+        """How long whatever follows the loop may take: a process that must be gone waits for nobody beyond that."""
+        return self._decide.ending.left_s(self._clock.monotonic())
+
+    def _cut_short(self) -> None:
+        """This call is left by an exception: its runs must not outlive it, with nobody to end them or to tell how.
+
+        They are cut as at the end of a grace, and what they came to is sent once. Raises no Exception.
+        """
+        began = self._clock.monotonic()
+        self._decide.ending.stop(began, 2, "stopped")
+        self._deadlines.cut(None, "shutdown")
+        try:
+            while self._decide.running and (left_s := began + END_S - self._clock.monotonic()) > 0:
+                self._listen(left_s, 1)
+            self._withdraw(self._decide.running_jobs())
+            if (plan := self._decide.plan(self._clock.monotonic())).settle and not self._decide.is_asked:
+                with within(LAST_CALL_S):
+                    self._talk(plan)
+        except Exception:  # noqa: BLE001  (most likely what has ended the loop; that one is raised)
+            _log.exception("what runs were cut to could not be told; their jobs go back when the lease has ended")
 
     # -------------------------------------------------------------------------------------------------- the claim loop
 
@@ -126,10 +171,9 @@ class Worker:
             self._lease.vitals.turns(now, self._decide.running, self._answered_at)
             plan = self._decide.plan(now)
             if plan.ended is not None:
-                is_asked = self._decide.is_asked
-                if plan.settle:
-                    self._talk(plan)
-                self._unknown = self._unknown or is_asked  # a call that takes too long may have brought jobs
+                if self._stays(now, plan.ended):
+                    continue
+                self._say_last(plan)
                 return plan.ended
             talks = bool(plan.settle or plan.limit)
             goes_on = talks and plan.goes_on and not self._unknown
@@ -150,6 +194,45 @@ class Worker:
             self._keep_up()
             # Last, so that the next plan knows of what happened meanwhile.
             self._listen(0.0 if talks else plan.wait_s, plan.gather)
+
+    def _stays(self, now: float, reason: str) -> bool:
+        """Whether a worker that has nothing to do stays for the jobs of a dead one.
+
+        A worker may take those back once it is half a lease old, for else an outage could cost the living their leases.
+        A fleet of workers that live shorter would never do it. So one stays that long, where there is such a job.
+        """
+        if reason not in ENDS_THAT_WAIT or (reason == "max_jobs" and self._decide.limits.ends_when_empty):
+            return False
+        if self._stays_at_most is None:
+            self._stays_at_most = now + self._lease.info.lease_s * 2 / 3 + STAY_S
+        elif now >= self._stays_at_most:
+            return False
+        watch = self._lease.watch
+        if watch.is_young:
+            dead = self._left_behind()
+            if not dead:
+                return False
+            watch.plan_reclaim(now, 0.0, 0.0)
+        elif not watch.may_reclaim(now):
+            return False
+        self._decide.stay(now + STAY_S)
+        return True
+
+    def _left_behind(self) -> str:
+        try:
+            dead = self._upkeep.left_behind(self._names)
+        except DriverError:
+            return ""
+        if dead and dead != self._waits_for:
+            _log.info("worker %s died and holds jobs; staying until they may be taken back, about half a lease", dead)
+        self._waits_for = dead
+        return dead
+
+    def _say_last(self, plan: Plan) -> None:
+        is_asked = self._decide.is_asked
+        if plan.settle:
+            self._talk(plan)
+        self._unknown = self._unknown or is_asked  # a call that takes too long may have brought jobs
 
     def _talk(self, plan: Plan) -> None:
         """Settle and claim in one round trip, and wait for the answer."""
@@ -331,7 +414,7 @@ class Worker:
             return
         self._executors.give_up()
         if self._decide.finished(now, run.key, outcome):  # else it has ended just now, after all
-            self._decide.ending.stuck(now, self._standing.exit_within_s(run.exclusive_holder, now))
+            self._decide.ending.stuck(now, self._stuck_runs.get(run.key, now + self._decide.limits.exit_bound_s))
 
     def _begin_here(self, now: float, run: Run) -> None:
         """Run in this process what no child can run, as it turns out. A suspect beside another one goes back."""
@@ -411,7 +494,30 @@ class Worker:
     def _report(self, key: _Key, outcome: Outcome | NotBegun | None) -> None:
         """Called by the executors' threads: that a run has ended is known whatever holds the claim loop up."""
         self._deadlines.remove(key)
+        if self._stuck_runs:
+            self._forget_stuck(key)
         self._inbox.put_ended(key, outcome)
+
+    def _is_stuck(self, run: Runnable) -> None:
+        """Called by the thread that ends runs, for one that does not end. By when this process must be gone is told
+        here: the claim loop may be held up in a call to a store that does not answer.
+        """
+        now = self._clock.monotonic()
+        if run.began_at > -math.inf:
+            gone_by = now + self._decide.limits.exit_bound_s  # its retry may be due then
+            if run.exclusive_holder:
+                gone_by = min(gone_by, max(self._standing.gone_by(run.exclusive_holder), now + LAST_WORDS_S))
+            with self._stuck_lock:
+                self._stuck_runs[run.key] = gone_by
+                self._must_end_by(min(self._stuck_runs.values()))
+            if not self._deadlines.has(run):  # it has ended just now
+                self._forget_stuck(run.key)
+        self._inbox.put(run)
+
+    def _forget_stuck(self, key: _Key) -> None:
+        with self._stuck_lock:
+            if self._stuck_runs.pop(key, None) is not None:
+                self._must_end_by(min(self._stuck_runs.values(), default=math.inf))
 
 
 def _given_up(claimed: ClaimedJob) -> Outcome:

@@ -392,7 +392,7 @@ class SimulatedWorker(Party):
         outcome = active.run.ended_outside(ended=False, exit_bound=EXIT_BOUND_S)
         if self.decide.finished(self.world.now, active.run.key, outcome):
             active.is_given_up = True
-            self.decide.ending.stuck(self.world.now)
+            self.decide.ending.stuck(self.world.now, self.world.now + EXIT_BOUND_S)
 
     def _give_up(self, active: Active) -> None:
         if active.run.key in self.active:

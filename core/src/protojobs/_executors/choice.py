@@ -100,8 +100,10 @@ class Executors:
         """Do not wait for threads that cannot be ended."""
         self._threads.give_up()
 
-    def close(self) -> None:
-        """Close those that there are."""
-        for executor in (self._threads, self._loop, self._children):
-            if executor is not None:
-                executor.close()
+    def close(self, within_s: float) -> None:
+        """Close those that there are. Waits for the end of children, up to so many seconds."""
+        self._threads.close()
+        if self._loop is not None:
+            self._loop.close()
+        if self._children is not None:
+            self._children.close(within_s)

@@ -107,12 +107,12 @@ class ProcessExecutor:
     def interrupt(self, run: Runnable) -> None:
         """Nothing to do: the slot that watches the run sees its `cut_by`."""
 
-    def close(self) -> None:
+    def close(self, within_s: float = CLOSE_S) -> None:
         """Take no more, kill what still runs, and return when all children are gone, which takes a moment."""
         self.is_closed = True
         for _ in self._slots:
             self._inbox.put(None)
-        ends = self.clock.monotonic() + CLOSE_S
+        ends = self.clock.monotonic() + min(CLOSE_S, within_s)
         for slot in self._slots:
             slot.thread.join(max(0.0, ends - self.clock.monotonic()))
 

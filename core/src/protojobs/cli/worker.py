@@ -21,6 +21,7 @@ from protojobs._working import work
 from protojobs.cli.amounts import duration, size
 from protojobs.cli.elsewhere import WorkerCommand
 from protojobs.cli.exits import Exit
+from protojobs.cli.hard_exit import HardExit
 from protojobs.cli.interrupts import stopped_by_signals
 from protojobs.cli.logs import FORMATS, LEVELS, json_line, level_of, logging_to_stderr, say_json
 from protojobs.cli.session import Session
@@ -86,7 +87,11 @@ class _Options(TypedDict):
     metavar="WHERE",
     help="Of plain functions.  [default: thread]",
 )
-@click.option("--stop-when-empty", is_flag=True, help="End when nothing is due.")
+@click.option(
+    "--stop-when-empty",
+    is_flag=True,
+    help="End when nothing is due. Stays for half a lease where a worker died, to take back its jobs.",
+)
 @click.option("--all-queues", is_flag=True, help="All queues that there are at the start, or that your jobs name.")
 @click.option("--no-scheduler", is_flag=True, help="Fire no schedules; let others do it.")
 @click.option("--max-memory", type=size, metavar="SIZE", help="End after its jobs beyond 512M, 2G ...; 0 = no limit.")
@@ -163,6 +168,7 @@ def _work(
             stop=stop,
             told=supervisor.told if supervisor is not None else None,
             vitals=vitals,
+            must_end_by=HardExit().at,
         )
     if supervisor is not None:
         supervisor.report(report)
