@@ -18,7 +18,7 @@ from protojobs.entropy import fresh_id
 from protojobs.errors import ConfigurationError, ContractBroken, SchemaOutdated, StoreUnavailable
 from protojobs.lifecycle import JobState, Verb
 from protojobs.records import JobFilter, JobPage, JobRecord, Settlement, WorkerInfo
-from protojobs.schedules import Schedule
+from protojobs.schedules import Schedule, UnreadableSchedule
 from protojobs.testing import ManualClock
 from protojobs.testing.conformance.steps import lend, new_job, push, settle
 from protojobs.unreadable import read, set_aside, why_unreadable
@@ -289,6 +289,18 @@ def test_an_overdue_schedule(queue: JobQueue, clock: ManualClock) -> None:
     finding = found(queue, "schedules_overdue")
     assert finding.severity is ERROR  # beyond catch_up its times are lost
     assert '"nightly"' in finding.what
+
+
+def test_a_schedule_that_cannot_be_read(queue: JobQueue, clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    queue.driver.save_schedule(schedule(clock.now() + timedelta(days=1)), version=0)
+    assert "schedule_unreadable" not in [one.code for one in examine(queue)]
+    odd = UnreadableSchedule(id="odd", why="Invalid enum value 'newest'")
+    page = replace(queue.driver.list_schedules(), unreadable=(odd,))
+    monkeypatch.setattr(queue.driver, "list_schedules", lambda **_: page)
+    finding = found(queue, "schedule_unreadable")
+    assert finding.severity is ERROR
+    assert '"odd"' in finding.what and "Invalid enum value 'newest'" in finding.what
+    assert "protojobs schedules remove" in finding.mend
 
 
 def test_a_schedule_of_a_job_that_is_unknown_here(queue: JobQueue, clock: ManualClock) -> None:

@@ -20,7 +20,8 @@ from protojobs.errors import (
     ScheduleUnknown,
     StoreUnavailable,
 )
-from protojobs.schedules import Misfire, Overlap, Schedule
+from protojobs.planned import ScheduleSetting
+from protojobs.schedules import Misfire, Overlap, Schedule, SchedulePage
 from protojobs.testing import ManualClock
 from protojobs_memory import MemoryDriver
 
@@ -165,6 +166,13 @@ class TestWhatIsStored:
         assert scheduler.tick().fired == 0
         assert [one.id for one in scheduler.schedules()] == ["r"]
 
+    def test_the_process_that_made_one_changes_it_and_changes_it_back(self, scheduler: Scheduler) -> None:
+        for hour in (7, 8, 7):
+            scheduler.daily(Report, {"hour": hour}, f"{hour:02}:00", id="digest")
+            (known,) = scheduler.schedules()
+            assert (known.spec, known.data) == (f"0 {hour} * * *", f'{{"hour":{hour}}}')
+        assert known.version == 3
+
     def test_other_data_alone_keeps_the_times(self, scheduler: Scheduler, clock: ManualClock) -> None:
         first = scheduler.every(Report, 3600, {"n": 1}, id="r")
         clock.advance(1000)
@@ -180,9 +188,9 @@ class TestWhatIsStored:
         class Overtaken(MemoryDriver):
             """Somebody else registers the schedule right after it was looked for."""
 
-            def get_schedules(self, ids: object) -> list[Schedule]:
+            def get_schedules(self, ids: object) -> SchedulePage:
                 found = super().get_schedules(ids)  # type: ignore[arg-type]
-                if not found and not self.done:
+                if not found.schedules and not self.done:
                     self.done = True
                     Scheduler(JobQueue(rival)).hourly(Report, {"by": "the other"}, id="r")
                 return found
@@ -264,11 +272,16 @@ class TestWhatIsRefused:
         assert mend in caught.value.mend
         assert scheduler.schedules() == []
 
-    def test_one_id_with_two_specs(self, scheduler: Scheduler) -> None:
-        scheduler.hourly(Report, id="r")
-        with pytest.raises(OptionInvalid, match=r'schedule "r" is registered twice here.*Give each its own id='):
-            scheduler.daily(Report, id="r")
-        assert [one.spec for one in scheduler.schedules()] == ["0 * * * *"]
+    def test_two_declarations_of_one_id_that_differ(self, make_queue: MakeQueue) -> None:
+        class Nightly(Report):
+            name = "nightly"
+
+        job(name="digest", cron=Cron("0 2 * * *", id="nightly"))(lambda: None)
+        said = ScheduleSetting(job="nightly", cron="0 3 * * *")
+        scheduler = Scheduler(make_queue(schedules={"nightly": said}))
+        with pytest.raises(OptionInvalid, match=r'"nightly" is declared twice.*0 2 .*digest.*0 3 .*Give each its own'):
+            scheduler.declare()
+        assert scheduler.schedules() == []
 
     def test_what_was_refused_by_the_store_can_be_tried_again(self, make_queue: MakeQueue, clock: ManualClock) -> None:
         driver = MemoryDriver(clock=clock)
@@ -280,7 +293,7 @@ class TestWhatIsRefused:
         assert scheduler.daily(Report, id="r").spec == "0 0 * * *"
 
 
-def _away(ids: object) -> list[Schedule]:
+def _away(ids: object) -> SchedulePage:
     raise StoreUnavailable("it is away.")
 
 
@@ -486,4 +499,4 @@ def test_every_method_that_waits_has_a_twin(scheduler: Scheduler) -> None:
     asyncio.run(all_of_them())
     public = {name for name in dir(Scheduler) if not name.startswith("_")}
     assert waits <= public and {f"a{name}" for name in waits} <= public
-    assert public - waits - {f"a{name}" for name in waits} == {"iterate", "run"}
+    assert public - waits - {f"a{name}" for name in waits} == {"iterate", "pages", "run"}

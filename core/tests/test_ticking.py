@@ -6,21 +6,32 @@ import json
 import threading
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
-from protojobs import Job, JobQueue, Scheduler, Settings, StopToken, _ticking, events
+from protojobs import Job, JobQueue, Scheduler, Settings, StopToken, _ticking, events, job
 from protojobs._planning import Step, plan
-from protojobs._ticking import HELD_BACK_S, LOCKED_S, ROUND, STUCK_S
+from protojobs._ticking import HELD_BACK_S, LOCKED_S, ROUND, STUCK_S, TOLD_MAX
 from protojobs.clock import time_left
 from protojobs.errors import ContractBroken, PushRejected, StoreUnavailable
 from protojobs.events import Event, JobQueued, JobQueuing, ScheduleFired, ScheduleMissed
 from protojobs.hooks import Hooks, hookimpl
 from protojobs.lifecycle import Verb
+from protojobs.planned import ScheduleSetting
 from protojobs.protocols import Store
-from protojobs.records import NewJob, Settlement, WorkerInfo
-from protojobs.schedules import DueSchedules, Fired, FireStatus, Firing, Schedule
+from protojobs.records import BATCH_BYTES_MAX, NewJob, Settlement, WorkerInfo
+from protojobs.schedules import (
+    DueCursor,
+    DueSchedules,
+    Fired,
+    FireStatus,
+    Firing,
+    Schedule,
+    SchedulePage,
+    UnreadableSchedule,
+)
 from protojobs.testing import ManualClock
 from protojobs_memory import MemoryDriver
 
@@ -187,8 +198,8 @@ class TestManyTickers:
         """Frozen between looking and firing, for however long: the others have moved the schedule on."""
 
         class Frozen(MemoryDriver):
-            def due_schedules(self, limit: int) -> DueSchedules:
-                due = super().due_schedules(limit)
+            def due_schedules(self, limit: int, *, cursor: DueCursor | None = None) -> DueSchedules:
+                due = super().due_schedules(limit, cursor=cursor)
                 if due.schedules and not self.has_slept:
                     self.has_slept = True
                     clock.advance(60)
@@ -255,6 +266,25 @@ class TestManyTickers:
         assert due_times_of(scheduler.queue) == [1, 2, 3, 4, 5]
 
 
+class Unreadable(MemoryDriver):
+    """One schedule cannot be read, as from a store where a newer release, or a foreign hand, has written it."""
+
+    unreadable = ""
+
+    def due_schedules(self, limit: int, *, cursor: DueCursor | None = None) -> DueSchedules:
+        found = super().due_schedules(limit, cursor=cursor)
+        return replace(found, **self._apart(found.schedules))
+
+    def get_schedules(self, ids: Sequence[str]) -> SchedulePage:
+        return SchedulePage(**self._apart(super().get_schedules(ids).schedules))
+
+    def _apart(self, found: Sequence[Schedule]) -> dict[str, tuple[Any, ...]]:
+        others = tuple(one for one in found if one.id != self.unreadable)
+        why = "not a valid Misfire"
+        odd = tuple(UnreadableSchedule(id=one.id, why=why) for one in found if one.id == self.unreadable)
+        return {"schedules": others, "unreadable": odd}
+
+
 class TestWhatGoesWrong:
     def test_a_job_that_a_plugin_refuses_stays_due_and_the_others_fire(
         self, scheduler: Scheduler, clock: ManualClock, caplog: pytest.LogCaptureFixture
@@ -294,6 +324,125 @@ class TestWhatGoesWrong:
         scheduler.every(Report, 60, {"good": 1}, id="z")
         clock.advance(60)
         assert scheduler.tick().fired == 1
+
+    def test_more_of_them_than_one_call_answers_do_not_stop_the_others_and_are_told_in_a_few_lines(
+        self,
+        scheduler: Scheduler,
+        clock: ManualClock,
+        caplog: pytest.LogCaptureFixture,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(_ticking, "ROUND", 5)
+        monkeypatch.setattr(_ticking, "BATCH_JOBS_MAX", 20)
+
+        class Refuses:
+            @hookimpl
+            def protojobs_before_push(self, job: NewJob) -> NewJob | None:
+                if "bad" in job.data:
+                    raise PushRejected("no.")
+                return None
+
+        scheduler.queue._hooks = Hooks([("refuses", Refuses())])
+        made = scheduler.every(Report, 1, {"bad": 1}, id="a")
+        for n in range(50):
+            scheduler.queue.driver.save_schedule(replace(made, id=f"a{n:04}"), version=0)
+        scheduler.every(Report, 60, {"good": 1}, id="z", misfire="all")
+        clock.advance(60)
+        fired = [scheduler.tick().fired]
+        for _ in range(9):
+            clock.advance(60)
+            fired.append(scheduler.tick().fired)
+        assert fired == [1] * 10
+        lines = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+        assert len(lines) == TOLD_MAX + 1
+        assert lines[0] == "schedule a cannot be fired here: no."
+        assert lines[-1].startswith(f"{51 - TOLD_MAX} more schedules cannot be fired here")
+
+    def test_what_cannot_be_fired_is_told_again_after_it_went_well(
+        self, scheduler: Scheduler, clock: ManualClock, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        class Vault:
+            is_sealed = True
+
+            @hookimpl
+            def protojobs_before_push(self, job: NewJob) -> NewJob | None:
+                if self.is_sealed:
+                    raise PushRejected("the vault is sealed.")
+                return None
+
+        vault = Vault()
+        scheduler.queue._hooks = Hooks([("vault", vault)])
+        scheduler.every(Report, 60, id="r")
+        told = []
+        for vault.is_sealed in (True, True, False, True, True):
+            clock.advance(60)
+            scheduler.tick()
+            told.append(caplog.text.count("the vault is sealed"))
+        assert told == [1, 1, 1, 2, 2]
+
+    @pytest.mark.parametrize("misfire", ["latest", "all"])
+    def test_a_job_that_a_plugin_makes_too_large_is_held_against_its_schedule_alone(
+        self, scheduler: Scheduler, clock: ManualClock, caplog: pytest.LogCaptureFixture, misfire: str
+    ) -> None:
+        class Inflates:
+            @hookimpl
+            def protojobs_before_push(self, job: NewJob) -> NewJob | None:
+                return replace(job, data=f'"{"x" * BATCH_BYTES_MAX}"') if "large" in job.data else None
+
+        scheduler.queue._hooks = Hooks([("inflates", Inflates())])
+        scheduler.every(Report, 60, {"large": 1}, id="large", misfire=misfire)  # type: ignore[arg-type]
+        for n in range(3):
+            scheduler.every(Report, 60, {"n": n}, id=f"small{n}", misfire=misfire)  # type: ignore[arg-type]
+        clock.advance(120)
+        assert scheduler.tick().fired == (6 if misfire == "all" else 3)
+        assert "schedule large cannot be fired here" in caplog.text
+        assert scheduler.tick().fired == 0
+
+    def test_a_batch_that_the_store_refuses_is_fired_one_by_one(
+        self, clock: ManualClock, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        class Choosy(MemoryDriver):
+            """A rule of the database, a row that is spoilt: the whole step is undone."""
+
+            def fire(self, firings: Sequence[Firing]) -> list[Fired]:
+                if any(said.id == "r1" for said in firings):
+                    raise ContractBroken("row r1 is spoilt.")
+                return super().fire(firings)
+
+        scheduler = Scheduler(JobQueue(Choosy(clock=clock), clock=clock))
+        for n in range(4):
+            scheduler.every(Report, 60, id=f"r{n}")
+        clock.advance(60)
+        assert scheduler.tick().fired == 3
+        assert caplog.text.count("schedule r1 cannot be fired here: row r1 is spoilt.") == 1
+
+    def test_one_that_cannot_be_read_is_told_once_and_passed(
+        self, clock: ManualClock, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        driver = Unreadable(clock=clock)
+        scheduler = Scheduler(JobQueue(driver, clock=clock))
+        scheduler.every(Report, 60, id="odd")
+        scheduler.every(Report, 60, id="even")
+        driver.unreadable = "odd"
+        fired = []
+        for _ in range(3):
+            clock.advance(60)
+            fired.append(scheduler.tick().fired)
+        assert fired == [1, 1, 1]
+        assert caplog.text.count("schedule odd cannot be read: not a valid Misfire") == 1
+
+    def test_a_declared_one_that_cannot_be_read_is_told_and_the_others_are_declared(
+        self, clock: ManualClock, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        driver = Unreadable(clock=clock)
+        job(name="report")(lambda: None)
+        tables = {name: ScheduleSetting(job="report", every=60) for name in ("odd", "other")}
+        queue = JobQueue(driver, Settings(schedules=tables), clock=clock)
+        Scheduler(queue).every("report", 3600, id="odd")
+        driver.unreadable = "odd"
+        assert [one.id for one in Scheduler(queue).declare()] == ["other"]
+        assert 'schedule "odd" is stored in a form that cannot be read here' in caplog.text
+        assert "protojobs schedules remove odd" in caplog.text
 
     def test_a_schedule_that_means_nothing_here_is_told_and_passed(
         self, scheduler: Scheduler, clock: ManualClock, caplog: pytest.LogCaptureFixture
@@ -380,7 +529,7 @@ class TestWhatGoesWrong:
         assert scheduler._ticker._lost == {}
 
     def test_a_store_that_is_away_is_told_by_tick(self, scheduler: Scheduler) -> None:
-        def away(limit: int) -> DueSchedules:
+        def away(limit: int, *, cursor: object = None) -> DueSchedules:
             raise StoreUnavailable("it is away.")
 
         scheduler.queue.driver.due_schedules = away  # type: ignore[method-assign]
@@ -511,11 +660,11 @@ class TestRun:
         class Away(MemoryDriver):
             left = 3
 
-            def due_schedules(self, limit: int) -> DueSchedules:
+            def due_schedules(self, limit: int, *, cursor: DueCursor | None = None) -> DueSchedules:
                 if self.left:
                     self.left -= 1
                     raise StoreUnavailable("it is away.") if self.left else ContractBroken("it stammers.")
-                return super().due_schedules(limit)
+                return super().due_schedules(limit, cursor=cursor)
 
         queue = JobQueue(Away(), Settings())
         scheduler, stop = Scheduler(queue), StopToken()

@@ -104,12 +104,16 @@ ON_MEMORY = (
     mutant(
         "schedules ahead are due",
         "scheduling",
-        (FILE, "islice(self.state.next_times.below(after(now)), limit)", "islice(self.state.next_times, limit)"),
+        (FILE, "takewhile(lambda key: key < after(now), behind)", "behind"),
     ),
     mutant("paused schedules are due", "scheduling", (FILE, " and not schedule.is_paused:", ":")),
+    mutant("all that is due comes at once", "scheduling", (FILE, "for _, name in due[:limit]", "for _, name in due")),
     mutant(
-        "all that is due comes at once", "scheduling", (FILE, "below(after(now)), limit)", "below(after(now)), None)")
+        "a walk through what is due begins at the front each time",
+        "scheduling",
+        (FILE, " if cursor else iter(times)", " if False else iter(times)"),
     ),
+    mutant("a walk through what is due ends early", "scheduling", (FILE, "0 < limit < len(due)", "False")),
     mutant("a page begins with the last of the one before", "scheduling", (FILE, "name > cursor", "name >= cursor")),
     mutant(
         "schedules are listed in the order of words",
@@ -182,6 +186,18 @@ ON_SQL = (
         store="sqlite",
     ),
     mutant(
+        "SQLite: a walk through what is due leaves out those of one time",
+        "scheduling",
+        (FILE, "or_(moment > time_, name > id_)", "moment > time_"),
+        store="sqlite",
+    ),
+    mutant(
+        "SQLite: a walk through what is due shows the last one again",
+        "scheduling",
+        (FILE, "name > id_)", "name >= id_)"),
+        store="sqlite",
+    ),
+    mutant(
         "PostgreSQL: a schedule that is fired is not locked",
         "racing",
         (FILE, ".order_by(schedules.c.id).with_for_update(skip_locked=True)", ".order_by(schedules.c.id)"),
@@ -191,10 +207,22 @@ ON_SQL = (
 
 # ------------------------------------------------------------------------------------------------ in Lua
 
-FIRE_LUA, SCHEDULING_LUA = "scripts/fire.lua", "scripts/scheduling.lua"
+FIRE_LUA, SCHEDULING_LUA, DUE_LUA = "scripts/fire.lua", "scripts/scheduling.lua", "scripts/due_schedules.lua"
 LOST = "if is_lost(schedule, moment(said[2]), due) then return 'l' end"
 
 ON_REDIS = (
+    mutant(
+        "Valkey: a walk through what is due leaves out those of one time",
+        "scheduling",
+        (DUE_LUA, "  return first\nend", "  return call('ZCOUNT', DUE, '-inf', exact)\nend"),
+        store="valkey",
+    ),
+    mutant(
+        "Valkey: a walk through what is due shows the last one again",
+        "scheduling",
+        (DUE_LUA, "  return #one < #other", "  return #one <= #other"),
+        store="valkey",
+    ),
     mutant(
         "Valkey: a firing fits any time of its schedule",
         "firing",

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 
 import pytest
+from msgspec.structs import replace
 
 from protojobs.lifecycle import JobState
+from protojobs.schedules import SchedulePage, UnreadableSchedule
 from protojobs_dashboard.app import PAGES, Dashboard
 
 POLICY = (
@@ -155,6 +157,19 @@ def test_errors_are_grouped_by_cause(store, client, read):
     assert page.ids("error-row") == 1
     group = read(client.get(f"/errors/{store.fingerprint}").text)
     assert group.ids("job-row") == 3 and group.ids("sample") == 1
+
+
+def test_a_schedule_that_cannot_be_read_is_shown_beside_the_others(store, client, read, monkeypatch):
+    driver = store.queue.driver
+    page = driver.list_schedules()
+    odd = UnreadableSchedule(id="odd<b>", why="Invalid enum value 'newest'")
+    monkeypatch.setattr(driver, "list_schedules", lambda **_: replace(page, unreadable=(odd,)))
+    monkeypatch.setattr(driver, "get_schedules", lambda _ids: SchedulePage(unreadable=(odd,)))
+    shown = read(client.get("/schedules").text)
+    assert shown.ids("schedule-row") == 1
+    assert "odd<b>" in shown.text and "Invalid enum value" in shown.text
+    one = client.get("/schedule", params={"id": "odd<b>"})
+    assert one.status_code == 409 and "cannot be read here" in one.text
 
 
 def test_queues_workers_and_schedules_list_what_there_is(store, client, read):

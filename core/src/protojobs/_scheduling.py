@@ -24,6 +24,7 @@ from protojobs.errors import (
     OptionInvalid,
     PayloadError,
     ScheduleUnknown,
+    ScheduleUnreadable,
     did_you_mean,
     one_line,
     shown,
@@ -32,7 +33,15 @@ from protojobs.jobs import as_bound
 from protojobs.names import check_name, check_seconds, check_text_choice, check_zone, parse_when
 from protojobs.planned import CATCH_UP_MAX_S, Cron, ScheduleOptions, ScheduleSetting
 from protojobs.queue import new_job, push_made
-from protojobs.schedules import SCHEDULE_BYTES_MAX, SCHEDULE_ID_BYTES_MAX, Misfire, Overlap, Schedule
+from protojobs.schedules import (
+    SCHEDULE_BYTES_MAX,
+    SCHEDULE_ID_BYTES_MAX,
+    Misfire,
+    Overlap,
+    Schedule,
+    SchedulePage,
+    only,
+)
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -65,7 +74,6 @@ class Scheduling:
     def __init__(self, queue: JobQueue) -> None:
         self.queue = queue
         self.has_declared = False
-        self._registered: dict[str, Schedule] = {}
 
     # ---------------------------------------------------------------------------------------------------------- once
 
@@ -91,7 +99,7 @@ class Scheduling:
 
         Without a `start` the first time is one interval after it is registered.
         """
-        return self._put(job, interval_spec("interval", interval), data, options)
+        return self._put(self._wanted(job, interval_spec("interval", interval), data, options))
 
     def every_minute(self, job: object, data: object = None, **options: Unpack[ScheduleOptions]) -> Schedule:
         """At the beginning of each minute."""
@@ -127,40 +135,61 @@ class Scheduling:
         first. Names, ranges, steps, lists, `L`, `LW`, `5L`, `1#2`, and `@hourly` and its kin.
 
         Every recurring schedule takes the options `id`, `timezone`, `misfire`, `overlap`, `catch_up`, `jitter`, `start`
-        and `end`. Registering it again changes nothing, or, under its `id`, what differs. Returns it as it is stored.
+        and `end`. Registering it again changes nothing, or, under its `id`, what differs: the last call counts, in this
+        process or another. Returns it as it is stored.
         Raises OptionInvalid or a PayloadError with nothing stored.
         """
-        return self._put(job, check_cron(expression), data, options)
+        return self._put(self._wanted(job, check_cron(expression), data, options))
 
     def declare(self, *, skip_unknown: bool = False) -> list[Schedule]:
         """Store what jobs (`@job(cron=...)`) and the configuration (`[schedules.<id>]`) say of their schedules.
 
+        One that is stored in a form that cannot be read here is told and left as it is, and holds up no other.
+
         Workers, `protojobs scheduler` and the first `tick` do it by themselves. `skip_unknown` passes over those in the
         configuration whose job has not been imported here: another process, which knows it, declares it.
         """
-        declared = [self._declared_by_job(name, cron) for name, cron in self.queue.registry.crons()]
-        for name, said in self.queue.settings.schedules.items():
-            if skip_unknown and self.queue.registry.find(said.job) is None:
-                _log.warning("schedules.%s is not stored from here: no job %s has been imported", name, said.job)
-            else:
-                declared.append(self._declared_by_setting(name, said))
+        wanted: dict[str, tuple[str, Schedule]] = {}
+        for where, said in self._declarations(skip_unknown=skip_unknown):
+            other, before = wanted.setdefault(said.id, (where, said))
+            if before != said:  # each start would change it back and forth
+                raise OptionInvalid(
+                    f'schedule "{said.id}" is declared twice, and not the same: {other} has {shown(before.spec)} of '
+                    f"{before.job_name}, {where} has {shown(said.spec)} of {said.job_name}.",
+                    mend="Give each its own id=.",
+                )
+        declared: list[Schedule] = []
+        for _, said in wanted.values():
+            try:
+                declared.append(self._put(said))
+            except ScheduleUnreadable as error:
+                _log.error("%s", error, extra={"schedule": said.id})
         self.has_declared = True
         return declared
 
-    def _declared_by_job(self, name: str, cron: Cron) -> Schedule:
-        options = {field: getattr(cron, field) for field in Cron.__struct_fields__[1:]}
-        with _named(f'the schedule of job "{name}"'):
-            return self.cron(name, cron.expression, **cast("ScheduleOptions", options | {"id": cron.id or name}))
+    def _declarations(self, *, skip_unknown: bool) -> Iterator[tuple[str, Schedule]]:
+        """Each declared schedule, checked, and where it is declared."""
+        for name, cron in self.queue.registry.crons():
+            with _named(where := f'the schedule of job "{name}"'):
+                options = {field: getattr(cron, field) for field in Cron.__struct_fields__[1:]}
+                options["id"] = cron.id or name
+                wanted = self._wanted(name, check_cron(cron.expression), None, cast("ScheduleOptions", options))
+            yield where, wanted
+        for name, said in self.queue.settings.schedules.items():
+            if skip_unknown and self.queue.registry.find(said.job) is None:
+                _log.warning("schedules.%s is not stored from here: no job %s has been imported", name, said.job)
+                continue
+            with _named(where := f"schedules.{name}"):
+                wanted = self._said_by_setting(name, said)
+            yield where, wanted
 
-    def _declared_by_setting(self, name: str, said: ScheduleSetting) -> Schedule:
+    def _said_by_setting(self, name: str, said: ScheduleSetting) -> Schedule:
         fields = ("timezone", "misfire", "overlap", "catch_up", "jitter", "start", "end")
         options = cast("ScheduleOptions", {field: getattr(said, field) for field in fields} | {"id": name})
-        with _named(f"schedules.{name}"):
-            if (said.cron is None) == (said.every is None):
-                raise OptionInvalid('it has "cron" or "every", one of them.')
-            if said.cron is not None:
-                return self.cron(said.job, said.cron, said.data, **options)
-            return self.every(said.job, said.every or 0.0, said.data, **options)
+        if (said.cron is None) == (said.every is None):
+            raise OptionInvalid('it has "cron" or "every", one of them.')
+        spec = check_cron(said.cron) if said.cron is not None else interval_spec("interval", said.every or 0.0)
+        return self._wanted(said.job, spec, said.data, options)
 
     # ------------------------------------------------------------------------------------------------- looking after
 
@@ -169,17 +198,22 @@ class Scheduling:
         return list(self.iterate())
 
     def iterate(self) -> Iterator[Schedule]:
-        """The same, page by page."""
+        """The same, read as they are asked for."""
+        for page in self.pages():
+            yield from page.schedules
+
+    def pages(self) -> Iterator[SchedulePage]:
+        """All stored schedules page by page, with those that cannot be read."""
         cursor: str | None = None
         while True:
             page = self.queue.driver.list_schedules(limit=PAGE, cursor=cursor)
-            yield from page.schedules
+            yield page
             if (cursor := page.cursor) is None:
                 return
 
     def get(self, schedule_id: str) -> Schedule | None:
-        """The schedule of that id."""
-        return next(iter(self.queue.driver.get_schedules([schedule_id])), None)
+        """The schedule of that id. Raises ScheduleUnreadable."""
+        return only(self.queue.driver.get_schedules([schedule_id]))
 
     def pause(self, schedule_id: str) -> bool:
         """Let no time fire until `resume`. False: it was paused."""
@@ -201,7 +235,6 @@ class Scheduling:
 
         One that code or configuration declares comes back when the next worker starts: take it out there first.
         """
-        self._registered.pop(schedule_id, None)
         return self._answered(lambda: self.queue.driver.remove_schedule(schedule_id))
 
     def run_now(self, schedule_id: str) -> str:
@@ -224,20 +257,8 @@ class Scheduling:
 
     # ------------------------------------------------------------------------------------------------------ the rest
 
-    def _put(self, job: object, spec: str, data: object, options: ScheduleOptions) -> Schedule:
-        wanted = self._wanted(job, spec, data, options)
-        before = self._registered.setdefault(wanted.id, wanted)
-        if before != wanted:
-            raise OptionInvalid(
-                f'schedule "{wanted.id}" is registered twice here, and not the same: {shown(before.spec)} of '
-                f"{before.job_name}, {shown(wanted.spec)} of {wanted.job_name}.",
-                mend="Give each its own id=.",
-            )
-        try:
-            return self._answered(lambda: self._saved(wanted))
-        except BaseException:
-            del self._registered[wanted.id]
-            raise
+    def _put(self, wanted: Schedule) -> Schedule:
+        return self._answered(lambda: self._saved(wanted))
 
     def _wanted(self, job: object, spec: str, data: object, options: ScheduleOptions) -> Schedule:
         """The schedule that the user asks for, checked, without history."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from protojobs._wording import at, counted, listed, span
 from protojobs.config import Settings
 from protojobs.diagnosis import Finding, Severity
-from protojobs.schedules import Schedule
+from protojobs.schedules import Schedule, SchedulePage
 
 if TYPE_CHECKING:
     from protojobs.queue import JobQueue
@@ -96,11 +96,22 @@ def of_plugins(queue: JobQueue) -> Iterator[Finding]:
 
 
 def of_schedules(queue: JobQueue) -> Iterator[Finding]:
-    """Schedules that are overdue, and those whose job is not known here."""
+    """Schedules that are overdue, those that cannot be read, and those whose job is not known here."""
     yield _overdue(queue)
+    pages = list(_pages(queue))
+    if unreadable := [one for page in pages for one in page.unreadable]:
+        yield Finding(
+            code="schedule_unreadable",
+            severity=Severity.ERROR,
+            what=f"{counted(len(unreadable), 'schedule')} cannot be read here: "
+            f"{listed([one.id for one in unreadable])}; of the first: {unreadable[0].why}.",
+            why="They never fire. A newer release has stored them, or a foreign hand.",
+            mend="Upgrade what fires schedules here, or protojobs schedules remove ID.",
+        )
     if not any(True for _ in queue.registry):
         return  # no application is imported here: all of its jobs would look unknown
-    unknown = [one for one in _all(queue) if queue.registry.find(one.job_name) is None]
+    every = (one for page in pages for one in page.schedules)
+    unknown = [one for one in every if queue.registry.find(one.job_name) is None]
     if unknown:
         yield _warning(
             "schedule_job_unknown",
@@ -131,11 +142,11 @@ def _overdue(queue: JobQueue) -> Finding:
     )
 
 
-def _all(queue: JobQueue) -> Iterator[Schedule]:
+def _pages(queue: JobQueue) -> Iterator[SchedulePage]:
     cursor: str | None = None
     for _ in range(_SCHEDULES_PAGES_MAX):
         page = queue.driver.list_schedules(limit=_SCHEDULES_PAGE, cursor=cursor)
-        yield from page.schedules
+        yield page
         if (cursor := page.cursor) is None:
             return
 

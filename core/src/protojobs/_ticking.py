@@ -15,10 +15,10 @@ from msgspec import Struct
 
 from protojobs._planning import Step, firing_id, job_of, plan
 from protojobs.clock import within
-from protojobs.errors import ProtojobsError
+from protojobs.errors import NotSupported, ProtojobsError, SchemaOutdated, StoreUnavailable
 from protojobs.events import Event, JobQueued, JobQueuing, ScheduleFired, ScheduleMissed
 from protojobs.records import BATCH_BYTES_MAX, BATCH_JOBS_MAX
-from protojobs.schedules import DueSchedules, Fired, FireStatus, Firing, Schedule
+from protojobs.schedules import DueCursor, DueSchedules, Fired, FireStatus, Firing, Schedule
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,6 +33,8 @@ PLAN_S = 1.0  # then a round fires what it has planned: after a long outage one 
 CALL_S = 10.0  # a silent store is given up on after so long, at each call
 HELD_BACK_S = 30.0  # a schedule that cannot be fired here is tried again so much later; elsewhere it may go well
 LOCKED_S = 0.5  # one that another ticker has in hand is looked at again so much later ...
+TOLD_AGAIN_S = 3_600.0  # what cannot be fired here is told once an hour ...
+TOLD_MAX = 10  # ... and of more than so many at once the number only
 STUCK_S = 60.0  # ... and that it does not move is told after so long: a store frees what a frozen ticker holds sooner
 _log = logging.getLogger("protojobs.scheduler")
 
@@ -56,51 +58,89 @@ class _Attempt(Struct, frozen=True):
 
 
 class Ticker:
-    """Fires due schedules through one JobQueue. `send` takes the events."""
+    """Fires due schedules through one JobQueue. `send` takes the events. For one thread at a time."""
 
-    def __init__(self, queue: JobQueue) -> None:
-        self.send: Callable[[Event], None] = lambda event: queue.hooks.notify(event)
+    def __init__(self, queue: JobQueue, send: Callable[[Event], None]) -> None:
+        self.send = send
         self._queue = queue
         self._driver = queue.driver
         self._held_back: dict[str, float] = {}  # until when, on the monotonic clock
         self._lost: dict[str, tuple[int, float]] = {}  # the version at which steps are lost, and since when
+        self._told: dict[str, float] = {}  # when it was told that a schedule cannot be fired here
+        self._told_now = 0  # in this tick
 
     def tick(self, is_over: Callable[[], bool] = lambda: False) -> TickReport:
         """Fire all that is due now, or what can be until `is_over`, which is asked after each round.
 
         Raises what the driver raises; what was fired by then stays fired, once.
         """
-        report = TickReport()
+        report = TickReport(next_due_in=0.0)
+        self._told_now = 0
+        try:
+            self._walk(report, is_over)
+        finally:
+            if self._told_now > TOLD_MAX:
+                _log.error(
+                    "%d more schedules cannot be fired here: protojobs schedules list", self._told_now - TOLD_MAX
+                )
+        return report
+
+    def _walk(self, report: TickReport, is_over: Callable[[], bool]) -> None:
+        """Page by page. What cannot be fired stays due, and is walked past."""
         until: datetime | None = None
+        cursor: DueCursor | None = None
+        has_more = False  # some schedule in front has another time that is due
         for _ in range(ROUNDS_MAX):
             self._let_go()
             with within(CALL_S):
-                due = self._driver.due_schedules(min(ROUND + len(self._held_back), BATCH_JOBS_MAX))
+                due = self._driver.due_schedules(min(ROUND + len(self._held_back), BATCH_JOBS_MAX), cursor=cursor)
             until = until or due.now  # what comes due meanwhile is the next tick's
-            ready = [one for one in due.schedules if one.id not in self._held_back and _is_due(one, until)][:ROUND]
-            if not ready:
-                report.next_due_in = _seconds_to(due, self._held_back)
-                break
-            for batch in _batches(self._planned(ready, due.now)):
-                with within(CALL_S):
-                    answers = self._driver.fire([attempt.firing for attempt in batch])
-                self._take(batch, answers, due.now, report)
+            for one in due.unreadable:
+                self._tell_once(one.id, f"cannot be read: {one.why}")
+            ready = [one for one in due.schedules if one.id not in self._held_back and _is_due(one, until)]
+            attempts, left = self._planned(ready, due.now)
+            for batch in _batches(attempts):
+                self._fire(batch, due.now, report)
             if is_over():
-                report.next_due_in = 0.0
-                break
-        else:
-            report.next_due_in = 0.0
-        return report
+                return
+            ends = (attempt.step.next_due for attempt in attempts if attempt.schedule.id not in self._held_back)
+            has_more = has_more or any(end is not None and end <= until for end in ends)
+            if left:
+                continue  # they stand behind the same place
+            if due.cursor is not None:
+                cursor = due.cursor
+            elif has_more:
+                cursor, has_more = None, False
+            elif not ready:
+                report.next_due_in = _seconds_to(due, self._held_back)
+                return
 
-    def _planned(self, ready: Sequence[Schedule], now: datetime) -> list[_Attempt]:
-        """The steps of the first of them, one at least. The others stay due, for the next round."""
+    def _planned(self, ready: Sequence[Schedule], now: datetime) -> tuple[list[_Attempt], int]:
+        """The steps of the first of them, and how many are left for the next round: none, if it can be."""
         attempts: list[_Attempt] = []
         ends = self._queue.clock.monotonic() + PLAN_S
-        for schedule in ready:
+        for place, schedule in enumerate(ready, start=1):
             attempts += self._attempts(schedule, now)
-            if self._queue.clock.monotonic() >= ends:
-                break
-        return attempts
+            if place == ROUND or self._queue.clock.monotonic() >= ends:
+                return attempts, len(ready) - place
+        return attempts, 0
+
+    def _fire(self, batch: Sequence[_Attempt], now: datetime, report: TickReport) -> None:
+        """Fire all in one call. Where the store refuses it, one by one, so that it is held against one of them only."""
+        try:
+            with within(CALL_S):
+                answers = self._driver.fire([attempt.firing for attempt in batch])
+        except (StoreUnavailable, SchemaOutdated, NotSupported):
+            raise
+        except Exception as error:  # noqa: BLE001  (a job that a plugin has made too large, a rule of the database)
+            if len(batch) == 1:
+                self._hold_back(batch[0].schedule, f"cannot be fired here: {error}")
+                return
+            for attempt in batch:
+                if attempt.schedule.id not in self._held_back:
+                    self._fire([attempt], now, report)
+            return
+        self._take(batch, answers, now, report)
 
     def _attempts(self, schedule: Schedule, now: datetime) -> Iterable[_Attempt]:
         """The steps of one schedule. What cannot be fired here stays due, and is told."""
@@ -128,6 +168,7 @@ class Ticker:
                 overtaken[schedule.id] = schedule
                 continue
             self._lost.pop(schedule.id, None)
+            self._told.pop(schedule.id, None)
             if step.missed:
                 report.missed += step.missed
                 self._tell_missed(schedule, step, step.missed, "late")
@@ -190,7 +231,16 @@ class Ticker:
 
     def _hold_back(self, schedule: Schedule, why: str) -> None:
         self._held_back[schedule.id] = self._queue.clock.monotonic() + HELD_BACK_S
-        _log.error("schedule %s %s", schedule.id, why, extra={"schedule": schedule.id})
+        self._tell_once(schedule.id, why)
+
+    def _tell_once(self, schedule_id: str, why: str) -> None:
+        """What is wrong stays wrong, as a rule, and there may be thousands of it."""
+        if schedule_id in self._told:
+            return
+        self._told[schedule_id] = self._queue.clock.monotonic()
+        self._told_now += 1
+        if self._told_now <= TOLD_MAX:
+            _log.error("schedule %s %s", schedule_id, why, extra={"schedule": schedule_id})
 
     def _lose(self, schedule: Schedule) -> None:
         """Somebody was faster, or is about to be: a store may answer `lost` while another's step has the row locked."""
@@ -207,6 +257,7 @@ class Ticker:
         now = self._queue.clock.monotonic()
         self._held_back = {name: until for name, until in self._held_back.items() if until > now}
         # Another may have fired it since, or removed it: what is not lost again is forgotten.
+        self._told = {name: at for name, at in self._told.items() if now - at < TOLD_AGAIN_S}
         self._lost = {name: lost for name, lost in self._lost.items() if now - lost[1] < 2 * STUCK_S}
 
 

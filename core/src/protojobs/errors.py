@@ -38,6 +38,7 @@ __all__ = [
     "QueryInvalid",
     "ResultInvalid",
     "ScheduleUnknown",
+    "ScheduleUnreadable",
     "SchemaOutdated",
     "StoreUnavailable",
     "did_you_mean",
@@ -155,6 +156,10 @@ class SchemaOutdated(DriverError):
 
 class ContractBroken(DriverError):
     """The store holds or answered something that the driver contract rules out. Retrying will not help."""
+
+
+class ScheduleUnreadable(ContractBroken):
+    """A schedule is stored in a form that cannot be read here; it never fires. Nothing else is held up by it."""
 
 
 class LeaseLost(ProtojobsError):

@@ -53,7 +53,7 @@ from protojobs.records import (
     WorkerInfo,
     WorkerRecord,
 )
-from protojobs.schedules import DueSchedules, Fired, Firing, Schedule, SchedulePage
+from protojobs.schedules import DueCursor, DueSchedules, Fired, Firing, Schedule, SchedulePage
 
 __all__ = [
     "PORT_VERSION",
@@ -306,7 +306,11 @@ class Administers(Protocol):
 
 
 class Schedules(Protocol):
-    """Keeping schedules, and moving them on. What a `spec` means, no driver knows: core computes the times."""
+    """Keeping schedules, and moving them on. What a `spec` means, no driver knows: core computes the times.
+
+    A stored one that cannot be made a `Schedule` is answered as an `UnreadableSchedule`, and raises nothing:
+    `protojobs.schedules.read_schedule` makes the one or the other. No firing moves it on; it can be removed.
+    """
 
     def save_schedule(self, schedule: Schedule, *, version: int) -> bool:
         """Store `schedule` in place of the one whose `version` that is; 0: there is none of its id yet.
@@ -315,18 +319,19 @@ class Schedules(Protocol):
         """
         ...
 
-    def get_schedules(self, ids: Sequence[str]) -> list[Schedule]:
-        """The schedules that exist among `ids` (at most 1,000), in any order."""
+    def get_schedules(self, ids: Sequence[str]) -> SchedulePage:
+        """The schedules that exist among `ids` (at most 1,000), in any order, all in one page."""
         ...
 
     def list_schedules(self, *, limit: int = 100, cursor: str | None = None) -> SchedulePage:
         """A page of schedules by id, byte by byte."""
         ...
 
-    def due_schedules(self, limit: int) -> DueSchedules:
+    def due_schedules(self, limit: int, *, cursor: DueCursor | None = None) -> DueSchedules:
         """Up to `limit` schedules that are due and not paused, by (next_due_at, id), and the store's now.
 
-        By an index on `next_due_at`: what it costs depends on how many are due, not on how many there are.
+        With a `cursor` those behind it, so that what stays due in front holds up nothing. By an index on
+        `(next_due_at, id)`: what it costs depends on how many are due, not on how many there are.
         """
         ...
 

@@ -14,7 +14,7 @@ from protojobs.entropy import jittered
 from protojobs.errors import ConfigurationError, PayloadError
 from protojobs.hooks import Dispatcher
 from protojobs.schedules import Schedule
-from protojobs.stopping import StopToken
+from protojobs.stopping import StopToken, Wakeup
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,30 +42,35 @@ class Scheduler(Scheduling):
 
     def __init__(self, queue: JobQueue) -> None:
         super().__init__(queue)
-        self._ticker = Ticker(queue)
+        self._ticker = Ticker(queue, lambda event: queue.hooks.notify(event))
+        self._turn = threading.RLock()  # a listener may tick
 
     def tick(self) -> TickReport:
-        """Fire everything that is due now, and say what was done. Raises what the driver raises."""
-        return self._tick(lambda: False)
+        """Fire everything that is due now, and say what was done. Raises what the driver raises.
+
+        Two threads that call it take turns.
+        """
+        with self._turn:
+            return self._tick(self._ticker, lambda: False)
 
     def run(self, stop: StopToken | None = None) -> None:
         """Tick whenever something is due, until `stop` is told to. An outage of the store is sat out.
 
         Raises ConfigurationError or PayloadError at the start, for a declared schedule that is wrong.
         """
-        ended = threading.Event()
+        ended = Wakeup()  # `stop` may be told in a signal handler
         unsubscribe = (stop or StopToken()).subscribe(lambda _level: ended.set())
         dispatcher = Dispatcher(self.queue.hooks)
-        self._ticker.send, before = dispatcher.send, self._ticker.send
+        ticker = Ticker(self.queue, dispatcher.send)  # its own, as others may run or tick at the same time
         pause_s, is_degraded = 0.0, False
         try:
-            while not ended.is_set():
+            while not ended.is_set:
                 try:
-                    wait_s = _until_next(self._tick(ended.is_set))
+                    wait_s = _until_next(self._tick(ticker, lambda: ended.is_set))
                     if is_degraded:
                         _log.warning("the store answers again")
                     pause_s, is_degraded = 0.0, False
-                except (ConfigurationError, PayloadError):
+                except (ConfigurationError, PayloadError):  # a declaration is wrong, or the store keeps no schedules
                     raise
                 except Exception as error:  # noqa: BLE001  (whatever it was, the next times are to fire)
                     if not is_degraded:
@@ -75,13 +80,12 @@ class Scheduler(Scheduling):
                 ended.wait(wait_s)
         finally:
             unsubscribe()
-            self._ticker.send = before
             dispatcher.close(OBSERVERS_END_S)
 
-    def _tick(self, is_over: Callable[[], bool]) -> TickReport:
+    def _tick(self, ticker: Ticker, is_over: Callable[[], bool]) -> TickReport:
         if not self.has_declared:
             self.declare(skip_unknown=True)
-        return self._ticker.tick(is_over)
+        return ticker.tick(is_over)
 
     # ------------------------------------------------------------------------------------------------- for coroutines
 

@@ -6,16 +6,20 @@ are is core's business.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from enum import StrEnum
 
-from msgspec import Struct
+from msgspec import MsgspecError, Struct
 
+from protojobs.errors import ScheduleUnreadable
 from protojobs.records import NewJob
 
 __all__ = [
     "SCHEDULE_BYTES_MAX",
     "SCHEDULE_ID_BYTES_MAX",
+    "WHY_CHARS_MAX",
+    "DueCursor",
     "DueSchedules",
     "FireStatus",
     "Fired",
@@ -24,9 +28,14 @@ __all__ = [
     "Overlap",
     "Schedule",
     "SchedulePage",
+    "UnreadableSchedule",
+    "apart",
+    "only",
+    "read_schedule",
 ]
 
 SCHEDULE_ID_BYTES_MAX = 200
+WHY_CHARS_MAX = 300  # of what does not fit in an unreadable schedule
 SCHEDULE_BYTES_MAX = 32 * 1024  # of a schedule's data, so that a hundred that are due at once fit one batch
 
 
@@ -76,19 +85,42 @@ class Schedule(Struct, frozen=True, kw_only=True):
     version: int = 0  # one more with every change; 0 before it is stored
 
 
-class SchedulePage(Struct, frozen=True, kw_only=True):
-    """A page of schedules, by id. `cursor` is None on the last page."""
+class UnreadableSchedule(Struct, frozen=True, kw_only=True):
+    """A stored schedule that makes no `Schedule` here: a newer release wrote it, or a foreign hand. It does not fire.
 
-    schedules: tuple[Schedule, ...]
+    It stands in the place of its schedule in every answer, so that one of them hides no other.
+    """
+
+    id: str
+    why: str  # what does not fit, at most WHY_CHARS_MAX characters
+
+
+class SchedulePage(Struct, frozen=True, kw_only=True):
+    """A page of schedules, by id. `cursor` is None on the last page. The unreadable ones count towards its limit."""
+
+    schedules: tuple[Schedule, ...] = ()
+    unreadable: tuple[UnreadableSchedule, ...] = ()
     cursor: str | None = None
 
 
+class DueCursor(Struct, frozen=True):
+    """A place among those that are due: behind the schedule of this time and id, whether it is still there or not."""
+
+    next_due_at: datetime
+    id: str
+
+
 class DueSchedules(Struct, frozen=True, kw_only=True):
-    """The schedules that are due at `now`, and when the first of the others will be."""
+    """The schedules that are due at `now`, and when the first of those that are not will be.
+
+    The unreadable ones count towards the limit. `cursor` is the place of the last one where more are due, else None.
+    """
 
     now: datetime
     schedules: tuple[Schedule, ...] = ()
+    unreadable: tuple[UnreadableSchedule, ...] = ()
     next_due_at: datetime | None = None
+    cursor: DueCursor | None = None
 
 
 class Firing(Struct, frozen=True, kw_only=True):
@@ -118,3 +150,38 @@ class Fired(Struct, frozen=True, kw_only=True):
 
     id: str  # of the schedule
     status: FireStatus
+
+
+def read_schedule(schedule_id: str, read: Callable[[], Schedule]) -> Schedule | UnreadableSchedule:
+    """For drivers: the schedule that `read` makes of what is stored, or, where it raises, what does not fit.
+
+    `msgspec.convert(fields, Schedule)` refuses every field of another type, which a store with loose types may hold.
+    """
+    try:
+        return read()
+    except (MsgspecError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError) as error:
+        return UnreadableSchedule(id=schedule_id, why=f"{type(error).__name__}: {error}"[:WHY_CHARS_MAX])
+
+
+def apart(
+    found: Iterable[Schedule | UnreadableSchedule],
+) -> tuple[tuple[Schedule, ...], tuple[UnreadableSchedule, ...]]:
+    """For drivers: those that could be read, and the others."""
+    schedules: list[Schedule] = []
+    unreadable: list[UnreadableSchedule] = []
+    for one in found:
+        if isinstance(one, Schedule):
+            schedules.append(one)
+        else:
+            unreadable.append(one)
+    return tuple(schedules), tuple(unreadable)
+
+
+def only(page: SchedulePage) -> Schedule | None:
+    """The one schedule that was asked for. Raises ScheduleUnreadable."""
+    for one in page.unreadable:
+        raise ScheduleUnreadable(
+            f'schedule "{one.id}" is stored in a form that cannot be read here: {one.why}.',
+            mend=f"If no newer release has stored it: protojobs schedules remove {one.id}",
+        )
+    return next(iter(page.schedules), None)

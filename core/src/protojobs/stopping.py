@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from queue import Empty, SimpleQueue
 
-__all__ = ["StopToken"]
+__all__ = ["StopToken", "Wakeup"]
 
 
 class StopToken:
@@ -41,3 +42,29 @@ class StopToken:
         if level:
             callback(level)
         return lambda: self._callbacks.remove(callback)
+
+
+class Wakeup:
+    """What one thread waits for and another, or a signal handler in the very same thread, sets.
+
+    A `threading.Event` will not do there: its lock is not re-entrant, so a handler that strikes inside `wait`, or in
+    another handler's `set`, and calls `set` waits for itself. `put` of a SimpleQueue is re-entrant.
+    """
+
+    def __init__(self) -> None:
+        self.is_set = False
+        self._bell: SimpleQueue[None] = SimpleQueue()
+
+    def set(self) -> None:
+        """End the wait, now and for good."""
+        self.is_set = True
+        self._bell.put(None)
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait until it is set, at most so long; whether it is."""
+        if not self.is_set:
+            try:
+                self._bell.get(timeout=max(0.0, timeout_s))
+            except Empty:
+                pass
+        return self.is_set

@@ -49,7 +49,7 @@ from protojobs.lifecycle import JobState
 from protojobs.names import check_count, check_name
 from protojobs.protocols import Store
 from protojobs.records import BATCH_BYTES_MAX, BATCH_JOBS_MAX, ExportedJob, JobFilter, WorkerInfo
-from protojobs.schedules import Schedule
+from protojobs.schedules import Schedule, SchedulePage, only
 
 __all__ = ["TransferReport", "are_one_store", "token_for", "transfer"]
 
@@ -175,14 +175,20 @@ class _Haul:
                 return
 
     def move_schedules(self) -> None:
-        """Move every schedule. Each call may be repeated: what it asks for is a state, compared before it is made."""
+        """Move every schedule. Each call may be repeated: what it asks for is a state, compared before it is made.
+
+        Raises ScheduleUnreadable, when all others have moved, for one that only its own release can move.
+        """
         cursor: str | None = None
+        left = SchedulePage()
         while True:
             page = self._ask(partial(self._source.list_schedules, limit=BATCH_JOBS_MAX, cursor=cursor))
             for schedule in page.schedules:
                 self._move_schedule(schedule.id)
                 self._schedules += 1
+            left = replace(left, unreadable=left.unreadable + page.unreadable)
             if (cursor := page.cursor) is None:
+                only(left)
                 return
 
     def _move_schedule(self, schedule_id: str) -> None:
@@ -210,7 +216,7 @@ class _Haul:
         raise ContractBroken(f'schedule "{schedule_id}" changed {_TRIES} times while it was to be moved.')
 
     def _one(self, store: Store, schedule_id: str) -> Schedule | None:
-        return next(iter(self._ask(partial(store.get_schedules, [schedule_id]))), None)
+        return only(self._ask(partial(store.get_schedules, [schedule_id])))
 
     def _save(self, store: Store, schedule: Schedule, version: int) -> None:
         """If nobody was faster; the next look tells."""

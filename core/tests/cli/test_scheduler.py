@@ -57,7 +57,7 @@ def due(keep):
 
 
 def last_job(queue: JobQueue, name: str) -> str | None:
-    return queue.driver.get_schedules([name])[0].last_job_id
+    return queue.driver.get_schedules([name]).schedules[0].last_job_id
 
 
 class TestOnce:

@@ -25,6 +25,35 @@ def in_india(monkeypatch):
     time.tzset()
 
 
+class TestUnreadable:
+    """What a newer release, or a foreign hand, has stored. `protojobs doctor` tells it too."""
+
+    @pytest.fixture
+    def odd(self, queue, keep):
+        keep("odd")
+        keep("weekly")
+        with queue.driver.engine.begin() as conn:
+            conn.exec_driver_sql("update schedules set misfire = 'newest_first' where id = 'odd'")
+
+    def test_is_listed_and_told_beside_the_others(self, type_, odd) -> None:
+        typed = type_("schedules", "list")
+        assert [(line[0], line[4]) for line in typed.lines] == [("odd", "unreadable"), ("weekly", "active")]
+        assert '"odd" cannot be read here' in typed.err and "newest_first" in typed.err
+        items = type_("schedules", "list", "--json").document["items"]
+        assert [(item["id"], item["state"]) for item in items] == [("odd", "unreadable"), ("weekly", "active")]
+
+    def test_is_shown_with_what_does_not_fit_and_what_to_do(self, type_, odd) -> None:
+        typed = type_("schedules", "show", "odd")
+        assert typed.code == 0
+        assert "newest_first" in typed.out
+        assert "protojobs schedules remove odd" in typed.err
+
+    def test_is_removed(self, type_, odd) -> None:
+        typed = type_("schedules", "remove", "odd", "--yes")
+        assert typed.code == 0
+        assert [line[0] for line in type_("schedules", "list").lines] == ["weekly"]
+
+
 class TestList:
     def test_each_by_id_in_a_pipe(self, type_, keep) -> None:
         keep("weekly", last_due_at=FAR - timedelta(days=7))

@@ -147,10 +147,47 @@ def test_a_hundred_large_schedules_are_got_and_listed_in_parts_of_a_few_megabyte
     due = driver.now() - MINUTE
     large = [replace(new_schedule(f"{number:03}", due=due), data="x" * 200_000) for number in range(100)]
     kept = [store_schedule(driver, schedule) for schedule in large]
-    assert driver.get_schedules([schedule.id for schedule in kept]) == kept
+    assert driver.get_schedules([schedule.id for schedule in kept]).schedules == tuple(kept)
     assert 1 < len(driver.list_schedules().schedules) < 100
     assert all_schedules(driver) == kept
     assert driver.due_schedules(100).schedules == tuple(kept)  # none is left out: others may wait behind them
+
+
+@pytest.mark.parametrize("spoilt", ["step", "plan", "no plan", "misfire", "no step"])
+def test_a_schedule_that_cannot_be_read_hides_no_other_and_can_be_removed(
+    driver: RedisDriver, valkey_url: str, spoilt: str
+) -> None:
+    due = driver.now() - MINUTE
+    odd, *others = [store_schedule(driver, new_schedule(name, due=due)) for name in ("b odd", "a", "c")]
+    prefix = f"{{{driver.namespace}}}:"
+    with contextlib.closing(redis.Redis.from_url(valkey_url)) as client:
+        if spoilt == "no plan":
+            client.hdel(prefix + "plans", odd.id)
+        elif spoilt == "misfire":
+            plan = client.hget(prefix + "plans", odd.id)
+            assert isinstance(plan, bytes)
+            client.hset(prefix + "plans", odd.id, plan.replace(b"every 60", b"\xff\xff\xff 60"))
+        elif spoilt == "no step":
+            client.hset(prefix + "schedules", odd.id, b"")
+        else:
+            client.hset(prefix + f"{spoilt}s" if spoilt == "plan" else prefix + "schedules", odd.id, b"\xc1garbage")
+    for page in (driver.list_schedules(), driver.get_schedules(["a", "b odd", "c"]), driver.due_schedules(10)):
+        assert [one.id for one in page.unreadable] == ["b odd"]
+        assert sorted(one.id for one in page.schedules) == ["a", "c"]
+    first = driver.due_schedules(2)
+    assert ([one.id for one in first.unreadable], first.cursor and first.cursor.id) == (["b odd"], "b odd")
+    assert [one.id for one in driver.due_schedules(2, cursor=first.cursor).schedules] == ["c"]
+    said = [firing_of(odd), *map(firing_of, others)]
+    assert outcomes(driver, *said)[1:] == [FireStatus.FIRED, FireStatus.FIRED]
+    assert driver.remove_schedule("b odd") is True
+    assert driver.list_schedules().unreadable == driver.due_schedules(10).unreadable == ()
+
+
+def test_the_first_time_ahead_is_told_though_its_schedule_cannot_be_read(driver: RedisDriver, valkey_url: str) -> None:
+    ahead = store_schedule(driver, new_schedule("odd", due=driver.now() + MINUTE))
+    with contextlib.closing(redis.Redis.from_url(valkey_url)) as client:
+        client.hset(f"{{{driver.namespace}}}:schedules", "odd", b"\xc1garbage")
+    assert driver.due_schedules(10).next_due_at == ahead.next_due_at
 
 
 def test_a_removed_schedule_leaves_no_key(driver: RedisDriver, valkey_url: str) -> None:

@@ -27,6 +27,7 @@ from protojobs.testing.conformance.plans import (
     new_schedule,
     outcomes,
     schedule_of,
+    store_schedule,
 )
 from protojobs_sqlalchemy import SQLAlchemyDriver, schedules, tables
 from protojobs_sqlalchemy.dialects import Mode
@@ -51,6 +52,54 @@ WITH_ROW_LOCKS = sorted(WAITING)  # SQLite has one lock for the whole file
 # Store time and a query; BEGIN, store time, lock, states of jobs, insert, move, COMMIT; then time and query once more,
 # which find nothing. Beside them SQLite sets `synchronous`; MariaDB asks for the jobs' time, and sets a savepoint.
 STATEMENTS_MAX = 13
+
+
+class TestUnreadable:
+    """A newer release, or a foreign hand, has written what makes no schedule here. SQLite keeps any type anywhere."""
+
+    @pytest.mark.parametrize(
+        ("backend", "spoil"),
+        [
+            *((backend, "misfire = 'newest_first'") for backend in ("sqlite", "postgresql", "mariadb")),
+            *((backend, "overlap = 'queue_two'") for backend in ("sqlite", "postgresql", "mariadb")),
+            ("sqlite", "data = x'ff00'"),
+            ("sqlite", "last_due_at = 'soon'"),
+            ("sqlite", "end_at = 9e18"),
+            ("sqlite", "version = 'two'"),
+        ],
+    )
+    def test_hides_no_other_is_told_and_can_be_removed(
+        self, make_store_url: Callable[[str], str], backend: str, spoil: str
+    ) -> None:
+        driver = SQLAlchemyDriver(make_store_url(backend))
+        driver.setup()
+        due = driver.now() - MINUTE
+        odd, *others = [store_schedule(driver, new_schedule(name, due=due)) for name in ("b odd", "a", "c")]
+        with driver.engine.begin() as conn:
+            conn.execute(text(f"UPDATE schedules SET {spoil} WHERE id = 'b odd'"))
+        for page in (driver.list_schedules(), driver.get_schedules(["a", "b odd", "c"]), driver.due_schedules(10)):
+            assert [one.id for one in page.unreadable] == ["b odd"]
+            assert sorted(one.id for one in page.schedules) == ["a", "c"]
+        first = driver.due_schedules(2)
+        assert ([one.id for one in first.unreadable], first.cursor and first.cursor.id) == (["b odd"], "b odd")
+        assert [one.id for one in driver.due_schedules(2, cursor=first.cursor).schedules] == ["c"]
+        said = [firing_of(odd), *map(firing_of, others)]
+        assert outcomes(driver, *said) == [FireStatus.LOST, FireStatus.FIRED, FireStatus.FIRED]
+        assert driver.remove_schedule("b odd") is True
+        assert driver.list_schedules().unreadable == driver.due_schedules(10).unreadable == ()
+        driver.close()
+
+    def test_one_whose_time_is_none_is_behind_all_that_are_due(self, sqlite_url: str) -> None:
+        driver = SQLAlchemyDriver(sqlite_url)
+        driver.setup()
+        for name in ("odd", "z"):
+            store_schedule(driver, new_schedule(name, due=driver.now() - MINUTE))
+        with driver.engine.begin() as conn:
+            conn.execute(text("UPDATE schedules SET next_due_at = 'soon' WHERE id = 'odd'"))
+        due = driver.due_schedules(10)
+        assert ([one.id for one in due.schedules], due.next_due_at) == (["z"], None)
+        assert [one.id for one in driver.list_schedules().unreadable] == ["odd"]
+        driver.close()
 
 
 class TestATick:

@@ -10,6 +10,7 @@ from protojobs.errors import (
     PayloadError,
     ProtojobsError,
     ScheduleUnknown,
+    ScheduleUnreadable,
     SchemaOutdated,
     StoreUnavailable,
 )
@@ -20,6 +21,7 @@ _STATUSES: tuple[tuple[type[ProtojobsError], int], ...] = (  # the first that fi
     (Forbidden, 403),
     (JobUnknown, 404),
     (ScheduleUnknown, 404),
+    (ScheduleUnreadable, 409),
     (NotSupported, 501),
     (ConfigurationError, 400),
     (PayloadError, 400),

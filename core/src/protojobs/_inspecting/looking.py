@@ -21,7 +21,7 @@ from protojobs.names import just_before
 from protojobs.observing import HOUR, ActionPage, FailureGroup, Result
 from protojobs.querying import Query, parse
 from protojobs.records import FailedJob, JobFilter, JobRecord, QueueInfo, Stats, WorkerRecord
-from protojobs.schedules import Schedule, SchedulePage
+from protojobs.schedules import Schedule, SchedulePage, only
 
 __all__ = ["COUNTED_MAX", "Looking"]
 
@@ -222,9 +222,9 @@ class Looking(Viewing):
         return replace(page, schedules=tuple(self._redaction.of(one) for one in page.schedules))
 
     def schedule(self, schedule_id: str) -> Schedule | None:
-        """The schedule of that id. One round trip."""
+        """The schedule of that id. One round trip. Raises ScheduleUnreadable."""
         with self._looking():
-            found = next(iter(self._driver.get_schedules([schedule_id])), None)
+            found = only(self._driver.get_schedules([schedule_id]))
         return None if found is None else self._redaction.of(found)
 
     def next_times(self, schedule: Schedule, n: int = 5) -> list[datetime]:

@@ -20,10 +20,11 @@ from protojobs.cli.schedule_views import SeenSchedule, moment_item, moments, mom
 from protojobs.cli.session import Session
 from protojobs.cli.text import counted
 from protojobs.clock import SYSTEM_CLOCK
-from protojobs.errors import OptionInvalid, StoreUnavailable, did_you_mean
+from protojobs.errors import OptionInvalid, ScheduleUnreadable, StoreUnavailable, did_you_mean
 from protojobs.names import check_zone
 from protojobs.queue import JobQueue
 from protojobs.scheduler import Scheduler
+from protojobs.schedules import UnreadableSchedule
 
 __all__ = ["command"]
 
@@ -54,14 +55,18 @@ def command() -> None:
 def list_schedules(session: Session) -> None:
     """List the schedules, by id.
 
-    Columns: id, job, when in words, its zone, active, paused, ended or broken (its expression or zone means nothing
-    here), when it is due next, and the last time that fired or was passed over.
+    Columns: id, job, when in words, its zone, active, paused, ended, broken (its expression or zone means nothing here)
+    or unreadable (a newer release stored it, or a foreign hand), when it is due next, and the last time that fired or
+    was passed over.
     """
     jobs = session.queue()
     now = jobs.driver.now()
-    found = [SeenSchedule(one) for one in Scheduler(jobs).iterate()]
-    rows: list[list[Cell]] = [
-        [
+    pages = list(Scheduler(jobs).pages())
+    found = [SeenSchedule(one) for page in pages for one in page.schedules]
+    unreadable = [one for page in pages for one in page.unreadable]
+    items = {seen.schedule.id: seen.item() for seen in found} | {one.id: _unreadable_item(one) for one in unreadable}
+    rows: dict[str, list[Cell]] = {
+        seen.schedule.id: [
             seen.schedule.id,
             seen.schedule.job_name,
             seen.words,
@@ -71,9 +76,14 @@ def list_schedules(session: Session) -> None:
             seen.schedule.last_due_at,
         ]
         for seen in found
-    ]
-    session.out.items("schedules.list@1", [seen.item() for seen in found], _COLUMNS, rows, now=lambda: now)
-    if not found:
+    }
+    rows |= {one.id: [one.id, "", "", "", "unreadable", None, None] for one in unreadable}
+    by_id = sorted(items, key=lambda name: name.encode("utf-8", "surrogatepass"))
+    table = [rows[name] for name in by_id]
+    session.out.items("schedules.list@1", [items[name] for name in by_id], _COLUMNS, table, now=lambda: now)
+    for one in unreadable:
+        session.out.note(f'"{one.id}" cannot be read here: {one.why}')
+    if not items:
         session.out.note("There are no schedules. They are declared in code or configuration, and stored by workers.")
     for seen in found:
         if seen.problem:
@@ -86,7 +96,13 @@ def list_schedules(session: Session) -> None:
 @click.pass_obj
 def show(session: Session, schedule_id: str) -> None:
     """Show everything about one schedule: when and what, how it treats missed times, and its next five times."""
-    jobs, seen = _found(session, schedule_id)
+    try:
+        jobs, seen = _found(session, schedule_id)
+    except ScheduleUnreadable as error:
+        item = {"id": schedule_id, "state": "unreadable", "problem": error.message}
+        session.out.item("schedules.show@1", item, list(item.items()))
+        session.out.note(error.mend)
+        return
     times = list(islice(seen.times(jobs.driver.now()), _SHOWN))
     title = f"next {len(times)}, were it resumed now" if seen.schedule.is_paused else f"next {len(times)}"
     blocks = [("data", pretty(seen.schedule.data))]
@@ -171,8 +187,11 @@ def remove(session: Session, schedule_id: str, yes: bool) -> None:
 
     One that code or configuration declares comes back when the next worker starts: take it out there first.
     """
-    jobs, seen = _found(session, schedule_id)
-    examples = [f"{seen.schedule.job_name}: {seen.words} ({seen.schedule.timezone})"]
+    try:
+        jobs, seen = _found(session, schedule_id)
+        examples = [f"{seen.schedule.job_name}: {seen.words} ({seen.schedule.timezone})"]
+    except ScheduleUnreadable as error:
+        jobs, examples = session.queue(), [error.message]
     examples.append("If code or configuration declares it, it comes back when the next worker starts.")
     confirm(session.out, f'Remove schedule "{schedule_id}" for good:', examples, is_agreed=yes)
     has_changed = Scheduler(jobs).remove(schedule_id)
@@ -218,6 +237,10 @@ def _found(session: Session, schedule_id: str) -> tuple[JobQueue, SeenSchedule]:
         what = f'There is no schedule "{schedule_id}".'
         raise CommandFailed(Exit.NOT_FOUND, what, mend=meant or "protojobs schedules list")
     return jobs, SeenSchedule(stored)
+
+
+def _unreadable_item(one: UnreadableSchedule) -> dict[str, object]:
+    return {"id": one.id, "state": "unreadable", "problem": one.why}
 
 
 def _times(seen: SeenSchedule, now: datetime) -> Iterator[tuple[datetime, SeenSchedule]]:

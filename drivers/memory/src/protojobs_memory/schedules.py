@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from itertools import islice
+from itertools import islice, takewhile
 
 from msgspec.structs import replace
 
 from protojobs.records import Enqueued, NewJob
 from protojobs.rules import check_batch, check_firings, fire
-from protojobs.schedules import DueSchedules, Fired, FireStatus, Firing, Schedule, SchedulePage
+from protojobs.schedules import DueCursor, DueSchedules, Fired, FireStatus, Firing, Schedule, SchedulePage
 from protojobs_memory.handle import Handle
 from protojobs_memory.state import after
 
@@ -33,11 +33,12 @@ class Schedules(Handle, ABC):
             self._keep(known, replace(schedule, version=version + 1))
             return True
 
-    def get_schedules(self, ids: Sequence[str]) -> list[Schedule]:
+    def get_schedules(self, ids: Sequence[str]) -> SchedulePage:
         """See Schedules.get_schedules."""
         check_batch(ids)
         with self.state.lock:
-            return [known for name in dict.fromkeys(ids) if (known := self.state.schedules.get(name))]
+            found = (self.state.schedules.get(name) for name in dict.fromkeys(ids))
+            return SchedulePage(schedules=tuple(filter(None, found)))
 
     def list_schedules(self, *, limit: int = 100, cursor: str | None = None) -> SchedulePage:
         """See Schedules.list_schedules. The cursor is the last id of the page."""
@@ -46,16 +47,19 @@ class Schedules(Handle, ABC):
             page = tuple(self.state.schedules[name] for name in names[:limit])
             return SchedulePage(schedules=page, cursor=page[-1].id if len(names) > limit else None)
 
-    def due_schedules(self, limit: int) -> DueSchedules:
+    def due_schedules(self, limit: int, *, cursor: DueCursor | None = None) -> DueSchedules:
         """See Schedules.due_schedules."""
+        times = self.state.next_times
         with self.state.lock:
             now = self.now()
-            due = islice(self.state.next_times.below(after(now)), limit)
-            ahead = next(self.state.next_times.above(after(now)), None)
+            behind = times.above((cursor.next_due_at, cursor.id)) if cursor else iter(times)
+            due = list(islice(takewhile(lambda key: key < after(now), behind), limit + 1))
+            ahead = next(times.above(after(now)), None)
             return DueSchedules(
                 now=now,
-                schedules=tuple(self.state.schedules[name] for _, name in due),
+                schedules=tuple(self.state.schedules[name] for _, name in due[:limit]),
                 next_due_at=ahead[0] if ahead else None,
+                cursor=DueCursor(*due[limit - 1]) if 0 < limit < len(due) else None,
             )
 
     def fire(self, firings: Sequence[Firing]) -> list[Fired]:

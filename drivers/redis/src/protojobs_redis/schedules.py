@@ -4,13 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 
 from msgspec import Struct
 from msgspec.msgpack import Decoder
 
 from protojobs.records import BATCH_JOBS_MAX
 from protojobs.rules import check_firings
-from protojobs.schedules import DueSchedules, Fired, FireStatus, Firing, Misfire, Overlap, Schedule, SchedulePage
+from protojobs.schedules import (
+    DueCursor,
+    DueSchedules,
+    Fired,
+    FireStatus,
+    Firing,
+    Misfire,
+    Overlap,
+    Schedule,
+    SchedulePage,
+    UnreadableSchedule,
+    apart,
+    read_schedule,
+)
 from protojobs_redis.handle import Handle, check_batch
 from protojobs_redis.packing import Time, blob_of, encode, moment, moment_text, pushed
 
@@ -64,11 +78,13 @@ class _Plan(Struct, omit_defaults=True, gc=False):
     timeout: float = 60.0
 
 
-_Entry = tuple[str, _Step, _Plan]
+_Entry = tuple[bytes, bytes, bytes]  # the id and the two parts: each is read by itself, so one may be broken
 
 _read = Decoder(tuple[int, list[_Entry]])
 _page = Decoder(tuple[str, list[_Entry]])
-_due = Decoder(tuple[Time, list[_Entry], Time])
+_due = Decoder(tuple[Time, list[_Entry], Time, str, bytes])
+_step_of = Decoder(_Step)
+_plan_of = Decoder(_Plan)
 
 
 class Schedules(Handle):
@@ -80,16 +96,17 @@ class Schedules(Handle):
             self._number("save_schedule", schedule.id, version, encode(_step(schedule)), encode(_plan(schedule))) == 1
         )
 
-    def get_schedules(self, ids: Sequence[str]) -> list[Schedule]:
+    def get_schedules(self, ids: Sequence[str]) -> SchedulePage:
         """See Schedules.get_schedules. Read a few megabytes at a time."""
         check_batch(ids)
         wanted, place = list(dict.fromkeys(ids)), 0
-        found: list[Schedule] = []
+        found: list[_Entry] = []
         while place < len(wanted):
             read, entries = self._packed(_read, "get_schedules", encode(wanted[place:]))
-            found += [_schedule(*entry) for entry in entries]
+            found += entries
             place += read
-        return found
+        schedules, unreadable = _read_all(found)
+        return SchedulePage(schedules=schedules, unreadable=unreadable)
 
     def list_schedules(self, *, limit: int = 100, cursor: str | None = None) -> SchedulePage:
         """See Schedules.list_schedules. The cursor is the last id of the page.
@@ -97,15 +114,24 @@ class Schedules(Handle):
         A page holds a few megabytes at most, so it may be short and go on.
         """
         following, entries = self._packed(_page, "list_schedules", cursor or "", max(1, min(limit, PAGE_MAX)))
-        return SchedulePage(schedules=tuple(_schedule(*entry) for entry in entries), cursor=following or None)
+        schedules, unreadable = _read_all(entries)
+        return SchedulePage(schedules=schedules, unreadable=unreadable, cursor=following or None)
 
-    def due_schedules(self, limit: int) -> DueSchedules:
-        """See Schedules.due_schedules. A limit above BATCH_JOBS_MAX is as good as that."""
-        now, entries, next_due_at = self._packed(_due, "due_schedules", max(0, min(limit, BATCH_JOBS_MAX)))
+    def due_schedules(self, limit: int, *, cursor: DueCursor | None = None) -> DueSchedules:
+        """See Schedules.due_schedules. A limit above BATCH_JOBS_MAX is as good as that.
+
+        A cursor's time is the score of the schedule: see scripts/prelude.lua for years after 2255.
+        """
+        place = (moment_text(cursor.next_due_at), cursor.id) if cursor else ("", "")
+        limit = max(0, min(limit, BATCH_JOBS_MAX))
+        now, entries, next_due_at, score, last = self._packed(_due, "due_schedules", limit, *place)
+        schedules, unreadable = _read_all(entries)
         return DueSchedules(
             now=moment(now),
-            schedules=tuple(_schedule(*entry) for entry in entries),
+            schedules=schedules,
+            unreadable=unreadable,
             next_due_at=_moment_or_none(next_due_at),
+            cursor=DueCursor(moment(score), _text_of(last)) if score else None,
         )
 
     def fire(self, firings: Sequence[Firing]) -> list[Fired]:
@@ -161,7 +187,16 @@ def _plan(schedule: Schedule) -> _Plan:
     )
 
 
-def _schedule(schedule_id: str, step: _Step, plan: _Plan) -> Schedule:
+def _read_all(entries: Sequence[_Entry]) -> tuple[tuple[Schedule, ...], tuple[UnreadableSchedule, ...]]:
+    return apart(read_schedule(_text_of(entry[0]), partial(_schedule, *entry)) for entry in entries)
+
+
+def _text_of(name: bytes) -> str:
+    return name.decode("utf-8", "surrogateescape")  # a foreign hand may have written any bytes
+
+
+def _schedule(name: bytes, stored_step: bytes, stored_plan: bytes) -> Schedule:
+    schedule_id, step, plan = name.decode(), _step_of.decode(stored_step), _plan_of.decode(stored_plan)
     return Schedule(
         id=schedule_id,
         spec=plan.spec,

@@ -6,18 +6,46 @@ import json
 import time
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
-from typing import Any
+from math import ceil
+from typing import Any, cast
 
+from msgspec import convert
 from msgspec.structs import asdict, replace
-from sqlalchemy import Connection, Integer, bindparam, delete, literal_column, select, text, union_all, update
-from sqlalchemy.sql.selectable import NamedFromClause
+from sqlalchemy import (
+    Connection,
+    Dialect,
+    Integer,
+    bindparam,
+    delete,
+    literal_column,
+    or_,
+    select,
+    text,
+    type_coerce,
+    union_all,
+    update,
+)
+from sqlalchemy.sql.elements import ColumnElement
+from sqlalchemy.sql.selectable import CompoundSelect, NamedFromClause
 
 from protojobs import rules
 from protojobs.clock import SYSTEM_CLOCK, time_left
 from protojobs.entropy import jittered
 from protojobs.lifecycle import JobState
 from protojobs.records import NewJob
-from protojobs.schedules import DueSchedules, Fired, FireStatus, Firing, Misfire, Overlap, Schedule, SchedulePage
+from protojobs.schedules import (
+    DueCursor,
+    DueSchedules,
+    Fired,
+    FireStatus,
+    Firing,
+    Overlap,
+    Schedule,
+    SchedulePage,
+    UnreadableSchedule,
+    apart,
+    read_schedule,
+)
 from protojobs_sqlalchemy.bounds import check_count, check_new
 from protojobs_sqlalchemy.conditions import is_mysql
 from protojobs_sqlalchemy.dialects import Mode
@@ -27,7 +55,7 @@ from protojobs_sqlalchemy.postgresql_archive import whole
 from protojobs_sqlalchemy.rows import Found
 from protojobs_sqlalchemy.steps import Steps
 from protojobs_sqlalchemy.tables import schedules
-from protojobs_sqlalchemy.types import to_microseconds
+from protojobs_sqlalchemy.types import StoredTime, to_microseconds
 from protojobs_sqlalchemy.upserts import insert_or_change
 
 __all__ = ["Schedules"]
@@ -41,19 +69,50 @@ _MOVED = ("next_due_at", "last_due_at", "last_job_id", "version")
 Store = Callable[[Connection, Sequence[NewJob]], set[str]]
 
 
-def _first(place: str, limit: str) -> NamedFromClause:
+class _TimeOrNot(StoredTime):
+    """A stored time, or what stands in its place: SQLite keeps text and fractions in any column."""
+
+    cache_ok = True
+
+    def process_result_value(self, value: datetime | float | None, dialect: Dialect) -> datetime | None:
+        """From the database."""
+        try:
+            return super().process_result_value(ceil(value) if isinstance(value, float) else value, dialect)
+        except (AttributeError, ValueError, OverflowError):
+            return cast("datetime", value)  # it is none, and `_schedule` refuses it
+
+
+_columns: list[ColumnElement[Any]] = [
+    type_coerce(column, _TimeOrNot).label(column.name) if isinstance(column.type, StoredTime) else column
+    for column in schedules.c
+]
+_NAMES = [str(column.name) for column in schedules.c]
+
+
+def _first(place: str, limit: str, *behind: ColumnElement[bool]) -> NamedFromClause:
     """Schedules that wait for a time before or after now, the earliest first; served by schedules_due."""
     moment = schedules.c.next_due_at
     now = bindparam("b_now", type_=moment.type)
     # The index's condition, literally; the second half of it is what a comparison says anyway.
     waiting = (schedules.c.is_paused == literal_column("0"), moment.is_not(None))
-    query = select(schedules).where(*waiting, moment <= now if place == "due" else moment > now)
+    query = select(*_columns).where(*waiting, moment <= now if place == "due" else moment > now, *behind)
     rows = bindparam(limit, type_=Integer())
     return query.order_by(moment, schedules.c.id).limit(rows).subquery(place)
 
 
-_due_and_next = union_all(select(_first("due", "b_limit")), select(_first("ahead", "b_one")))
-_lock = select(schedules).order_by(schedules.c.id).with_for_update(skip_locked=True)
+def _behind() -> tuple[ColumnElement[bool], ...]:
+    """Behind the cursor. The first condition is the one that an index serves everywhere."""
+    moment, name = schedules.c.next_due_at, schedules.c.id
+    time_, id_ = bindparam("b_time", type_=moment.type), bindparam("b_id", type_=name.type)
+    return moment >= time_, or_(moment > time_, name > id_)
+
+
+def _due_and_next(*behind: ColumnElement[bool]) -> CompoundSelect[Any]:
+    return union_all(select(_first("due", "b_limit", *behind)), select(_first("ahead", "b_one")))
+
+
+_from_front, _from_cursor = _due_and_next(), _due_and_next(*_behind())
+_lock = select(*_columns).order_by(schedules.c.id).with_for_update(skip_locked=True)
 # Without its second condition a planner that may choose reads the whole of a small table.
 _move_on_postgresql = text("""
 UPDATE schedules AS s SET next_due_at = m.next_due_at, last_due_at = m.last_due_at, last_job_id = m.last_job_id,
@@ -81,7 +140,7 @@ class Schedules(Steps):
         # Never run twice by itself: the second run would say False of what the first has stored.
         return self._run(lambda conn: save(conn, replace(schedule, version=version + 1), version), Mode.STORE)
 
-    def get_schedules(self, ids: Sequence[str]) -> list[Schedule]:
+    def get_schedules(self, ids: Sequence[str]) -> SchedulePage:
         """The schedules that exist among `ids`."""
         check_count(ids)
         return self._run(lambda conn: get(conn, ids), Mode.READ)
@@ -90,9 +149,9 @@ class Schedules(Steps):
         """A page of schedules by id. The cursor is the last id of the page."""
         return self._run(lambda conn: page_of(conn, limit, cursor), Mode.READ)
 
-    def due_schedules(self, limit: int) -> DueSchedules:
+    def due_schedules(self, limit: int, *, cursor: DueCursor | None = None) -> DueSchedules:
         """Up to `limit` schedules that are due and not paused, by (next_due_at, id), and the store's now."""
-        return self._run_at(lambda conn, now: due(conn, limit, now), Mode.SINGLE, is_repeatable=True)
+        return self._run_at(lambda conn, now: due(conn, limit, cursor, now), Mode.SINGLE, is_repeatable=True)
 
     def fire(self, firings: Sequence[Firing]) -> list[Fired]:
         """Move schedules on and store the jobs of their times; answers in order."""
@@ -141,28 +200,39 @@ def save(conn: Connection, schedule: Schedule, version: int) -> bool:
     return inserts(conn, schedules, row)
 
 
-def get(conn: Connection, ids: Sequence[str]) -> list[Schedule]:
+def get(conn: Connection, ids: Sequence[str]) -> SchedulePage:
     """The schedules that exist among `ids`."""
-    return [_schedule(row) for row in conn.execute(select(schedules).where(schedules.c.id.in_(ids)))]
+    found, unreadable = apart(map(_read, conn.execute(select(*_columns).where(schedules.c.id.in_(ids)))))
+    return SchedulePage(schedules=found, unreadable=unreadable)
 
 
 def page_of(conn: Connection, limit: int, cursor: str | None) -> SchedulePage:
     """A page of schedules by id, from behind the cursor."""
-    query = select(schedules).order_by(schedules.c.id).limit(limit + 1)
+    query = select(*_columns).order_by(schedules.c.id).limit(limit + 1)
     if cursor is not None:
         query = query.where(schedules.c.id > cursor)
-    found = [_schedule(row) for row in conn.execute(query)]
-    page = tuple(found[:limit])
-    return SchedulePage(schedules=page, cursor=page[-1].id if len(found) > limit else None)
+    rows = conn.execute(query).fetchall()
+    found, unreadable = apart(map(_read, rows[:limit]))
+    more = rows[limit - 1].id if 0 < limit < len(rows) else None
+    return SchedulePage(schedules=found, unreadable=unreadable, cursor=more)
 
 
-def due(conn: Connection, limit: int, now: datetime) -> DueSchedules:
-    """The schedules that are due at `now`, and the time of the first that is not yet: `limit` + 1 rows of an index."""
-    rows = conn.execute(_due_and_next, {"b_now": now, "b_limit": limit, "b_one": 1}).fetchall()
-    found = sorted((row.next_due_at, row.id, row) for row in rows)  # a union promises no order
-    ahead = next((moment for moment, _, _ in found if moment > now), None)
+def due(conn: Connection, limit: int, cursor: DueCursor | None, now: datetime) -> DueSchedules:
+    """The schedules that are due at `now`, and the time of the first that is not yet: `limit` + 2 rows of an index."""
+    values: dict[str, object] = {"b_now": now, "b_limit": limit + 1, "b_one": 1}
+    if cursor is not None:
+        values |= {"b_time": cursor.next_due_at, "b_id": cursor.id}
+    rows = conn.execute(_from_front if cursor is None else _from_cursor, values).fetchall()
+    # A union promises no order. What is no time is behind all times, as SQLite has it.
+    times = sorted((row.next_due_at, row.id, row) for row in rows if isinstance(row.next_due_at, datetime))
+    waiting = [(moment, name, row) for moment, name, row in times if moment <= now]
+    found, unreadable = apart(_read(row) for _, _, row in waiting[:limit])
     return DueSchedules(
-        now=now, schedules=tuple(_schedule(row) for moment, _, row in found if moment <= now), next_due_at=ahead
+        now=now,
+        schedules=found,
+        unreadable=unreadable,
+        next_due_at=next((moment for moment, _, _ in times if moment > now), None),
+        cursor=DueCursor(*waiting[limit - 1][:2]) if 0 < limit < len(waiting) else None,
     )
 
 
@@ -172,8 +242,9 @@ def fire(conn: Connection, firings: Sequence[Firing], now: datetime, store: Stor
     Rows that another step holds are passed over, and answered None. `store` inserts jobs and tells which were absent.
     """
     names = {said.id for said in firings}
-    before = {row.id: _schedule(row) for row in conn.execute(_lock.where(schedules.c.id.in_(sorted(names))))}
-    absent = sorted(names - before.keys())
+    locked = {row.id: _read(row) for row in conn.execute(_lock.where(schedules.c.id.in_(sorted(names))))}
+    before = {name: one for name, one in locked.items() if isinstance(one, Schedule)}
+    absent = sorted(names - locked.keys())
     held = set(conn.execute(select(schedules.c.id).where(schedules.c.id.in_(absent))).scalars() if absent else ())
     states = _job_states(conn, before.values(), firings)
     after = dict(before)
@@ -235,10 +306,14 @@ def _move(conn: Connection, moved: Sequence[Schedule]) -> None:
         conn.execute(_move_on_sqlite, {"moved": json.dumps(rows)})
 
 
+def _read(row: Found) -> Schedule | UnreadableSchedule:
+    return read_schedule(row.id, lambda: _schedule(row))
+
+
 def _schedule(row: Found) -> Schedule:
-    fields: dict[str, Any] = dict(row._mapping)
-    fields |= {"misfire": Misfire(row.misfire), "overlap": Overlap(row.overlap), "is_paused": bool(row.is_paused)}
-    return Schedule(**fields)
+    # Checked, field by field: SQLite keeps any type in any column, and texts that are one of a few are just texts.
+    fields = dict(zip(_NAMES, row, strict=True))
+    return convert({**fields, "is_paused": bool(row.is_paused)}, Schedule)
 
 
 def _row(schedule: Schedule) -> dict[str, object]:

@@ -16,7 +16,7 @@ def schedules(page: Page) -> Response:
     """A page of schedules by id."""
     found = page.inspector.schedules(limit=SHOWN, cursor=page.param("cursor") or None)
     rows = [(one, page.inspector.next_times(one, TIMES_LISTED)) for one in found.schedules]
-    return page.render("schedules.html", rows=rows, cursor=found.cursor)
+    return page.render("schedules.html", rows=rows, unreadable=found.unreadable, cursor=found.cursor)
 
 
 def schedule(page: Page) -> Response:

@@ -12,7 +12,7 @@ from protojobs.errors import ProtojobsError
 from protojobs.lifecycle import JobState, Verb
 from protojobs.protocols import Store
 from protojobs.records import BATCH_BYTES_MAX, BATCH_JOBS_MAX, NewJob
-from protojobs.schedules import FireStatus, Firing, Overlap, Schedule
+from protojobs.schedules import FireStatus, Firing, Overlap, Schedule, SchedulePage
 from protojobs.testing.conformance.enqueueing import until_answered
 from protojobs.testing.conformance.fixtures import Fixtures, Handles, Later
 from protojobs.testing.conformance.levels import concern
@@ -214,7 +214,7 @@ class FiringOnce(Fixtures):
         schedule = a_due_schedule(driver)
         handles().remove_schedule("s")
         assert outcomes(driver, firing_of(schedule)) == [LOST]
-        assert (driver.stats().total, driver.get_schedules(["s"])) == (0, [])
+        assert (driver.stats().total, driver.get_schedules(["s"])) == (0, SchedulePage())
 
     # ---------------------------------------------------------------------------------------------------------- overlap
 

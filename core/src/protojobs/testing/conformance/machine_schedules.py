@@ -13,7 +13,7 @@ from protojobs.protocols import Store
 from protojobs.schedules import Firing, Overlap, Schedule
 from protojobs.testing.conformance.beside import QUEUES, Beside, pick
 from protojobs.testing.conformance.fixtures import DriverFactory
-from protojobs.testing.conformance.plans import all_schedules, new_schedule
+from protojobs.testing.conformance.plans import all_due, all_schedules, new_schedule
 from protojobs.testing.conformance.steps import new_job
 
 __all__ = ["SchedulesBesideModel"]
@@ -87,7 +87,7 @@ class SchedulesBesideModel(Beside):
         self._same(all_schedules)
 
     def _known(self, name: str) -> Schedule | None:
-        return next(iter(self.model.get_schedules([name])), None)
+        return next(iter(self.model.get_schedules([name]).schedules), None)
 
     def _firing(self, schedule: Schedule, step: int, queue: str, what: str) -> Firing:
         assert schedule.next_due_at is not None
@@ -101,6 +101,5 @@ class SchedulesBesideModel(Beside):
 
 
 def due_ones(store: Store) -> object:
-    """What is due, and the first time ahead."""
-    found = store.due_schedules(10)
-    return found.schedules, found.next_due_at
+    """What is due, one by one, and the first time ahead."""
+    return all_due(store, limit=1), store.due_schedules(10).next_due_at

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from protojobs.protocols import Store
 from protojobs.records import NewJob
-from protojobs.schedules import FireStatus, Firing, Overlap, Schedule
+from protojobs.schedules import DueCursor, FireStatus, Firing, Overlap, Schedule
 from protojobs.testing.conformance.steps import new_job, only
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "MINUTE",
     "TIMES",
     "a_due_schedule",
+    "all_due",
     "all_schedules",
     "firing_of",
     "job_id_of",
@@ -60,7 +61,7 @@ def a_due_schedule(driver: Store, name: str = "s", *, overlap: Overlap = Overlap
 
 def schedule_of(driver: Store, schedule_id: str) -> Schedule:
     """The schedule as it stands in the store."""
-    schedule = only(driver.get_schedules([schedule_id]))
+    schedule = only(driver.get_schedules([schedule_id]).schedules)
     return schedule
 
 
@@ -100,6 +101,22 @@ def all_schedules(driver: Store, *, limit: int = 100) -> Sequence[Schedule]:
     while True:
         page = driver.list_schedules(limit=limit, cursor=cursor)
         assert len(page.schedules) <= limit
+        assert page.cursor is None or page.cursor != cursor, "the next page is this one again"
+        schedules.extend(page.schedules)
+        assert len({schedule.id for schedule in schedules}) == len(schedules), "a page shows what was shown"
+        cursor = page.cursor
+        if cursor is None:
+            return schedules
+
+
+def all_due(driver: Store, *, limit: int) -> Sequence[Schedule]:
+    """All that are due, page by page, though none of them is fired."""
+    schedules: list[Schedule] = []
+    cursor: DueCursor | None = None
+    while True:
+        page = driver.due_schedules(limit, cursor=cursor)
+        assert len(page.schedules) <= limit
+        assert page.unreadable == ()
         assert page.cursor is None or page.cursor != cursor, "the next page is this one again"
         schedules.extend(page.schedules)
         assert len({schedule.id for schedule in schedules}) == len(schedules), "a page shows what was shown"

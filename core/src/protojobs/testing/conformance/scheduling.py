@@ -13,10 +13,12 @@ from protojobs.protocols import Store
 from protojobs.schedules import (
     SCHEDULE_BYTES_MAX,
     SCHEDULE_ID_BYTES_MAX,
+    DueCursor,
     FireStatus,
     Misfire,
     Overlap,
     Schedule,
+    SchedulePage,
 )
 from protojobs.testing.conformance.fixtures import Fixtures, Handles, Later
 from protojobs.testing.conformance.levels import concern
@@ -24,6 +26,7 @@ from protojobs.testing.conformance.naming import ALIKE, STRANGE
 from protojobs.testing.conformance.plans import (
     MICROSECOND,
     MINUTE,
+    all_due,
     all_schedules,
     firing_of,
     new_schedule,
@@ -92,7 +95,7 @@ class Scheduling(Fixtures):
         schedule = store_schedule(driver, new_schedule(due=driver.now()))
         driver.remove_schedule("s")
         assert driver.save_schedule(schedule, version=1) is False
-        assert driver.get_schedules(["s"]) == []
+        assert driver.get_schedules(["s"]) == SchedulePage()
         assert driver.due_schedules(10).schedules == ()
 
     def test_a_change_that_a_firing_overtook_is_refused(self, driver: Store) -> None:
@@ -114,8 +117,9 @@ class Scheduling(Fixtures):
     def test_those_that_exist_are_got(self, driver: Store) -> None:
         kept = [store_schedule(driver, new_schedule(name, due=driver.now())) for name in ("a", "b", "c")]
         found = driver.get_schedules(["c", fresh_id(), "a"])
-        assert sorted(found, key=lambda schedule: schedule.id) == [kept[0], kept[2]]
-        assert driver.get_schedules([]) == []
+        assert sorted(found.schedules, key=lambda schedule: schedule.id) == [kept[0], kept[2]]
+        assert (found.unreadable, found.cursor) == ((), None)
+        assert driver.get_schedules([]) == SchedulePage()
 
     def test_ids_that_look_alike_are_different_schedules(self, driver: Store) -> None:
         due = driver.now()
@@ -172,6 +176,39 @@ class Scheduling(Fixtures):
         due = driver.due_schedules(100).schedules
         assert due == tuple(sorted(kept, key=lambda each: (each.next_due_at, each.id.encode())))
         assert driver.due_schedules(3).schedules == due[:3]
+
+    @pytest.mark.parametrize("limit", [1, 3, 7, 100])
+    def test_due_ones_are_walked_through_page_by_page_while_they_stay_due(self, driver: Store, limit: int) -> None:
+        now = driver.now()
+        names = ["b", "B", "a", "a ", "aa", "é", "e\u0301", "漢", "\uffee", "🎈", "0", "10", "9"]
+        by_time = [(f"{minutes}{name}", minutes) for minutes in (9, 5, 4) for name in names]
+        kept = [store_schedule(driver, new_schedule(name, due=now - minutes * MINUTE)) for name, minutes in by_time]
+        store_schedule(driver, new_schedule("ahead", due=now + 9 * MINUTE))
+        store_schedule(driver, replace(new_schedule("paused", due=now - 4 * MINUTE), is_paused=True))
+        assert all_due(driver, limit=limit) == sorted(kept, key=lambda each: (each.next_due_at, each.id.encode()))
+
+    def test_every_page_of_due_ones_tells_the_first_time_ahead(self, driver: Store) -> None:
+        now = driver.now()
+        for name in "abc":
+            store_schedule(driver, new_schedule(name, due=now - MINUTE))
+        store_schedule(driver, new_schedule("ahead", due=now + 9 * MINUTE))
+        first = driver.due_schedules(2)
+        second = driver.due_schedules(2, cursor=first.cursor)
+        assert [[one.id for one in page.schedules] for page in (first, second)] == [["a", "b"], ["c"]]
+        assert (first.next_due_at, second.next_due_at, second.cursor) == (now + 9 * MINUTE, now + 9 * MINUTE, None)
+
+    @pytest.mark.parametrize("how", ["fired", "removed", "paused"])
+    def test_a_place_among_the_due_ones_stays_when_its_schedule_goes(self, driver: Store, how: str) -> None:
+        kept = [store_schedule(driver, new_schedule(name, due=driver.now() - MINUTE)) for name in "abcd"]
+        first = driver.due_schedules(2)
+        assert first.cursor == DueCursor(kept[1].next_due_at or driver.now(), "b")
+        if how == "fired":
+            assert outcomes(driver, replace(firing_of(kept[1]), next_due=None)) == [FireStatus.FIRED]
+        elif how == "removed":
+            driver.remove_schedule("b")
+        else:
+            assert paused(driver, kept[1])
+        assert [one.id for one in driver.due_schedules(9, cursor=first.cursor).schedules] == ["c", "d"]
 
     def test_what_is_paused_ended_or_ahead_is_not_due(self, driver: Store, later: Later) -> None:
         now = driver.now()
@@ -232,7 +269,7 @@ class Scheduling(Fixtures):
         schedule = store_schedule(driver, new_schedule(due=driver.now() - MINUTE))
         outcomes(driver, said := firing_of(schedule))
         assert handles().remove_schedule("s") is True
-        assert driver.get_schedules(["s"]) == []
+        assert driver.get_schedules(["s"]) == SchedulePage()
         assert all_schedules(driver) == []
         assert driver.due_schedules(10).schedules == ()
         assert said.job is not None

@@ -12,8 +12,8 @@ for place, said in ipairs(firings) do
 end
 for place, packed in ipairs(values_of(SCHEDULES, ids)) do
   local id = ids[place]
-  if packed and not schedules[id] then
-    local schedule = unpacked(packed)
+  local schedule = not schedules[id] and step_of(packed)
+  if schedule then
     schedules[id] = schedule
     if schedule[OVERLAP] ~= ALLOW and schedule[LAST_JOB] ~= '' then job_ids[#job_ids + 1] = schedule[LAST_JOB] end
   end

@@ -3,7 +3,8 @@
 
 local id, version = ARGV[2], tonumber(ARGV[3])
 local known = call('HGET', SCHEDULES, id)
-if (known and unpacked(known)[VERSION] or 0) ~= version then return 0 end
+local before = step_of(known)
+if (known and not before) or (before and before[VERSION] or 0) ~= version then return 0 end
 
 local schedule = unpacked(ARGV[4])
 schedule[NEXT], schedule[LAST] = moment_or_none(schedule[NEXT]), moment_or_none(schedule[LAST])

@@ -30,6 +30,18 @@ local function leave_due(id, schedule)
   if schedule[NEXT] == '' or schedule[IS_PAUSED] then put(to_zrem, DUE, id) end
 end
 
+-- The small part as it is stored, or nil where there is none that can be read.
+local function step_of(packed)
+  local is_read, schedule = pcall(unpacked, packed or '')
+  if is_read and type(schedule) == 'table' and type(schedule[VERSION]) == 'number' then return schedule end
+  return nil
+end
+
+-- As MessagePack bytes: whatever they hold, the answer around them can be read.
+local function bytes_as(stored)
+  return '\198' .. bytes_of('>I4', #stored) .. stored
+end
+
 -- The schedules that exist among the ids, as they are sent, until there are more than `bytes_max` bytes of them; and how
 -- many ids were read.
 local function entries_of(ids, bytes_max)
@@ -38,8 +50,9 @@ local function entries_of(ids, bytes_max)
   for place, id in ipairs(ids) do
     if bytes > bytes_max then break end
     if schedules[place] then
-      entries[#entries + 1] = '\147' .. pack(id) .. schedules[place] .. plans[place]
-      bytes = bytes + #plans[place]
+      local plan = plans[place] or ''
+      entries[#entries + 1] = '\147' .. bytes_as(id) .. bytes_as(schedules[place]) .. bytes_as(plan)
+      bytes = bytes + #plan
     end
     read = place
   end
