@@ -14,6 +14,9 @@ import time
 from pathlib import Path
 
 from protojobs import Job, JobContext, Retry, Snooze, job
+from protojobs._executors.frames import Ended, encode
+from protojobs.lifecycle import Verb
+from protojobs.records import Settlement
 
 time.sleep(float(os.environ.get("PROCESS_JOBS_IMPORT_S", "0")))  # an application that is slow to import
 
@@ -130,6 +133,22 @@ def has_a_helper(path: str) -> None:
     helper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     Path(path).write_text(str(helper.pid))
     ctypes.PyDLL(None).sleep(60)
+
+
+@job(name="p.ends a copy", timeout=10)
+def ends_a_copy() -> int:
+    if not (copy := os.fork()):
+        time.sleep(60)
+    os.kill(copy, signal.SIGTERM)
+    return os.waitstatus_to_exitcode(os.waitpid(copy, 0)[1])
+
+
+@job(name="p.answers", max_retries=0)
+def answers_for_another() -> None:
+    other = Settlement(id="other", claim_seq=1, reserved_by="w", verb=Verb.COMPLETE)
+    answer = Ended(settlement=other, result=None, error=None, duration_s=0.0, was_run=True, resident_bytes=0)
+    os.write(int(sys.argv[1]), encode(answer))
+    time.sleep(60)
 
 
 @job(name="p.exits", max_retries=10, retry_delay=0)

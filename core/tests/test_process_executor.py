@@ -424,6 +424,25 @@ class TestEnding:
         assert (record.status, record.attempts, record.crashes) == ("pending", 0, 0)
 
 
+class TestCopies:
+    """What a job's `os.fork()` makes."""
+
+    def test_one_ends_by_sigterm_though_a_child_does_not(self, queue: JobQueue, jobs: ModuleType, heard: Heard) -> None:
+        processed = heard("job.processed")
+        queue.push(jobs.ends_a_copy.bind())
+        assert queue.work("default", 1).done == 1
+        assert results(processed) == [-signal.SIGTERM]
+
+    def test_an_answer_to_another_run_settles_nothing_and_ends_the_child(
+        self, queue: JobQueue, jobs: ModuleType, working: Working, eventually: Eventually
+    ) -> None:
+        queue.push(jobs.answers_for_another.bind())
+        with working(queue, "default"):
+            eventually(lambda: queue.stats().failed == 1)
+        (row,) = queue.failed_jobs()
+        assert "JobCrashed: the process that ran the job was killed by signal 9" in row.exception
+
+
 class TestCrashing:
     def test_a_killer_is_given_up_after_three_deaths_of_its_own_child_and_its_neighbours_notice_nothing(
         self, make_queue: MakeQueue, jobs: ModuleType, heard: Heard

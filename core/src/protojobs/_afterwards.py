@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 from collections.abc import Awaitable
 from types import TracebackType
 from typing import TypedDict, cast
@@ -12,6 +13,7 @@ from msgspec.structs import replace
 
 from protojobs import codec
 from protojobs._execution import Interrupted
+from protojobs._forks import end_if_copied
 from protojobs.definitions import JobDefinition, Registry
 from protojobs.errors import ContractBroken, PayloadNotDecodable
 from protojobs.events import (
@@ -134,25 +136,31 @@ class FailedCall:
 
     def execute(self) -> Outcome | None:
         """Call a plain `failed` in this thread."""
+        pid = os.getpid()
         try:
             self._look_at(self._call())
         except Interrupted:
             raise
         except BaseException as error:  # noqa: BLE001  (the user's code, and a courtesy)
+            end_if_copied(pid, error)
             self._complain(error)
+        end_if_copied(pid)
         return None
 
     async def aexecute(self) -> Outcome | None:
         """Await an async `failed` on this loop."""
         import asyncio  # loaded already where a loop runs
 
+        pid = os.getpid()
         try:
             self._look_at(await cast("Awaitable[object]", self._call()))
         except asyncio.CancelledError:
             if self.cut_by:
                 raise
         except BaseException as error:  # noqa: BLE001  (as above; a sys.exit() would end the whole loop)
+            end_if_copied(pid, error)
             self._complain(error)
+        end_if_copied(pid)
         return None
 
     def tell_cancelled(self) -> None:

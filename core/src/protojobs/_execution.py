@@ -9,6 +9,7 @@ failed.
 from __future__ import annotations
 
 import math
+import os
 import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
@@ -18,6 +19,7 @@ from typing import Unpack, cast
 import msgspec
 
 from protojobs import codec
+from protojobs._forks import end_if_copied
 from protojobs.backoff import from_policy
 from protojobs.clock import Clock
 from protojobs.context import JobContext
@@ -56,7 +58,7 @@ class Run:
     """A job about to run, or running: everything an executor needs, and the judge of how it ended."""
 
     __slots__ = (
-        *("_clock", "_context", "_hooks", "_is_cancelled", "_is_opening", "_report"),
+        *("_clock", "_context", "_hooks", "_is_cancelled", "_is_opening", "_pid", "_report"),
         *("began_at", "begins_by", "claimed", "completer", "cut_by", "definition", "is_open", "key"),
     )
 
@@ -82,6 +84,7 @@ class Run:
         self._context: JobContext | None = None
         self._is_cancelled = False
         self._is_opening = False
+        self._pid = 0
 
     @property
     def context(self) -> JobContext:
@@ -131,7 +134,8 @@ class Run:
         return self.claimed.timeout
 
     def begin(self) -> None:
-        """From now on its time counts."""
+        """From now on its time counts, in this process."""
+        self._pid = os.getpid()
         self.began_at = self._clock.monotonic()
 
     def execute(self) -> Outcome:
@@ -142,9 +146,9 @@ class Run:
         try:
             if self._hooks.around_job:
                 with self._hooks.around(self.context):
-                    result = self.definition.call(data, self.context)
+                    result = self._called(data)
             else:
-                result = self.definition.call(data, self.context if self.definition.context_parameter else None)
+                result = self._called(data)
         except Interrupted:
             raise
         except BaseException as error:  # noqa: BLE001  (the job's own code: whatever it raises is its failure, sys.exit() too)
@@ -161,10 +165,9 @@ class Run:
         try:
             if self._hooks.around_job:
                 with self._hooks.around(self.context):
-                    result = await cast("Awaitable[object]", self.definition.call(data, self.context))
+                    result = await self._acalled(data)
             else:
-                context = self.context if self.definition.context_parameter else None
-                result = await cast("Awaitable[object]", self.definition.call(data, context))
+                result = await self._acalled(data)
         except asyncio.CancelledError as error:
             return self.ended_outside(error.__traceback__) if self.cut_by else self.raised(error)
         except BaseException as error:  # noqa: BLE001  (as above)
@@ -175,6 +178,29 @@ class Run:
     def needs_opening(self) -> bool:
         """Whether transforms are still to be undone."""
         return self._hooks.has_before_run and not self.is_open
+
+    def _called(self, data: object) -> object:
+        """What the job's own code returns, in this process."""
+        end_if_copied(self._pid)  # by a plugin
+        try:
+            result = self.definition.call(data, self.context if self.definition.context_parameter else None)
+        except BaseException as error:
+            end_if_copied(self._pid, error)
+            raise
+        end_if_copied(self._pid)
+        return result
+
+    async def _acalled(self, data: object) -> object:
+        """`_called` for an async job."""
+        end_if_copied(self._pid)
+        context = self.context if self.definition.context_parameter else None
+        try:
+            result = await cast("Awaitable[object]", self.definition.call(data, context))
+        except BaseException as error:
+            end_if_copied(self._pid, error)
+            raise
+        end_if_copied(self._pid)
+        return result
 
     def open(self) -> Outcome | None:
         """Undo what transforms did to the job before it was pushed. An Outcome: a plugin failed, so nothing runs."""

@@ -67,6 +67,8 @@ class Child:
         self._cancelled: Fence | None = None  # may be heard of before the run begins
         self._is_ending = False
         self._hooks = Hooks()
+        self._pid = os.getpid()
+        os.register_at_fork(after_in_child=_end_by_sigterm)
 
     def serve(self) -> None:
         """Until the worker closes its end, or ends us."""
@@ -91,7 +93,7 @@ class Child:
         self._hooks = load_hooks(message.plugins, message.plugins_disabled)
         root, ours = logging.getLogger(), logging.getLogger("protojobs")
         if not root.handlers:  # the application has set up none
-            root.addHandler(_Relay(self._say))
+            root.addHandler(_Relay(self._say, self._pid))
             root.setLevel(message.log_levels[0])
             ours.setLevel(message.log_levels[1])
         self._say(Ready())
@@ -123,6 +125,8 @@ class Child:
         self._say(Progress(fence, share))
 
     def _say(self, message: FromChild) -> None:
+        if os.getpid() != self._pid:
+            return  # a copy that a job has made; the pipe is its original's
         frame = memoryview(encode(message))
         with self._say_lock:  # a job may report progress from threads of its own
             while frame:
@@ -167,11 +171,15 @@ class Child:
 class _Relay(logging.Handler):
     """Log records go to the worker, and so to where its own go."""
 
-    def __init__(self, say: Callable[[FromChild], None]) -> None:
+    def __init__(self, say: Callable[[FromChild], None], pid: int) -> None:
         super().__init__()
         self._say = say
+        self._pid = pid
 
     def emit(self, record: logging.LogRecord) -> None:
+        if os.getpid() != self._pid and logging.lastResort is not None:
+            logging.lastResort.handle(record)  # of a copy that a job has made: to stderr
+            return
         try:
             message = Logged(
                 name=record.name,
@@ -207,6 +215,11 @@ def _heed_signals() -> None:
     for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, handler)
+
+
+def _end_by_sigterm() -> None:
+    """A copy that a job makes of this process ends as any other does, such as by `Process.terminate()`."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _die_with_worker() -> None:

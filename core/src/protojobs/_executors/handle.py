@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import select
 import signal
@@ -25,6 +26,7 @@ SEND_S = 10.0  # a child reads what it is sent at once; one that does not is bey
 PIECE_BYTES = 256 * 1024
 LEAVE_S = 1.5  # an idle child that is told to leave is killed after so long
 GONE_S = 5.0  # a killed process is gone in milliseconds, unless the kernel holds it
+_log = logging.getLogger("protojobs.worker")
 
 
 class ChildHandle:
@@ -73,8 +75,8 @@ class ChildHandle:
 
     def receive(self, wait_s: float) -> FromChild | None:
         """The next message, or None after `wait_s`. Raises EOFError when the child is dead and all it said is read."""
-        if (body := self._next()) is not None:
-            return decode_from_child(body)
+        if (message := self._next()) is not None:
+            return message
         was_dead = self._process.poll() is not None  # asked before the pipe: what it said last is read all the same
         if self._poll.poll(0.0 if was_dead else max(0.0, wait_s) * 1000):
             piece = os.read(self._heard, PIECE_BYTES)
@@ -82,8 +84,7 @@ class ChildHandle:
                 self._wait_for_end()
                 raise EOFError
             self._reader.feed(piece)
-            body = self._next()
-            return None if body is None else decode_from_child(body)
+            return self._next()
         if was_dead:  # the pipe stays open while a process that the job has started holds it
             raise EOFError
         return None
@@ -99,6 +100,12 @@ class ChildHandle:
                 os.killpg(self._process.pid, signal.SIGKILL)
             except ProcessLookupError:  # it has not got as far as its own session, or has just gone
                 self._process.kill()
+
+    def break_off(self, why: str) -> None:
+        """Kill a child that says what it must not: the job that it runs, or one before, has its pipe."""
+        _log.error("a child process is killed, since its pipe holds %s", why)
+        self.kill()
+        self._wait_for_end()
 
     def close(self) -> None:
         """Let an idle child leave, kill it if it stays, and give back all that it held here."""
@@ -138,12 +145,11 @@ class ChildHandle:
                 return False
         return True
 
-    def _next(self) -> bytes | None:
+    def _next(self) -> FromChild | None:
         try:
-            return self._reader.next()
-        except FrameBroken:
-            self.kill()  # something of the job wrote into our pipe
-            self._wait_for_end()
+            return None if (body := self._reader.next()) is None else decode_from_child(body)
+        except FrameBroken as error:
+            self.break_off(str(error))
             raise EOFError from None
 
     def _wait_for_end(self) -> None:

@@ -4,17 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import threading
 from collections import deque
 from collections.abc import Iterable
 from typing import cast
+from weakref import WeakSet
 
 from protojobs._executors import Report, Runnable, not_judged
+from protojobs._forks import end_if_copied
 from protojobs.logs import RUNNING
 
 __all__ = ["AsyncExecutor"]
 
 _log = logging.getLogger("protojobs.worker")
+_loops: WeakSet[asyncio.AbstractEventLoop] = WeakSet()  # of this process
+
+
+def _stop_in_copy() -> None:
+    for loop in _loops:
+        loop.stop()
+
+
+if hasattr(os, "register_at_fork"):  # a copy that a job makes of this process must not go on with its neighbours
+    os.register_at_fork(after_in_child=_stop_in_copy)
 
 
 class AsyncExecutor:
@@ -26,6 +39,7 @@ class AsyncExecutor:
         self._report = report
         self._is_closed = False
         self._loop = asyncio.new_event_loop()
+        _loops.add(self._loop)
         self._ready: deque[Runnable] = deque()
         self._handed: dict[Runnable, bool] = {}  # and not begun. Whoever pops a run from it has it
         self._is_called = False  # the loop is about to begin what is ready: to call it costs more than a short job
@@ -78,11 +92,13 @@ class AsyncExecutor:
 
     def _run_loop(self) -> None:
         asyncio.set_event_loop(self._loop)
+        pid = os.getpid()
         while not self._is_closed:
             try:
                 self._loop.run_forever()
             except BaseException as error:  # noqa: BLE001  (a task that a job has left behind called sys.exit(), say)
                 _log.error("something on the event loop of the jobs wanted to end it, and may not: %r", error)
+            end_if_copied(pid)
         for task in self._tasks.values():
             task.cancel()
         self._loop.run_until_complete(self._loop.shutdown_asyncgens())

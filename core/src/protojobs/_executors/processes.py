@@ -25,7 +25,6 @@ from protojobs._executors.frames import (
     Begun,
     Cancel,
     Ended,
-    FrameBroken,
     FromChild,
     Logged,
     OutOfPlace,
@@ -240,7 +239,7 @@ class _Slot:
             else:
                 return child
             _log.error("a child process was given up before its imports were done")
-        except (EOFError, FrameBroken):
+        except EOFError:
             _log.error("a child process %s before its imports were done", child.death())
         child.kill()
         self._drop()
@@ -309,8 +308,8 @@ class _Watch:
         self._child.send(self._work())
         while True:
             try:
-                message = self._child.receive(self._turn())
-            except (EOFError, FrameBroken):
+                message = self._received()
+            except EOFError:
                 self.is_over = True
                 if self._run.has_begun or self._why not in ("", NOT_JUDGED):
                     return self._dead()
@@ -325,6 +324,13 @@ class _Watch:
                     return OUT_OF_PLACE
                 case _:
                     self._hear(message)
+
+    def _received(self) -> FromChild | None:
+        message = self._child.receive(self._turn())
+        if isinstance(message, Ended) and (message.settlement.id, message.settlement.claim_seq) != self._run.key:
+            self._child.break_off("an answer to another run")
+            raise EOFError
+        return message
 
     def _work(self) -> Work:
         run, named = self._run, self._run.definition
