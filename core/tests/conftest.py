@@ -60,12 +60,12 @@ def heard() -> Callable[..., list[Event]]:
 
 @pytest.fixture
 def eventually() -> Callable[[Callable[[], object]], None]:
-    """`eventually(condition)`: return as soon as it holds; fail after five seconds."""
+    """`eventually(condition)`: return as soon as it holds; fail after thirty seconds."""
 
     def wait(condition: Callable[[], object]) -> None:
-        ends = time.monotonic() + 5
+        ends = time.monotonic() + 30
         while not condition():
-            assert time.monotonic() < ends, "this did not happen within 5 s"
+            assert time.monotonic() < ends, "this did not happen within 30 s"
             time.sleep(0.002)
 
     return wait

@@ -11,6 +11,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
+from contextvars import ContextVar
 from pathlib import Path
 
 from protojobs import Job, JobContext, Retry, Snooze, job
@@ -93,6 +95,37 @@ class Picky(Job):
         return 77.0 if isinstance(exception, OSError) else 1.0
 
 
+TENANT: ContextVar[str] = ContextVar("tenant", default="nobody")
+
+
+@job(name="p.tenant")
+def tenant(name: str) -> str:
+    before = TENANT.get()
+    TENANT.set(name)
+    return before
+
+
+@job(name="p.atenant")
+async def async_tenant(name: str) -> str:
+    before = TENANT.get()
+    TENANT.set(name)
+    return before
+
+
+class CrashesOddly(Job):
+    """Its process dies, and what it says of that is of no use."""
+
+    name = "p.crashes oddly"
+    max_retries = 1
+    says: Callable[[], float]
+
+    def handle(self, data: object) -> None:
+        os._exit(3)
+
+    def retry_in(self, attempt: int, exception: BaseException) -> float:
+        return type(self).says()
+
+
 class WithFailed(Job):
     name = "p.with-failed"
     max_retries = 0
@@ -137,8 +170,11 @@ def has_a_helper(path: str) -> None:
 
 @job(name="p.ends a copy", timeout=10)
 def ends_a_copy() -> int:
+    is_ready, says = os.pipe()
     if not (copy := os.fork()):
+        os.write(says, b"x")
         time.sleep(60)
+    os.read(is_ready, 1)  # what strikes before, Python drops
     os.kill(copy, signal.SIGTERM)
     return os.waitstatus_to_exitcode(os.waitpid(copy, 0)[1])
 

@@ -7,16 +7,18 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from queue import SimpleQueue
 from types import TracebackType
 
 import pytest
 
+from protojobs import _deadlines
 from protojobs._deadlines import SWEEP_S, Deadlines
-from protojobs._execution import Interrupted
 from protojobs._executors import NOT_BEGUN, Executor, NotBegun
 from protojobs._executors.loop import AsyncExecutor
 from protojobs._executors.threads import ThreadExecutor
+from protojobs._interrupts import Interrupted
 from protojobs._lease_watch import Standing
 from protojobs.clock import SYSTEM_CLOCK
 from protojobs.lifecycle import Verb
@@ -360,6 +362,61 @@ class TestWithdrawing:
         assert not ran.is_set()
 
 
+class TestInterruptsThatAreLost:
+    """Python drops an exception that strikes in a `__del__`, and a bare `except:` swallows it."""
+
+    @pytest.fixture(autouse=True)
+    def _often(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(_deadlines, "SWEEP_S", 0.002)
+
+    @pytest.fixture
+    def deadlines(self) -> Iterator[tuple[Deadlines, list[object]]]:
+        stuck: list[object] = []
+        table = Deadlines(SYSTEM_CLOCK, Standing(60.0), stuck.append)
+        yield table, stuck
+        table.close()
+
+    def test_a_run_that_has_swallowed_one_is_ended_by_the_next(
+        self, threads: ThreadExecutor, reported: Reported, deadlines: tuple[Deadlines, list[object]]
+    ) -> None:
+        swallowed: list[BaseException] = []
+
+        def body() -> None:
+            try:
+                spin()
+            except BaseException as error:
+                swallowed.append(error)
+            spin()
+
+        run = Fake("run", body)
+        deadlines[0].add(run, threads, 0.01)
+        threads.start(run)
+        assert reported.next() == ("run", Verb.RELEASE)
+        assert [type(error) for error in swallowed] == [Interrupted]
+        assert deadlines[1] == []
+
+    def test_a_run_that_cleans_up_is_left_to_it(
+        self, threads: ThreadExecutor, reported: Reported, deadlines: tuple[Deadlines, list[object]]
+    ) -> None:
+        cleaned: list[int] = []
+
+        def body() -> None:
+            try:
+                spin()
+            finally:
+                for turn in range(100):  # fifty sweeps and more
+                    time.sleep(0.002)
+                    with suppress(KeyError):  # one exception that is handled hides the other
+                        cleaned.append({}[turn])
+                cleaned.append(1)
+
+        run = Fake("run", body)
+        deadlines[0].add(run, threads, 0.01)
+        threads.start(run)
+        assert reported.next() == ("run", Verb.RELEASE)
+        assert (cleaned, deadlines[1]) == ([1], [])
+
+
 class TestShortRuns:
     """Few threads take them, and more as soon as those do not keep up."""
 
@@ -531,6 +588,8 @@ class TestLoop:
 class TestDeadlines:
     class Recorder:
         keeps_time = False
+
+        def interrupt_again(self, run: object) -> None: ...
 
         def __init__(self) -> None:
             self.interrupted: list[object] = []

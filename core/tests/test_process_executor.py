@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import os
 import signal
@@ -189,6 +190,17 @@ def test_what_the_workers_parent_has_ignored_is_not_ignored_in_children(
 
 
 class TestAnswers:
+    @pytest.mark.parametrize("where", ["thread", "process", "async"])
+    def test_what_a_job_sets_in_a_context_variable_is_gone_for_the_next(
+        self, make_queue: MakeQueue, jobs: ModuleType, heard: Heard, where: str
+    ) -> None:
+        processed = heard("job.processed")
+        queue = make_queue(executor="thread" if where == "async" else where, concurrency=1)
+        kind = jobs.async_tenant if where == "async" else jobs.tenant
+        queue.push_many([kind.bind("ACME"), kind.bind("Globex"), kind.bind("Initech")])
+        assert queue.work("default", 3).done == 3
+        assert results(processed) == ["nobody"] * 3
+
     def test_a_result_crosses_as_json_and_what_json_cannot_hold_as_none(
         self, queue: JobQueue, jobs: ModuleType, heard: Heard
     ) -> None:
@@ -444,6 +456,28 @@ class TestCopies:
 
 
 class TestCrashing:
+    @pytest.mark.parametrize("does", ["raises CancelledError", "does not answer"])
+    def test_a_retry_in_that_cannot_say_when_costs_neither_the_job_nor_its_slot(
+        self, make_queue: MakeQueue, jobs: ModuleType, monkeypatch: pytest.MonkeyPatch, does: str
+    ) -> None:
+        monkeypatch.setattr(processes, "JUDGE_S", 0.2)
+        may_answer = threading.Event()
+
+        def says() -> float:
+            if does == "does not answer":
+                may_answer.wait(60)
+            raise asyncio.CancelledError
+
+        monkeypatch.setattr(jobs.CrashesOddly, "says", staticmethod(says), raising=False)
+        queue = make_queue(executor="process", concurrency=1)
+        odd = queue.push(jobs.CrashesOddly)
+        queue.push(jobs.add.bind(1, 2))
+        assert queue.work("default", 2).runs == 2
+        may_answer.set()
+        record = queue.get(odd)
+        assert record is not None
+        assert (record.status, record.attempts, record.crashes, queue.stats().completed) == ("pending", 1, 1, 1)
+
     def test_a_killer_is_given_up_after_three_deaths_of_its_own_child_and_its_neighbours_notice_nothing(
         self, make_queue: MakeQueue, jobs: ModuleType, heard: Heard
     ) -> None:
@@ -483,6 +517,15 @@ class TestCrashing:
 
 
 class TestLives:
+    def test_a_module_of_the_project_that_is_called_as_one_of_the_standard_library_does_not_stop_them(
+        self, queue: JobQueue, jobs: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for name in ("queue", "types", "signal", "email"):
+            (tmp_path / f"{name}.py").write_text("raise ImportError('the shop has a module of this name')")
+        monkeypatch.chdir(tmp_path)
+        queue.push(jobs.add.bind(1, 2))
+        assert queue.work("default", 1).done == 1
+
     def test_one_that_dies_between_two_jobs_is_not_charged_to_the_next(
         self, make_queue: MakeQueue, jobs: ModuleType, heard: Heard, working: Working, eventually: Eventually
     ) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 from collections.abc import Awaitable
 from types import TracebackType
 from typing import TypedDict, cast
@@ -12,8 +11,8 @@ from typing import TypedDict, cast
 from msgspec.structs import replace
 
 from protojobs import codec
-from protojobs._execution import Interrupted
-from protojobs._forks import end_if_copied
+from protojobs._forks import end_if_copied, this_process
+from protojobs._interrupts import Interrupted
 from protojobs.definitions import JobDefinition, Registry
 from protojobs.errors import ContractBroken, PayloadNotDecodable
 from protojobs.events import (
@@ -136,31 +135,31 @@ class FailedCall:
 
     def execute(self) -> Outcome | None:
         """Call a plain `failed` in this thread."""
-        pid = os.getpid()
+        process = this_process()
         try:
             self._look_at(self._call())
         except Interrupted:
             raise
         except BaseException as error:  # noqa: BLE001  (the user's code, and a courtesy)
-            end_if_copied(pid, error)
+            end_if_copied(process, error)
             self._complain(error)
-        end_if_copied(pid)
+        end_if_copied(process)
         return None
 
     async def aexecute(self) -> Outcome | None:
         """Await an async `failed` on this loop."""
         import asyncio  # loaded already where a loop runs
 
-        pid = os.getpid()
+        process = this_process()
         try:
             self._look_at(await cast("Awaitable[object]", self._call()))
         except asyncio.CancelledError:
             if self.cut_by:
                 raise
         except BaseException as error:  # noqa: BLE001  (as above; a sys.exit() would end the whole loop)
-            end_if_copied(pid, error)
+            end_if_copied(process, error)
             self._complain(error)
-        end_if_copied(pid)
+        end_if_copied(process)
         return None
 
     def tell_cancelled(self) -> None:

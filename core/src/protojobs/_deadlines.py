@@ -115,6 +115,9 @@ class Deadlines:
         with self._lock:
             if self._cut:
                 self._cut = {run: ends_at for run, ends_at in self._cut.items() if self.has(run)}
+                for run in self._cut:
+                    if (watched := self._runs.get(run.key)) is not None:
+                        watched[1].interrupt_again(run)
             for watched in list(self._runs.values()):
                 if why := self._why_end(watched, now):
                     self._interrupt(watched, why)

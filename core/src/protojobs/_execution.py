@@ -9,9 +9,9 @@ failed.
 from __future__ import annotations
 
 import math
-import os
 import traceback
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from datetime import timedelta
 from types import TracebackType
 from typing import Unpack, cast
@@ -19,7 +19,8 @@ from typing import Unpack, cast
 import msgspec
 
 from protojobs import codec
-from protojobs._forks import end_if_copied
+from protojobs._forks import end_if_copied, this_process
+from protojobs._interrupts import Interrupted
 from protojobs.backoff import from_policy
 from protojobs.clock import Clock
 from protojobs.context import JobContext
@@ -32,19 +33,16 @@ from protojobs.names import check_seconds
 from protojobs.outcomes import Details, Discard, Outcome, Retry, Snooze, settlement, undone
 from protojobs.records import ClaimedJob, Fence, Settlement
 
-__all__ = ["LEASE_IN_DOUBT", "NOT_BEGUN", "NOT_JUDGED", "Interrupted", "NotBegun", "Run", "prepare", "unrun"]
+__all__ = ["LEASE_IN_DOUBT", "NOT_BEGUN", "NOT_JUDGED", "NotBegun", "Run", "prepare", "unrun"]
 
 ERROR_CHARS_MAX = 60_000  # with four-byte characters cut by the stores' columns at 64 KiB
 REASON_CHARS_MAX = 500
+EXCEPTIONS_MAX = 1_000  # of a chain or a group, whose frames are emptied
 UNRUN_DELAY_MAX_S = 300.0  # between two tries of a job that goes back since it cannot be run here
 UNDECODABLE_RETURNS_MAX = 300  # a day, with these delays; docs/decisions/0027
 LEASE_IN_DOUBT = "lease in doubt"  # why a run of an exclusive job was cut, or not begun
 NOT_JUDGED = "its end could not be judged"  # a mistake of ours or of a plugin: the job goes back
 _PLAIN = frozenset({type(None), bool, int, float, str, list, dict})  # results that need no look
-
-
-class Interrupted(BaseException):
-    """Raised inside a run's thread to end it. No Exception, so that jobs which catch everything let it pass."""
 
 
 class NotBegun:
@@ -58,7 +56,7 @@ class Run:
     """A job about to run, or running: everything an executor needs, and the judge of how it ended."""
 
     __slots__ = (
-        *("_clock", "_context", "_hooks", "_is_cancelled", "_is_opening", "_pid", "_report"),
+        *("_clock", "_context", "_hooks", "_is_cancelled", "_is_opening", "_process", "_report"),
         *("began_at", "begins_by", "claimed", "completer", "cut_by", "definition", "is_open", "key"),
     )
 
@@ -84,7 +82,7 @@ class Run:
         self._context: JobContext | None = None
         self._is_cancelled = False
         self._is_opening = False
-        self._pid = 0
+        self._process = 0
 
     @property
     def context(self) -> JobContext:
@@ -135,7 +133,7 @@ class Run:
 
     def begin(self) -> None:
         """From now on its time counts, in this process."""
-        self._pid = os.getpid()
+        self._process = this_process()
         self.began_at = self._clock.monotonic()
 
     def execute(self) -> Outcome:
@@ -181,25 +179,25 @@ class Run:
 
     def _called(self, data: object) -> object:
         """What the job's own code returns, in this process."""
-        end_if_copied(self._pid)  # by a plugin
+        end_if_copied(self._process)  # by a plugin
         try:
             result = self.definition.call(data, self.context if self.definition.context_parameter else None)
         except BaseException as error:
-            end_if_copied(self._pid, error)
+            end_if_copied(self._process, error)
             raise
-        end_if_copied(self._pid)
+        end_if_copied(self._process)
         return result
 
     async def _acalled(self, data: object) -> object:
         """`_called` for an async job."""
-        end_if_copied(self._pid)
+        end_if_copied(self._process)
         context = self.context if self.definition.context_parameter else None
         try:
             result = await cast("Awaitable[object]", self.definition.call(data, context))
         except BaseException as error:
-            end_if_copied(self._pid, error)
+            end_if_copied(self._process, error)
             raise
-        end_if_copied(self._pid)
+        end_if_copied(self._process)
         return result
 
     def open(self) -> Outcome | None:
@@ -368,8 +366,11 @@ class Run:
             if delay is None and asks_job:
                 delay = self.definition.retry_in(claimed.attempts, error)
             wait = None if delay is None else check_seconds("the delay before a retry", delay)
-        except (Exception, SystemExit) as own:  # noqa: BLE001  (the job's own `retry_in`, or a `retry_after` that is no number)
-            self.context.log.error("job %s could not say when to retry, its policy decides: %r", claimed.id, own)
+        except Interrupted:
+            raise
+        except BaseException as own:  # noqa: BLE001  (the job's own `retry_in`, or a `retry_after` that is no number)
+            kind = type(own).__name__
+            self.context.log.error("job %s could not say when to retry, its policy decides: %s", claimed.id, kind)
             wait = None
         if wait is None:
             wait = from_policy(claimed.retry_policy).delay(claimed.attempts, claimed.retry_delay, claimed.id)
@@ -417,7 +418,23 @@ def _with_error(claimed: ClaimedJob, details: Details, exception: BaseException 
         details = {**details, "reason": _storable(_said(details["reason"]).strip())[:REASON_CHARS_MAX]}
     if exception is None:
         return details
-    return {**details, "error": _error_text(exception), "fingerprint": fingerprint(claimed.job_name, exception)}
+    told = {"error": _error_text(exception), "fingerprint": fingerprint(claimed.job_name, exception)}
+    _forget_locals(exception)
+    return {**details, **told}
+
+
+def _forget_locals(exception: BaseException) -> None:
+    """Let go of what its frames hold, now that its text is made: an exception lives on in events, and in `failed()`."""
+    left, seen = [exception], set[int]()
+    while left and len(seen) < EXCEPTIONS_MAX:
+        error = left.pop()
+        if id(error) not in seen:
+            seen.add(id(error))
+            with suppress(Exception):  # an exception class may define anything
+                traceback.clear_frames(error.__traceback__)
+                left += [one for one in (error.__cause__, error.__context__) if one is not None]
+                if isinstance(error, BaseExceptionGroup):
+                    left += cast("BaseExceptionGroup[BaseException]", error).exceptions
 
 
 def _said(reason: object) -> str:

@@ -11,14 +11,23 @@ import sys
 import traceback
 from contextlib import suppress
 
-__all__ = ["end_if_copied"]
+__all__ = ["end_if_copied", "this_process"]
+
+_process = 0  # how often this process was copied since it began with Python; `os.getpid()` would be a system call
 
 
-def end_if_copied(pid: int, error: BaseException | None = None) -> None:
-    """End this process if it is another than `pid`, as a script with that `error` would: by `sys.exit(code)` with that
-    code, by any other exception with 1 and a traceback. Functions of `atexit` are the original's, and are not called.
+def this_process() -> int:
+    """A number that is another in every copy of this process."""
+    return _process
+
+
+def end_if_copied(process: int, error: BaseException | None = None) -> None:
+    """End this process if `this_process()` was another when the foreign code was called.
+
+    It ends as a script with that `error` would: `sys.exit(code)` by that code, any other exception by 1 and a
+    traceback. Functions of `atexit` are the original's, and are not called.
     """
-    if os.getpid() == pid:
+    if _process == process:
         return
     code = 0
     with suppress(BaseException):  # a copy ends, whatever the job has left of its streams, or of its exception
@@ -33,3 +42,12 @@ def end_if_copied(pid: int, error: BaseException | None = None) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
     os._exit(code & 0xFF)
+
+
+def _is_a_copy() -> None:
+    global _process
+    _process += 1
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_is_a_copy)

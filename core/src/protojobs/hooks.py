@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import inspect
 import logging
-import os
 import queue as queues
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -31,7 +30,7 @@ import msgspec
 import pluggy
 
 from protojobs import events
-from protojobs._forks import end_if_copied
+from protojobs._forks import end_if_copied, this_process
 from protojobs.clock import SYSTEM_CLOCK, Clock
 from protojobs.context import JobContext
 from protojobs.errors import ConfigurationError, ProtojobsError, PushRejected, did_you_mean, shown
@@ -268,13 +267,14 @@ class Dispatcher:
                 return
 
     def _run(self) -> None:
-        pid = os.getpid()
+        process = this_process()
         while (event := self._backlog.get()) is not None:
             try:
                 self._hooks.notify(event)
             except BaseException as error:  # noqa: BLE001  (a listener's sys.exit() must not end the thread of all the others)
                 _log.error("a listener to %s wanted to end the program, and may not: %r", event.event_name, error)
-            end_if_copied(pid)
+            end_if_copied(process)
+            del event  # its result or exception may be large
 
 
 def hooks_of(name: str, plugin: object) -> list[str]:

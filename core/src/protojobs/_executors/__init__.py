@@ -96,6 +96,10 @@ class Executor(Protocol):
         """End the run if it is still going: it is reported as its `cut_by` says. Never blocks."""
         ...
 
+    def interrupt_again(self, run: Runnable) -> None:
+        """The run has been told to end and goes on: tell it again, unless it is cleaning up. Never blocks."""
+        ...
+
     def close(self) -> None:
         """Take no more, and let idle threads go. Does not wait for a run."""
         ...

@@ -13,13 +13,14 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable
+from contextvars import copy_context
 from importlib import import_module
 from pathlib import Path
 from queue import SimpleQueue
 
 import msgspec
 
-from protojobs._execution import Interrupted, Run
+from protojobs._execution import Run
 from protojobs._executors.frames import (
     RESULT_BYTES_MAX,
     Begin,
@@ -39,6 +40,8 @@ from protojobs._executors.frames import (
     decode_to_child,
     encode,
 )
+from protojobs._forks import this_process
+from protojobs._interrupts import Interrupted
 from protojobs._plugins import load_hooks
 from protojobs.clock import SYSTEM_CLOCK
 from protojobs.definitions import REGISTRY
@@ -67,7 +70,7 @@ class Child:
         self._cancelled: Fence | None = None  # may be heard of before the run begins
         self._is_ending = False
         self._hooks = Hooks()
-        self._pid = os.getpid()
+        self._process = this_process()
         os.register_at_fork(after_in_child=_end_by_sigterm)
 
     def serve(self) -> None:
@@ -83,6 +86,7 @@ class Child:
                         self._begin(message)
                     case Work():
                         self._perform(message)
+                del message  # an idle child keeps nothing of its last job
         except Interrupted:
             _flush()
             os._exit(0)
@@ -93,7 +97,7 @@ class Child:
         self._hooks = load_hooks(message.plugins, message.plugins_disabled)
         root, ours = logging.getLogger(), logging.getLogger("protojobs")
         if not root.handlers:  # the application has set up none
-            root.addHandler(_Relay(self._say, self._pid))
+            root.addHandler(_Relay(self._say, self._process))
             root.setLevel(message.log_levels[0])
             ours.setLevel(message.log_levels[1])
         self._say(Ready())
@@ -111,11 +115,9 @@ class Child:
         run.is_open = True  # by the worker
         if self._cancelled == run.context.fence:
             run.tell_cancelled()
-        RUNNING.set(claimed)
         try:
-            outcome = _in_a_loop(run) if run.is_async else run.execute()
+            outcome = copy_context().run(_execute, run)  # what it sets must not be there for the next one
         finally:
-            RUNNING.set(None)
             self._run = None
             _flush()
         is_out_of_place = message.is_guest and run.context.is_out_of_place and outcome.exception is not None
@@ -125,7 +127,7 @@ class Child:
         self._say(Progress(fence, share))
 
     def _say(self, message: FromChild) -> None:
-        if os.getpid() != self._pid:
+        if this_process() != self._process:
             return  # a copy that a job has made; the pipe is its original's
         frame = memoryview(encode(message))
         with self._say_lock:  # a job may report progress from threads of its own
@@ -171,13 +173,13 @@ class Child:
 class _Relay(logging.Handler):
     """Log records go to the worker, and so to where its own go."""
 
-    def __init__(self, say: Callable[[FromChild], None], pid: int) -> None:
+    def __init__(self, say: Callable[[FromChild], None], process: int) -> None:
         super().__init__()
         self._say = say
-        self._pid = pid
+        self._process = process
 
     def emit(self, record: logging.LogRecord) -> None:
-        if os.getpid() != self._pid and logging.lastResort is not None:
+        if this_process() != self._process and logging.lastResort is not None:
             logging.lastResort.handle(record)  # of a copy that a job has made: to stderr
             return
         try:
@@ -240,6 +242,11 @@ def _import_all(modules: Iterable[str]) -> None:
             raise
         except BaseException as error:  # noqa: BLE001  (the application's code; a job that is not found runs in the worker)
             _log.exception("%s cannot be imported in a child process: %r", module, error)
+
+
+def _execute(run: Run) -> Outcome:
+    RUNNING.set(run.claimed)
+    return _in_a_loop(run) if run.is_async else run.execute()
 
 
 def _in_a_loop(run: Run) -> Outcome:

@@ -43,7 +43,8 @@ class ChildHandle:
         try:
             # A session of its own: Ctrl-C goes to all processes of the terminal, and means the worker.
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "protojobs._executors.child", str(said)],
+                # -P: its own imports come from where ours came from, and not from a `queue.py` in the current folder.
+                [sys.executable, "-P", "-m", "protojobs._executors.child", str(said)],
                 stdin=subprocess.PIPE,
                 pass_fds=(said,),
                 start_new_session=True,

@@ -12,7 +12,7 @@ from typing import cast
 from weakref import WeakSet
 
 from protojobs._executors import Report, Runnable, not_judged
-from protojobs._forks import end_if_copied
+from protojobs._forks import end_if_copied, this_process
 from protojobs.logs import RUNNING
 
 __all__ = ["AsyncExecutor"]
@@ -62,6 +62,9 @@ class AsyncExecutor:
     def interrupt(self, run: Runnable) -> None:
         self._loop.call_soon_threadsafe(self._cancel, run)
 
+    def interrupt_again(self, run: Runnable) -> None:
+        """Nothing to do: a task hears of its cancellation, and what it awaits to clean up is its own affair."""
+
     def close(self) -> None:
         self._is_closed = True
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -92,13 +95,13 @@ class AsyncExecutor:
 
     def _run_loop(self) -> None:
         asyncio.set_event_loop(self._loop)
-        pid = os.getpid()
+        process = this_process()
         while not self._is_closed:
             try:
                 self._loop.run_forever()
             except BaseException as error:  # noqa: BLE001  (a task that a job has left behind called sys.exit(), say)
                 _log.error("something on the event loop of the jobs wanted to end it, and may not: %r", error)
-            end_if_copied(pid)
+            end_if_copied(process)
         for task in self._tasks.values():
             task.cancel()
         self._loop.run_until_complete(self._loop.shutdown_asyncgens())

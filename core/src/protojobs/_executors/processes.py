@@ -106,6 +106,9 @@ class ProcessExecutor:
     def interrupt(self, run: Runnable) -> None:
         """Nothing to do: the slot that watches the run sees its `cut_by`."""
 
+    def interrupt_again(self, run: Runnable) -> None:
+        """Nothing to do: a child that does not end is killed."""
+
     def close(self, within_s: float = CLOSE_S) -> None:
         """Take no more, kill what still runs, and return when all children are gone, which takes a moment."""
         self.is_closed = True
@@ -175,6 +178,7 @@ class _Slot:
                     self._pool.refused(run, outcome, was_taken=True)
                 else:
                     self._pool.ended(run, outcome)
+                del run, outcome  # an idle slot keeps nothing of its last job
         finally:
             self._drop()
 
@@ -195,7 +199,7 @@ class _Slot:
                 self._drop()
             else:
                 return self._not_started(run)
-        except Exception as error:  # noqa: BLE001  (the job's own `retry_in`, or a mistake of ours: the run must be answered for)
+        except BaseException as error:  # noqa: BLE001  (foreign code, or a mistake of ours: the run must be answered for)
             _log.exception("job %s: the slot of its child process failed", run.claimed.id)
             self._drop()
             return run.failed(error, asks_job=False)

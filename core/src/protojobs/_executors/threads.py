@@ -2,7 +2,9 @@
 
 A run is ended from outside by raising `Interrupted` in its thread, which Python does between two bytecodes: a run in
 one long C call does not notice until that returns. The exception is only ever aimed at a run, under that slot's lock,
-and a thread that was aimed at takes no further job: it cannot reach the next one.
+and a thread that was aimed at takes no further job: it cannot reach the next one. Python drops it where it strikes in a
+`__del__` or a weakref's callback, and a bare `except:` swallows it: so it is aimed again while the run goes on, but not
+at the `finally` blocks that it has brought the run to.
 
 Threads that all have tiny jobs do nothing but take the interpreter's lock from each other: with eight of them a drain
 takes twice as long as with two. So of short runs, which may lie ready, only so many threads take as are needed to keep
@@ -11,16 +13,16 @@ up. One more looks on every 2 ms and helps when they do not: docs/decisions/0022
 
 from __future__ import annotations
 
-import ctypes
 import math
 import threading
 from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
+from contextvars import copy_context
 from queue import Empty, SimpleQueue
 
-from protojobs._execution import Interrupted
 from protojobs._executors import NOT_BEGUN, NotBegun, Report, Runnable, not_judged
+from protojobs._interrupts import Interrupted, is_handling_one, raise_in
 from protojobs.clock import SYSTEM_CLOCK, Clock, cpu_s
 from protojobs.logs import RUNNING
 from protojobs.outcomes import Outcome
@@ -77,6 +79,10 @@ class ThreadExecutor:
     def interrupt(self, run: Runnable) -> None:
         for slot in self._slots:
             slot.interrupt(run)
+
+    def interrupt_again(self, run: Runnable) -> None:
+        for slot in self._slots:
+            slot.interrupt(run, again=True)
 
     def give_up(self) -> None:
         """Do not wait for the threads of those that were interrupted: the next run may have one of its own."""
@@ -168,14 +174,14 @@ class _Slot:
         self._thread = threading.Thread(target=self._serve, args=(looks_on,), name="protojobs-job", daemon=True)
         self._thread.start()
 
-    def interrupt(self, run: Runnable) -> None:
-        """Raise Interrupted in the thread, if it is running `run` right now."""
+    def interrupt(self, run: Runnable, *, again: bool = False) -> None:
+        """Raise Interrupted in the thread, if it is running `run` right now, and is not ending it already."""
         if not self._lock.acquire(timeout=_LOCK_S):
             return
         try:
-            if self._run is run and not self.is_retired:
+            if self._run is run and (not self.is_retired or (again and not is_handling_one(self._thread))):
                 self.is_retired = True
-                _raise_in(self._thread, Interrupted)
+                raise_in(self._thread, Interrupted)
         finally:
             self._lock.release()
 
@@ -183,19 +189,25 @@ class _Slot:
         if looks_on:
             self._pool.look_on(self)
         while not self.is_retired and (run := self._next()) is not None:
-            if not self._pool.begun(run):
-                continue  # withdrawn
-            try:
-                outcome = self._perform(run)
-                if self.is_retired:
-                    _raise_in(self._thread, None)  # what was aimed at the run must not strike after it
-            except Interrupted as end:
-                outcome = run.cut(end.__traceback__)
-            except BaseException:  # noqa: BLE001  (else the run would never be answered for, and its slot be lost)
-                outcome = not_judged(run)
-            self._pool.report(run.key, outcome)
+            if self._pool.begun(run):  # else it was withdrawn
+                self._answer(run)
+            del run  # an idle thread keeps nothing of its last job
         if self.is_retired:
             self._pool.replace(self)
+
+    def _answer(self, run: Runnable) -> None:
+        """Perform the run, and report it. Only here are its result and its exception held."""
+        try:
+            outcome = self._perform(run)
+            if self.is_retired:
+                raise_in(self._thread, None)  # what was aimed at the run must not strike after it
+        except Interrupted as end:
+            self._is_over()
+            raise_in(self._thread, None)
+            outcome = run.cut(end.__traceback__)
+        except BaseException:  # noqa: BLE001  (else the run would never be answered for, and its slot be lost)
+            outcome = not_judged(run)
+        self._pool.report(run.key, outcome)
 
     def _next(self) -> Runnable | None:
         while True:
@@ -207,18 +219,20 @@ class _Slot:
 
     def _perform(self, run: Runnable) -> Outcome | NotBegun | None:
         self._run = run
-        RUNNING.set(run.claimed)
         try:
             if self._pool.monotonic() > run.begins_by:  # first: a timeout would cost it an attempt
                 return NOT_BEGUN
-            return run.cut() if run.cut_by else run.execute()  # cut while it waited for this thread: it does not begin
+            if run.cut_by:
+                return run.cut()  # while it waited for this thread: it does not begin
+            return copy_context().run(_execute, run)  # what it sets must not be there for the next one
         finally:
-            RUNNING.set(None)
-            with self._lock:  # either the run was interrupted before this, or nobody will
-                self._run = None
+            self._is_over()
+
+    def _is_over(self) -> None:
+        with self._lock:  # either the run was interrupted before this, or nobody will
+            self._run = None
 
 
-def _raise_in(thread: threading.Thread, exception: type[BaseException] | None) -> None:
-    """Raise `exception` in another thread at its next bytecode; None takes back one that has not struck yet."""
-    target = ctypes.py_object(exception) if exception else None
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), target)
+def _execute(run: Runnable) -> Outcome | None:
+    RUNNING.set(run.claimed)
+    return run.execute()

@@ -12,7 +12,8 @@ from contextlib import contextmanager
 
 from msgspec import Struct
 
-from protojobs._execution import Interrupted, Run
+from protojobs._execution import Run
+from protojobs._interrupts import Interrupted
 from protojobs.entropy import fresh_id
 from protojobs.errors import OptionInvalid
 from protojobs.lifecycle import JobState
