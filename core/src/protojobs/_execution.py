@@ -418,9 +418,9 @@ def _with_error(claimed: ClaimedJob, details: Details, exception: BaseException 
         details = {**details, "reason": _storable(_said(details["reason"]).strip())[:REASON_CHARS_MAX]}
     if exception is None:
         return details
-    told = {"error": _error_text(exception), "fingerprint": fingerprint(claimed.job_name, exception)}
+    details = {**details, "error": _error_text(exception), "fingerprint": fingerprint(claimed.job_name, exception)}
     _forget_locals(exception)
-    return {**details, **told}
+    return details
 
 
 def _forget_locals(exception: BaseException) -> None:

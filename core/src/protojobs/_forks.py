@@ -31,17 +31,21 @@ def end_if_copied(process: int, error: BaseException | None = None) -> None:
         return
     code = 0
     with suppress(BaseException):  # a copy ends, whatever the job has left of its streams, or of its exception
-        if isinstance(error, SystemExit):
-            is_number = isinstance(error.code, int)
-            code = error.code if is_number else int(error.code is not None)
-            if error.code is not None and not is_number:
-                sys.stderr.write(f"{error.code}\n")
-        elif error is not None:
-            code = 1
-            traceback.print_exception(error)
+        code = 0 if error is None else _exit_code(error)
         sys.stdout.flush()
         sys.stderr.flush()
     os._exit(code & 0xFF)
+
+
+def _exit_code(error: BaseException) -> int:
+    if not isinstance(error, SystemExit):
+        traceback.print_exception(error)
+        return 1
+    if isinstance(error.code, int):
+        return error.code
+    if error.code is not None:
+        sys.stderr.write(f"{error.code}\n")
+    return int(error.code is not None)
 
 
 def _is_a_copy() -> None:

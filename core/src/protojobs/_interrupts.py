@@ -26,7 +26,8 @@ def raise_in(thread: threading.Thread, exception: type[BaseException] | None) ->
 
 def is_handling_one(thread: threading.Thread) -> bool:
     """Whether the thread is in an `except` or a `finally` that an Interrupted has brought it to."""
-    handled = cast("dict[int, _Handled]", sys._current_exceptions()).get(thread.ident or 0)
+    of_threads = sys._current_exceptions()  # pyright: ignore[reportPrivateUsage]  (documented)
+    handled = cast("dict[int, _Handled]", of_threads).get(thread.ident or 0)
     error = handled[1] if isinstance(handled, tuple) else handled  # a tuple before Python 3.12
     for _ in range(_CHAIN_MAX):
         if error is None or isinstance(error, Interrupted):
