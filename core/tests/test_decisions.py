@@ -601,6 +601,17 @@ def suspect(name: str, job_name: str = "script") -> ClaimedJob:
     return structs.replace(lent(name, SUSPECT_RECLAIMS), job_name=job_name)
 
 
+class TestResults:
+    def test_one_that_settles_another_claim_than_its_own_is_sent_once(self) -> None:
+        """Whatever has mixed them up: else it would be sent again without a pause, since no answer takes it away."""
+        worker = Worker(concurrency=2)
+        worker.start(0.0, "a", "b")
+        worker.decide.finished(1.0, ("b", 1), completed(lent("a")))
+        worker.settle(worker.decide.plan(1.0).settle)
+        assert not worker.decide.has_unsettled
+        assert worker.decide.plan(1.1).settle == ()
+
+
 class TestSuspects:
     def test_one_that_a_child_can_run_begins_like_any_other(self) -> None:
         worker = Worker(concurrency=4)

@@ -214,7 +214,7 @@ class TestLimits:
         report = queue.work("default", 100)
         assert (report.done, report.reason) == (6, "empty")
 
-    @pytest.mark.parametrize("wrong", [-1, 1.5, "3", True])
+    @pytest.mark.parametrize("wrong", [-1, 0, 1.5, "3", True])
     def test_a_maximum_that_is_no_count_is_refused(self, queue: JobQueue, wrong: object) -> None:
         with pytest.raises(OptionInvalid, match="max_jobs"):
             queue.work("default", wrong)  # type: ignore[arg-type]  # what an unchecked caller may pass

@@ -50,7 +50,7 @@ class Deadlines:
         self._thread: threading.Thread | None = None
 
     def add(self, run: Runnable, executor: Executor, timeout: float) -> None:
-        """Watch a run that starts now; `timeout` 0 only makes it known to `cut`."""
+        """Watch a run that starts now; `timeout` 0 only makes it known to `cut`. RuntimeError where no thread can."""
         self._runs[run.key] = (run, executor, self._clock.monotonic() + timeout if timeout else math.inf)
         if not self._is_sweeping and (timeout or run.exclusive_holder):
             self._wake()
@@ -97,8 +97,9 @@ class Deadlines:
 
     def _wake(self) -> None:
         if self._thread is None:
-            self._thread = threading.Thread(target=self._sweep, name="protojobs-deadlines", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._sweep, name="protojobs-deadlines", daemon=True)
+            thread.start()
+            self._thread = thread
         self._is_sweeping = True
         self._has_work.set()
 

@@ -156,7 +156,7 @@ class Decisions:
         if outcome is not None:
             if len(self._unsettled) == self._in_flight:
                 self._unsettled_since = now
-            self._unsettled[key] = outcome
+            self._unsettled[_claim_of(outcome)] = outcome
             if was_run:
                 self._pace.ran(outcome.claimed.job_name, outcome.duration_s)
         return True
@@ -197,11 +197,11 @@ class Decisions:
     def settled(self, answers: Sequence[Settled], outcomes: Sequence[Outcome]) -> None:
         """The store has answered for these results, whatever the answer."""
         for _, outcome in zip(answers, outcomes, strict=True):
-            self._unsettled.pop((outcome.settlement.id, outcome.settlement.claim_seq), None)
+            self._unsettled.pop(_claim_of(outcome), None)
 
     def dropped(self, outcome: Outcome) -> None:
         """This result is not to be sent (again)."""
-        self._unsettled.pop((outcome.settlement.id, outcome.settlement.claim_seq), None)
+        self._unsettled.pop(_claim_of(outcome), None)
 
     def store_answered(self) -> None:
         """The store is (still) there."""
@@ -410,3 +410,11 @@ class Decisions:
             if self._unsettled and self._quiet_until <= now and not self.is_asked:
                 times.append(self._unsettled_since + LINGER_S)
         return max(0.0, min(times) - now)
+
+
+def _claim_of(outcome: Outcome) -> Key:
+    """The claim that it settles: what it is kept under, whatever the run was that came to it.
+
+    Under another one it would be sent again and again, since no answer takes it away.
+    """
+    return outcome.settlement.id, outcome.settlement.claim_seq

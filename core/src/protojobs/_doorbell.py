@@ -29,8 +29,13 @@ class Doorbell:
     def listen(self) -> None:
         """From now until the next ring somebody is interested."""
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="protojobs-doorbell", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._run, name="protojobs-doorbell", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:  # polling finds the jobs
+                _log.debug("doorbell: %s", error)
+                return
+            self._thread = thread
         if not self._wanted.is_set():
             self._wanted.set()
 

@@ -67,8 +67,13 @@ class Courier:
     def send(self, exchange: Exchange) -> None:
         """Carry it; it is delivered with its answer."""
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="protojobs-courier", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._run, name="protojobs-courier", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # no thread to be had: the loop carries it itself, and waits
+                self._carry(exchange)
+                return
+            self._thread = thread
         self._outgoing.put(exchange)
 
     def close(self) -> None:
@@ -77,8 +82,12 @@ class Courier:
 
     def _run(self) -> None:
         while (exchange := self._outgoing.get()) is not None:
-            exchange.take_place(self._driver, self._queues)
-            self._deliver(exchange)
+            self._carry(exchange)
+            del exchange  # else an idle worker keeps up to a thousand outcomes, and what their exceptions hold
+
+    def _carry(self, exchange: Exchange) -> None:
+        exchange.take_place(self._driver, self._queues)
+        self._deliver(exchange)
 
 
 def settled_singly(driver: Driver, outcome: Outcome) -> tuple[Outcome, Settled] | None:

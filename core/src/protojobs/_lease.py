@@ -143,6 +143,11 @@ class WorkerLease:
         """Progress of a run, to be sent with the next beat."""
         self._progress[fence] = share
 
+    def _keep(self, progress: dict[Fence, float]) -> None:
+        """For the next beat, but for what jobs have reported since. The store passes over runs that have ended."""
+        for fence, share in progress.items():
+            self._progress.setdefault(fence, share)
+
     def _beat(self, tell: Callable[[Beat], None], end: threading.Event) -> None:
         interval, misses = self.info.lease_s / BEATS_PER_LEASE, 0
         while not end.wait(max(0.0, self.watch.next_beat_at - self._clock.monotonic())):
@@ -158,9 +163,11 @@ class WorkerLease:
             except DriverError as error:
                 _log.debug("heartbeat: %s", error)
                 beat = Beat(sent_at)
+                self._keep(progress)
             except Exception:  # noqa: BLE001  (a driver's mistake: without this thread the lease would lapse unseen)
                 _log.exception("heartbeat: the driver failed in a way that it should not")
                 beat = Beat(sent_at)
+                self._keep(progress)
             misses = 0 if beat.reply is not None else misses + 1
             self.vitals.beats(self._clock.monotonic(), self.info, is_good=beat.reply is not None)
             pause = interval if misses < 2 else min(interval, DOUBT_PAUSE_S)

@@ -235,8 +235,14 @@ class Dispatcher:
     def send(self, event: Event) -> None:
         """Hand the event over. With the backlog full it is dropped and counted."""
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="protojobs-observers", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._run, name="protojobs-observers", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:  # the claim loop must not end for it
+                self.dropped += 1
+                _log.error("an event is dropped, no thread can be started to tell observers: %s", error)
+                return
+            self._thread = thread
         try:
             self._backlog.put_nowait(event)
         except queues.Full:

@@ -207,16 +207,15 @@ class JobQueue(QueueAdministration):
         """Work jobs here, in this process, and say what was done.
 
         `queues` is one name or a list, served in that order; None the default queue. With `max_jobs` it returns after
-        that many runs, or when nothing is due; without, when `stop` is told to. Raises StoreUnavailable if the store
+        that many runs (1 at least: a count that came out as 0 must not work for ever), or when nothing is due; without,
+        when `stop` is told to. Raises StoreUnavailable if the store
         cannot be reached at the start; a later outage is sat out.
         """
         from protojobs._working import work  # processes that only push never load the worker
 
         self.hooks.check()
-        # 0 is "no limit", as on the command line
-        return work(
-            self, queues, max_jobs=max_jobs or None, ends_when_empty=bool(max_jobs), concurrency=concurrency, stop=stop
-        )
+        ends = max_jobs is not None
+        return work(self, queues, max_jobs=max_jobs, ends_when_empty=ends, concurrency=concurrency, stop=stop)
 
     async def awork(
         self,

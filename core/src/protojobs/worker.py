@@ -12,7 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from copy import copy
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from protojobs import events
 from protojobs._afterwards import FAILED_LIMIT_S, FailedCall, announcement, beginning, failed_call
@@ -22,7 +22,7 @@ from protojobs._doorbell import Doorbell
 from protojobs._ending import LAST_CALL_S, LAST_WORDS_S
 from protojobs._exchange import Courier, Exchange, settled_singly
 from protojobs._execution import Run, prepare, unrun
-from protojobs._executors import NotBegun, Runnable, Unplaced
+from protojobs._executors import Executor, NotBegun, Runnable, Unplaced
 from protojobs._executors.choice import Executors
 from protojobs._inbox import Inbox, Message
 from protojobs._joblog import is_logged, log_event
@@ -50,11 +50,13 @@ __all__ = ["Worker"]
 
 OBSERVERS_END_S = 5.0  # how long `work()` waits for observers before it returns
 ENDS_THAT_WAIT = ("empty", "max_jobs", "max_time")  # with nothing running, for the jobs of a worker that died
+NOT_STARTED, NOT_STARTED_DELAY_S = "no thread could be started", 5.0  # for a run
 STAY_S = 1.0  # between two looks at whether there still are such jobs
 LOST_WORKERS_MAX = SUSPECT_RECLAIMS + CRASHES_MAX  # died with a job that no child can run: it is given up
 _log = logging.getLogger("protojobs.worker")
 
 _Key: TypeAlias = tuple[str, int]
+R = TypeVar("R", bound=Runnable)
 
 
 class Worker:
@@ -316,9 +318,7 @@ class Worker:
             if claimed.job_name in plan.short and not claimed.reclaims:
                 run.begins_by = self._clock.monotonic() + LEAD_WAIT_S
                 timeout = timeout and timeout + LEAD_WAIT_S
-            executor = self._executors.place(run)
-            self._deadlines.add(run, executor, timeout)
-            executor.start(run)
+            self._start(run, timeout, self._executors.place)
         self._lease.horizon.begun()
 
     def _prepared(self, claimed: ClaimedJob) -> Run | Outcome:
@@ -328,10 +328,21 @@ class Worker:
 
     def _start_here(self, run: Runnable, timeout: float) -> None:
         self._lease.horizon.begins(timeout or math.inf)
-        executor = self._executors.here(is_async=run.is_async)
-        self._deadlines.add(run, executor, timeout)
+        self._start(run, timeout, lambda run: self._executors.here(is_async=run.is_async))
         self._lease.horizon.begun()
-        executor.start(run)
+
+    def _start(self, run: R, timeout: float, place: Callable[[R], Executor]) -> None:
+        try:
+            executor = place(run)
+            self._deadlines.add(run, executor, timeout)
+            executor.start(run)
+        except RuntimeError as error:  # the system has no thread left: that may pass, and is nothing to end for
+            _log.error("job %s: its run cannot be started: %s", run.key[0], error)
+            self._deadlines.remove(run.key)
+            back = None
+            if isinstance(run, Run):
+                back = unrun(run.claimed, Verb.RELEASE, reason=NOT_STARTED, delay=NOT_STARTED_DELAY_S)
+            self._decide.finished(self._clock.monotonic(), run.key, back, was_run=back is None)
 
     def _withdraw(self, keys: list[_Key]) -> bool:
         """Take back those of them that were handed over and have not begun. Whether there are any."""

@@ -89,7 +89,9 @@ class Executor(Protocol):
     """Whether it ends runs that outlast their timeout by itself."""
 
     def start(self, run: Runnable) -> None:
-        """Take the run; it is reported once. Never blocks."""
+        """Take the run; it is reported once. Never blocks. Raises RuntimeError, and has not taken it, where the system
+        has no thread for it.
+        """
         ...
 
     def interrupt(self, run: Runnable) -> None:

@@ -98,9 +98,9 @@ class ProcessExecutor:
             self.refused(run, NOT_FOUND)
             return
         with self._lock:
-            self._load += 1
-            if self._load > len(self._slots) and len(self._slots) < self._size:
+            if self._load + 1 > len(self._slots) and len(self._slots) < self._size:
                 self._slots.append(_Slot(self, self._inbox))
+            self._load += 1
         self._inbox.put(run)
 
     def interrupt(self, run: Runnable) -> None:

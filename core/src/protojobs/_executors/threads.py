@@ -62,10 +62,15 @@ class ThreadExecutor:
         self.ready.append(run)
         self._count += 1
         # A slot that goes idle looks at `ready` after it is on the list: so it is seen here, or sees the run.
-        if is_first or run.begins_by == math.inf or self._busy() < self._width:
-            self._call(looks_on=False)
-        elif self._onlooker is None:
-            self._call(looks_on=True)
+        try:
+            if is_first or run.begins_by == math.inf or self._busy() < self._width:
+                self._call(looks_on=False)
+            elif self._onlooker is None:
+                self._call(looks_on=True)
+        except RuntimeError:  # no thread to be had: one that there is takes it later, if it has not done so by now
+            if not self._slots and self.withdraw([run.key]):
+                self.ready.remove(run)
+                raise
 
     def begun(self, run: Runnable) -> bool:
         """Take a run out of those that can be withdrawn. False: it was."""
