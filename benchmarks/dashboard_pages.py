@@ -101,7 +101,10 @@ def _visited(store: str, server: str, folder: Path, rows: int) -> dict[str, tupl
         worker = _lived_in(driver, failures)
         client = TestClient(Dashboard(JobQueue(driver, {})), base_url="http://127.0.0.1", client=HERE)
         _examined(client)
-        return {page: _visit(driver.engine, client, address) for page, address in _addresses(driver, worker).items()}
+        return {
+            page: _visit(driver._connections.engine, client, address)
+            for page, address in _addresses(driver, worker).items()
+        }
 
 
 def _addresses(driver: SQLAlchemyDriver, worker: str) -> dict[str, str]:
@@ -194,8 +197,8 @@ def _lived_in(driver: SQLAlchemyDriver, failures: int) -> str:
     for at in range(QUEUES):
         driver.save_schedule(_schedule(at, driver.now()), version=0)
     _note(driver, workers, driver.now())
-    if driver.engine.dialect.name == "postgresql":  # as its own upkeep does within a minute
-        with driver.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as conn:
+    if driver._connections.engine.dialect.name == "postgresql":  # as its own upkeep does within a minute
+        with driver._connections.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as conn:
             conn.exec_driver_sql("ANALYZE")
     return workers[0]
 

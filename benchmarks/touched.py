@@ -44,7 +44,7 @@ class PagesOfPostgresql:
     def __init__(self, driver: SQLAlchemyDriver, url: str) -> None:
         self._sessions: list[Any] = []
         self._admin = psycopg.connect(servers.plain(url), autocommit=True, connect_timeout=10)
-        event.listen(driver.engine, "connect", lambda raw, _record: self._sessions.append(raw))
+        event.listen(driver._connections.engine, "connect", lambda raw, _record: self._sessions.append(raw))
         self._alter("ALTER TABLE {} SET (autovacuum_enabled = false)")  # its visits would be counted too
 
     def of(self, action: Callable[[], object]) -> Counts:
@@ -89,7 +89,7 @@ class PagesOfSqlite:
         self._raws: list[sqlite3.Connection] = []
         self._steps = 0
         self._page_bytes = 4096
-        event.listen(driver.engine, "connect", self._connected)
+        event.listen(driver._connections.engine, "connect", self._connected)
 
     def of(self, action: Callable[[], object]) -> Counts:
         for raw in self._raws:

@@ -115,7 +115,7 @@ def test_sqlite_counts_pages_and_steps(make_store_url: Callable[[str], str]) -> 
         some = driver.find(JobFilter(), limit=1).jobs[0].id
         one = meter.of(lambda: driver.get([some]))
         again = meter.of(lambda: driver.get([some]))
-        with driver.engine.connect() as conn:
+        with driver._connections.engine.connect() as conn:
             whole = meter.of(lambda: conn.execute(text("SELECT sum(length(data)) FROM jobs")).all())
             pages = conn.exec_driver_sql("PRAGMA page_count").scalar_one()
         assert one == again

@@ -117,7 +117,7 @@ def counted(driver: SQLAlchemyDriver) -> Iterator[list[str]]:
     with pytest.MonkeyPatch.context() as patch:
         if driver.engine.dialect.name == "sqlite":
             driver.close()  # its connections are made anew, and tell
-            event.listen(driver.engine, "connect", trace)
+            event.listen(driver._connections.engine, "connect", trace)
         patch.setattr(psycopg.Cursor, "execute", noting(psycopg.Cursor.execute, 0, seen))
         patch.setattr(psycopg.Cursor, "executemany", noting(psycopg.Cursor.executemany, 0, seen))
         command = pymysql.connections.Connection._execute_command  # pyright: ignore[reportPrivateUsage]
@@ -126,7 +126,7 @@ def counted(driver: SQLAlchemyDriver) -> Iterator[list[str]]:
         seen.clear()
         yield seen
     if driver.engine.dialect.name == "sqlite":
-        event.remove(driver.engine, "connect", trace)
+        event.remove(driver._connections.engine, "connect", trace)
         driver.close()
     seen[:] = [statement for statement in seen if "pg_notify" not in statement]
 

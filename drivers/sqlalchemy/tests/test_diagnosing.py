@@ -153,10 +153,10 @@ def test_the_line_and_the_oldest_are_read_by_their_indexes(driver: SQLAlchemyDri
     def note(_conn: object, _cursor: object, sql: str, values: object, *_: object) -> None:
         asked.append((sql, values))
 
-    event.listen(driver.engine, "before_cursor_execute", note)
+    event.listen(driver._connections.engine, "before_cursor_execute", note)
     driver.in_front(last)
     driver.oldest_ended()
-    event.remove(driver.engine, "before_cursor_execute", note)
+    event.remove(driver._connections.engine, "before_cursor_execute", note)
     plans = {sql: plan_of(driver, sql, values) for sql, values in asked if " jobs" in sql}
     assert len(plans) >= 4
     assert {sql for sql, plan in plans.items() if not set(INDEXES) & set(re.findall(r"\w+", plan))} == set()

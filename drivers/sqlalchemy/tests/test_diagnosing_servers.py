@@ -71,7 +71,7 @@ def saying(driver: SQLAlchemyDriver, statement: str) -> Iterator[SQLAlchemyDrive
         raw.commit()
 
     other = SQLAlchemyDriver(driver.engine.url)
-    event.listen(other.engine, "connect", begin)
+    event.listen(other._connections.engine, "connect", begin)
     yield other
     other.close()
 

@@ -21,6 +21,7 @@ from protojobs.lifecycle import FINISHED, JobState
 from protojobs.records import JobFilter
 from protojobs_sqlalchemy import SQLAlchemyDriver, finding, mariadb_live, tables
 from protojobs_sqlalchemy.counting import count
+from protojobs_sqlalchemy.dialects import Use
 
 FEW, MANY = 3_000, 12_000
 QUEUES = 20  # q00 ..., and `short` with ten pending jobs, the oldest of all
@@ -119,7 +120,7 @@ def store(driver: SQLAlchemyDriver, rows: list[dict[str, object]]) -> None:
         for n, row in enumerate(failed)
     ]
     counts = Counter((row["queue"], row["status"]) for row in rows if row["status"] in FINISHED)
-    with driver.engine.begin() as conn:
+    with driver._connections.engine.begin() as conn:
         conn.execute(insert(tables.jobs), rows)
         if failures:
             conn.execute(insert(tables.failed_jobs), failures)
@@ -128,7 +129,7 @@ def store(driver: SQLAlchemyDriver, rows: list[dict[str, object]]) -> None:
 
 
 def analyze(driver: SQLAlchemyDriver) -> None:
-    with driver.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as conn:
+    with driver._connections.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as conn:
         is_mysql = conn.dialect.name in ("mariadb", "mysql")
         for table in ("jobs", "failed_jobs", "rollups") if is_mysql else ("",):
             conn.execute(text(f"ANALYZE TABLE {table}" if table else "ANALYZE"))
@@ -142,15 +143,15 @@ def statements(driver: SQLAlchemyDriver) -> Iterator[list[tuple[str, Any]]]:
     def note(_conn: object, _cursor: object, statement: str, values: object, *_: object) -> None:
         seen.append((statement, values))
 
-    event.listen(driver.engine, "before_cursor_execute", note)
+    event.listen(driver._connections.engine, "before_cursor_execute", note)
     yield seen
-    event.remove(driver.engine, "before_cursor_execute", note)
+    event.remove(driver._connections.engine, "before_cursor_execute", note)
 
 
 def cost(driver: SQLAlchemyDriver, verb: Callable[[SQLAlchemyDriver], object]) -> int:
     """Steps of SQLite's machine in hundreds, or rows that MariaDB's handlers read, for a verb of one read step."""
     verb(driver)  # opens the connection, which the next call takes again, and fills caches
-    return steps(driver, verb) if driver.engine.dialect.name == "sqlite" else rows_read(driver, verb)
+    return steps(driver, verb) if driver._connections.engine.dialect.name == "sqlite" else rows_read(driver, verb)
 
 
 def steps(driver: SQLAlchemyDriver, verb: Callable[[SQLAlchemyDriver], object]) -> int:
@@ -161,7 +162,7 @@ def steps(driver: SQLAlchemyDriver, verb: Callable[[SQLAlchemyDriver], object]) 
         count += 1
         return 0
 
-    ((conn, _),) = driver._connections._held  # pyright: ignore[reportPrivateUsage]
+    ((conn, _),) = driver._connections._pools[Use.CALL]._idle  # pyright: ignore[reportPrivateUsage]
     raw = conn.connection.driver_connection
     assert isinstance(raw, sqlite3.Connection)
     raw.set_progress_handler(one_more, 100)
@@ -171,7 +172,7 @@ def steps(driver: SQLAlchemyDriver, verb: Callable[[SQLAlchemyDriver], object]) 
 
 
 def rows_read(driver: SQLAlchemyDriver, verb: Callable[[SQLAlchemyDriver], object]) -> int:
-    ((conn, _),) = driver._connections._held  # pyright: ignore[reportPrivateUsage]
+    ((conn, _),) = driver._connections._pools[Use.CALL]._idle  # pyright: ignore[reportPrivateUsage]
     reads = text("SHOW SESSION STATUS LIKE 'Handler_read%'")
 
     def so_far() -> int:
@@ -212,7 +213,7 @@ def test_on_postgresql_every_verb_walks_an_index(make_store_url: Callable[[str],
         for name, verb in ALL.items():
             with statements(driver) as asked:
                 verb(driver)
-            with driver.engine.connect() as conn:
+            with driver._connections.engine.connect() as conn:
                 for statement, values in asked:
                     if "FROM" in statement and not statement.startswith("EXPLAIN"):
                         rows = conn.exec_driver_sql(f"EXPLAIN {statement}", values).scalars()

@@ -71,7 +71,7 @@ def statements(driver: SQLAlchemyDriver) -> list[tuple[str, object]]:
     """What the driver asks by SQLAlchemy from now on, with its values."""
     seen: list[tuple[str, object]] = []
 
-    @event.listens_for(driver.engine, "before_cursor_execute")
+    @event.listens_for(driver._connections.engine, "before_cursor_execute")
     def _note(_conn: object, _cursor: object, statement: str, values: object, *_: object) -> None:
         if not statement.startswith("EXPLAIN"):
             seen.append((statement, values))

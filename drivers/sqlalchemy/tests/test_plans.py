@@ -46,7 +46,7 @@ def filled(url: str) -> SQLAlchemyDriver:
             for n, c in enumerate(claims[:400])
         ]
     )
-    with driver.engine.begin() as conn:
+    with driver._connections.engine.begin() as conn:
         conn.execute(
             text({"mariadb": "ANALYZE TABLE jobs", "mysql": "ANALYZE TABLE jobs"}.get(conn.dialect.name, "ANALYZE"))
         )
@@ -78,7 +78,7 @@ def with_schedules(driver: SQLAlchemyDriver) -> SQLAlchemyDriver:
         }
         for n in range(SCHEDULES)
     ]
-    with driver.engine.begin() as conn:
+    with driver._connections.engine.begin() as conn:
         conn.execute(insert(tables.schedules), rows)
         conn.execute(text("ANALYZE TABLE schedules" if conn.dialect.name in ("mariadb", "mysql") else "ANALYZE"))
     return driver
@@ -88,7 +88,7 @@ def asked_of_schedules(driver: SQLAlchemyDriver) -> list[tuple[str, Values]]:
     """What a tick asks of the table by SQLAlchemy, with its values: it looks, locks and moves."""
     seen: list[tuple[str, Values]] = []
 
-    @event.listens_for(driver.engine, "before_cursor_execute")
+    @event.listens_for(driver._connections.engine, "before_cursor_execute")
     def _note(_conn: object, _cursor: object, statement: str, values: Values, *_: object) -> None:
         if "schedules" in statement and not statement.startswith("EXPLAIN"):
             seen.append((statement, values))
@@ -98,7 +98,7 @@ def asked_of_schedules(driver: SQLAlchemyDriver) -> list[tuple[str, Values]]:
     driver.due_schedules(20, cursor=due.cursor)
     driver.fire([firing_of(schedule) for schedule in due.schedules])
     look, look_on, lock, move = seen
-    assert " FOR UPDATE" in lock[0] or driver.engine.dialect.name == "sqlite"
+    assert " FOR UPDATE" in lock[0] or driver._connections.engine.dialect.name == "sqlite"
     return [look, look_on, lock, move]
 
 
@@ -122,7 +122,7 @@ class TestOnSQLite:
     def test_each_statement_searches_its_index(
         self, driver: SQLAlchemyDriver, statement: str, values: list[object], index: str
     ) -> None:
-        with driver.engine.connect() as conn:
+        with driver._connections.engine.connect() as conn:
             rows = conn.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", tuple(values)).fetchall()
         plan = [str(row[3]) for row in rows]
         touching = [line for line in plan if " jobs" in line]
@@ -142,7 +142,7 @@ class TestOnSQLite:
             assert not any("TEMP B-TREE" in line for line in plan), plan
 
     def plan(self, driver: SQLAlchemyDriver, statement: str, values: Values) -> list[str]:
-        with driver.engine.connect() as conn:
+        with driver._connections.engine.connect() as conn:
             return [str(row[3]) for row in conn.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values)]
 
 
@@ -178,7 +178,7 @@ class TestOnPostgreSQL:
 
     def test_a_tick_searches_schedules_by_time_and_by_id(self, driver: SQLAlchemyDriver) -> None:
         asked = asked_of_schedules(with_schedules(driver))
-        plain = create_engine(driver.engine.url)  # whose planner is free to choose
+        plain = create_engine(driver._connections.engine.url)  # whose planner is free to choose
         with plain.connect() as conn:
             plans = [
                 "\n".join(conn.exec_driver_sql(f"EXPLAIN {statement}", values).scalars()) for statement, values in asked
@@ -190,7 +190,7 @@ class TestOnPostgreSQL:
         assert [plan for plan in plans[2:] if "schedules_pkey" not in plan] == []
 
     def plan(self, driver: SQLAlchemyDriver, statement: str, values: dict[str, object]) -> str:
-        with driver.engine.connect() as conn:
+        with driver._connections.engine.connect() as conn:
             raw = conn.connection.driver_connection
             assert isinstance(raw, psycopg.Connection)
             rows = raw.execute(f"EXPLAIN {statement}", values | {"offset": timedelta()}).fetchall()
@@ -222,7 +222,7 @@ class TestOnMariaDB:
     ) -> None:
         ids = [row.job_id for row in driver.failed(limit=20).jobs]
         values = [ids if value is IDS else value for value in values]
-        with driver.engine.connect() as conn, raw_of(conn).cursor(DictCursor) as cursor:
+        with driver._connections.engine.connect() as conn, raw_of(conn).cursor(DictCursor) as cursor:
             cursor.execute(f"EXPLAIN {statement}", values)
             (jobs,) = [row for row in cursor.fetchall() if row["table"] == "jobs"]
         assert jobs["key"] == index
@@ -235,7 +235,7 @@ class TestOnMariaDB:
         look, look_on, lock, _ = asked_of_schedules(with_schedules(driver))
         indexes = ((look, "schedules_due", 2), (look_on, "schedules_due", 2), (lock, "PRIMARY", 1))
         for (statement, values), index, ranges in indexes:
-            with driver.engine.connect() as conn:
+            with driver._connections.engine.connect() as conn:
                 rows = conn.exec_driver_sql(f"EXPLAIN {statement}", values).mappings().all()
             touching = [row for row in rows if row["table"] == "schedules"]
             assert [(row["key"], row["type"]) for row in touching] == [(index, "range")] * ranges, rows

@@ -125,7 +125,7 @@ def test_a_claim_stays_flat_behind_the_dead_rows_that_an_open_transaction_keeps(
     ask = Ask(worker=worker, queues=[QUEUE], slots=BATCH, limit=BATCH)
     assert isinstance(dialect := driver._dialect, PostgreSQLDialect)  # pyright: ignore[reportPrivateUsage]
     remembered = dialect._lanes._known  # pyright: ignore[reportPrivateUsage]
-    with driver.engine.connect() as reader:
+    with driver._connections.engine.connect() as reader:
         reader.exec_driver_sql("BEGIN ISOLATION LEVEL REPEATABLE READ")
         reader.exec_driver_sql("SELECT count(*) FROM queues")
         claims: tuple[ClaimedJob, ...] = ()
@@ -142,7 +142,7 @@ def test_a_claim_stays_flat_behind_the_dead_rows_that_an_open_transaction_keeps(
 
 
 def test_a_plan_that_was_made_while_the_table_was_empty_looks_jobs_up(driver: SQLAlchemyDriver, worker: str) -> None:
-    with driver.engine.begin() as conn:
+    with driver._connections.engine.begin() as conn:
         conn.execute(text("ANALYZE jobs"))
     gone = [Settlement(id=fresh_id(), claim_seq=1, reserved_by=worker, verb=Verb.COMPLETE)]
     for _ in range(8):  # psycopg prepares a statement when it sends it for the sixth time
@@ -165,7 +165,7 @@ def kept_plan(conn: Connection) -> list[str]:
 def pages_of_a_claim(driver: SQLAlchemyDriver, ask: Ask, known: Lanes | None) -> int:
     """The pages that finding the next batch touches; the claim itself is undone."""
     statement = postgresql_statements.CLAIM if known else postgresql_statements.CLAIM_ANEW
-    with driver.engine.connect() as conn:
+    with driver._connections.engine.connect() as conn:
         raw = raw_of(conn)
         values = claim_values(ask, known) | {"offset": timedelta()}
         (row,) = raw.execute(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement}", values).fetchall()
@@ -188,7 +188,7 @@ def test_a_batch_is_pruned_by_one_statement_that_walks_an_index_and_answers_with
     driver.settle(completed(claims))
     seen: list[tuple[str, dict[str, object]]] = []
 
-    @event.listens_for(driver.engine, "before_cursor_execute")
+    @event.listens_for(driver._connections.engine, "before_cursor_execute")
     def _note(_conn: object, _cursor: object, statement: str, values: dict[str, object], *_: object) -> None:
         if "FROM jobs" in statement:
             seen.append((statement, values))
@@ -196,7 +196,7 @@ def test_a_batch_is_pruned_by_one_statement_that_walks_an_index_and_answers_with
     pruned = driver.prune(completed_older_than=0.0, limit=500)
     assert (pruned.completed, pruned.has_more, len(seen)) == (500, True, 1)
     ((statement, values),) = seen
-    with driver.engine.connect() as conn:
+    with driver._connections.engine.connect() as conn:
         plan = "\n".join(str(row[0]) for row in conn.exec_driver_sql(f"EXPLAIN {statement}", values))
     assert plan.count("Index Scan using jobs_finished") == 1
     assert plan.count("Tid Scan on jobs") == 1
@@ -249,11 +249,11 @@ def test_a_heartbeat_passes_none_of_the_jobs_that_its_worker_claimed(driver: SQL
 
 
 def test_the_driver_s_own_sessions_plan_a_hot_statement_once_and_compile_none(driver: SQLAlchemyDriver) -> None:
-    with driver.engine.begin() as conn:
+    with driver._connections.engine.begin() as conn:
         name = conn.exec_driver_sql("SELECT current_database()").scalar_one()
         for setting, value in (("jit", "on"), ("plan_cache_mode", "auto"), ("enable_seqscan", "on")):
             conn.execute(text(f'ALTER DATABASE "{name}" SET {setting} = {value}'))  # as most servers have it
-    driver.engine.dispose()
-    with driver.engine.connect() as conn:
+    driver._connections.engine.dispose()
+    with driver._connections.engine.connect() as conn:
         found = [conn.exec_driver_sql(f"SHOW {name}").scalar_one() for name in ("jit", "plan_cache_mode")]
     assert found == ["off", "force_generic_plan"]

@@ -21,12 +21,12 @@ READ_ONLY = {
     "postgresql": "set default_transaction_read_only = on",
     "mariadb": "set session transaction read only",
 }
-POOLED = 4
+IDLE = 4
 
 
 @pytest.fixture(params=sorted(READ_ONLY))
 def driver(request: pytest.FixtureRequest, make_store_url: Callable[[str], str]) -> Iterator[SQLAlchemyDriver]:
-    """One whose pool is full of connections to a server that takes no writes; new ones lead to one that does."""
+    """One with idle connections to a server that takes no writes; new ones lead to one that does."""
     driver = SQLAlchemyDriver(make_store_url(request.param))
     driver.setup()
     driver.register(WORKER)
@@ -38,10 +38,11 @@ def driver(request: pytest.FixtureRequest, make_store_url: Callable[[str], str])
             raw.cursor().execute(READ_ONLY[request.param])
             raw.commit()
 
-        event.listen(driver.engine, "connect", close_to_writes)
-        for _ in range(POOLED):
-            stack.enter_context(driver.engine.connect())
-        event.remove(driver.engine, "connect", close_to_writes)
+        event.listen(driver._connections.engine, "connect", close_to_writes)
+        for pool in driver._connections._pools.values():
+            for _ in range(IDLE):
+                stack.callback(pool.keep, pool.connect())
+        event.remove(driver._connections.engine, "connect", close_to_writes)
     yield driver
     driver.close()
 

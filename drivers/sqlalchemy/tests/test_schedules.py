@@ -166,7 +166,7 @@ def counted(driver: SQLAlchemyDriver) -> Iterator[list[str]]:
     with pytest.MonkeyPatch.context() as patch:
         if driver.engine.dialect.name == "sqlite":
             driver.close()  # its connections are made anew, and tell
-            event.listen(driver.engine, "connect", trace)
+            event.listen(driver._connections.engine, "connect", trace)
         for of, name in (
             (psycopg.Cursor, "execute"),
             (psycopg.Cursor, "executemany"),
@@ -177,7 +177,7 @@ def counted(driver: SQLAlchemyDriver) -> Iterator[list[str]]:
         seen.clear()
         yield seen
     if driver.engine.dialect.name == "sqlite":
-        event.remove(driver.engine, "connect", trace)
+        event.remove(driver._connections.engine, "connect", trace)
         driver.close()
     apart = [statement for statement in seen if "pg_notify" not in statement]
     # SQLite runs its one prepared INSERT for each job, inside this process.

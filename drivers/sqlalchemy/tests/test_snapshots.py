@@ -31,7 +31,7 @@ def test_a_job_that_goes_back_while_the_jobs_are_counted_is_not_missed(driver: S
     assert watched.stats("q").total == 1
     seen: list[str] = []
 
-    @event.listens_for(watched.engine, "after_cursor_execute")
+    @event.listens_for(watched._connections.engine, "after_cursor_execute")
     def _give_back(_conn: Connection, _cursor: object, statement: str, *_: object) -> None:
         if "FROM jobs" in statement and not seen:
             seen.append(statement)

@@ -17,7 +17,7 @@ from protojobs.clock import time_left, within
 from protojobs.entropy import fresh_id
 from protojobs.errors import StoreUnavailable
 from protojobs.records import NewJob
-from protojobs_sqlalchemy import SQLAlchemyDriver, connections
+from protojobs_sqlalchemy import SQLAlchemyDriver, pools
 from protojobs_sqlalchemy.dialects import Mode
 
 LIMIT_S = 0.4
@@ -85,7 +85,7 @@ def test_waiting_for_sqlites_write_lock_is_given_up(tmp_path: Path) -> None:
 def test_waiting_for_one_of_the_connections_is_given_up(
     make_store_url: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connections, "_AT_ONCE_MAX", 1)
+    monkeypatch.setattr(pools, "_AT_ONCE_MAX", 1)
     driver = SQLAlchemyDriver(make_store_url("postgresql"))
     driver.setup()
     has_begun, may_end = threading.Event(), threading.Event()

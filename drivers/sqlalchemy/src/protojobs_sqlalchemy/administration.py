@@ -15,7 +15,7 @@ from protojobs_sqlalchemy import postgresql_archive, postgresql_pruning
 from protojobs_sqlalchemy.bounds import check_count
 from protojobs_sqlalchemy.conditions import is_finished, is_pending
 from protojobs_sqlalchemy.counting import count
-from protojobs_sqlalchemy.dialects import Mode
+from protojobs_sqlalchemy.dialects import Mode, Use
 from protojobs_sqlalchemy.ids import known
 from protojobs_sqlalchemy.inserting import inserts
 from protojobs_sqlalchemy.postgresql_archive import Old, Place, TurnedOver
@@ -86,14 +86,14 @@ class Administration(Steps):
     ) -> Pruned:
         """Delete up to `limit` finished jobs older than so many seconds; and whole days of an archive at once."""
         ages = [(_DONE, completed_older_than), ((JobState.FAILED,), failed_older_than)]
-        has_archive = self._run(self._dialect.has_archive, Mode.SINGLE)
+        has_archive = self._run(self._dialect.has_archive, Mode.SINGLE, use=Use.WORK)
         days = self._turn_over(completed_older_than) if has_archive else TurnedOver()
-        pruned = self._run_at(lambda conn, now: prune(conn, ages, limit=limit, now=now), Mode.STORE)
+        pruned = self._run_at(lambda conn, now: prune(conn, ages, limit=limit, now=now), Mode.STORE, use=Use.WORK)
         if not has_archive or completed_older_than is None or pruned.has_more:
             return replace(pruned, completed=pruned.completed + days.dropped)
         old = Old(completed_older_than, is_denied=bool(days.denied))
         gone, has_more = self._run_at(
-            lambda conn, now: postgresql_archive.prune(conn, old, now, limit - pruned.total), Mode.STORE
+            lambda conn, now: postgresql_archive.prune(conn, old, now, limit - pruned.total), Mode.STORE, use=Use.WORK
         )
         return replace(pruned, completed=pruned.completed + days.dropped + gone, has_more=has_more)
 
@@ -102,7 +102,7 @@ class Administration(Steps):
             ended_by = None if age is None else now - timedelta(seconds=age)
             return postgresql_archive.turn_over(conn, now, ended_by=ended_by, makes=self._dialect.archives)
 
-        return self._run_at(step, Mode.STORE)
+        return self._run_at(step, Mode.STORE, use=Use.WORK)
 
 
 def cancel(conn: Connection, ids: Sequence[str], reason: str, now: datetime) -> list[CancelAnswer]:

@@ -1,7 +1,10 @@
-"""A PyMySQL connection that gives up sooner than its own time limits where the caller waits no longer."""
+"""PyMySQL connections that give up: sooner than their own time limits where the caller waits no longer, and on a peer
+that vanished.
+"""
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +17,13 @@ if TYPE_CHECKING:
 else:
     Base = Connection
 
-__all__ = ["BoundedConnection", "connected"]
+__all__ = ["BoundedConnection", "connected", "keep_alive"]
 
 _CONNECT_S = 10.0  # PyMySQL's own
 _MOMENT_S = 0.001  # PyMySQL takes 0 for "no limit"
+# As on PostgreSQL: after 5 s of silence the kernel asks, and gives a peer up that does not answer three times, or that
+# has not acknowledged for 10 s what it was sent. Not every platform has all of them.
+_KEEP_ALIVE = {"TCP_KEEPIDLE": 5, "TCP_KEEPINTVL": 2, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 10_000}
 
 
 class BoundedConnection(Base):
@@ -47,7 +53,20 @@ def connected(arguments: Sequence[Any], options: Mapping[str, Any]) -> BoundedCo
     """A new connection, open, in the time that there is: half of it, since a host may have two addresses."""
     usual_s = float(options.get("connect_timeout", _CONNECT_S))
     timeout = min(usual_s, max(time_left(2 * usual_s) / 2, _MOMENT_S))
-    return BoundedConnection(*arguments, **{**options, "connect_timeout": timeout})
+    raw = BoundedConnection(*arguments, **{**options, "connect_timeout": timeout})
+    keep_alive(raw)
+    return raw
+
+
+def keep_alive(raw: Connection[Any]) -> None:
+    """Let the kernel notice a server that vanished. PyMySQL itself leaves that to two hours of the system's own."""
+    found = vars(raw).get("_sock")  # a socket, or TLS around one; PyMySQL has no other way to it
+    if not isinstance(found, socket.socket) or found.family == socket.AF_UNIX:
+        return
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _KEEP_ALIVE.items():
+        if (option := getattr(socket, name, None)) is not None:
+            found.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 def _bounded(usual_s: float | None) -> float | None:

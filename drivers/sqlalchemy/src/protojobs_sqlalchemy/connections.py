@@ -1,11 +1,14 @@
-"""Where connections come from, and the one way in which a step runs: begin, do, commit, again on a conflict."""
+"""How a step runs on a connection: begin, do, commit, again on a conflict. `pools.py` says where connections come from.
+
+Steps are of three uses, each with connections of its own. Whoever holds all connections of one use makes nobody of
+another wait: jobs that push, and sessions that they keep open, hold up neither claims and results nor heartbeats.
+"""
 
 from __future__ import annotations
 
+import logging
 import os
-import threading
 import time
-from collections import deque
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -14,10 +17,10 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError
 
-from protojobs.clock import SYSTEM_CLOCK, time_left
+from protojobs.clock import SYSTEM_CLOCK, time_left, within
 from protojobs.entropy import jittered
-from protojobs.errors import StoreUnavailable
-from protojobs_sqlalchemy.dialects import Dialect, Mode
+from protojobs_sqlalchemy.dialects import Dialect, Mode, Use
+from protojobs_sqlalchemy.pools import OursPool, PoolBeside, StepPool, TheirPool, sessions_at_once
 from protojobs_sqlalchemy.translation import is_read_only, original, translated
 from protojobs_sqlalchemy.urls import masked
 
@@ -25,15 +28,13 @@ __all__ = ["Connections"]
 
 T = TypeVar("T")
 
-_HELD_MAX = 4  # idle connections that stay checked out of our own engine's pool: a checkout costs as much as a claim
-_AT_ONCE_MAX = 20  # verbs on our own engine: who finds no place waits as long as the caller does, the pool for longer
-_PLACE_S = 10.0
+_IDLE_MAX = {Use.CALL: 4, Use.WORK: 4, Use.BEAT: 1}  # that stay open: to open one costs more than a claim
 _PING_AFTER_S = 30.0  # one that was idle for longer is asked first whether its server is still there
+_PING_S = 2.0  # of the caller's time: where a firewall has forgotten the connection, nobody answers
 _CONFLICT_S = 5.0  # a step that meets others is run again for so long
 _CUT_LONG_AGO_S = 1.0  # a connection that was cut earlier fails at once; a silent server is not asked twice
 _CONFLICT_PAUSE_S = 0.005
-
-_inherited: list[object] = []  # a forked child must neither use nor close its parent's connections, so it keeps them
+_log = logging.getLogger("protojobs.sqlalchemy")
 
 
 class _ConnectionLost(Exception):
@@ -45,21 +46,40 @@ class _ConnectionLost(Exception):
 
 
 class Connections:
-    """Connections in autocommit mode: of our own engine, a few of which stay open, or of the application's pool.
+    """Runs steps, on an engine of ours or beside an application's.
 
-    An application's engine is never disposed of, nothing of it stays checked out between two verbs, and no setting of
-    its connections outlives a verb.
+    From an application's engine calls take connections of its pool; workers' steps and heartbeats take others, which
+    are opened in the same way. Its pool is never disposed of, nothing of it stays checked out between two verbs, and no
+    setting of its connections outlives a verb.
     """
 
-    def __init__(self, engine: Engine, dialect: Dialect, *, is_ours: bool) -> None:
+    def __init__(self, engine: Engine, dialect: Dialect, *, make_sessions: Callable[[], Engine] | None) -> None:
+        """`make_sessions` makes the engine for the application's sessions; None says that `engine` is such a one."""
         self.engine = engine
-        self.is_ours = is_ours
+        self.is_ours = make_sessions is not None
+        self._make_sessions = make_sessions
+        self._sessions = engine if make_sessions is None else None
         self._dialect = dialect
-        self._held: deque[tuple[Connection, float]] = deque()
-        self._places = threading.Semaphore(_AT_ONCE_MAX)
+        self._pools: dict[Use, StepPool]
+        if make_sessions is None:
+            self._pools = {use: PoolBeside(engine) for use in Use} | {Use.CALL: TheirPool(engine)}
+        else:
+            self._pools = {use: OursPool(engine, _IDLE_MAX[use]) for use in Use}
+        self._has_connected = False
         self._pid = os.getpid()
 
-    def run(self, step: Callable[[Connection], T], mode: Mode, *, is_repeatable: bool = False) -> T:
+    @property
+    def sessions(self) -> Engine:
+        """The engine for the application's own sessions: the one that it gave, or one of ours for nothing else."""
+        self._start_afresh_after_fork()
+        if self._sessions is None:
+            assert self._make_sessions is not None
+            self._sessions = self._make_sessions()
+        return self._sessions
+
+    def run(
+        self, step: Callable[[Connection], T], mode: Mode, *, use: Use = Use.CALL, is_repeatable: bool = False
+    ) -> T:
         """Run `step` as one atomic step, and again when it met another one. Only our own exceptions leave.
 
         A step that may be done twice (as reading may) also gets a second connection when the first one was lost: most
@@ -68,13 +88,13 @@ class Connections:
         started = SYSTEM_CLOCK.monotonic()
         gives_up_at = started + time_left(_CONFLICT_S)
         may_repeat = is_repeatable or mode is Mode.READ
+        self._start_afresh_after_fork()
+        pool = self._pools[use]
         with self.translating():
             while True:
                 try:
-                    if self.is_ours:
-                        with self._place():
-                            return self._once(step, mode)
-                    return self._once(step, mode)
+                    with pool.place():
+                        return self._once(pool, step, mode)
                 except _ConnectionLost as lost:
                     if not may_repeat or SYSTEM_CLOCK.monotonic() - started > _CUT_LONG_AGO_S:
                         raise lost.error from None
@@ -92,7 +112,7 @@ class Connections:
         try:
             yield
         except Exception as error:
-            ours = translated(error, self.engine, self._dialect)
+            ours = translated(error, self.engine, self._dialect, has_connected=self._has_connected)
             if ours is None or ours is error:
                 raise
             raise ours from error
@@ -100,41 +120,31 @@ class Connections:
     def connect(self) -> Connection:
         """A connection in autocommit mode that the caller closes."""
         self._start_afresh_after_fork()
-        conn = self.engine.connect()
-        try:
-            return conn.execution_options(isolation_level="AUTOCOMMIT")
-        except BaseException:
-            conn.close()
-            raise
+        return self._pools[Use.CALL].connect()
+
+    def warn_of_few(self, concurrency: int) -> None:
+        """Warn where the application's pool is too small for the sessions of a worker's jobs."""
+        if not self.is_ours and concurrency >= (most := sessions_at_once(self.engine)):
+            _log.warning(
+                "the worker runs %d jobs at once, and the pool of the engine to %s has %d connections: jobs that keep a"
+                " session open while they work or push wait for each other. Give the engine a pool_size above the"
+                " worker's concurrency.",
+                concurrency,
+                masked(self.engine.url),
+                most,
+            )
 
     def close(self) -> None:
-        """Close what is held, and our own pool."""
+        """Close what is idle, and our own sessions' pool."""
         self._start_afresh_after_fork()
-        self._forget_held()
-        if self.is_ours:
-            self.engine.dispose()
-
-    @contextmanager
-    def _place(self) -> Generator[None]:
-        """One of the places of those who use a connection of ours at the same time."""
-        self._start_afresh_after_fork()
-        places = self._places
-        if not places.acquire(timeout=time_left(_PLACE_S)):
-            raise StoreUnavailable(
-                f"All {_AT_ONCE_MAX} connections to {masked(self.engine.url)} are busy.",
-                mend="Is the database slow, or away? They wait for its answers.",
-            )
-        try:
-            yield
-        finally:
-            places.release()
+        self._forget_idle()
 
     def _must_be_conflict(self, error: Exception, gives_up_at: float) -> None:
         if not self._dialect.is_conflict(original(error)) or SYSTEM_CLOCK.monotonic() > gives_up_at:
             raise error
 
-    def _once(self, step: Callable[[Connection], T], mode: Mode) -> T:
-        conn = self._take()
+    def _once(self, pool: StepPool, step: Callable[[Connection], T], mode: Mode) -> T:
+        conn = self._take(pool)
         try:
             if mode is Mode.SINGLE:
                 result = step(conn)
@@ -143,95 +153,73 @@ class Connections:
                 result = step(conn)
                 self._dialect.end(conn, mode)
         except BaseException as error:
-            if self._drop(conn, error) and isinstance(error, Exception):
+            if self._undo(pool, conn, error) and isinstance(error, Exception):
                 raise _ConnectionLost(error) from error
             raise
-        self._keep(conn)
+        pool.keep(conn)
         return result
 
-    def _take(self) -> Connection:
-        self._start_afresh_after_fork()
-        while self._held:
-            try:
-                conn, since = self._held.pop()  # the one used last; another thread may be faster
-            except IndexError:
-                break
-            if SYSTEM_CLOCK.monotonic() - since < _PING_AFTER_S or self._answers(conn):
+    def _take(self, pool: StepPool) -> Connection:
+        idle = pool.idle()
+        if idle is not None:
+            conn, for_s = idle
+            if for_s < _PING_AFTER_S or self._answers(conn):
                 return conn
-        return self.connect()
+            pool.give_up(conn)
+            self._forget_idle()  # what made this one useless, a firewall perhaps, has made the others so
+        conn = pool.connect()
+        self._has_connected = True
+        return conn
 
     def _answers(self, conn: Connection) -> bool:
         raw = conn.connection.dbapi_connection
         try:
-            if raw is not None and self.engine.dialect.do_ping(raw):
-                return True
+            with within(_PING_S):
+                return raw is not None and self.engine.dialect.do_ping(raw)
         except self.engine.dialect.loaded_dbapi.Error:
-            pass
-        conn.invalidate()
-        conn.close()
-        return False
+            return False
 
-    def _keep(self, conn: Connection) -> None:
-        if self.is_ours and len(self._held) < _HELD_MAX:
-            self._held.append((conn, SYSTEM_CLOCK.monotonic()))
-        else:
-            _close(conn)
-
-    def _drop(self, conn: Connection, error: BaseException) -> bool:
-        """Undo the step. A connection whose state is in doubt is not used again, nor are its older sisters.
+    def _undo(self, pool: StepPool, conn: Connection, error: BaseException) -> bool:
+        """Undo the step. A connection whose state is in doubt is not used again, nor are the idle ones.
 
         True when the connection itself was lost.
         """
         cause = original(error)
         is_lost = isinstance(error, DBAPIError) and error.connection_invalidated
+        is_kept = False
         try:
             if not conn.invalidated:
                 raw = conn.connection.dbapi_connection
-                is_lost = self._is_disconnect(cause, raw) or is_read_only(cause)
-                if is_lost or not isinstance(error, Exception):
-                    conn.invalidate()
-                elif raw is not None:
+                is_lost = self._is_disconnect(cause, raw) or is_read_only(cause) or self._dialect.is_unusable(cause)
+                if not is_lost and isinstance(error, Exception) and raw is not None:
                     raw.rollback()
                     self._dialect.restore(conn)
-            conn.close()
+                    is_kept = True
         except Exception:  # noqa: BLE001 (the connection is given up anyway; the step's own error says more)
             is_lost = True
-            conn.invalidate()
-            conn.close()
+        if is_kept:
+            pool.keep(conn)
+        else:
+            pool.give_up(conn)
         if is_lost:
-            self._forget_held()
-        if is_read_only(cause) and self.is_ours:
-            self.engine.dispose()  # the pool's idle ones lead to the same server, and answer a ping
+            self._forget_idle()  # a server that is gone, or takes no writes, is at their other end too
         return is_lost
 
     def _is_disconnect(self, error: BaseException, raw: DBAPIConnection | None) -> bool:
         dialect = self.engine.dialect
         return isinstance(error, dialect.loaded_dbapi.Error) and dialect.is_disconnect(error, raw, None)
 
-    def _forget_held(self) -> None:
-        while self._held:
-            try:
-                conn, _ = self._held.pop()
-            except IndexError:
-                return
-            conn.invalidate()
-            conn.close()
+    def _forget_idle(self) -> None:
+        for pool in self._pools.values():
+            pool.forget_idle()
+        if self.is_ours and self._sessions is not None:
+            self._sessions.dispose()
 
     def _start_afresh_after_fork(self) -> None:
         if self._pid == os.getpid():
             return
-        _inherited.extend(self._held)
-        self._held = deque()
-        self._places = threading.Semaphore(_AT_ONCE_MAX)
         self._pid = os.getpid()
-        if self.is_ours:
-            self.engine.dispose(close=False)
-
-
-def _close(conn: Connection) -> None:
-    """Back into the pool. One that was cut after its last answer is no error of the step that it served."""
-    try:
-        conn.close()
-    except DBAPIError:
-        conn.invalidate()
-        conn.close()
+        for pool in self._pools.values():
+            pool.start_afresh()
+        if self.is_ours and self._sessions is not None:
+            self._sessions.dispose(close=False)

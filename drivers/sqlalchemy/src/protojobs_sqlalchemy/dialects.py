@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine
 
 from protojobs.records import ClaimReply, NewJob, Settlement
 
-__all__ = ["Ask", "Dialect", "Mode", "Run"]
+__all__ = ["Ask", "Dialect", "Mode", "Run", "Use"]
 
 
 class Mode(Enum):
@@ -22,6 +22,14 @@ class Mode(Enum):
     READ = "read"
     WORK = "work"  # claims, settlements, leases: a power cut may undo the last of them, which only repeats work
     STORE = "store"  # what nobody would send again: a power cut must not undo it
+
+
+class Use(Enum):
+    """Whose connections a step takes. Whoever holds all of one use makes nobody of another wait."""
+
+    CALL = "call"  # what applications and jobs ask for: pushes, questions, administration
+    WORK = "work"  # what the threads of a worker do: claims, results, reclaims, upkeep, schedules
+    BEAT = "beat"  # heartbeats
 
 
 class Ask(Struct, frozen=True, kw_only=True):
@@ -50,7 +58,11 @@ class Dialect(Protocol):
     archives: bool  # whether completed jobs are put into the archive (postgresql_archive.py)
 
     def prepare(self, engine: Engine) -> None:
-        """Fit our own engine's new connections out. Never called for an application's engine."""
+        """Fit out the connections of our engine for steps. Never called for an application's engine."""
+        ...
+
+    def prepare_sessions(self, engine: Engine) -> None:
+        """Fit out those of our engine for the application's sessions: as plain as an engine of its own would be."""
         ...
 
     def attach(self, run: Run) -> None:
@@ -77,6 +89,10 @@ class Dialect(Protocol):
         """Whether the step met another one (deadlock, busy, serialization) and may simply run again."""
         ...
 
+    def is_unusable(self, error: BaseException) -> bool:
+        """Whether the connection is of no more use, although the database's library does not say so."""
+        ...
+
     def is_schema_missing(self, error: BaseException) -> bool:
         """Whether a table or column is not there."""
         ...
@@ -93,11 +109,11 @@ class Dialect(Protocol):
         """Settle, then claim; the worker's row is locked first, and `lease_lost` says that it is gone."""
         ...
 
-    def ring(self, queues: Iterable[str], *, in_commit: bool = False) -> None:
+    def ring(self, queues: Iterable[str], *, takes_none: bool = False) -> None:
         """Wake those who wait for these queues, here and in other processes. After the commit; never raises.
 
-        `in_commit`: it has just been done, and the caller's connection is not given back yet. It may be the only one of
-        its pool, and the thread that of an event loop: take no other one in this thread.
+        `takes_none`: take no connection in this thread. After a session's commit it may have the only one of its pool,
+        and be that of an event loop; and a worker's thread waits for no pool that jobs share.
         """
         ...
 

@@ -14,7 +14,7 @@ from protojobs_sqlalchemy.administration import Administration
 from protojobs_sqlalchemy.bounds import check_new, check_settlements
 from protojobs_sqlalchemy.connections import Connections
 from protojobs_sqlalchemy.diagnosing import Diagnosing
-from protojobs_sqlalchemy.dialects import Ask, Dialect, Mode
+from protojobs_sqlalchemy.dialects import Ask, Dialect, Mode, Use
 from protojobs_sqlalchemy.inserting import answers, due_queues
 from protojobs_sqlalchemy.inspection import Inspection
 from protojobs_sqlalchemy.joining import Joining, load_if_the_orm_is
@@ -22,7 +22,7 @@ from protojobs_sqlalchemy.leases import Leases, lease_lost
 from protojobs_sqlalchemy.observing import Observing
 from protojobs_sqlalchemy.schedules import Schedules
 from protojobs_sqlalchemy.transfer import Transfer
-from protojobs_sqlalchemy.urls import archive_of, backend_of, make_engine, masked, parse
+from protojobs_sqlalchemy.urls import archive_of, backend_of, make_engine, make_sessions_engine, masked, parse
 
 __all__ = ["SQLAlchemyDriver"]
 
@@ -69,7 +69,13 @@ class SQLAlchemyDriver(Leases, Inspection, Administration, Schedules, Transfer, 
         dialect = _dialect(engine, time_offset, is_ours=is_ours, timeout=timeout, listen=listen, archives=archives)
         if is_ours:
             dialect.prepare(engine)
-        connections = Connections(engine, dialect, is_ours=is_ours)
+
+        def make_sessions() -> Engine:
+            sessions = make_sessions_engine(engine.url, is_pooled=is_pooled)
+            dialect.prepare_sessions(sessions)
+            return sessions
+
+        connections = Connections(engine, dialect, make_sessions=make_sessions if is_ours else None)
         dialect.attach(connections.run)
         super().__init__(connections, dialect)
         self.capabilities = Capabilities(
@@ -82,12 +88,12 @@ class SQLAlchemyDriver(Leases, Inspection, Administration, Schedules, Transfer, 
         return cls(url)
 
     def __repr__(self) -> str:
-        return f"<SQLAlchemyDriver {masked(self.engine.url)}>"
+        return f"<SQLAlchemyDriver {masked(self._connections.engine.url)}>"
 
     @property
     def engine(self) -> Engine:
-        """The engine that the driver works on; your own sessions may use it too."""
-        return self._connections.engine
+        """For your own sessions: the engine that you gave, or one of the driver's with a pool for nothing else."""
+        return self._connections.sessions
 
     @property
     def time_offset(self) -> float:
@@ -168,7 +174,7 @@ class SQLAlchemyDriver(Leases, Inspection, Administration, Schedules, Transfer, 
 
     def _turn(self, ask: Ask) -> ClaimReply:
         check_settlements(ask.settlements)
-        return self._run(lambda conn: self._dialect.turn(conn, ask), self._dialect.turn_mode)
+        return self._run(lambda conn: self._dialect.turn(conn, ask), self._dialect.turn_mode, use=Use.WORK)
 
     def wait(self, queues: Sequence[str], timeout: float) -> bool:
         """Block for up to `timeout` seconds, or until one of `queues` may have a due job."""

@@ -45,13 +45,14 @@ class Joining(Steps):
 
     @contextmanager
     def begin(self) -> Generator[Session]:
-        """A Session on the driver's own engine: committed at the end of the block, rolled back by an exception.
+        """A Session on `driver.engine`: committed at the end of the block, rolled back by an exception.
 
-        On SQLite it holds the write lock from its start, so keep it short.
+        The driver sets no time limit to its statements and transactions. On SQLite it holds the write lock from its
+        start, so keep it short.
         """
         from sqlalchemy.orm import Session
 
-        engine = self._connections.engine.execution_options(sqlite_begin="IMMEDIATE")
+        engine = self._connections.sessions.execution_options(sqlite_begin="IMMEDIATE")
         with Session(engine) as session, session.begin():
             yield session
 
@@ -73,7 +74,7 @@ class Joining(Steps):
             if session is None:
                 self._dialect.ring_inside(conn, woken)
         if session is not None:
-            when_committed(session, conn, lambda: self._dialect.ring(woken, in_commit=True))
+            when_committed(session, conn, lambda: self._dialect.ring(woken, takes_none=True))
             if on_commit is not None:
                 when_committed(session, conn, on_commit)
         return answers([job.id for job in jobs], stored)

@@ -14,7 +14,7 @@ from protojobs.errors import LeaseLost, StoreUnavailable
 from protojobs.lifecycle import RETURNS_FREE, SUSPECT_RECLAIMS, JobState
 from protojobs.records import ClaimedJob, Fence, Heartbeat, LostJob, Reclaimed, WorkerInfo
 from protojobs_sqlalchemy.counting import count
-from protojobs_sqlalchemy.dialects import Mode
+from protojobs_sqlalchemy.dialects import Mode, Use
 from protojobs_sqlalchemy.ids import known
 from protojobs_sqlalchemy.rows import Found, claimed_job
 from protojobs_sqlalchemy.steps import Steps
@@ -66,29 +66,30 @@ class Leases(Steps):
 
     def register(self, worker: WorkerInfo) -> None:
         """Store the worker's row; its lease ends `lease_s` seconds from the store's now."""
-        self._run_at(lambda conn, now: register(conn, worker, now), Mode.WORK, is_repeatable=True)
+        self._connections.warn_of_few(worker.concurrency)
+        self._run_at(lambda conn, now: register(conn, worker, now), Mode.WORK, use=Use.WORK, is_repeatable=True)
 
     def heartbeat(self, worker: str, progress: Mapping[Fence, float]) -> Heartbeat:
         """Prolong the lease, store progress; LeaseLost when the row is gone."""
-        beat = self._run_at(lambda conn, now: heartbeat(conn, worker, now), Mode.WORK, is_repeatable=True)
+        beat = self._run_at(lambda conn, now: heartbeat(conn, worker, now), Mode.WORK, use=Use.BEAT, is_repeatable=True)
         if progress:
             with suppress(StoreUnavailable):  # a note, and the lease has been prolonged
-                self._run(lambda conn: note_progress(conn, progress), Mode.WORK, is_repeatable=True)
+                self._run(lambda conn: note_progress(conn, progress), Mode.WORK, use=Use.BEAT, is_repeatable=True)
         return beat
 
     def leave(self, worker: str) -> None:
         """Delete the worker's row."""
-        self._run(lambda conn: leave(conn, worker), Mode.WORK)
+        self._run(lambda conn: leave(conn, worker), Mode.WORK, use=Use.WORK)
 
     def reclaim(self, limit: int, *, until: datetime | None = None) -> Reclaimed:
         """Take back up to `limit` jobs of the dead."""
-        round_ = self._run_at(lambda conn, now: reclaim(conn, limit, now, until), Mode.WORK)
-        self._dialect.ring({job.queue for job in round_.jobs})
+        round_ = self._run_at(lambda conn, now: reclaim(conn, limit, now, until), Mode.WORK, use=Use.WORK)
+        self._dialect.ring({job.queue for job in round_.jobs}, takes_none=True)
         return round_
 
     def held(self, worker: str) -> list[ClaimedJob]:
         """The jobs that the store thinks this worker has."""
-        return self._run(lambda conn: held(conn, worker), Mode.READ)
+        return self._run(lambda conn: held(conn, worker), Mode.READ, use=Use.WORK)
 
 
 def lease_lost(worker: str) -> LeaseLost:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import select
+import logging
+import selectors
 import socket
 import threading
 from collections.abc import Callable
@@ -23,6 +24,7 @@ _TURN_S = 1.0  # how often the thread looks whether it is still wanted
 _UNWANTED_S = 30.0  # nobody waited for so long: end, so that the server need not keep notifications for us
 _RETRY_S = 1.0
 _JOIN_S = 2.0
+_log = logging.getLogger("protojobs.sqlalchemy")
 
 
 class Listener:
@@ -68,21 +70,30 @@ class Listener:
                     with self._connect() as conn:
                         conn.execute(f"LISTEN {CHANNEL}")
                         self._bell.ring_all()  # what came before nobody heard
-                        if self._pass_on(conn, stop):
-                            return
-                except (psycopg.Error, OSError):  # the worker polls meanwhile
-                    if select.select([stop], [], [], _RETRY_S)[0]:
+                        self._pass_on(conn, stop)
                         return
+                except (psycopg.Error, OSError):  # the worker polls meanwhile
+                    pass
+                except Exception:  # noqa: BLE001  (a mistake of ours: without the pause each wait would begin anew)
+                    _log.exception("listening for notifications failed in a way that it should not; trying again")
+                stop.settimeout(_RETRY_S)
+                try:
+                    stop.recv(1)  # ends when `close` closes the other side
+                    return
+                except TimeoutError:
+                    continue
 
-    def _pass_on(self, conn: psycopg.Connection[tuple[object, ...]], stop: socket.socket) -> bool:
-        """Ring for every notification; True when asked to stop."""
-        while self._is_wanted():
-            ready, _, _ = select.select([conn.fileno(), stop.fileno()], [], [], _TURN_S)
-            if stop.fileno() in ready:
-                return True
-            if ready:
-                self._bell.ring({note.payload for note in conn.notifies(timeout=0)})
-        return True
+    def _pass_on(self, conn: psycopg.Connection[tuple[object, ...]], stop: socket.socket) -> None:
+        """Ring for every notification, until asked to stop."""
+        with selectors.DefaultSelector() as selector:  # select() itself knows no file number above 1,023
+            selector.register(conn.fileno(), selectors.EVENT_READ)
+            selector.register(stop, selectors.EVENT_READ)
+            while self._is_wanted():
+                ready = [key.fileobj for key, _ in selector.select(_TURN_S)]
+                if stop in ready:
+                    return
+                if ready:
+                    self._bell.ring({note.payload for note in conn.notifies(timeout=0)})
 
     def _is_wanted(self) -> bool:
         return SYSTEM_CLOCK.monotonic() - self._wanted_at < _UNWANTED_S

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine, event
 
 from protojobs.records import ClaimReply, NewJob
 from protojobs_sqlalchemy.bell import Bell
-from protojobs_sqlalchemy.bounded_pymysql import connected
+from protojobs_sqlalchemy.bounded_pymysql import connected, keep_alive
 from protojobs_sqlalchemy.dialects import Ask, Mode, Run
 from protojobs_sqlalchemy.inserting import insert_absent, new_row
 from protojobs_sqlalchemy.lanes import LaneMemory
@@ -72,6 +72,15 @@ class MariaDBDialect:
                     # A client that froze inside a transaction must not hold its locks for ever. (MySQL has none.)
                     cursor.execute("SET SESSION idle_transaction_timeout = 10")
 
+    def prepare_sessions(self, engine: Engine) -> None:
+        """See Dialect.prepare_sessions."""
+
+        @event.listens_for(engine, "do_connect")
+        def _connect(_dialect: object, _record: object, arguments: list[Any], options: dict[str, Any]) -> object:
+            raw: Raw[Any] = Raw(*arguments, **options)
+            keep_alive(raw)
+            return raw
+
     def attach(self, run: Run) -> None:
         """See Dialect.attach."""
         # nothing is ever done outside of a verb
@@ -103,6 +112,10 @@ class MariaDBDialect:
     def is_conflict(self, error: BaseException) -> bool:
         """See Dialect.is_conflict."""
         return isinstance(error, pymysql.Error) and _code(error) in (_DEADLOCK, _LOCK_TIMEOUT, _CHANGED)
+
+    def is_unusable(self, error: BaseException) -> bool:
+        """See Dialect.is_unusable."""
+        return False
 
     def is_schema_missing(self, error: BaseException) -> bool:
         """See Dialect.is_schema_missing."""
@@ -178,7 +191,7 @@ class MariaDBDialect:
 
     # ------------------------------------------------------------------------------------------------------- wait
 
-    def ring(self, queues: Iterable[str], *, in_commit: bool = False) -> None:
+    def ring(self, queues: Iterable[str], *, takes_none: bool = False) -> None:
         """See Dialect.ring."""
         names = set(queues)
         self._lanes.note_enqueue(names)  # what was taken back has its old place in the line, below the floors

@@ -25,7 +25,7 @@ from protojobs.observing import (
 from protojobs.records import FailedPage
 from protojobs_sqlalchemy import observing_actions, observing_depths, observing_failures, observing_runs
 from protojobs_sqlalchemy.bounds import check_names
-from protojobs_sqlalchemy.dialects import Mode
+from protojobs_sqlalchemy.dialects import Mode, Use
 from protojobs_sqlalchemy.failures import failed_page
 from protojobs_sqlalchemy.observing_expiry import KINDS, ROUNDS, expire
 from protojobs_sqlalchemy.steps import Steps
@@ -72,7 +72,7 @@ class Observing(Steps):
         sample. Deleting comes first: where counting outlasts the caller's patience, minute by minute, notes would pile
         up without end.
         """
-        now = self._run(self._dialect.now, Mode.SINGLE)
+        now = self._run(self._dialect.now, Mode.SINGLE, use=Use.WORK)
         if not self._note(lambda conn: observing_depths.begin(conn, now)):
             return False
         for kind in KINDS:
@@ -80,7 +80,9 @@ class Observing(Steps):
             for _ in range(ROUNDS):
                 if not self._note(step):
                     break
-        samples = self._run(lambda conn: observing_depths.measure(conn, now, limit, counted_max), Mode.READ)
+        samples = self._run(
+            lambda conn: observing_depths.measure(conn, now, limit, counted_max), Mode.READ, use=Use.WORK
+        )
         self._note(lambda conn: observing_depths.store(conn, samples))
         return True
 
@@ -112,12 +114,12 @@ class Observing(Steps):
     def note_action(self, action: ActionNote) -> None:
         """Store a line of the audit log, unless its id is there."""
         row = observing_actions.row_of(action)
-        self._note(lambda conn: observing_actions.insert_action(conn, row))
+        self._note(lambda conn: observing_actions.insert_action(conn, row), use=Use.CALL)
 
     def actions(self, *, limit: int = 50, cursor: str | None = None) -> ActionPage:
         """A page of the audit log, newest id first."""
         return self._run(lambda conn: observing_actions.actions(conn, limit, cursor), Mode.READ)
 
-    def _note(self, step: Callable[[Connection], T]) -> T:
+    def _note(self, step: Callable[[Connection], T], *, use: Use = Use.WORK) -> T:
         """Each of these steps may be done twice: a key that is there is stored over, or left alone."""
-        return self._run(step, Mode.WORK, is_repeatable=True)
+        return self._run(step, Mode.WORK, use=use, is_repeatable=True)

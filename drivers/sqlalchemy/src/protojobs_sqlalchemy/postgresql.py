@@ -65,6 +65,10 @@ class PostgreSQLDialect:
             raw.wait_s = self._timeout
             return raw
 
+    def prepare_sessions(self, engine: Engine) -> None:
+        """See Dialect.prepare_sessions."""
+        # psycopg's own connections do
+
     def attach(self, run: Run) -> None:
         """See Dialect.attach."""
         self._run = run
@@ -97,6 +101,10 @@ class PostgreSQLDialect:
     def is_conflict(self, error: BaseException) -> bool:
         """See Dialect.is_conflict."""
         return isinstance(error, errors.DeadlockDetected | errors.SerializationFailure | errors.LockNotAvailable)
+
+    def is_unusable(self, error: BaseException) -> bool:
+        """See Dialect.is_unusable."""
+        return False
 
     def is_schema_missing(self, error: BaseException) -> bool:
         """See Dialect.is_schema_missing."""
@@ -181,13 +189,13 @@ class PostgreSQLDialect:
 
     # ------------------------------------------------------------------------------------------------------- wait
 
-    def ring(self, queues: Iterable[str], *, in_commit: bool = False) -> None:
+    def ring(self, queues: Iterable[str], *, takes_none: bool = False) -> None:
         """See Dialect.ring."""
         names = set(queues)
         if names:
             self._lanes.note_enqueue(names)  # what was taken back has its old place in the line, below the floors
             self._bell.ring(names)
-            self._notifier.notify(names, is_here=not in_commit)
+            self._notifier.notify(names, is_here=not takes_none)
 
     def ring_inside(self, conn: Connection, queues: Iterable[str]) -> None:
         """See Dialect.ring_inside."""

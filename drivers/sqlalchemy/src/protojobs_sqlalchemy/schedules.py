@@ -48,7 +48,7 @@ from protojobs.schedules import (
 )
 from protojobs_sqlalchemy.bounds import check_count, check_new
 from protojobs_sqlalchemy.conditions import is_mysql
-from protojobs_sqlalchemy.dialects import Mode
+from protojobs_sqlalchemy.dialects import Mode, Use
 from protojobs_sqlalchemy.ids import known as known_ids
 from protojobs_sqlalchemy.inserting import due_queues, inserts
 from protojobs_sqlalchemy.postgresql_archive import whole
@@ -151,7 +151,9 @@ class Schedules(Steps):
 
     def due_schedules(self, limit: int, *, cursor: DueCursor | None = None) -> DueSchedules:
         """Up to `limit` schedules that are due and not paused, by (next_due_at, id), and the store's now."""
-        return self._run_at(lambda conn, now: due(conn, limit, cursor, now), Mode.SINGLE, is_repeatable=True)
+        return self._run_at(
+            lambda conn, now: due(conn, limit, cursor, now), Mode.SINGLE, use=Use.WORK, is_repeatable=True
+        )
 
     def fire(self, firings: Sequence[Firing]) -> list[Fired]:
         """Move schedules on and store the jobs of their times; answers in order."""
@@ -178,10 +180,13 @@ class Schedules(Steps):
         # Repeatable after a connection was lost: no firing moves a schedule that has left `expected_next`. At worst the
         # second run answers `lost` for what the first one did, and nobody is told of it; jobs and times are right.
         store = self._dialect.enqueue
-        statuses = self._run_at(lambda conn, now: fire(conn, firings, now, store), Mode.STORE, is_repeatable=True)
+        statuses = self._run_at(
+            lambda conn, now: fire(conn, firings, now, store), Mode.STORE, use=Use.WORK, is_repeatable=True
+        )
         answers = zip(firings, statuses, strict=True)
         self._dialect.ring(
-            due_queues([said.job for said, status in answers if said.job and status is FireStatus.FIRED])
+            due_queues([said.job for said, status in answers if said.job and status is FireStatus.FIRED]),
+            takes_none=True,
         )
         return statuses
 

@@ -31,6 +31,8 @@ _BUSY_PAUSE_S = 0.0005  # a turn takes 3 ms. SQLite's own handler sleeps up to 1
 _POLL_S = 0.025  # PRAGMA data_version costs 2.4 us; 40 a second are 0.1 ms
 _LIVELY_POLL_S, _LIVELY_S = 0.002, 2.0  # where jobs came lately, more are likely: 500 a second are 1 ms
 
+_UNUSABLE = (sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOTADB)
+
 _PRAGMAS = ("journal_mode = WAL", "temp_store = MEMORY", "cache_size = -16000", "mmap_size = 268435456")
 _SET_FOR_NOW = (
     "synchronous",
@@ -76,6 +78,10 @@ class SQLiteDialect:
                 kind = options.get("sqlite_begin", "DEFERRED")
                 _raw(conn).execute("PRAGMA synchronous = FULL")  # the last verb here may have needed less
                 _patiently(lambda: _raw(conn).execute(f"BEGIN {kind}"))
+
+    def prepare_sessions(self, engine: Engine) -> None:
+        """See Dialect.prepare_sessions."""
+        self.prepare(engine)
 
     def attach(self, run: Run) -> None:
         """See Dialect.attach."""
@@ -124,6 +130,12 @@ class SQLiteDialect:
             sqlite3.SQLITE_BUSY,
             sqlite3.SQLITE_LOCKED,
         )
+
+    def is_unusable(self, error: BaseException) -> bool:
+        """See Dialect.is_unusable."""
+        # Something has closed or moved the files beneath it, such as a job that closed all descriptors. What SQLite
+        # keeps for the file is shared by all connections of the process, so all are closed before one is opened.
+        return isinstance(error, sqlite3.Error) and (getattr(error, "sqlite_errorcode", 0) or 0) & 0xFF in _UNUSABLE
 
     def is_schema_missing(self, error: BaseException) -> bool:
         """See Dialect.is_schema_missing."""
@@ -187,7 +199,7 @@ class SQLiteDialect:
 
     # ------------------------------------------------------------------------------------------------------- wait
 
-    def ring(self, queues: Iterable[str], *, in_commit: bool = False) -> None:
+    def ring(self, queues: Iterable[str], *, takes_none: bool = False) -> None:
         """See Dialect.ring."""
         names = set(queues)
         self._bell.ring(names)

@@ -9,7 +9,7 @@ from typing import TypeVar
 from sqlalchemy import Connection
 
 from protojobs_sqlalchemy.connections import Connections
-from protojobs_sqlalchemy.dialects import Dialect, Mode
+from protojobs_sqlalchemy.dialects import Dialect, Mode, Use
 from protojobs_sqlalchemy.schema import check, check_file
 
 __all__ = ["Steps"]
@@ -25,17 +25,21 @@ class Steps:
         self._dialect = dialect
         self._is_checked = False
 
-    def _run(self, step: Callable[[Connection], T], mode: Mode, *, is_repeatable: bool = False) -> T:
+    def _run(
+        self, step: Callable[[Connection], T], mode: Mode, *, use: Use = Use.CALL, is_repeatable: bool = False
+    ) -> T:
         if not self._is_checked:  # once per driver: a table that vanishes later is told by the database's own error
             check_file(self._connections.engine)
-            self._connections.run(self._check, Mode.READ)
-        return self._connections.run(step, mode, is_repeatable=is_repeatable)
+            self._connections.run(self._check, Mode.READ, use=use)
+        return self._connections.run(step, mode, use=use, is_repeatable=is_repeatable)
 
     def _check(self, conn: Connection) -> None:
         check(conn)
         self._dialect.has_archive(conn)  # asked here, and known to the verbs
         self._is_checked = True
 
-    def _run_at(self, step: Callable[[Connection, datetime], T], mode: Mode, *, is_repeatable: bool = False) -> T:
+    def _run_at(
+        self, step: Callable[[Connection, datetime], T], mode: Mode, *, use: Use = Use.CALL, is_repeatable: bool = False
+    ) -> T:
         """As `_run`, for a step that asks the store's time once, at its start."""
-        return self._run(lambda conn: step(conn, self._dialect.now(conn)), mode, is_repeatable=is_repeatable)
+        return self._run(lambda conn: step(conn, self._dialect.now(conn)), mode, use=use, is_repeatable=is_repeatable)

@@ -6,13 +6,13 @@ import os
 import re
 from pathlib import Path
 
-from sqlalchemy import URL, Engine, create_engine
+from sqlalchemy import URL, Engine, NullPool, create_engine
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from protojobs.errors import ConfigurationError, DriverNotFound, OptionInvalid, one_line
 from protojobs_sqlalchemy.hosts import hosts_of, read_url, shown, with_hosts_apart
 
-__all__ = ["archive_of", "backend_of", "make_engine", "masked", "parse", "same_address"]
+__all__ = ["archive_of", "backend_of", "make_engine", "make_sessions_engine", "masked", "parse", "same_address"]
 
 # scheme -> (the DBAPI that the driver runs on, the extra that brings it)
 _DBAPIS = {
@@ -24,9 +24,13 @@ _DBAPIS = {
 _DRIVERS = {"pysqlite", "psycopg", "pymysql"}
 _SQLITE_MIN = (3, 35, 0)  # UPDATE ... FROM and RETURNING
 _CONNECT_S = 5  # for each host
-# Beyond the five that stay. Verbs use no more than AT_ONCE_MAX and HELD_MAX (connections.py) together; the rest are for
-# the sessions of `driver.begin()`.
-_OVERFLOW = 25
+_UNACKNOWLEDGED_MS = 10_000
+_SQLITE = {"timeout": 0}  # the dialect waits for the write lock, faster than SQLite's own handler
+_MARIADB: dict[str, object] = {"connect_timeout": _CONNECT_S, "charset": "utf8mb4"}
+# Told to SQLAlchemy, which would else put each connection that comes back to the pool to the server's own: a step takes
+# a lock and then looks what has been committed since.
+_MARIADB_LEVEL = "READ COMMITTED"
+_SESSIONS_OVERFLOW = 25  # sessions of `driver.begin()` at the same time, beyond the five whose connections stay
 _DAILY = "daily"
 _PASSWORD = re.compile(r"(?i)(password)=[^&]*")
 
@@ -105,28 +109,21 @@ def _file_url(url: URL) -> URL:
 
 
 def make_engine(url: URL, *, timeout: float, is_pooled: bool) -> Engine:
-    """An engine that has opened nothing yet; no call over it takes longer than about `timeout` seconds."""
+    """An engine for the driver's steps, that has opened nothing yet, and pools nothing (pools.py does).
+
+    No call over it takes longer than about `timeout` seconds.
+    """
     scheme = url.get_backend_name()
     try:
         if scheme == "sqlite":
-            engine = create_engine(url, connect_args={"timeout": 0}, pool_timeout=timeout, max_overflow=_OVERFLOW)
+            engine = create_engine(url, connect_args=_SQLITE, poolclass=NullPool)
             _check_sqlite_version(engine)
             return engine
         if scheme == "postgresql":
-            arguments, more = _postgresql_arguments(url, timeout, is_pooled=is_pooled), {}
-        else:
-            arguments = {
-                "connect_timeout": _CONNECT_S,
-                "read_timeout": timeout,
-                "write_timeout": timeout,
-                "charset": "utf8mb4",
-            }
-            # Told to SQLAlchemy, which would else put each connection that comes back to the pool to the server's own:
-            # a step takes a lock and then looks what has been committed since.
-            more = {"isolation_level": "READ COMMITTED"}
-        return create_engine(
-            url, connect_args=arguments, pool_pre_ping=True, pool_timeout=timeout, max_overflow=_OVERFLOW, **more
-        )
+            arguments = _postgresql_arguments(url, timeout, is_pooled=is_pooled)
+            return create_engine(url, connect_args=arguments, poolclass=NullPool)
+        arguments = {**_MARIADB, "read_timeout": timeout, "write_timeout": timeout}
+        return create_engine(url, connect_args=arguments, poolclass=NullPool, isolation_level=_MARIADB_LEVEL)
     except (ImportError, NoSuchModuleError) as error:
         extra = _DBAPIS[scheme][1]
         raise DriverNotFound(
@@ -137,8 +134,25 @@ def make_engine(url: URL, *, timeout: float, is_pooled: bool) -> Engine:
         raise ConfigurationError(f"The options of {masked(url)} are not understood: {error}.") from error
 
 
-def _postgresql_arguments(url: URL, timeout: float, *, is_pooled: bool) -> dict[str, object]:
-    """What connections are opened with beside what the URL says, which counts more."""
+def make_sessions_engine(url: URL, *, is_pooled: bool) -> Engine:
+    """An engine for the application's own SQL on the same database: with its own planner, and without time limits."""
+    scheme = url.get_backend_name()
+    if scheme == "sqlite":
+        return create_engine(url, connect_args=_SQLITE, max_overflow=_SESSIONS_OVERFLOW)
+    if scheme == "postgresql":
+        arguments = _lasting(url) | ({"prepare_threshold": None} if is_pooled else {})
+        return create_engine(url, connect_args=arguments, pool_pre_ping=True, max_overflow=_SESSIONS_OVERFLOW)
+    return create_engine(
+        url,
+        connect_args=_MARIADB,
+        pool_pre_ping=True,
+        max_overflow=_SESSIONS_OVERFLOW,
+        isolation_level=_MARIADB_LEVEL,
+    )
+
+
+def _lasting(url: URL) -> dict[str, object]:
+    """What all our connections to PostgreSQL are opened with beside what the URL says, which counts more."""
     arguments: dict[str, object] = {
         "connect_timeout": _CONNECT_S,
         "application_name": "protojobs",
@@ -146,9 +160,16 @@ def _postgresql_arguments(url: URL, timeout: float, *, is_pooled: bool) -> dict[
         "keepalives_idle": 5,
         "keepalives_interval": 2,
         "keepalives_count": 3,
-        "tcp_user_timeout": int(timeout * 1000),
+        "tcp_user_timeout": _UNACKNOWLEDGED_MS,
     }
-    arguments = {name: value for name, value in arguments.items() if name not in url.query}
+    return {name: value for name, value in arguments.items() if name not in url.query}
+
+
+def _postgresql_arguments(url: URL, timeout: float, *, is_pooled: bool) -> dict[str, object]:
+    """What connections for steps are opened with."""
+    arguments = _lasting(url)
+    if "tcp_user_timeout" not in url.query:
+        arguments["tcp_user_timeout"] = int(timeout * 1000)
     if is_pooled:
         # PgBouncer hands the next statement to another session: nothing may be kept in one.
         return arguments | {"prepare_threshold": None}
