@@ -153,10 +153,10 @@ def test_the_password_of_several_hosts_is_shown_nowhere() -> None:
 @pytest.mark.parametrize(
     ("url", "says"),
     [
-        ("postgresql://one:5001,two:port/app", "'port' is no port"),
-        ("postgresql://one:5001,two:99999/app", "'99999' is no port"),
+        ("postgresql://one:5001,two:port/app", '"port" is no port'),
+        ("postgresql://one:5001,two:99999/app", '"99999" is no port'),
         ("postgresql://one,,two/app", "a host without a name"),
-        ("postgresql://one,[::2/app", "'[::2' is no host"),
+        ("postgresql://one,[::2/app", '"[::2" is no host'),
         ("postgresql:///app?host=one,two,three&port=1,2", "3 hosts and 2 ports"),
         ("postgresql://one,two/app?host=three", "before its path and after it"),
         ("postgresql://user:se@cret,one@two/app", "an @ too many"),
