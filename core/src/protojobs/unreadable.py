@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import NamedTuple, TypeVar
 
-from msgspec import Struct
+from msgspec import Struct, convert
 
 from protojobs.lifecycle import JobState, Verb
 from protojobs.names import DELAY_MAX_S
@@ -45,7 +45,7 @@ def read(kind: type[Record], row: Mapping[str, object]) -> Record:
         place = "reason" if issubclass(kind, JobRecord) else "exception"
         said = [_sentence(problems), values.get(place)]
         values[place] = "\n".join(str(text) for text in said if text)
-    return kind(**values)
+    return convert(values, kind)
 
 
 def why_unreadable(row: Mapping[str, object]) -> str:
@@ -116,7 +116,7 @@ def _text_of_anything(value: object) -> str:
 
 def _whole(minimum: int, maximum: int) -> Callable[[object], object]:
     def read_it(value: object) -> int:
-        if type(value) is int and minimum <= value <= maximum:
+        if isinstance(value, int) and not isinstance(value, bool) and minimum <= value <= maximum:
             return value
         raise ValueError
 
@@ -125,8 +125,8 @@ def _whole(minimum: int, maximum: int) -> Callable[[object], object]:
 
 def _number(maximum: float) -> Callable[[object], object]:
     def read_it(value: object) -> float:
-        if type(value) in (int, float) and 0 <= value <= maximum:  # type: ignore[operator]  # (no number is passed over)
-            return float(value)  # type: ignore[arg-type]
+        if not isinstance(value, bool) and isinstance(value, int | float) and 0 <= value <= maximum:  # NaN is not
+            return float(value)
         raise ValueError
 
     return read_it
@@ -144,13 +144,17 @@ def _state(value: object) -> JobState:
     raise ValueError
 
 
+def _always(stand_in: object) -> Callable[[object], object]:
+    return lambda value: stand_in
+
+
 _TEXT = _Kind("text in UTF-8", _text, _text_of_anything)
-_COUNT = _Kind(f"a whole number from 0 to {_COUNT_MAX}", _whole(0, _COUNT_MAX), lambda _: 0)
-_PRIORITY = _Kind("a priority", _whole(-(2**15), 2**15 - 1), lambda _: 0)
-_SECONDS = _Kind("a number of seconds", _number(DELAY_MAX_S), lambda _: 0.0)
-_SHARE = _Kind("a share from 0 to 1", _number(1.0), lambda _: 0.0)
-_TIME = _Kind("a time", _time, lambda _: _NO_TIME)
-_STATE = _Kind("a state of a job", _state, lambda _: JobState.UNREADABLE)
+_COUNT = _Kind(f"a whole number from 0 to {_COUNT_MAX}", _whole(0, _COUNT_MAX), _always(0))
+_PRIORITY = _Kind("a priority", _whole(-(2**15), 2**15 - 1), _always(0))
+_SECONDS = _Kind("a number of seconds", _number(DELAY_MAX_S), _always(0.0))
+_SHARE = _Kind("a share from 0 to 1", _number(1.0), _always(0.0))
+_TIME = _Kind("a time", _time, _always(_NO_TIME))
+_STATE = _Kind("a state of a job", _state, _always(JobState.UNREADABLE))
 
 _REQUIRED = {
     _TEXT: ("id", "job_id", "queue", "job_name", "job_class", "data", "reserved_by", "exception", "fingerprint"),
