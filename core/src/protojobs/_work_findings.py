@@ -16,7 +16,7 @@ from protojobs.diagnosis import Diagnoses, Finding, Severity, judged
 from protojobs.lifecycle import JobState
 from protojobs.observing import Observes
 from protojobs.records import JobFilter, JobRecord, QueueInfo, WorkerRecord
-from protojobs.unreadable import UNREADABLE
+from protojobs.unreadable import UNREADABLE, is_unreadable
 
 if TYPE_CHECKING:
     from protojobs.protocols import Store
@@ -146,7 +146,7 @@ def of_jobs(queue: JobQueue) -> Iterator[Finding]:
     workers = {worker.id: worker for worker in queue.driver.workers()}
     yield _orphans(queue.driver, [job for job in running if job.reserved_by not in workers])
     yield _overrun(queue.driver.now(), running, workers)
-    yield _unreadable(queue.driver)
+    yield _unreadable(queue.driver, [job.id for job in waiting if is_unreadable(job)])
     moving = next(_jobs(queue.driver, JobState.MOVING, limit=1), None)
     yield judged(
         "jobs_moving",
@@ -176,8 +176,8 @@ def _unknown_names(waiting: Sequence[JobRecord]) -> Finding:
     )
 
 
-def _unreadable(driver: Store) -> Finding:
-    """Rows that no driver wrote: those in no known state, and those that a claim has set aside as failed."""
+def _unreadable(driver: Store, waiting: Sequence[str]) -> Finding:
+    """Rows that no driver wrote: in no known state, set aside as failed by a claim, or `waiting` for one."""
     stateless = [job.id for job in islice(_jobs(driver, JobState.UNREADABLE), _JOBS_PAGE)]
     page = (
         driver.failed_alike(UNREADABLE, limit=_JOBS_PAGE, chars_max=_WHY_CHARS)
@@ -185,7 +185,7 @@ def _unreadable(driver: Store) -> Finding:
         else None
     )
     set_aside = page.jobs if page else ()
-    if not stateless and not set_aside:
+    if not stateless and not set_aside and not waiting:
         return Finding(code="jobs_unreadable", severity=Severity.OK, what="Every stored job can be read.")
     found, mends = list[str](), list[str]()
     if set_aside:
@@ -198,6 +198,9 @@ def _unreadable(driver: Store) -> Finding:
     if stateless:
         found.append(f"{counted(len(stateless), 'job')} in no known state: {listed(stateless)}.")
         mends.append(f"{typed('jobs', 'cancel', stateless[0])} ends one that is in no known state")
+    if waiting:
+        found.append(f"{counted(len(waiting), 'job')} pending: {listed(waiting)}.")
+        mends.append(f"{typed('jobs', 'show', waiting[0])} says what is wrong with one that is pending")
     return Finding(
         code="jobs_unreadable",
         severity=Severity.ERROR,

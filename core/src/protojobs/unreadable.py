@@ -33,8 +33,8 @@ _NO_TIME = datetime(1970, 1, 1, tzinfo=UTC)  # stands for a time that cannot be 
 def read(kind: type[Record], row: Mapping[str, object]) -> Record:
     """A record from a stored row's values, by the names of its fields. Never fails.
 
-    Bytes that are UTF-8 are text. What no driver writes has a stand-in (0, the year 1970, the state `unreadable`), and
-    the `reason` of a job, or the `exception` of a row of failed_jobs, says so.
+    Bytes that are UTF-8 are text, but for names, which stores compare. What no driver writes has a stand-in (0, the
+    year 1970, the state `unreadable`), and the `reason` of a job, or the `exception` of a row of failed_jobs, says so.
     """
     values: dict[str, object] = {}
     problems: list[str] = []
@@ -43,8 +43,9 @@ def read(kind: type[Record], row: Mapping[str, object]) -> Record:
         problems += [problem] if problem else []
     if problems and issubclass(kind, JobRecord | FailedJob):
         place = "reason" if issubclass(kind, JobRecord) else "exception"
-        said = [_sentence(problems), values.get(place)]
-        values[place] = "\n".join(str(text) for text in said if text)
+        said = str(values.get(place) or "")
+        if not said.startswith(_SENTENCE):  # as that of a job which was set aside for it
+            values[place] = f"{_sentence(problems)}\n{said}".rstrip()
     return convert(values, kind)
 
 
@@ -102,12 +103,14 @@ class _Kind(NamedTuple):
     stand_in: Callable[[object], object]
 
 
-def _text(value: object) -> str:
-    if isinstance(value, bytes):
-        return value.decode()
+def _name(value: object) -> str:
     if isinstance(value, str):
         return value
     raise ValueError
+
+
+def _text(value: object) -> str:
+    return value.decode() if isinstance(value, bytes) else _name(value)
 
 
 def _text_of_anything(value: object) -> str:
@@ -148,6 +151,7 @@ def _always(stand_in: object) -> Callable[[object], object]:
     return lambda value: stand_in
 
 
+_NAME = _Kind("text", _name, _text_of_anything)
 _TEXT = _Kind("text in UTF-8", _text, _text_of_anything)
 _COUNT = _Kind(f"a whole number from 0 to {_COUNT_MAX}", _whole(0, _COUNT_MAX), _always(0))
 _PRIORITY = _Kind("a priority", _whole(-(2**15), 2**15 - 1), _always(0))
@@ -157,7 +161,8 @@ _TIME = _Kind("a time", _time, _always(_NO_TIME))
 _STATE = _Kind("a state of a job", _state, _always(JobState.UNREADABLE))
 
 _REQUIRED = {
-    _TEXT: ("id", "job_id", "queue", "job_name", "job_class", "data", "reserved_by", "exception", "fingerprint"),
+    _NAME: ("id", "job_id", "queue", "job_name", "job_class", "reserved_by", "fingerprint"),
+    _TEXT: ("data", "exception"),
     _COUNT: ("attempts", "max_retries", "claim_seq", "crashes", "returns", "reclaims"),
     _PRIORITY: ("priority",),
     _SECONDS: ("retry_delay", "timeout"),

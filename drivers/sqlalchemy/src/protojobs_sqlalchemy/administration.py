@@ -19,16 +19,16 @@ from protojobs_sqlalchemy.dialects import Mode, Use
 from protojobs_sqlalchemy.ids import known
 from protojobs_sqlalchemy.inserting import inserts
 from protojobs_sqlalchemy.postgresql_archive import Old, Place, TurnedOver
-from protojobs_sqlalchemy.rows import Found
+from protojobs_sqlalchemy.rows import Found, state_of
 from protojobs_sqlalchemy.settling import storable
 from protojobs_sqlalchemy.steps import Steps
-from protojobs_sqlalchemy.tables import counters, failed_jobs, jobs, queues
+from protojobs_sqlalchemy.tables import counters, failed_jobs, jobs, next_claim_seq, queues
 
 __all__ = ["Administration"]
 
 _RETRIED = {
     "status": "pending",
-    "claim_seq": jobs.c.claim_seq + 1,
+    "claim_seq": next_claim_seq,
     "attempts": 0,
     "crashes": 0,
     "returns": 0,
@@ -108,7 +108,7 @@ class Administration(Steps):
 def cancel(conn: Connection, ids: Sequence[str], reason: str, now: datetime) -> list[CancelAnswer]:
     """Cancel pending jobs, mark processing ones; answers in order."""
     rows = _locked(conn, ids)
-    pending = [row.id for row in rows.values() if row.status == JobState.PENDING]
+    pending = [row.id for row in rows.values() if state_of(row.status) in (JobState.PENDING, JobState.UNREADABLE)]
     processing = [row.id for row in rows.values() if row.status == JobState.PROCESSING]
     why = {"reason": storable(reason)} if reason else {}
     if pending:

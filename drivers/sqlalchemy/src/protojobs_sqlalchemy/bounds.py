@@ -56,9 +56,9 @@ def check_settlements(settlements: Sequence[Settlement]) -> None:
             )
 
 
-def payload_bytes(data: str) -> int:
+def payload_bytes(data: str | bytes) -> int:
     """How many bytes the payload has in UTF-8."""
-    return len(data) if data.isascii() else len(data.encode())
+    return len(data) if data.isascii() or isinstance(data, bytes) else len(data.encode())
 
 
 def bad_cursor(cursor: str) -> OptionInvalid:

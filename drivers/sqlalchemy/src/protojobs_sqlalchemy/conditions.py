@@ -5,13 +5,19 @@ MariaDB and MySQL have no partial indexes; there a generated column that is NULL
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from sqlalchemy import ColumnElement, Connection, column, literal_column
 
-from protojobs.lifecycle import JobState
+from protojobs.lifecycle import STORED, JobState
 from protojobs_sqlalchemy.tables import jobs
 from protojobs_sqlalchemy.types import Name
 
-__all__ = ["is_finished", "is_mysql", "is_pending", "is_processing", "ready"]
+__all__ = ["in_no_state", "is_finished", "is_mysql", "is_pending", "is_processing", "is_without_holder", "ready"]
+
+
+_is_not_live = jobs.c.status.not_in([literal_column("'pending'"), literal_column("'processing'")])
+_finished = column("finished", Name(12))
 
 
 def is_mysql(conn: Connection) -> bool:
@@ -43,5 +49,20 @@ def is_processing(conn: Connection) -> ColumnElement[bool]:
 def is_finished(conn: Connection, state: JobState) -> list[ColumnElement[bool]]:
     """Finished in this way; served by jobs_finished."""
     if is_mysql(conn):
-        return [column("finished", Name(12)) == state.value]
-    return [_is(state), jobs.c.processed_at.is_not(None)]
+        return [_finished == state.value]
+    return [_is(state), _is_not_live]
+
+
+def is_without_holder() -> ColumnElement[bool]:
+    """Processing, and nobody holds it; served by jobs_finished on MariaDB and MySQL."""
+    return _finished == JobState.PROCESSING.value
+
+
+def in_no_state(conn: Connection) -> list[list[ColumnElement[bool]]]:
+    """In a state that no driver writes: the spans of jobs_finished between those that there are."""
+    status = _finished if is_mysql(conn) else jobs.c.status
+    known: list[ColumnElement[str]] = [
+        literal_column(f"'{state.value}'") for state in sorted(set(STORED) - {JobState.PENDING})
+    ]
+    spans = [[status < known[0]], *([status > a, status < b] for a, b in pairwise(known)), [status > known[-1]]]
+    return spans if is_mysql(conn) else [[*span, _is_not_live] for span in spans]

@@ -12,16 +12,20 @@ from protojobs.diagnosis import Finding, Severity
 
 __all__ = ["expected_indexes", "missing_indexes", "names_of_others", "other_indexes"]
 
-_CREATED = re.compile(r"CREATE (?:UNIQUE )?INDEX (?:IF NOT EXISTS )?(\w+) ON (\w+)", re.IGNORECASE)
-_DROPPED = re.compile(r"DROP INDEX (?:IF EXISTS )?(\w+)", re.IGNORECASE)
+_SAID = re.compile(
+    r"CREATE (?:UNIQUE )?INDEX (?:IF NOT EXISTS )?(\w+) ON (\w+)|DROP INDEX (?:IF EXISTS )?(\w+)", re.IGNORECASE
+)
 _HOT = "jobs"  # every index here is written to twice or more for each job
 
 
 def expected_indexes(script: str) -> Mapping[str, str]:
     """Index -> its table, as the text of a whole migration leaves them."""
-    made = dict(_CREATED.findall(script))
-    for name in _DROPPED.findall(script):
-        made.pop(name, None)
+    made: dict[str, str] = {}
+    for name, table, dropped in _SAID.findall(script):
+        if dropped:
+            made.pop(dropped, None)
+        else:
+            made[name] = table
     return made
 
 
@@ -37,13 +41,13 @@ def missing_indexes(conn: Connection, script: str) -> Iterator[Finding]:
         what = f"All {len(expected)} indexes are there."
         yield Finding(code="indexes_missing", severity=Severity.OK, what=what)
         return
-    statements = [line.strip() for line in script.split(";") if any(f"INDEX {name} " in line for name in missing)]
+    statements = {name: line for line in script.split(";") for name in missing if f"INDEX {name} ON " in line}
     yield Finding(
         code="indexes_missing",
         severity=Severity.ERROR,
         what=f"Indexes are missing: {', '.join(missing)}.",
         why="What they serve reads all jobs instead: it gets slower with every job that is stored.",
-        mend=f"{'; '.join(' '.join(statement.split()) for statement in statements)};",
+        mend=f"{'; '.join(' '.join(statement.split()) for statement in statements.values())};",
     )
 
 

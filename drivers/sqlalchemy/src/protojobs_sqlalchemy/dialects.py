@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine
 
 from protojobs.records import ClaimReply, NewJob, Settlement
 
-__all__ = ["Ask", "Dialect", "Mode", "Run", "Use"]
+__all__ = ["Ask", "Dialect", "Mode", "Run", "Turned", "Use"]
 
 
 class Mode(Enum):
@@ -40,6 +40,12 @@ class Ask(Struct, frozen=True, kw_only=True):
     queues: Sequence[str] = ()
     slots: int = 0
     limit: int = 0
+
+
+class Turned(ClaimReply, frozen=True, kw_only=True):
+    """A turn that has lent rows which no driver wrote: `unreadable` are the settlements that set them aside."""
+
+    unreadable: tuple[Settlement, ...]
 
 
 class Run(Protocol):
@@ -106,7 +112,7 @@ class Dialect(Protocol):
         ...
 
     def turn(self, conn: Connection, ask: Ask) -> ClaimReply:
-        """Settle, then claim; the worker's row is locked first, and `lease_lost` says that it is gone."""
+        """Settle, then claim; the worker's row is locked first, and `lease_lost` says that it is gone. See Turned."""
         ...
 
     def ring(self, queues: Iterable[str], *, takes_none: bool = False) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
+from msgspec.structs import replace
 from sqlalchemy import URL, Engine
 
 from protojobs.errors import OptionInvalid
@@ -14,7 +15,7 @@ from protojobs_sqlalchemy.administration import Administration
 from protojobs_sqlalchemy.bounds import check_new, check_settlements
 from protojobs_sqlalchemy.connections import Connections
 from protojobs_sqlalchemy.diagnosing import Diagnosing
-from protojobs_sqlalchemy.dialects import Ask, Dialect, Mode, Use
+from protojobs_sqlalchemy.dialects import Ask, Dialect, Mode, Turned, Use
 from protojobs_sqlalchemy.inserting import answers, due_queues
 from protojobs_sqlalchemy.inspection import Inspection
 from protojobs_sqlalchemy.joining import Joining, load_if_the_orm_is
@@ -25,6 +26,9 @@ from protojobs_sqlalchemy.transfer import Transfer
 from protojobs_sqlalchemy.urls import archive_of, backend_of, make_engine, make_sessions_engine, masked, parse
 
 __all__ = ["SQLAlchemyDriver"]
+
+
+_SET_ASIDE_ROUNDS = 10  # of at most as many jobs as were asked for
 
 
 class SQLAlchemyDriver(Leases, Inspection, Administration, Schedules, Transfer, Observing, Joining, Diagnosing):
@@ -172,9 +176,15 @@ class SQLAlchemyDriver(Leases, Inspection, Administration, Schedules, Transfer, 
         """`settle`, then `claim`, in one round trip where the database can."""
         return self._turn(Ask(worker=worker, settlements=settlements, queues=queues, slots=slots, limit=limit))
 
-    def _turn(self, ask: Ask) -> ClaimReply:
+    def _turn(self, ask: Ask, *, rounds_left: int = _SET_ASIDE_ROUNDS) -> ClaimReply:
         check_settlements(ask.settlements)
-        return self._run(lambda conn: self._dialect.turn(conn, ask), self._dialect.turn_mode, use=Use.WORK)
+        reply = self._run(lambda conn: self._dialect.turn(conn, ask), self._dialect.turn_mode, use=Use.WORK)
+        if isinstance(reply, Turned):
+            self._set_aside(reply.unreadable)
+            if not reply.claimed and rounds_left:  # only such jobs stood in front: the queues are not empty
+                more = self._turn(replace(ask, settlements=()), rounds_left=rounds_left - 1)
+                return replace(more, settled=reply.settled)
+        return reply
 
     def wait(self, queues: Sequence[str], timeout: float) -> bool:
         """Block for up to `timeout` seconds, or until one of `queues` may have a due job."""

@@ -44,10 +44,10 @@ def failed_page(
             or_(failed_jobs.c.failed_at < moment, and_(failed_jobs.c.failed_at == moment, failed_jobs.c.id < last))
         ).where(failed_jobs.c.failed_at <= moment)
     query = query.order_by(failed_jobs.c.failed_at.desc(), failed_jobs.c.id.desc()).limit(limit + 1)
-    rows = [failed_job(row) for row in conn.execute(query)]
-    page = tuple(rows[:limit])
-    more = f"{to_microseconds(page[-1].failed_at)}:{page[-1].id}" if len(rows) > limit else None
-    return FailedPage(jobs=page, cursor=more)
+    rows = conn.execute(query).fetchall()
+    last_row = rows[limit - 1] if len(rows) > limit else None
+    more = None if last_row is None else f"{to_microseconds(last_row.failed_at)}:{last_row.id}"
+    return FailedPage(jobs=tuple(failed_job(row) for row in rows[:limit]), cursor=more)
 
 
 def _read_cursor(cursor: str) -> tuple[datetime, str]:

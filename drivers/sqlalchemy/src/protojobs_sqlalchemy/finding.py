@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, FromClause, Select, case, func, select, union_all
+from sqlalchemy import ColumnElement, Connection, FromClause, Select, case, func, or_, select, union_all
 
-from protojobs.lifecycle import FINISHED, JobState
+from protojobs.lifecycle import FINISHED, STORED, JobState
 from protojobs.records import JobFilter, JobPage
 from protojobs_sqlalchemy.bounds import bad_cursor
-from protojobs_sqlalchemy.conditions import is_finished, is_pending, is_processing
+from protojobs_sqlalchemy.conditions import in_no_state, is_finished, is_pending, is_processing
 from protojobs_sqlalchemy.ids import canonical
 from protojobs_sqlalchemy.postgresql_archive import archive, whole
 from protojobs_sqlalchemy.rows import job_record, shown
@@ -53,7 +53,9 @@ def _walked(conn: Connection, which: JobFilter, limit: int, cursor: str | None) 
         span.append(key >= last)
     wanted = _named(which, table)
     if which.states and table is not failed_jobs:
-        wanted.append(table.c.status.in_([state.value for state in which.states]))
+        is_wanted = table.c.status.in_([state.value for state in which.states])
+        is_unknown = table.c.status.not_in([state.value for state in STORED])
+        wanted.append(or_(is_wanted, is_unknown) if JobState.UNREADABLE in which.states else is_wanted)
     ids = conn.execute(select(key).where(*span, *wanted).order_by(key.desc()).limit(limit + 1)).scalars().all()
     return ids[:limit], ids[limit - 1] if len(ids) > limit else last
 
@@ -92,6 +94,11 @@ def _live(conn: Connection, which: JobFilter, states: Collection[JobState]) -> d
 
 
 def _first(conn: Connection, state: JobState, queue: str | None) -> Ids:
+    if state is JobState.UNREADABLE:
+        spans = [
+            select(select(jobs.c.id).where(*span).limit(EXAMINED_MAX + 1).subquery()) for span in in_no_state(conn)
+        ]
+        return select(union_all(*spans).subquery().c.id)
     conditions: dict[JobState, list[ColumnElement[bool]]] = {
         JobState.PENDING: is_pending(conn, queue),
         JobState.PROCESSING: [is_processing(conn)],
@@ -121,6 +128,8 @@ def _of_state(conn: Connection, which: JobFilter, state: JobState) -> list[Ids]:
         return [select(failed_jobs.c.job_id).where(*_named(which, failed_jobs))]
     if state is JobState.PENDING:
         return [_first(conn, state, which.queue).where(*_named(which, jobs, has_queue=True))]
+    if state is JobState.UNREADABLE:
+        return [select(jobs.c.id).where(*span, *_named(which, jobs)) for span in in_no_state(conn)]
     if state not in FINISHED:
         return [_first(conn, state, which.queue).where(*_named(which, jobs))]
     here = select(jobs.c.id).where(*is_finished(conn, state), *_named(which, jobs))

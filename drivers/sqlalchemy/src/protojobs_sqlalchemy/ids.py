@@ -5,9 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-__all__ = ["canonical", "known"]
+from sqlalchemy import Connection
+
+__all__ = ["canonical", "fits", "known"]
 
 canonical = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}").fullmatch
+
+
+def fits(conn: Connection, job_id: str) -> bool:
+    """Whether the column can be asked for it: SQLite's holds any text, which a foreign hand may have written."""
+    return conn.dialect.name == "sqlite" or canonical(job_id) is not None
 
 
 def known(ids: Iterable[str]) -> list[str]:

@@ -4,21 +4,35 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, bindparam, delete, exists, func, insert, literal_column, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    bindparam,
+    delete,
+    exists,
+    func,
+    insert,
+    literal_column,
+    or_,
+    select,
+    update,
+)
 
 from protojobs.errors import LeaseLost, StoreUnavailable
 from protojobs.lifecycle import RETURNS_FREE, SUSPECT_RECLAIMS, JobState
-from protojobs.records import ClaimedJob, Fence, Heartbeat, LostJob, Reclaimed, WorkerInfo
-from protojobs_sqlalchemy.counting import count
+from protojobs.records import ClaimedJob, Fence, Heartbeat, LostJob, Reclaimed, Settlement, WorkerInfo
+from protojobs_sqlalchemy import settling
+from protojobs_sqlalchemy.conditions import is_mysql, is_without_holder
+from protojobs_sqlalchemy.counting import count, shard_of
 from protojobs_sqlalchemy.dialects import Mode, Use
 from protojobs_sqlalchemy.ids import known
 from protojobs_sqlalchemy.rows import Found, claimed_job
 from protojobs_sqlalchemy.steps import Steps
-from protojobs_sqlalchemy.tables import jobs, workers
+from protojobs_sqlalchemy.tables import COUNT_MAX, jobs, next_claim_seq, workers
 
 __all__ = ["Leases", "lease_lost"]
 
@@ -52,12 +66,12 @@ _held_by = select(
     jobs.c.crashes,
     jobs.c.reserved_by,
     jobs.c.cancel_requested_at,
-).where(jobs.c.status == literal_column("'processing'"), jobs.c.reserved_by.is_not(None))
+).where(jobs.c.status == literal_column("'processing'"))
 _take_back = (
     update(jobs)
     .where(jobs.c.id == bindparam("b_id"))
     .values({name: bindparam(f"b_{name}", type_=jobs.c[name].type) for name in _RECLAIMED})
-    .values(claim_seq=jobs.c.claim_seq + 1, reserved_by=None, reserved_at=None)
+    .values(claim_seq=next_claim_seq, reserved_by=None, reserved_at=None)
 )
 
 
@@ -89,7 +103,21 @@ class Leases(Steps):
 
     def held(self, worker: str) -> list[ClaimedJob]:
         """The jobs that the store thinks this worker has."""
-        return self._run(lambda conn: held(conn, worker), Mode.READ, use=Use.WORK)
+        found = self._run(lambda conn: held(conn, worker), Mode.READ, use=Use.WORK)
+        self._set_aside([one for one in found if isinstance(one, Settlement)])
+        return [one for one in found if isinstance(one, ClaimedJob)]
+
+    def _set_aside(self, unreadable: Sequence[Settlement]) -> None:
+        """Fail jobs that were lent and cannot be read. Where that does not come about, the next `held` finds them."""
+        if unreadable:
+            shard = shard_of(unreadable[0].reserved_by)
+            with suppress(StoreUnavailable):
+                self._run_at(
+                    lambda conn, now: settling.apply(conn, unreadable, now, shard),
+                    Mode.WORK,
+                    is_repeatable=True,
+                    use=Use.WORK,
+                )
 
 
 def lease_lost(worker: str) -> LeaseLost:
@@ -147,8 +175,11 @@ def leave(conn: Connection, worker: str) -> None:
     conn.execute(delete(workers).where(workers.c.id == worker))
 
 
-def held(conn: Connection, worker: str) -> list[ClaimedJob]:
-    """The jobs that this worker holds, by id: sorted here, for PostgreSQL would walk all ids rather than sort a few."""
+def held(conn: Connection, worker: str) -> list[ClaimedJob | Settlement]:
+    """The jobs that this worker holds, by id: sorted here, for PostgreSQL would walk all ids rather than sort a few.
+
+    Those that cannot be read come as the settlements that set them aside.
+    """
     query = select(jobs).where(jobs.c.status == literal_column("'processing'"), jobs.c.reserved_by == worker)
     return sorted((claimed_job(row) for row in conn.execute(query)), key=lambda job: job.id)
 
@@ -195,16 +226,25 @@ def _orphans(conn: Connection, limit: int, first: list[str]) -> list[Found]:
         query = _held_by.where(jobs.c.reserved_by.in_(first)).limit(limit).with_for_update(skip_locked=True)
         found += conn.execute(query)
     if len(found) < limit:
-        standing = exists().where(workers.c.id == jobs.c.reserved_by)
-        query = _held_by.where(~standing, jobs.c.reserved_by.not_in(first)).limit(limit - len(found))
-        found += conn.execute(query.with_for_update(of=jobs, skip_locked=True))
+        for condition in _without_worker(conn, first):
+            query = _held_by.where(*condition).limit(limit - len(found))
+            found += conn.execute(query.with_for_update(of=jobs, skip_locked=True))
     if not found:
         return []
     # Between that statement's snapshot and its locks a job may have been taken back by another and lent to a worker
     # that registered only then. Its row is locked now, so a new statement tells for sure.
-    holders = {row.reserved_by for row in found}
+    holders = {row.reserved_by for row in found if row.reserved_by is not None}
     standing_now = set(conn.execute(select(workers.c.id).where(workers.c.id.in_(holders))).scalars())
     return [row for row in found if row.reserved_by not in standing_now]
+
+
+def _without_worker(conn: Connection, first: list[str]) -> list[list[ColumnElement[bool]]]:
+    """Where the others are whose holder has no row; those without any holder too, though no driver writes that."""
+    standing = exists().where(workers.c.id == jobs.c.reserved_by)
+    others = jobs.c.reserved_by.not_in(first)
+    if is_mysql(conn):  # whose jobs_processing has all that nobody holds
+        return [[~standing, jobs.c.reserved_by.is_not(None), others], [is_without_holder()]]
+    return [[~standing, or_(jobs.c.reserved_by.is_(None), others)] if first else [~standing]]
 
 
 def _taken_back(job: Found, now: datetime, *, counts_crash: bool) -> dict[str, object]:
@@ -215,9 +255,9 @@ def _taken_back(job: Found, now: datetime, *, counts_crash: bool) -> dict[str, o
         "b_id": job.id,
         "b_status": (JobState.CANCELLED if is_cancelled else JobState.PENDING).value,
         "b_attempts": job.attempts if keeps_attempt else job.attempts - 1,
-        "b_returns": job.returns + 1,
-        "b_reclaims": job.reclaims + 1,
-        "b_crashes": job.crashes + is_crash,
+        "b_returns": min(job.returns + 1, COUNT_MAX),
+        "b_reclaims": min(job.reclaims + 1, COUNT_MAX),
+        "b_crashes": min(job.crashes + is_crash, COUNT_MAX),
         "b_processed_at": now if is_cancelled else None,
     }
 
@@ -230,7 +270,7 @@ def _lost(job: Found, after: dict[str, object]) -> LostJob:
         job_class=job.job_class,
         attempts=int(str(after["b_attempts"])),
         state=JobState(str(after["b_status"])),
-        reserved_by=job.reserved_by,
+        reserved_by=job.reserved_by or "",
     )
 
 

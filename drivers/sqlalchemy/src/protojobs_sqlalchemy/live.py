@@ -11,10 +11,10 @@ from datetime import datetime
 from typing import Any
 
 from msgspec import Struct
-from sqlalchemy import Connection, Integer, bindparam, text
+from sqlalchemy import Connection, Integer, TextualSelect, bindparam, text
 
 from protojobs_sqlalchemy.conditions import is_mysql
-from protojobs_sqlalchemy.types import Name, StoredTime
+from protojobs_sqlalchemy.types import Name, StoredTime, within_calendar
 
 __all__ = ["Live", "pending_by_queue"]
 
@@ -35,9 +35,10 @@ class Live(Struct):
 
 _IN_LANE = "FROM jobs WHERE status = 'pending' AND jobs.queue = lanes.queue AND jobs.priority = lanes.priority"
 
+
 # `place` ends the recursion: SQLite would not stop at an outer LIMIT.
-_LANES = (
-    text(f"""
+def _lanes(first_at: str) -> TextualSelect:
+    said = text(f"""
 WITH RECURSIVE names (name, place) AS (
     SELECT min(queue), 1 FROM jobs WHERE status = 'pending' AND queue > :after
     UNION ALL
@@ -51,14 +52,16 @@ WITH RECURSIVE names (name, place) AS (
                    WHERE status = 'pending' AND jobs.queue = lanes.queue AND jobs.priority < lanes.priority)
     FROM lanes WHERE priority IS NOT NULL
 )
-SELECT queue, priority, (SELECT min(available_at) {_IN_LANE}) AS first_at,
+SELECT queue, priority, {first_at} AS first_at,
        (SELECT count(*) FROM (SELECT 1 {_IN_LANE} AND available_at <= :now LIMIT :counted) AS due) AS ready,
        (SELECT count(*) FROM (SELECT 1 {_IN_LANE} AND available_at > :now LIMIT :counted) AS later) AS scheduled
 FROM lanes WHERE priority IS NOT NULL
-""")
-    .bindparams(bindparam("now", type_=StoredTime))
-    .columns(queue=Name, priority=Integer, first_at=StoredTime, ready=Integer, scheduled=Integer)
-)
+""").bindparams(bindparam("now", type_=StoredTime))
+    return said.columns(queue=Name, priority=Integer, first_at=StoredTime, ready=Integer, scheduled=Integer)
+
+
+_FIRST_AT = f"(SELECT min(available_at) {_IN_LANE})"
+_LANES, _POSTGRESQL_LANES = _lanes(_FIRST_AT), _lanes(within_calendar(_FIRST_AT))
 
 
 def pending_by_queue(conn: Connection, now: datetime, *, after: str, most: int, counted_max: int) -> dict[str, Live]:
@@ -68,7 +71,8 @@ def pending_by_queue(conn: Connection, now: datetime, *, after: str, most: int, 
         from protojobs_sqlalchemy.mariadb_live import walked  # its DBAPI is an extra
 
         return _together(walked(conn, values), now, counted_max)
-    return _together(conn.execute(_LANES, values), now, counted_max)
+    lanes = _POSTGRESQL_LANES if conn.dialect.name == "postgresql" else _LANES
+    return _together(conn.execute(lanes, values), now, counted_max)
 
 
 def _together(lanes: Iterable[Sequence[Any]], now: datetime, counted_max: int) -> dict[str, Live]:

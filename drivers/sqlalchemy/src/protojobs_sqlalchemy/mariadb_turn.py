@@ -9,21 +9,24 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 from pymysql.connections import Connection as Raw
 from sqlalchemy import Connection
 
 from protojobs.lifecycle import JobState, Verb
-from protojobs.records import BATCH_BYTES_MAX, ClaimedJob, ClaimReply, Settled, Settlement, SettleStatus
+from protojobs.names import DELAY_MAX_S
+from protojobs.records import BATCH_BYTES_MAX, ClaimedJob, ClaimReply, Fence, Settled, Settlement, SettleStatus
+from protojobs.unreadable import set_aside, why_unreadable
 from protojobs_sqlalchemy import settling
 from protojobs_sqlalchemy.bounds import payload_bytes
 from protojobs_sqlalchemy.counting import count, shard_of
-from protojobs_sqlalchemy.dialects import Ask
+from protojobs_sqlalchemy.dialects import Ask, Turned
 from protojobs_sqlalchemy.ids import canonical
 from protojobs_sqlalchemy.lanes import Lane, LaneMemory, Lanes, Place
-from protojobs_sqlalchemy.types import from_microseconds
+from protojobs_sqlalchemy.types import TIMES_FROM, TIMES_UNTIL, from_microseconds
 from protojobs_sqlalchemy.watching import walk_lanes
 
 __all__ = ["Turn", "raw_of", "takes_blocks"]
@@ -58,8 +61,9 @@ SELECT id, queue, claim_seq, reserved_by FROM jobs FORCE INDEX (PRIMARY) WHERE i
 # `ready` is the queue of a pending job and NULL otherwise: MariaDB has no partial indexes. One column of JSON a job:
 # PyMySQL takes a microsecond or two for each column of each row, and three times that for a DATETIME.
 _DUE = """
-SELECT JSON_ARRAY(id, claim_seq + 1, job_name, job_class, data, attempts + 1, max_retries, retry_delay, retry_policy,
-                  timeout, TIMESTAMPDIFF(MICROSECOND, '1970-01-01', available_at), crashes, returns, reclaims, meta,
+SELECT JSON_ARRAY(id, LEAST(claim_seq, 2147483646) + 1, job_name, job_class, data, LEAST(attempts, 2147483646) + 1,
+                  max_retries, retry_delay, retry_policy, timeout,
+                  TIMESTAMPDIFF(MICROSECOND, '1970-01-01', available_at), crashes, returns, reclaims, meta,
                   cancel_requested_at IS NOT NULL)
 FROM jobs
 WHERE ready = %s AND priority = %s AND available_at >= %s
@@ -69,17 +73,25 @@ ORDER BY available_at, id LIMIT %s FOR UPDATE SKIP LOCKED
 """
 _LEND = """
 UPDATE jobs FORCE INDEX (PRIMARY)
-SET status = 'processing', attempts = attempts + 1, claim_seq = claim_seq + 1,
+SET status = 'processing', attempts = LEAST(attempts, 2147483646) + 1, claim_seq = LEAST(claim_seq, 2147483646) + 1,
     reserved_at = %s, reserved_by = %s, progress = NULL
 WHERE id IN %s
 """
 
 _BEGINNING = datetime(1970, 1, 1)  # noqa: DTZ001 (DATETIME has no zone; ours hold UTC)
 
-_Due = tuple[
-    str, int, str, str, str, int, int, float, str | None, float, int, int, int, int, str | None, bool | int
+_NAMES = (
+    *("id", "claim_seq", "job_name", "job_class", "data", "attempts", "max_retries", "retry_delay", "retry_policy"),
+    *("timeout", "available_at", "crashes", "returns", "reclaims", "meta"),
+)
+_Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+_Seconds = Annotated[float, Meta(ge=0, le=DELAY_MAX_S)]
+_Time = Annotated[int, Meta(ge=TIMES_FROM, le=TIMES_UNTIL)]
+_Due = tuple[  # a row of _DUE as drivers write it
+    str, _Count, str, str, str, _Count, _Count, _Seconds, str | None, _Seconds, _Time, _Count, _Count, _Count,
+    str | None, bool | int,
 ]  # fmt: skip
-_decoder = msgspec.json.Decoder(_Due)
+_decoder, _any_decoder = msgspec.json.Decoder(_Due), msgspec.json.Decoder(list[Any])
 
 
 class Turn:
@@ -143,10 +155,13 @@ class Turn:
         return answers[len(first) :], not first or bool(answers[0])
 
     def _finish(self, settled: Sequence[Settled], *, stands: bool) -> ClaimReply:
-        jobs = self._batch.jobs
-        if jobs:
-            self._at_end.append(self._say(_LEND, self._now, self._ask.worker, [job.id for job in jobs]))
+        jobs, unreadable = self._batch.jobs, self._batch.unreadable
+        if jobs or unreadable:
+            ids = [job.id for job in jobs] + [said.id for said in unreadable]
+            self._at_end.append(self._say(_LEND, self._now, self._ask.worker, ids))
         self._send([*self._at_end, "COMMIT"])
+        if unreadable:
+            return Turned(settled=tuple(settled), claimed=tuple(jobs), unreadable=tuple(unreadable))
         return ClaimReply(settled=tuple(settled), claimed=tuple(jobs), lease_lost=not stands)
 
     # ------------------------------------------------------------------------------------- whatever else there may be
@@ -253,6 +268,7 @@ class _Batch:
 
     def __init__(self, ask: Ask) -> None:
         self.jobs: list[ClaimedJob] = []
+        self.unreadable: list[Settlement] = []  # they are lent too: it is by their claims that they are set aside
         self.passed_over: dict[Lane, Place] = {}  # the first of each lane
         self._ask = ask
         self._bytes = BATCH_BYTES_MAX
@@ -275,7 +291,11 @@ class _Batch:
         for (text,) in rows:
             if self.is_full:
                 break
-            row = _decoder.decode(text)
+            try:
+                row = _decoder.decode(text)
+            except msgspec.ValidationError:
+                self._note_unreadable(text)
+                continue
             if row[0] in self._taken:
                 continue
             if len(self.jobs) >= self._ask.slots and row[5] > row[6]:
@@ -288,6 +308,18 @@ class _Batch:
             self._taken.add(row[0])
             self.jobs.append(_job(row, lane, self._ask.worker, lent_at))
         return is_choosy
+
+    def _note_unreadable(self, text: str) -> None:
+        id_, seq, *others = row = _any_decoder.decode(text)
+        if id_ in self._taken:
+            return
+        self._taken.add(id_)
+        due = others[8]
+        moment = from_microseconds(due) if isinstance(due, int) and TIMES_FROM <= due <= TIMES_UNTIL else None
+        values = dict(zip(_NAMES, row, strict=False)) | {"available_at": moment}
+        self.unreadable.append(
+            set_aside(Fence(id=id_, claim_seq=seq, reserved_by=self._ask.worker), why_unreadable(values))
+        )
 
 
 def raw_of(conn: Connection) -> Raw[Any]:

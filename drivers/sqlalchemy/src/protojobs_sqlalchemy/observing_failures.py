@@ -10,7 +10,7 @@ from sqlalchemy import Connection, text
 from protojobs.observing import FailureGroup
 from protojobs_sqlalchemy.conditions import is_mysql
 from protojobs_sqlalchemy.failures import get_failed
-from protojobs_sqlalchemy.types import StoredId, StoredTime
+from protojobs_sqlalchemy.types import StoredId, StoredTime, within_calendar
 
 __all__ = ["groups"]
 
@@ -18,6 +18,7 @@ _GROUPS_MAX = 1_000  # that one call looks at
 _AT_ONCE = 100  # groups in one statement on MariaDB and MySQL
 
 _ALIKE = "FROM failed_jobs WHERE failed_jobs.fingerprint = alike.fingerprint"
+_FIRST_AT = f"(SELECT min(failed_at) {_ALIKE})"
 _JUMP = f"""
 WITH RECURSIVE alike (fingerprint, place) AS (
     SELECT min(fingerprint), 1 FROM failed_jobs
@@ -28,7 +29,7 @@ WITH RECURSIVE alike (fingerprint, place) AS (
     SELECT fingerprint, (SELECT max(failed_at) {_ALIKE}) AS last_at FROM alike WHERE fingerprint IS NOT NULL
     ORDER BY last_at DESC LIMIT :groups
 )
-SELECT fingerprint, (SELECT min(failed_at) {_ALIKE}) AS first_at,
+SELECT fingerprint, {{first_at}} AS first_at,
        (SELECT id {_ALIKE} ORDER BY failed_at DESC, id DESC LIMIT 1) AS last_id,
        (SELECT count(*) FROM (SELECT 1 {_ALIKE} LIMIT :counted) AS few) AS number
 FROM latest AS alike
@@ -74,7 +75,8 @@ def groups(conn: Connection, limit: int, counted_max: int, chars_max: int | None
 
 
 def _found(conn: Connection, bounds: dict[str, int]) -> list[_Group]:
-    jump = text(_JUMP).columns(first_at=StoredTime, last_id=StoredId)
+    first_at = within_calendar(_FIRST_AT) if conn.dialect.name == "postgresql" else _FIRST_AT
+    jump = text(_JUMP.format(first_at=first_at)).columns(first_at=StoredTime, last_id=StoredId)
     return [_Group(row.fingerprint, row.first_at, row.last_id, row.number) for row in conn.execute(jump, bounds)]
 
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, LiteralString
 
 import psycopg
+from msgspec.structs import replace
 from psycopg import errors
 from sqlalchemy import URL, Connection, Engine, event, func, select
 
@@ -177,9 +178,9 @@ class PostgreSQLDialect:
             ask.settlements, lambda round_: settling.apply(conn, round_, now, shard, archives=self.archives)
         )
         self._lanes.note_enqueue(ask.queues)
-        claimed = self._turn(conn, ask).claim().claimed if stands and ask.limit else ()
+        reply = self._turn(conn, ask).claim() if stands and ask.limit else ClaimReply(lease_lost=not stands)
         self.end(conn, Mode.WORK)
-        return ClaimReply(settled=tuple(settled), claimed=claimed, lease_lost=not stands)
+        return replace(reply, settled=tuple(settled))
 
     def _turn(self, conn: Connection, ask: Ask) -> Turn:
         return Turn(conn, ask, self._lanes, self.time_offset, archives=self.archives)

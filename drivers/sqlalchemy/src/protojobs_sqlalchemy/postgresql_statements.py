@@ -143,7 +143,8 @@ found AS MATERIALIZED (
     LIMIT %(looks_at)s
 ),
 lent AS (
-    UPDATE jobs AS j SET status = 'processing', attempts = j.attempts + 1, claim_seq = j.claim_seq + 1,
+    UPDATE jobs AS j SET status = 'processing', attempts = least(j.attempts, 2147483646) + 1,
+                         claim_seq = least(j.claim_seq, 2147483646) + 1,
                          reserved_at = {_NOW}, reserved_by = %(worker)s, progress = NULL
     WHERE EXISTS (SELECT FROM standing) AND j.ctid = ANY (ARRAY (
         SELECT tid FROM (

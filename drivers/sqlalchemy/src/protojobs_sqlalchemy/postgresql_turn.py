@@ -5,26 +5,43 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from operator import itemgetter
-from typing import Any, LiteralString
+from typing import Annotated, Any, LiteralString
 
 import psycopg
+from msgspec import Meta, ValidationError, convert
 from sqlalchemy import Connection
 
 from protojobs.clock import SYSTEM_CLOCK
 from protojobs.lifecycle import JobState
-from protojobs.records import BATCH_BYTES_MAX, ClaimedJob, ClaimReply, Settled, Settlement, SettleStatus
+from protojobs.names import DELAY_MAX_S
+from protojobs.records import BATCH_BYTES_MAX, ClaimedJob, ClaimReply, Fence, Settled, Settlement, SettleStatus
+from protojobs.unreadable import set_aside, why_unreadable
 from protojobs_sqlalchemy import postgresql_statements as sql
 from protojobs_sqlalchemy import settling
 from protojobs_sqlalchemy.bounds import payload_bytes
-from protojobs_sqlalchemy.dialects import Ask
+from protojobs_sqlalchemy.dialects import Ask, Turned
 from protojobs_sqlalchemy.lanes import Lane, LaneMemory, Lanes
 from protojobs_sqlalchemy.postgresql_values import completions_of
+from protojobs_sqlalchemy.types import TIMES_FROM, TIMES_UNTIL
 
 __all__ = ["Row", "Turn", "claim_values", "fetched", "is_plain", "raw_of"]
 
 _PASSED_OVER_MAX = 1_000  # jobs on their last attempt that a claim looks past while it fills its prefetch
 
 Row = tuple[Any, ...]
+
+_NAMES = (
+    *("id", "claim_seq", "queue", "job_name", "job_class", "data", "priority", "attempts", "max_retries"),
+    *("retry_delay", "retry_policy", "timeout", "available_at", "crashes", "returns", "reclaims", "meta"),
+)
+_DUE_FROM, _DUE_UNTIL = TIMES_FROM / 1e6, TIMES_UNTIL / 1e6
+_Count = Annotated[int, Meta(ge=0)]
+_Seconds = Annotated[float, Meta(ge=0, le=DELAY_MAX_S)]
+_Time = Annotated[float, Meta(ge=_DUE_FROM, le=_DUE_UNTIL)]
+_Sound = tuple[  # a row of a claim as drivers write it; its types the server has checked
+    Any, Any, Any, Any, str, _Count, str, str, str, str, int, _Count, _Count, _Seconds, str | None, _Seconds, _Time,
+    _Count, _Count, _Count, str | None, bool,
+]  # fmt: skip
 
 _place_in_lane = itemgetter(16, 4)  # available_at, id
 
@@ -41,6 +58,7 @@ class Turn:
         self._memory = memory
         self._offset = time_offset
         self._queues = tuple(dict.fromkeys(ask.queues))
+        self._unreadable: list[Settlement] = []
 
     def run(self) -> ClaimReply:
         """The hot path: one statement that is its own transaction."""
@@ -72,6 +90,8 @@ class Turn:
         if not is_full and (lanes is not None or found > len(claimed)):
             passes_over = _PASSED_OVER_MAX if self._ask.slots < self._ask.limit else 0
             claimed += self._jobs(self._rows(sql.CLAIM_ANEW, claim_values(self._ask, None, claimed, passes_over)))
+        if self._unreadable:
+            return Turned(settled=settled, claimed=tuple(claimed), unreadable=tuple(self._unreadable))
         return ClaimReply(settled=settled, claimed=tuple(claimed))
 
     def _known_lanes(self) -> Lanes | None:
@@ -97,12 +117,17 @@ class Turn:
         """The lent jobs in the order in which they were asked for: UPDATE ... RETURNING has none."""
         if rows[0][4] is None:
             return []
+        lent_at = rows[0][3]
+        try:
+            convert(rows, list[_Sound])
+        except ValidationError:
+            rows = self._readable(rows)
         rows.sort(key=_place_in_lane)
         if len({(row[6], row[10]) for row in rows}) > 1:
             place = {queue: place for place, queue in enumerate(self._queues)}
             rows.sort(key=lambda row: (place[row[6]], -row[10]))
         worker, moment = self._ask.worker, datetime.fromtimestamp
-        reserved_at = moment(rows[0][3], UTC)
+        reserved_at = moment(lent_at, UTC)
         return [
             ClaimedJob(
                 id_, seq, worker, queue, name, class_, data, priority, attempts, retries, delay, policy, timeout,
@@ -111,6 +136,21 @@ class Turn:
             for (_, _, _, _, id_, seq, queue, name, class_, data, priority, attempts, retries, delay, policy, timeout,
                  due, crashes, returns, reclaims, meta, is_cancelled) in rows
         ]  # fmt: skip
+
+    def _readable(self, rows: list[Row]) -> list[Row]:
+        """Those rows that drivers write; the others are noted."""
+        found: list[Row] = []
+        for row in rows:
+            due = row[16] if _DUE_FROM <= row[16] <= _DUE_UNTIL else None
+            values = dict(zip(_NAMES, row[4:], strict=False)) | {
+                "available_at": due and datetime.fromtimestamp(due, UTC)
+            }
+            if why := why_unreadable(values):
+                fence = Fence(id=row[4], claim_seq=row[5], reserved_by=self._ask.worker)
+                self._unreadable.append(set_aside(fence, why))
+            else:
+                found.append(row)
+        return found
 
     def _answers(self, done: Sequence[Settlement], applied: list[str] | None) -> tuple[Settled, ...]:
         """Each completion's fate. `applied` are the ids that did; None when all of them did."""

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, FromClause, Row, func
+from msgspec import Struct, convert
+from sqlalchemy import ColumnElement, Connection, FromClause, Row, Text, cast, func
 
-from protojobs.lifecycle import JobState
-from protojobs.records import ClaimedJob, FailedJob, JobRecord
+from protojobs.lifecycle import STORED, JobState
+from protojobs.records import ClaimedJob, FailedJob, Fence, JobRecord, Settlement
+from protojobs.unreadable import read, set_aside, why_unreadable
+from protojobs_sqlalchemy.types import stored_value
 
-__all__ = ["Found", "claimed_job", "failed_job", "job_record", "shown"]
+__all__ = ["Found", "claimed_job", "failed_job", "job_record", "shown", "state_of"]
+
+_STATES = frozenset(state.value for state in STORED)
 
 Found = Row[*tuple[Any, ...]]
 
@@ -21,9 +26,10 @@ def shown(conn: Connection, table: FromClause, chars_max: int | None) -> list[Co
     """
     columns: dict[str, ColumnElement[Any]] = dict(table.c.items())
     if chars_max is not None:
-        columns["data"] = func.substr(table.c.data, 1, chars_max).label("data")
+        is_sqlite = conn.dialect.name == "sqlite"
+        data = cast(table.c.data, Text) if is_sqlite else table.c.data  # of bytes not so many bytes, but characters
+        columns["data"] = func.substr(data, 1, chars_max).label("data")
         if "exception" in columns:
-            is_sqlite = conn.dialect.name == "sqlite"
             text = table.c.exception
             end = func.substr(text, -chars_max, chars_max) if is_sqlite else func.right(text, chars_max)
             columns["exception"] = end.label("exception")
@@ -32,72 +38,32 @@ def shown(conn: Connection, table: FromClause, chars_max: int | None) -> list[Co
 
 def job_record(row: Found) -> JobRecord:
     """A row of `jobs` as it stands."""
-    return JobRecord(
-        id=row.id,
-        queue=row.queue,
-        job_name=row.job_name,
-        job_class=row.job_class,
-        data=row.data,
-        status=JobState(row.status),
-        priority=row.priority,
-        attempts=row.attempts,
-        max_retries=row.max_retries,
-        retry_delay=row.retry_delay,
-        retry_policy=row.retry_policy,
-        timeout=row.timeout,
-        created_at=row.created_at,
-        available_at=row.available_at,
-        reserved_at=row.reserved_at,
-        processed_at=row.processed_at,
-        reserved_by=row.reserved_by or "",
-        claim_seq=row.claim_seq,
-        crashes=row.crashes,
-        returns=row.returns,
-        reclaims=row.reclaims,
-        progress=row.progress,
-        cancel_requested_at=row.cancel_requested_at,
-        reason=row.reason,
-        meta=row.meta,
-    )
+    return read(JobRecord, _values(row, JobRecord))
 
 
-def claimed_job(row: Found) -> ClaimedJob:
-    """A row of `jobs` that a worker holds."""
-    return ClaimedJob(
-        id=row.id,
-        claim_seq=row.claim_seq,
-        reserved_by=row.reserved_by,
-        queue=row.queue,
-        job_name=row.job_name,
-        job_class=row.job_class,
-        data=row.data,
-        priority=row.priority,
-        attempts=row.attempts,
-        max_retries=row.max_retries,
-        retry_delay=row.retry_delay,
-        retry_policy=row.retry_policy,
-        timeout=row.timeout,
-        available_at=row.available_at,
-        reserved_at=row.reserved_at,
-        crashes=row.crashes,
-        returns=row.returns,
-        reclaims=row.reclaims,
-        meta=row.meta,
-        is_cancel_requested=row.cancel_requested_at is not None,
-    )
+def claimed_job(row: Found) -> ClaimedJob | Settlement:
+    """A row of `jobs` that a worker holds; one that cannot be read, as the settlement that sets it aside."""
+    values = _values(row, ClaimedJob)
+    if why := why_unreadable(values):
+        return set_aside(Fence(id=row.id, claim_seq=row.claim_seq, reserved_by=row.reserved_by), why)
+    values["reserved_at"] = values["reserved_at"] or values["available_at"]  # nobody goes by it
+    return convert(values | {"is_cancel_requested": row.cancel_requested_at is not None}, ClaimedJob)
+
+
+def state_of(status: object) -> JobState:
+    """The state that a row says it is in."""
+    return JobState(status) if status in _STATES else JobState.UNREADABLE
 
 
 def failed_job(row: Found) -> FailedJob:
     """A row of `failed_jobs`."""
-    return FailedJob(
-        id=row.id,
-        job_id=row.job_id,
-        queue=row.queue,
-        job_class=row.job_class,
-        job_name=row.job_name,
-        data=row.data,
-        attempts=row.attempts,
-        exception=row.exception,
-        failed_at=row.failed_at,
-        fingerprint=row.fingerprint,
-    )
+    return read(FailedJob, _values(row, FailedJob))
+
+
+def _values(row: Found, kind: type[Struct]) -> dict[str, object]:
+    """What is stored in the columns of these names. Nobody holds a job whose `reserved_by` is NULL."""
+    there = row._mapping
+    values = {name: stored_value(there[name]) for name in kind.__struct_fields__ if name in there}
+    if values.get("reserved_by", "") is None:
+        values["reserved_by"] = ""
+    return values

@@ -13,10 +13,10 @@ from protojobs.entropy import fresh_id
 from protojobs.lifecycle import FINISHED, RETURNS_FREE, JobState, Verb
 from protojobs.records import Settled, Settlement, SettleStatus
 from protojobs_sqlalchemy.counting import count
-from protojobs_sqlalchemy.ids import canonical
+from protojobs_sqlalchemy.ids import fits
 from protojobs_sqlalchemy.postgresql_archive import day_shard, move, whole
-from protojobs_sqlalchemy.rows import Found
-from protojobs_sqlalchemy.tables import FINGERPRINT_MAX, failed_jobs, jobs
+from protojobs_sqlalchemy.rows import Found, state_of
+from protojobs_sqlalchemy.tables import COUNT_MAX, FINGERPRINT_MAX, failed_jobs, jobs
 
 __all__ = ["answer_unmatched", "apply", "in_rounds", "split", "storable"]
 
@@ -100,7 +100,7 @@ def apply(
     conn: Connection, settlements: Sequence[Settlement], now: datetime, shard: int, *, archives: bool = False
 ) -> list[Settled]:
     """Settle jobs of one round, of any verb, inside the step's transaction."""
-    ids = [s.id for s in settlements if canonical(s.id)]
+    ids = [s.id for s in settlements if fits(conn, s.id)]
     rows = {row.id: row for row in conn.execute(_lock.where(jobs.c.id.in_(ids)))} if ids else {}
     current = [s for s in settlements if (row := rows.get(s.id)) and _is_current(row, s)]
     if current:
@@ -139,8 +139,8 @@ def decided(job: Found, s: Settlement, now: datetime) -> dict[str, object]:
         "id": s.id,
         "status": state.value,
         "attempts": job.attempts - is_given_back,
-        "returns": job.returns + counts_return,
-        "crashes": job.crashes + s.counts_crash,
+        "returns": min(job.returns + counts_return, COUNT_MAX),
+        "crashes": min(job.crashes + s.counts_crash, COUNT_MAX),
         "available_at": due if state is JobState.PENDING else job.available_at,
         "processed_at": None if state is JobState.PENDING else now,
         "reserved_at": None if state is JobState.PENDING else job.reserved_at,
@@ -150,7 +150,7 @@ def decided(job: Found, s: Settlement, now: datetime) -> dict[str, object]:
 
 def answer_unmatched(conn: Connection, settlements: Sequence[Settlement]) -> dict[str, Settled]:
     """Read the jobs of settlements that did not match, in a statement of its own, and say `repeated` or `stale`."""
-    ids = [s.id for s in settlements if canonical(s.id)]
+    ids = [s.id for s in settlements if fits(conn, s.id)]
     table = whole(conn)
     rows = {row.id: row for row in conn.execute(_read(table).where(table.c.id.in_(ids)))} if ids else {}
     return {s.id: _unmatched(rows.get(s.id), s) for s in settlements}
@@ -182,7 +182,7 @@ def _unmatched(job: Found | None, s: Settlement) -> Settled:
     return Settled(
         id=s.id,
         status=SettleStatus.REPEATED if is_repeated else SettleStatus.STALE,
-        state=JobState(job.status),
+        state=state_of(job.status),
         available_at=job.available_at,
     )
 

@@ -21,7 +21,7 @@ from protojobs_sqlalchemy.bell import Bell
 from protojobs_sqlalchemy.counting import shard_of
 from protojobs_sqlalchemy.dialects import Ask, Mode, Run
 from protojobs_sqlalchemy.sqlite_enqueue import store
-from protojobs_sqlalchemy.sqlite_turn import Lent, complete, next_due, records, take
+from protojobs_sqlalchemy.sqlite_turn import Lent, answer, complete, next_due, take
 from protojobs_sqlalchemy.types import to_microseconds
 
 __all__ = ["SQLiteDialect"]
@@ -38,6 +38,17 @@ _SET_FOR_NOW = (
     "synchronous",
     "busy_timeout",
 )  # on an application's connection, which gets its own back after each verb
+
+
+_UNDECODABLE = "Could not decode to UTF-8"  # so the module refuses to hand a text out
+
+
+def _text(stored: bytes) -> str | bytes:
+    """A text as it is stored; bytes where it is none, so that whoever reads it can tell."""
+    try:
+        return stored.decode()
+    except UnicodeDecodeError:
+        return stored
 
 
 def _raw(conn: Connection) -> sqlite3.Connection:
@@ -96,6 +107,8 @@ class SQLiteDialect:
             raw.execute("COMMIT")
         if not self._is_ours:
             _set_for_now(conn, "busy_timeout", 0)  # SQLite would wait as long as the application does, we know better
+        conn.info.setdefault("text_factory", raw.text_factory)
+        raw.text_factory = _text
         if mode is Mode.READ:
             raw.execute("BEGIN")
             return
@@ -112,6 +125,8 @@ class SQLiteDialect:
 
     def restore(self, conn: Connection) -> None:
         """See Dialect.restore."""
+        if (factory := conn.info.pop("text_factory", None)) is not None:
+            _raw(conn).text_factory = factory
         for pragma in _SET_FOR_NOW:
             if (before := conn.info.pop(pragma, None)) is not None:
                 _raw(conn).execute(f"PRAGMA {pragma} = {int(before)}")
@@ -171,7 +186,18 @@ class SQLiteDialect:
 
     def turn(self, conn: Connection, ask: Ask) -> ClaimReply:
         """See Dialect.turn."""
+        try:
+            return self._turn(conn, ask, str)
+        except sqlite3.OperationalError as error:
+            if _UNDECODABLE not in str(error):
+                raise
+        _raw(conn).rollback()
+        self.restore(conn)
+        return self._turn(conn, ask, _text)
+
+    def _turn(self, conn: Connection, ask: Ask, text: Callable[[bytes], str | bytes]) -> ClaimReply:
         self.begin(conn, Mode.WORK)
+        _raw(conn).text_factory = text
         now = self._clock()
         moment, lent, stands = to_microseconds(now), Lent(), True
         with closing(_raw(conn).cursor()) as cursor:  # one left open half-way would keep its snapshot, and the log grow
@@ -181,8 +207,9 @@ class SQLiteDialect:
             if ask.limit and stands:
                 lent = take(cursor, ask, moment)
         self.end(conn, Mode.WORK)
-        claimed = records(lent, ask.worker, moment)
-        return ClaimReply(settled=tuple(settled), claimed=claimed, lease_lost=not stands)
+        if not stands:
+            return ClaimReply(settled=tuple(settled), lease_lost=True)
+        return answer(lent, ask.worker, moment, settled)
 
     def _settle(
         self, conn: Connection, cursor: sqlite3.Cursor, round_: Sequence[Settlement], now: datetime

@@ -9,19 +9,22 @@ import json
 import sqlite3
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
+from msgspec import Meta, ValidationError, convert
 from sqlalchemy import Connection
 
 from protojobs.lifecycle import JobState
-from protojobs.records import BATCH_BYTES_MAX, ClaimedJob, Settled, Settlement, SettleStatus
+from protojobs.names import DELAY_MAX_S
+from protojobs.records import BATCH_BYTES_MAX, ClaimedJob, ClaimReply, Fence, Settled, Settlement, SettleStatus
+from protojobs.unreadable import set_aside, why_unreadable
 from protojobs_sqlalchemy import settling
 from protojobs_sqlalchemy.bounds import payload_bytes
-from protojobs_sqlalchemy.dialects import Ask
+from protojobs_sqlalchemy.dialects import Ask, Turned
 from protojobs_sqlalchemy.lanes import Lane
-from protojobs_sqlalchemy.types import from_microseconds
+from protojobs_sqlalchemy.types import TIMES_FROM, TIMES_UNTIL, from_microseconds, read_time, stored_value
 
-__all__ = ["Lent", "complete", "next_due", "records", "take"]
+__all__ = ["Lent", "answer", "complete", "next_due", "take"]
 
 _PASSED_OVER_MAX = 1_000  # jobs on their last attempt that a claim looks past while it fills its prefetch
 
@@ -41,16 +44,17 @@ ORDER BY place, priority DESC
 """
 
 _DUE = """
-SELECT rowid, id, claim_seq + 1, job_name, job_class, data, attempts + 1, max_retries, retry_delay, retry_policy,
-       timeout, available_at, crashes, returns, reclaims, meta, cancel_requested_at
+SELECT rowid, id, min(claim_seq, 2147483646) + 1, job_name, job_class, data, min(attempts, 2147483646) + 1, max_retries,
+       retry_delay, retry_policy, timeout, available_at, crashes, returns, reclaims, meta, cancel_requested_at,
+       attempts >= max_retries
 FROM jobs
 WHERE status = 'pending' AND queue = ? AND priority = ? AND available_at <= ?
 ORDER BY available_at, id
 """
 
 _LEND = """
-UPDATE jobs SET status = 'processing', attempts = attempts + 1, claim_seq = claim_seq + 1,
-                reserved_at = ?, reserved_by = ?, progress = NULL
+UPDATE jobs SET status = 'processing', attempts = min(attempts, 2147483646) + 1,
+                claim_seq = min(claim_seq, 2147483646) + 1, reserved_at = ?, reserved_by = ?, progress = NULL
 WHERE rowid IN (SELECT value FROM json_each(?))
 """
 
@@ -67,7 +71,25 @@ INSERT INTO counters (queue, status, shard, count) VALUES (?, 'completed', ?, ?)
 ON CONFLICT (queue, status, shard) DO UPDATE SET count = count + excluded.count
 """
 
-_NEXT_DUE = "SELECT min(available_at) FROM jobs WHERE status = 'pending' AND queue = ? AND priority = ?"
+_NEXT_DUE = f"""
+SELECT min(available_at) FROM jobs
+WHERE status = 'pending' AND queue = ? AND priority = ? AND available_at <= {TIMES_UNTIL}
+"""
+
+_NAMES = (
+    *("id", "claim_seq", "job_name", "job_class", "data", "attempts", "max_retries", "retry_delay", "retry_policy"),
+    *("timeout", "available_at", "crashes", "returns", "reclaims", "meta"),
+)
+_Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+_Seconds = Annotated[float, Meta(ge=0, le=DELAY_MAX_S)]
+_Time = Annotated[int, Meta(ge=TIMES_FROM, le=TIMES_UNTIL)]
+_Sound = tuple[  # the lane, and a row of _DUE as drivers write it
+    tuple[str, Annotated[int, Meta(ge=-(2**15), le=2**15 - 1)]],
+    tuple[
+        int, str, _Count, str, str, str, _Count, _Count, _Seconds, str | None, _Seconds, _Time, _Count, _Count, _Count,
+        str | None, int | None, int,
+    ],
+]  # fmt: skip
 
 Lent = list[tuple[Lane, tuple[Any, ...]]]  # each row with the lane that it stood in
 
@@ -98,7 +120,7 @@ def take(cursor: sqlite3.Cursor, ask: Ask, now: int) -> Lent:
         for row in cursor.execute(_DUE, (*lane, now)):
             if len(lent) >= ask.limit or passed_over >= _PASSED_OVER_MAX:
                 break
-            if len(lent) >= ask.slots and row[6] > row[7]:
+            if len(lent) >= ask.slots and row[17]:
                 passed_over += 1  # it would wait in the worker's memory with its last attempt spent
                 continue
             room -= payload_bytes(row[5])
@@ -112,8 +134,32 @@ def take(cursor: sqlite3.Cursor, ask: Ask, now: int) -> Lent:
     return lent
 
 
-def records(lent: Lent, worker: str, now: int) -> tuple[ClaimedJob, ...]:
-    """The records of the port."""
+def answer(lent: Lent, worker: str, now: int, settled: Sequence[Settled]) -> ClaimReply:
+    """The port's records of what was lent. What no driver wrote is not among them: see Turned."""
+    try:
+        convert(lent, list[_Sound])
+    except ValidationError:
+        reasons = [why_unreadable(_values(*each)) for each in lent]
+        unreadable = tuple(
+            set_aside(Fence(id=row[1], claim_seq=row[2], reserved_by=worker), why)
+            for (_, row), why in zip(lent, reasons, strict=True)
+            if why and isinstance(row[1], str)
+        )
+        lent = [(lane, _texts(row)) for (lane, row), why in zip(lent, reasons, strict=True) if not why]
+        return Turned(settled=tuple(settled), claimed=_records(lent, worker, now), unreadable=unreadable)
+    return ClaimReply(settled=tuple(settled), claimed=_records(lent, worker, now))
+
+
+def _texts(row: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(value.decode() if isinstance(value, bytes) else value for value in row)
+
+
+def _values(lane: Lane, row: tuple[Any, ...]) -> dict[str, object]:
+    values: dict[str, object] = dict(zip(_NAMES, row[1:], strict=False))
+    return values | {"priority": lane[1], "available_at": stored_value(read_time(values["available_at"]))}
+
+
+def _records(lent: Lent, worker: str, now: int) -> tuple[ClaimedJob, ...]:
     lent_at = from_microseconds(now)
     moments = {due: from_microseconds(due) for due in {row[11] for _, row in lent}}  # pushed together, due together
     return tuple(
@@ -140,7 +186,7 @@ def records(lent: Lent, worker: str, now: int) -> tuple[ClaimedJob, ...]:
             is_cancel_requested=cancel is not None,
         )
         for (queue, priority), (_, id_, seq, name, class_, data, attempts, retries, delay, policy, timeout, due,
-                                crashes, returns, reclaims, meta, cancel) in lent
+                                crashes, returns, reclaims, meta, cancel, _) in lent
     )  # fmt: skip
 
 

@@ -6,13 +6,14 @@ stay narrow: tracebacks live in `failed_jobs`, since a claim rewrites the whole 
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, Double, Integer, MetaData, SmallInteger, Table
+from sqlalchemy import BigInteger, Column, Double, Integer, MetaData, SmallInteger, Table, case
 
-from protojobs_sqlalchemy.types import LongText, Name, StoredId, StoredTime
+from protojobs_sqlalchemy.types import LongText, Name, Number, Small, StoredId, StoredTime, Whole
 
 __all__ = [
     "COUNTER_SHARDS",
     "FINGERPRINT_MAX",
+    "COUNT_MAX",
     "JOB_CLASS_MAX",
     "VERSION_TABLE",
     "WORKER_ID_MAX",
@@ -23,6 +24,7 @@ __all__ = [
     "failed_jobs",
     "jobs",
     "metadata",
+    "next_claim_seq",
     "queues",
     "rollups",
     "schedules",
@@ -45,30 +47,33 @@ jobs = Table(
     Column("job_class", Name(JOB_CLASS_MAX), nullable=False),
     Column("job_name", Name, nullable=False),
     Column("data", LongText, nullable=False),
-    Column("attempts", Integer, nullable=False),
-    Column("max_retries", Integer, nullable=False),
-    Column("timeout", Double, nullable=False),
+    Column("attempts", Whole, nullable=False),
+    Column("max_retries", Whole, nullable=False),
+    Column("timeout", Number, nullable=False),
     Column("status", Name(12), nullable=False),
     Column("created_at", StoredTime, nullable=False),
     Column("available_at", StoredTime, nullable=False),
     Column("reserved_at", StoredTime),
     Column("processed_at", StoredTime),
-    Column("priority", SmallInteger, nullable=False),
-    Column("retry_delay", Double, nullable=False),
+    Column("priority", Small, nullable=False),
+    Column("retry_delay", Number, nullable=False),
     Column("retry_policy", LongText),
-    Column("claim_seq", Integer, nullable=False),
-    Column("crashes", Integer, nullable=False),
-    Column("returns", Integer, nullable=False),
-    Column("reclaims", Integer, nullable=False),
+    Column("claim_seq", Whole, nullable=False),
+    Column("crashes", Whole, nullable=False),
+    Column("returns", Whole, nullable=False),
+    Column("reclaims", Whole, nullable=False),
     Column("reserved_by", Name(WORKER_ID_MAX)),  # NULL outside processing
     Column("cancel_requested_at", StoredTime),
     Column("reason", LongText),
-    Column("progress", Double),
+    Column("progress", Number),
     Column("meta", LongText),
     Column("unique_key", Name(255)),  # reserved
     Column("moving_token", Name),  # the export that holds the job while its status is `moving` ...
     Column("moved_from", Name(12)),  # ... and the status that it had
 )
+
+COUNT_MAX = 2**31 - 1
+next_claim_seq = case((jobs.c.claim_seq < COUNT_MAX, jobs.c.claim_seq + 1), else_=COUNT_MAX)  # a foreign hand may do it
 
 failed_jobs = Table(
     "failed_jobs",
@@ -79,7 +84,7 @@ failed_jobs = Table(
     Column("job_class", Name(JOB_CLASS_MAX), nullable=False),
     Column("job_name", Name, nullable=False),
     Column("data", LongText, nullable=False),
-    Column("attempts", Integer, nullable=False),
+    Column("attempts", Whole, nullable=False),
     Column("exception", LongText, nullable=False),
     Column("failed_at", StoredTime, nullable=False),
     Column("fingerprint", Name(FINGERPRINT_MAX), nullable=False),

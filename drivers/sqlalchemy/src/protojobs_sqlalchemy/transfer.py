@@ -20,7 +20,7 @@ from protojobs_sqlalchemy.inserting import answers, insert_absent
 from protojobs_sqlalchemy.postgresql_archive import without_archived
 from protojobs_sqlalchemy.rows import Found, failed_job, job_record
 from protojobs_sqlalchemy.steps import Steps
-from protojobs_sqlalchemy.tables import FINGERPRINT_MAX, failed_jobs, jobs
+from protojobs_sqlalchemy.tables import FINGERPRINT_MAX, failed_jobs, jobs, next_claim_seq
 
 __all__ = ["Transfer"]
 
@@ -99,7 +99,7 @@ def _set_moving(conn: Connection, token: str, rows: Sequence[Found]) -> None:
             (jobs.c.moved_from, jobs.c.status),
             (jobs.c.status, JobState.MOVING.value),
             (jobs.c.moving_token, token),
-            (jobs.c.claim_seq, jobs.c.claim_seq + 1),
+            (jobs.c.claim_seq, next_claim_seq),
         )
     )
     failed = Counter((row.queue, "failed") for row in rows if row.status == JobState.FAILED)

@@ -1,16 +1,50 @@
 """Column types: how ids, names, times and texts are kept by each database, and how they look to Python.
 
 The migrations use these types too, so a change of what one of them *stores* needs a migration of its own.
+
+SQLite takes any value into any column, so a foreign hand may leave text where a number belongs. Reading never fails for
+it: what a type cannot read comes out as a `Misread` that stands for it and knows what is stored.
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import BigInteger, DateTime, Dialect, String, Text, Uuid
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    DateTime,
+    Dialect,
+    Double,
+    Integer,
+    SmallInteger,
+    String,
+    Text,
+    Uuid,
+)
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.visitors import InternalTraversal
 from sqlalchemy.types import TypeDecorator, TypeEngine, UserDefinedType
 
-__all__ = ["LongText", "Name", "StoredId", "StoredTime", "from_microseconds", "to_microseconds"]
+__all__ = [
+    "TIMES_FROM",
+    "TIMES_UNTIL",
+    "LongText",
+    "Misread",
+    "Name",
+    "Number",
+    "Small",
+    "StoredId",
+    "StoredTime",
+    "Whole",
+    "from_microseconds",
+    "read_time",
+    "stored_value",
+    "to_microseconds",
+    "within_calendar",
+]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -27,6 +61,64 @@ def from_microseconds(count: int) -> datetime:
     if 0 <= count < _FLOATS_UNTIL:
         return datetime.fromtimestamp(count / 1e6, UTC)  # half the time
     return _EPOCH + timedelta(microseconds=count)
+
+
+class Misread:
+    """Of a value that no driver writes: something of the column's type that stands for it; `stored` is that value."""
+
+    stored: object = None
+
+
+def stored_value(value: object) -> object:
+    """What is stored, of a value as it was read."""
+    return value.stored if isinstance(value, Misread) else value
+
+
+class _NoTime(Misread, datetime):
+    """Behind all times, as SQLite sorts what is no number."""
+
+
+class _NoText(Misread, str):
+    """As much of it as is text."""
+
+
+class _NoWhole(Misread, int):
+    """0."""
+
+
+class _NoNumber(Misread, float):
+    """0.0."""
+
+
+# Far enough from the ends of datetime's calendar to be shown in any time zone.
+_FIRST, _LAST = datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC)
+TIMES_FROM, TIMES_UNTIL = to_microseconds(_FIRST), to_microseconds(_LAST)
+
+
+def read_time(value: object) -> datetime:
+    """The moment that a column of times holds as a datetime, or as microseconds since 1970."""
+    if isinstance(value, datetime):
+        return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
+    if isinstance(value, int) and TIMES_FROM <= value <= TIMES_UNTIL:
+        return from_microseconds(value)
+    misread = _NoTime(_LAST.year, _LAST.month, _LAST.day, tzinfo=UTC)
+    misread.stored = value
+    return misread
+
+
+def _read_name(value: object) -> str:
+    if isinstance(value, str):
+        return value
+    misread = _NoText(value.decode(errors="backslashreplace") if isinstance(value, bytes) else value)
+    misread.stored = value
+    return misread
+
+
+def _read_text(value: object) -> str:
+    if isinstance(value, bytes):
+        with suppress(UnicodeDecodeError):
+            return value.decode()
+    return _read_name(value)
 
 
 def _is_mariadb(dialect: Dialect) -> bool:
@@ -66,6 +158,10 @@ class StoredId(TypeDecorator[str]):
             return dialect.type_descriptor(mysql.CHAR(36, charset="ascii", collation="ascii_bin"))
         return dialect.type_descriptor(String(36))
 
+    def process_result_value(self, value: str | None, dialect: Dialect) -> str | None:
+        """From the database."""
+        return None if value is None else _read_name(value)
+
 
 class Name(TypeDecorator[str]):
     """A short text that is compared byte by byte: `Emails`, `émails`, `emails` and `emails ` are four names."""
@@ -88,6 +184,10 @@ class Name(TypeDecorator[str]):
             return dialect.type_descriptor(mysql.VARCHAR(self.length, charset="utf8mb4", collation=collation))
         return dialect.type_descriptor(Text())
 
+    def process_result_value(self, value: str | None, dialect: Dialect) -> str | None:
+        """From the database."""
+        return None if value is None else _read_name(value)
+
 
 class LongText(TypeDecorator[str]):
     """Text of any length, such as a job's data."""
@@ -102,6 +202,79 @@ class LongText(TypeDecorator[str]):
 
             return dialect.type_descriptor(mysql.LONGTEXT(charset="utf8mb4", collation=_binary_collation(dialect)))
         return dialect.type_descriptor(Text())
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> str | None:
+        """From the database."""
+        return None if value is None else _read_text(value)
+
+
+class Whole(TypeDecorator[int]):
+    """A whole number."""
+
+    impl = Integer
+    cache_ok = True
+
+    def process_result_value(self, value: int | None, dialect: Dialect) -> int | None:
+        """From the database."""
+        if value is None or isinstance(value, int):
+            return value
+        misread = _NoWhole()
+        misread.stored = value
+        return misread
+
+
+class Small(Whole):
+    """A whole number of 16 bits."""
+
+    impl = SmallInteger
+    cache_ok = True
+
+
+class Number(TypeDecorator[float]):
+    """A number of seconds, or a share."""
+
+    impl = Double
+    cache_ok = True
+
+    def process_result_value(self, value: float | None, dialect: Dialect) -> float | None:
+        """From the database."""
+        if value is None or isinstance(value, int | float):
+            return value
+        misread = _NoNumber()
+        misread.stored = value
+        return misread
+
+
+_SQL_FIRST, _SQL_LAST = "timestamptz '0001-01-02 00:00+00'", "timestamptz '9999-12-30 00:00+00'"
+
+
+class _Readable(ColumnElement[datetime]):
+    """A time as it is read. PostgreSQL's calendar is longer than Python's: `infinity` is read as that one's end."""
+
+    inherit_cache = True
+    _traverse_internals = [("time", InternalTraversal.dp_clauseelement)]
+
+    def __init__(self, time: ColumnElement[datetime]) -> None:
+        self.time = time
+        self.type = time.type
+
+
+@compiles(_Readable)
+def _as_it_is(element: _Readable, compiler: SQLCompiler, **options: object) -> str:
+    return compiler.process(element.time, **options)
+
+
+@compiles(_Readable, "postgresql")
+def _within_the_calendar(element: _Readable, compiler: SQLCompiler, **options: object) -> str:
+    time = compiler.process(element.time, **options)  # may be NULL, which greatest() and least() pass over
+    return (
+        f"CASE WHEN {time} > {_SQL_LAST} THEN {_SQL_LAST} WHEN {time} < {_SQL_FIRST} THEN {_SQL_FIRST} ELSE {time} END"
+    )
+
+
+def within_calendar(time: str) -> str:
+    """PostgreSQL's SQL for a time, not NULL, that Python can read."""
+    return f"greatest(least({time}, {_SQL_LAST}), {_SQL_FIRST})"
 
 
 class StoredTime(TypeDecorator[datetime]):
@@ -124,6 +297,10 @@ class StoredTime(TypeDecorator[datetime]):
             return dialect.type_descriptor(mysql.DATETIME(fsp=6))
         return dialect.type_descriptor(BigInteger())
 
+    def column_expression(self, column: ColumnElement[datetime]) -> ColumnElement[datetime]:
+        """What is read."""
+        return _Readable(column)
+
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | int | None:
         """To the database."""
         if value is None:
@@ -135,8 +312,4 @@ class StoredTime(TypeDecorator[datetime]):
 
     def process_result_value(self, value: datetime | int | None, dialect: Dialect) -> datetime | None:
         """From the database."""
-        if value is None:
-            return None
-        if isinstance(value, int):
-            return from_microseconds(value)
-        return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
+        return None if value is None else read_time(value)
