@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from mutants.mutant import mutant
 from mutants.planted_observing import OBSERVING_MUTANTS
+from mutants.planted_rules import RULE_MUTANTS
 from mutants.planted_schedules import SCHEDULE_MUTANTS
 
 DRIVER, STATE, PEOPLE, TRANSFER = "driver.py", "state.py", "administration.py", "transfer.py"
@@ -380,9 +381,13 @@ MUTANTS = (
         REMOVE_CHECK,
     ),
     mutant(
-        "prune forgets the time in which a push may be sent again",
+        "prune begins with those that ended last",
         "administering",
-        (PEOPLE, "if (row := self.state.rows[job_id]).created_at < arrived_by", "if (row := self.state.rows[job_id])"),
+        (
+            PEOPLE,
+            'in self.state.ended[state].below((now - timedelta(seconds=age), ""))',
+            'in reversed(list(self.state.ended[state].below((now - timedelta(seconds=age), ""))))',
+        ),
     ),
     mutant(
         "stats count what was removed",
@@ -451,6 +456,8 @@ MUTANTS = (
         "honesty",
         (DRIVER, "Capabilities(cross_process=False,", "Capabilities(unique_keys=True, cross_process=False,"),
     ),
+    # ------------------------------------------------------------------------------------------------ every verb
+    *RULE_MUTANTS,
     # ------------------------------------------------------------------------------------------------ what is seen
     *OBSERVING_MUTANTS,
     # ------------------------------------------------------------------------------------------------ schedules

@@ -154,11 +154,11 @@ def use_it(driver: Store) -> Told:
     told: Told = {"saw": [], "stored": None, "refused": False, "opened": False}
     try:
         told["saw"] = [job.id for job in driver.find(JobFilter(queue="q")).jobs]
+        told["opened"] = bool(unmarked())
         driver.wait(["q"], 0)
         told["stored"] = only(push(driver, new_job("q")))
     except StoreUnavailable as error:
         told["refused"] = str(error)
-    told["opened"] = bool(unmarked())
     driver.close()
     return told
 

@@ -1,0 +1,76 @@
+"""Faults against the rules of every verb, and against what a driver's author found untested (memory and SQLite)."""
+
+from __future__ import annotations
+
+from mutants.mutant import mutant
+
+DRIVER, CONNECTIONS, SQLITE, SCHEMA = "driver.py", "connections.py", "sqlite.py", "schema.py"
+
+RULE_MUTANTS = (
+    mutant(
+        "a result is answered as applied and lost with the lease",
+        "claiming",
+        (
+            DRIVER,
+            "            settled = tuple(self.settle(settlements))\n",
+            "            if limit and worker not in self.state.workers:\n"
+            "                told = tuple(Settled(each.id, _APPLIED, SETTLES_TO[each.verb]) for each in settlements)\n"
+            "                return ClaimReply(settled=told, lease_lost=True)\n"
+            "            settled = tuple(self.settle(settlements))\n",
+        ),
+    ),
+    mutant(
+        "a turn that only settles looks for the lease",
+        "claiming",
+        (DRIVER, "slots=slots, limit=limit)) if limit else ()", "slots=slots, limit=limit))"),
+    ),
+    mutant(
+        "a wait sleeps through the time at which a job becomes due",
+        "waiting",
+        (DRIVER, "self.state.doorbell.wait(min(due_in, left))", "self.state.doorbell.wait(left)"),
+    ),
+    mutant(
+        "a register keeps the row that is there",
+        "leases",
+        (
+            DRIVER,
+            "            self.state.workers[worker.id] = renewed(worker, self.now())\n",
+            "            self.state.workers.setdefault(worker.id, renewed(worker, self.now()))\n",
+        ),
+    ),
+    mutant(
+        "SQLite: a forked child uses its parent's connections",
+        "rules",
+        (CONNECTIONS, "if self._pid == os.getpid():", "if self._pid:"),
+        store="sqlite",
+    ),
+    mutant(
+        "SQLite: the write lock is awaited whatever the caller's limit",
+        "rules",
+        (SQLITE, "time_left(_BUSY_S)", "_BUSY_S"),
+        store="sqlite",
+    ),
+    mutant(
+        "SQLite: foreign exceptions leave",
+        "rules",
+        (CONNECTIONS, "if ours is None or ours is error:", "if ours:"),
+        store="sqlite",
+    ),
+    mutant(
+        "SQLite: the contract is broken before setup",
+        "rules",
+        (SCHEMA, "raise outdated(conn, version)", "raise ContractBroken(str(outdated(conn, version)))"),
+        (SCHEMA, "import SchemaOutdated", "import ContractBroken, SchemaOutdated"),
+        store="sqlite",
+    ),
+    mutant(
+        "SQLite: a driver connects as soon as it is made",
+        "rules",
+        (
+            DRIVER,
+            "        super().__init__(connections, dialect)\n",
+            "        super().__init__(connections, dialect)\n        connections.connect().close()\n",
+        ),
+        store="sqlite",
+    ),
+)
