@@ -24,6 +24,7 @@ from protojobs.lifecycle import JobState, Verb
 from protojobs.observing import Observes
 from protojobs.protocols import (
     Administers,
+    Begins,
     Driver,
     Inspects,
     Schedules,
@@ -172,7 +173,7 @@ def test_the_contract_names_every_verb_of_the_port() -> None:
     told = {quoted(name)[0]: quoted(verbs) for name, verbs, _ in table_after(CONTRACT, "The shape")}
     protocols = (
         *(Driver, Inspects, Administers, Schedules, Observes, Diagnoses),
-        *(SupportsTransaction, SupportsAsyncTransaction),
+        *(SupportsTransaction, Begins, SupportsAsyncTransaction),
     )
     assert {name: sorted(verbs) for name, verbs in told.items()} == {p.__name__: _verbs(p) for p in protocols}
 

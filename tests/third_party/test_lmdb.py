@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import tokenize
+import tomllib
 from datetime import timedelta
 from pathlib import Path
 
@@ -56,6 +57,15 @@ class TestItIsSmallAndUsesWhatIsPublic:
     @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
     def test_nothing_private_is_imported(self, path: Path) -> None:
         assert rules.breaches_of_port(path.read_text(), rules.DRIVER_MAY_USE, CORE) == []
+
+    def test_whatever_it_imports_is_a_dependency(self) -> None:
+        named = tomllib.loads((SOURCES[0].parents[2] / "pyproject.toml").read_text())["project"]["dependencies"]
+        trees = [ast.parse(path.read_text()) for path in SOURCES]
+        nodes = [node for tree in trees for node in ast.walk(tree)]
+        used = {node.module.split(".")[0] for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
+        used |= {alias.name.split(".")[0] for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+        others = used - sys.stdlib_module_names - {"protojobs_lmdb"}
+        assert others == {dependency.split(">")[0] for dependency in named}
 
     @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
     def test_it_keeps_our_own_rules(self, path: Path) -> None:

@@ -10,13 +10,20 @@ Rules for every verb:
 * Store time decides: the server's clock plus the driver argument `time_offset` (seconds, 0 in production), read inside
   the step. All stored times are store time, UTC, to the microsecond.
 * A foreign exception leaves as `StoreUnavailable` (the call may be repeated; its outcome may be unknown) or as
-  `ContractBroken` (repeating will not help), with the original as cause.
+  `ContractBroken` (repeating will not help), with the original as cause. Before `setup`, and where the storage is of
+  another version, a verb that cannot do without it raises `SchemaOutdated`, whose mend is "protojobs migrate". An
+  argument that no driver could take is `OptionInvalid`: more ids than a verb takes, a cursor that this driver did not
+  give.
 * Names are compared byte by byte.
 * A stored row that no driver wrote holds up nothing else: `claim` settles such a job as failed in the same call, and
   verbs that look show stand-ins and why, and never raise for it (`protojobs.unreadable`).
 * No verb waits without a bound. Ask `clock.time_left(usual_s)` how long a wait may last: the caller may have set a
-  limit (`clock.within`) to all that its thread asks for.
-* A driver opens nothing before its first verb and starts afresh in a forked child.
+  limit (`clock.within`) to all that its thread asks for. A driver may set one itself, around what it calls.
+* A driver opens nothing before its first verb and starts afresh in a forked child: there it uses nothing that its
+  parent opened, and closes nothing of it either. (A fork while another thread is inside the client's library is the
+  caller's own risk: that library's locks stay held in the child.)
+* Whoever makes a driver closes it. One that is dropped unclosed may keep what it has opened until its process ends.
+* Order is promised only where a verb's text names one.
 """
 
 from __future__ import annotations
@@ -72,7 +79,12 @@ PORT_VERSION = 1
 
 
 class Driver(Protocol):
-    """What a store must do for jobs to be pushed and worked."""
+    """What a store must do for jobs to be pushed and worked.
+
+    Made by the callable that its entry point names, as `factory(url, **options)`: `url` whole, with whatever query it
+    has, which only the driver understands; `options` as somebody gave them to `create_driver`. The product gives none;
+    the kit gives `time_offset`.
+    """
 
     port_version: int
     capabilities: Capabilities
@@ -106,7 +118,7 @@ class Driver(Protocol):
         ...
 
     def register(self, worker: WorkerInfo) -> None:
-        """Store the worker's row; its lease ends `lease_s` seconds from the store's now."""
+        """Store the worker's row, in place of one of its id; its lease ends `lease_s` seconds from the store's now."""
         ...
 
     def heartbeat(self, worker: str, progress: Mapping[Fence, float]) -> Heartbeat:
@@ -125,15 +137,15 @@ class Driver(Protocol):
         """Take back up to `limit` jobs whose holder's lease has ended, and the orphans; nothing after `until`.
 
         `until` is store time, compared inside the step. A reclaim that was sent before an outage and is executed after
-        it would find that all leases have ended, before anybody had the chance to renew one: it answers that there is
-        more, and does nothing.
+        it would find that all leases have ended, before anybody had the chance to renew one: it does nothing, and
+        answers `Reclaimed(has_more=True)` with nothing else in it.
 
-        First delete each worker row whose lease end has passed, checking the lapse again in the deleting step; then
-        move its jobs from processing to pending: claim_seq + 1, `reserved_by` emptied, its old place in the line
-        (`available_at` stays as it was), returns + 1, reclaims + 1, and the attempt given back (attempts - 1) unless
-        returns was RETURNS_FREE or more. A job that was a suspect already (reclaims >= SUSPECT_RECLAIMS before this)
-        and whose worker did not isolate keeps its attempt and counts crashes + 1. A cancel mark makes it cancelled
-        instead of pending.
+        First delete each worker row whose lease end has come (`lease_ends_at` <= now), checking that again in the
+        deleting step; then move its jobs from processing to pending: claim_seq + 1, `reserved_by` emptied, its old
+        place in the line (`available_at` stays as it was), returns + 1, reclaims + 1, and the attempt given back
+        (attempts - 1) unless returns was RETURNS_FREE or more. A job that was a suspect already (reclaims >=
+        SUSPECT_RECLAIMS before this) and whose worker did not isolate keeps its attempt and counts crashes + 1. A
+        cancel mark makes it cancelled instead of pending.
 
         An orphan is a processing job whose `reserved_by` has no standing worker row; it is taken back the same way
         (never counting a crash). Rows locked by others are passed over: they are orphans of the next round. Rings the
@@ -175,18 +187,22 @@ class Driver(Protocol):
     ) -> ClaimReply:
         """`settle`, then `claim`, in one round trip where the store can. Never raises LeaseLost: says it in the reply.
 
-        `limit` 0 only settles.
+        `limit` 0 only settles, and says nothing of the lease.
         """
         ...
 
     def held(self, worker: str) -> list[ClaimedJob]:
-        """The jobs that the store thinks this worker has: what to adopt after a claim of unknown outcome."""
+        """The jobs that the store thinks this worker has, in any order, whether or not its row stands.
+
+        What to adopt after a claim of unknown outcome.
+        """
         ...
 
     def wait(self, queues: Sequence[str], timeout: float) -> bool:
         """Block for up to `timeout` seconds, and return True at once when one of `queues` may have a due job.
 
-        A hint: it may be wrong either way, and returns in time even on a dead network. Uses a connection of its own.
+        Whether that was there, was stored, taken back, retried or resumed, or becomes due by time alone. A hint: it may
+        be wrong either way, and returns in time even on a dead network. Uses a connection of its own.
         """
         ...
 
@@ -203,7 +219,8 @@ class Inspects(Protocol):
     ) -> JobPage:
         """A page of jobs, newest id first. Examines a bounded number of rows, so a page may be short and go on.
 
-        With `chars_max` each job's `data` is cut to so many characters.
+        Moving jobs are among them, as among those of `get`; and their rows of failed_jobs among those of `failed`. With
+        `chars_max` each job's `data` is cut to so many characters.
         """
         ...
 
@@ -223,6 +240,8 @@ class Inspects(Protocol):
     def stats(self, queue: str | None = None, *, counted_max: int = COUNTED_MAX) -> Stats:
         """Counts of one queue or of all. Exact after the caller's own writes; live ones beyond a bound may be guessed.
 
+        Moving jobs are counted nowhere: they are neither here nor there.
+
         The bound is `counted_max` (at most COUNTED_MAX): smaller is quicker, and beyond it `is_estimate` is set.
 
         Finished states come from counters kept in the settling step, from which prune, clear, forget and retry_failed
@@ -231,7 +250,9 @@ class Inspects(Protocol):
         ...
 
     def queues(self, *, after: str = "", limit: int = 10_000, counted_max: int = COUNTED_MAX) -> list[QueueInfo]:
-        """The queues that have jobs or are paused, by name, from the first one behind `after`; at most `limit`.
+        """The queues that have jobs (moving ones too) or are paused, by name, from the first behind `after`.
+
+        At most `limit`.
 
         Live jobs are counted up to `counted_max` for each queue, beyond which they may be guessed (`is_estimate`).
         """
@@ -292,7 +313,7 @@ class Administers(Protocol):
         """Set pending and failed jobs to `moving` under `token` (claim_seq + 1) and return them with their old state.
 
         A page and the cursor of the next, None at the end. Calling again with the same token and cursor returns the
-        same jobs: those already moving under the token come first.
+        same jobs in the same order, which may be any: those already moving under the token come first.
         """
         ...
 
@@ -330,8 +351,9 @@ class Schedules(Protocol):
     def due_schedules(self, limit: int, *, cursor: DueCursor | None = None) -> DueSchedules:
         """Up to `limit` schedules that are due and not paused, by (next_due_at, id), and the store's now.
 
-        With a `cursor` those behind it, so that what stays due in front holds up nothing. By an index on
-        `(next_due_at, id)`: what it costs depends on how many are due, not on how many there are.
+        With a `cursor` those behind it, so that what stays due in front holds up nothing. And when the first of those
+        that are not due will be, however many due ones were left out. By an index on `(next_due_at, id)`: what it costs
+        depends on how many are due, not on how many there are.
         """
         ...
 

@@ -58,7 +58,8 @@ class Capabilities(Struct, frozen=True, kw_only=True):
     async_transactions: bool = False
     """`aenqueue_in` joins an AsyncSession or AsyncConnection (SupportsAsyncTransaction)."""
     cross_process: bool = True
-    """Workers in other processes see the same jobs."""
+    """Workers in other processes see the same jobs. Without it each process has a store of its own, or all but one
+    are refused theirs, with StoreUnavailable."""
     server_time: bool = True
     """Store time is a server's clock. Otherwise it is this machine's, and stepping it moves due times."""
     durable: bool = True
@@ -66,11 +67,11 @@ class Capabilities(Struct, frozen=True, kw_only=True):
     observing: bool = False
     """Keeps what charts, error groups and the audit log need (`protojobs.observing.Observes`)."""
     unique_keys: bool = False
-    """Reserved: `NewJob.unique_key` is enforced."""
+    """Reserved: `NewJob.unique_key` is enforced. No driver may claim it yet, and each ignores the field."""
     limits: bool = False
-    """Reserved: `NewJob.limit_keys` and `partition` are obeyed."""
+    """Reserved: `NewJob.limit_keys` and `partition` are obeyed. As `unique_keys`."""
     results: bool = False
-    """Reserved: `Settlement.result` and `Settlement.then` are stored."""
+    """Reserved: `Settlement.result` and `Settlement.then` are stored. As `unique_keys`."""
 
 
 # ------------------------------------------------------------------------------------------------------------ enqueue
@@ -79,22 +80,36 @@ class Capabilities(Struct, frozen=True, kw_only=True):
 class NewJob(Struct, frozen=True, kw_only=True):
     """A job on its way into the store. Made by core, which has checked every field."""
 
-    id: str  # UUIDv7, made by the client: sending it again after an unknown outcome stores it once
+    id: str
+    """A UUIDv7, made by the client: sending it again after an unknown outcome stores it once."""
     queue: str
-    job_name: str  # the key by which a worker finds the code
-    job_class: str  # module and qualified name, for people and events
-    data: str  # JSON text (or what a transform made of it)
-    priority: int = 0  # -100..100, higher first
-    max_retries: int = 3  # runs after the first: at most max_retries + 1 attempts
+    job_name: str
+    """The key by which a worker finds the code."""
+    job_class: str
+    """Module and qualified name, for people and events."""
+    data: str
+    """JSON text, or what a transform made of it."""
+    priority: int = 0
+    """-100 to 100, higher first."""
+    max_retries: int = 3
+    """Runs after the first: at most max_retries + 1 attempts."""
     retry_delay: float = 60.0
-    retry_policy: str | None = None  # JSON of a `Backoff`; None: the default one
-    timeout: float = 60.0  # seconds, 0 = none
-    delay: float = 0.0  # due this many seconds after the store's now ...
-    available_at: datetime | None = None  # ... or at this moment, where the user named one; it wins over `delay`
-    meta: str | None = None  # JSON object of strings that travels with the job (trace context and the like)
-    unique_key: str | None = None  # reserved, see Capabilities.unique_keys
-    limit_keys: tuple[str, ...] = ()  # reserved, see Capabilities.limits
-    partition: str | None = None  # reserved, see Capabilities.limits
+    retry_policy: str | None = None
+    """JSON of a `Backoff`; None: the default one."""
+    timeout: float = 60.0
+    """Seconds, 0 = none. The worker sees to it."""
+    delay: float = 0.0
+    """Due this many seconds after the store's now, unless `available_at` is given."""
+    available_at: datetime | None = None
+    """Due at this moment, where the user named one."""
+    meta: str | None = None
+    """A JSON object of strings that travels with the job: trace context and the like."""
+    unique_key: str | None = None
+    """Reserved, see Capabilities.unique_keys: ignore it."""
+    limit_keys: tuple[str, ...] = ()
+    """Reserved, see Capabilities.limits: ignore it."""
+    partition: str | None = None
+    """Reserved, see Capabilities.limits: ignore it."""
 
 
 class Enqueued(Struct, frozen=True, kw_only=True):
@@ -161,15 +176,24 @@ class Settlement(Struct, frozen=True, kw_only=True):
     claim_seq: int
     reserved_by: str
     verb: Verb
-    delay: float = 0.0  # retry, snooze, release: due this many seconds after the store's now
-    available_at: datetime | None = None  # ... or at this moment; for release: the job's own, which it keeps
-    error: str = ""  # fail: the traceback, for failed_jobs.exception
-    fingerprint: str = ""  # fail: the same for failures with one cause, to group them by; at most 32 characters
-    reason: str = ""  # cancel, release: why, for people
-    counts_return: bool = False  # release of a run that had begun: one more in `returns`; past RETURNS_FREE it is spent
-    counts_crash: bool = False  # retry, fail: one more in `crashes`
-    result: str | None = None  # reserved, see Capabilities.results
-    then: tuple[NewJob, ...] = ()  # reserved, see Capabilities.results
+    delay: float = 0.0
+    """retry, snooze, release: due this many seconds after the store's now, unless `available_at` is given."""
+    available_at: datetime | None = None
+    """retry, snooze, release: due at this moment. For a release that is the job's own, which it keeps."""
+    error: str = ""
+    """fail: the traceback, for failed_jobs.exception."""
+    fingerprint: str = ""
+    """fail: the same for failures with one cause, to group them by; at most 32 characters."""
+    reason: str = ""
+    """cancel, release: why, for people."""
+    counts_return: bool = False
+    """release of a run that had begun: one more in `returns`; past RETURNS_FREE it is spent."""
+    counts_crash: bool = False
+    """retry, fail: one more in `crashes`."""
+    result: str | None = None
+    """Reserved, see Capabilities.results: ignore it."""
+    then: tuple[NewJob, ...] = ()
+    """Reserved, see Capabilities.results: ignore it."""
 
 
 class SettleStatus(StrEnum):
@@ -204,15 +228,20 @@ class WorkerInfo(Struct, frozen=True, kw_only=True):
     queues: tuple[str, ...]
     concurrency: int
     lease_s: float
-    isolates: bool = False  # suspects run in children of their own, so this worker's death says nothing about them
+    isolates: bool = False
+    """Suspects run in children of their own, so this worker's death says nothing about them."""
 
 
 class Heartbeat(Struct, frozen=True, kw_only=True):
     """The answer to a heartbeat that the store accepted."""
 
-    cancels: tuple[Fence, ...] = ()  # claims of this worker that a person wants cancelled
-    others_end_in: float | None = None  # seconds to the earliest lease end among the other workers; may be negative
-    at: datetime | None = None  # the store time of this beat
+    cancels: tuple[Fence, ...] = ()
+    """The claims of this worker that a person wants cancelled, at each beat until they are settled."""
+    others_end_in: float | None = None
+    """Seconds to the first lease end among the other workers' rows: negative once it has come, None without others.
+    The worker reclaims then. `rules.first_end` computes it."""
+    at: datetime | None = None
+    """The store time of this beat: what `reclaim(until=...)` is given is counted from it."""
 
 
 class LostJob(Struct, frozen=True, kw_only=True):
@@ -228,21 +257,25 @@ class LostJob(Struct, frozen=True, kw_only=True):
 
 
 class Reclaimed(Struct, frozen=True, kw_only=True):
-    """One round of reclaiming. `has_more` asks for another round at once."""
+    """One round of reclaiming."""
 
     jobs: tuple[LostJob, ...] = ()
     workers: tuple[str, ...] = ()
+    """The ids of the workers whose rows were deleted in this round."""
     has_more: bool = False
+    """Another round is asked for at once."""
     others_end_in: float | None = None
+    """As in `Heartbeat`, among all rows that stand."""
 
 
 class WorkerRecord(WorkerInfo, frozen=True, kw_only=True):
-    """A worker as the store knows it."""
+    """A worker as the store knows it. Registering anew sets all three times; a heartbeat the last two."""
 
     started_at: datetime
     heartbeat_at: datetime
     lease_ends_at: datetime
     processing: int = 0
+    """How many jobs it holds."""
 
 
 # ---------------------------------------------------------------------------------------------------------- inspection
@@ -267,14 +300,16 @@ class JobRecord(Struct, frozen=True, kw_only=True):
     available_at: datetime
     reserved_at: datetime | None
     processed_at: datetime | None
-    reserved_by: str  # empty outside processing
+    reserved_by: str
+    """The id of the worker that holds it; empty outside processing."""
     claim_seq: int
     crashes: int
     returns: int
     reclaims: int
     progress: float | None = None
     cancel_requested_at: datetime | None = None
-    reason: str | None = None  # why it was cancelled or last released
+    reason: str | None = None
+    """Why it was cancelled or last released."""
     meta: str | None = None
 
 
@@ -394,3 +429,4 @@ class ExportedJob(JobRecord, frozen=True, kw_only=True):
     """A job on its way to another store; `status` is the state it had, and shall have there."""
 
     failed: FailedJob | None = None
+    """Its row of failed_jobs, if it has one."""

@@ -92,6 +92,53 @@ class TestThePackage:
     def test_no_placeholder_is_left(self) -> None:
         assert [path for path, text in written("lmdb").items() if "$" in text] == []
 
+    def test_whatever_the_driver_imports_is_a_dependency(self) -> None:
+        assert any(line.startswith("msgspec") for line in dependencies(written("my-store")["pyproject.toml"]))
+
+    def test_its_tests_close_every_driver_that_they_make(self, tmp_path: Path) -> None:
+        (tmp_path / "protojobs_my_store.py").write_text(COUNTED)
+        (tmp_path / "test_it.py").write_text(written("my-store")["tests/test_conformance.py"])
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "-k",
+            "an_empty_store_has",
+            "test_it.py",
+        ]
+        ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+        assert "1 passed" in ran.stdout
+        assert (tmp_path / "unclosed").read_text() == "0 of 2"
+
+
+COUNTED = """
+import atexit
+from pathlib import Path
+from protojobs_memory import MemoryDriver
+
+made = closed = 0
+
+class MyStoreDriver(MemoryDriver):
+    def __init__(self, url, **options):
+        global made
+        made += 1
+        super().__init__("memory://counted", **options)
+
+    def close(self):
+        global closed
+        closed += 1
+
+atexit.register(lambda: Path("unclosed").write_text(f"{made - closed} of {made}"))
+"""
+
+
+def dependencies(project: str) -> list[str]:
+    return tomllib.loads(project)["project"]["dependencies"]
+
 
 class TestTheCommand:
     def test_it_writes_the_files_and_prints_where_they_are(self, type_, folder: Path) -> None:

@@ -141,7 +141,7 @@ def _capabilities() -> Iterator[str]:
         if isinstance(field, ast.AnnAssign) and field.value and isinstance(words, ast.Expr):
             meaning = ast.literal_eval(words.value)
             if not meaning.startswith("Reserved"):
-                yield f"        # {meaning}"
+                yield from (f"        # {line.strip()}" for line in meaning.splitlines())
                 yield f"        {ast.unparse(field.target)}={ast.unparse(field.value)},"
 
 

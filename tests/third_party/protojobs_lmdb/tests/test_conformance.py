@@ -23,5 +23,6 @@ class TestLmdbDriver(DriverConformance):
             driver = driver_factory()
             driver.teardown()
             driver.setup()
+            driver.close()
 
         return emptied
