@@ -8,20 +8,23 @@ import subprocess
 import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from enum import Enum, IntEnum, StrEnum
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, NamedTuple, TypedDict
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
+import attrs
 import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protojobs import codec
-from protojobs.errors import DataInvalid, PayloadNotDecodable, PayloadNotEncodable, PayloadTooLarge
+from protojobs.clock import cpu_s as time_spent
+from protojobs.errors import DataInvalid, PayloadError, PayloadNotDecodable, PayloadNotEncodable, PayloadTooLarge
 
 JSON = st.recursive(
     st.none()
@@ -415,6 +418,207 @@ class TestWhereATypeSaysNoMore:
     )
     def test_what_its_type_makes_again_is_accepted(self, data: object, data_type: object) -> None:
         assert decode(encode(data, data_type), data_type)
+
+
+NAIVE = datetime(2030, 1, 1)  # noqa: DTZ001  (that is what is tried)
+LMT = datetime(1900, 1, 1, tzinfo=ZoneInfo("Europe/Paris"))  # 9 minutes 21 seconds from UTC
+
+
+class At(msgspec.Struct):
+    moment: datetime | None = None
+    clock: time | None = None
+    length: timedelta | None = None
+    days: set[date] = set()
+    other: dict[str, datetime] = {}
+
+
+class TestMoments:
+    @pytest.mark.parametrize(
+        ("data", "path"),
+        [
+            (At(moment=LMT), "$.moment"),
+            ({"moment": LMT}, "$.moment"),
+            (At(other={"x": LMT}), "$.other.x"),
+            (At(clock=time(12, tzinfo=timezone(timedelta(seconds=90)))), "$.clock"),
+            (At(clock=time(12, tzinfo=ZoneInfo("Europe/Paris"))), "$.clock"),
+            ({"moment": "2030-01-01T00:00:00.123456789Z"}, "$.moment"),
+            ({"moment": "2030-01-01T23:59:59.9999999Z"}, "$.moment"),
+            ({"clock": "12:00:00.0000001"}, "$.clock"),
+            ({"length": "PT0.0000001S"}, "$.length"),
+            ({"other": {"x": "2030-01-01T00:00:00.0000001Z"}}, "$.other.x"),
+        ],
+    )
+    def test_one_that_would_arrive_as_another_is_refused_with_its_path(self, data: object, path: str) -> None:
+        with pytest.raises(DataInvalid) as refusal:
+            encode(data, At)
+        assert refusal.value.path == path
+
+    @pytest.mark.parametrize(
+        "data",
+        [
+            {"moment": "2030-01-01T00:00:00.1234560000Z", "length": "PT0.5000000S", "clock": "12:00:00.1000000"},
+            {"moment": "2030-01-01t00:00:00+00:09", "length": "P0.5D"},
+            At(moment=datetime(2026, 10, 25, 2, 30, tzinfo=ZoneInfo("Europe/Paris"), fold=1), clock=time(9)),
+            At(moment=datetime(2030, 1, 1, tzinfo=timezone(timedelta(minutes=-9)))),
+            At(moment=datetime.max.replace(tzinfo=UTC), length=timedelta(microseconds=1)),
+        ],
+    )
+    def test_one_that_arrives_as_it_is_is_accepted(self, data: object) -> None:
+        came_back = decode(encode(data, At), At)
+        assert isinstance(came_back, At)
+        if isinstance(data, At) and data.moment is not None and came_back.moment is not None:
+            assert came_back.moment.timestamp() == data.moment.timestamp()
+
+    @pytest.mark.parametrize(
+        ("data", "path"),
+        [
+            (At(moment=NAIVE), "$.moment"),
+            ({"moment": "2030-01-01T00:00:00"}, "$.moment"),
+            ({"moment": NAIVE}, "$.moment"),
+            (At(other={"a": LMT.replace(tzinfo=UTC), "x": NAIVE}), "$.other.x"),
+        ],
+    )
+    def test_one_without_a_zone_is_refused_as_later_refuses_it(self, data: object, path: str) -> None:
+        with pytest.raises(DataInvalid, match="has no time zone") as refusal:
+            encode(data, At)
+        assert refusal.value.path == path
+        assert "timezone.utc" in refusal.value.mend
+
+    def test_one_inside_lists_unions_and_records_is_found(self) -> None:
+        for data_type in (list[datetime], tuple[int, dict[str, list[datetime | None]]], list[At], datetime):
+            assert codec._holds_moments(data_type)  # pyright: ignore[reportPrivateUsage]
+        for data_type in (list[date], Size, Person, dict[str, time]):
+            assert not codec._holds_moments(data_type)  # pyright: ignore[reportPrivateUsage]
+
+    def test_a_time_on_the_wall_is_declared_as_such_and_times_and_dates_have_no_zone(self) -> None:
+        wall = Annotated[datetime, msgspec.Meta(tz=False)]
+        assert decode(encode(NAIVE, wall), wall) == NAIVE
+        assert decode(encode(At(clock=time(9), days={date(2030, 1, 1)}), At), At) is not None
+
+
+class TestDataThatWouldNotEnd:
+    """A list that is in the data twice is stored twice."""
+
+    @staticmethod
+    def shared(levels: int) -> list[Any]:
+        tree: list[Any] = []
+        for _ in range(levels):
+            tree = [tree, tree]
+        return tree
+
+    class Tree(msgspec.Struct):
+        name: str
+        left: Any = None
+        right: Any = None
+
+    @pytest.mark.parametrize("levels", [24, 40, 99])
+    @pytest.mark.parametrize("form", ["list", "dict", "object", "typed"])
+    def test_it_is_refused_soon_with_its_path(self, levels: int, form: str) -> None:
+        tree, data_type, path = self.shared(levels), None, "$[0]"
+        data: object = tree
+        if form == "dict":
+            data, path = {"a": 1, "tree": tree, "z": float("nan")}, "$.tree"
+        if form in ("object", "typed"):
+            for _ in range(levels - 1 if form == "typed" else 0):
+                tree = self.Tree("node", tree, tree)
+            data, data_type, path = self.Tree("root", 1, tree), self.Tree, "$.right"
+        began = time_spent()
+        with pytest.raises(PayloadNotEncodable) as refusal:
+            encode(data, data_type)
+        assert time_spent() - began < 5
+        assert refusal.value.path.startswith(path)
+
+    def test_a_long_text_that_is_in_it_often_is_never_written_so_often(self) -> None:
+        text = "x" * 1_000_000
+        began = time_spent()
+        for data in ([text] * 100_000, {"a": [text] * 100_000}, {str(n): [text] for n in range(100_000)}):
+            with pytest.raises(PayloadTooLarge):
+                encode(data)
+        assert time_spent() - began < 5
+
+    def test_what_is_in_it_twice_and_fits_is_accepted(self) -> None:
+        tree = self.shared(10)
+        assert decode(encode({"a": tree, "b": tree})) == {"a": tree, "b": tree}
+
+    @given(JSON)
+    def test_no_data_is_refused_for_its_number_of_values_that_fits_by_its_bytes(self, value: object) -> None:
+        size = len(msgspec.json.encode(value))
+        assert codec.encode(value, None, what="x", bytes_max=size)
+
+
+class Point(NamedTuple):
+    x: int
+    y: int = 0
+    label: str = "none"
+
+
+class Row(msgspec.Struct, array_like=True, frozen=True):
+    id: int
+    note: str = "none"
+
+
+class Marked(msgspec.Struct, array_like=True, tag=True):
+    at: datetime
+    note: str = "none"
+
+
+class Member(msgspec.Struct, frozen=True):
+    id: UUID
+    level: int = 0
+
+
+class TestFormsThatFit:
+    @pytest.mark.parametrize(
+        ("data", "data_type", "wanted"),
+        [
+            ({"ids": [3, 1, 2]}, dict[str, set[int]], {"ids": {1, 2, 3}}),
+            ({"ids": [3, 1, 3]}, dict[str, frozenset[int]], {"ids": {1, 3}}),
+            ([[2, 1], [1, 2]], set[tuple[int, int]], {(2, 1), (1, 2)}),
+            ([2.5, 1], set[float], {2.5, 1.0}),
+            (["b", "a"], set[str], {"a", "b"}),
+            ([{"id": str(UUID(int=171)).upper()}, {"id": str(UUID(int=1)), "level": 3}], set[Member],
+             {Member(UUID(int=171)), Member(UUID(int=1), 3)}),
+            ([1], Point, Point(1)),
+            ([[1], [1, 2]], list[Point], [Point(1), Point(1, 2)]),
+            ([1], Row, Row(1)),
+            ([[2], [1, "b"]], set[Row], {Row(2), Row(1, "b")}),
+            (["Marked", "2030-01-01T00:00:00.50Z"], Marked, Marked(datetime(2030, 1, 1, 0, 0, 0, 500_000, UTC))),
+            ({"on": date(2030, 1, 1), "ids": [3, 1, 3]}, dict[str, date | set[int]],
+             {"on": date(2030, 1, 1), "ids": {1, 3}}),
+        ],
+    )  # fmt: skip
+    def test_a_set_in_any_order_and_a_row_without_its_defaults_are_accepted(
+        self, data: object, data_type: object, wanted: object
+    ) -> None:
+        assert decode(encode(data, data_type), data_type) == wanted
+
+    @pytest.mark.parametrize(
+        ("data", "data_type", "path"),
+        [
+            ([1, True], set[Any], "$[1]"),
+            ([{"id": str(UUID(int=1)), "levle": 3}], set[Member], "$[0]"),
+            ([1, "note", "more"], Row, "$[2]"),
+            ([[1, "note", "more"]], set[Row], "$[0]"),
+            (["Marked", "2030-01-01T00:00:00.0000001Z"], Marked, "$[1]"),
+            ({"ids": {UUID(int=1)}}, dict[str, set[Any]], "$.ids[0]"),
+            ({"ids": [UUID(int=1)]}, dict[str, set[Any]], "$.ids[0]"),
+        ],
+    )
+    def test_what_such_a_type_would_drop_or_change_is_refused(self, data: object, data_type: object, path: str) -> None:
+        with pytest.raises(PayloadError) as refusal:
+            encode(data, data_type)
+        assert refusal.value.path == path
+
+    def test_a_private_field_of_attrs_is_refused_where_it_would_be_lost(self) -> None:
+        @attrs.define
+        class Account:
+            name: str
+            _balance: int = 0
+
+        assert decode(encode(Account("jo"), Account), Account) == Account("jo")
+        with pytest.raises(DataInvalid) as refusal:
+            encode(Account("jo", 5), Account)
+        assert refusal.value.path == "$._balance"
 
 
 class TestStoredDataThatNoLongerFits:

@@ -602,14 +602,15 @@ def suspect(name: str, job_name: str = "script") -> ClaimedJob:
 
 
 class TestResults:
-    def test_one_that_settles_another_claim_than_its_own_is_sent_once(self) -> None:
-        """Whatever has mixed them up: else it would be sent again without a pause, since no answer takes it away."""
+    def test_one_that_settles_another_claim_than_that_of_its_run_is_not_its_end(self) -> None:
+        """Once it was kept, and sent again without a pause, since no answer took it away; and the run was forgotten."""
         worker = Worker(concurrency=2)
         worker.start(0.0, "a", "b")
-        worker.decide.finished(1.0, ("b", 1), completed(lent("a")))
-        worker.settle(worker.decide.plan(1.0).settle)
+        assert not worker.decide.finished(1.0, ("b", 1), completed(lent("a")))
+        assert (worker.decide.running, worker.decide.plan(1.0).settle) == (2, ())
+        assert worker.finish(1.1, "b")
+        worker.settle(worker.decide.plan(1.2).settle)
         assert not worker.decide.has_unsettled
-        assert worker.decide.plan(1.1).settle == ()
 
 
 class TestSuspects:

@@ -125,6 +125,14 @@ def test_a_long_message_is_cut_before_it_is_looked_at() -> None:
     assert len(template("x" * 10**7)) == 1_000
 
 
+def test_a_group_is_known_by_the_first_exception_in_it_too() -> None:
+    def mark(inner: Exception) -> str:
+        return fingerprint("job", ExceptionGroup("unhandled errors in a TaskGroup", [inner]))
+
+    assert mark(ValueError("order 7")) == mark(ValueError("order 8"))
+    assert mark(ValueError("order 7")) != mark(KeyError("order 7"))
+
+
 def test_the_last_line_that_says_something() -> None:
     assert last_line("Traceback\n  x\nValueError: no\n\n") == "ValueError: no"
     assert last_line("") == ""

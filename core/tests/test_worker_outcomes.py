@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import gc
+import logging
 import sys
+import threading
 import time
+import tracemalloc
 import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import timedelta
@@ -14,6 +18,7 @@ from typing import Any, TypeVar
 import pytest
 
 from protojobs import Discard, Job, JobContext, JobQueue, Retry, Snooze, job
+from protojobs._execution import _error_text
 from protojobs.errors import NotSupported
 from protojobs.events import Event
 from protojobs.records import JobRecord
@@ -56,6 +61,11 @@ def one_run(queue: JobQueue, what: Callable[[], Any], **attributes: object) -> J
     record = queue.get(job_id)
     assert record is not None
     return record
+
+
+def _with_note(error: Exception, note: str) -> Exception:
+    error.add_note(note)
+    return error
 
 
 def raising(error: BaseException) -> Callable[[], object]:
@@ -213,6 +223,42 @@ class TestExceptions:
         assert failed.exception.rstrip().endswith("ValueError: boom")
         assert "protojobs/_execution.py" not in failed.exception
 
+    @pytest.mark.parametrize(
+        ("error", "said"),
+        [
+            (ValueError("boom"), "ValueError: boom"),
+            (ExceptionGroup("many tasks", [ValueError("a"), KeyError("b")]),
+             "ExceptionGroup: many tasks (2 sub-exceptions): ValueError: a"),
+            (_with_note(ValueError("boom"), "while it packed order 7"), "ValueError: boom"),
+            (ValueError("no such table: jobs\n[SQL: SELECT 1]\n(Background on this error at: https://example.org)"),
+             "ValueError: no such table: jobs"),
+            (ValueError("\n\n  at last"), "ValueError:   at last"),
+            (Unprintable(), "core.tests.test_worker_outcomes.Unprintable"),
+            (ValueError("x" * 10_000), f"ValueError: {'x' * 488}"),
+        ],
+    )  # fmt: skip
+    def test_the_text_of_a_failure_ends_with_what_the_exception_says_in_one_line(
+        self, queue: JobQueue, error: Exception, said: str
+    ) -> None:
+        one_run(queue, raising(error), max_retries=0)
+        (failed,) = queue.failed_jobs()
+        assert failed.exception.splitlines()[-1] == said
+        assert one_run(queue, raising(error), discard_on=Exception).reason == said
+
+    @pytest.mark.parametrize("is_group", [False, True])
+    def test_a_huge_message_is_cut_before_it_is_worked_on(self, is_group: bool) -> None:
+        huge = "many\nlines of it\n" * 2_000_000
+        error: Exception = ValueError(huge)
+        if is_group:
+            error = ExceptionGroup(huge, [_with_note(error, huge)])
+        tracemalloc.start()
+        text = _error_text(error)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert "characters cut" in text
+        assert len(text) < 70_000
+        assert peak < len(huge) * (1.5 if is_group else 0.5)  # str() of a group makes one copy, which is Python's
+
     def test_retry_on_names_the_only_exceptions_that_are_tried_again(self, queue: JobQueue) -> None:
         assert one_run(queue, raising(ConnectionError()), retry_on=(OSError,)).status == "pending"
         assert one_run(queue, raising(ValueError()), retry_on=(OSError,)).status == "failed"
@@ -251,6 +297,31 @@ class TestExceptions:
         record = one_run(queue, raising(ValueError("boom")), retry_in=retry_in)
         assert record.status == "pending"
         assert 60 <= waits(record) <= 75
+
+    def test_the_code_of_an_exception_runs_in_the_jobs_thread_only(self, queue: JobQueue) -> None:
+        asked_in: set[str] = set()
+
+        class Slow(Exception):
+            def __str__(self) -> str:
+                asked_in.add(threading.current_thread().name)
+                return "slow"
+
+        assert one_run(queue, raising(Slow()), max_retries=0).status == "failed"
+        assert one_run(queue, raising(Slow())).status == "pending"
+        assert asked_in == {"protojobs-job"}
+
+    @pytest.mark.parametrize("error", [RuntimeError(), SystemExit(), asyncio.CancelledError()])
+    def test_a_log_handler_that_raises_does_not_end_the_worker(self, queue: JobQueue, error: BaseException) -> None:
+        class Broken(logging.Handler):
+            def emit(self, record: logging.LogRecord) -> None:
+                raise error
+
+        log, handler = logging.getLogger("protojobs.worker"), Broken(logging.WARNING)
+        log.addHandler(handler)
+        try:
+            assert one_run(queue, raising(ValueError("boom")), max_retries=0).status == "failed"
+        finally:
+            log.removeHandler(handler)
 
     @pytest.mark.parametrize(
         "error", [SystemExit(3), KeyboardInterrupt(), GeneratorExit(), StopIteration(), RecursionError(),

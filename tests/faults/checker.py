@@ -21,8 +21,14 @@ UNDER_WAY_S = 0.5  # a run that was handed to its thread or child when its worke
 ENDS = {"completed", "failed", "cancelled"}
 FREE_RECLAIMS = 2  # later ones may count as kills by the job, an attempt each ...
 KILLS_MAX = 3  # ... and with so many it is given up
-FOR_GOOD = {"kill", "stop"}  # a worker does not come back from these
-SILENCE = FOR_GOOD | {"freeze", "cut off", "outage", "slow"}  # and during these the store does not hear of it
+FOR_GOOD = {"kill", "stop", "drain"}  # a worker does not come back from these
+SILENCE = FOR_GOOD | {
+    "freeze",
+    "cut off",
+    "starved",
+    "outage",
+    "slow",
+}  # and during these the store does not hear of it
 
 
 def complaints(history: History, *, lease_s: float, settles_within_s: float, max_retries: int) -> list[str]:
@@ -159,7 +165,7 @@ class _Judge:
         match fault.kind:
             case "kill" | "lost lease":
                 return True
-            case "freeze" | "cut off":  # it takes a lease to lose a lease
+            case "freeze" | "cut off" | "starved":  # it takes a lease to lose a lease
                 return second.began - fault.began >= self._lease_s * 5 / 6 - CLOCKS_S
             case "stop" if first.end in (End.CUT, None):  # what is cut goes back, and waits until it has surely ended
                 return second.began >= (fault.ended if first.ended is None else first.ended) - CLOCKS_S
@@ -205,8 +211,8 @@ class _Judge:
         faults = self._faults.get(run.worker, ())
         frozen = [fault for fault in faults if fault.kind == "freeze" and fault.began <= run.began]
         for cut in faults:
-            if cut.kind != "cut off" or not cut.began + self._lease_s * 2 / 3 < run.began < cut.ended:
+            if cut.kind not in ("cut off", "starved") or not cut.began + self._lease_s * 2 / 3 < run.began < cut.ended:
                 continue
             if not any(fault.ended >= cut.began for fault in frozen):
-                return f"was begun {run.began - cut.began:.3f} s after its worker had been cut off"
+                return f"was begun {run.began - cut.began:.3f} s after its worker had been {cut.kind}"
         return ""

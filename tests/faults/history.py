@@ -56,9 +56,10 @@ class Run:
 class Fault:
     """Something that was done to a worker (or, without one, to all), from `began` to `ended`.
 
-    Kinds: `kill`, `freeze`, `cut off`, `stop` (asked to end), `lost lease` (seen in the store), `outage` (the store was
-    away), `lossy` (the store was made to forget what it had acknowledged), `rolled back` (the store went back to what
-    it was when that began; it may have forgotten claims and results, but no job).
+    Kinds: `kill`, `freeze`, `cut off`, `starved` (its heartbeats waited), `stop` (asked to end), `drain` (ended by a
+    limit of its own, which is no reason to run anything again), `lost lease` (seen in the store), `outage` (the store
+    was away), `lossy` (the store was made to forget what it had acknowledged), `rolled back` (the store went back to
+    what it was when that began; it may have forgotten claims and results, but no job).
     """
 
     kind: str

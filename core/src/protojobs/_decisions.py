@@ -143,8 +143,8 @@ class Decisions:
 
     def finished(self, now: float, key: Key, outcome: Outcome | None, *, was_run: bool = True) -> bool:
         """A run has ended, or was lent and not run (`was_run` False). False: nobody waits for it any more."""
-        if key not in self._running:
-            return False  # reported before, when it counted as stuck
+        if key not in self._running or (outcome is not None and _claim_of(outcome) != key):
+            return False  # reported before, when it counted as stuck; or by a copy of a process, for another run
         self._calls -= self._running.pop(key) is None
         self._pace.ended(key)
         self._progress_at = now
@@ -156,7 +156,7 @@ class Decisions:
         if outcome is not None:
             if len(self._unsettled) == self._in_flight:
                 self._unsettled_since = now
-            self._unsettled[_claim_of(outcome)] = outcome
+            self._unsettled[key] = outcome
             if was_run:
                 self._pace.ran(outcome.claimed.job_name, outcome.duration_s)
         return True
@@ -413,8 +413,5 @@ class Decisions:
 
 
 def _claim_of(outcome: Outcome) -> Key:
-    """The claim that it settles: what it is kept under, whatever the run was that came to it.
-
-    Under another one it would be sent again and again, since no answer takes it away.
-    """
+    """The claim that it settles, under which it is kept. Under another it would be sent again and again."""
     return outcome.settlement.id, outcome.settlement.claim_seq

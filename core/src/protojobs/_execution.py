@@ -26,7 +26,7 @@ from protojobs.clock import Clock
 from protojobs.context import JobContext
 from protojobs.definitions import JobDefinition, Registry
 from protojobs.errors import JobCrashed, JobError, JobLost, JobTimeout, PayloadNotDecodable
-from protojobs.fingerprints import fingerprint
+from protojobs.fingerprints import fingerprint, last_line, title
 from protojobs.hooks import Hooks
 from protojobs.lifecycle import CRASHES_MAX, RETURNS_FREE, Verb
 from protojobs.names import check_seconds
@@ -37,7 +37,8 @@ __all__ = ["LEASE_IN_DOUBT", "NOT_BEGUN", "NOT_JUDGED", "NotBegun", "Run", "prep
 
 ERROR_CHARS_MAX = 60_000  # with four-byte characters cut by the stores' columns at 64 KiB
 REASON_CHARS_MAX = 500
-EXCEPTIONS_MAX = 1_000  # of a chain or a group, whose frames are emptied
+EXCEPTIONS_MAX = 1_000  # of a chain or a group, that are shortened, and whose frames are emptied
+NOTES_MAX = 100  # of an exception
 UNRUN_DELAY_MAX_S = 300.0  # between two tries of a job that goes back since it cannot be run here
 UNDECODABLE_RETURNS_MAX = 300  # a day, with these delays; docs/decisions/0027
 LEASE_IN_DOUBT = "lease in doubt"  # why a run of an exclusive job was cut, or not begun
@@ -269,7 +270,7 @@ class Run:
         """What an exception of the job's own code means: the end, or another attempt by the job's policy."""
         definition = self.definition
         if definition.discard_on and isinstance(error, definition.discard_on):
-            return self._outcome(Verb.CANCEL, exception=error, reason=traceback.format_exception_only(error)[-1])
+            return self._outcome(Verb.CANCEL, exception=error, reason=title(error))
         if definition.retry_on and not isinstance(error, definition.retry_on):
             return self._outcome(Verb.FAIL, exception=error)
         return self.failed(error)
@@ -415,7 +416,10 @@ def unrun(
 
 def _with_error(claimed: ClaimedJob, details: Details, exception: BaseException | None) -> Details:
     if "reason" in details:
-        details = {**details, "reason": _storable(_said(details["reason"]).strip())[:REASON_CHARS_MAX]}
+        details = {
+            **details,
+            "reason": _storable(_said(details["reason"])[:ERROR_CHARS_MAX].strip())[:REASON_CHARS_MAX],
+        }
     if exception is None:
         return details
     details = {**details, "error": _error_text(exception), "fingerprint": fingerprint(claimed.job_name, exception)}
@@ -455,17 +459,42 @@ def _error_text(error: BaseException) -> str:
 def _traceback_text(error: BaseException) -> str:
     trace = _users_part(error.__traceback__)
     try:
-        lines = traceback.format_exception(type(error), error, trace)
+        told = traceback.TracebackException(type(error), error, trace, compact=True)
+        _shorten(told)
+        lines = list(told.format())
     except SystemError:  # CPython before 3.11.8 and 3.12.2, when two threads do this at once (its issue 106905)
         frames = traceback.walk_tb(trace)
         lines = [f'  File "{frame.f_code.co_filename}", line {n}, in {frame.f_code.co_name}\n' for frame, n in frames]
-        lines += traceback.format_exception_only(error)
-    text = "".join(lines)
-    text = _storable(text)
-    if len(text) > ERROR_CHARS_MAX:
-        half = ERROR_CHARS_MAX // 2
-        text = f"{text[:half]}\n... {len(text) - ERROR_CHARS_MAX:,} characters cut ...\n{text[-half:]}"
-    return text
+    text = _cut(_storable("".join(lines)))
+    # Lists show the last line, and may get no more than the end of the text. But a group of exceptions ends with a
+    # ruler, one with notes with a note, and what has several lines to say with what says little.
+    line = _storable(title(error))
+    return text if last_line(text) == line else f"{text.rstrip()}\n\n{line}\n".lstrip()
+
+
+def _shorten(told: traceback.TracebackException) -> None:
+    """Cut what the exceptions say before it is put together: it is copied a dozen times on the way."""
+    left, seen = [told], set[int]()
+    while left and len(seen) < EXCEPTIONS_MAX:
+        one = left.pop()
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        for name in ("_str", "msg"):  # what it says; of a SyntaxError
+            if isinstance(said := vars(one).get(name), str):
+                vars(one)[name] = _cut(said)
+        if isinstance(notes := vars(one).get("__notes__"), list):
+            notes = cast("list[object]", notes)[:NOTES_MAX]
+            vars(one)["__notes__"] = [_cut(note) if isinstance(note, str) else note for note in notes]
+        left += [other for other in (one.__cause__, one.__context__, *(one.exceptions or ())) if other is not None]
+
+
+def _cut(text: str) -> str:
+    """At most ERROR_CHARS_MAX, cut in the middle."""
+    if len(text) <= ERROR_CHARS_MAX:
+        return text
+    half = ERROR_CHARS_MAX // 2
+    return f"{text[:half]}\n... {len(text) - ERROR_CHARS_MAX:,} characters cut ...\n{text[-half:]}"
 
 
 def _storable(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import traceback
 
 from protojobs.events import (
     Event,
@@ -52,7 +53,12 @@ def log_event(event: JobEvent) -> None:
     extra = {"job_id": event.job_id, "attempt": event.attempt, "job_name": event.job_name, "queue": event.queue}
     if isinstance(event, JobFailed):
         extra["exception"] = event.error  # the traceback that failed_jobs keeps; it begins in the job's own code
-    _log.log(level, "%s: %s", event.job_name, _text(event), extra=extra)
+    try:
+        _log.log(level, "%s: %s", event.job_name, _text(event), extra=extra)
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # noqa: BLE001  (a handler or a filter of the application's; we are in the claim loop)
+        traceback.print_exc()
 
 
 def _text(event: JobEvent) -> str:
@@ -63,9 +69,9 @@ def _text(event: JobEvent) -> str:
             return f"done in {event.duration_s:.3f} s"
         case JobRetrying():
             when = f"{event.available_at:%Y-%m-%d %H:%M:%S}Z" if event.available_at else "later"
-            return f"failed, runs again at {when}: {_short(event.exception)}"
+            return f"failed, runs again at {when}: {_short(event.error)}"
         case JobFailed():
-            return f"failed for good: {_short(event.exception)}"
+            return f"failed for good: {_short(event.error)}"
         case JobCancelled():
             return f"cancelled: {event.reason}"
         case JobSnoozed():
@@ -82,12 +88,9 @@ def _text(event: JobEvent) -> str:
 
 
 def _why(error: str) -> str:
-    return f": {last_line(error)[:MESSAGE_CHARS_MAX]}" if error else ""
+    return f": {_short(error)}" if error else ""
 
 
-def _short(error: BaseException | None) -> str:
-    try:
-        said = str(error or "")[:MESSAGE_CHARS_MAX]
-    except (Exception, SystemExit):  # noqa: BLE001  (the user's exception class; its trouble must not end the claim loop)
-        said = "<it has no text>"
-    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+def _short(error: str) -> str:
+    """Of the text that was made in the job's own thread: the exception's own code may not run in the claim loop."""
+    return last_line(error)[:MESSAGE_CHARS_MAX]

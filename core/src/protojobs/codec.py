@@ -7,12 +7,13 @@ a typed record is dropped. So `encode` looks at the data first, decodes what it 
 from __future__ import annotations
 
 import math
+import re
 import threading
 import typing
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
+from datetime import datetime, time, timedelta
 from functools import lru_cache
-from itertools import zip_longest
 from typing import Any, TypeAlias, cast
 
 import msgspec
@@ -38,6 +39,11 @@ _COMES_FROM: dict[type, type | tuple[type, ...]] = {  # what JSON has, and what 
     **{str: str, bool: bool, type(None): type(None), int: int, float: (float, int)},
     **{list: (list, tuple), dict: dict},
 }
+_NO_TEXTS = _SCALARS - {str}
+_FEW = 100  # values, of which none can be so large in JSON that it matters
+_DEEP = -(2**62)  # instead of a number of values: nested too deep
+_FINE = re.compile(r"[.,]\d{6}\d*[1-9]")  # a fraction of a second finer than Python has it
+_SPELLINGS_MAX = 1_000  # elements of a set with which one that is spelled otherwise is compared
 _ROWS: tuple[type, ...] = (list, tuple, set, frozenset)
 _encode = msgspec.json.Encoder().encode
 _encode_in_order = msgspec.json.Encoder(order="deterministic").encode  # as to_builtins orders the keys of typed data
@@ -50,21 +56,27 @@ _making = threading.Lock()
 
 def encode(data: object, data_type: DataType, *, what: str, bytes_max: int = PAYLOAD_BYTES_MAX) -> str:
     """`data` as JSON text. Raises a PayloadError that names the place in the data; `what` names the job."""
-    is_plain = _is_plain(data, 0)
+    values_max = bytes_max // 2  # each value takes two bytes at least, with the comma or bracket before it
+    left = _left_of_plain(data, 0, values_max)
+    is_plain = left >= 0
+    if not is_plain or values_max - left > _FEW:  # a few texts are a few times what is in memory already
+        _must_be_small(data, what, bytes_max)
     plain = data if is_plain or data_type is None else _as_builtins(data, what)
-    if plain is not data or not is_plain:
-        _check(plain, "$", what, 0)
+    if not is_plain and (plain is data or _left_of_plain(plain, 0, values_max) < 0):
+        _check(plain, "$", what)
     try:
         encoded = (_encode if data_type is None or plain is not data else _encode_in_order)(plain)
     except UnicodeEncodeError:
-        _check(plain, "$", what, 0)  # names the place
+        _check(plain, "$", what)  # names the place
         raise
     if len(encoded) > bytes_max:
-        raise _too_large(len(encoded), bytes_max, what)
+        raise _too_large(f"takes {len(encoded):,} bytes", "$", bytes_max, what)
     if data_type is not None:
         came_back = _must_come_back(plain, encoded, data_type, what)
         if not is_plain:
             _must_be_made_again(data, came_back, "$", what)
+        if _holds_moments(data_type):
+            _must_be_moments(came_back, "$", what)
     return encoded.decode()
 
 
@@ -79,19 +91,18 @@ def decode(text: str, data_type: DataType, *, what: str) -> object:
         ) from error
 
 
-def _too_large(size: int, bytes_max: int, what: str) -> PayloadTooLarge:
+def _too_large(how: str, path: str, bytes_max: int, what: str, mend: str = "") -> PayloadTooLarge:
     return PayloadTooLarge(
-        f"{what}: the data takes {size:,} bytes, and at most {bytes_max:,} are allowed.",
-        mend="Store the large part elsewhere and push a reference to it, or raise payload_bytes_max.",
+        f"{what}: {'the data' if path == '$' else path} {how}, and at most {bytes_max:,} bytes are allowed.",
+        path=path,
+        mend=mend or "Store the large part elsewhere and push a reference to it, or raise payload_bytes_max.",
     )
 
 
 def _as_builtins(data: object, what: str) -> object:
     try:
-        return msgspec.to_builtins(data, order="deterministic")
+        return _in_json(data)
     except (TypeError, ValueError, RecursionError) as error:
-        with suppress(TypeError, ValueError, RecursionError):
-            return msgspec.to_builtins(data)  # keys of several kinds have no order; `_check` names their place
         raise PayloadNotEncodable(
             f"{what}: the data cannot be stored as JSON: {one_line(str(error)).rstrip('.')}.",
             mend="Declare a dataclass, TypedDict or msgspec.Struct for it. Or push plain data to a job without a type: "
@@ -99,13 +110,21 @@ def _as_builtins(data: object, what: str) -> object:
         ) from error
 
 
+def _in_json(value: object) -> object:
+    try:
+        return msgspec.to_builtins(value, order="deterministic")
+    except TypeError:  # keys of several kinds, or the records in a set, may have no order; what is no JSON fails again
+        return msgspec.to_builtins(value)
+
+
 def _must_come_back(plain: object, encoded: bytes, data_type: DataType, what: str) -> object:
     """What the worker will get. Refuse data of which the declared type drops or changes anything."""
     try:
         value = _decoder_of(data_type).decode(encoded)
-        if _encode_sorted(value) == _encode_sorted(plain):  # the usual case: not a byte differs
-            return value
-        came_back = msgspec.to_builtins(value, order="deterministic")
+        with suppress(TypeError):  # the records in a set may have no order
+            if _encode_sorted(value) == _encode_sorted(plain):  # the usual case: not a byte differs
+                return value
+        came_back = _in_json(value)
     except (TypeError, UnicodeEncodeError) as error:
         raise DataInvalid(
             f"{what}: its data type (or a default in it) cannot be stored as JSON: {one_line(str(error))}.",
@@ -115,7 +134,7 @@ def _must_come_back(plain: object, encoded: bytes, data_type: DataType, what: st
         message, _, path = str(error).partition(" - at `")
         path = one_line(path.rstrip("`")) or "$"
         raise DataInvalid(f"{what}: {one_line(message)} at {path}.", path=path) from None
-    _compare(plain, came_back, "$", what)
+    _compare(plain, came_back, value, "$", what)
     return value
 
 
@@ -149,35 +168,88 @@ def _of_no_known_type(kind: type[object], value: object) -> object:
     )
 
 
-def _is_plain(value: Any, depth: int) -> bool:  # noqa: ANN401  (a cast would be a call for each value)
-    """Whether JSON holds all of this as it is. False means no more than that `_check` must look, which says why not.
+def _left_of_plain(value: Any, depth: int, left: int) -> int:  # noqa: ANN401, C901  (a call for each value would be felt)
+    """How many of `left` values are left behind this one, if JSON holds all of it as it is. Less than 0 means no more
+    than that the others must look, who say why not.
 
     Of texts it says nothing: the encoder itself refuses half of a surrogate pair.
     """
     kind = type(value)  # pyright: ignore[reportUnknownVariableType]  (that is the question)
     if kind in _ALWAYS_PLAIN:
-        return True
+        return left
     if kind is int:
-        return bool(_INT_MIN <= value <= _INT_MAX)
+        return left if _INT_MIN <= value <= _INT_MAX else -1
     if kind is float:
-        return math.isfinite(value)
+        return left if math.isfinite(value) else -1
     if kind is dict and _KEYS.issuperset(map(type, value)):
         items = value.values()
     elif kind is list or kind is tuple:
         items = value
     else:
-        return False
+        return -1
     if depth >= DEPTH_MAX:
-        return False
-    if _ALWAYS_PLAIN.issuperset(map(type, items)):
-        return True
-    for item in items:  # not all(), whose generator would be called for each of them
-        if type(item) not in _ALWAYS_PLAIN and not _is_plain(item, depth + 1):
-            return False
-    return True
+        return -1
+    left -= len(items)
+    if left < 0 or _ALWAYS_PLAIN.issuperset(map(type, items)):
+        return left
+    for item in items:
+        if type(item) not in _ALWAYS_PLAIN:
+            left = _left_of_plain(item, depth + 1, left)
+            if left < 0:
+                return left
+    return left
 
 
-def _check(value: object, path: str, what: str, depth: int) -> None:
+def _must_be_small(data: object, what: str, bytes_max: int) -> None:
+    """Refuse data that would have no end, before anybody walks through it: a list that is in the data twice is stored
+    twice, and forty lists, each of which holds the one before it twice, are a million million.
+    """
+    left = bytes_max // 2
+    if _left(data, 0, left) >= 0:
+        return
+    for place, part, _ in () if isinstance(data, set | frozenset) else _parts(data, data, "$"):
+        left = _left(part, 1, left - 1)
+        if left == _DEEP:
+            raise PayloadNotEncodable(f"{what}: {place} is nested more than {DEPTH_MAX} deep.", path=place)
+        if left < 0:
+            mend = "What is in the data several times is stored as often: push it once, or a reference to it."
+            raise _too_large("takes more than that", place, bytes_max, what, mend)
+    raise _too_large("takes more than that", "$", bytes_max, what)
+
+
+def _left(value: object, depth: int, left: int) -> int:
+    """How many of `left` values there may still be behind this one; a text counts as what it takes. Less than 0: none,
+    and nothing further is looked at.
+    """
+    parts = _parts_of(value)
+    if parts is None:
+        return left - len(value) // 2 if isinstance(value, str | bytes | bytearray) else left
+    if depth >= DEPTH_MAX:
+        return _DEEP
+    left -= len(parts)
+    for part in parts if left >= 0 else ():
+        kind = type(part)
+        if kind is str:
+            left -= len(cast("str", part)) // 2
+        elif kind not in _NO_TEXTS:
+            left = _left(part, depth + 1, left)
+        if left < 0:
+            return left
+    return left
+
+
+def _parts_of(value: object) -> Collection[object] | None:
+    """What stands in a container or an object, a dict's keys too; None for what has no parts."""
+    if isinstance(value, dict):
+        entries = cast("dict[object, object]", value)
+        return [*entries, *entries.values()]
+    if isinstance(value, _ROWS):
+        return cast("Collection[object]", value)
+    names = _attributes(type(value))  # type: ignore[arg-type]  # a class is hashable
+    return [getattr(value, name, None) for name in names.values()] if names else None
+
+
+def _check(value: object, path: str, what: str) -> None:
     """Refuse what JSON would change or cannot hold, naming the place."""
     if value is None or isinstance(value, bool):
         return
@@ -196,7 +268,7 @@ def _check(value: object, path: str, what: str, depth: int) -> None:
         if not math.isfinite(cast("float", value)):
             raise PayloadNotEncodable(f"{what}: {path} is {value}, which JSON does not have.", path=path)
     elif isinstance(value, list | tuple | dict):
-        _check_container(cast("list[object] | dict[object, object]", value), path, what, depth + 1)
+        _check_container(cast("list[object] | dict[object, object]", value), path, what)
     else:
         raise _changed(kind, path, what)
 
@@ -209,12 +281,10 @@ def _changed(kind: type, path: str, what: str) -> PayloadNotEncodable:
     )
 
 
-def _check_container(value: list[object] | dict[object, object], path: str, what: str, depth: int) -> None:
-    if depth > DEPTH_MAX:
-        raise PayloadNotEncodable(f"{what}: the data is nested more than {DEPTH_MAX} deep.", path=path)
+def _check_container(value: list[object] | dict[object, object], path: str, what: str) -> None:
     if not isinstance(value, dict):
         for index, item in enumerate(value):
-            _check(item, f"{path}[{index}]", what, depth)
+            _check(item, f"{path}[{index}]", what)
         return
     for key, item in value.items():
         if type(key) is not str:
@@ -223,8 +293,8 @@ def _check_container(value: list[object] | dict[object, object], path: str, what
                 path=path,
                 mend="Use string keys.",
             )
-        _check(key, f"{path} (a key)", what, depth)
-        _check(item, _under(path, key), what, depth)
+        _check(key, f"{path} (a key)", what)
+        _check(item, _under(path, key), what)
 
 
 def _under(path: str, key: str) -> str:
@@ -234,57 +304,162 @@ def _under(path: str, key: str) -> str:
     return f"{path}.{one_line(key, _KEY_MAX)}"
 
 
-def _compare(sent: object, came_back: object, path: str, what: str) -> None:
-    """Refuse what the declared type dropped or changed. Keys that it added are its defaults."""
+def _compare(sent: object, came_back: object, made: object, path: str, what: str) -> None:
+    """Refuse what the declared type dropped or changed. Keys, and places at an end, that it added are its defaults.
+
+    `made` is what the type has made of it, and `came_back` that as JSON again.
+    """
     if isinstance(sent, dict) and isinstance(came_back, dict):
-        there = cast("dict[str, object]", came_back)
+        there, parts = cast("dict[str, object]", came_back), _by_name(made)
         for key, item in cast("dict[str, object]", sent).items():
             place = _under(path, key)
             if key not in there:
-                raise DataInvalid(f"{what}: {place} is not a field of the job's data type.", path=place)
-            _compare(item, there[key], place, what)
+                raise _no_field(place, what)
+            _compare(item, there[key], parts.get(key), place, what)
+    elif isinstance(sent, list | tuple) and isinstance(made, set | frozenset):
+        _compare_set(cast("list[object]", sent), cast("set[object]", made), path, what)
     elif isinstance(sent, list | tuple) and isinstance(came_back, list | tuple):
-        pairs = zip_longest(cast("list[object]", sent), cast("list[object]", came_back))
-        for index, (item, other) in enumerate(pairs):
-            _compare(item, other, f"{path}[{index}]", what)
-    elif isinstance(sent, str) and isinstance(came_back, str):
-        return  # another spelling of the same date, UUID or number: the type has read it
+        back = cast("list[object]", came_back)
+        rows = _in_rows(made, len(back))
+        for index, item in enumerate(cast("list[object]", sent)):
+            if index >= len(back):
+                raise _no_field(f"{path}[{index}]", what)
+            _compare(item, back[index], rows[index], f"{path}[{index}]", what)
+    else:
+        _compare_one(sent, came_back, made, path, what)  # pyright: ignore[reportUnknownArgumentType]  (narrowed above)
+
+
+def _compare_one(sent: object, came_back: object, made: object, path: str, what: str) -> None:
+    if isinstance(sent, str) and isinstance(came_back, str):
+        # Another spelling of the same date, UUID or number: the type has read it. Of a fraction it reads six digits.
+        if isinstance(made, datetime | time | timedelta) and _FINE.search(sent):
+            raise DataInvalid(f"{what}: {path} is {shown(sent)}, finer than microseconds.", path=path)
     elif sent != came_back or isinstance(sent, bool) != isinstance(came_back, bool):
-        back = shown(came_back)
-        raise DataInvalid(f"{what}: {path} would come back as {back} instead of {shown(sent)}.", path=path)  # pyright: ignore[reportUnknownArgumentType]
+        raise DataInvalid(f"{what}: {path} would come back as {shown(came_back)} instead of {shown(sent)}.", path=path)
+
+
+def _compare_set(sent: list[object], made: set[object], path: str, what: str) -> None:
+    """As `_compare`, for what has no order and holds each thing once."""
+    pairs = [(_in_json(one), one) for one in made]
+    known = {_encode_sorted(back) for back, _ in pairs}
+    for index, item in enumerate(sent):
+        if _encode_sorted(item) not in known:  # spelled otherwise, or without its defaults; few are
+            place = f"{path}[{index}]"
+            if not any(_fits(item, back, one, place, what) for back, one in pairs[:_SPELLINGS_MAX]):
+                raise DataInvalid(f"{what}: {place} would not come back as {shown(item)}.", path=place)
+
+
+def _fits(sent: object, came_back: object, made: object, path: str, what: str) -> bool:
+    try:
+        _compare(sent, came_back, made, path, what)
+    except DataInvalid:
+        return False
+    return True
+
+
+def _no_field(path: str, what: str) -> DataInvalid:
+    return DataInvalid(f"{what}: {path} is not a field of the job's data type.", path=path)
+
+
+def _in_rows(made: object, number: int) -> list[object]:
+    """The parts of what comes back as that many places; those of a Struct stand behind its tag."""
+    parts = list(cast("list[object]", made)) if isinstance(made, list | tuple) else list(_by_name(made).values())
+    return [*[None] * (number - len(parts)), *parts]
+
+
+@lru_cache(maxsize=_DECODERS_MAX)
+def _holds_moments_of(data_type: DataType) -> bool:
+    from msgspec import inspect  # costs as much as the rest of msgspec
+
+    with _making:
+        left: list[object] = [inspect.type_info(data_type)]
+    zones, seen = set[bool | None](), set[int]()
+    while left:
+        part = left.pop()
+        if isinstance(part, inspect.DateTimeType):
+            zones.add(part.tz)
+        elif isinstance(part, tuple):
+            left.extend(cast("tuple[object, ...]", part))
+        elif isinstance(part, inspect.Type | inspect.Field) and id(part) not in seen:
+            seen.add(id(part))
+            left.extend(getattr(part, name) for name in part.__struct_fields__)
+    return None in zones and False not in zones
+
+
+def _holds_moments(data_type: DataType) -> bool:
+    """Whether a datetime in data of this type means a moment: unless one of them is declared to have no zone."""
+    try:
+        return _holds_moments_of(data_type)
+    except TypeError:  # it cannot be a key, or msgspec cannot tell
+        return True
+
+
+def _must_be_moments(value: object, path: str, what: str) -> None:
+    """Refuse a datetime without a zone, as `later` does: the worker's machine would guess another moment."""
+    if isinstance(value, datetime) and value.utcoffset() is None:
+        raise DataInvalid(
+            f"{what}: {path} ({value.isoformat()}) has no time zone, so its moment is a guess.",
+            path=path,
+            mend="Use datetime.now(timezone.utc) or give tzinfo=; in JSON write 2030-01-31T12:00:00Z. For a time on"
+            " the wall wherever it is read declare Annotated[datetime, msgspec.Meta(tz=False)].",
+        )
+    if type(value) not in _SCALARS:
+        for place, part, _ in _parts(value, value, path):
+            _must_be_moments(part, place, what)
 
 
 def _must_be_made_again(sent: object, came_back: object, path: str, what: str) -> None:
-    """Refuse an object that comes back as plain JSON, since the declared type says no more there than `Any` or `dict`.
+    """Refuse an object that comes back as plain JSON, since the declared type says no more there than `Any` or `dict`,
+    and one of which JSON leaves something out.
 
     Whatever is no plain JSON when it comes back is what the declared type wants.
     """
     like = _COMES_FROM.get(type(came_back))
     if like is not None and not isinstance(sent, like):
         raise _changed(type(sent), path, what)
+    if isinstance(sent, datetime | time) and isinstance(came_back, datetime | time):
+        if _on_the_clock(sent) != _on_the_clock(came_back):
+            raise DataInvalid(
+                f"{what}: {path} is {sent.isoformat()}, and JSON keeps offsets from UTC of whole minutes only.",
+                path=path,
+                mend="Push it in UTC: moment.astimezone(timezone.utc).",
+            )
+        return
+    for name in _left_out(type(sent)):  # type: ignore[arg-type]  # a class is hashable
+        if getattr(sent, name, None) != getattr(came_back, name, None):
+            place = _under(path, name)
+            raise DataInvalid(f"{what}: {place} is private, and would be left out.", path=place, mend="Rename it.")
     for place, item, other in _parts(sent, came_back, path):
         if type(item) not in _SCALARS:
             _must_be_made_again(item, other, place, what)
 
 
+def _on_the_clock(moment: datetime | time) -> tuple[object, object, bool]:
+    """What it says, and where. (Python calls two times unequal that a clock shows twice, if their zones differ.)"""
+    return moment.replace(tzinfo=None), moment.utcoffset(), moment.tzinfo is None
+
+
 def _parts(sent: object, came_back: object, path: str) -> Iterator[tuple[str, object, object]]:
     """Each part of what was sent, with its place and what came back of it."""
     if isinstance(sent, _ROWS):
-        pairs = zip(_in_order(sent), _in_order(came_back), strict=False)
+        has_order = not isinstance(came_back, set | frozenset)
+        pairs = zip(_in_order(sent, has_order), _in_order(came_back, has_order), strict=False)
         yield from ((f"{path}[{index}]", item, other) for index, (item, other) in enumerate(pairs))
         return
     there = _by_name(came_back)
     for name, item in _by_name(sent).items():
         if name in there:
-            yield _under(path, str(name)), item, there[name]
+            yield _under(path, shown(name) if type(name) is not str else name), item, there[name]
         elif type(name) is not str:
             yield f"{path} (a key)", name, ""  # as its text
 
 
-def _in_order(value: object) -> list[object]:
-    if isinstance(value, set | frozenset):
-        return sorted(cast("set[object]", value), key=_encode_in_order)
-    return list(cast("list[object]", value)) if isinstance(value, list | tuple) else []
+def _in_order(value: object, has_order: bool) -> list[object]:
+    items = list(cast("list[object]", value)) if isinstance(value, _ROWS) else []
+    if has_order:
+        return items
+    by_text = {_encode(_in_json(item)): item for item in items}
+    return [by_text[text] for text in sorted(by_text)]
 
 
 def _by_name(value: object) -> dict[object, object]:
@@ -293,6 +468,12 @@ def _by_name(value: object) -> dict[object, object]:
         return cast("dict[object, object]", value)
     names = _attributes(type(value))  # type: ignore[arg-type]  # a class is hashable
     return {name: getattr(value, attribute, None) for name, attribute in names.items()}
+
+
+@lru_cache(maxsize=_DECODERS_MAX)
+def _left_out(kind: type[object]) -> tuple[str, ...]:
+    """The attributes of a class of attrs that msgspec takes for its own business."""
+    return tuple(field.name for field in getattr(kind, "__attrs_attrs__", ()) if field.name.startswith("_"))
 
 
 @lru_cache(maxsize=_DECODERS_MAX)

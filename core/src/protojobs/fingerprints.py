@@ -11,9 +11,11 @@ from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
 from types import FrameType, TracebackType
+from typing import cast
 
-__all__ = ["fingerprint", "last_line", "template"]
+__all__ = ["fingerprint", "last_line", "template", "title"]
 
+TITLE_CHARS_MAX = 500
 MESSAGE_CHARS_MAX = 1_000
 FRAMES_MAX = 10_000
 _PATTERNS = (
@@ -31,7 +33,7 @@ def fingerprint(job_name: str, error: BaseException) -> str:
     """16 hexadecimal digits: the same for the same exception class, raised for the same reason in the same function.
 
     Of (job name, the class's module and name, the deepest frame of the application's own code as module:function, the
-    message without numbers, ids and quoted texts).
+    message without numbers, ids and quoted texts). Of a group of exceptions the first one in it counts too.
     """
     kind = type(error)
     parts = (
@@ -40,6 +42,8 @@ def fingerprint(job_name: str, error: BaseException) -> str:
         _told(lambda: _place(error.__traceback__)),
         _told(lambda: template(str(error))),
     )
+    if isinstance(error, BaseExceptionGroup):
+        parts += (template(_told(lambda: title(_first_of(error)))),)
     return blake2b("\x1f".join(parts).encode("utf-8", "replace"), digest_size=8).hexdigest()
 
 
@@ -51,9 +55,34 @@ def template(message: str) -> str:
     return message.strip()
 
 
+def title(error: BaseException) -> str:
+    """What an exception comes to, in one line of at most 500 characters: its class, and the first line of what it says.
+
+    Of a group also the first exception in it: that many tasks have failed says little.
+    """
+    kind = type(error)
+    module = _told(lambda: "" if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}.")
+    said = _told(lambda: str(error)[:MESSAGE_CHARS_MAX])
+    line = next((line.rstrip() for line in said.splitlines() if line.strip()), "")
+    name = f"{module}{_told(lambda: kind.__qualname__)}"
+    whole = f"{name}: {line}" if line else name
+    if isinstance(error, BaseExceptionGroup):
+        whole = f"{whole}: {_told(lambda: title(_first_of(error)))}"
+    return whole[:TITLE_CHARS_MAX].rstrip()
+
+
 def last_line(exception: str) -> str:
-    """What a traceback comes to: its last line that says something."""
+    """The title of a stored traceback: its last line that says something."""
     return next((line.strip() for line in reversed(exception.splitlines()) if line.strip()), "")
+
+
+def _first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    first: BaseException = group
+    for _ in range(FRAMES_MAX):
+        if not isinstance(first, BaseExceptionGroup):
+            break
+        first = cast("BaseExceptionGroup[BaseException]", first).exceptions[0]
+    return first if not isinstance(first, BaseExceptionGroup) else ValueError("a group that has no end")
 
 
 def _told(part: Callable[[], str]) -> str:

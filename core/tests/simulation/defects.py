@@ -18,9 +18,11 @@ from math import inf
 
 from msgspec import structs
 
+from protojobs._decisions import Decisions
 from protojobs._execution import Run, unrun
 from protojobs._lease_watch import GOOD_BEATS, LeaseWatch
 from protojobs.lifecycle import JobState, Verb
+from protojobs.outcomes import Outcome
 from protojobs.records import ClaimedJob, Enqueued, Fence, NewJob, Reclaimed, Settled, Settlement
 from protojobs_memory import MemoryDriver
 from protojobs_memory.state import Row
@@ -209,6 +211,44 @@ class StartsInDoubt(SimulatedWorker):
 
     def make_watch(self) -> LeaseWatch:
         return NeverInDoubt(LEASE_S)
+
+
+class HearsOnlyOfMisses(LeaseWatch):
+    """Takes a heartbeat that has not come back for one that is on its way, however long."""
+
+    def is_in_doubt(self, now: float) -> bool:
+        return self.in_doubt
+
+
+class StartsWhileItsHeartbeatsWait(SimulatedWorker):
+    """Starts jobs while its heartbeats are held up in its own process."""
+
+    def make_watch(self) -> LeaseWatch:
+        return HearsOnlyOfMisses(LEASE_S)
+
+
+class CutsAtItsLimit(SimulatedWorker):
+    """Takes a limit of its own for a stop, and cuts what runs beyond the grace."""
+
+    def drain(self) -> None:
+        super().drain()
+        self.decide.ending.stop(self.world.now, 1, "memory")
+
+
+class TakesAnyAnswer(Decisions):
+    """Takes what comes under the name of a run for its end, whichever claim it speaks of."""
+
+    def finished(self, now: float, key: tuple[str, int], outcome: Outcome | None, *, was_run: bool = True) -> bool:
+        if outcome is not None:
+            said = structs.replace(outcome.settlement, id=key[0], claim_seq=key[1])
+            outcome = structs.replace(outcome, settlement=said)
+        return super().finished(now, key, outcome, was_run=was_run)
+
+
+class BelievesCopies(SimulatedWorker):
+    """Takes the answer of a process's copy for that of the next job in its place."""
+
+    decisions = TakesAnyAnswer
 
 
 class NeverPatient(LeaseWatch):

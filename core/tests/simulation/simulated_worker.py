@@ -55,10 +55,13 @@ class Active:
     run: Run
     seen: Seen
     is_given_up: bool = False  # counts as stuck: nobody waits for its end
+    is_forked: bool = False  # a copy of its process answers too, some time after it has ended
 
 
 class SimulatedWorker(Party):
     """One worker process."""
+
+    decisions = Decisions
 
     def __init__(self, world: World, name: str, queues: Sequence[str]) -> None:
         super().__init__()
@@ -67,6 +70,8 @@ class SimulatedWorker(Party):
         self.queues = queues
         self.generation = 0
         self.stopping_since: float | None = None
+        self.draining_since: float | None = None
+        self.starved_until = 0.0  # its heartbeats wait for something within its process
         self._stopped_as = 0  # the generation that was told to
         self.active: dict[_Key, Active] = {}
         self.ready: dict[_Key, Run] = {}  # handed over before a slot is free
@@ -79,7 +84,7 @@ class SimulatedWorker(Party):
 
     @property
     def is_stopping(self) -> bool:
-        return self.stopping_since is not None
+        return self.stopping_since is not None or self.draining_since is not None
 
     @property
     def is_at_work(self) -> bool:
@@ -91,7 +96,7 @@ class SimulatedWorker(Party):
         limits = WorkLimits(
             concurrency=world.dice.choice((1, 2, 3)), poll_s=1.0, grace_s=GRACE_S, exit_bound_s=EXIT_BOUND_S
         )
-        self.decide = Decisions(
+        self.decide = self.decisions(
             limits,
             self.watch,
             world.now,
@@ -119,6 +124,17 @@ class SimulatedWorker(Party):
         self.world.at(self.world.now, lambda: self.put(1), self)
         if self.world.dice.random() < 0.5:
             self.world.at(self.world.now + self.world.dice.uniform(0.1, GRACE_S), lambda: self.put(2), self)
+
+    def drain(self) -> None:
+        """A limit of its own is passed: it ends once its runs are done."""
+        self.draining_since = self.world.now
+        self.world.hire()
+        self.decide.ending.drain("memory")
+
+    def fork(self) -> None:
+        """A job that runs here forks, and its copy goes on."""
+        if self.active:
+            self.world.dice.choice(list(self.active.values())).is_forked = True
 
     def die(self, how: str, *, since: float) -> None:
         """The process ends, and whatever runs in it."""
@@ -256,7 +272,7 @@ class SimulatedWorker(Party):
     def _keep_up(self) -> Steps:
         world, worker = self.world, self.id
         try:
-            if not self.decide.ending.level and self.watch.may_reclaim(world.now):
+            if self.decide.ending.has_time and self.watch.may_reclaim(world.now):
                 until = self.watch.reclaim_until
                 taken = cast("Reclaimed", (yield Call(lambda: world.reclaim(until), PATIENCE_S)))
                 self.watch.reclaimed(world.now, taken.others_end_in, taken.has_more, self._jitter())
@@ -274,7 +290,10 @@ class SimulatedWorker(Party):
         except StoreUnavailable:
             pass  # the row lapses by itself
         self.world.history.exits[worker] = 0
-        self.die("stop", since=cast("float", self.stopping_since))
+        if self.stopping_since is None:
+            self.die("drain", since=cast("float", self.draining_since))
+        else:
+            self.die("stop", since=self.stopping_since)
 
     # -------------------------------------------------------------------------------------------------------- the lease
 
@@ -297,6 +316,8 @@ class SimulatedWorker(Party):
             return
         self._is_registered = True
         self.watch.begin(sent_at)
+        if self.world.now < self.starved_until:
+            self.world.history.faults.append(Fault("starved", sent_at, self.starved_until, self.id))
 
     def _lost_lease(self) -> Steps:
         self.withdraw(list(self.ready))
@@ -308,6 +329,8 @@ class SimulatedWorker(Party):
         while True:
             yield max(0.0, self.watch.next_beat_at - world.now)
             worker, sent_at = self.id, world.now
+            while world.now < self.starved_until:
+                yield self.starved_until - world.now
             try:
                 reply = yield Call(lambda worker=worker: world.heartbeat(worker), BEAT_S)
                 beat = Beat(sent_at, cast("Heartbeat", reply))
@@ -377,7 +400,15 @@ class SimulatedWorker(Party):
         seen.ended, seen.end, seen.again_in = self.world.now, end, outcome.settlement.delay
         if not active.is_given_up:
             self.put((run.key, outcome))
+        if active.is_forked:
+            self.world.at(
+                self.world.now + self.world.dice.uniform(0, 2), lambda: self._answer_again(run.key, outcome), self
+            )
         self._slot_is_free()
+
+    def _answer_again(self, key: _Key, outcome: Outcome) -> None:
+        """What the copy says arrives as the answer of the run that has the place of the first."""
+        self.put((next(iter(self.active), key), outcome))
 
     def _interrupt(self, active: Active, why: str) -> None:
         """End it from outside, soon; one that does not listen counts as stuck after a while."""

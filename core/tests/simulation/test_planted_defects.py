@@ -57,6 +57,13 @@ PLANTED = {
     "run though it was taken back": Planted(DOUBLED, worker=defects.RunsWhatItTookBack, jobs=60),
     "a claim of unknown outcome forgotten": Planted(STUCK, worker=defects.NeverAsks),
     "a job begun in doubt": Planted("had been cut off", worker=defects.StartsInDoubt, hurts=("cut off", "slow")),
+    "a job begun while heartbeats wait": Planted(
+        "had been starved", worker=defects.StartsWhileItsHeartbeatsWait, hurts=("starve",)
+    ),
+    "a limit of its own cuts runs": Planted(DOUBLED, worker=defects.CutsAtItsLimit, hurts=("limit",)),
+    "a copy's answer for that of another run": Planted(
+        "no run of it ended well|failures that were stored|" + DOUBLED, worker=defects.BelievesCopies, hurts=("fork",)
+    ),
     "a reclaim at once after an outage": Planted(
         "could have kept it", worker=defects.ReclaimsAtOnce, hurts=("outage",)
     ),

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from faults.history import History
+from faults.history import End, History
 
 from .simulated_worker import LEASE_S
 from .world import QUEUES, Plan, World, judged
@@ -35,7 +35,7 @@ def test_nothing_is_lost_and_nothing_doubled_without_a_reason(block: int) -> Non
         assert judged(history) == [], f"seed {seed}"
         assert len(history.finals) == len(history.pushed) > 0
         seen |= {fault.kind for fault in history.faults} | {final.state for final in history.finals.values()}
-    faults = {"kill", "freeze", "cut off", "stop", "slow", "outage", "lost lease"}
+    faults = {"kill", "freeze", "cut off", "starved", "stop", "drain", "slow", "outage", "lost lease"}
     assert seen == faults | {"completed", "failed", "cancelled"}
 
 
@@ -56,6 +56,14 @@ def test_planned_stops_alone_cost_no_attempt_and_no_second_run_but_of_what_was_c
         history = World(seed, hurts=("stop",)).run()
         assert judged(history) == [], f"seed {seed}"
         assert befell(history) <= {"stop"}, f"seed {seed}: a lease was lost"
+
+
+def test_limits_of_their_own_and_copies_of_their_processes_alone_make_nothing_run_twice() -> None:
+    for seed in range(50):
+        history = World(seed, hurts=("limit", "fork")).run()
+        assert judged(history) == [], f"seed {seed}"
+        assert befell(history) <= {"drain"}, f"seed {seed}: a lease was lost"
+        assert not any(run.end is End.CUT for run in history.runs if not history.pushed[run.job].may_be_cancelled)
 
 
 @pytest.mark.parametrize("seed", [7, 77, 777])

@@ -26,7 +26,7 @@ __all__ = ["EVERYTHING", "QUEUES", "Plan", "World", "judged"]
 
 MAX_RETRIES = 3
 QUEUES = ("high", "low")
-EVERYTHING = ("kill", "freeze", "cut off", "lose answers", "stop", "slow", "outage")
+EVERYTHING = ("kill", "freeze", "cut off", "starve", "lose answers", "stop", "limit", "fork", "slow", "outage")
 PUSH_PATIENCE_S = 2.0
 SHORT_S = 0.0005  # what a job takes that may lie ready before a slot is free
 REST_EVERY_S = 0.5
@@ -227,9 +227,17 @@ class World(Network):
         elif how == "cut off":
             worker.cut_off_until = max(worker.cut_off_until, self._in(0.5, 2 * LEASE_S))
             self.history.faults.append(Fault("cut off", now, worker.cut_off_until, worker.id))
+        elif how == "starve":
+            worker.starved_until = max(worker.starved_until, self._in(0.5, 2 * LEASE_S))
+            self.history.faults.append(Fault("starved", now, worker.starved_until, worker.id))
+        elif how == "fork":
+            worker.fork()
+        elif how == "limit":
+            if not worker.is_stopping:
+                worker.drain()
         elif how == "lose answers":
             worker.answers_lost = self.dice.randint(1, 3)
-        elif not worker.is_stopping:
+        elif worker.stopping_since is None:
             worker.stop()
 
     def _in(self, least_s: float, most_s: float) -> float:

@@ -174,7 +174,7 @@ def test_old_notes_go_by_an_index_and_no_more_than_a_bound_at_once(
     assert driver.sample_depths()
     assert [count(driver, table) for table in ("rollups", "attempts", "audit")] == [1, 3, 1]
     deletes = [each for each in asked if each[0].startswith("DELETE")]
-    with driver.engine.connect() as conn:
+    with driver._connections.engine.connect() as conn:
         plans = [plan(conn, *each) for each in deletes]
     if driver.engine.dialect.name == "sqlite":
         assert [found for found in plans if "SCAN" in found.replace("SCAN CONSTANT ROW", "")] == []
