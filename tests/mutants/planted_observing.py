@@ -69,6 +69,17 @@ OBSERVING_MUTANTS = (
         ("driver.py", "durable=False, observing=True)", "durable=False)"),
     ),
     mutant(
+        "any text is a cursor",
+        "listing",
+        (INSPECTION, "        check_cursor(cursor)\n", ""),
+    ),
+    mutant(
+        "a queue of no name means all",
+        "listing",
+        ("inspection.py", '        if which.queue == "":', "        if which.queue is which:"),
+        store="valkey",
+    ),
+    mutant(
         "in a paused queue no job waits",
         "counting",
         (

@@ -8,6 +8,7 @@ a job and its row of failed_jobs - keeps its own fields; a job to which nothing 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import TypeVar
@@ -44,6 +45,7 @@ __all__ = [
     "as_claimed",
     "cancel",
     "check_batch",
+    "check_cursor",
     "check_firings",
     "check_jobs",
     "check_settlements",
@@ -67,6 +69,7 @@ Job = TypeVar("Job", bound=ExportedJob)
 Thing = TypeVar("Thing")
 Shown = TypeVar("Shown", JobRecord, FailedJob)
 
+_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 PASSED_OVER_MAX = 1_000  # due jobs without a spare attempt that a claim walks past to fill its prefetch
 
 SETTLES_TO = {
@@ -281,6 +284,13 @@ def shortened(shown: Shown, chars_max: int | None) -> Shown:
 
 
 # -------------------------------------------------------------------------------------------------------- schedules
+
+
+def check_cursor(cursor: str | None) -> str | None:
+    """`cursor`, if it is the id after which a list goes on; OptionInvalid for what no list has given."""
+    if cursor is not None and not _ID.fullmatch(cursor):
+        raise OptionInvalid(f"{shown(cursor)} is no cursor of this list.", mend="Pass one that the list gave.")
+    return cursor
 
 
 def check_firings(firings: Sequence[Firing]) -> None:

@@ -20,7 +20,7 @@ from protojobs.records import (
     Stats,
     WorkerRecord,
 )
-from protojobs.rules import check_batch, shortened
+from protojobs.rules import check_batch, check_cursor, shortened
 from protojobs_memory.handle import Handle
 from protojobs_memory.sorted_keys import SortedKeys, TimeKey
 from protojobs_memory.state import Queue, Row, State, after
@@ -45,6 +45,7 @@ class Inspection(Handle):
         self, which: JobFilter, *, limit: int = 50, cursor: str | None = None, chars_max: int | None = None
     ) -> JobPage:
         """See Inspects.find. The cursor is the last id that was examined."""
+        check_cursor(cursor)
         with self.state.lock:
             found: list[JobRecord] = []
             examined = 0
@@ -115,7 +116,8 @@ def failed_page(
     """A page of an index of failed_jobs. The cursor is the last row that was examined, as `failed_at/id`."""
     found: list[FailedJob] = []
     examined = 0
-    for key in keys.downwards(_read_cursor(cursor)) if keys else ():
+    bound = _read_cursor(cursor)
+    for key in keys.downwards(bound) if keys else ():
         if len(found) >= limit or examined >= EXAMINED_MAX:
             return FailedPage(jobs=tuple(found), cursor=cursor)
         failure = state.failed[key[1]]
@@ -129,13 +131,14 @@ def failed_page(
 def _read_cursor(cursor: str | None) -> TimeKey | None:
     if cursor is None:
         return None
-    moment, _, failed_id = cursor.partition("/")
+    text, _, failed_id = cursor.partition("/")
     try:
-        return datetime.fromisoformat(moment), failed_id
+        moment = datetime.fromisoformat(text)
     except ValueError:
-        raise OptionInvalid(
-            f"{shown(cursor)} is no cursor of this list.", mend="Pass one that `failed` gave."
-        ) from None
+        moment = None
+    if moment is None or moment.tzinfo is None or not failed_id:
+        raise OptionInvalid(f"{shown(cursor)} is no cursor of this list.", mend="Pass one that `failed` gave.")
+    return moment, failed_id
 
 
 def _info(queue: Queue, now: datetime) -> QueueInfo:

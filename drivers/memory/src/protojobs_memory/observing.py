@@ -22,7 +22,7 @@ from protojobs.observing import (
     totalled,
 )
 from protojobs.records import FailedPage
-from protojobs.rules import shortened
+from protojobs.rules import check_cursor, shortened
 from protojobs_memory.handle import Handle
 from protojobs_memory.inspection import count, failed_page
 
@@ -136,6 +136,6 @@ class Observing(Handle):
     def actions(self, *, limit: int = 50, cursor: str | None = None) -> ActionPage:
         """See Observes.actions. The cursor is the last id that was shown."""
         with self.state.lock:
-            ids = list(islice(self.state.notes.action_ids.downwards(cursor), limit + 1))
+            ids = list(islice(self.state.notes.action_ids.downwards(check_cursor(cursor)), limit + 1))
             found = tuple(self.state.notes.actions[action_id] for action_id in ids[:limit])
             return ActionPage(actions=found, cursor=ids[limit - 1] if len(ids) > limit else None)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 
 from msgspec import convert
 from msgspec.structs import replace
 
-from protojobs.errors import OptionInvalid
+from protojobs.errors import OptionInvalid, shown
 from protojobs.lifecycle import JobState, Verb
 from protojobs.records import Enqueued, ExportedJob, NewJob
 from protojobs.rules import check_batch
@@ -18,6 +19,8 @@ from protojobs_memory.state import Row
 from protojobs_memory.views import record
 
 __all__ = ["Transfer"]
+
+_CURSOR = re.compile(r"[0-9a-f]{16}/")  # a number, and the id of a job
 
 
 class Transfer(Handle):
@@ -31,6 +34,8 @@ class Transfer(Handle):
         The store numbers jobs as they begin to move; a cursor is a place in that order, so that the same cursor shows
         the same jobs for as long as they are here.
         """
+        if cursor is not None and not _CURSOR.match(cursor):
+            raise OptionInvalid(f"{shown(cursor)} is no cursor of an export.", mend="Pass one that `export_jobs` gave.")
         with self.state.lock:
             moving = self.state.exports.setdefault(token, SortedKeys())
             keys = list(islice(moving.above(cursor or ""), limit + 1))

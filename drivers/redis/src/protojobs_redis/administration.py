@@ -8,10 +8,11 @@ from msgspec import Struct
 from msgspec.msgpack import Decoder
 from msgspec.structs import replace
 
+from protojobs.names import check_name
 from protojobs.records import CancelAnswer, Cleared, Pruned, RetryAnswer
 from protojobs_redis.handle import Handle, check_batch
 from protojobs_redis.laps import Kind, Lap, Place
-from protojobs_redis.packing import encode, micros
+from protojobs_redis.packing import encode, micros, texts
 
 __all__ = ["Administration"]
 
@@ -52,17 +53,17 @@ class Administration(Handle):
     def cancel(self, ids: Sequence[str], *, reason: str = "") -> list[CancelAnswer]:
         """See Administers.cancel."""
         check_batch(ids)
-        return [_CANCELLED[letter] for letter in self._letters("cancel", encode(ids), reason)]
+        return [_CANCELLED[letter] for letter in self._letters("cancel", texts(ids), reason)]
 
     def retry_failed(self, ids: Sequence[str]) -> list[RetryAnswer]:
         """See Administers.retry_failed."""
         check_batch(ids)
-        return [_RETRIED[letter] for letter in self._letters("retry_failed", encode(ids))]
+        return [_RETRIED[letter] for letter in self._letters("retry_failed", texts(ids))]
 
     def forget_failed(self, ids: Sequence[str]) -> int:
         """See Administers.forget_failed."""
         check_batch(ids)
-        return self._number("forget_failed", encode(ids))
+        return self._number("forget_failed", texts(ids))
 
     def clear(self, queue: str, *, limit: int = 1_000) -> Cleared:
         """See Administers.clear. A limit above 1,000 is as good as 1,000."""
@@ -77,6 +78,7 @@ class Administration(Handle):
 
     def pause(self, queue: str) -> bool:
         """See Administers.pause."""
+        check_name("queue", queue)
         return self._number("pause", queue) == 1
 
     def resume(self, queue: str) -> bool:

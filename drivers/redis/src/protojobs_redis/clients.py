@@ -16,6 +16,7 @@ from redis.retry import Retry
 
 from protojobs.errors import ConfigurationError
 from protojobs_redis.bounded import connection_class, managed_connection_class
+from protojobs_redis.packing import HALVES
 from protojobs_redis.urls import TIMEOUT_S, Address, options_of
 
 __all__ = [
@@ -130,6 +131,7 @@ _LIMITS: dict[str, object] = {
     "socket_connect_timeout": TIMEOUT_S,
     "health_check_interval": IDLE_MAX_S,
     "protocol": 2,
+    "encoding_errors": HALVES,
     "retry": Retry(NoBackoff(), 0),
 }
 # A connection whose other side says nothing is given up after 11 seconds, also one that waits for an answer.

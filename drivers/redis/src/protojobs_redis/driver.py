@@ -41,6 +41,7 @@ from protojobs_redis.packing import (
     micros,
     moment,
     pushed,
+    texts,
 )
 from protojobs_redis.schedules import Schedules
 from protojobs_redis.settling import in_order, sorted_out
@@ -137,7 +138,7 @@ class RedisDriver(Storage, Leases, Observing, Administration, Transfer, Schedule
             encode(said.completed),
             encode(said.others),
             worker,
-            encode(list(dict.fromkeys(queues))),
+            texts(dict.fromkeys(queues)),
             slots,
             limit,
             is_kept=bool(settlements),

@@ -22,8 +22,9 @@ from protojobs.records import (
     Stats,
     WorkerRecord,
 )
+from protojobs.rules import check_cursor
 from protojobs_redis.handle import Handle, check_batch
-from protojobs_redis.packing import LETTERS, Entry, encode, failed_job, moment, record
+from protojobs_redis.packing import LETTERS, Entry, failed_job, is_number, moment, record, texts
 
 __all__ = ["FailedEntry", "Inspection", "chars"]
 
@@ -101,7 +102,7 @@ class Inspection(Handle):
         """The jobs that exist among `ids`, a few megabytes at a time."""
         place = 0
         while place < len(ids):
-            read, entries = self._packed(_read, "get", encode(ids[place : place + STEP_MAX]))
+            read, entries = self._packed(_read, "get", texts(ids[place : place + STEP_MAX]))
             yield from entries
             place += read
 
@@ -112,6 +113,9 @@ class Inspection(Handle):
 
         States and queue are compared in the script; the name is in the large part of a job, so it is compared here.
         """
+        check_cursor(cursor)
+        if which.queue == "":  # no queue has that name, and to the script it means all
+            return JobPage(jobs=())
         states = "".join(LETTERS.get(state, NO_STATE) for state in which.states)
         jobs: list[JobRecord] = []
         examined = 0
@@ -132,6 +136,9 @@ class Inspection(Handle):
         self, *, queue: str | None = None, limit: int = 50, cursor: str | None = None, chars_max: int | None = None
     ) -> FailedPage:
         """See Inspects.failed."""
+        _read_cursor(cursor)
+        if queue == "":  # as in `find`
+            return FailedPage(jobs=())
         return self._failed_page(queue or "", limit, cursor, chars(chars_max))
 
     def _failed_page(self, queue: str, limit: int, cursor: str | None, chars_max: str, *fingerprint: str) -> FailedPage:
@@ -160,7 +167,7 @@ class Inspection(Handle):
         ids, place = list(dict.fromkeys(ids)), 0
         jobs: dict[str, FailedJob] = {}  # by their own ids: one may be meant twice
         while place < len(ids):
-            read, entries = self._packed(_read_failed, "get_failed", encode(ids[place:]))
+            read, entries = self._packed(_read_failed, "get_failed", texts(ids[place:]))
             jobs |= {found[0]: failed_job(*found) for found in entries}
             place += read
         return list(jobs.values())
@@ -237,6 +244,6 @@ def _read_cursor(cursor: str | None) -> tuple[str, str]:
     if cursor is None:
         return "", ""
     score, _, failed_id = cursor.partition("/")
-    if not score.isdigit() or not failed_id:
+    if not is_number(score) or not failed_id:
         raise OptionInvalid(f"{shown(cursor)} is no cursor of this list.", mend="Pass one that `failed` gave.")
     return score, failed_id

@@ -12,6 +12,7 @@ from typing import Protocol, cast
 from redis.exceptions import TimeoutError
 
 from protojobs_redis.clients import Connection, Server
+from protojobs_redis.packing import HALVES
 
 __all__ = ["Lines", "packed", "packed_words"]
 
@@ -93,5 +94,5 @@ def packed(count: int, start: bytes, *rest: str | bytes | int) -> bytes:
 
 
 def _word(word: str | bytes | int) -> bytes:
-    word = word if isinstance(word, bytes) else str(word).encode()
+    word = word if isinstance(word, bytes) else str(word).encode(errors=HALVES)
     return b"$%d\r\n%b\r\n" % (len(word), word)

@@ -36,6 +36,7 @@ from protojobs.observing import (
     totalled,
 )
 from protojobs.records import FailedPage, QueueInfo
+from protojobs.rules import check_cursor
 from protojobs_redis.inspection import FailedEntry, Inspection, chars
 from protojobs_redis.packing import encode, failed_job, micros, moment, moment_text
 
@@ -152,6 +153,8 @@ class Observing(Inspection):
     def depths(self, since: datetime, until: datetime, *, queue: str | None = None) -> list[DepthSample]:
         """See Observes.depths."""
         samples: list[DepthSample] = []
+        if queue == "":  # no queue has that name, and to the script it means all
+            return samples
         before = moment_text(until)
         while before and len(samples) < DEPTHS_MAX:
             before, found = self._packed(_depths, "depths", moment_text(since), before, queue or "", STEP_MAX)
@@ -190,7 +193,7 @@ class Observing(Inspection):
     def actions(self, *, limit: int = 50, cursor: str | None = None) -> ActionPage:
         """See Observes.actions. The cursor is the last id that was shown."""
         limit = max(1, min(limit, ACTIONS_MAX))
-        found = self._packed(_actions, "actions", cursor or "", limit + 1)
+        found = self._packed(_actions, "actions", check_cursor(cursor) or "", limit + 1)
         return ActionPage(actions=tuple(found[:limit]), cursor=found[limit - 1].id if len(found) > limit else None)
 
 

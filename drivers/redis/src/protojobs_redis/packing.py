@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import codecs
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 
 from msgspec import Raw, Struct
@@ -31,12 +32,14 @@ __all__ = [
     "encode",
     "failed_job",
     "held_by",
+    "is_number",
     "micros",
     "moment",
     "moment_or_none",
     "moment_text",
     "pushed",
     "record",
+    "texts",
 ]
 
 Time = int | str  # microseconds since 1970; as text where a double could not hold them. 0: no time
@@ -55,6 +58,24 @@ STATES = {
 LETTERS = {state: letter for letter, state in STATES.items()}
 
 encode = _values = Encoder().encode
+# What is asked for may hold half of a surrogate pair. In its place goes NUL, which no stored id or name holds: so there
+# is none such.
+HALVES = "protojobs.halves"
+codecs.register_error(HALVES, lambda error: ("\0", error.end if isinstance(error, UnicodeEncodeError) else 0))
+
+
+def is_number(text: str) -> bool:
+    """Whether it is a whole number as scripts write one."""
+    return text.isascii() and text.isdigit()
+
+
+def texts(names: Iterable[str]) -> bytes:
+    """Ids or names that are asked for, packed."""
+    names = list(names)
+    try:
+        return encode(names)
+    except UnicodeEncodeError:
+        return encode([name.encode(errors=HALVES).decode() for name in names])
 
 
 class Row(Struct, array_like=True, gc=False):

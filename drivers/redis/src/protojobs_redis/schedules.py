@@ -26,7 +26,7 @@ from protojobs.schedules import (
     read_schedule,
 )
 from protojobs_redis.handle import Handle, check_batch
-from protojobs_redis.packing import Time, blob_of, encode, moment, moment_text, pushed
+from protojobs_redis.packing import Time, blob_of, encode, moment, moment_text, pushed, texts
 
 __all__ = ["Schedules"]
 
@@ -102,7 +102,7 @@ class Schedules(Handle):
         wanted, place = list(dict.fromkeys(ids)), 0
         found: list[_Entry] = []
         while place < len(wanted):
-            read, entries = self._packed(_read, "get_schedules", encode(wanted[place:]))
+            read, entries = self._packed(_read, "get_schedules", texts(wanted[place:]))
             found += entries
             place += read
         schedules, unreadable = _read_all(found)

@@ -21,8 +21,10 @@ from protojobs_redis.packing import (
     blob_of,
     encode,
     failed_job,
+    is_number,
     moment_text,
     record,
+    texts,
 )
 
 __all__ = ["Transfer"]
@@ -41,7 +43,7 @@ class Transfer(Handle):
         self, token: str, *, cursor: str | None = None, limit: int = 500
     ) -> tuple[list[ExportedJob], str | None]:
         """See Administers.export_jobs. A page holds a few megabytes at most, so it may be short."""
-        if cursor is not None and not cursor.isdigit():
+        if cursor is not None and not is_number(cursor):
             raise OptionInvalid(f"{shown(cursor)} is no cursor of an export.", mend="Pass one that `export_jobs` gave.")
         after, jobs = self._packed(_page, "export_jobs", token, cursor or "", max(1, min(limit, PAGE_MAX)))
         return [_exported(*job) for job in jobs], after or None
@@ -62,7 +64,7 @@ class Transfer(Handle):
     def drop_exported(self, token: str, ids: Sequence[str]) -> int:
         """See Administers.drop_exported."""
         check_batch(ids)
-        return self._number("drop_exported", token, encode(ids))
+        return self._number("drop_exported", token, texts(ids))
 
 
 def _exported(entry: Entry, was: str, failed_id: str, failure: bytes) -> ExportedJob:

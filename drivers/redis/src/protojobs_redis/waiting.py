@@ -11,7 +11,7 @@ from redis.exceptions import MovedError, NoScriptError, RedisError, ResponseErro
 from protojobs.clock import SYSTEM_CLOCK
 from protojobs_redis.clients import Connection
 from protojobs_redis.connections import Connections
-from protojobs_redis.packing import encode
+from protojobs_redis.packing import texts
 from protojobs_redis.scripting import script
 from protojobs_redis.urls import TIMEOUT_S
 
@@ -94,7 +94,7 @@ class Doorbell:
     def _due_in(self, connection: Connection, queues: list[str], left: float, offset: int) -> float:
         """Seconds until the first job of the queues is due; infinite when none is in sight."""
         due = script("due")
-        arguments = (1, self._connections.prefix, offset, encode(queues))
+        arguments = (1, self._connections.prefix, offset, texts(queues))
         try:
             answer = self._ask(connection, left, "EVALSHA", due.sha, *arguments)
         except NoScriptError:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+
 import pytest
 
 from protojobs.entropy import fresh_id
-from protojobs.errors import ProtojobsError
+from protojobs.errors import OptionInvalid, ProtojobsError
 from protojobs.lifecycle import JobState, Verb
+from protojobs.observing import Observes
 from protojobs.protocols import Store
-from protojobs.records import JobFilter
+from protojobs.records import CancelAnswer, JobFilter, RetryAnswer
 from protojobs.rules import is_wanted
 from protojobs.testing.conformance.fixtures import Fixtures
 from protojobs.testing.conformance.levels import concern
 from protojobs.testing.conformance.steps import all_jobs, fresh_ids, join, lend, new_job, only, push, settle, their_ids
 
 __all__ = ["Listing"]
+
+NO_CURSORS = ("", "\ud800", "a\0b", "no cursor", "/", "12", "2030-01-01T00:00:00.000000/abc")
 
 
 @concern("listing")
@@ -79,6 +86,36 @@ class Listing(Fixtures):
         push(driver, new_job(id=ids[5]))
         rest = driver.find(JobFilter(), limit=10, cursor=page.cursor)
         assert their_ids([*page.jobs, *rest.jobs]) == ids[4::-1]
+
+    @pytest.mark.parametrize("cursor", NO_CURSORS, ids=ascii)
+    def test_a_cursor_that_no_list_gave_is_refused(self, driver: Store, cursor: str) -> None:
+        push(driver, new_job(), new_job())
+        settle(driver, only(lend(driver, join(driver), limit=1)), Verb.FAIL)
+        lists: list[Callable[..., object]] = [partial(driver.find, JobFilter()), driver.failed]
+        if isinstance(driver, Observes) and driver.capabilities.observing:
+            lists += [driver.actions, partial(driver.failed_alike, ""), partial(driver.failed_alike, "none such")]
+        for listed in lists:
+            with pytest.raises(OptionInvalid):
+                listed(cursor=cursor)
+
+    @pytest.mark.parametrize("odd", ["", "\ud800", "a\0b", "x" * 5_000], ids=["empty", "half", "NUL", "long"])
+    def test_what_no_job_can_be_called_is_found_nowhere(self, driver: Store, odd: str) -> None:
+        push(driver, new_job(), new_job())
+        settle(driver, only(lend(driver, join(driver), limit=1)), Verb.FAIL)
+        assert driver.get([odd]) == []
+        assert driver.get_failed([odd]) == []
+        assert driver.cancel([odd]) == [CancelAnswer.MISSING]
+        assert driver.retry_failed([odd]) == [RetryAnswer.MISSING]
+        assert driver.forget_failed([odd]) == 0
+        looks: list[Callable[[], object]] = [  # of names some stores say at once that there can be none
+            lambda: driver.find(JobFilter(queue=odd)).jobs,
+            lambda: driver.find(JobFilter(job_name=odd)).jobs,
+            lambda: driver.failed(queue=odd).jobs,
+            lambda: driver.stats(odd).total,
+        ]
+        for look in looks:
+            with suppress(OptionInvalid):
+                assert not look()
 
     def test_long_data_is_cut_to_so_many_characters(self, driver: Store) -> None:
         push(driver, new_job(data='"é🎈é🎈é🎈"'), new_job(data="{}"))

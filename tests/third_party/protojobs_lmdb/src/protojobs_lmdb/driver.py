@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from protojobs import records, rules
 from protojobs.clock import SYSTEM_CLOCK
 from protojobs.entropy import fresh_id
-from protojobs.errors import LeaseLost
+from protojobs.errors import LeaseLost, OptionInvalid, shown
 from protojobs.lifecycle import FINISHED, JobState, Verb
 from protojobs.records import COUNTED_MAX, CancelAnswer, ClaimedJob, Enqueued, RetryAnswer, Settled, Settlement
 from protojobs_lmdb.file import LAYOUT
@@ -142,6 +142,8 @@ class LmdbDriver(Schedules):
         self, index: str, cursor: str | None, limit: int, is_wanted: Callable[[Row], bool]
     ) -> tuple[list[Row], str | None]:
         found: list[Row] = []
+        if cursor is not None and not cursor.startswith(f"{index}\0"):
+            raise OptionInvalid(f"{shown(cursor)} is no cursor of this list.", mend="Pass one that the list gave.")
         with self.step() as step:
             for seen, key in enumerate(step.keys_back(index, cursor)):
                 if len(found) >= limit or seen >= SEEN_MAX:

@@ -46,9 +46,14 @@ def micros(moment: datetime) -> int:
 
 
 def key_of(*parts: str | int | datetime) -> bytes:
-    """A key that sorts part by part. NUL ends each, which no name holds; numbers are written equally long."""
+    """A key that sorts part by part. NUL ends each, which no name holds; numbers are written equally long.
+
+    Somebody may look for half of a surrogate pair, which is no text: there is no such key, and it is no error.
+    """
     numbers = [micros(part) if isinstance(part, datetime) else part for part in parts]
-    return "".join(f"{part:016x}\0" if isinstance(part, int) else f"{part}\0" for part in numbers).encode()
+    return "".join(f"{part:016x}\0" if isinstance(part, int) else f"{part}\0" for part in numbers).encode(
+        errors="surrogatepass"
+    )
 
 
 class Step:
