@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -211,6 +213,87 @@ class TestAroundHooks:
         (failed,) = queue.failed_jobs()
         assert "the job's own" in failed.exception
         assert "RuntimeError" not in failed.exception
+
+    @pytest.mark.parametrize("where", ["call", "enter", "exit"])
+    @pytest.mark.parametrize("error", [SystemExit(1), asyncio.CancelledError(), KeyboardInterrupt()])
+    @pytest.mark.parametrize("is_async", [False, True])
+    def test_not_even_one_that_wants_to_end_the_program_is_the_jobs_trouble(
+        self, queue: JobQueue, where: str, error: BaseException, is_async: bool
+    ) -> None:
+        class Ends:
+            @hookimpl
+            @contextmanager
+            def protojobs_around_job(self, context: JobContext) -> Generator[None]:
+                if where == "enter":
+                    raise error
+                yield
+                if where == "exit":
+                    raise error
+
+        class EndsAtOnce:
+            @hookimpl
+            def protojobs_around_job(self, context: JobContext) -> None:
+                raise error
+
+        with_plugins(queue, EndsAtOnce() if where == "call" else Ends())
+
+        @job(name="waits")
+        async def waits() -> None:
+            await asyncio.sleep(0)
+
+        queue.push(waits.bind() if is_async else Echo)
+        assert queue.work("default", 1).done == 1
+
+    @pytest.mark.parametrize("raises", [False, True])
+    def test_one_that_outlasts_the_timeout_after_the_job_is_not_the_jobs_trouble(
+        self, make_queue: Callable[..., JobQueue], raises: bool
+    ) -> None:
+        class Slow:
+            @hookimpl
+            @contextmanager
+            def protojobs_around_job(self, context: JobContext) -> Generator[None]:
+                try:
+                    yield
+                finally:
+                    for _ in range(10_000):
+                        time.sleep(0.001)
+
+        class Fails(Job):
+            name = "fails"
+
+            def handle(self, data: object) -> None:
+                raise ValueError("the job's own")
+
+        queue = with_plugins(make_queue(timeout=0.2, max_retries=0), Slow())
+        queue.push(Fails if raises else Echo)
+        report = queue.work("default", 1)
+        assert (report.done, report.failed) == ((0, 1) if raises else (1, 0))
+        assert [row.exception.splitlines()[-1] for row in queue.failed_jobs()] == ["ValueError: the job's own"] * raises
+
+    def test_one_sees_the_locals_of_the_job_that_failed(self, queue: JobQueue) -> None:
+        seen: list[object] = []
+
+        class Reports:
+            @hookimpl
+            @contextmanager
+            def protojobs_around_job(self, context: JobContext) -> Generator[None]:
+                try:
+                    yield
+                except ValueError as error:
+                    innermost = [frame for frame, _ in traceback.walk_tb(error.__traceback__)][-1]
+                    seen.append(innermost.f_locals["order"])
+                    raise
+
+        class Fails(Job):
+            name = "fails"
+
+            def handle(self, data: object) -> None:
+                order = 7
+                raise ValueError(order)
+
+        with_plugins(queue, Reports()).push(Fails)
+        queue.work("default", 1)
+        assert seen == [7]
 
     def test_they_wrap_async_jobs_too(self, queue: JobQueue) -> None:
         seen: list[str] = []

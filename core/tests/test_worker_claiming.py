@@ -6,7 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from functools import partial
 from typing import Any
 
@@ -219,27 +219,62 @@ class TestCancelling:
         assert record is not None
         assert record.reason == "no longer needed"
 
-    def test_a_running_plain_job_is_told_and_its_end_is_cancelled_unless_it_completes(
+    @pytest.mark.parametrize("is_async", [False, True])
+    @pytest.mark.parametrize(
+        ("then", "state"), [("returns", "cancelled"), ("raises", "cancelled"), ("never asks", "completed")]
+    )
+    def test_a_running_job_that_hears_of_it_is_cancelled_and_one_that_does_not_ask_completes(
+        self, make_queue: MakeQueue, working: Working, eventually: Eventually, then: str, state: str, is_async: bool,
+    ) -> None:  # fmt: skip
+        queue, started, was_told = make_queue(lease=1.0), threading.Event(), threading.Event()
+
+        def asks(context: JobContext) -> str:
+            started.set()
+            while not (was_told.is_set() if then == "never asks" else context.cancelled()):
+                time.sleep(0.002)
+            if then == "raises":
+                raise InterruptedError
+            return "as far as I came"
+
+        @job(name="plain")
+        def plain(context: JobContext) -> str:
+            return asks(context)
+
+        @job(name="async")
+        async def on_the_loop(context: JobContext) -> str:
+            return asks(context)
+
+        tell = JobContext.request_cancel
+
+        def told(self: JobContext) -> None:
+            tell(self)
+            was_told.set()
+
+        with pytest.MonkeyPatch.context() as patch, working(queue):
+            patch.setattr(JobContext, "request_cancel", told)
+            job_id = queue.push((on_the_loop if is_async else plain).bind())  # type: ignore[call-arg]
+            assert started.wait(5)
+            queue.cancel(job_id)
+            eventually(partial(_is, queue, job_id, state))
+        assert list(queue.failed_jobs()) == []
+
+    def test_an_async_job_that_catches_its_cancellation_and_returns_is_cancelled(
         self, make_queue: MakeQueue, working: Working, eventually: Eventually
     ) -> None:
         queue, started = make_queue(lease=1.0), threading.Event()
 
-        @job(name="asks")
-        def asks(completes: bool, context: JobContext) -> None:
+        @job(name="tidies")
+        async def tidies() -> str:
             started.set()
-            while not context.cancelled():
-                time.sleep(0.002)
-            if not completes:
-                raise InterruptedError
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(60)
+            return "tidied up"
 
-        for completes, state in ((False, "cancelled"), (True, "completed")):
-            started.clear()
-            job_id = queue.push(asks.bind(completes))  # type: ignore[call-arg]  # the context comes from the worker
-            with working(queue):
-                assert started.wait(5)
-                queue.cancel(job_id)
-                eventually(partial(_is, queue, job_id, state))
-        assert list(queue.failed_jobs()) == []
+        with working(queue):
+            job_id = queue.push(tidies.bind())
+            assert started.wait(5)
+            queue.cancel(job_id)
+            eventually(partial(_is, queue, job_id, "cancelled"))
 
     def test_a_pending_job_is_cancelled_at_once_and_never_runs(self, queue: JobQueue, note: Note) -> None:
         job_id = queue.push(note(1))

@@ -42,6 +42,7 @@ NOTES_MAX = 100  # of an exception
 UNRUN_DELAY_MAX_S = 300.0  # between two tries of a job that goes back since it cannot be run here
 UNDECODABLE_RETURNS_MAX = 300  # a day, with these delays; docs/decisions/0027
 LEASE_IN_DOUBT = "lease in doubt"  # why a run of an exclusive job was cut, or not begun
+CANCELLED_RUNNING = "cancelled while running"
 NOT_JUDGED = "its end could not be judged"  # a mistake of ours or of a plugin: the job goes back
 _PLAIN = frozenset({type(None), bool, int, float, str, list, dict})  # results that need no look
 
@@ -57,7 +58,7 @@ class Run:
     """A job about to run, or running: everything an executor needs, and the judge of how it ended."""
 
     __slots__ = (
-        *("_clock", "_context", "_hooks", "_is_cancelled", "_is_opening", "_process", "_report"),
+        *("_clock", "_context", "_end", "_hooks", "_is_cancelled", "_is_opening", "_process", "_report"),
         *("began_at", "begins_by", "claimed", "completer", "cut_by", "definition", "is_open", "key"),
     )
 
@@ -84,6 +85,7 @@ class Run:
         self._is_cancelled = False
         self._is_opening = False
         self._process = 0
+        self._end: Outcome | None = None  # what the job's own code came to, while around hooks are still at it
 
     @property
     def context(self) -> JobContext:
@@ -151,13 +153,11 @@ class Run:
         except Interrupted:
             raise
         except BaseException as error:  # noqa: BLE001  (the job's own code: whatever it raises is its failure, sys.exit() too)
-            return self.raised(error)
-        return self.returned(result)
+            return self._ended_by(error)
+        return self._end or self.returned(result)
 
     async def aexecute(self) -> Outcome:
         """Run an async job on this loop. A cancellation from outside ends as `cut` says."""
-        import asyncio  # loaded already where a loop runs
-
         self.begin()
         if isinstance(data := self._ready(), Outcome):
             return data
@@ -167,11 +167,9 @@ class Run:
                     result = await self._acalled(data)
             else:
                 result = await self._acalled(data)
-        except asyncio.CancelledError as error:
-            return self.ended_outside(error.__traceback__) if self.cut_by else self.raised(error)
         except BaseException as error:  # noqa: BLE001  (as above)
-            return self.raised(error)
-        return self.returned(result)
+            return self._ended_by(error)
+        return self._end or self.returned(result)
 
     @property
     def needs_opening(self) -> bool:
@@ -185,8 +183,12 @@ class Run:
             result = self.definition.call(data, self.context if self.definition.context_parameter else None)
         except BaseException as error:
             end_if_copied(self._process, error)
+            if self._hooks.around_job and not isinstance(error, Interrupted):
+                self._end = self._judged(error)
             raise
         end_if_copied(self._process)
+        if self._hooks.around_job:
+            self._end = self.returned(result)
         return result
 
     async def _acalled(self, data: object) -> object:
@@ -197,9 +199,29 @@ class Run:
             result = await cast("Awaitable[object]", self.definition.call(data, context))
         except BaseException as error:
             end_if_copied(self._process, error)
+            if self._hooks.around_job:
+                self._end = self._judged(error)
             raise
         end_if_copied(self._process)
+        if self.cut_by == "cancel" and _was_told_to_end():
+            self._end = self._outcome(Verb.CANCEL, reason=CANCELLED_RUNNING)
+        elif self._hooks.around_job:
+            self._end = self.returned(result)
         return result
+
+    def _judged(self, error: BaseException) -> Outcome:
+        """What it means that the job's own code has ended so: it raised, or was cancelled from outside."""
+        if self.cut_by and self.is_async:
+            import asyncio  # loaded already where a loop runs
+
+            if isinstance(error, asyncio.CancelledError):
+                return self.ended_outside(error.__traceback__)
+        return self.raised(error)
+
+    def _ended_by(self, error: BaseException) -> Outcome:
+        outcome = self._end or self._judged(error)
+        _forget_locals(error)
+        return outcome
 
     def open(self) -> Outcome | None:
         """Undo what transforms did to the job before it was pushed. An Outcome: a plugin failed, so nothing runs."""
@@ -222,18 +244,18 @@ class Run:
         claimed = self.claimed
         what = f'job {claimed.id} "{claimed.job_name}"'
         try:
-            _ = (
-                self.definition.context_parameter
-            )  # read here: an annotation that means nothing is not the job's raising
+            _ = self.definition.context_parameter  # an annotation that means nothing is not raised by the job's code
             return codec.decode(claimed.data, self.definition.data_type, what=what)
         except Interrupted:
             raise
         except PayloadNotDecodable as error:
             if claimed.claim_seq - claimed.attempts < UNDECODABLE_RETURNS_MAX:  # a newer worker may know how
                 return unrun(claimed, Verb.RELEASE, reason="undecodable", delay=_growing(claimed), exception=error)
-            return self.failed(error)
+            outcome = self.failed(error)
         except BaseException as error:  # noqa: BLE001  (the data type may have code of its own)
-            return self.failed(error)
+            outcome = self.failed(error)
+        _forget_locals(outcome.exception)
+        return outcome
 
     def not_opened(self, error: BaseException, delay: float = 0.0) -> Outcome:
         """A transform cannot be undone: back unspent, until the plugin is mended."""
@@ -283,6 +305,8 @@ class Run:
 
     def _complete(self, result: object) -> Outcome:
         """The way of nearly every job: what `_outcome` would say, in one step."""
+        if self._context is not None and self._context.has_heard_cancel:  # it was told, and returned: it stopped early
+            return self._outcome(Verb.CANCEL, reason=CANCELLED_RUNNING)
         claimed = self.claimed
         said = Settlement(
             id=claimed.id, claim_seq=claimed.claim_seq, reserved_by=claimed.reserved_by, verb=Verb.COMPLETE
@@ -311,9 +335,13 @@ class Run:
         asks_job: bool = True,
     ) -> Outcome | NotBegun:
         """How a run ends that was ended from outside: NOT_BEGUN where it had not begun, unless it is not wanted."""
+        if self._end is not None:  # the job's own code was done; what took longer was a plugin's
+            return self._end
         if not self.has_begun and self.cut_by not in ("cancel", NOT_JUDGED):
             return NOT_BEGUN
-        return self.ended_outside(where, ended=ended, exit_bound=exit_bound, asks_job=asks_job)
+        outcome = self.ended_outside(where, ended=ended, exit_bound=exit_bound, asks_job=asks_job)
+        traceback.clear_frames(where)
+        return outcome
 
     def ended_outside(
         self,
@@ -342,7 +370,7 @@ class Run:
             delay = max(outcome.settlement.delay, exit_bound)
             return msgspec.structs.replace(outcome, settlement=msgspec.structs.replace(outcome.settlement, delay=delay))
         if self.cut_by == "cancel":
-            return self._outcome(Verb.CANCEL, reason="cancelled while running")
+            return self._outcome(Verb.CANCEL, reason=CANCELLED_RUNNING)
         return self._given_back(0.0 if ended else exit_bound)
 
     def _given_back(self, delay: float) -> Outcome:
@@ -411,6 +439,7 @@ def unrun(
 ) -> Outcome:
     """The Outcome of a job that was lent, and none of whose own code has run."""
     said = settlement(claimed, verb, **_with_error(claimed, rest, exception))
+    _forget_locals(exception)
     return Outcome(claimed=claimed, settlement=said, exception=exception, was_run=False)
 
 
@@ -422,14 +451,20 @@ def _with_error(claimed: ClaimedJob, details: Details, exception: BaseException 
         }
     if exception is None:
         return details
-    details = {**details, "error": _error_text(exception), "fingerprint": fingerprint(claimed.job_name, exception)}
-    _forget_locals(exception)
-    return details
+    return {**details, "error": _error_text(exception), "fingerprint": fingerprint(claimed.job_name, exception)}
 
 
-def _forget_locals(exception: BaseException) -> None:
+def _was_told_to_end() -> bool:
+    """Whether the task that runs this was cancelled, so that a CancelledError came to what it awaited."""
+    import asyncio  # loaded already where a loop runs
+
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _forget_locals(exception: BaseException | None) -> None:
     """Let go of what its frames hold, now that its text is made: an exception lives on in events, and in `failed()`."""
-    left, seen = [exception], set[int]()
+    left, seen = [] if exception is None else [exception], set[int]()
     while left and len(seen) < EXCEPTIONS_MAX:
         error = left.pop()
         if id(error) not in seen:

@@ -31,6 +31,7 @@ class JobContext:
         "completer",
         "effect_probe",
         "fence",
+        "has_heard_cancel",
         "id",
         "is_completed",
         "is_out_of_place",
@@ -67,6 +68,7 @@ class JobContext:
         self._ends = ends_at
         self._report = report
         self._cancelled = False
+        self.has_heard_cancel = False  # and not only been told
 
     @property
     def claim_seq(self) -> int:
@@ -85,7 +87,11 @@ class JobContext:
         self._report(self.fence, share)
 
     def cancelled(self) -> bool:
-        """Whether somebody wants this run to end. A plain function asks now and then, and returns early."""
+        """Whether a person wants this run to end. A plain function asks now and then, and returns early.
+
+        A run that has heard True and returns is `cancelled`. One that does not ask completes its job.
+        """
+        self.has_heard_cancel = self.has_heard_cancel or self._cancelled
         return self._cancelled
 
     def complete_in(self, session: object) -> None:
@@ -122,6 +128,11 @@ class JobContext:
         each effect, as a crash would, runs the job again, and compares.
         """
         return _NOTHING if self.effect_probe is None else self.effect_probe(name)
+
+    @property
+    def is_cancel_requested(self) -> bool:
+        """Whether `cancelled()` would be true. For the worker, which does not hear it in the job's place."""
+        return self._cancelled
 
     def request_cancel(self) -> None:
         """Make `cancelled()` true. Called by the worker."""

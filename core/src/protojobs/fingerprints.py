@@ -41,9 +41,8 @@ def fingerprint(job_name: str, error: BaseException) -> str:
         _told(lambda: f"{kind.__module__}.{kind.__qualname__}"),
         _told(lambda: _place(error.__traceback__)),
         _told(lambda: template(str(error))),
+        *([template(first)] if (first := _told(lambda: _first_of_group(error))) else []),
     )
-    if isinstance(error, BaseExceptionGroup):
-        parts += (template(_told(lambda: title(_first_of(error)))),)
     return blake2b("\x1f".join(parts).encode("utf-8", "replace"), digest_size=8).hexdigest()
 
 
@@ -66,8 +65,8 @@ def title(error: BaseException) -> str:
     line = next((line.rstrip() for line in said.splitlines() if line.strip()), "")
     name = f"{module}{_told(lambda: kind.__qualname__)}"
     whole = f"{name}: {line}" if line else name
-    if isinstance(error, BaseExceptionGroup):
-        whole = f"{whole}: {_told(lambda: title(_first_of(error)))}"
+    if first := _told(lambda: _first_of_group(error)):
+        whole = f"{whole}: {first}"
     return whole[:TITLE_CHARS_MAX].rstrip()
 
 
@@ -76,13 +75,14 @@ def last_line(exception: str) -> str:
     return next((line.strip() for line in reversed(exception.splitlines()) if line.strip()), "")
 
 
-def _first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    first: BaseException = group
+def _first_of_group(error: BaseException) -> str:
+    """The title of the first exception in a group, or in the first group of it; nothing of what is no group."""
+    first = error
     for _ in range(FRAMES_MAX):
         if not isinstance(first, BaseExceptionGroup):
             break
         first = cast("BaseExceptionGroup[BaseException]", first).exceptions[0]
-    return first if not isinstance(first, BaseExceptionGroup) else ValueError("a group that has no end")
+    return "" if first is error or isinstance(first, BaseExceptionGroup) else title(first)
 
 
 def _told(part: Callable[[], str]) -> str:

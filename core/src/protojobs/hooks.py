@@ -31,6 +31,7 @@ import pluggy
 
 from protojobs import events
 from protojobs._forks import end_if_copied, this_process
+from protojobs._interrupts import Interrupted
 from protojobs.clock import SYSTEM_CLOCK, Clock
 from protojobs.context import JobContext
 from protojobs.errors import ConfigurationError, ProtojobsError, PushRejected, did_you_mean, shown
@@ -305,7 +306,9 @@ def _isolated(
     try:
         if (manager := hook(context)) is not None:
             manager.__enter__()
-    except Exception:  # noqa: BLE001  (tracing must not fail the job)
+    except Interrupted:  # it has struck here: the run's time is over
+        raise
+    except BaseException:  # noqa: BLE001  (tracing must not fail the job, by sys.exit() neither)
         _log.exception("an around hook failed on the way in; job %s runs on", context.id)
         manager = None
     if manager is None:
@@ -320,7 +323,9 @@ def _isolated(
     finally:
         try:
             manager.__exit__(type(caught) if caught else None, caught, caught.__traceback__ if caught else None)
-        except Exception:  # noqa: BLE001  (as above, on the way out)
+        except Interrupted:
+            raise
+        except BaseException:  # noqa: BLE001  (as above, on the way out)
             _log.exception("an around hook failed on the way out; job %s is not affected", context.id)
 
 

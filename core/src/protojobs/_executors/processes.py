@@ -368,7 +368,7 @@ class _Watch:
         return min([TICK_S, *times])
 
     def _tell_cancelled(self, now: float) -> None:
-        if self._cancel_ends is None and self._run.context.cancelled():
+        if self._cancel_ends is None and self._run.context.is_cancel_requested:
             self._cancel_ends = now + CANCEL_S
             self._child.send(Cancel(self._run.context.fence))
 
