@@ -381,6 +381,9 @@ def mariadb_from(program: Path, source: str, environment: Mapping[str, str]) -> 
     with scratch_folder("mariadb") as scratch:
         environment = clean_environment(scratch, **environment)
         both = ["--no-defaults", f"--datadir={scratch}/data", f"--basedir={base}", "--innodb-log-file-size=16M"]
+        both.append(
+            f"--tmpdir={scratch}"
+        )  # in /tmp two servers that start at once delete each other's temporary tables
         run([installer, *both, "--skip-test-db", "--auth-root-authentication-method=normal"], environment)
         command = [
             *[program, *both, f"--port={port}", "--bind-address=127.0.0.1", f"--socket={scratch}/s"],

@@ -16,12 +16,13 @@ from concurrent.futures import ThreadPoolExecutor
 from ..crew import Crew, wait_for
 from ..figures import summed_up
 from ..levels import Levels, connections_of, process_of
-from ..nemesis import STOP_S, Nemesis
+from ..nemesis import Nemesis
 from ..soaking import LEAKY_QUEUE, LIVES_ON
 from ..stage import Report, Stage
 from ..times import every_second
 
 MINUTES = 30.0
+START_S = 180.0  # of all processes on all stores at once
 STRUCK = 2
 LEASE_S = 5.0
 GRACE_S = 5.0
@@ -60,7 +61,7 @@ def run(stage: Stage) -> Report:
         limits = ("--max-memory", MEMORY_MAX, "--processes", "1")
         crew.hire(stage.url, app=app, options=limits, queue=LEAKY_QUEUE)
         nemesis = Nemesis(stage, crew, stack, workers=STRUCK, app=app)
-        wait_for("a worker to begin", lambda: crew.ready, STOP_S)
+        wait_for("a worker to begin", lambda: crew.ready, START_S)
         levels = [
             Levels("the worker", process_of(steady.process.pid), SAMPLE_S),
             Levels("the store", connections_of(stage.kind, stage.url), SAMPLE_S),
