@@ -24,10 +24,10 @@ from ..times import every_second
 MINUTES = 30.0
 START_S = 180.0  # of all processes on all stores at once
 STRUCK = 2
-LEASE_S = 5.0
+LEASE_S = 10.0  # machines on which all stores run at once are slow now and then
 GRACE_S = 5.0
 JOBS_A_SECOND = 8.0
-PAUSE_S = (2.0, 6.0)  # between two faults
+PAUSE_S = (3.0, 9.0)  # between two faults
 CRASH_EVERY_S = 300.0  # of the store
 SAMPLE_S = 5.0
 DRAIN_S = 180.0
