@@ -16,7 +16,7 @@ from protojobs.entropy import fresh_id
 from protojobs.lifecycle import Verb
 from protojobs.records import ClaimedJob, NewJob, Pruned, Settlement, WorkerInfo
 from protojobs_sqlalchemy import SQLAlchemyDriver, postgresql_statements
-from protojobs_sqlalchemy.dialects import Ask, Mode
+from protojobs_sqlalchemy.dialects import Ask, Mode, Use
 from protojobs_sqlalchemy.lanes import Lanes
 from protojobs_sqlalchemy.postgresql import PostgreSQLDialect
 from protojobs_sqlalchemy.postgresql_turn import claim_values, raw_of
@@ -147,7 +147,7 @@ def test_a_plan_that_was_made_while_the_table_was_empty_looks_jobs_up(driver: SQ
     gone = [Settlement(id=fresh_id(), claim_seq=1, reserved_by=worker, verb=Verb.COMPLETE)]
     for _ in range(8):  # psycopg prepares a statement when it sends it for the sixth time
         driver.settle_and_claim(worker, gone, [QUEUE], slots=4, limit=4)
-    plan = "\n".join(driver._connections.run(kept_plan, Mode.SINGLE))  # pyright: ignore[reportPrivateUsage]
+    plan = "\n".join(driver._connections.run(kept_plan, Mode.SINGLE, use=Use.WORK))  # pyright: ignore[reportPrivateUsage]
     assert "Index Cond: (id = ANY (ARRAY[said.id]))" in plan
     assert "Seq Scan on jobs" not in plan
 
@@ -213,15 +213,15 @@ def test_a_retention_below_the_resend_window_looks_at_no_job_of_the_last_hour(
     driver.settle(completed(driver.claim(worker, [QUEUE], slots=600, limit=600)))
     seen: list[tuple[str, dict[str, object]]] = []
 
-    @event.listens_for(driver.engine, "before_cursor_execute")
+    @event.listens_for(driver._connections.engine, "before_cursor_execute")
     def _note(_conn: object, _cursor: object, statement: str, values: dict[str, object], *_: object) -> None:
         if "FROM jobs" in statement:
             seen.append((statement, values))
 
     assert JobQueue(driver, {"completed_job_retention": 0, "failed_job_retention": 0}).prune() == Pruned()
-    event.remove(driver.engine, "before_cursor_execute", _note)
+    event.remove(driver._connections.engine, "before_cursor_execute", _note)
     assert len(seen) == 3  # one for each state
-    with driver.engine.connect() as conn:
+    with driver._connections.engine.connect() as conn:
         plans = [
             conn.exec_driver_sql(f"EXPLAIN (ANALYZE, FORMAT JSON) {one}", values).scalar_one() for one, values in seen
         ]

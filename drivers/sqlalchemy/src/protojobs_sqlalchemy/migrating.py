@@ -16,7 +16,7 @@ from protojobs_sqlalchemy.connections import Connections
 from protojobs_sqlalchemy.dialects import Dialect, Mode
 from protojobs_sqlalchemy.migrations import HEAD, REVISIONS
 from protojobs_sqlalchemy.migrations.making import Tables, lacking
-from protojobs_sqlalchemy.schema import outdated, version_of
+from protojobs_sqlalchemy.schema import check_place, outdated, version_of
 from protojobs_sqlalchemy.tables import VERSION_TABLE
 from protojobs_sqlalchemy.urls import masked
 
@@ -38,6 +38,7 @@ class Schema:
 
         def step(conn: Connection) -> None:
             applied.clear()
+            check_place(conn)
             unlock = self._dialect.lock_schema(conn)
             try:
                 self._alembic(conn, applied, down=down)
@@ -73,7 +74,9 @@ class Schema:
             if down:
                 command.downgrade(config, "base")
             else:
-                _must_be_free(conn, _to_come(config, version))
+                if version != HEAD:
+                    _must_be_allowed(conn)
+                    _must_be_free(conn, _to_come(config, version))
                 command.upgrade(config, "head")
 
 
@@ -82,6 +85,20 @@ def _to_come(config: Config, version: str | None) -> Iterator[tuple[str, Sequenc
     for script in ScriptDirectory.from_config(config).iterate_revisions(HEAD, version or "base"):
         made: Tables = getattr(script.module, "tables", dict)()
         yield from made.items()
+
+
+def _must_be_allowed(conn: Connection) -> None:
+    """Raise where the user may make no tables in PostgreSQL's schema: since version 15 `public` is closed to most."""
+    if conn.dialect.name != "postgresql":
+        return
+    schema, user, may_create = conn.exec_driver_sql(
+        "SELECT current_schema(), current_user, has_schema_privilege(current_schema(), 'CREATE')"
+    ).one()
+    if not may_create:
+        raise ConfigurationError(
+            f"{masked(conn.engine.url)}: the user {user!r} may make no tables in the schema {schema!r}.",
+            mend=f'GRANT CREATE ON SCHEMA "{schema}" TO "{user}"; or migrate as its owner.',
+        )
 
 
 def _must_be_free(conn: Connection, tables: Iterable[tuple[str, Sequence[Column[object]]]]) -> None:

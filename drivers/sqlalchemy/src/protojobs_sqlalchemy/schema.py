@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sqlalchemy import Connection, Engine, String, column, inspect, select, table
+from sqlalchemy import Connection, Engine, String, column, func, inspect, select, table
 
-from protojobs.errors import SchemaOutdated
+from protojobs.errors import ConfigurationError, SchemaOutdated
 from protojobs_sqlalchemy.migrations import HEAD, REVISIONS
 from protojobs_sqlalchemy.tables import VERSION_TABLE
 from protojobs_sqlalchemy.translation import MIGRATE
 from protojobs_sqlalchemy.urls import masked
 
-__all__ = ["check", "check_file", "outdated", "version_of"]
+__all__ = ["check", "check_file", "check_place", "outdated", "version_of"]
 
 
 def check_file(engine: Engine) -> None:
@@ -24,9 +24,32 @@ def check_file(engine: Engine) -> None:
 
 def check(conn: Connection) -> None:
     """Raise SchemaOutdated unless the database is of exactly the version that this release works on."""
+    check_place(conn)
     version = version_of(conn)
     if version != HEAD:
         raise outdated(conn, version)
+
+
+def check_place(conn: Connection) -> None:
+    """Raise ConfigurationError where there is no place for tables: no database is named, or no schema is there."""
+    place = masked(conn.engine.url)
+    if conn.dialect.name in ("mysql", "mariadb") and conn.execute(select(func.database())).scalar() is None:
+        raise ConfigurationError(f"{place} names no database.", mend="Name one behind the host: mysql://HOST/NAME.")
+    if conn.dialect.name != "postgresql" or conn.execute(select(func.current_schema())).scalar() is not None:
+        return
+    path = str(conn.exec_driver_sql("SHOW search_path").scalar())
+    user = str(conn.execute(select(func.current_user())).scalar())
+    names = [name.strip().strip('"').replace("$user", user) for name in path.split(",")]
+    there = set(conn.execute(select(column("nspname", String())).select_from(table("pg_namespace"))).scalars())
+    if found := [name for name in names if name in there]:
+        raise ConfigurationError(
+            f"{place}: the user {user!r} may not use the schema {found[0]!r} of its search_path.",
+            mend=f'GRANT USAGE, CREATE ON SCHEMA "{found[0]}" TO "{user}";',
+        )
+    raise ConfigurationError(
+        f"{place}: the search_path is {path!r}, and no such schema exists.",
+        mend=f'CREATE SCHEMA "{names[-1]}"; or correct the search_path.',
+    )
 
 
 def version_of(conn: Connection) -> str | None:
