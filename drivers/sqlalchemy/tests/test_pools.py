@@ -284,3 +284,42 @@ def test_a_worker_with_as_many_slots_as_the_application_s_pool_has_connections_i
     assert any("pool_size above" in record.getMessage() for record in caplog.records) is warns
     driver.close()
     engine.dispose()
+
+
+class TestTheDriversOwnEngineForSessions:
+    """What runs there is the application's own SQL: planned as anywhere else, and limited by nobody else's needs."""
+
+    def test_on_postgresql_it_is_planned_as_usual_and_has_no_time_limit(
+        self, make_store_url: Callable[[str], str]
+    ) -> None:
+        names = ("enable_seqscan", "enable_bitmapscan", "enable_sort", "jit", "plan_cache_mode", "statement_timeout")
+        names = (*names, "idle_in_transaction_session_timeout")
+        url = make_store_url("postgresql")
+        driver, plain = SQLAlchemyDriver(url), create_engine(parse(url))
+
+        def settings(conn: Connection) -> list[object]:
+            return [conn.execute(text(f"SHOW {name}")).scalar() for name in names]
+
+        with driver.begin() as session, plain.connect() as usual:
+            assert settings(session.connection()) == settings(usual)
+            raw: Any = session.connection().connection.driver_connection
+            assert type(raw) is psycopg.Connection
+        assert driver._connections.run(settings, Mode.SINGLE) != settings(plain.connect())
+        driver.close()
+        plain.dispose()
+
+    def test_on_mariadb_it_has_no_time_limit(self, make_store_url: Callable[[str], str]) -> None:
+        driver = SQLAlchemyDriver(make_store_url("mariadb"))
+        with driver.begin() as session:
+            ask = "SELECT @@session.idle_transaction_timeout, @@session.innodb_lock_wait_timeout = @@global."
+            idle_s, is_usual = session.execute(text(f"{ask}innodb_lock_wait_timeout")).one()
+            raw: Any = session.connection().connection.driver_connection
+            assert (idle_s, bool(is_usual), raw._read_timeout, raw._write_timeout) == (0, True, None, None)
+        driver.close()
+
+    def test_behind_a_pooler_it_prepares_nothing(self, make_store_url: Callable[[str], str]) -> None:
+        driver = SQLAlchemyDriver(make_store_url("postgresql"), is_pooled=True)
+        with driver.begin() as session:
+            raw: Any = session.connection().connection.driver_connection
+            assert raw.prepare_threshold is None
+        driver.close()
