@@ -143,6 +143,13 @@ class TestPlainData:
         except PayloadNotDecodable:
             pass
 
+    def test_a_model_of_pydantic_is_refused_with_the_way_to_push_it(self) -> None:
+        class Model:
+            def model_dump(self) -> None: ...
+
+        with pytest.raises(PayloadNotEncodable, match=r'\$\.user is .*model_dump\(mode="json"\)'):
+            encode({"user": Model()})
+
     def test_a_tuple_arrives_as_a_list(self) -> None:
         assert decode(encode({"pair": (1, 2)})) == {"pair": [1, 2]}
 

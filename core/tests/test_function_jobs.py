@@ -232,3 +232,43 @@ def test_what_json_would_change_is_refused_unless_a_parameter_declares_its_type(
     queue.push(exact.bind(noon))
     queue.work("default", 1)
     assert ran == [noon]
+
+
+class TestWhatOthersWrite:
+    """Slips of people who come from other libraries, and of people in a hurry."""
+
+    @pytest.mark.parametrize("data", [1, "x", [1, 2], (1,)])
+    @pytest.mark.parametrize("by_name", [False, True])
+    def test_a_value_for_a_function_is_refused_with_the_way_to_bind_it(
+        self, queue: JobQueue, data: object, by_name: bool
+    ) -> None:
+        @job(name="invoice")
+        def invoice(number: int) -> None: ...
+
+        with pytest.raises(DataInvalid, match=r"takes its arguments by name") as refusal:
+            queue.push("invoice" if by_name else invoice, data)
+        assert 'push(invoice.bind(...)). Or name each: {"number": ...}' in refusal.value.mend
+
+    @pytest.mark.parametrize("word", ["delay", "apply_async", "send", "defer"])
+    def test_the_verbs_of_others_lead_to_push(self, word: str) -> None:
+        with pytest.raises(AttributeError, match=r"queue\.push\(bare\.bind\(\.\.\.\)\)"):
+            getattr(bare, word)
+        assert not hasattr(bare, word)
+        with pytest.raises(AttributeError, match="no attribute 'dely'"):
+            getattr(bare, "dely")  # noqa: B009  (what a type checker would refuse)
+
+    def test_a_nested_function_or_a_lambda_needs_a_name_since_no_worker_can_import_it(self, queue: JobQueue) -> None:
+        def view() -> None: ...
+
+        for function in (view, lambda: None):
+            with pytest.raises(OptionInvalid, match="no worker can import") as refusal:
+                job(function)
+            assert "name=" in refusal.value.mend
+        named = job(name="inner.view")(view)
+        queue.push(named)
+        assert queue.work("default", 1).done == 1
+
+    def test_an_empty_name_is_refused_and_none_is_the_default(self) -> None:
+        for name in ("", "  "):
+            with pytest.raises(OptionInvalid, match="job name"):
+                job(name=name)(bare._function)  # pyright: ignore[reportPrivateUsage]

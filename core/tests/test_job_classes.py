@@ -65,6 +65,27 @@ class TestNaming:
         second = define("Again")
         assert REGISTRY.get("shop.jobs.Again") is as_bound(second, None, REGISTRY).definition
 
+    @pytest.mark.parametrize("name", ["", " "])
+    def test_an_empty_name_is_refused_and_no_name_is_the_default(self, name: str) -> None:
+        with pytest.raises(OptionInvalid, match="job name"):
+            define("Computed", name=name)
+        assert as_bound(define("Plain", name=None), None, REGISTRY).definition.name == "shop.jobs.Plain"
+
+    def test_a_class_inside_a_function_needs_a_name_since_no_worker_can_import_it(self) -> None:
+        with pytest.raises(OptionInvalid, match="no worker can import") as refusal:
+            define("view.<locals>.Mail")
+        assert "name=" in refusal.value.mend
+        assert as_bound(define("view.<locals>.Mail", name="mail.inner"), None, REGISTRY).definition.name == "mail.inner"
+
+    @pytest.mark.parametrize(
+        ("attribute", "meant"), [("retires", "max_retries"), ("on_queu", "queue"), ("with_timeouts", "timeout")]
+    )
+    def test_a_misspelt_word_of_the_fluent_settings_is_refused_with_the_option(
+        self, attribute: str, meant: str
+    ) -> None:
+        with pytest.raises(OptionInvalid, match=f'Did you mean "{meant}"'):
+            define("Mail", **{attribute: 3})
+
     def test_an_abstract_base_without_handle_is_not_registered_and_cannot_be_pushed(self) -> None:
         class Base(Job):
             name = "base"

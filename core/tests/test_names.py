@@ -26,6 +26,11 @@ class TestNames:
         with pytest.raises(OptionInvalid, match="queue"):
             check_name("queue", name)
 
+    @pytest.mark.parametrize("name", [" ", "   ", "\u00a0", "\u200b\ufeff", "\u3000 "])
+    def test_a_name_of_which_nothing_can_be_seen_is_refused(self, name: str) -> None:
+        with pytest.raises(OptionInvalid, match="queue .* is blank"):
+            check_name("queue", name)
+
     @given(st.text(NEAR, min_size=1, max_size=4), st.text(NEAR, min_size=1, max_size=4))
     def test_nothing_stands_between_a_name_and_what_is_just_before_it(self, name: str, other: str) -> None:
         place = just_before(name).encode()

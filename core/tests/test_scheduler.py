@@ -378,12 +378,12 @@ class TestDeclared:
     def test_a_wrong_one_is_refused_where_it_is_written(self) -> None:
         with pytest.raises(OptionInvalid, match="hour"):
 
-            @job(cron="0 25 * * *")
+            @job(name="bad", cron="0 25 * * *")
             def one() -> None: ...
 
         with pytest.raises(OptionInvalid, match="Mars"):
 
-            @job(cron=Cron("0 5 * * *", timezone="Mars/Olympus"))
+            @job(name="bad", cron=Cron("0 5 * * *", timezone="Mars/Olympus"))
             def two() -> None: ...
 
         with pytest.raises(OptionInvalid, match="cron is 5"):

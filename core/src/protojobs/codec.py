@@ -277,7 +277,9 @@ def _changed(kind: type, path: str, what: str) -> PayloadNotEncodable:
     return PayloadNotEncodable(
         f"{what}: {path} is a {kind.__module__}.{kind.__qualname__}, which would not come back as it is.",
         path=path,
-        mend="Push plain data, or declare its type: class MyJob(Job[MyData]), def my_job(day: date).",
+        mend='Push what it dumps: model_dump(mode="json").'  # of Pydantic
+        if hasattr(kind, "model_dump")
+        else "Push plain data, or declare its type: class MyJob(Job[MyData]), def my_job(day: date).",
     )
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, cast
 import msgspec
 
 from protojobs.context import JobContext
-from protojobs.errors import DataInvalid, JobUnknown, OptionInvalid, did_you_mean, one_line, shown
+from protojobs.errors import DataInvalid, JobUnknown, OptionInvalid, closest, did_you_mean, one_line, shown
 from protojobs.names import check_name, check_seconds, check_zone
 from protojobs.options import OPTIONS, JobOptions, Where, check_exclusive, check_executor, exception_types
 from protojobs.planned import Cron
@@ -26,7 +26,15 @@ from protojobs.planned import Cron
 if TYPE_CHECKING:
     from protojobs.jobs import Job
 
-__all__ = ["REGISTRY", "JobDefinition", "Registry", "check_function", "check_handle", "check_schedule", "module_name"]
+__all__ = [
+    "REGISTRY",
+    "JobDefinition",
+    "Registry",
+    "check_function",
+    "check_handle",
+    "check_schedule",
+    "name_of",
+]
 
 _METHODS = {  # of each job, and the option for which one may be taken
     **{"on_queue": "queue", "retries": "max_retries", "retry_after": "retry_delay", "retry_in": "retry_delay"},
@@ -54,7 +62,7 @@ class JobDefinition:
         self.executor: Where | None = None  # of this worker's settings
         self.exclusive = False  # whether a run is ended before the job could be lent to somebody else
         self.cron: Cron | None = None  # the schedule that it carries with it
-        self.job_class = f"{module_name(source.__module__)}.{source.__qualname__}"
+        self.job_class = _place_of(source)
         self.retry_on: tuple[type[BaseException], ...] = ()
         self.discard_on: tuple[type[BaseException], ...] = ()
         self._type = cast("type[Job[object]]", source) if isinstance(source, type) else None
@@ -140,6 +148,18 @@ class JobDefinition:
             return self._signature.bind(*args, **kwargs).arguments  # a hundred times as dear, and says what is wrong
         except TypeError as error:
             raise DataInvalid(f'job "{self.name}": {error}.') from None
+
+    def check_arguments(self, data: object) -> None:
+        """Refuse one value where a function wants its arguments by name, and say how they are given."""
+        given = data
+        if self._type is None and isinstance(data, str | bytes | int | float | list | tuple | set | frozenset):
+            first = next(iter(self._parameters[0]), "")
+            raise DataInvalid(
+                f'job "{self.name}" takes its arguments by name, and got {shown(given)}.',
+                mend=f'Bind them: push({self._function.__name__}.bind(...)). Or name each: {{"{first}": ...}}.'
+                if first
+                else "It has none: push it without data.",
+            )
 
     def call(self, data: object, context: JobContext | None) -> object:
         """Run the job's own code; one that wants no context need not be given one. Of an async job: its coroutine."""
@@ -243,9 +263,11 @@ def check_handle(cls: type[Job[object]]) -> None:
     own = {"name", "aliases", "cron", "executor", "exclusive", "retry_on", "discard_on", "handle", "failed", "retry_in"}
     known = {*OPTIONS, *own}
     for name, value in cls.__dict__.items():
-        meant = did_you_mean(name, known, cutoff=0.8)
-        if name not in known and not name.startswith("_") and not callable(value) and meant:
-            raise OptionInvalid(f"{cls.__qualname__}.{name} means nothing to a job.", mend=meant)
+        if name in known or name.startswith("_") or callable(value):
+            continue
+        if meant := closest(name, {*known, *_METHODS}, cutoff=0.8):
+            mend = f'Did you mean "{_METHODS.get(meant) or meant}"?'
+            raise OptionInvalid(f"{cls.__qualname__}.{name} means nothing to a job.", mend=mend)
     handle = inspect.getattr_static(cls, "handle")
     _check_no_yield(f"{cls.__qualname__}.handle", cls.handle)
     is_bare = isinstance(handle, staticmethod)
@@ -309,7 +331,25 @@ def _parameters_struct(function: Callable[..., object], hints: Mapping[str, obje
     )
 
 
-def module_name(module: str) -> str:
+def name_of(source: type[Job[object]] | Callable[..., object], given: str | None, *, is_runnable: bool = True) -> str:
+    """The name of a job: the one that it was given, else the place where it is defined, if a worker can import that."""
+    if given is not None:
+        return given
+    place = _place_of(source)
+    if is_runnable and "<" in source.__qualname__:  # <lambda>, or <locals> of a function
+        raise OptionInvalid(
+            f"{place} cannot name a job: no worker can import what is defined inside a function.",
+            mend='Define it at the top of its module. Or, as in a test that works it too, give it a name: name="...".',
+        )
+    return place
+
+
+def _place_of(source: type[Job[object]] | Callable[..., object]) -> str:
+    """Where a class or function is defined: `shop.jobs.SendMail`."""
+    return f"{_module_name(source.__module__)}.{source.__qualname__}"
+
+
+def _module_name(module: str) -> str:
     """The module's name as another process would import it: never `__main__`."""
     if module != "__main__":
         return module

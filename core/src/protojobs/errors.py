@@ -41,6 +41,7 @@ __all__ = [
     "ScheduleUnreadable",
     "SchemaOutdated",
     "StoreUnavailable",
+    "closest",
     "did_you_mean",
     "one_line",
     "shown",
@@ -200,8 +201,13 @@ class JobLost(JobError):
 
 def did_you_mean(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> str:
     """`Did you mean "x"?` for the closest known word, or an empty string. `cutoff`: how alike, from 0 to 1."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)
-    return f'Did you mean "{close[0]}"?' if close else ""
+    close = closest(word, known, cutoff=cutoff)
+    return f'Did you mean "{close}"?' if close else ""
+
+
+def closest(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> str:
+    """The known word that is most like it, or an empty string. `cutoff`: how alike, from 0 to 1."""
+    return next(iter(difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)), "")
 
 
 def one_line(text: str, chars_max: int = SHOWN_CHARS_MAX) -> str:

@@ -20,7 +20,7 @@ from protojobs.definitions import (
     check_function,
     check_handle,
     check_schedule,
-    module_name,
+    name_of,
 )
 from protojobs.errors import OptionInvalid, shown
 from protojobs.options import (
@@ -50,6 +50,8 @@ else:  # the defaults are for type checkers; importing typing_extensions costs a
     D = TypeVar("D")
     R = TypeVar("R")
 P = ParamSpec("P")
+# How jobs are pushed with Celery, Dramatiq, Procrastinate, Huey and RQ.
+_ELSEWHERE = frozenset({"delay", "apply_async", "send", "send_with_options", "defer", "schedule", "enqueue", "s", "si"})
 
 __all__ = ["BoundJob", "FunctionJob", "Job", "as_bound", "job"]
 
@@ -59,7 +61,7 @@ class Job(Fluent, Generic[D]):
 
     Attributes left alone take the queue's configured default. `max_retries` counts the runs after the first;
     `retry_delay` and `timeout` are seconds (0 = no limit); `priority` goes from -100 to 100, higher first. `name` is
-    the key by which workers find the class (default: module and qualified name), `aliases` its former names.
+    the key by which workers find the class (None, or left out: module and qualified name), `aliases` its former names.
     """
 
     name: ClassVar[str] = ""
@@ -86,11 +88,12 @@ class Job(Fluent, Generic[D]):
 
     def __init_subclass__(cls, **kwargs: object) -> None:
         super().__init_subclass__(**kwargs)
-        name = cls.__dict__.get("name") or f"{module_name(cls.__module__)}.{cls.__qualname__}"
         own = cast("type[Job[object]]", cls)
+        is_runnable = cls.handle is not Job.handle  # an abstract base in between is nothing to run
+        name = name_of(own, cls.__dict__.get("name"), is_runnable=is_runnable)
         has_failed = cls.failed is not Job.failed
         cls.definition = JobDefinition(name, own, options_of(cls), declared=_declared(own), has_failed=has_failed)
-        if cls.handle is not Job.handle:  # an abstract base in between is nothing to run
+        if is_runnable:
             check_handle(own)
             REGISTRY.add(cls.definition, cls.__dict__.get("aliases", ()))
 
@@ -159,6 +162,17 @@ class FunctionJob(Fluent, Generic[P, R]):
         """This job with its arguments, for `push`. Raises DataInvalid when they do not fit the signature."""
         return BoundJob(self.definition, self.options, self.definition.arguments(args, kwargs))
 
+    if not TYPE_CHECKING:  # to a type checker what is not there stays an error
+
+        def __getattr__(self, name: str) -> object:
+            """Only what is not there is asked for here: say how a job is pushed, if that is what was meant."""
+            if name in _ELSEWHERE:
+                raise AttributeError(
+                    f"A job has no {name}(): push it to a queue: queue.push({self.__name__}.bind(...)),"
+                    f" or queue.later(60, {self.__name__}.bind(...)). To run it here and now, call it."
+                )
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
     def _with(self, **option: object) -> Self:
         return type(self)(self._function, self.definition, changed_options(self.options, **option))
 
@@ -204,8 +218,7 @@ def job(  # noqa: PLR0913  (the options of a job, all by keyword)
 
     def decorate(function: Callable[P, R]) -> FunctionJob[P, R]:
         check_function(function)
-        own = name or f"{module_name(function.__module__)}.{function.__qualname__}"
-        definition = JobDefinition(own, function, checked)
+        definition = JobDefinition(name_of(function, name), function, checked)
         definition.retry_on = exception_types("retry_on", retry_on)
         definition.discard_on = exception_types("discard_on", discard_on)
         definition.executor = check_executor(executor)
@@ -226,8 +239,10 @@ def as_bound(what: object, data: object, registry: Registry) -> BoundJob:
     data = {} if data is None else data
     if isinstance(what, str):
         definition = registry.get(what)
+        definition.check_arguments(data)
         return BoundJob(definition, definition.options, data)
     if isinstance(what, FunctionJob):
+        what.definition.check_arguments(data)
         return BoundJob(what.definition, what.options, data)
     if isinstance(what, Job):
         instance = cast("Job[object]", what)

@@ -34,7 +34,8 @@ _PART = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|min|s|m|h|d|w)", re.ASCII)
 
 
 def check_name(what: str, name: object, *, maximum: int = NAME_BYTES_MAX) -> str:
-    """`name` itself, if it may name a queue or a job: 1 to 100 bytes of UTF-8 without control characters.
+    """`name` itself, if it may name a queue or a job: 1 to 100 bytes of UTF-8 without control
+    characters, of which at least one can be seen.
 
     Names are compared byte by byte on every store: `Emails`, `émails` and `emails` are three queues.
     """
@@ -50,6 +51,8 @@ def check_name(what: str, name: object, *, maximum: int = NAME_BYTES_MAX) -> str
         raise OptionInvalid(f"{what} {shown(name, 20)} has {size} bytes.", mend=f"At most {maximum} are allowed.")
     if any(unicodedata.category(c) in ("Cc", "Zl", "Zp") for c in name):
         raise OptionInvalid(f"{what} {shown(name)} holds a control character.", mend="Use printable characters.")
+    if all(unicodedata.category(c)[0] in "CZ" for c in name):
+        raise OptionInvalid(f"{what} {shown(name)} is blank.", mend="Use characters that can be seen.")
     return name
 
 

@@ -150,6 +150,9 @@ def offers(monkeypatch):
         (("worker", "--max-job", "3"), 'Did you mean "--max-jobs"?'),
         (("worker", "--burst"), "Here it is --stop-when-empty."),
         (("worker", "-c", "4"), "The number of jobs at once is --concurrency."),
+        (("-A", "shop", "worker"), "The application is --app."),
+        (("beat",), "protojobs scheduler"),
+        (("purge",), "protojobs queues clear QUEUE"),
         (("worker", "-qemails"), "Queues are named without an option: protojobs worker emails default."),
     ],
 )
@@ -170,6 +173,13 @@ def test_each_option_that_is_told_to_users_of_other_libraries_exists_and_theirs_
     have = {name for param in worker.get_params(click.Context(worker)) for name in param.opts}
     assert have & set(elsewhere.OURS) == set()
     assert {name for words in elsewhere.OURS.values() for name in re.findall(r"--[a-z-]+", words)} - have <= {"--burst"}
+
+
+def test_each_command_that_is_told_to_users_of_other_libraries_exists_and_theirs_does_not() -> None:
+    ctx = click.Context(root)
+    told = {name for words in elsewhere.COMMANDS.values() for name in re.findall(r"protojobs ([a-z]+)", words)}
+    assert told <= {*root.list_commands(ctx)}
+    assert not set(elsewhere.COMMANDS) & {*root.list_commands(ctx)}
 
 
 def test_the_root_lists_what_get_command_finds() -> None:

@@ -9,7 +9,7 @@ from typing import cast
 
 import click
 
-from protojobs.cli.options import StoreGroup
+from protojobs.cli.elsewhere import ElsewhereGroup
 from protojobs.errors import ConfigurationError, shown
 
 __all__ = ["BUILT_IN", "ENTRY_POINTS", "CommandTable"]
@@ -50,7 +50,7 @@ _EXTRAS = {
 }
 
 
-class CommandTable(StoreGroup):
+class CommandTable(ElsewhereGroup):
     """The root: our commands by name, and those that other distributions bring by the entry points."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:

@@ -1,12 +1,12 @@
-"""What the workers of other libraries call their options: whoever types one of those is told ours."""
+"""What other libraries call their commands and options: whoever types one of those is told ours."""
 
 from __future__ import annotations
 
 import click
 
-from protojobs.cli.options import StoreCommand
+from protojobs.cli.options import StoreCommand, StoreGroup
 
-__all__ = ["OURS", "WorkerCommand"]
+__all__ = ["COMMANDS", "OURS", "ElsewhereGroup", "WorkerCommand"]
 
 _QUEUES = "Queues are named without an option: protojobs worker emails default."
 _CONCURRENCY = "The number of jobs at once is --concurrency."
@@ -32,6 +32,21 @@ OURS = {  # RQ, Celery, Dramatiq, Huey, arq, Laravel, Sidekiq
     "--tries": "How often a job is tried is a setting: max_retries, or PROTOJOBS_MAX_RETRIES.",
     "--timeout": "How long a job may run is a setting: timeout, or PROTOJOBS_TIMEOUT.",
 }
+COMMANDS = {  # Celery, RQ, Huey, Laravel
+    "beat": "Schedules are fired by every worker, and by: protojobs scheduler",
+    "purge": "A queue's jobs are deleted by: protojobs queues clear QUEUE",
+    "empty": "A queue's jobs are deleted by: protojobs queues clear QUEUE",
+    "inspect": "What is at work is shown by: protojobs workers, protojobs jobs list --state processing",
+    "control": "Queues are stopped by: protojobs queues pause QUEUE; jobs by: protojobs jobs cancel ID",
+    "events": "What happens is shown by: protojobs top",
+    "flower": "Its like is: protojobs dashboard",
+    "call": "A job is stored by: protojobs push NAME JSON",
+    "enqueue": "A job is stored by: protojobs push NAME JSON",
+    "multi": "Several workers are started by: protojobs worker --processes 4",
+    "requeue": "Failed jobs are run again by: protojobs failed retry ID",
+    "info": "How many jobs there are is shown by: protojobs stats",
+    "queue:work": "Jobs are run by: protojobs worker QUEUE",
+}
 
 
 class WorkerCommand(StoreCommand):
@@ -42,6 +57,32 @@ class WorkerCommand(StoreCommand):
         try:
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:
-            if (ours := OURS.get(error.option_name)) is None:
-                raise
-            raise click.UsageError(f'There is no option "{error.option_name}". {ours}', ctx) from None
+            raise _translated(error, ctx) from None
+
+
+class ElsewhereGroup(StoreGroup):
+    """The root: others have their options before the name of the command, and commands that we do not have."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As always. Raises a UsageError with our name for an option of others."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            raise _translated(error, ctx) from None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As always. Raises a UsageError with our name for a command of others."""
+        if (
+            not ctx.resilient_parsing
+            and (ours := COMMANDS.get(args[0])) is not None
+            and self.get_command(ctx, args[0]) is None
+        ):
+            raise click.UsageError(f'There is no command "{args[0]}". {ours}', ctx)
+        return super().resolve_command(ctx, args)
+
+
+def _translated(error: click.NoSuchOption, ctx: click.Context) -> click.UsageError:
+    ours = OURS.get(error.option_name)
+    return error if ours is None else click.UsageError(f'There is no option "{error.option_name}". {ours}', ctx)
