@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -684,3 +687,80 @@ class TestRun:
         stop.stop()
         scheduler.run(stop)
         assert scheduler.schedules() == []
+
+
+class TestManyThreads:
+    def test_a_stop_in_a_signal_handler_ends_a_run_wherever_it_strikes(self, make_queue: MakeQueue) -> None:
+        """A handler runs in the thread that it interrupts, and so does a profiler: here at the heart of each wait."""
+        stop = StopToken()
+
+        def strike(frame: FrameType, event: str, argument: object) -> None:
+            name = frame.f_code.co_qualname if event == "call" else getattr(argument, "__qualname__", "")
+            if name in ("Condition.wait", "SimpleQueue.get"):
+                struck.append(name)
+                stop.stop()
+
+        def run() -> None:
+            sys.setprofile(strike)
+            try:
+                Scheduler(make_queue()).run(stop)
+            finally:
+                sys.setprofile(None)
+
+        struck: list[str] = []
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        thread.join(10)
+        assert struck
+        assert not thread.is_alive()
+
+    def test_runs_that_end_in_any_order_leave_ticks_as_they_were(
+        self, clock: ManualClock, eventually: Callable[[Callable[[], object]], None]
+    ) -> None:
+        class Watched(MemoryDriver):
+            def due_schedules(self, limit: int, *, cursor: DueCursor | None = None) -> DueSchedules:
+                looked.add(threading.current_thread())
+                return super().due_schedules(limit, cursor=cursor)
+
+        looked: set[threading.Thread] = set()
+        heard_on: list[str] = []
+        events.on("schedule.fired", lambda _event: heard_on.append(threading.current_thread().name))
+        scheduler = Scheduler(JobQueue(Watched(clock=clock), clock=clock))
+        stops = [StopToken(), StopToken()]
+        threads = [threading.Thread(target=scheduler.run, args=[stop]) for stop in stops]
+        for thread in threads:
+            thread.start()
+            eventually(partial(looked.__contains__, thread))
+        for thread, stop in zip(threads, stops, strict=True):  # the first that began ends first
+            stop.stop()
+            thread.join(10)
+            assert not thread.is_alive()
+        before = set(threading.enumerate())
+        scheduler.every(Report, 60)
+        clock.advance(60)
+        assert scheduler.tick().fired == 1
+        assert heard_on == [threading.current_thread().name]
+        assert set(threading.enumerate()) <= before
+
+    def test_threads_that_register_one_id_while_the_store_is_away_hear_so(self, clock: ManualClock) -> None:
+        class Away(MemoryDriver):
+            def get_schedules(self, ids: Sequence[str]) -> SchedulePage:
+                both.wait(10)
+                raise StoreUnavailable("it is away.")
+
+        both = threading.Barrier(2)
+        scheduler = Scheduler(JobQueue(Away(clock=clock), Settings(push_timeout=0.01)))
+        raised: list[type[BaseException]] = []
+
+        def register() -> None:
+            try:
+                scheduler.every(Report, 60, id="x")
+            except BaseException as error:
+                raised.append(type(error))
+
+        threads = [threading.Thread(target=register) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(10)
+        assert raised == [StoreUnavailable] * 2

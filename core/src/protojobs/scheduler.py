@@ -64,9 +64,9 @@ class Scheduler(Scheduling):
         ticker = Ticker(self.queue, dispatcher.send)  # its own, as others may run or tick at the same time
         pause_s, is_degraded = 0.0, False
         try:
-            while not ended.is_set:
+            while not ended.is_set():
                 try:
-                    wait_s = _until_next(self._tick(ticker, lambda: ended.is_set))
+                    wait_s = _until_next(self._tick(ticker, ended.is_set))
                     if is_degraded:
                         _log.warning("the store answers again")
                     pause_s, is_degraded = 0.0, False

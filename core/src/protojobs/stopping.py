@@ -52,19 +52,23 @@ class Wakeup:
     """
 
     def __init__(self) -> None:
-        self.is_set = False
+        self._is_set = False
         self._bell: SimpleQueue[None] = SimpleQueue()
 
     def set(self) -> None:
         """End the wait, now and for good."""
-        self.is_set = True
+        self._is_set = True
         self._bell.put(None)
+
+    def is_set(self) -> bool:
+        """Whether somebody has set it."""
+        return self._is_set
 
     def wait(self, timeout_s: float) -> bool:
         """Wait until it is set, at most so long; whether it is."""
-        if not self.is_set:
+        if not self._is_set:
             try:
                 self._bell.get(timeout=max(0.0, timeout_s))
             except Empty:
                 pass
-        return self.is_set
+        return self._is_set

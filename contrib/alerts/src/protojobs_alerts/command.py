@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import signal
-import threading
 from types import FrameType
 
 import click
@@ -12,6 +11,7 @@ import click
 from protojobs import JobQueue
 from protojobs.config import plugin_settings
 from protojobs.errors import ConfigurationError
+from protojobs.stopping import Wakeup
 from protojobs_alerts.findings import Finding
 from protojobs_alerts.messages import Notice
 from protojobs_alerts.sending import Channel, SendFailed
@@ -89,7 +89,7 @@ def _test(ctx: click.Context, watcher: Watcher, channels: list[Channel]) -> None
 
 def _watch(watcher: Watcher, settings: AlertSettings, channels: list[Channel]) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    stop = threading.Event()
+    stop = Wakeup()
 
     def end(_number: int, _frame: FrameType | None) -> None:
         stop.set()

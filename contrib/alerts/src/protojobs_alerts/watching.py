@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import socket
-import threading
 from collections.abc import Iterator, Sequence
 
 from protojobs import JobQueue
 from protojobs.clock import SYSTEM_CLOCK, Clock, within
 from protojobs.entropy import fresh_id
 from protojobs.errors import DriverError
+from protojobs.stopping import Wakeup
 from protojobs_alerts.findings import FINDINGS_MAX, Failures, Finding, findings, in_words
 from protojobs_alerts.ledger import Ledger
 from protojobs_alerts.mail import Mail
@@ -52,7 +52,7 @@ class Watcher:
         self._answered_s = clock.monotonic()
         self._is_away = False
 
-    def run(self, stop: threading.Event, channels: Sequence[Channel]) -> None:
+    def run(self, stop: Wakeup, channels: Sequence[Channel]) -> None:
         """Watch until `stop`. Never raises for a store or a channel that is away."""
         senders = [Sender(channel) for channel in channels]
         while not stop.is_set():

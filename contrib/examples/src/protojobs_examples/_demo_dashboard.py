@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 import webbrowser
 from collections.abc import Generator
@@ -20,6 +19,7 @@ from types import FrameType
 import click
 
 from protojobs import JobQueue
+from protojobs.stopping import Wakeup
 from protojobs_examples.demo_jobs import SendEmailJob, WriteInvoiceJob, add_up_order
 
 __all__ = ["check_installed", "dashboard", "opened", "trade"]
@@ -100,9 +100,9 @@ def trade(queue: JobQueue, duration_s: float | None) -> None:
 
 
 @contextmanager
-def _stop_signals() -> Generator[threading.Event]:
+def _stop_signals() -> Generator[Wakeup]:
     """Ctrl-C and SIGTERM set the event, and do nothing else."""
-    stopped = threading.Event()
+    stopped = Wakeup()
 
     def stop(_number: int, _frame: FrameType | None) -> None:
         stopped.set()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import signal
 import socket
-import threading
 from types import FrameType
 
 import click
 
 from protojobs import JobQueue
 from protojobs.errors import ConfigurationError, OptionInvalid
+from protojobs.stopping import Wakeup
 from protojobs_prometheus.server import MetricsServer
 from protojobs_prometheus.settings import parse_ports
 from protojobs_prometheus.text import exposition
@@ -53,7 +53,7 @@ def _serve(queue: JobQueue, host: str, ports: range) -> None:
             f"Nothing can listen at {host}, port {ports[0]}: {error.strerror or error}.", mend="Choose another port."
         ) from None
     server = MetricsServer(lambda: exposition(queue).encode(), host, ports)
-    stop = threading.Event()
+    stop = Wakeup()
 
     def end(_number: int, _frame: FrameType | None) -> None:
         stop.set()

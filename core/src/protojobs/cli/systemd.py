@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from queue import Empty, SimpleQueue
 
 from protojobs.cli.text import escaped
 from protojobs.cli.vital_signs import Health
@@ -34,7 +35,7 @@ class Systemd:
         self._socket.setblocking(False)
         self._said: set[str] = set()
         self._is_closed = False
-        self._look = threading.Event()
+        self._look: SimpleQueue[None] = SimpleQueue()  # may be put to in a signal handler
         self._thread = threading.Thread(target=self._tell, name="protojobs-systemd", daemon=True)
         self._thread.start()
 
@@ -54,12 +55,12 @@ class Systemd:
 
     def look(self) -> None:
         """Something has changed: tell it now."""
-        self._look.set()
+        self._look.put(None)
 
     def close(self) -> None:
         """The last word."""
         self._is_closed = True
-        self._look.set()
+        self._look.put(None)
         self._thread.join(JOIN_S)
         self._socket.close()
 
@@ -67,8 +68,8 @@ class Systemd:
         every_s = min(STATUS_EVERY_S, (self._watchdog_s or STATUS_EVERY_S) / BEATS_PER_WATCHDOG)
         while not self._is_closed:
             self._send(self._health())
-            self._look.wait(every_s if "READY=1" in self._said else min(LOOK_S, every_s))
-            self._look.clear()  # before the next look at `_is_closed`: a close in between is seen there
+            with suppress(Empty):
+                self._look.get(timeout=every_s if "READY=1" in self._said else min(LOOK_S, every_s))
         self._send(self._health())
 
     def _send(self, health: Health) -> None:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from protojobs.errors import ConfigurationError, JobUnknown, NotSupported, PayloadError
 from protojobs.scheduler import Scheduler
 from protojobs.schedules import Schedule
-from protojobs.stopping import StopToken
+from protojobs.stopping import StopToken, Wakeup
 
 __all__ = ["declared", "ticking"]
 
@@ -35,7 +35,7 @@ def declared(scheduler: Scheduler) -> Sequence[Schedule]:
 def ticking(scheduler: Scheduler, stop: StopToken) -> Generator[threading.Thread]:
     """While the block runs, and until `stop`, a thread of its own ticks. It outlives whatever goes wrong in it."""
     own = StopToken()  # the block may end without anybody having told `stop`
-    ended = threading.Event()
+    ended = Wakeup()  # a second signal may strike while the first one sets it
     unsubscribe = stop.subscribe(own.stop)
     own.subscribe(lambda _level: ended.set())
     thread = threading.Thread(target=_tick, args=(scheduler, own, ended), name="protojobs-ticker", daemon=True)
@@ -48,7 +48,7 @@ def ticking(scheduler: Scheduler, stop: StopToken) -> Generator[threading.Thread
         thread.join(JOIN_S)
 
 
-def _tick(scheduler: Scheduler, stop: StopToken, ended: threading.Event) -> None:
+def _tick(scheduler: Scheduler, stop: StopToken, ended: Wakeup) -> None:
     while not ended.is_set():
         try:
             scheduler.run(stop)
