@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import logging
+import os
+import sys
 from collections.abc import Mapping
+from importlib.metadata import EntryPoint
 from pathlib import Path
+from types import ModuleType
 from typing import Literal
 
 import msgspec
 import pytest
 
 from protojobs import JobQueue, Settings
-from protojobs.config import load_settings, plugin_settings
+from protojobs.config import load_settings, plugin_settings, settings_file
 from protojobs.errors import ConfigurationError, OptionInvalid
 
 
@@ -91,6 +96,29 @@ class TestFiles:
         assert load(inner, environ={"PROTOJOBS_URL": "sqlite:///jobs.db"}).url == "sqlite:///jobs.db"
         assert load(inner, {"url": "sqlite:///jobs.db"}).url == "sqlite:///jobs.db"
 
+    def test_a_driver_may_say_that_its_urls_name_a_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        module = ModuleType("file_drivers")
+        module.__dict__.update(Says=type("Says", (), {"url_names_file": True}), Silent=type("Silent", (), {}))
+        monkeypatch.setitem(sys.modules, "file_drivers", module)
+        known = [EntryPoint(name.lower(), f"file_drivers:{name}", "protojobs.drivers") for name in ("Says", "Silent")]
+        known.append(EntryPoint("broken", "no_such_module_anywhere:X", "protojobs.drivers"))
+        monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: known)
+        inner = tmp_path / "a"
+        inner.mkdir()
+        for scheme, is_resolved in (("says", True), ("silent", False), ("broken", False), ("unknown", False)):
+            (tmp_path / "protojobs.toml").write_text(f'url = "{scheme}:///data/jobs?x=1"')
+            path = f"{tmp_path}/data/jobs" if is_resolved else "data/jobs"
+            assert load(inner).url == f"{scheme}:///{path}?x=1"
+
+    def test_a_file_in_utf_8_with_a_byte_order_mark_is_read(self, tmp_path: Path) -> None:
+        (tmp_path / "protojobs.toml").write_bytes(b"\xef\xbb\xbfmax_retries = 1")
+        assert load(tmp_path).max_retries == 1
+
+    def test_a_file_that_is_nested_too_deep_is_no_valid_toml(self, tmp_path: Path) -> None:
+        (tmp_path / "protojobs.toml").write_text("app = " + "[" * 50_000)
+        with pytest.raises(ConfigurationError, match=r"protojobs\.toml is not valid TOML"):
+            load(tmp_path)
+
     def test_a_pyproject_without_our_table_is_passed_over(self, tmp_path: Path) -> None:
         inner = tmp_path / "a"
         inner.mkdir()
@@ -116,7 +144,119 @@ class TestFiles:
             load(tmp_path)
 
 
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="Windows keeps no owners of this kind")
+class TestFilesOfOthers:
+    """Whoever may write a settings file has code run by whoever types a command below it."""
+
+    @pytest.fixture
+    def inner(self, tmp_path: Path) -> Path:
+        (tmp_path / "protojobs.toml").write_text('max_retries = 1\nplugins = ["helpful"]')
+        inner = tmp_path / "a" / "b"
+        inner.mkdir(parents=True)
+        return inner
+
+    def test_one_above_that_belongs_to_somebody_else_is_passed_over_with_a_warning(
+        self, tmp_path: Path, inner: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        owned_by(monkeypatch, {tmp_path / "protojobs.toml": os.geteuid() + 1})
+        settings = load(inner)
+        assert (settings.max_retries, settings.plugins) == (3, ())
+        assert settings_file(inner) is None
+        assert caplog.text.count("belongs to another user") == 1
+
+    def test_one_of_root_or_of_the_owner_of_the_current_folder_is_obeyed(
+        self, tmp_path: Path, inner: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        somebody = os.geteuid() + 1
+        owned_by(monkeypatch, {tmp_path / "protojobs.toml": 0})
+        assert load(inner).max_retries == 1
+        owned_by(monkeypatch, {tmp_path / "protojobs.toml": somebody, inner: somebody})
+        assert load(inner).max_retries == 1
+
+    @pytest.mark.parametrize("name", ["protojobs.toml", "."])
+    def test_one_above_that_everybody_may_write_beside_is_passed_over(
+        self, tmp_path: Path, inner: Path, name: str
+    ) -> None:
+        (tmp_path / name).chmod(0o777)
+        assert load(inner).max_retries == 3
+        assert load(tmp_path).max_retries == 1  # whoever works in a folder runs what is in there
+
+    def test_a_link_of_somebody_else_s_to_a_file_of_our_own_is_passed_over(
+        self, tmp_path: Path, inner: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        link = tmp_path / "a" / "protojobs.toml"
+        link.symlink_to(tmp_path / "protojobs.toml")
+        assert settings_file(inner) == link
+        owned_by(monkeypatch, {link: os.geteuid() + 1})
+        assert settings_file(inner) == tmp_path / "protojobs.toml"
+
+    @pytest.mark.parametrize("border", [".git", ".hg", ".svn"])
+    def test_what_is_above_a_repository_is_not_looked_at(self, tmp_path: Path, inner: Path, border: str) -> None:
+        (tmp_path / "a" / border).mkdir()
+        assert settings_file(inner) is None
+        (tmp_path / "a" / "protojobs.toml").write_text("max_retries = 2")
+        assert load(inner).max_retries == 2
+
+    def test_what_is_above_a_file_system_is_not_looked_at(
+        self, tmp_path: Path, inner: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        devices = {inner: 1, inner.parent: 1, tmp_path: 2}
+        stat = Path.stat
+        monkeypatch.setattr(
+            Path,
+            "stat",
+            lambda self, **how: os.stat_result(replaced(stat(self, **how), 2, devices.get(self, 2))),
+        )
+        assert settings_file(inner) is None
+
+
+def owned_by(monkeypatch: pytest.MonkeyPatch, owners: dict[Path, int]) -> None:
+    """Let these paths, and not what they link to, seem to belong to somebody: only root can give files away."""
+    stat = Path.stat
+
+    def of(self: Path, *, follow_symlinks: bool = True) -> os.stat_result:
+        found = stat(self, follow_symlinks=follow_symlinks)
+        path = Path(os.path.realpath(self)) if follow_symlinks else self
+        return os.stat_result(replaced(found, 4, owners.get(path, found.st_uid)))
+
+    monkeypatch.setattr(Path, "stat", of)
+
+
+def replaced(found: os.stat_result, place: int, value: int) -> list[int]:
+    return [value if index == place else field for index, field in enumerate(found[:10])]
+
+
 class TestWrongSettings:
+    @pytest.mark.parametrize("url", [["postgresql://u:S3cret@h/db"], {"url": "postgresql://u:S3cret@h/db"}])
+    def test_a_url_of_a_wrong_type_is_named_with_its_type_and_not_shown(self, tmp_path: Path, url: object) -> None:
+        with pytest.raises(ConfigurationError, match=f"url of type {type(url).__name__}") as refusal:
+            load(tmp_path, {"url": url})
+        assert "S3cret" not in str(refusal.value)
+
+    def test_a_slip_in_one_schedule_names_it_and_shows_no_data(self, tmp_path: Path) -> None:
+        (tmp_path / "protojobs.toml").write_text(
+            '[schedules.good]\njob = "a"\ncron = "* * * * *"\ndata = {token = "S3cret"}\n'
+            '[schedules.nightly]\njob = "a"\ncorn = "* * * * *"\ndata = {token = "S3cret"}\n'
+        )
+        with pytest.raises(
+            ConfigurationError, match=r"protojobs\.toml: schedules\.nightly: unknown key 'corn'\. Did you mean \"cron\""
+        ) as refusal:
+            load(tmp_path)
+        assert "S3cret" not in str(refusal.value)
+        for table, why in (({"job": 3, "data": "S3cret"}, r"schedules\.x does not fit.*job"), ("S3cret", "no table")):
+            with pytest.raises(ConfigurationError, match=why) as refusal:
+                load(tmp_path.parent, {"schedules": {"x": table}})
+            assert "S3cret" not in str(refusal.value)
+
+    def test_a_variable_that_is_no_text_is_a_configuration_error(self, tmp_path: Path) -> None:
+        for name in ("MAX_RETRIES", "TIMEOUT", "EXECUTOR"):
+            with pytest.raises(ConfigurationError, match=name.lower()):
+                load(tmp_path, environ={f"PROTOJOBS_{name}": "\udcff"})
+
+    def test_blanks_around_the_names_of_a_list_are_none(self, tmp_path: Path) -> None:
+        settings = load(tmp_path, environ={"PROTOJOBS_APP": " a, b ,", "PROTOJOBS_PLUGINS": "x , y"})
+        assert (settings.app, settings.plugins) == (("a", "b"), ("x", "y"))
+
     def test_an_unknown_key_is_an_error_that_names_its_source_and_what_was_meant(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigurationError, match=r'given: unknown setting "max_retrys".*"max_retries"'):
             load(tmp_path, {"max_retrys": 3})

@@ -10,8 +10,8 @@ from types import ModuleType
 import pytest
 
 from protojobs import create_driver
-from protojobs._registry import masked
 from protojobs.errors import ConfigurationError, DriverNotFound
+from protojobs.urls import masked, scrubbed
 from protojobs_memory import MemoryDriver
 
 
@@ -82,6 +82,40 @@ class TestCreateDriver:
         with pytest.raises(ConfigurationError, match="port version 99"):
             create_driver("memory://")
 
+    @pytest.mark.parametrize("url", ["redis://[::1", "valkey://x]", "memory://[::g]", "postgresql://h:port/db"])
+    def test_what_a_library_makes_of_a_url_is_a_configuration_error(self, url: str) -> None:
+        with pytest.raises(ConfigurationError):
+            create_driver(url)
+
+    @pytest.mark.parametrize("scheme", ["sqlite", "postgresql", "mysql", "redis", "valkey", "memory"])
+    def test_a_url_that_is_no_text_is_refused_alike_for_every_driver(self, scheme: str) -> None:
+        with pytest.raises(ConfigurationError, match="no text in UTF-8"):
+            create_driver(f"{scheme}://\udcff")
+
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "postgresql://shop:p@ss/wS3cret@db/app",
+            "mysql://shop:S3@cret@db/app",
+            "redis://:S3@cret@cache/0",
+            "redis://:S3cret/x@cache/0",
+        ],
+    )
+    def test_a_password_that_should_have_been_encoded_is_shown_in_no_part_and_the_mend_is_named(self, url: str) -> None:
+        with pytest.raises(ConfigurationError, match="write %40 for @") as refusal:
+            create_driver(url)
+        assert "cret" not in str(refusal.value) and "S3" not in str(refusal.value)
+
+    @pytest.mark.parametrize("scheme", ["postgresql", "mysql", "mariadb", "redis", "valkey"])
+    def test_a_slash_too_many_does_not_make_a_name_of_the_password(self, scheme: str) -> None:
+        with pytest.raises(ConfigurationError, match="a slash too many") as refusal:
+            create_driver(f"{scheme}:///u:S3cret@127.0.0.1:1/db")
+        assert "S3cret" not in str(refusal.value)
+
+    def test_a_slash_too_few_is_said_of_a_sqlite_url(self) -> None:
+        with pytest.raises(ConfigurationError, match='a slash too few.*"sqlite:///jobs.db"'):
+            create_driver("sqlite://jobs.db")
+
     @pytest.mark.parametrize(
         ("url", "shown"),
         [
@@ -91,7 +125,24 @@ class TestCreateDriver:
             ("mysql://db/app?user=jo&password=secret&x=1", "mysql://db/app?user=jo&password=***&x=1"),
             ("sqlite:///jobs.db", "sqlite:///jobs.db"),
             ("postgresql://jo@db/app", "postgresql://jo@db/app"),
+            ("postgresql:///jo:secret@db/app", "postgresql:///jo:***@db/app"),
+            ("mysql://db/app?passwd=secret", "mysql://db/app?passwd=***"),
+            ("rediss://db/0?ssl_password=secret&x=1", "rediss://db/0?ssl_password=***&x=1"),
         ],
     )
     def test_passwords_are_masked_wherever_a_url_is_shown(self, url: str, shown: str) -> None:
         assert masked(url) == shown
+
+    @pytest.mark.parametrize(
+        ("said", "shown"),
+        [
+            ('role "postgres" does not exist', 'role "postgres" does not exist'),
+            ("port 56732 failed", "port 56732 failed"),
+            ("password authentication failed for user jo", "password authentication failed for user jo"),
+            ("cannot open postgresql://jo:secret@db/app now", "cannot open postgresql://jo:***@db/app now"),
+            ("bad DSN: host=db password=secret port=5", "bad DSN: host=db password=*** port=5"),
+            ("bad DSN: password='se cret' port=5", "bad DSN: password=*** port=5"),
+        ],
+    )
+    def test_what_a_library_says_keeps_its_words_and_loses_its_passwords(self, said: str, shown: str) -> None:
+        assert scrubbed(said) == shown

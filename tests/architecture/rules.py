@@ -15,16 +15,16 @@ ROOT = Path(__file__).resolve().parents[2]
 DRIVER_MAY_USE = frozenset(
     {
         *("clock", "diagnosis", "entropy", "errors", "lifecycle", "names", "observing", "outcomes"),
-        *("protocols", "records", "rules", "schedules", "unreadable"),
+        *("protocols", "records", "rules", "schedules", "unreadable", "urls"),
     }
 )
 
 # What is core's own business: a contribution uses everything else that has no underscore.
 CONTRIBUTION_MAY_NOT_USE = frozenset({"cli", "testing"})
 
-MODULE_LINES_MAX = 400
+MODULE_LINES_MAX = 600
 MODULE_LINES_MEDIAN_MAX = 150
-FUNCTION_LINES_MAX = 70
+FUNCTION_LINES_MAX = 80
 EXCUSE = "Over budget because"
 
 CLOCK = {

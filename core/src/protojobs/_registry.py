@@ -4,25 +4,23 @@ asked for.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, cast
 
-from protojobs.errors import ConfigurationError, DriverNotFound, did_you_mean, one_line
+from protojobs.errors import ConfigurationError, DriverNotFound, ProtojobsError, did_you_mean, one_line
 from protojobs.protocols import PORT_VERSION, Store
+from protojobs.urls import ENCODE, check_url, driver_entry_points, masked, scrubbed
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 __all__ = [
     "create_driver",
-    "driver_entry_points",
-    "masked",
     "plugin_entry_points",
     "plugins_named",
 ]
 
-DRIVERS, PLUGINS = "protojobs.drivers", "protojobs.plugins"
+PLUGINS = "protojobs.plugins"
 _EXTRAS = {
     "sqlite": "sql",
     "postgresql": "postgresql",
@@ -35,17 +33,13 @@ _EXTRAS = {
     "memory": "memory",
 }
 _URL_EXAMPLE = 'Write it like "sqlite:///jobs.db".'
-_SECRETS = re.compile(r"(?i)((?:password|passwd|pwd|secret|token)=)[^&]*")
-
-
-def driver_entry_points() -> list[EntryPoint]:
-    """The installed drivers, by scheme."""
-    return _entry_points(DRIVERS)
 
 
 def plugin_entry_points() -> list[EntryPoint]:
     """The installed plugins, by name."""
-    return _entry_points(PLUGINS)
+    from importlib.metadata import entry_points  # a quarter of our import time, and only needed here
+
+    return sorted(entry_points(group=PLUGINS), key=lambda entry: entry.name)
 
 
 def plugins_named(names: Sequence[str]) -> list[EntryPoint]:
@@ -70,6 +64,7 @@ def create_driver(url: str, **options: object) -> Store:
         raise DriverNotFound(f'"{one_line(masked(url))}" is not a URL.', mend=_URL_EXAMPLE)
     if scheme == "postgres":  # what other tools accept, and we do not guess whether the rest is theirs too
         raise DriverNotFound(f'"{one_line(masked(url))}" is spelt otherwise here.', mend='Write "postgresql://".')
+    check_url(url)
     found = [entry for entry in driver_entry_points() if entry.name == scheme]
     if not found:
         raise _not_found(scheme)
@@ -80,28 +75,22 @@ def create_driver(url: str, **options: object) -> Store:
         raise DriverNotFound(
             f'The driver for "{scheme}" cannot be imported: {error}.', mend=f"Try: pip install 'protojobs[{extra}]'"
         ) from error
-    driver = factory(url, **options)
+    try:
+        driver = factory(url, **options)
+    except ProtojobsError:
+        raise
+    except ValueError as error:  # what a library makes of a URL; it may quote any piece of it, so not with a password
+        why = "" if "@" in url else f": {one_line(scrubbed(str(error)))}"
+        raise ConfigurationError(
+            f'"{one_line(masked(url))}" cannot be read by the driver for "{scheme}"{why}.',
+            mend=ENCODE if not why else "",
+        ) from None
     if driver.port_version != PORT_VERSION:
         raise ConfigurationError(
             f'The driver for "{scheme}" speaks port version {driver.port_version}, this protojobs {PORT_VERSION}.',
             mend="Install matching versions.",
         )
     return driver
-
-
-def masked(url: str) -> str:
-    """The URL without its password, fit for people's eyes."""
-    scheme, separator, rest = url.partition("://") if "://" in url else ("", "", url)
-    rest = _SECRETS.sub(r"\1***", rest)
-    credentials, at, place = rest.rpartition("@")
-    user, colon, _ = credentials.partition(":")
-    return f"{scheme}{separator}{user}{':***' if colon else ''}{at}{place}"
-
-
-def _entry_points(group: str) -> list[EntryPoint]:
-    from importlib.metadata import entry_points  # a quarter of our import time, and only needed here
-
-    return sorted(entry_points(group=group), key=lambda entry: entry.name)
 
 
 def _not_found(scheme: str) -> DriverNotFound:

@@ -10,7 +10,8 @@ import difflib
 import logging
 import os
 import re
-from collections.abc import Callable, Mapping
+import stat
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Literal, TypeVar, cast, get_args, get_origin
 
@@ -19,13 +20,15 @@ import msgspec
 from protojobs.errors import ConfigurationError, OptionInvalid, did_you_mean, one_line, shown
 from protojobs.names import check_count, check_name, check_seconds, check_zone
 from protojobs.planned import CATCH_UP_MAX_S, ScheduleSetting
+from protojobs.urls import names_file
 
 __all__ = ["ENV_PREFIX", "Settings", "load_settings", "plugin_settings", "settings_file", "source_of"]
 
 ENV_PREFIX = "PROTOJOBS_"
 _FILE_NAMES = ("protojobs.toml", "pyproject.toml")
+_BORDERS = (".git", ".hg", ".jj", ".svn")  # what is above a project's repository is not of the project
 # A path from some folder: not from the root, not from a Windows drive, not `:memory:`, no `file:` URI.
-_SQLITE_FILE = re.compile(r"(sqlite(?:\+\w+)?:///)(?![/:]|\w+:)([^?]+)(\?.*)?", re.ASCII)
+_RELATIVE = re.compile(r"((\w+)(?:\+\w+)?:///)(?![/:]|\w+:)([^?]+)(\?.*)?", re.ASCII | re.DOTALL)
 _log = logging.getLogger("protojobs.config")
 _S = TypeVar("_S", bound=msgspec.Struct)
 
@@ -110,7 +113,8 @@ def load_settings(
 ) -> Settings:
     """The settings in force. Raises ConfigurationError that names the source and the key.
 
-    A relative path to a SQLite file is one from the settings file that names it; elsewhere from the current folder.
+    A relative path to a file (of SQLite, or of a driver that says `url_names_file`) is one from the settings file that
+    names it; elsewhere from the current folder.
     """
     here = folder or Path.cwd()
     path = settings_file(here)
@@ -128,15 +132,47 @@ def load_settings(
                 raise ConfigurationError(
                     f'{source}: unknown setting "{one_line(key)}".', mend=did_you_mean(key, _FIELDS)
                 )
-            try:
-                one = (value,) if key in _LISTS and isinstance(value, str) else value
-                merged[key] = msgspec.convert(one, type=_FIELDS[key].type, strict=not is_text)
-            except msgspec.ValidationError as error:
-                raise ConfigurationError(
-                    f"{source}: {key} = {shown(value)} does not fit: {one_line(str(error))}.",
-                    mend="Durations are plain numbers of seconds, sizes of bytes." if isinstance(value, str) else "",
-                ) from None
+            merged[key] = _converted(source, key, value, is_strict=not is_text)
     return cast("Callable[..., Settings]", Settings)(**merged)  # not by convert, which would hide our own errors
+
+
+def _converted(source: str, key: str, value: object, *, is_strict: bool) -> object:
+    if key == "schedules" and isinstance(value, Mapping):
+        tables = cast("Mapping[str, object]", value).items()
+        return {name: _schedule(f"{source}: schedules.{one_line(str(name))}", table) for name, table in tables}
+    try:
+        one = (value,) if key in _LISTS and isinstance(value, str) else value
+        return msgspec.convert(one, type=_FIELDS[key].type, strict=is_strict)
+    except (msgspec.ValidationError, UnicodeEncodeError) as error:
+        # A password may stand in a url of another type, and a schedule's data is nobody's business.
+        given = f"of type {type(value).__name__}" if key in ("url", "schedules") else f"= {shown(value)}"
+        unit = "hours" if key.endswith("_retention") else "seconds"
+        mend = f"Durations are plain numbers of {unit}, sizes of bytes." if isinstance(value, str) else ""
+        raise ConfigurationError(
+            f"{source}: {key} {given} does not fit: {one_line(str(error))}.",
+            mend='Write url = "sqlite:///jobs.db".' if key == "url" else mend,
+        ) from None
+
+
+def _schedule(where: str, table: object) -> ScheduleSetting:
+    """One table of `schedules`. Its values are not shown: the data may be anything."""
+    if isinstance(table, ScheduleSetting):
+        return table
+    if not isinstance(table, Mapping):
+        raise ConfigurationError(
+            f"{where} of type {type(table).__name__} is no table.", mend="Write a table with job, and cron or every."
+        )
+    fields = ScheduleSetting.__struct_fields__
+    for name in cast("Mapping[object, object]", table):
+        if name not in fields:
+            raise ConfigurationError(
+                f"{where}: unknown key {shown(name)}.",
+                mend=did_you_mean(str(name), fields) or f"There are {', '.join(fields)}.",
+            )
+    try:
+        return msgspec.convert(table, type=ScheduleSetting)
+    except (msgspec.ValidationError, UnicodeEncodeError) as error:
+        raise ConfigurationError(f"{where} does not fit: {one_line(str(error))}.") from None
 
 
 def plugin_settings(name: str, kind: type[_S], *, environ: Mapping[str, str] | None = None) -> _S | None:
@@ -157,10 +193,10 @@ def plugin_settings(name: str, kind: type[_S], *, environ: Mapping[str, str] | N
                 mend=did_you_mean(variable, fields) or f"Known: {', '.join(fields)}.",
             )
         is_list = get_origin(field.type) is tuple
-        parts = tuple(part.strip() for part in text.split(",") if part.strip()) if is_list else text
+        parts = _parts(text) if is_list else text
         try:
             given[field.name] = msgspec.convert(parts, type=field.type, strict=False)
-        except msgspec.ValidationError as error:
+        except (msgspec.ValidationError, UnicodeEncodeError) as error:
             known = get_args(field.type) if get_origin(field.type) is Literal else ()
             mend = f"Known: {', '.join(map(str, known))}." if known else ""
             raise ConfigurationError(f"{variable} does not fit: {error}.", mend=mend) from None
@@ -173,13 +209,51 @@ def plugin_settings(name: str, kind: type[_S], *, environ: Mapping[str, str] | N
 
 
 def settings_file(folder: Path) -> Path | None:
-    """The nearest `protojobs.toml`, or pyproject.toml with a `[tool.protojobs]`, in `folder` or above it."""
-    for place in (folder, *folder.parents):
+    """The nearest `protojobs.toml`, or pyproject.toml with a `[tool.protojobs]`, in `folder` or above it.
+
+    What it names is imported, so a file that somebody else may have put there is passed over, with a warning.
+    """
+    for place in _within_borders(folder):
         for name in _FILE_NAMES:
             path = place / name
-            if path.is_file() and (name == "protojobs.toml" or "protojobs" in _tool_table(path)):
+            if not path.is_file() or (name != "protojobs.toml" and "protojobs" not in _tool_table(path)):
+                continue
+            if not (why := _why_foreign(path, folder)):
                 return path
+            if path not in _passed_over:
+                _passed_over.add(path)
+                _log.warning("%s is passed over: %s", path, why)
     return None
+
+
+_passed_over: set[Path] = set()  # told once
+
+
+def _within_borders(folder: Path) -> Iterator[Path]:
+    """The folder and those above it, up to the top of a repository or of a file system."""
+    for place in (folder, *folder.parents):
+        if place != folder and place.stat().st_dev != folder.stat().st_dev:
+            return
+        yield place
+        if any((place / name).exists() for name in _BORDERS):
+            return
+
+
+def _why_foreign(path: Path, here: Path) -> str:
+    """Why others may have written this file, or the code beside it; empty when they cannot.
+
+    It must be owned by whoever runs this, by root, or by the owner of the current folder, whose code is run there
+    anyway: a container's root works on the files of a developer. Above that folder nobody else may write to it.
+    """
+    if not hasattr(os, "geteuid"):  # Windows keeps no such owners
+        return ""
+    trusted = {os.geteuid(), 0, here.stat().st_uid}
+    for found in (path.lstat(), path.stat()):  # a link of somebody else's would choose among our own files
+        if found.st_uid not in trusted:
+            return f"it belongs to another user (uid {found.st_uid}); take it over, or set PROTOJOBS_* variables"
+    if path.parent != here and (path.stat().st_mode | path.parent.stat().st_mode) & stat.S_IWOTH:
+        return "everybody may write to it, or to its folder: chmod o-w"
+    return ""
 
 
 def source_of(key: str, *, environ: Mapping[str, str] | None = None, folder: Path | None = None) -> Path | None:
@@ -191,9 +265,11 @@ def source_of(key: str, *, environ: Mapping[str, str] | None = None, folder: Pat
 
 
 def _from_folder(folder: Path, url: str) -> str:
-    """The URL, with the relative path to a SQLite file read from `folder`."""
-    found = _SQLITE_FILE.fullmatch(url)
-    return url if found is None else f"{found[1]}{(folder / found[2]).as_posix()}{found[3] or ''}"
+    """The URL, with a relative path to a file read from `folder`."""
+    found = _RELATIVE.fullmatch(url)
+    if found is None or not names_file(found[2]):
+        return url
+    return f"{found[1]}{(folder / found[3]).as_posix()}{found[4] or ''}"
 
 
 def _tool_table(path: Path) -> dict[str, object]:
@@ -204,7 +280,7 @@ def _tool_table(path: Path) -> dict[str, object]:
 def _read(path: Path) -> dict[str, object]:
     table = _parse(path) if path.name == "protojobs.toml" else _tool_table(path)["protojobs"]
     if not isinstance(table, dict):
-        raise ConfigurationError(f"{path}: tool.protojobs is {shown(table)}.", mend="Write a table: [tool.protojobs].")
+        raise ConfigurationError(f"{path}: tool.protojobs is no table.", mend="Write one: [tool.protojobs].")
     return cast("dict[str, object]", table)
 
 
@@ -212,11 +288,17 @@ def _parse(path: Path) -> dict[str, object]:
     import tomllib  # only where there is a file to read
 
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))  # editors on Windows begin with a byte order mark
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError, OSError) as error:
         if path.name != "protojobs.toml":  # somebody else's broken file is not ours to complain about
             return {}
-        raise ConfigurationError(f"{path} is not valid TOML: {error}.") from None
+        if isinstance(error, OSError):
+            raise ConfigurationError(f"{path} cannot be read: {error.strerror}.") from None
+        raise ConfigurationError(f"{path} is not valid TOML: {one_line(str(error))}.") from None
+
+
+def _parts(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, object]:
@@ -226,7 +308,7 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, object]:
             continue
         key = variable.removeprefix(ENV_PREFIX).lower()
         if key in _FIELDS:
-            found[key] = tuple(filter(None, text.split(","))) if key in _LISTS else text
+            found[key] = _parts(text) if key in _LISTS else text
         elif difflib.get_close_matches(key, _FIELDS, n=1, cutoff=0.8):
             _log.warning("%s is no setting of protojobs. %s", variable, did_you_mean(key, _FIELDS))
     return found

@@ -45,8 +45,9 @@ TRY_S = 1.0  # the first try may take so long, however short `push_timeout` is
 class JobQueue(QueueAdministration):
     """Pushes jobs into a store, works them, and looks after them. Thread-safe; opens nothing before its first use.
 
-    `config` holds settings (`Settings`), which win over the environment and the configuration file. Every method that
-    waits for the store has a twin with an `a` in front for coroutines.
+    `config` holds settings, which win over the environment and the settings file that is found from the current folder
+    upwards; of both it obeys all, `plugins` too, but for `url` and `app`. A whole `Settings` leaves both out. Every
+    method that waits for the store has a twin with an `a` in front for coroutines.
     """
 
     def __init__(

@@ -187,3 +187,28 @@ def test_two_urls_lead_to_the_same_tables_when_they_name_the_same_hosts_user_and
     one: str, other: str, is_same: bool
 ) -> None:
     assert same_address(parse(one), parse(other)) is is_same
+
+
+@pytest.mark.parametrize(("option", "meant"), [("nosuch", ""), ("passwords", "password"), ("charsett", "charset")])
+def test_an_option_that_pymysql_does_not_know_is_a_configuration_error(option: str, meant: str) -> None:
+    with pytest.raises(ConfigurationError, match=f'an option that there is not: "{option}"') as refusal:
+        SQLAlchemyDriver(f"mysql://app@127.0.0.1:1/app?{option}=S3cret")
+    assert meant in refusal.value.mend
+    if meant == "password":
+        assert "S3cret" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("option", ["password", "passwd"])
+def test_a_password_among_the_options_is_never_shown(option: str) -> None:
+    driver = SQLAlchemyDriver(f"mysql://app@127.0.0.1:1/app?{option}=S3cret")
+    assert "S3cret" not in repr(driver)
+    with pytest.raises(StoreUnavailable) as refusal:
+        driver.now()
+    assert "S3cret" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("password", ["postgres", "p", "failed"])
+def test_what_the_database_says_keeps_its_words_whatever_the_password_is(password: str) -> None:
+    driver = SQLAlchemyDriver(f"postgresql://postgres:{password}@127.0.0.1:1/postgres")
+    with pytest.raises(StoreUnavailable, match="port 1 failed"):
+        driver.now()

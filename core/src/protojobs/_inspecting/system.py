@@ -9,11 +9,11 @@ import msgspec
 
 from protojobs._inspecting.viewing import Viewing
 from protojobs._inspecting.views import SystemView
-from protojobs._registry import masked
 from protojobs.config import Settings
 from protojobs.diagnosis import Finding
 from protojobs.doctor import examine
 from protojobs.explaining import Explanation, explain
+from protojobs.urls import masked
 
 __all__ = ["System"]
 

@@ -16,7 +16,7 @@ from typing import IO
 import click
 import msgspec
 
-from protojobs._registry import create_driver, masked
+from protojobs._registry import create_driver
 from protojobs.cli.asking import YES, confirm
 from protojobs.cli.conformance_report import Ended, Progress, Report, plain_progress, write_report
 from protojobs.cli.exits import CommandFailed, Exit
@@ -25,6 +25,7 @@ from protojobs.cli.session import Session
 from protojobs.cli.text import counted
 from protojobs.errors import ConfigurationError, SchemaOutdated
 from protojobs.protocols import Store
+from protojobs.urls import masked
 
 __all__ = ["command"]
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import click
 
-from protojobs._registry import driver_entry_points
 from protojobs.cli.options import StoreCommand, StoreGroup
 from protojobs.cli.output import Column
 from protojobs.cli.scaffold import new_driver
 from protojobs.cli.session import Session
+from protojobs.urls import driver_entry_points
 
 __all__ = ["command"]
 

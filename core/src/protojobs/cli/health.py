@@ -10,7 +10,7 @@ from contextlib import suppress
 import click
 import msgspec
 
-from protojobs._registry import create_driver, masked
+from protojobs._registry import create_driver
 from protojobs.cli.amounts import duration
 from protojobs.cli.exits import CommandFailed, Exit
 from protojobs.cli.options import StoreCommand
@@ -21,6 +21,7 @@ from protojobs.clock import SYSTEM_CLOCK, within
 from protojobs.entropy import fresh_id
 from protojobs.errors import ConfigurationError, DriverError, StoreUnavailable
 from protojobs.protocols import Store
+from protojobs.urls import masked
 
 __all__ = ["command"]
 

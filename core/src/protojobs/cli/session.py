@@ -10,7 +10,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from protojobs._registry import create_driver, masked
+from protojobs._registry import create_driver
 from protojobs.cli.app import load_app, look_here
 from protojobs.cli.exits import CommandFailed, Exit
 from protojobs.cli.output import Output
@@ -18,6 +18,7 @@ from protojobs.config import Settings, load_settings, source_of
 from protojobs.errors import ConfigurationError, DriverError
 from protojobs.protocols import Store
 from protojobs.queue import JobQueue
+from protojobs.urls import masked
 
 __all__ = ["NO_STORE_MEND", "Session", "queue_of"]
 

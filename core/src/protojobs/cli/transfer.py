@@ -10,7 +10,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from protojobs._registry import create_driver, masked
+from protojobs._registry import create_driver
 from protojobs.cli.asking import YES, confirm
 from protojobs.cli.exits import CommandFailed, Exit
 from protojobs.cli.options import StoreCommand
@@ -21,6 +21,7 @@ from protojobs.errors import SchemaOutdated
 from protojobs.protocols import Store
 from protojobs.records import Stats
 from protojobs.transfer import TransferReport, are_one_store, token_for, transfer
+from protojobs.urls import masked
 
 __all__ = ["command"]
 

@@ -158,7 +158,7 @@ class Connections:
         """What the port promises to raise for it; None for what may leave as it is."""
         if isinstance(error, TimeoutError):
             self._close_idle()
-        ours = translated(error, self.address.shown, self.address.secrets)
+        ours = translated(error, self.address.shown)
         return None if ours is error else ours
 
     def close(self) -> None:

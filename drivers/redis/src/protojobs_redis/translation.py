@@ -24,6 +24,7 @@ from redis.exceptions import (
 )
 
 from protojobs.errors import ConfigurationError, ContractBroken, ProtojobsError, StoreUnavailable
+from protojobs.urls import scrubbed
 
 __all__ = ["translated"]
 
@@ -58,10 +59,10 @@ _REACHED = "Is the server running, and can it be reached from here?"
 _CREDENTIALS = "Check the user and the password in the URL, and the user's permissions (ACL) on the server."
 
 
-def translated(error: Exception, place: str, secrets: tuple[str, ...] = ()) -> ProtojobsError | None:
+def translated(error: Exception, place: str) -> ProtojobsError | None:
     """What to raise instead of `error`; None for an error that is not the store's.
 
-    `place` is the address for people; `secrets` are taken out of what the library says.
+    `place` is the address for people.
     """
     if isinstance(error, ProtojobsError):
         return error
@@ -71,10 +72,7 @@ def translated(error: Exception, place: str, secrets: tuple[str, ...] = ()) -> P
         )
     if not isinstance(error, RedisError | RedisClusterException | OSError):
         return None
-    text = str(error) or type(error).__name__
-    for secret in secrets:
-        text = text.replace(secret, "***")
-    text = text.rstrip(".")
+    text = scrubbed(str(error) or type(error).__name__).rstrip(".")
     return _refusal(error, text, place) or _broken(text, place, is_refusal=isinstance(error, ResponseError))
 
 

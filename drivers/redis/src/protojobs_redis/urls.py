@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import cast
 from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
@@ -12,13 +11,14 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from protojobs.errors import ConfigurationError, DriverNotFound, OptionInvalid, shown
+from protojobs.urls import ENCODE, check_url, masked
 
 __all__ = ["Address", "check_namespace", "options_of", "parse"]
 
 TIMEOUT_S = 5.0  # to connect, and for an answer: no verb hangs for longer than a few of these
 
 _SCHEMES = {"redis": "redis", "rediss": "rediss", "valkey": "redis", "valkeys": "rediss", "unix": "unix"}
-_SECRETS = re.compile(r"(?i)(password|token)=[^&]*")
+_EXAMPLE = 'Write one like "redis://localhost:6379/0".'
 _OURS = ("cluster", "namespace", "wait_replicas", "wait_timeout")
 _TRUE = {"true", "yes", "1", "on", ""}
 
@@ -36,7 +36,6 @@ class Address(Struct, frozen=True, kw_only=True):
     service: str = ""
     is_tls: bool = False
     shown: str = ""  # for people and logs: without passwords
-    secrets: tuple[str, ...] = ()
 
 
 def parse(url: str) -> Address:
@@ -49,7 +48,7 @@ def parse(url: str) -> Address:
     """
     if not isinstance(url, str):
         raise OptionInvalid(f"A driver is made from a URL, not from {type(url).__name__}.")
-    parts = urlsplit(url)
+    parts = _split(url)
     scheme, _, plus = parts.scheme.partition("+")
     if scheme not in _SCHEMES or plus not in ("", "sentinel", "cluster"):
         raise DriverNotFound(f"The Redis driver does not know the scheme {shown(parts.scheme)}.", mend=_schemes())
@@ -66,8 +65,7 @@ def parse(url: str) -> Address:
         wait_replicas=ours.get("wait_replicas"),
         wait_timeout=ours.get("wait_timeout"),
         is_tls=_SCHEMES[scheme] == "rediss",
-        shown=_masked(url),
-        secrets=_secrets(parts.netloc, theirs),
+        shown=masked(url),
     )
     if plus == "sentinel":
         hosts, service, database = _sentinels(parts.netloc, parts.path)
@@ -138,19 +136,21 @@ def _check(address: Address) -> None:
     try:
         options_of(address.url)
     except ValueError as error:
-        raise ConfigurationError(
-            f"{shown(address.shown)} is not a Redis URL: {error}.", mend='Write one like "redis://localhost:6379/0".'
-        ) from error
+        raise ConfigurationError(f"{shown(address.shown)} is not a Redis URL: {error}.", mend=_EXAMPLE) from error
 
 
-def _secrets(netloc: str, options: list[tuple[str, str]]) -> tuple[str, ...]:
-    password = netloc.rpartition("@")[0].partition(":")[2]
-    found = {password, unquote(password), *(value for name, value in options if "password" in name)}
-    return tuple(sorted(secret for secret in found if secret))
-
-
-def _masked(url: str) -> str:
-    return _SECRETS.sub(r"\1=***", re.sub(r"//([^:/@]*):.*@", r"//\1:***@", url))
+def _split(url: str) -> SplitResult:
+    """Raises ConfigurationError, without what the library says where that may quote a piece of a password."""
+    check_url(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise ConfigurationError(f"{shown(masked(url))} is not a Redis URL.", mend=_EXAMPLE) from (
+            None if "@" in url else error
+        )
+    if "@" in url.partition("?")[0] and "@" not in parts.netloc:
+        raise ConfigurationError(f"{shown(masked(url))} is not a Redis URL.", mend=ENCODE)
+    return parts
 
 
 def _schemes() -> str:

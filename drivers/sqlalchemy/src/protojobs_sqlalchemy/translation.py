@@ -9,6 +9,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from protojobs.errors import ConfigurationError, ContractBroken, ProtojobsError, SchemaOutdated, StoreUnavailable
+from protojobs.urls import scrubbed
 from protojobs_sqlalchemy.dialects import Dialect
 from protojobs_sqlalchemy.urls import masked
 
@@ -73,7 +74,7 @@ def translated(error: Exception, engine: Engine, dialect: Dialect, *, has_connec
         )
     if not isinstance(cause, engine.dialect.loaded_dbapi.Error) and not isinstance(error, SQLAlchemyError | OSError):
         return None
-    text = _without_password(" ".join(str(cause).split()), engine).rstrip(".?")
+    text = scrubbed(" ".join(str(cause).split())).rstrip(".?")
     if dialect.is_schema_missing(cause):
         return SchemaOutdated(f"The database {place} lacks a table or column of protojobs: {text}", mend=MIGRATE)
     if dialect.is_conflict(cause):
@@ -89,7 +90,7 @@ def translated(error: Exception, engine: Engine, dialect: Dialect, *, has_connec
     names = {cls.__name__ for cls in type(cause).__mro__}
     if isinstance(error, OSError) or (names & set(_REPEATABLE) and not is_right_missing(cause)):
         return StoreUnavailable(
-            f"{place} could not be asked: {_first_line(cause, engine)}.",
+            f"{place} could not be asked: {_first_line(cause)}.",
             mend=_unavailable_mend(engine) if refusal is None else refusal[1],
         )
     return ContractBroken(f"{place} refused a statement: {text}.", mend=_refused_mend(cause, engine))
@@ -119,14 +120,9 @@ def _refusal_in(text: str) -> tuple[str, str] | None:
     return None
 
 
-def _first_line(cause: BaseException, engine: Engine) -> str:
+def _first_line(cause: BaseException) -> str:
     lines = str(cause).strip().splitlines() or [type(cause).__name__]
-    return _without_password(lines[0], engine).rstrip(".?")
-
-
-def _without_password(text: str, engine: Engine) -> str:
-    password = engine.url.password
-    return text.replace(str(password), "***") if password else text
+    return scrubbed(lines[0]).rstrip(".?")
 
 
 def _busy_mend(engine: Engine) -> str:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import os
-import re
 from pathlib import Path
 
 from sqlalchemy import URL, Engine, NullPool, create_engine
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
-from protojobs.errors import ConfigurationError, DriverNotFound, OptionInvalid, one_line
+from protojobs import urls
+from protojobs.errors import ConfigurationError, DriverNotFound, OptionInvalid, did_you_mean, one_line
 from protojobs_sqlalchemy.hosts import hosts_of, read_url, shown, with_hosts_apart
 
 __all__ = ["archive_of", "backend_of", "make_engine", "make_sessions_engine", "masked", "parse", "same_address"]
@@ -32,29 +33,29 @@ _MARIADB: dict[str, object] = {"connect_timeout": _CONNECT_S, "charset": "utf8mb
 _MARIADB_LEVEL = "READ COMMITTED"
 _SESSIONS_OVERFLOW = 25  # sessions of `driver.begin()` at the same time, beyond the five whose connections stay
 _DAILY = "daily"
-_PASSWORD = re.compile(r"(?i)(password)=[^&]*")
 
 
 def masked(url: URL | str) -> str:
     """The URL without its password, for people and logs."""
-    if isinstance(url, URL):
-        url = url.set(drivername=url.get_backend_name())
-        text = shown(url) if url.drivername == "postgresql" else url.render_as_string(hide_password=True)
-    else:
-        text = re.sub(r"//([^:/@]*):.*@", r"//\1:***@", url)
-    return _PASSWORD.sub(r"\1=***", text)
+    if isinstance(url, str):
+        return urls.masked(url)
+    url = url.set(drivername=url.get_backend_name())
+    text = shown(url) if url.drivername == "postgresql" else url.render_as_string(hide_password=True)
+    return urls.masked(text)
 
 
 def parse(text: str | URL) -> URL:
     """The URL that the driver connects to, with the DBAPI of its own choice in it."""
+    if isinstance(text, str):
+        urls.check_url(text)
     try:
         url = read_url(text)
         url.port  # noqa: B018 (make_url reads it lazily in some versions: a wrong port shall show here)
     except (ArgumentError, ValueError) as error:
         raise ConfigurationError(
             f'"{one_line(masked(str(text)))}" is not a database URL.',
-            mend='Write one like "postgresql://user@localhost/app" or "sqlite:///jobs.db".',
-        ) from error
+            mend=f'Write one like "postgresql://user@localhost/app" or "sqlite:///jobs.db". {urls.ENCODE}',
+        ) from (None if "@" in str(text) else error)  # which quotes a piece of it
     scheme = url.get_backend_name()
     if scheme not in _DBAPIS:
         raise DriverNotFound(
@@ -92,6 +93,11 @@ def archive_of(url: URL, option: str | None = None) -> tuple[URL, bool]:
 def _file_url(url: URL) -> URL:
     """A SQLite URL whose path is absolute, so that a later change of folder does not open another database."""
     path = url.database or ""
+    if url.host:
+        raise ConfigurationError(
+            f"{one_line(masked(url))} has a slash too few: the file would be a host, and SQLite has none.",
+            mend=f'Write "sqlite:///{one_line(url.host)}"; a path from the root has four slashes.',
+        )
     if path in ("", ":memory:") or ":memory:" in path or "mode=memory" in str(url):
         raise ConfigurationError(
             "SQLite in memory is refused: every connection would see a database of its own.",
@@ -123,7 +129,9 @@ def make_engine(url: URL, *, timeout: float, is_pooled: bool) -> Engine:
             arguments = _postgresql_arguments(url, timeout, is_pooled=is_pooled)
             return create_engine(url, connect_args=arguments, poolclass=NullPool)
         arguments = {**_MARIADB, "read_timeout": timeout, "write_timeout": timeout}
-        return create_engine(url, connect_args=arguments, poolclass=NullPool, isolation_level=_MARIADB_LEVEL)
+        engine = create_engine(url, connect_args=arguments, poolclass=NullPool, isolation_level=_MARIADB_LEVEL)
+        _check_options(engine)
+        return engine
     except (ImportError, NoSuchModuleError) as error:
         extra = _DBAPIS[scheme][1]
         raise DriverNotFound(
@@ -132,6 +140,18 @@ def make_engine(url: URL, *, timeout: float, is_pooled: bool) -> Engine:
         ) from error
     except (TypeError, ValueError, ArgumentError) as error:
         raise ConfigurationError(f"The options of {masked(url)} are not understood: {error}.") from error
+
+
+def _check_options(engine: Engine) -> None:
+    """Raise ConfigurationError for an option of the URL that PyMySQL does not know, before it meets a connection."""
+    _, given = engine.dialect.create_connect_args(engine.url)
+    known = inspect.signature(engine.dialect.loaded_dbapi.connect).parameters
+    for name in given:
+        if name not in known:
+            raise ConfigurationError(
+                f'{one_line(masked(engine.url))} has an option that there is not: "{one_line(name)}".',
+                mend=did_you_mean(name, known),
+            )
 
 
 def make_sessions_engine(url: URL, *, is_pooled: bool) -> Engine:

@@ -13,7 +13,6 @@ import pytest
 from msgspec.structs import replace
 
 from protojobs import create_driver
-from protojobs._registry import masked
 from protojobs.clock import SYSTEM_CLOCK
 from protojobs.protocols import Store
 from protojobs.testing.conformance import against
@@ -22,6 +21,7 @@ from protojobs.testing.conformance.emptying import empty
 from protojobs.testing.conformance.levels import Contract, Level, contract_of
 from protojobs.testing.conformance.report import Outcome, Report, Subject, TestReport, reported, skipped_as, unfinished
 from protojobs.testing.conformance.steps import push
+from protojobs.urls import masked
 
 __all__ = ["run"]
 

@@ -27,6 +27,7 @@ SEEN_MAX = 10_000  # rows that one call looks at, whatever it finds
 class LmdbDriver(Schedules):
     port_version = 1
     capabilities = records.Capabilities(server_time=False)
+    url_names_file = True
 
     def setup(self) -> None:
         with self.step(write=True, is_set_up=False) as step:
