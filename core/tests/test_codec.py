@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import faulthandler
 import math
+import os
 import subprocess
 import sys
 from collections import OrderedDict
@@ -666,3 +668,17 @@ while time.monotonic() < ends:
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_copy_of_the_process_decodes_though_another_thread_was_making_a_decoder() -> None:
+    class Order(msgspec.Struct):
+        number: int
+
+    with codec._making:  # as another thread may hold it at that moment
+        copy = os.fork()
+        if copy == 0:
+            faulthandler.dump_traceback_later(20, exit=True)
+            order = codec.decode('{"number": 7}', Order, what="x")
+            os._exit(0 if order == Order(7) else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(copy, 0)[1]) == 0

@@ -18,13 +18,20 @@ import pytest
 from protojobs import Job, JobContext, JobQueue, events, hookimpl, job
 from protojobs import hooks as hooks_module
 from protojobs.errors import PushRejected
-from protojobs.events import Event, QueuePaused
-from protojobs.hooks import BACKLOG_MAX, QUARANTINE_AFTER, QUARANTINE_S, Dispatcher, Hooks
+from protojobs.events import Event, JobProcessed, QueuePaused
+from protojobs.hooks import BACKLOG_BYTES_MAX, BACKLOG_MAX, QUARANTINE_AFTER, QUARANTINE_S, Dispatcher, Hooks
 from protojobs.records import ClaimedJob, NewJob
 from protojobs.testing import ManualClock
 
 AN_EVENT = QueuePaused(queue="emails")
 MAKE_QUEUE = Callable[..., JobQueue]
+
+
+class Large:
+    """A result that only its own code could tell the size of."""
+
+    def __sizeof__(self) -> int:
+        raise AssertionError("nobody asks")
 
 
 class Echo(Job):
@@ -114,6 +121,31 @@ class TestObservers:
         for _ in range(100):
             hooks.notify(AN_EVENT)
         assert len(calls) == 100
+
+    def test_a_new_listener_never_inherits_the_errors_of_one_that_is_gone(
+        self, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(hooks_module._log, "disabled", True)  # pytest keeps what is logged, and so the listeners
+        hooks, heard = Hooks(clock=clock), list[int]()
+        for number in range(50):
+
+            def broken(event: Event, number: int = -1) -> None:
+                raise ValueError
+
+            events.on("queue.paused", broken)
+            for _ in range(QUARANTINE_AFTER):
+                hooks.notify(AN_EVENT)
+            events.off("queue.paused", broken)
+            del broken
+
+            def sound(event: Event, number: int = number) -> None:
+                heard.append(number)
+
+            events.on("queue.paused", sound)
+            hooks.notify(AN_EVENT)
+            events.off("queue.paused", sound)
+            del sound
+        assert heard == list(range(50))
 
     def test_a_listener_that_cannot_be_hashed_is_as_good_as_any(self) -> None:
         @dataclass
@@ -573,6 +605,31 @@ class TestDispatcher:
         may_go.set()
         dispatcher.close(10)
         assert len(heard) == BACKLOG_MAX + 1
+
+    @pytest.mark.parametrize(
+        "result", ["x" * 8_000_000, {"parts": ["x" * 1_000] * 8_000}, [b"x" * 4_000_000] * 2, [Large()] * 128]
+    )
+    def test_it_drops_large_results_sooner(self, result: object) -> None:
+        first, may_go = threading.Event(), threading.Event()
+        facts = {"job_id": "1", "job_name": "n", "job_class": "c", "queue": "q", "attempt": 1}
+        event = JobProcessed(**facts, result=result)  # type: ignore[arg-type]
+
+        def slow(_event: Event) -> None:
+            first.set()
+            may_go.wait(10)
+
+        events.on("job.processed", slow)
+        dispatcher = Dispatcher(Hooks())
+        dispatcher.send(event)
+        assert first.wait(5)
+        for _ in range(50):
+            dispatcher.send(event)
+        may_go.set()
+        assert 50 - 2 * BACKLOG_BYTES_MAX / 8_000_000 <= dispatcher.dropped < 50
+        dispatcher.close(10)
+        dispatcher.send(event)  # what has been observed counts no more
+        dispatcher.close(10)
+        assert dispatcher._bytes_in == dispatcher._bytes_out
 
     def test_its_thread_ends_even_if_observers_hang_while_the_backlog_is_full(
         self, eventually: Callable[[Callable[[], object]], None]

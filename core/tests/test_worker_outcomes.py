@@ -279,6 +279,10 @@ class TestExceptions:
     def test_an_exception_may_say_when_to_try_again(self, queue: JobQueue, after: object, expected: float) -> None:
         assert waits(one_run(queue, raising(RateLimited(after)))) == expected
 
+    def test_a_retry_after_from_elsewhere_parks_no_job_for_years(self, queue: JobQueue) -> None:
+        assert waits(one_run(queue, raising(RateLimited(10**9)))) == 86_400.0
+        assert waits(one_run(queue, raising(RateLimited(10**9)), retry_delay=100_000)) == 100_000.0
+
     @pytest.mark.parametrize("after", [-1, "soon", float("nan"), 10**400, True, object()])
     def test_a_retry_after_that_is_no_delay_leaves_it_to_the_policy(self, queue: JobQueue, after: object) -> None:
         assert 60 <= waits(one_run(queue, raising(RateLimited(after)))) <= 75

@@ -39,6 +39,7 @@ ERROR_CHARS_MAX = 60_000  # with four-byte characters cut by the stores' columns
 REASON_CHARS_MAX = 500
 EXCEPTIONS_MAX = 1_000  # of a chain or a group, that are shortened, and whose frames are emptied
 NOTES_MAX = 100  # of an exception
+RETRY_AFTER_MAX_S = 86_400.0  # that an exception may ask for: quotas are by the day. Never below the job's retry_delay
 UNRUN_DELAY_MAX_S = 300.0  # between two tries of a job that goes back since it cannot be run here
 UNDECODABLE_RETURNS_MAX = 300  # a day, with these delays; docs/decisions/0027
 LEASE_IN_DOUBT = "lease in doubt"  # why a run of an exclusive job was cut, or not begun
@@ -391,7 +392,7 @@ class Run:
             return self._outcome(Verb.FAIL, exception=error)
         try:
             if delay is None and asks_job:
-                delay = cast("float | timedelta | None", getattr(error, "retry_after", None))
+                delay = _asked_by(error, max(RETRY_AFTER_MAX_S, claimed.retry_delay))
             if delay is None and asks_job:
                 delay = self.definition.retry_in(claimed.attempts, error)
             wait = None if delay is None else check_seconds("the delay before a retry", delay)
@@ -452,6 +453,12 @@ def _with_error(claimed: ClaimedJob, details: Details, exception: BaseException 
     if exception is None:
         return details
     return {**details, "error": _error_text(exception), "fingerprint": fingerprint(claimed.job_name, exception)}
+
+
+def _asked_by(error: BaseException, most_s: float) -> float | None:
+    """The `retry_after` of an exception. It may be that of a library, which has it from a server: so it has a bound."""
+    after = cast("float | timedelta | None", getattr(error, "retry_after", None))
+    return None if after is None else min(check_seconds("retry_after", after), most_s)
 
 
 def _was_told_to_end() -> bool:

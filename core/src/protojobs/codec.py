@@ -7,6 +7,7 @@ a typed record is dropped. So `encode` looks at the data first, decodes what it 
 from __future__ import annotations
 
 import math
+import os
 import re
 import threading
 import typing
@@ -52,6 +53,15 @@ _decode_any = msgspec.json.Decoder().decode
 _DECODERS_MAX = 1_024
 _decoders: dict[DataType, msgspec.json.Decoder[object]] = {}
 _making = threading.Lock()
+
+
+def _unlock_in_copy() -> None:
+    global _making
+    _making = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_unlock_in_copy)
 
 
 def encode(data: object, data_type: DataType, *, what: str, bytes_max: int = PAYLOAD_BYTES_MAX) -> str:

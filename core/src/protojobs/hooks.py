@@ -19,11 +19,13 @@ from __future__ import annotations
 import inspect
 import logging
 import queue as queues
+import sys
 import threading
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import datetime
 from functools import cache
+from itertools import islice
 from typing import TypeVar, cast
 
 import msgspec
@@ -35,20 +37,27 @@ from protojobs._interrupts import Interrupted
 from protojobs.clock import SYSTEM_CLOCK, Clock
 from protojobs.context import JobContext
 from protojobs.errors import ConfigurationError, ProtojobsError, PushRejected, did_you_mean, shown
-from protojobs.events import Event, Listener
+from protojobs.events import Event, JobFailed, JobProcessed, JobRetrying, Listener
 from protojobs.records import ClaimedJob, NewJob
 
 __all__ = ["Dispatcher", "HookSpecs", "Hooks", "hookimpl", "hooks_of"]
 
 QUARANTINE_AFTER = 20  # errors in a row
 QUARANTINE_S = 300.0
+FAILING_MAX = 1_000  # listeners that are remembered as failing; some may be gone
 BACKLOG_MAX = 10_000  # events waiting for slow observers in one worker; beyond it they are dropped and counted
+BACKLOG_BYTES_MAX = 64 * 1024 * 1024  # and what they hold of their jobs, about
+_PARTS_MAX = 1_000  # of one result, that are looked at to judge its size
+_OBJECT_BYTES, _EXCEPTION_BYTES = 64 * 1024, 4 * 1024  # taken for their size: to ask them would run their code
+_SCALARS = frozenset({type(None), bool, int, float})
+_SEQUENCES = frozenset({list, tuple, set, frozenset})
 
 hookimpl = pluggy.HookimplMarker("protojobs")
 _hookspec = pluggy.HookspecMarker("protojobs")
 _log = logging.getLogger("protojobs.hooks")
 _fields_of = cache(msgspec.structs.fields)
 _T = TypeVar("_T", NewJob, ClaimedJob)
+_N = TypeVar("_N", int, float)
 
 
 class HookSpecs:
@@ -125,8 +134,9 @@ class Hooks:
         if self.missing:
             self._before_push = self._before_run = (self._refuse,)
         self.has_before_run = bool(self._before_run)
-        self._errors: dict[int, int] = {}  # by the listener's id(): it need not be hashable
-        self._silent_until: dict[int, float] = {}
+        # By the listener's id(), for it need not be hashable; and the listener itself, so that no other has that id.
+        self._errors: dict[int, tuple[object, int]] = {}
+        self._silent_until: dict[int, tuple[object, float]] = {}
 
     @property
     def plugins(self) -> list[str]:
@@ -209,18 +219,19 @@ class Hooks:
         )
 
     def _is_silent(self, listener: object) -> bool:
-        until = self._silent_until.get(id(listener))
-        if until is not None and self._clock.monotonic() >= until:
+        silent = self._silent_until.get(id(listener))
+        if silent is not None and self._clock.monotonic() >= silent[1]:
             self._silent_until.pop(id(listener), None)  # another thread may be faster
-            until = None
-        return until is not None
+            silent = None
+        return silent is not None
 
     def _count_error(self, name: str, listener: object, error: Exception) -> None:
-        count = self._errors[id(listener)] = self._errors.get(id(listener), 0) + 1
+        count = self._errors.get(id(listener), (listener, 0))[1] + 1
+        _remember(self._errors, listener, count)
         _log.error("a listener to %s failed, the job is not affected: %r", name, error, exc_info=error)
         if count >= QUARANTINE_AFTER:
             self._errors.pop(id(listener), None)
-            self._silent_until[id(listener)] = self._clock.monotonic() + QUARANTINE_S
+            _remember(self._silent_until, listener, self._clock.monotonic() + QUARANTINE_S)
             _log.error("%r failed %d times in a row and is left out for %d s", listener, count, QUARANTINE_S)
 
 
@@ -230,7 +241,8 @@ class Dispatcher:
     def __init__(self, hooks: Hooks) -> None:
         self.dropped = 0
         self._hooks = hooks
-        self._backlog: queues.Queue[Event | None] = queues.Queue(BACKLOG_MAX)
+        self._backlog: queues.Queue[tuple[Event, int] | None] = queues.Queue(BACKLOG_MAX)
+        self._bytes_in = self._bytes_out = 0  # each is written by one thread
         self._thread: threading.Thread | None = None
 
     def send(self, event: Event) -> None:
@@ -244,12 +256,19 @@ class Dispatcher:
                 _log.error("an event is dropped, no thread can be started to tell observers: %s", error)
                 return
             self._thread = thread
+        size = _bytes_of(event)
+        waiting = self._bytes_in - self._bytes_out
         try:
-            self._backlog.put_nowait(event)
+            if waiting and waiting + size > BACKLOG_BYTES_MAX:
+                raise queues.Full
+            self._backlog.put_nowait((event, size))
         except queues.Full:
             self.dropped += 1
             if self.dropped == 1:
-                _log.error("observers are too slow: %d events wait, further ones are dropped", BACKLOG_MAX)
+                count = self._backlog.qsize()
+                _log.error("observers are too slow: %d events wait, further ones are dropped", count)
+        else:
+            self._bytes_in += size
 
     def close(self, timeout: float) -> None:
         """Return when all events sent so far have been observed, or after `timeout` seconds."""
@@ -259,7 +278,8 @@ class Dispatcher:
         try:
             self._backlog.put(None, timeout=timeout)
         except queues.Full:
-            _log.error("observers did not catch up within %g s, %d events are dropped", timeout, BACKLOG_MAX)
+            count = self._backlog.qsize()
+            _log.error("observers did not catch up within %g s, %d events are dropped", timeout, count)
             self._end_now()
         else:
             self._thread.join(max(0.0, ends_at - SYSTEM_CLOCK.monotonic()))
@@ -275,13 +295,47 @@ class Dispatcher:
 
     def _run(self) -> None:
         process = this_process()
-        while (event := self._backlog.get()) is not None:
+        while (waiting := self._backlog.get()) is not None:
+            event, size = waiting
             try:
                 self._hooks.notify(event)
             except BaseException as error:  # noqa: BLE001  (a listener's sys.exit() must not end the thread of all the others)
                 _log.error("a listener to %s wanted to end the program, and may not: %r", event.event_name, error)
             end_if_copied(process)
-            del event  # its result or exception may be large
+            self._bytes_out += size
+            del event, waiting  # its result or exception may be large
+
+
+def _remember(known: dict[int, tuple[object, _N]], listener: object, value: _N) -> None:
+    if len(known) >= FAILING_MAX and id(listener) not in known:
+        known.pop(next(iter(known)), None)
+    known[id(listener)] = (listener, value)
+
+
+def _bytes_of(event: Event) -> int:
+    """About how much memory an event keeps of its job. Runs none of the job's code."""
+    if isinstance(event, JobFailed | JobRetrying):
+        return len(event.error) + _EXCEPTION_BYTES
+    if not isinstance(event, JobProcessed) or event.result is None:
+        return 0
+    left: list[object] = [event.result]
+    size = looked = unseen = 0
+    while left and looked < _PARTS_MAX:
+        one = left.pop()
+        looked += 1
+        kind: type[object] = type(one)
+        if kind in _SCALARS:
+            size += 32
+        elif kind in (str, bytes, bytearray):
+            size += sys.getsizeof(one)
+        elif kind is dict or kind in _SEQUENCES:
+            size += sys.getsizeof(one)
+            parts = cast("dict[object, object]", one).values() if kind is dict else cast("Collection[object]", one)
+            left += islice(parts, _PARTS_MAX)
+            unseen += max(0, len(parts) - _PARTS_MAX)
+        else:
+            size += _OBJECT_BYTES
+    return size + size * (unseen + len(left)) // max(1, looked)
 
 
 def hooks_of(name: str, plugin: object) -> list[str]:
