@@ -42,7 +42,7 @@ def _examined(queue: JobQueue) -> Iterator[Finding]:
     except (ConfigurationError, ContractBroken) as error:  # a server that the driver refuses to keep jobs on
         yield Finding(code="store_refused", severity=Severity.ERROR, what=error.message, mend=error.mend)
         return
-    for look in (_clock, _store, of_workers, of_queues, of_jobs, of_schedules, of_pruning):
+    for look in (_clock, _store, _sharing, of_workers, of_queues, of_jobs, of_schedules, of_pruning):
         try:
             yield from look(queue)
         except SchemaOutdated as error:
@@ -86,6 +86,18 @@ def _compared(queue: JobQueue) -> tuple[float, float]:
     told = queue.driver.now()
     trip_s = queue.clock.monotonic() - began_s
     return trip_s, (told - asked_at).total_seconds() - trip_s / 2
+
+
+def _sharing(queue: JobQueue) -> Iterator[Finding]:
+    """A store that one process has for itself works as it should, as long as nobody starts a second one."""
+    if not queue.driver.capabilities.cross_process:
+        yield Finding(
+            code="own_process",
+            severity=Severity.NOTE,
+            what="Only the process that has this store open sees its jobs.",
+            why="Workers, the dashboard and commands in other processes see none of them, or are refused.",
+            mend="Work in the process that pushes (queue.work), or use a store that processes share.",
+        )
 
 
 def _store(queue: JobQueue) -> Iterator[Finding]:

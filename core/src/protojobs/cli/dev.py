@@ -17,6 +17,7 @@ from protojobs.cli.interrupts import stopped_by_signals
 from protojobs.cli.options import StoreCommand
 from protojobs.cli.prefixed import Prefixed
 from protojobs.cli.reloading import Changes
+from protojobs.cli.serving import check_shared
 from protojobs.cli.session import Session
 from protojobs.clock import SYSTEM_CLOCK
 from protojobs.config import ENV_PREFIX
@@ -65,11 +66,12 @@ def command(
         raise NotSupported("On Windows there is no protojobs dev.", mend="Start protojobs worker instead.")
     # What is wrong with the store is said once, here. The application is the worker's: it may be mended at any time.
     jobs = session.queue()
+    has_dashboard = not no_dashboard and _is_dashboard_installed()
+    check_shared(session, jobs, is_several=has_dashboard)
     jobs.driver.get([""])
     place = session.place(jobs)
     jobs.close()
     lines, stop = Prefixed(), StopToken()
-    has_dashboard = not no_dashboard and _is_dashboard_installed()
     changes = None if no_reload else Changes(folders or [Path.cwd()])
     with stopped_by_signals(stop, _note, ends_with_terminal=True), _handed_down(session):
         _begin(lines, place, port if has_dashboard else None, is_missing=not no_dashboard and not has_dashboard)

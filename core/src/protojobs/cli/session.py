@@ -96,6 +96,10 @@ class Session:
         is_silent = type(driver).__repr__ is object.__repr__
         return type(driver).__name__ if is_silent else masked(repr(driver).strip("<>"))
 
+    def is_opened_here(self, queue: JobQueue) -> bool:
+        """Whether its store was opened for this command, and not by code of the application."""
+        return any(driver is queue.driver for driver, _ in self._opened)
+
     def to_type(self, mend: str) -> str:
         """How to mend something: where that is a command of ours, with the options that picked the store this time."""
         found = _COMMAND.fullmatch(mend)

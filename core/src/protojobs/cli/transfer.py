@@ -112,7 +112,7 @@ def _counts(driver: Store, url: str) -> Stats:
 
 
 def _check(here: Store, there: Store) -> None:
-    if not (here.capabilities.cross_process and there.capabilities.cross_process):
+    if not (here.capabilities.durable and there.capabilities.durable):
         raise CommandFailed(Exit.USAGE, "A memory store ends with this command, and its jobs with it.")
     if are_one_store(here, there):
         raise CommandFailed(Exit.USAGE, "Source and destination are the same store.")

@@ -24,6 +24,7 @@ from protojobs.cli.exits import Exit
 from protojobs.cli.hard_exit import HardExit
 from protojobs.cli.interrupts import stopped_by_signals
 from protojobs.cli.logs import FORMATS, LEVELS, json_line, level_of, logging_to_stderr, say_json
+from protojobs.cli.serving import check_shared, unserved
 from protojobs.cli.session import Session
 from protojobs.cli.showing import showing
 from protojobs.cli.supervised import Supervisor, join_supervisor
@@ -214,6 +215,7 @@ def _prepare(
         "poll_interval": options["sleep"],
     }
     jobs = session.queue(needs_jobs=True, changes=changes)
+    check_shared(session, jobs, is_several=options["processes"] is not None)
     # Asked before anything is promised: is the store there, and migrated?
     known = {info.name: info.is_paused for info in jobs.queues()}
     names = list(queues) or [jobs.settings.default_queue]
@@ -225,6 +227,8 @@ def _prepare(
     if not is_quiet:
         _begin(session, jobs, names, options, own)
         for warning in _warnings(session, jobs, names, known):
+            _log.warning("%s", warning)
+        for warning in unserved(jobs, names, known, are_given=bool(queues)):
             _log.warning("%s", warning)
     return jobs, names, scheduler
 
