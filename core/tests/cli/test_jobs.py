@@ -147,3 +147,34 @@ class TestCancel:
     def test_ids_may_come_from_a_list(self, type_, three) -> None:
         listed = type_("jobs", "list", "--state", "pending").out
         assert type_("jobs", "cancel", "-", stdin=listed).lines == [[three["pending"], "cancelled"]]
+
+
+class TestOddData:
+    """What other hands have stored, or a shell has passed on, is shown or refused, and ends no command."""
+
+    DEEP = "[" * 200_000
+
+    @pytest.fixture
+    def deep(self, push, queue) -> str:
+        import sqlite3
+
+        job_id = push("broken")
+        with sqlite3.connect("jobs.db") as connection:
+            connection.execute("update jobs set data = ?", (self.DEEP + "]" * 200_000,))
+        return job_id
+
+    def test_deep_json_is_refused_as_data(self, type_, url) -> None:
+        typed = type_("push", "broken", "-", "--app", "shop", stdin=self.DEEP)
+        assert (typed.code, "This is not JSON" in typed.err) == (2, True)
+
+    def test_deep_json_that_is_stored_is_shown_as_it_is(self, type_, deep: str) -> None:
+        assert self.DEEP in type_("jobs", "show", deep).out
+        assert type_("jobs", "show", deep, "--json").document["item"]["data"].startswith(self.DEEP)
+        assert [one["id"] for one in type_("jobs", "list", "--json").document["items"]] == [deep]
+
+    @pytest.mark.parametrize(
+        "words", [("jobs", "show"), ("explain",), ("jobs", "list", "--queue"), ("schedules", "show")]
+    )
+    def test_an_argument_that_is_no_text_is_refused(self, type_, url, words: tuple[str, ...]) -> None:
+        typed = type_(*words, "\udcff")
+        assert (typed.code, "is no UTF-8 text" in typed.err) == (2, True)

@@ -40,7 +40,7 @@ def json_value(text: str) -> object:
     """A JSON value; `-` reads it from stdin."""
     try:
         return msgspec.json.decode(sys.stdin.read() if text == "-" else text)
-    except (msgspec.DecodeError, UnicodeError) as error:
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise click.BadParameter(
             f'This is not JSON: {error}. Quote it for your shell: \'{{"email": "jo@example.com"}}\''
         ) from None

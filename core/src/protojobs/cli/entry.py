@@ -17,6 +17,7 @@ from protojobs.cli.exits import MEANINGS, Exit
 from protojobs.cli.failing import complain
 from protojobs.cli.options import NAMES
 from protojobs.cli.session import Session
+from protojobs.errors import shown
 
 __all__ = ["main", "root"]
 
@@ -70,6 +71,15 @@ def root() -> None:
     """See _HELP."""
 
 
+def _check_text(arguments: Sequence[str]) -> None:
+    """Refuse bytes that are no text in this locale: no store could look for them."""
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            raise click.UsageError(f"{shown(argument)} is no UTF-8 text.") from None
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line (by default with `sys.argv`), and answer its exit code. Raises nothing but SystemExit."""
     for stream in (sys.stdout, sys.stderr):
@@ -78,6 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     session = Session()
     session.arguments = tuple(sys.argv[1:] if arguments is None else arguments)
     try:
+        _check_text(session.arguments)
         answer: object = root.main(arguments, prog_name="protojobs", standalone_mode=False, obj=session)
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 (the edge: the person gets words and a code)
         return complain(error, session)

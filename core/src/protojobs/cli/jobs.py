@@ -152,7 +152,7 @@ def pretty(text: str) -> str:
     """JSON with indentation; what is no JSON as it is."""
     try:
         msgspec.json.decode(text)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
         return text
     return msgspec.json.format(text, indent=2)
 

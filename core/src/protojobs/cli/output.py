@@ -111,7 +111,11 @@ def plain_values(record: object) -> object:
 def _opened(value: object) -> object:
     try:
         return msgspec.json.decode(value) if isinstance(value, str) else value
-    except msgspec.DecodeError:  # a plugin has encrypted it, or somebody has spoilt it: then as it is
+    except (
+        msgspec.DecodeError,
+        UnicodeError,
+        RecursionError,
+    ):  # a plugin has encrypted it, or somebody has spoilt it: then as it is
         return value
 
 
