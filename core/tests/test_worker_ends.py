@@ -8,18 +8,21 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
 
 import pytest
 
 from protojobs import JobQueue, StopToken, events, job
 from protojobs._working import work
 from protojobs.clock import SYSTEM_CLOCK
-from protojobs.errors import StoreUnavailable
+from protojobs.errors import ConfigurationError, StoreUnavailable
 from protojobs.hooks import Dispatcher
-from protojobs.records import ClaimReply, Heartbeat, Settlement
+from protojobs.records import ClaimReply, Heartbeat, Settlement, WorkerInfo
 from protojobs_memory import MemoryDriver
 
 MakeQueue = Callable[..., JobQueue]
+Working = Callable[..., AbstractContextManager[Any]]
 Eventually = Callable[[Callable[[], object]], None]
 
 
@@ -245,3 +248,27 @@ held.acquire(timeout=float(sys.argv[1]))
 
     def test_a_moment_may_be_taken_back(self) -> None:
         assert self.end(1.0, 0.8, math.inf) == 0
+
+
+def test_a_worker_that_may_not_register_anew_when_it_has_lost_its_lease_stays_and_tries_again(
+    make_queue: MakeQueue, runs: Runs, working: Working, eventually: Eventually
+) -> None:
+    class Forbidding(MemoryDriver):
+        registered = 0
+
+        def register(self, worker: WorkerInfo) -> None:
+            self.registered += 1
+            if self.registered == 2:
+                raise ConfigurationError("the password was changed.", mend="Change it back.")
+            super().register(worker)
+
+    store = Forbidding()
+    queue = make_queue(store)
+    with working(queue) as worker:
+        eventually(queue.workers)
+        store.leave(queue.workers()[0].id)
+        eventually(lambda: store.registered > 2)
+        assert worker.thread.is_alive()
+        queue.push(runs.long)
+        eventually(runs.began.is_set)
+        runs.may_end.set()

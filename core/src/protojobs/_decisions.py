@@ -143,8 +143,10 @@ class Decisions:
 
     def finished(self, now: float, key: Key, outcome: Outcome | None, *, was_run: bool = True) -> bool:
         """A run has ended, or was lent and not run (`was_run` False). False: nobody waits for it any more."""
-        if key not in self._running or (outcome is not None and _claim_of(outcome) != key):
-            return False  # reported before, when it counted as stuck; or by a copy of a process, for another run
+        if key not in self._running:
+            return False  # reported before, when it counted as stuck
+        if outcome is not None and key != (outcome.settlement.id, outcome.settlement.claim_seq):
+            return False  # of another claim, as from a copy of a child: kept, it would be sent without end
         self._calls -= self._running.pop(key) is None
         self._pace.ended(key)
         self._progress_at = now
@@ -197,11 +199,11 @@ class Decisions:
     def settled(self, answers: Sequence[Settled], outcomes: Sequence[Outcome]) -> None:
         """The store has answered for these results, whatever the answer."""
         for _, outcome in zip(answers, outcomes, strict=True):
-            self._unsettled.pop(_claim_of(outcome), None)
+            self._unsettled.pop((outcome.settlement.id, outcome.settlement.claim_seq), None)
 
     def dropped(self, outcome: Outcome) -> None:
         """This result is not to be sent (again)."""
-        self._unsettled.pop(_claim_of(outcome), None)
+        self._unsettled.pop((outcome.settlement.id, outcome.settlement.claim_seq), None)
 
     def store_answered(self) -> None:
         """The store is (still) there."""
@@ -286,7 +288,11 @@ class Decisions:
             job = self._waiting[0]
             if (room := self._free() + (lead := self._lead(job))) <= 0:
                 break
-            if self._is_apart(job) and (self.is_asked or self.holds_another_suspect((job.id, job.claim_seq))):
+            if (
+                job.reclaims
+                and self._is_apart(job)
+                and (self.is_asked or self.holds_another_suspect((job.id, job.claim_seq)))
+            ):
                 break
             chosen += self._start_alike(job, room)
             if lead:
@@ -331,7 +337,8 @@ class Decisions:
         """At once, unless there are jobs in the line to go on with: then results gather for a moment."""
         if not self._unsettled:
             return False
-        goes_on = self._waiting and not self._is_apart(self._waiting[0]) and not self.watch.is_in_doubt(now)
+        first = self._waiting[0] if self._waiting else None
+        goes_on = first and not (first.reclaims and self._is_apart(first)) and not self.watch.is_in_doubt(now)
         if not (goes_on or self._led()) or self.ending.level or self.limits.is_sync:
             return True
         return now >= self._unsettled_since + LINGER_S
@@ -410,8 +417,3 @@ class Decisions:
             if self._unsettled and self._quiet_until <= now and not self.is_asked:
                 times.append(self._unsettled_since + LINGER_S)
         return max(0.0, min(times) - now)
-
-
-def _claim_of(outcome: Outcome) -> Key:
-    """The claim that it settles, under which it is kept. Under another it would be sent again and again."""
-    return outcome.settlement.id, outcome.settlement.claim_seq

@@ -12,7 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from copy import copy
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, TypeAlias
 
 from protojobs import events
 from protojobs._afterwards import FAILED_LIMIT_S, FailedCall, announcement, beginning, failed_call
@@ -22,7 +22,7 @@ from protojobs._doorbell import Doorbell
 from protojobs._ending import LAST_CALL_S, LAST_WORDS_S
 from protojobs._exchange import Courier, Exchange, settled_singly
 from protojobs._execution import Run, prepare, unrun
-from protojobs._executors import Executor, NotBegun, Runnable, Unplaced
+from protojobs._executors import NotBegun, Runnable, Unplaced
 from protojobs._executors.choice import Executors
 from protojobs._inbox import Inbox, Message
 from protojobs._joblog import is_logged, log_event
@@ -34,7 +34,7 @@ from protojobs._plan import given_back
 from protojobs._upkeep import Upkeep
 from protojobs.clock import within
 from protojobs.entropy import jittered
-from protojobs.errors import ContractBroken, DriverError, JobCrashed, LeaseLost, ProtojobsError
+from protojobs.errors import ContractBroken, DriverError, JobCrashed, ProtojobsError
 from protojobs.events import Event, JobProcessed, JobProcessing
 from protojobs.hooks import Dispatcher
 from protojobs.lifecycle import CRASHES_MAX, SUSPECT_RECLAIMS, JobState, Verb
@@ -56,7 +56,6 @@ LOST_WORKERS_MAX = SUSPECT_RECLAIMS + CRASHES_MAX  # died with a job that no chi
 _log = logging.getLogger("protojobs.worker")
 
 _Key: TypeAlias = tuple[str, int]
-R = TypeVar("R", bound=Runnable)
 
 
 class Worker:
@@ -284,7 +283,7 @@ class Worker:
         for outcome in plan.settle:
             try:
                 found = settled_singly(self._driver, outcome)
-            except DriverError as error:
+            except ProtojobsError as error:
                 self._no_answer([outcome], error)
                 return
             if found is not None:
@@ -305,7 +304,10 @@ class Worker:
         self._lease.horizon.begins(max([job.timeout or math.inf for job in plan.start]) + LEAD_WAIT_S)
         tells = self._is_heard(JobProcessing)
         for claimed in plan.start:
-            run = self._prepared(claimed)
+            if claimed.reclaims >= LOST_WORKERS_MAX and not self._executors.has_child(claimed.job_name):
+                run: Run | Outcome = _given_up(claimed)
+            else:
+                run = prepare(claimed, self._queue.registry, self._hooks, self._clock, self._lease.report)
             if isinstance(run, Outcome):
                 self._decide.finished(self._clock.monotonic(), (claimed.id, claimed.claim_seq), run, was_run=False)
                 continue
@@ -318,31 +320,32 @@ class Worker:
             if claimed.job_name in plan.short and not claimed.reclaims:
                 run.begins_by = self._clock.monotonic() + LEAD_WAIT_S
                 timeout = timeout and timeout + LEAD_WAIT_S
-            self._start(run, timeout, self._executors.place)
+            try:
+                executor = self._executors.place(run)
+                self._deadlines.add(run, executor, timeout)
+                executor.start(run)
+            except RuntimeError as error:
+                self._not_started(run, error)
         self._lease.horizon.begun()
-
-    def _prepared(self, claimed: ClaimedJob) -> Run | Outcome:
-        if claimed.reclaims >= LOST_WORKERS_MAX and not self._executors.has_child(claimed.job_name):
-            return _given_up(claimed)
-        return prepare(claimed, self._queue.registry, self._hooks, self._clock, self._lease.report)
 
     def _start_here(self, run: Runnable, timeout: float) -> None:
         self._lease.horizon.begins(timeout or math.inf)
-        self._start(run, timeout, lambda run: self._executors.here(is_async=run.is_async))
-        self._lease.horizon.begun()
-
-    def _start(self, run: R, timeout: float, place: Callable[[R], Executor]) -> None:
         try:
-            executor = place(run)
+            executor = self._executors.here(is_async=run.is_async)
             self._deadlines.add(run, executor, timeout)
             executor.start(run)
-        except RuntimeError as error:  # the system has no thread left: that may pass, and is nothing to end for
-            _log.error("job %s: its run cannot be started: %s", run.key[0], error)
-            self._deadlines.remove(run.key)
-            back = None
-            if isinstance(run, Run):
-                back = unrun(run.claimed, Verb.RELEASE, reason=NOT_STARTED, delay=NOT_STARTED_DELAY_S)
-            self._decide.finished(self._clock.monotonic(), run.key, back, was_run=back is None)
+        except RuntimeError as error:
+            self._not_started(run, error)
+        self._lease.horizon.begun()
+
+    def _not_started(self, run: Runnable, error: RuntimeError) -> None:
+        """The system has no thread left. That may pass, and is nothing to end for."""
+        _log.error("job %s: its run cannot be started: %s", run.key[0], error)
+        self._deadlines.remove(run.key)
+        back = None
+        if isinstance(run, Run):
+            back = unrun(run.claimed, Verb.RELEASE, reason=NOT_STARTED, delay=NOT_STARTED_DELAY_S)
+        self._decide.finished(self._clock.monotonic(), run.key, back, was_run=back is None)
 
     def _withdraw(self, keys: list[_Key]) -> bool:
         """Take back those of them that were handed over and have not begun. Whether there are any."""
@@ -480,7 +483,7 @@ class Worker:
         try:
             self._lease.renew_identity()
             self._standing.good_beat(self._lease.info.id, self._lease.watch.last_good_at)
-        except (DriverError, LeaseLost) as error:
+        except ProtojobsError as error:  # also a password that was changed
             self._no_answer((), error)
 
     def _keep_up(self) -> None:
