@@ -159,11 +159,11 @@ def test_what_cannot_be_stored_is_refused(driver: SQLAlchemyDriver) -> None:
     assert driver.attempts("x") == []
 
 
-def test_old_notes_go_by_an_index_and_no_more_than_a_bound_at_once(
+def test_old_notes_go_by_an_index_in_steps_for_as_long_as_there_is_time(
     driver: SQLAlchemyDriver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(observing_expiry, "_AT_ONCE", 3)
-    monkeypatch.setattr("protojobs_sqlalchemy.observing.ROUNDS", 2)
+    monkeypatch.setattr("protojobs_sqlalchemy.observing.TIME_S", 0.0)
     now = driver.now()
     old, fresh = now - timedelta(days=100), now
     driver.record("w", [counted(old, f"q{n}", "j") for n in range(5)], [ran(old) for _ in range(8)] + [ran(fresh)])
@@ -172,7 +172,7 @@ def test_old_notes_go_by_an_index_and_no_more_than_a_bound_at_once(
         driver.note_action(ActionNote(id=fresh_id(), at=old, actor="a", action="retry", target="t"))
     asked = statements(driver)
     assert driver.sample_depths()
-    assert [count(driver, table) for table in ("rollups", "attempts", "audit")] == [1, 3, 1]
+    assert [count(driver, table) for table in ("rollups", "attempts", "audit")] == [3, 6, 4]
     deletes = [each for each in asked if each[0].startswith("DELETE")]
     with driver._connections.engine.connect() as conn:
         plans = [plan(conn, *each) for each in deletes]
@@ -180,6 +180,10 @@ def test_old_notes_go_by_an_index_and_no_more_than_a_bound_at_once(
         assert [found for found in plans if "SCAN" in found.replace("SCAN CONSTANT ROW", "")] == []
     if driver.engine.dialect.name == "postgresql":
         assert [found for found in plans if "Seq Scan" in found] == []
+    monkeypatch.setattr("protojobs_sqlalchemy.observing.TIME_S", 60.0)
+    driver.time_offset += 60  # the next minute
+    assert driver.sample_depths()
+    assert [count(driver, table) for table in ("rollups", "attempts", "audit")] == [1, 1, 0]
 
 
 def test_old_notes_go_also_where_counting_takes_too_long(

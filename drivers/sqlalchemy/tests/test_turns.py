@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
+from typing import cast
 
 import pytest
+from msgspec import structs
 from pymysql.connections import Connection as Raw
 from sqlalchemy import Connection, create_engine
 
@@ -114,6 +117,30 @@ class TestOnMariaDB:
         working.turn(batch)  # which finds the lanes
         packets.clear()
         assert len(working.turn(batch).claimed) == batch
+        assert len(packets) <= MARIADB_TRIPS_MAX, packets
+
+    def test_a_claim_reads_no_more_payload_than_it_may_lend(
+        self, driver: SQLAlchemyDriver, packets: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(mariadb_turn, "BATCH_BYTES_MAX", 100_000)
+        large, small = json.dumps("ä" * 15_000, ensure_ascii=False), json.dumps("s")
+        jobs = [structs.replace(new_job(), data=large if n % 2 else small) for n in range(40)]
+        driver.enqueue(jobs)
+        working = Working(driver)
+        working.turn(1)
+        packets.clear()
+        received = 0
+        read = Raw._read_bytes  # type: ignore[attr-defined]
+
+        def counted(raw: object, number: int) -> bytes:
+            nonlocal received
+            received += number
+            return cast("bytes", read(raw, number))
+
+        monkeypatch.setattr(Raw, "_read_bytes", counted)
+        lent = working.turn(40).claimed
+        assert [(job.id, job.data) for job in lent] == [(job.id, job.data) for job in jobs[1:7]]
+        assert received < 120_000
         assert len(packets) <= MARIADB_TRIPS_MAX, packets
 
     def test_lanes_are_found_by_a_trip_for_each_level_of_priority(

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
+from msgspec.structs import replace
 from pymysql.connections import Connection as Raw
 from sqlalchemy import Connection
 
@@ -21,7 +22,6 @@ from protojobs.names import DELAY_MAX_S
 from protojobs.records import BATCH_BYTES_MAX, ClaimedJob, ClaimReply, Fence, Settled, Settlement, SettleStatus
 from protojobs.unreadable import set_aside, why_unreadable
 from protojobs_sqlalchemy import settling
-from protojobs_sqlalchemy.bounds import payload_bytes
 from protojobs_sqlalchemy.counting import count, shard_of
 from protojobs_sqlalchemy.dialects import Ask, Turned
 from protojobs_sqlalchemy.ids import canonical
@@ -59,18 +59,20 @@ SELECT id, queue, claim_seq, reserved_by FROM jobs FORCE INDEX (PRIMARY) WHERE i
 """
 
 # `ready` is the queue of a pending job and NULL otherwise: MariaDB has no partial indexes. One column of JSON a job:
-# PyMySQL takes a microsecond or two for each column of each row, and three times that for a DATETIME.
+# PyMySQL takes a microsecond or two for each column of each row, and three times that for a DATETIME. All payloads
+# together stay within what a claim may lend: a large one comes with the last packet, once its job is known to be lent.
 _DUE = """
-SELECT JSON_ARRAY(id, LEAST(claim_seq, 2147483646) + 1, job_name, job_class, data, LEAST(attempts, 2147483646) + 1,
-                  max_retries, retry_delay, retry_policy, timeout,
-                  TIMESTAMPDIFF(MICROSECOND, '1970-01-01', available_at), crashes, returns, reclaims, meta,
-                  cancel_requested_at IS NOT NULL)
+SELECT JSON_ARRAY(id, LEAST(claim_seq, 2147483646) + 1, job_name, job_class,
+                  IF(OCTET_LENGTH(data) <= %s, data, NULL), LEAST(attempts, 2147483646) + 1, max_retries, retry_delay,
+                  retry_policy, timeout, TIMESTAMPDIFF(MICROSECOND, '1970-01-01', available_at), crashes, returns,
+                  reclaims, meta, cancel_requested_at IS NOT NULL, OCTET_LENGTH(data))
 FROM jobs
 WHERE ready = %s AND priority = %s AND available_at >= %s
   AND available_at <= UTC_TIMESTAMP(6) + INTERVAL %s MICROSECOND
   AND NOT EXISTS (SELECT 1 FROM queues WHERE name = %s AND paused_at IS NOT NULL)
 ORDER BY available_at, id LIMIT %s FOR UPDATE SKIP LOCKED
 """
+_DATA = "SELECT id, data FROM jobs FORCE INDEX (PRIMARY) WHERE id IN %s"
 _LEND = """
 UPDATE jobs FORCE INDEX (PRIMARY)
 SET status = 'processing', attempts = LEAST(attempts, 2147483646) + 1, claim_seq = LEAST(claim_seq, 2147483646) + 1,
@@ -88,8 +90,8 @@ _Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 _Seconds = Annotated[float, Meta(ge=0, le=DELAY_MAX_S)]
 _Time = Annotated[int, Meta(ge=TIMES_FROM, le=TIMES_UNTIL)]
 _Due = tuple[  # a row of _DUE as drivers write it
-    str, _Count, str, str, str, _Count, _Count, _Seconds, str | None, _Seconds, _Time, _Count, _Count, _Count,
-    str | None, bool | int,
+    str, _Count, str, str, str | None, _Count, _Count, _Seconds, str | None, _Seconds, _Time, _Count, _Count, _Count,
+    str | None, bool | int, int,
 ]  # fmt: skip
 _decoder, _any_decoder = msgspec.json.Decoder(_Due), msgspec.json.Decoder(list[Any])
 
@@ -159,7 +161,11 @@ class Turn:
         if jobs or unreadable:
             ids = [job.id for job in jobs] + [said.id for said in unreadable]
             self._at_end.append(self._say(_LEND, self._now, self._ask.worker, ids))
-        self._send([*self._at_end, "COMMIT"])
+        large = [self._say(_DATA, self._batch.large)] if self._batch.large else []
+        answers = self._send([*large, *self._at_end, "COMMIT"])
+        if large:
+            data: dict[str, str] = dict(answers[0])
+            jobs = [replace(job, data=data[job.id]) if job.id in data else job for job in jobs]
         if unreadable:
             return Turned(settled=tuple(settled), claimed=tuple(jobs), unreadable=tuple(unreadable))
         return ClaimReply(settled=tuple(settled), claimed=tuple(jobs), lease_lost=not stands)
@@ -235,7 +241,7 @@ class Turn:
     def _due(self, lanes: Lanes, place: int, limit: int) -> str:
         (queue, priority), floor = lanes.order[place], lanes.floors[place]
         start = floor.replace(tzinfo=None) if floor else _BEGINNING
-        return self._say(_DUE, queue, priority, start, self._offset, queue, limit)
+        return self._say(_DUE, BATCH_BYTES_MAX // limit, queue, priority, start, self._offset, queue, limit)
 
     # ------------------------------------------------------------------------------------------------------- the wire
 
@@ -268,6 +274,7 @@ class _Batch:
 
     def __init__(self, ask: Ask) -> None:
         self.jobs: list[ClaimedJob] = []
+        self.large: list[str] = []  # those of them whose payload is still to be read
         self.unreadable: list[Settlement] = []  # they are lent too: it is by their claims that they are set aside
         self.passed_over: dict[Lane, Place] = {}  # the first of each lane
         self._ask = ask
@@ -302,10 +309,12 @@ class _Batch:
                 is_choosy = True  # it would wait in the worker's memory with its last attempt spent
                 self.passed_over.setdefault(lane, (from_microseconds(row[10]), row[0]))
                 continue
-            self._bytes -= payload_bytes(row[4])
+            self._bytes -= row[16]
             if self._bytes < 0 and self.jobs:
                 break
             self._taken.add(row[0])
+            if row[4] is None:
+                self.large.append(row[0])
             self.jobs.append(_job(row, lane, self._ask.worker, lent_at))
         return is_choosy
 
@@ -316,7 +325,7 @@ class _Batch:
         self._taken.add(id_)
         due = others[8]
         moment = from_microseconds(due) if isinstance(due, int) and TIMES_FROM <= due <= TIMES_UNTIL else None
-        values = dict(zip(_NAMES, row, strict=False)) | {"available_at": moment}
+        values = dict(zip(_NAMES, row, strict=False)) | {"available_at": moment, "data": ""}
         self.unreadable.append(
             set_aside(Fence(id=id_, claim_seq=seq, reserved_by=self._ask.worker), why_unreadable(values))
         )
@@ -348,7 +357,7 @@ def _applied(job_id: str) -> Settled:
 
 def _job(row: _Due, lane: Lane, worker: str, lent_at: datetime) -> ClaimedJob:
     (id_, seq, name, class_, data, attempts, retries, delay, policy, timeout, due, crashes, returns, reclaims, meta,
-     is_cancel_requested) = row  # fmt: skip
+     is_cancel_requested, _) = row  # fmt: skip
     return ClaimedJob(
         id=id_,
         claim_seq=seq,
@@ -356,7 +365,7 @@ def _job(row: _Due, lane: Lane, worker: str, lent_at: datetime) -> ClaimedJob:
         queue=lane[0],
         job_name=name,
         job_class=class_,
-        data=data,
+        data=data or "",  # see _Batch.large
         priority=lane[1],
         attempts=attempts,
         max_retries=retries,

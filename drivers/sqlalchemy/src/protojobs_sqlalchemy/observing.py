@@ -12,6 +12,7 @@ from typing import Literal, TypeVar
 
 from sqlalchemy import Connection
 
+from protojobs.clock import SYSTEM_CLOCK, time_left
 from protojobs.observing import (
     ActionNote,
     ActionPage,
@@ -27,7 +28,7 @@ from protojobs_sqlalchemy import observing_actions, observing_depths, observing_
 from protojobs_sqlalchemy.bounds import check_names
 from protojobs_sqlalchemy.dialects import Mode, Use
 from protojobs_sqlalchemy.failures import failed_page
-from protojobs_sqlalchemy.observing_expiry import KINDS, ROUNDS, expire
+from protojobs_sqlalchemy.observing_expiry import KINDS, TIME_S, expire
 from protojobs_sqlalchemy.steps import Steps
 from protojobs_sqlalchemy.tables import failed_jobs
 
@@ -75,11 +76,11 @@ class Observing(Steps):
         now = self._run(self._dialect.now, Mode.SINGLE, use=Use.WORK)
         if not self._note(lambda conn: observing_depths.begin(conn, now)):
             return False
-        for kind in KINDS:
-            step = partial(expire, kind=kind, before=now - timedelta(seconds=kind.kept_s))
-            for _ in range(ROUNDS):
-                if not self._note(step):
-                    break
+        ends_at = SYSTEM_CLOCK.monotonic() + time_left(TIME_S)
+        left = [partial(expire, kind=kind, before=now - timedelta(seconds=kind.kept_s)) for kind in KINDS]
+        while left := [step for step in left if self._note(step)]:  # a step for each kind, for as long as it has more
+            if SYSTEM_CLOCK.monotonic() >= ends_at:
+                break
         samples = self._run(
             lambda conn: observing_depths.measure(conn, now, limit, counted_max), Mode.READ, use=Use.WORK
         )

@@ -11,10 +11,10 @@ from protojobs.observing import ACTIONS_KEPT_S, ATTEMPTS_KEPT_S, HOUR, HOURS_KEP
 from protojobs_sqlalchemy.conditions import is_mysql
 from protojobs_sqlalchemy.types import StoredTime
 
-__all__ = ["KINDS", "ROUNDS", "Kind", "expire"]
+__all__ = ["KINDS", "TIME_S", "Kind", "expire"]
 
-ROUNDS = 10  # steps for each kind in one call ...
-_AT_ONCE = 1_000  # ... of so many notes
+TIME_S = 1.0  # in one call, so that more go in a minute than come; a worker waits for two seconds at most
+_AT_ONCE = 1_000  # notes in one step
 
 
 class Kind(Struct, frozen=True):
