@@ -19,7 +19,7 @@ from protojobs.entropy import fresh_id
 from protojobs.errors import OptionInvalid
 from protojobs.lifecycle import FINISHED, JobState
 from protojobs.records import JobFilter
-from protojobs_sqlalchemy import SQLAlchemyDriver, finding, mariadb_live, tables
+from protojobs_sqlalchemy import SQLAlchemyDriver, administration, finding, mariadb_live, tables
 from protojobs_sqlalchemy.counting import count
 from protojobs_sqlalchemy.dialects import Use
 
@@ -227,6 +227,30 @@ def test_on_postgresql_every_verb_walks_an_index(make_store_url: Callable[[str],
     assert " using jobs_processing" in held
     groups = next(plan for name, plan in plans.items() if "WITH RECURSIVE alike" in name)
     assert groups.count(" using failed_jobs_alike") == groups.count(" on failed_jobs")
+
+
+def test_clearing_a_queue_looks_at_so_many_jobs_of_others_at_once(
+    make_store_url: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(administration, "WALKED_MAX", 20)
+    for kind in ("sqlite", "postgresql", "mariadb"):
+        with made(make_store_url(kind)) as driver:
+            now = driver.now()
+            moments = [now - timedelta(seconds=500 - n) for n in range(200)]
+            rows = [
+                job_row(now, "small" if n in (55, 56, 155) else "large", "cancelled", processed_at=ended_at)
+                for n, ended_at in enumerate(moments)
+            ]
+            store(driver, [*rows, job_row(now, "small", "failed"), job_row(now, "small", "pending")])
+            rounds = [driver.clear("small")]
+            while rounds[-1].has_more:
+                rounds.append(driver.clear("small"))
+            assert [done.total for done in rounds] == [2, 0, 2, 0, 0, 0, 0, 1], kind
+            assert not rounds[-1].has_more
+            assert driver.stats("small").total == 0
+            assert driver.stats("large").total == 197
+            assert driver.clear("large", limit=5).cancelled == 5
+            assert JobQueue(driver, NOTHING_KEPT).clear("large").cancelled == 192
 
 
 @pytest.mark.parametrize("counted_max", [5, 100_000])

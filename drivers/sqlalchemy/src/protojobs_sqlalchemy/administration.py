@@ -7,18 +7,19 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from msgspec.structs import replace
-from sqlalchemy import ColumnElement, Connection, delete, func, literal, select, update
+from sqlalchemy import Connection, delete, func, literal, select, update
 
 from protojobs.lifecycle import FINISHED, JobState
 from protojobs.records import CancelAnswer, Cleared, Pruned, RetryAnswer
 from protojobs_sqlalchemy import postgresql_archive, postgresql_pruning
 from protojobs_sqlalchemy.bounds import check_count
 from protojobs_sqlalchemy.conditions import is_finished, is_pending
-from protojobs_sqlalchemy.counting import count
-from protojobs_sqlalchemy.dialects import Mode, Use
+from protojobs_sqlalchemy.connections import Connections
+from protojobs_sqlalchemy.counting import count, gather
+from protojobs_sqlalchemy.dialects import Dialect, Mode, Use
 from protojobs_sqlalchemy.ids import known
 from protojobs_sqlalchemy.inserting import inserts
-from protojobs_sqlalchemy.postgresql_archive import Old, Place, TurnedOver
+from protojobs_sqlalchemy.postgresql_archive import DAY_SHARDS, Old, Place, TurnedOver
 from protojobs_sqlalchemy.rows import Found, state_of
 from protojobs_sqlalchemy.settling import storable
 from protojobs_sqlalchemy.steps import Steps
@@ -43,8 +44,20 @@ _DONE = (JobState.COMPLETED, JobState.CANCELLED)
 _lock = select(jobs.c.id, jobs.c.queue, jobs.c.status).order_by(jobs.c.id).with_for_update()
 
 
+WALKED_MAX = 20_000  # finished jobs of all queues that one call looks at
+_WALKS_MAX = 1_000
+
+Walks = dict[tuple[str, JobState], datetime]
+"""How far the clearing of a queue has come: when the last job ended that was looked at. Where it is lost, it begins
+anew."""
+
+
 class Administration(Steps):
     """The verbs of `protojobs.protocols.Administers`, apart from the transfer's."""
+
+    def __init__(self, connections: Connections, dialect: Dialect) -> None:
+        super().__init__(connections, dialect)
+        self._walks: Walks = {}
 
     def cancel(self, ids: Sequence[str], *, reason: str = "") -> list[CancelAnswer]:
         """Cancel pending jobs at once, mark processing ones; answers in order."""
@@ -65,7 +78,10 @@ class Administration(Steps):
 
     def clear(self, queue: str, *, limit: int = 1_000) -> Cleared:
         """Remove up to `limit` pending and finished jobs of the queue."""
-        return self._run(lambda conn: clear(conn, queue, limit), Mode.STORE)
+        walks = dict(self._walks)
+        cleared = self._run(lambda conn: clear(conn, queue, limit, walks), Mode.STORE)
+        self._walks = walks if len(walks) <= _WALKS_MAX else {}
+        return cleared
 
     def pause(self, queue: str) -> bool:
         """From the next claim on the queue lends nothing. False: it was paused already."""
@@ -166,27 +182,65 @@ def _failures(conn: Connection, ids: Sequence[str]) -> dict[str, Found]:
     return {failed_id: locked[job_id] for failed_id, job_id in named.items() if failed_id in still and job_id in locked}
 
 
-def clear(conn: Connection, queue: str, limit: int) -> Cleared:
+def clear(conn: Connection, queue: str, limit: int, walks: Walks) -> Cleared:
     """Delete pending and finished jobs of the queue."""
-    rows: list[Found] = []
-    for condition in _removable(conn, queue):  # one index range each; an OR of them would scan the table
-        query = _lock.where(*condition).order_by(None).limit(limit + 1 - len(rows))
-        rows += conn.execute(query.with_for_update(skip_locked=True)) if len(rows) <= limit else ()
-    _delete(conn, rows[:limit])
-    totals = Counter(str(row.status) for row in rows[:limit])
+    pending = _lock.where(*is_pending(conn, queue)).order_by(None).limit(limit + 1)
+    rows = list(conn.execute(pending.with_for_update(skip_locked=True)))
     has_more = len(rows) > limit
+    rows = rows[:limit]
+    for state, number in _finished(conn, queue).items():
+        more, is_over = _removable(conn, queue, state, limit - len(rows), number, walks)
+        rows += more
+        has_more |= not is_over
+    _delete(conn, rows)
+    totals = Counter(str(row.status) for row in rows)
     if not has_more and postgresql_archive.holds(conn, queue):
         gone, has_more = postgresql_archive.remove(conn, Place("queue = :queue"), {"queue": queue}, limit - len(rows))
         totals["completed"] += gone
     return Cleared(has_more=has_more, **totals)
 
 
-def _removable(conn: Connection, queue: str) -> list[list[ColumnElement[bool]]]:
-    conditions = [is_pending(conn, queue)]
-    totals = select(counters.c.status).where(counters.c.queue == queue).group_by(counters.c.status)
-    for status in conn.execute(totals.having(func.sum(counters.c.count) > 0)).scalars():
-        conditions.append([*is_finished(conn, JobState(status)), jobs.c.queue == queue])
-    return conditions
+def _finished(conn: Connection, queue: str) -> dict[JobState, int]:
+    """How many finished jobs of each kind the queue has, by the counters, apart from archived ones."""
+    total = func.sum(counters.c.count)
+    query = select(counters.c.status, total).where(
+        counters.c.queue == queue, counters.c.status.in_(sorted(FINISHED)), counters.c.shard < DAY_SHARDS
+    )
+    found = conn.execute(query.group_by(counters.c.status).having(total > 0))
+    return {JobState(status): int(number) for status, number in found}
+
+
+def _removable(
+    conn: Connection, queue: str, state: JobState, room: int, number: int, walks: Walks
+) -> tuple[list[Found], bool]:
+    """Up to `room` locked jobs of the queue in that finished state, and whether that were all."""
+    if room <= 0:
+        return [], False
+    key, end = (queue, state), None
+    if state is JobState.FAILED:
+        of_queue = select(failed_jobs.c.job_id).where(failed_jobs.c.queue == queue)
+    else:
+        # jobs_finished knows no queues, so those of all queues are looked at, span by span, each call from where the
+        # last one has ended: the whole at once took minutes where another queue has ten millions.
+        span = is_finished(conn, state)
+        if key in walks:
+            span.append(jobs.c.processed_at > walks[key])
+        of_all = select(jobs.c.processed_at).where(*span).order_by(jobs.c.processed_at)
+        end = conn.execute(of_all.offset(WALKED_MAX - 1).limit(1)).scalar()
+        if end is not None:
+            span.append(jobs.c.processed_at <= end)
+        of_queue = select(jobs.c.id).where(*span, jobs.c.queue == queue).order_by(jobs.c.processed_at)
+    ids = conn.execute(of_queue.limit(room + 1)).scalars().all()
+    still = _lock.where(jobs.c.id.in_(ids[:room]), jobs.c.queue == queue, jobs.c.status == state.value)
+    rows = list(conn.execute(still.with_for_update(skip_locked=True)))
+    if len(ids) > room:
+        return rows, False
+    is_over = end is None or len(rows) >= number
+    if is_over or end is None:
+        walks.pop(key, None)
+    else:
+        walks[key] = end
+    return rows, is_over
 
 
 def pause(conn: Connection, queue: str, now: datetime) -> bool:
@@ -210,8 +264,17 @@ def prune(
     now: datetime,
 ) -> Pruned:
     """Delete finished jobs; `ages` says for which states and from which age in seconds on (None: not these)."""
-    if conn.dialect.name == "postgresql":
-        return postgresql_pruning.prune(conn, ages, limit=limit, now=now)
+    is_postgresql = conn.dialect.name == "postgresql"
+    prune_here = postgresql_pruning.prune if is_postgresql else _prune
+    pruned = prune_here(conn, ages, limit=limit, now=now)
+    if not pruned.has_more:
+        gather(conn)
+    return pruned
+
+
+def _prune(
+    conn: Connection, ages: Sequence[tuple[Sequence[JobState], float | None]], *, limit: int, now: datetime
+) -> Pruned:
     rows: list[Found] = []
     for states, age in ages:
         for state in states if age is not None else ():

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import zlib
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Select, delete, func, select, tuple_
 
 from protojobs_sqlalchemy.tables import COUNTER_SHARDS, counters
 from protojobs_sqlalchemy.upserts import insert_or_change
 
-__all__ = ["Deltas", "count", "lone_shard", "shard_of"]
+__all__ = ["Deltas", "count", "gather", "lone_shard", "shard_of"]
 
 Deltas = Mapping[tuple[str, str], int]  # (queue, status) -> how many more
 
 # Many, since such a row stays locked until the caller's commit; and where transactions read from snapshots (MariaDB's
 # default), one that began earlier cannot count in it even after that. The sum of 8,000 rows takes a few milliseconds.
 _LONE_SHARDS = 8_000
+_SHARDS_END = COUNTER_SHARDS + _LONE_SHARDS  # behind it come those of archived days
+_GATHERED_MAX = 1_000  # counters that one prune sums up: 60 ms of SQLite's only write lock
+_COLUMNS = (counters.c.queue, counters.c.status, counters.c.shard)
+_KEY = tuple_(*_COLUMNS)
+_Key = tuple[str, str, int]
 
 
 def shard_of(worker: str) -> int:
@@ -38,3 +44,50 @@ def count(conn: Connection, deltas: Deltas, shard: int = 0) -> None:
     ]
     if rows:
         conn.execute(insert_or_change(conn, counters, lambda new: {"count": counters.c.count + new["count"]}), rows)
+
+
+def gather(conn: Connection) -> None:
+    """Sum up the rows that single completions have made, and forget counters that have come to nothing.
+
+    Rows that somebody has locked are passed over, so nobody waits.
+    """
+    lone = (
+        select(*_COLUMNS).where(counters.c.shard >= COUNTER_SHARDS, counters.c.shard < _SHARDS_END).limit(_GATHERED_MAX)
+    )
+    counted = _locked(conn, lone)
+    if counted:
+        conn.execute(delete(counters).where(_KEY.in_(counted)))
+        sums = Counter[tuple[str, str]]()
+        for (queue, status, _), number in counted.items():
+            sums[queue, status] += number
+        count(conn, sums)
+    if len(counted) < _GATHERED_MAX:
+        _forget_naught(conn)
+
+
+def _forget_naught(conn: Connection) -> None:
+    is_of_no_day = counters.c.shard < _SHARDS_END
+    name = tuple_(counters.c.queue, counters.c.status)
+    empty = select(counters.c.queue, counters.c.status, func.count().label("rows")).where(is_of_no_day)
+    empty = empty.group_by(*name).having(func.sum(counters.c.count) == 0).limit(_GATHERED_MAX // COUNTER_SHARDS)
+    rows = {(queue, status): number for queue, status, number in conn.execute(empty)}
+    if not rows:
+        return
+    found: defaultdict[tuple[str, str], dict[_Key, int]] = defaultdict(dict)
+    for key, number in _locked(conn, select(*_COLUMNS).where(is_of_no_day, name.in_(rows))).items():
+        found[key[:2]][key] = number
+    # Of some of them others may hold a row, or have counted in one since.
+    gone = [
+        key for each, there in found.items() if len(there) == rows[each] and not sum(there.values()) for key in there
+    ]
+    if gone:
+        conn.execute(delete(counters).where(_KEY.in_(gone)))
+
+
+def _locked(conn: Connection, which: Select[str, str, int]) -> dict[_Key, int]:
+    """The counters of these keys that nobody holds, now locked. Found first: who walks locks what he walks over."""
+    keys = [tuple(row) for row in conn.execute(which)]
+    if not keys:
+        return {}
+    query = select(*_COLUMNS, counters.c.count).where(_KEY.in_(keys)).with_for_update(skip_locked=True)
+    return {(queue, status, shard): number for queue, status, shard, number in conn.execute(query)}
