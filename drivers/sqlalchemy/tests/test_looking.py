@@ -253,6 +253,23 @@ def test_clearing_a_queue_looks_at_so_many_jobs_of_others_at_once(
             assert JobQueue(driver, NOTHING_KEPT).clear("large").cancelled == 192
 
 
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql", "mariadb"])
+def test_pending_jobs_of_a_queue_are_found_before_many_newer_ones_of_others(
+    make_store_url: Callable[[str], str], monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr(finding, "EXAMINED_MAX", 10)
+    with made(make_store_url(kind)) as driver:
+        now = driver.now()
+        waiting = [job_row(now, "waiting", "pending") for _ in range(30)]
+        store(driver, waiting)
+        store(driver, [job_row(now, "other", "completed") for _ in range(40)])
+        which = JobFilter(queue="waiting", states=(JobState.PENDING,))
+        page = driver.find(which, limit=20)
+        assert [job.id for job in page.jobs] == sorted((str(row["id"]) for row in waiting), reverse=True)[:20]
+        rest = driver.find(which, limit=20, cursor=page.cursor)
+        assert (len(rest.jobs), rest.cursor) == (10, None)
+
+
 @pytest.mark.parametrize("counted_max", [5, 100_000])
 def test_a_list_of_queues_is_a_handful_of_statements(store_url: str, counted_max: int) -> None:
     with made(store_url) as driver:

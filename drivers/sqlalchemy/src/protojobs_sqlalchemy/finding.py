@@ -24,6 +24,7 @@ from protojobs_sqlalchemy.tables import counters, failed_jobs, jobs
 __all__ = ["EXAMINED_MAX", "find"]
 
 EXAMINED_MAX = 5_000  # rows that one page looks at
+PENDING_MAX = 50_000  # entries of jobs_ready, which has the ids of pending jobs: to sort so many takes 50 ms
 
 Ids = Select[str]
 
@@ -66,7 +67,7 @@ def _gathered(
     """The same from few ids. The bounds inside keep the planner from walking all ids to find these in order."""
     if not sources:
         return [], None
-    few = [source.limit(EXAMINED_MAX + 1).subquery() for source in sources]
+    few = [source.limit(PENDING_MAX + 1).subquery() for source in sources]
     together = union_all(*[select(part.c[0].label("id")) for part in few]).subquery()
     query = select(together.c.id).order_by(together.c.id.desc()).limit(limit + 1)
     ids = conn.execute(query.where(together.c.id < cursor) if cursor else query).scalars().all()
@@ -79,7 +80,8 @@ def _sources(conn: Connection, which: JobFilter) -> list[Ids] | None:
     if which.queue is None and states == frozenset(JobState):
         return None
     numbers = _live(conn, which, states - FINISHED) | _finished(conn, which.queue, states & FINISHED)
-    if sum(numbers.values()) > EXAMINED_MAX:
+    in_index = numbers.get(JobState.PENDING, 0) if _most(which, JobState.PENDING) > EXAMINED_MAX else 0
+    if in_index > PENDING_MAX or sum(numbers.values()) - in_index > EXAMINED_MAX:
         return None
     return [source for state, number in numbers.items() if number for source in _of_state(conn, which, state)]
 
@@ -88,9 +90,15 @@ def _live(conn: Connection, which: JobFilter, states: Collection[JobState]) -> d
     """How many jobs the indexes give for each of these states, counted up to the bound."""
     if not states:
         return {}
-    few = [select(_first(conn, state, which.queue).limit(EXAMINED_MAX + 1).subquery()) for state in sorted(states)]
+    first = [_first(conn, state, which.queue).limit(_most(which, state) + 1) for state in sorted(states)]
+    few = [select(part.subquery()) for part in first]
     counts = [select(func.count()).select_from(part.subquery()).scalar_subquery() for part in few]
     return dict(zip(sorted(states), conn.execute(select(*counts)).one(), strict=True))
+
+
+def _most(which: JobFilter, state: JobState) -> int:
+    """How many jobs of a state a page looks at, where an index leads to them."""
+    return PENDING_MAX if state is JobState.PENDING and which.job_name is None else EXAMINED_MAX
 
 
 def _first(conn: Connection, state: JobState, queue: str | None) -> Ids:
