@@ -129,3 +129,12 @@ def test_a_claim_that_is_not_full_ends_the_putting_off() -> None:
     assert lanes.has_floors
     lanes.note_claim([], is_full=False)
     assert not read(memory, 6.0).has_floors
+
+
+def test_floors_that_stay_long_are_told_of_by_their_queues() -> None:
+    memory = LaneMemory()
+    assert not memory.is_put_off(QUEUES)
+    for second in range(0, 8, 2):
+        is_walked(memory, float(second), walk_s=1.0)
+    assert memory.is_put_off(["q", "q"])
+    assert not memory.is_put_off(["other"])

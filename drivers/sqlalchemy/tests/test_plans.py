@@ -160,7 +160,7 @@ class TestOnPostgreSQL:
         ask = Ask(worker=fresh_id(), queues=["q2"], slots=50, limit=50)
         done = [Settlement(id=fresh_id(), claim_seq=1, reserved_by="w", verb=Verb.COMPLETE) for _ in range(20)]
         lanes = Lanes([("q2", 1), ("q2", 0)], 0.0) if knows_lanes else None
-        values = claim_values(ask, lanes) | completions_of(done, ask.worker)
+        values = claim_values(ask, lanes) | completions_of(done, 0)
         _, of_known, anew = postgresql_statements.IN_PLACE
         plan = self.plan(driver, of_known if knows_lanes else anew, values)
         assert "Seq Scan on jobs" not in plan
@@ -210,7 +210,8 @@ class TestOnMariaDB:
             (watching._FIRST_LANE, [0, "q2"], "jobs_ready"),
             (watching._NEXT_LANE, [0, "q2", 1], "jobs_ready"),
             (watching._FIRST_DUE, ["q2", 1], "jobs_ready"),
-            (mariadb_turn._DUE, ["q2", 1, "1970-01-01", 0, "q2", 50], "jobs_ready"),
+            (mariadb_turn._DUE, [40_000, "q2", 1, "1970-01-01", 0, "q2", 50], "jobs_ready"),
+            (mariadb_turn._DATA, [IDS], "PRIMARY"),
             (mariadb_turn._LOCK, [IDS], "PRIMARY"),
             (mariadb_turn._CURRENT, [IDS, 1, "w"], "PRIMARY"),
             (mariadb_turn._COMPLETE, [0, IDS, 1, "w"], "PRIMARY"),

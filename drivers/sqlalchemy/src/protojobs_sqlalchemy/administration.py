@@ -58,6 +58,7 @@ class Administration(Steps):
     def __init__(self, connections: Connections, dialect: Dialect) -> None:
         super().__init__(connections, dialect)
         self._walks: Walks = {}
+        self._floors = postgresql_pruning.Floors()
 
     def cancel(self, ids: Sequence[str], *, reason: str = "") -> list[CancelAnswer]:
         """Cancel pending jobs at once, mark processing ones; answers in order."""
@@ -104,7 +105,9 @@ class Administration(Steps):
         ages = [(_DONE, completed_older_than), ((JobState.FAILED,), failed_older_than)]
         has_archive = self._run(self._dialect.has_archive, Mode.SINGLE, use=Use.WORK)
         days = self._turn_over(completed_older_than) if has_archive else TurnedOver()
-        pruned = self._run_at(lambda conn, now: prune(conn, ages, limit=limit, now=now), Mode.STORE, use=Use.WORK)
+        pruned = self._run_at(
+            lambda conn, now: prune(conn, ages, limit=limit, now=now, floors=self._floors), Mode.STORE, use=Use.WORK
+        )
         if not has_archive or completed_older_than is None or pruned.has_more:
             return replace(pruned, completed=pruned.completed + days.dropped)
         old = Old(completed_older_than, is_denied=bool(days.denied))
@@ -262,11 +265,14 @@ def prune(
     *,
     limit: int,
     now: datetime,
+    floors: postgresql_pruning.Floors,
 ) -> Pruned:
     """Delete finished jobs; `ages` says for which states and from which age in seconds on (None: not these)."""
     is_postgresql = conn.dialect.name == "postgresql"
-    prune_here = postgresql_pruning.prune if is_postgresql else _prune
-    pruned = prune_here(conn, ages, limit=limit, now=now)
+    if is_postgresql:
+        pruned = postgresql_pruning.prune(conn, ages, limit=limit, now=now, floors=floors)
+    else:
+        pruned = _prune(conn, ages, limit=limit, now=now)
     if not pruned.has_more:
         gather(conn)
     return pruned

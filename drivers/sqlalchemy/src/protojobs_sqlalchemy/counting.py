@@ -8,10 +8,11 @@ from collections.abc import Mapping
 
 from sqlalchemy import Connection, Select, delete, func, select, tuple_
 
+from protojobs.clock import SYSTEM_CLOCK
 from protojobs_sqlalchemy.tables import COUNTER_SHARDS, counters
 from protojobs_sqlalchemy.upserts import insert_or_change
 
-__all__ = ["Deltas", "count", "gather", "lone_shard", "shard_of"]
+__all__ = ["Deltas", "count", "fresh_shard", "gather", "lone_shard", "shard_of"]
 
 Deltas = Mapping[tuple[str, str], int]  # (queue, status) -> how many more
 
@@ -19,6 +20,7 @@ Deltas = Mapping[tuple[str, str], int]  # (queue, status) -> how many more
 # default), one that began earlier cannot count in it even after that. The sum of 8,000 rows takes a few milliseconds.
 _LONE_SHARDS = 8_000
 _SHARDS_END = COUNTER_SHARDS + _LONE_SHARDS  # behind it come those of archived days
+_FRESH_S = 10.0
 _GATHERED_MAX = 1_000  # counters that one prune sums up: 60 ms of SQLite's only write lock
 _COLUMNS = (counters.c.queue, counters.c.status, counters.c.shard)
 _KEY = tuple_(*_COLUMNS)
@@ -28,6 +30,14 @@ _Key = tuple[str, str, int]
 def shard_of(worker: str) -> int:
     """The row that this worker counts in, so that workers seldom wait for each other's."""
     return zlib.crc32(worker.encode()) % COUNTER_SHARDS
+
+
+def fresh_shard(worker: str) -> int:
+    """A row that this worker counts in for some seconds, where an old snapshot keeps all versions of a row.
+
+    One that is counted in turn by turn would take longer with each. `gather` sums them up.
+    """
+    return COUNTER_SHARDS + zlib.crc32(f"{worker} {SYSTEM_CLOCK.monotonic() // _FRESH_S}".encode()) % _LONE_SHARDS
 
 
 def lone_shard(job_id: str) -> int:

@@ -115,11 +115,12 @@ class Dialect(Protocol):
         """Settle, then claim; the worker's row is locked first, and `lease_lost` says that it is gone. See Turned."""
         ...
 
-    def ring(self, queues: Iterable[str], *, takes_none: bool = False) -> None:
+    def ring(self, queues: Iterable[str], *, takes_none: bool = False, came_back: bool = False) -> None:
         """Wake those who wait for these queues, here and in other processes. After the commit; never raises.
 
         `takes_none`: take no connection in this thread. After a session's commit it may have the only one of its pool,
-        and be that of an event loop; and a worker's thread waits for no pool that jobs share.
+        and be that of an event loop; and a worker's thread waits for no pool that jobs share. `came_back`: the jobs
+        have their old places in the line, where claims that remember a lane may not look again for a while.
         """
         ...
 

@@ -8,7 +8,8 @@ lane that is new, are seen when the lanes are read again: after a claim that was
 and after an enqueue through the same driver object.
 
 Where so much has piled up that the walk itself takes long, every second is too often: the floors then stay for twenty
-times as long as the walk takes (docs/decisions/0020). The lanes are read each second all the same.
+times as long as the walk takes (docs/decisions/0020). The lanes are read each second all the same. Jobs that come back
+to their old places are told of by name: whoever takes them back notifies all, and the lane is walked at once.
 """
 
 from __future__ import annotations
@@ -52,6 +53,11 @@ class Lanes:
         """Whether a claim looks from the floors on, not at everything."""
         return any(floor is not None for floor in self.floors)
 
+    @property
+    def is_put_off(self) -> bool:
+        """Whether the floors stay for longer than usual, since so much that is dead lies before them."""
+        return self._walk_every_s > _FRESH_S
+
     def note_claim(
         self, jobs: Sequence[ClaimedJob], *, is_full: bool, passed_over: Mapping[Lane, Place] | None = None
     ) -> None:
@@ -87,7 +93,7 @@ class Lanes:
         if before is None:
             return
         self._walk_every_s, self._usual_s, self._excess_s = before._walk_every_s, before._usual_s, before._excess_s
-        is_put_off = self._walk_every_s > _FRESH_S and self.read_at - before.walked_at < self._walk_every_s
+        is_put_off = self.is_put_off and self.read_at - before.walked_at < self._walk_every_s
         if before.is_stale or not is_put_off:
             return
         self.walked_at = before.walked_at
@@ -115,6 +121,11 @@ class LaneMemory:
         if lanes is None or lanes.is_stale or not 0 <= _store_clock(offset) - lanes.read_at < _FRESH_S:
             return None
         return lanes
+
+    def is_put_off(self, queues: Sequence[str]) -> bool:
+        """See Lanes.is_put_off."""
+        lanes = self._known.get(tuple(dict.fromkeys(queues)))
+        return lanes is not None and lanes.is_put_off
 
     def is_busy(self, queues: tuple[str, ...]) -> bool:
         """Whether the last claim on these queues was full: then it pays to know the lanes."""

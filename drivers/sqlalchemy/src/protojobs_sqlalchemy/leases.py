@@ -98,7 +98,7 @@ class Leases(Steps):
     def reclaim(self, limit: int, *, until: datetime | None = None) -> Reclaimed:
         """Take back up to `limit` jobs of the dead."""
         round_ = self._run_at(lambda conn, now: reclaim(conn, limit, now, until), Mode.WORK, use=Use.WORK)
-        self._dialect.ring({job.queue for job in round_.jobs}, takes_none=True)
+        self._dialect.ring({job.queue for job in round_.jobs}, takes_none=True, came_back=True)
         return round_
 
     def held(self, worker: str) -> list[ClaimedJob]:

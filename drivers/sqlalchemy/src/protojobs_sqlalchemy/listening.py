@@ -15,9 +15,10 @@ from protojobs.entropy import fresh_id
 from protojobs_sqlalchemy.bell import Bell
 from protojobs_sqlalchemy.forks import start_afresh_in_children
 
-__all__ = ["CHANNEL", "Listener", "is_heard"]
+__all__ = ["BACK_CHANNEL", "CHANNEL", "Listener", "is_heard"]
 
 CHANNEL = "protojobs"
+BACK_CHANNEL = "protojobs_back"  # jobs of this queue have come back to their old places in the line
 _PROBE_CHANNEL = "protojobs_probe"  # nobody waits for it, so asking wakes no worker
 _PROBE_S = 2.0
 _TURN_S = 1.0  # how often the thread looks whether it is still wanted
@@ -30,8 +31,14 @@ _log = logging.getLogger("protojobs.sqlalchemy")
 class Listener:
     """Starts with the first wait, ends when nobody waits any more; survives server restarts and forks."""
 
-    def __init__(self, bell: Bell, connect: Callable[[], psycopg.Connection[tuple[object, ...]]]) -> None:
+    def __init__(
+        self,
+        bell: Bell,
+        connect: Callable[[], psycopg.Connection[tuple[object, ...]]],
+        came_back: Callable[[set[str]], None] = lambda _: None,
+    ) -> None:
         self._bell = bell
+        self._came_back = came_back
         self._connect = connect
         self._wanted_at = 0.0
         self.start_afresh()
@@ -68,7 +75,7 @@ class Listener:
             while self._is_wanted():
                 try:
                     with self._connect() as conn:
-                        conn.execute(f"LISTEN {CHANNEL}")
+                        conn.execute(f"LISTEN {CHANNEL}; LISTEN {BACK_CHANNEL}")
                         self._bell.ring_all()  # what came before nobody heard
                         self._pass_on(conn, stop)
                         return
@@ -93,7 +100,9 @@ class Listener:
                 if stop in ready:
                     return
                 if ready:
-                    self._bell.ring({note.payload for note in conn.notifies(timeout=0)})
+                    notes = list(conn.notifies(timeout=0))
+                    self._came_back({note.payload for note in notes if note.channel == BACK_CHANNEL})
+                    self._bell.ring({note.payload for note in notes})
 
     def _is_wanted(self) -> bool:
         return SYSTEM_CLOCK.monotonic() - self._wanted_at < _UNWANTED_S

@@ -191,7 +191,7 @@ class MariaDBDialect:
 
     # ------------------------------------------------------------------------------------------------------- wait
 
-    def ring(self, queues: Iterable[str], *, takes_none: bool = False) -> None:
+    def ring(self, queues: Iterable[str], *, takes_none: bool = False, came_back: bool = False) -> None:
         """See Dialect.ring."""
         names = set(queues)
         self._lanes.note_enqueue(names)  # what was taken back has its old place in the line, below the floors

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, LiteralString
 
 import psycopg
@@ -13,6 +14,7 @@ from psycopg import errors
 from sqlalchemy import URL, Connection, Engine, event, func, select
 
 from protojobs.errors import ProtojobsError
+from protojobs.lifecycle import Verb
 from protojobs.records import ClaimReply, NewJob
 from protojobs_sqlalchemy import postgresql_archive, settling
 from protojobs_sqlalchemy import postgresql_statements as sql
@@ -20,8 +22,9 @@ from protojobs_sqlalchemy.bell import Bell
 from protojobs_sqlalchemy.bounded import BoundedConnection
 from protojobs_sqlalchemy.counting import shard_of
 from protojobs_sqlalchemy.dialects import Ask, Mode, Run
+from protojobs_sqlalchemy.ids import canonical
 from protojobs_sqlalchemy.lanes import LaneMemory
-from protojobs_sqlalchemy.listening import CHANNEL, Listener, is_heard
+from protojobs_sqlalchemy.listening import BACK_CHANNEL, CHANNEL, Listener, is_heard
 from protojobs_sqlalchemy.notifying import Notifier
 from protojobs_sqlalchemy.postgresql_turn import Row, Turn, fetched, is_plain, raw_of
 from protojobs_sqlalchemy.postgresql_values import are_alike, columns_of, span_of, values_of
@@ -51,8 +54,9 @@ class PostgreSQLDialect:
         self._lanes = LaneMemory()
         self._bell = Bell()
         self._heard = 0
-        self._listener = Listener(self._bell, self._open_listener)
-        self._notifier = Notifier(self._notify)
+        self._listener = Listener(self._bell, self._open_listener, self._lanes.note_enqueue)
+        self._notifier = Notifier(partial(self._notify, CHANNEL))
+        self._back_notifier = Notifier(partial(self._notify, BACK_CHANNEL))
         self._run: Run | None = None
 
     # ------------------------------------------------------------------------------------------------------ steps
@@ -167,6 +171,8 @@ class PostgreSQLDialect:
         """See Dialect.turn."""
         if ask.limit:
             self._heard = self._bell.listen()
+            if self._listen_url is not None and self._lanes.is_put_off(ask.queues):
+                self._listener.want()  # it shall hear of jobs that come back, though it never waits
         if is_plain(ask.settlements):
             return self._turn(conn, ask).run()
         # Jobs that go back to pending may be claimed again by this very turn, which one statement cannot see.
@@ -178,8 +184,12 @@ class PostgreSQLDialect:
             ask.settlements, lambda round_: settling.apply(conn, round_, now, shard, archives=self.archives)
         )
         self._lanes.note_enqueue(ask.queues)
+        released = [s.id for s in ask.settlements if s.verb is Verb.RELEASE and canonical(s.id)]
+        back = self._rows(conn, sql.QUEUES_OF, {"ids": released}) if released else ()
         reply = self._turn(conn, ask).claim() if stands and ask.limit else ClaimReply(lease_lost=not stands)
         self.end(conn, Mode.WORK)
+        if back:
+            self._back_notifier.notify({str(row[0]) for row in back}, is_here=False)
         return replace(reply, settled=tuple(settled))
 
     def _turn(self, conn: Connection, ask: Ask) -> Turn:
@@ -190,13 +200,15 @@ class PostgreSQLDialect:
 
     # ------------------------------------------------------------------------------------------------------- wait
 
-    def ring(self, queues: Iterable[str], *, takes_none: bool = False) -> None:
+    def ring(self, queues: Iterable[str], *, takes_none: bool = False, came_back: bool = False) -> None:
         """See Dialect.ring."""
         names = set(queues)
         if names:
             self._lanes.note_enqueue(names)  # what was taken back has its old place in the line, below the floors
             self._bell.ring(names)
             self._notifier.notify(names, is_here=not takes_none)
+            if came_back:
+                self._back_notifier.notify(names, is_here=False)
 
     def ring_inside(self, conn: Connection, queues: Iterable[str]) -> None:
         """See Dialect.ring_inside."""
@@ -220,10 +232,12 @@ class PostgreSQLDialect:
         """See Dialect.close."""
         self._listener.close()
 
-    def _notify(self, queues: list[str]) -> None:
+    def _notify(self, channel: str, queues: list[str]) -> None:
         try:
             if self._run is not None:
-                self._run(lambda conn: self._rows(conn, sql.NOTIFY, {"queues": queues}), Mode.SINGLE)
+                self._run(
+                    lambda conn: self._rows(conn, sql.NOTIFY, {"channel": channel, "queues": queues}), Mode.SINGLE
+                )
         except ProtojobsError:
             pass  # the jobs are stored; a worker's poll finds them
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import LiteralString, NamedTuple
 
-from protojobs_sqlalchemy.listening import CHANNEL
 from protojobs_sqlalchemy.postgresql_archive import COLUMNS
 
 __all__ = [
@@ -19,6 +18,7 @@ __all__ = [
     "LANES",
     "LOCK_SCHEMA",
     "NOTIFY",
+    "QUEUES_OF",
     "Settling",
 ]
 
@@ -197,9 +197,11 @@ def _settling(done: LiteralString) -> Settling:
 IN_PLACE = _settling(_COMPLETED)
 INTO_ARCHIVE = _settling(_ARCHIVED)
 
-NOTIFY: LiteralString = f"""
-SELECT set_config('synchronous_commit', 'off', true), pg_notify('{CHANNEL}', name)
+NOTIFY: LiteralString = """
+SELECT set_config('synchronous_commit', 'off', true), pg_notify(%(channel)s, name)
 FROM unnest(%(queues)s::text[]) AS name
 """
+
+QUEUES_OF: LiteralString = "SELECT DISTINCT queue FROM jobs WHERE id = ANY (%(ids)s::uuid[])"
 
 LOCK_SCHEMA: LiteralString = "SELECT pg_try_advisory_xact_lock(hashtext('protojobs'), hashtext(current_schema()))"

@@ -19,6 +19,7 @@ from protojobs.unreadable import set_aside, why_unreadable
 from protojobs_sqlalchemy import postgresql_statements as sql
 from protojobs_sqlalchemy import settling
 from protojobs_sqlalchemy.bounds import payload_bytes
+from protojobs_sqlalchemy.counting import fresh_shard, shard_of
 from protojobs_sqlalchemy.dialects import Ask, Turned
 from protojobs_sqlalchemy.lanes import Lane, LaneMemory, Lanes
 from protojobs_sqlalchemy.postgresql_values import completions_of
@@ -64,7 +65,7 @@ class Turn:
         """The hot path: one statement that is its own transaction."""
         if self._ask.limit:
             return self.claim(self._ask.settlements)
-        rows = self._rows(self._settling.alone, completions_of(self._ask.settlements, self._ask.worker))
+        rows = self._rows(self._settling.alone, completions_of(self._ask.settlements, shard_of(self._ask.worker)))
         return ClaimReply(settled=self._answers(self._ask.settlements, rows[0][0]))
 
     def claim(self, done: Sequence[Settlement] = ()) -> ClaimReply:
@@ -110,7 +111,9 @@ class Turn:
         values = claim_values(self._ask, lanes)
         if not done:
             return self._rows(sql.CLAIM if lanes else sql.CLAIM_ANEW, values)
-        values |= completions_of(done, self._ask.worker)
+        worker = self._ask.worker
+        is_put_off = lanes is not None and lanes.is_put_off
+        values |= completions_of(done, fresh_shard(worker) if is_put_off else shard_of(worker))
         return self._rows(self._settling.and_claim if lanes else self._settling.and_claim_anew, values)
 
     def _jobs(self, rows: list[Row]) -> list[ClaimedJob]:

@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 from operator import attrgetter
 
 from protojobs.records import NewJob, Settlement
-from protojobs_sqlalchemy.counting import shard_of
 from protojobs_sqlalchemy.ids import canonical
 
 __all__ = ["are_alike", "columns_of", "completions_of", "span_of", "values_of"]
@@ -75,7 +74,7 @@ def span_of(jobs: Sequence[NewJob]) -> dict[str, object]:
     return {"first": first, "last": max(ids), "since": since}
 
 
-def completions_of(done: Sequence[Settlement], worker: str) -> dict[str, object]:
+def completions_of(done: Sequence[Settlement], shard: int) -> dict[str, object]:
     """Plain completions of one holder's claims, for SETTLE and SETTLE_AND_CLAIM."""
     known = [s for s in done if canonical(s.id)]
     return {
@@ -83,7 +82,7 @@ def completions_of(done: Sequence[Settlement], worker: str) -> dict[str, object]
         "seqs": _numbers([s.claim_seq for s in known]),
         "holder": done[0].reserved_by,
         "sent": len(done),
-        "shard": shard_of(worker),
+        "shard": shard,
     }
 
 

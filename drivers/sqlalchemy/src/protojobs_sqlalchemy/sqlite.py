@@ -226,7 +226,7 @@ class SQLiteDialect:
 
     # ------------------------------------------------------------------------------------------------------- wait
 
-    def ring(self, queues: Iterable[str], *, takes_none: bool = False) -> None:
+    def ring(self, queues: Iterable[str], *, takes_none: bool = False, came_back: bool = False) -> None:
         """See Dialect.ring."""
         names = set(queues)
         self._bell.ring(names)
