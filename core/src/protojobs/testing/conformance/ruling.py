@@ -35,7 +35,7 @@ __all__ = ["Ruling"]
 
 LIMIT_S = 0.2  # what a caller has
 SOON_S = 4.0  # until when it is told, on a machine under load; a driver's own bound is more
-ROUNDS = 10
+ROUNDS = 5
 ATTEMPTS = 3  # other threads of the test's process open files too
 
 
