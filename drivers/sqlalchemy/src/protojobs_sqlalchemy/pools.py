@@ -201,11 +201,12 @@ class PoolBeside:
             if not isinstance(pool, QueuePool) or not pool.checkedin():
                 raise
             # One of theirs is open and free: it may be that the server takes no more connections, or no longer knows
-            # the password.
+            # the password. Where it is away altogether, an application's pool that asks first raises here.
+            conn = _in_autocommit(self._theirs.connect())
             if not self._has_warned:
                 self._has_warned = True
                 self._warn(f"no connection beside it can be opened ({' '.join(str(error.orig).split())})")
-            return _in_autocommit(self._theirs.connect())
+            return conn
         self._has_warned = False
         return conn
 
