@@ -236,6 +236,8 @@ class TestWhatIsRefused:
             lambda s: s.cron(Report, "61 * * * *"),
             lambda s: s.cron(Report, "0 0 30 2 *"),
             lambda s: s.hourly(Report, timezone="Mars/Olympus"),
+            lambda s: s.hourly(Report, timezone=[]),
+            lambda s: s.hourly(Report, timezone=""),
             lambda s: s.hourly(Report, misfire="never"),
             lambda s: s.hourly(Report, overlap="maybe"),
             lambda s: s.hourly(Report, jitter=-1),

@@ -113,6 +113,11 @@ ON_MEMORY = (
         "scheduling",
         (FILE, " if cursor else iter(times)", " if False else iter(times)"),
     ),
+    mutant(
+        "a list of schedules goes on behind any text",
+        "scheduling",
+        (FILE, "        check_schedule_cursor(cursor)\n", ""),
+    ),
     mutant("a walk through what is due ends early", "scheduling", (FILE, "0 < limit < len(due)", "False")),
     mutant("a page begins with the last of the one before", "scheduling", (FILE, "name > cursor", "name >= cursor")),
     mutant(

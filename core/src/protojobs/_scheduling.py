@@ -269,7 +269,8 @@ class Scheduling:
             raise OptionInvalid(
                 f"The data of a schedule takes {size:,} bytes.", mend=f"At most {SCHEDULE_BYTES_MAX:,} are allowed."
             )
-        zone = options.get("timezone") or settings.timezone
+        given_zone = options.get("timezone")
+        zone = settings.timezone if given_zone is None else given_zone
         check_zone("timezone", zone)
         start, end = (_moment(name, cast("dict[str, object]", options), zone) for name in ("start", "end"))
         if start is not None and end is not None and end < start:

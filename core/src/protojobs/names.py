@@ -20,6 +20,7 @@ __all__ = [
     "check_text",
     "check_text_choice",
     "check_zone",
+    "is_storable",
     "just_before",
     "parse_seconds",
     "parse_when",
@@ -54,6 +55,11 @@ def check_name(what: str, name: object, *, maximum: int = NAME_BYTES_MAX) -> str
     if all(unicodedata.category(c)[0] in "CZ" for c in name):
         raise OptionInvalid(f"{what} {shown(name)} is blank.", mend="Use characters that can be seen.")
     return name
+
+
+def is_storable(text: str) -> bool:
+    """Whether every store can hold it: neither NUL nor half of a surrogate pair is in it. What is not, no store has."""
+    return "\0" not in text and (text.isascii() or text.encode(errors="replace").decode() == text)
 
 
 def just_before(name: str) -> str:

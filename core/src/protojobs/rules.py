@@ -18,6 +18,7 @@ from msgspec.structs import asdict, replace
 
 from protojobs.errors import ContractBroken, OptionInvalid, shown
 from protojobs.lifecycle import RETURNS_FREE, SUSPECT_RECLAIMS, TRANSITIONS, JobState, Verb
+from protojobs.names import is_storable
 from protojobs.records import (
     BATCH_BYTES_MAX,
     BATCH_JOBS_MAX,
@@ -37,7 +38,7 @@ from protojobs.records import (
     WorkerInfo,
     WorkerRecord,
 )
-from protojobs.schedules import FireStatus, Firing, Overlap, Schedule
+from protojobs.schedules import SCHEDULE_ID_BYTES_MAX, FireStatus, Firing, Overlap, Schedule
 
 __all__ = [
     "PASSED_OVER_MAX",
@@ -48,6 +49,7 @@ __all__ = [
     "check_cursor",
     "check_firings",
     "check_jobs",
+    "check_schedule_cursor",
     "check_settlements",
     "claim",
     "export",
@@ -289,6 +291,13 @@ def shortened(shown: Shown, chars_max: int | None) -> Shown:
 def check_cursor(cursor: str | None) -> str | None:
     """`cursor`, if it is the id after which a list goes on; OptionInvalid for what no list has given."""
     if cursor is not None and not _ID.fullmatch(cursor):
+        raise OptionInvalid(f"{shown(cursor)} is no cursor of this list.", mend="Pass one that the list gave.")
+    return cursor
+
+
+def check_schedule_cursor(cursor: str | None) -> str | None:
+    """`cursor`, if it may be the id of the schedule after which a list goes on; else OptionInvalid."""
+    if cursor is not None and not (is_storable(cursor) and 0 < len(cursor.encode()) <= SCHEDULE_ID_BYTES_MAX):
         raise OptionInvalid(f"{shown(cursor)} is no cursor of this list.", mend="Pass one that the list gave.")
     return cursor
 

@@ -25,6 +25,14 @@ def in_india(monkeypatch):
     time.tzset()
 
 
+@pytest.mark.parametrize("verb", ["show", "pause", "resume", "run", "next"])
+def test_an_id_that_no_schedule_can_have_is_one_that_there_is_not(type_, keep, verb) -> None:
+    keep("weekly")
+    typed = type_("schedules", verb, "\udcff")
+    assert typed.code == 3
+    assert "There is no schedule" in typed.err
+
+
 class TestUnreadable:
     """What a newer release, or a foreign hand, has stored. `protojobs doctor` tells it too."""
 

@@ -9,6 +9,8 @@ import signal
 import time
 from pathlib import Path
 
+import pytest
+
 from protojobs.lifecycle import JobState
 
 END = ("--app", "shop", "--stop-when-empty")
@@ -64,6 +66,12 @@ class TestWhenItEnds:
         typed = type_("worker", "--app", "shop", "--max-time", "300ms", "--sleep", "0.1")
         assert (typed.code, "--max-time is over" in typed.err) == (0, True)
         assert time.monotonic() - started < 10
+
+    @pytest.mark.parametrize("text", ["9" * 400, "much"])
+    def test_what_is_no_amount_of_memory(self, type_, text) -> None:
+        typed = type_("worker", "--max-memory", text)
+        assert typed.code == 2
+        assert "is no amount of memory" in typed.err
 
     def test_beyond_its_memory(self, type_, url) -> None:
         typed = type_("worker", "--app", "shop", "--max-memory", "1M")

@@ -11,12 +11,12 @@ import sys
 import click
 import msgspec
 
-from protojobs.errors import OptionInvalid
+from protojobs.errors import OptionInvalid, shown
 from protojobs.names import parse_seconds
 
 __all__ = ["duration", "json_value", "size"]
 
-_BYTES = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
+_BYTES = re.compile(r"(\d{1,18}(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
 _POWER = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 
 
@@ -32,7 +32,7 @@ def size(text: str) -> int:
     """Bytes, from a number with K, M, G or T (powers of 1024), or without."""
     found = _BYTES.fullmatch(text.strip())
     if found is None:
-        raise click.BadParameter(f"{text!r} is no amount of memory. Write it like 512M or 1.5G.")
+        raise click.BadParameter(f"{shown(text)} is no amount of memory. Write it like 512M or 1.5G.")
     return int(float(found[1]) * 1024 ** _POWER[found[2].upper()])
 
 

@@ -9,7 +9,7 @@ from itertools import islice, takewhile
 from msgspec.structs import replace
 
 from protojobs.records import Enqueued, NewJob
-from protojobs.rules import check_batch, check_firings, fire
+from protojobs.rules import check_batch, check_firings, check_schedule_cursor, fire
 from protojobs.schedules import DueCursor, DueSchedules, Fired, FireStatus, Firing, Schedule, SchedulePage
 from protojobs_memory.handle import Handle
 from protojobs_memory.state import after
@@ -42,6 +42,7 @@ class Schedules(Handle, ABC):
 
     def list_schedules(self, *, limit: int = 100, cursor: str | None = None) -> SchedulePage:
         """See Schedules.list_schedules. The cursor is the last id of the page."""
+        check_schedule_cursor(cursor)
         with self.state.lock:
             names = sorted(name for name in self.state.schedules if cursor is None or name > cursor)
             page = tuple(self.state.schedules[name] for name in names[:limit])

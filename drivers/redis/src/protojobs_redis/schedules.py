@@ -10,7 +10,7 @@ from msgspec import Struct
 from msgspec.msgpack import Decoder
 
 from protojobs.records import BATCH_JOBS_MAX
-from protojobs.rules import check_firings
+from protojobs.rules import check_firings, check_schedule_cursor
 from protojobs.schedules import (
     DueCursor,
     DueSchedules,
@@ -113,6 +113,7 @@ class Schedules(Handle):
 
         A page holds a few megabytes at most, so it may be short and go on.
         """
+        check_schedule_cursor(cursor)
         following, entries = self._packed(_page, "list_schedules", cursor or "", max(1, min(limit, PAGE_MAX)))
         schedules, unreadable = _read_all(entries)
         return SchedulePage(schedules=schedules, unreadable=unreadable, cursor=following or None)

@@ -32,6 +32,7 @@ from protojobs import rules
 from protojobs.clock import SYSTEM_CLOCK, time_left
 from protojobs.entropy import jittered
 from protojobs.lifecycle import JobState
+from protojobs.names import is_storable
 from protojobs.records import NewJob
 from protojobs.schedules import (
     DueCursor,
@@ -143,10 +144,12 @@ class Schedules(Steps):
     def get_schedules(self, ids: Sequence[str]) -> SchedulePage:
         """The schedules that exist among `ids`."""
         check_count(ids)
-        return self._run(lambda conn: get(conn, ids), Mode.READ)
+        stored = [name for name in ids if is_storable(name)]
+        return self._run(lambda conn: get(conn, stored), Mode.READ)
 
     def list_schedules(self, *, limit: int = 100, cursor: str | None = None) -> SchedulePage:
         """A page of schedules by id. The cursor is the last id of the page."""
+        rules.check_schedule_cursor(cursor)
         return self._run(lambda conn: page_of(conn, limit, cursor), Mode.READ)
 
     def due_schedules(self, limit: int, *, cursor: DueCursor | None = None) -> DueSchedules:
@@ -192,6 +195,8 @@ class Schedules(Steps):
 
     def remove_schedule(self, schedule_id: str) -> bool:
         """Forget the schedule. False: there was none."""
+        if not is_storable(schedule_id):
+            return False
         gone = delete(schedules).where(schedules.c.id == schedule_id)
         return self._run(lambda conn: conn.execute(gone).rowcount > 0, Mode.STORE)
 

@@ -9,6 +9,7 @@ import pytest
 from msgspec.structs import asdict, replace
 
 from protojobs.entropy import fresh_id
+from protojobs.errors import OptionInvalid
 from protojobs.protocols import Store
 from protojobs.schedules import (
     SCHEDULE_BYTES_MAX,
@@ -166,6 +167,16 @@ class Scheduling(Fixtures):
         store_schedule(driver, new_schedule("a2", due=driver.now()))
         rest = driver.list_schedules(cursor=page.cursor)
         assert [[schedule.id for schedule in each.schedules] for each in (page, rest)] == [["a", "b"], ["c", "d", "e"]]
+
+    @pytest.mark.parametrize("odd", ["", "\ud800", "a\0b", "x" * 5_000], ids=["empty", "half", "NUL", "long"])
+    def test_what_no_schedule_can_be_called_is_found_nowhere(self, driver: Store, odd: str) -> None:
+        kept = [store_schedule(driver, new_schedule(name, due=driver.now())) for name in ("a", "b")]
+        assert driver.get_schedules([odd]) == SchedulePage()
+        assert driver.get_schedules([odd, "a"]).schedules == (kept[0],)
+        assert driver.remove_schedule(odd) is False
+        with pytest.raises(OptionInvalid):
+            driver.list_schedules(cursor=odd)
+        assert all_schedules(driver) == kept
 
     # -------------------------------------------------------------------------------------------------------------- due
 

@@ -41,6 +41,7 @@ class Schedules(Handle):
             return SchedulePage(schedules=found, unreadable=unreadable)
 
     def list_schedules(self, *, limit: int = 100, cursor: str | None = None) -> SchedulePage:
+        rules.check_schedule_cursor(cursor)
         with self.step() as step:
             start = key_of("schedule", cursor) + b"\0" if cursor else b""
             names = [id_in(key) for key in islice(step.keys("schedule", start=start), limit + 1)]
