@@ -18,10 +18,10 @@ JOBS = 2_000
 # Calls of Python functions of core for one short job that succeeds, from its claim to its settlement, in all threads of
 # the worker; those of the store are not counted. 26 in fact. The rest is for what a run of them cannot decide: how many
 # jobs each turn of the claim loop finds.
-CALLS_MAX = 30
-ASYNC_CALLS_MAX = 29  # the same for one on the event loop, 25 in fact; calls of asyncio itself are not counted
+CALLS_MAX = 42  # 12 of them since a run has a context of its own, is looked at for a fork, and keeps nothing
+ASYNC_CALLS_MAX = 38  # the same for one on the event loop; calls of asyncio itself are not counted
 PUSH_CALLS_MAX = 33  # of core, for one push; 30 in fact
-BULK_CALLS_MAX = 15  # of core, for each job of a push_many; 12 in fact, 13 where its arguments are bound
+BULK_CALLS_MAX = 16  # of core, for each job of a push_many; 15 in fact where its arguments are bound
 # Each trip settles and claims for 200 jobs where there are as many; the first ones are smaller, until runs have told
 # how short the jobs are.
 TRIPS_MAX = JOBS // 200 + 12

@@ -380,17 +380,20 @@ class TestInterruptsThatAreLost:
         self, threads: ThreadExecutor, reported: Reported, deadlines: tuple[Deadlines, list[object]]
     ) -> None:
         swallowed: list[BaseException] = []
+        has_begun = threading.Event()
 
         def body() -> None:
             try:
+                has_begun.set()
                 spin()
             except BaseException as error:
                 swallowed.append(error)
             spin()
 
         run = Fake("run", body)
-        deadlines[0].add(run, threads, 0.01)
         threads.start(run)
+        assert has_begun.wait(30)  # one that has not begun is not interrupted
+        deadlines[0].add(run, threads, 0.01)
         assert reported.next() == ("run", Verb.RELEASE)
         assert [type(error) for error in swallowed] == [Interrupted]
         assert deadlines[1] == []

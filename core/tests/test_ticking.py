@@ -710,7 +710,7 @@ class TestManyThreads:
         struck: list[str] = []
         thread = threading.Thread(target=run, daemon=True)
         thread.start()
-        thread.join(10)
+        thread.join(60)
         assert struck
         assert not thread.is_alive()
 

@@ -9,7 +9,7 @@ from msgspec import Struct
 from msgspec.msgpack import Decoder
 
 from protojobs.entropy import fresh_id
-from protojobs.errors import ContractBroken, OptionInvalid
+from protojobs.errors import ContractBroken, OptionInvalid, shown
 from protojobs.protocols import PORT_VERSION
 from protojobs.records import (
     BATCH_BYTES_MAX,
@@ -144,7 +144,7 @@ class RedisDriver(Storage, Leases, Observing, Administration, Transfer, Schedule
             is_kept=bool(settlements),
         )
         if not isinstance(answer, bytes):
-            raise ContractBroken(f"The script turn answered {answer!r}.")
+            raise ContractBroken(f"The script turn answered {shown(answer)}.")
         ends = 4 + int.from_bytes(answer[:4])
         with self._connections.translating():
             turn = _turns.decode(answer[4:ends])

@@ -96,7 +96,7 @@ def _must_be_allowed(conn: Connection) -> None:
     ).one()
     if not may_create:
         raise ConfigurationError(
-            f"{masked(conn.engine.url)}: the user {user!r} may make no tables in the schema {schema!r}.",
+            f"{masked(conn.engine.url)}: the user {shown(user)} may make no tables in the schema {shown(schema)}.",
             mend=f'GRANT CREATE ON SCHEMA "{schema}" TO "{user}"; or migrate as its owner.',
         )
 

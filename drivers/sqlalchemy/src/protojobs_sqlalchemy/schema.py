@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection, Engine, String, column, func, inspect, select, table
 
-from protojobs.errors import ConfigurationError, SchemaOutdated
+from protojobs.errors import ConfigurationError, SchemaOutdated, shown
 from protojobs_sqlalchemy.migrations import HEAD, REVISIONS
 from protojobs_sqlalchemy.tables import VERSION_TABLE
 from protojobs_sqlalchemy.translation import MIGRATE
@@ -43,11 +43,11 @@ def check_place(conn: Connection) -> None:
     there = set(conn.execute(select(column("nspname", String())).select_from(table("pg_namespace"))).scalars())
     if found := [name for name in names if name in there]:
         raise ConfigurationError(
-            f"{place}: the user {user!r} may not use the schema {found[0]!r} of its search_path.",
+            f"{place}: the user {shown(user)} may not use the schema {shown(found[0])} of its search_path.",
             mend=f'GRANT USAGE, CREATE ON SCHEMA "{found[0]}" TO "{user}";',
         )
     raise ConfigurationError(
-        f"{place}: the search_path is {path!r}, and no such schema exists.",
+        f"{place}: the search_path is {shown(path)}, and no such schema exists.",
         mend=f'CREATE SCHEMA "{names[-1]}"; or correct the search_path.',
     )
 
