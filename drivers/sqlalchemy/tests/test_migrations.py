@@ -14,9 +14,11 @@ from alembic import command
 from alembic.script import ScriptDirectory
 from sqlalchemy import Column, MetaData, Table, create_engine, insert, inspect, text
 
+from protojobs.diagnosis import Severity
 from protojobs.entropy import fresh_id
 from protojobs.errors import ConfigurationError, SchemaOutdated, StoreUnavailable
-from protojobs.records import NewJob
+from protojobs.lifecycle import Verb
+from protojobs.records import NewJob, Settlement, SettleStatus, WorkerInfo
 from protojobs_sqlalchemy import SQLAlchemyDriver, connections
 from protojobs_sqlalchemy.migrating import alembic_config
 from protojobs_sqlalchemy.migrations import HEAD, REVISIONS
@@ -148,14 +150,78 @@ def test_tables_that_vanish_later_are_told_with_the_cure(driver: SQLAlchemyDrive
         driver.claim(fresh_id(), ["q"], slots=1, limit=1)
 
 
-def test_a_newer_database_is_refused(driver: SQLAlchemyDriver, store_url: str) -> None:
-    driver.setup()
+def become_newer(driver: SQLAlchemyDriver, *, readable_from: str | None) -> None:
+    """As a later release leaves the tables: with a column, an index and a table that this one has never heard of."""
     with driver.engine.begin() as conn:
-        conn.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = '9999'"))
+        conn.execute(text("ALTER TABLE jobs ADD COLUMN colour varchar(8) DEFAULT 'red' NOT NULL"))
+        conn.execute(text("CREATE INDEX jobs_colour ON jobs (colour)"))
+        conn.execute(text("CREATE TABLE later_notes (id varchar(64))"))
+        values = {"since": readable_from}
+        conn.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = '9999', readable_from = :since"), values)
+
+
+def test_a_newer_database_that_says_so_is_worked_on_by_processes_that_start_or_come_back(
+    driver: SQLAlchemyDriver, store_url: str
+) -> None:
+    driver.setup()
+    become_newer(driver, readable_from=HEAD)
+    old = SQLAlchemyDriver(store_url)
+    assert old.migrate() == []
+    assert works(old)
+    worker = WorkerInfo(id=fresh_id(), host="h", pid=1, queues=("q",), concurrency=1, lease_s=60)
+    old.register(worker)
+    (claim,) = old.claim(worker.id, ["q"], slots=1, limit=1)
+    done = Settlement(id=claim.id, claim_seq=claim.claim_seq, reserved_by=claim.reserved_by, verb=Verb.COMPLETE)
+    assert [settled.status for settled in old.settle([done])] == [SettleStatus.APPLIED]
+    schema = next(finding for finding in old.diagnose() if finding.code == "schema")
+    assert schema.severity is Severity.NOTE
+    assert "9999" in schema.what
+    with pytest.raises(SchemaOutdated, match="9999"):  # what it does not know it does not remove
+        old.teardown()
+    assert "later_notes" in tables_of(old)
+    old.close()
+
+
+@pytest.mark.parametrize("readable_from", ["9000", None])
+def test_a_newer_database_that_does_not_say_so_is_refused(
+    driver: SQLAlchemyDriver, store_url: str, readable_from: str | None
+) -> None:
+    driver.setup()
+    become_newer(driver, readable_from=readable_from)
     late = SQLAlchemyDriver(store_url)
     for verb in (late.stats, late.setup):
         with pytest.raises(SchemaOutdated, match="9999, which is newer"):
             verb()
+    late.close()
+
+
+def test_a_newer_database_from_before_there_was_a_word_for_it_is_refused(driver: SQLAlchemyDriver) -> None:
+    driver.setup()
+    with driver.engine.begin() as conn:
+        conn.execute(text(f"ALTER TABLE {VERSION_TABLE} DROP COLUMN readable_from"))
+        conn.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = '9999'"))
+    driver._is_checked = False
+    with pytest.raises(SchemaOutdated, match="9999, which is newer"):
+        driver.stats()
+
+
+def test_an_older_database_asks_for_its_migration(driver: SQLAlchemyDriver, store_url: str) -> None:
+    driver.setup()
+    with driver.engine.begin() as conn:
+        conn.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = '{REVISIONS[-2]}'"))
+    with pytest.raises(SchemaOutdated, match="protojobs migrate"):
+        SQLAlchemyDriver(store_url).stats()
+
+
+def test_each_step_says_which_releases_can_work_on_its_tables(driver: SQLAlchemyDriver) -> None:
+    driver.setup()
+    said = {
+        script.revision: getattr(script.module, "readable_from", None)
+        for script in ScriptDirectory.from_config(alembic_config()).walk_revisions()
+    }
+    assert all(said[revision] in REVISIONS for revision in REVISIONS[REVISIONS.index("0005") :])
+    with driver.engine.connect() as conn:
+        assert conn.execute(text(f"SELECT readable_from FROM {VERSION_TABLE}")).scalar_one() == said[HEAD]
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 from sqlalchemy import Connection, and_, func, or_, select
 
-from protojobs.diagnosis import IN_FRONT_MAX, Finding, Severity
+from protojobs.diagnosis import IN_FRONT_MAX, Finding, Severity, judged
 from protojobs.errors import ContractBroken
 from protojobs.lifecycle import FINISHED, JobState
 from protojobs_sqlalchemy.conditions import is_finished, is_pending
@@ -21,6 +21,7 @@ from protojobs_sqlalchemy.diagnosing_indexes import missing_indexes, other_index
 from protojobs_sqlalchemy.dialects import Mode
 from protojobs_sqlalchemy.ids import known
 from protojobs_sqlalchemy.migrations import HEAD
+from protojobs_sqlalchemy.schema import version_of
 from protojobs_sqlalchemy.steps import Steps
 from protojobs_sqlalchemy.tables import jobs
 
@@ -36,8 +37,7 @@ class Diagnosing(Steps):
 
     def diagnose(self) -> list[Finding]:
         """Look at the database and its settings, changing nothing. Raises SchemaOutdated where it is not migrated."""
-        what = f"The tables are of version {HEAD}, which this release works on."
-        findings = [Finding(code="schema", severity=Severity.OK, what=what)]
+        findings = [self._run(_schema, Mode.READ)]
         for look in self._looks():
             try:
                 findings += self._run(partial(_listed, look), Mode.SINGLE, is_repeatable=True)
@@ -78,6 +78,20 @@ class Diagnosing(Steps):
     def oldest_ended(self) -> Mapping[JobState, datetime]:
         """When the oldest job that is kept ended, for each finished state."""
         return self._run(oldest_ended, Mode.READ)
+
+
+def _schema(conn: Connection) -> Finding:
+    version = version_of(conn)
+    return judged(
+        "schema",
+        f"The tables are of version {version}, which this release works on."
+        if version == HEAD
+        else f"The tables are of version {version}, newer than this release ({HEAD}), which can work on them.",
+        is_good=version == HEAD,
+        bad=Severity.NOTE,
+        why="A deployment is rolling out or back.",
+        mend="Upgrade protojobs-sqlalchemy here too.",
+    )
 
 
 def _listed(look: Look, conn: Connection) -> list[Finding]:

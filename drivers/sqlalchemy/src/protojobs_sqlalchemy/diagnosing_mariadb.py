@@ -8,6 +8,9 @@ from sqlalchemy import Connection, bindparam, text
 
 from protojobs.diagnosis import Finding, Severity, judged
 from protojobs.records import BATCH_BYTES_MAX
+from protojobs_sqlalchemy.bounded_pymysql import socket_of
+from protojobs_sqlalchemy.diagnosing_encryption import encryption
+from protojobs_sqlalchemy.mariadb_turn import raw_of
 from protojobs_sqlalchemy.tables import metadata
 from protojobs_sqlalchemy.types import Name
 
@@ -187,7 +190,23 @@ def _server(conn: Connection) -> Iterator[Finding]:
     )
 
 
-LOOKS: tuple[Callable[[Connection], Iterator[Finding]], ...] = (_durability, _locking, _tables, _transactions, _server)
+def _encryption(conn: Connection) -> Iterator[Finding]:
+    """PyMySQL encrypts where the server offers it, and goes on in plain text where it does not; older ones never do."""
+    found = socket_of(raw_of(conn))
+    host = "" if found is None else str(found.getpeername()[0])
+    cipher = dict(_pairs(conn, "SHOW SESSION STATUS LIKE 'Ssl_cipher'"))["Ssl_cipher"]
+    mend = "Add ssl_ca=FILE&ssl_verify_cert=true to the URL."
+    yield encryption(host, is_encrypted=bool(cipher), mend=mend)
+
+
+LOOKS: tuple[Callable[[Connection], Iterator[Finding]], ...] = (
+    _durability,
+    _locking,
+    _tables,
+    _transactions,
+    _server,
+    _encryption,
+)
 
 
 def _variables(conn: Connection, *names: str, scope: str = "GLOBAL") -> dict[str, str]:

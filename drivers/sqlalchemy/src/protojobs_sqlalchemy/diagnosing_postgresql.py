@@ -8,9 +8,11 @@ from sqlalchemy import Connection, text
 
 from protojobs.diagnosis import Finding, Severity, judged
 from protojobs_sqlalchemy.connections import Connections
+from protojobs_sqlalchemy.diagnosing_encryption import encryption
 from protojobs_sqlalchemy.diagnosing_indexes import names_of_others
 from protojobs_sqlalchemy.diagnosing_pooler import doorbell, pooler
 from protojobs_sqlalchemy.dialects import Dialect
+from protojobs_sqlalchemy.postgresql_turn import raw_of
 
 __all__ = ["looks"]
 
@@ -57,6 +59,7 @@ def looks(connections: Connections, dialect: Dialect, script: str) -> list[Calla
         _durability,
         _isolation,
         _server,
+        _encryption,
         lambda conn: pooler(conn, connections),
         lambda conn: doorbell(conn, dialect),
     ]
@@ -214,6 +217,13 @@ def _server(conn: Connection) -> Iterator[Finding]:
         why="No push is taken and no result stored there.",
         mend="Give the URL of the primary, or all hosts: postgresql://one,two/app?target_session_attrs=read-write.",
     )
+
+
+def _encryption(conn: Connection) -> Iterator[Finding]:
+    """The library encrypts where the server offers it, and goes on in plain text where it does not."""
+    raw = raw_of(conn)
+    mend = "Add sslmode=require (or verify-full, with sslrootcert=FILE) to the URL. The server needs ssl = on."
+    yield encryption(raw.info.hostaddr or raw.info.host, is_encrypted=raw.pgconn.ssl_in_use, mend=mend)
 
 
 def _shown(names: Sequence[str]) -> str:

@@ -16,7 +16,7 @@ from protojobs_sqlalchemy.connections import Connections
 from protojobs_sqlalchemy.dialects import Dialect, Mode
 from protojobs_sqlalchemy.migrations import HEAD, REVISIONS
 from protojobs_sqlalchemy.migrations.making import Tables, lacking
-from protojobs_sqlalchemy.schema import check_place, outdated, version_of
+from protojobs_sqlalchemy.schema import check_place, is_readable, outdated, version_of
 from protojobs_sqlalchemy.tables import VERSION_TABLE
 from protojobs_sqlalchemy.urls import masked
 
@@ -70,6 +70,8 @@ class Schema:
         with _alembic:
             version = version_of(conn)
             if version is not None and version not in REVISIONS:
+                if not down and is_readable(conn, version):
+                    return  # a newer release has migrated, and this one goes on working
                 raise outdated(conn, version)
             if down:
                 command.downgrade(config, "base")

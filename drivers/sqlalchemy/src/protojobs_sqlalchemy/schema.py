@@ -12,7 +12,7 @@ from protojobs_sqlalchemy.tables import VERSION_TABLE
 from protojobs_sqlalchemy.translation import MIGRATE
 from protojobs_sqlalchemy.urls import masked
 
-__all__ = ["check", "check_file", "check_place", "outdated", "version_of"]
+__all__ = ["check", "check_file", "check_place", "is_readable", "outdated", "version_of"]
 
 
 def check_file(engine: Engine) -> None:
@@ -23,10 +23,10 @@ def check_file(engine: Engine) -> None:
 
 
 def check(conn: Connection) -> None:
-    """Raise SchemaOutdated unless the database is of exactly the version that this release works on."""
+    """Raise SchemaOutdated unless the tables are of this release's version, or of a newer one that it can work on."""
     check_place(conn)
     version = version_of(conn)
-    if version != HEAD:
+    if version != HEAD and not is_readable(conn, version):
         raise outdated(conn, version)
 
 
@@ -60,6 +60,16 @@ def version_of(conn: Connection) -> str | None:
     return conn.execute(select(column("version_num", String())).select_from(table(VERSION_TABLE))).scalar()
 
 
+def is_readable(conn: Connection, version: str | None) -> bool:
+    """Whether tables of a newer version say that this release can work on them."""
+    if version is None or version in REVISIONS:
+        return False
+    if "readable_from" not in {found["name"] for found in inspect(conn).get_columns(VERSION_TABLE)}:
+        return False
+    since = conn.execute(select(column("readable_from", String())).select_from(table(VERSION_TABLE))).scalar()
+    return since in REVISIONS
+
+
 def outdated(conn: Connection, version: str | None) -> SchemaOutdated:
     """The error for tables of this version."""
     place = masked(conn.engine.url)
@@ -68,6 +78,6 @@ def outdated(conn: Connection, version: str | None) -> SchemaOutdated:
     if version in REVISIONS:
         return SchemaOutdated(f"The tables in {place} are of version {version}; this is {HEAD}.", mend=MIGRATE)
     return SchemaOutdated(
-        f"The tables in {place} are of version {version}, which is newer than this release ({HEAD}).",
+        f"The tables in {place} are of version {version}, which is newer than this release ({HEAD}) can work on.",
         mend="Upgrade protojobs-sqlalchemy here too.",
     )

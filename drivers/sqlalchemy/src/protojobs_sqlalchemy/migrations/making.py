@@ -11,6 +11,8 @@ from typing import TypeAlias
 import sqlalchemy as sa
 from alembic import context, op
 
+from protojobs_sqlalchemy.tables import VERSION_TABLE
+
 __all__ = [
     "Tables",
     "drop_column",
@@ -20,7 +22,10 @@ __all__ = [
     "make_column",
     "make_index",
     "make_table",
+    "note_readable_from",
 ]
+
+_versions = sa.table(VERSION_TABLE, sa.column("readable_from", sa.String))
 
 Tables: TypeAlias = dict[str, Sequence[sa.Column[object]]]
 
@@ -49,6 +54,11 @@ def make_column(table: str, column: sa.Column[object]) -> None:
     """Add a column."""
     if _has_column(column.name, table) is not True:
         op.add_column(table, column)
+
+
+def note_readable_from(version: str) -> None:
+    """Say that releases which know this version can work on the tables."""
+    op.execute(sa.update(_versions).values(readable_from=version))
 
 
 def drop_table(name: str, columns: Sequence[sa.Column[object]]) -> None:
