@@ -1,4 +1,4 @@
-"""Faults against the rules of every verb, and against what a driver's author found untested (memory and SQLite)."""
+"""Faults against the rules of every verb, and against what a driver's author found untested (memory and SQL)."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ RULE_MUTANTS = (
         "SQLite: the contract is broken before setup",
         "rules",
         (SCHEMA, "raise outdated(conn, version)", "raise ContractBroken(str(outdated(conn, version)))"),
-        (SCHEMA, "import SchemaOutdated", "import ContractBroken, SchemaOutdated"),
+        (SCHEMA, "import ConfigurationError,", "import ConfigurationError, ContractBroken,"),
         store="sqlite",
     ),
     mutant(
@@ -72,5 +72,16 @@ RULE_MUTANTS = (
             "        super().__init__(connections, dialect)\n        connections.connect().close()\n",
         ),
         store="sqlite",
+    ),
+    mutant(
+        "PostgreSQL: workers and heartbeats take the connections of sessions",
+        "transactions",
+        (
+            CONNECTIONS,
+            "            self._pools = {use: OursPool(engine, _IDLE_MAX[use]) for use in Use}\n",
+            "            self._sessions = make_sessions()\n"
+            "            self._pools = {use: TheirPool(self._sessions) for use in Use}\n",
+        ),
+        store="postgresql",
     ),
 )

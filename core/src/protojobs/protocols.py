@@ -10,7 +10,9 @@ Rules for every verb:
 * Store time decides: the server's clock plus the driver argument `time_offset` (seconds, 0 in production), read inside
   the step. All stored times are store time, UTC, to the microsecond.
 * A foreign exception leaves as `StoreUnavailable` (the call may be repeated; its outcome may be unknown) or as
-  `ContractBroken` (repeating will not help), with the original as cause. Before `setup`, and where the storage is of
+  `ContractBroken` (repeating will not help), with the original as cause. A server that does not let the process in,
+  since its name, password or database is wrong, is a `ConfigurationError` to one that it never let in, and
+  `StoreUnavailable` to one that it let in before: a running worker stays. Before `setup`, and where the storage is of
   another version, a verb that cannot do without it raises `SchemaOutdated`, whose mend is "protojobs migrate". An
   argument that no driver could take is `OptionInvalid`: more ids than a verb takes, a cursor that this driver did not
   give.

@@ -177,7 +177,7 @@ def _server(conn: Connection) -> Iterator[Finding]:
         f"{used} of {most} connections are in use.",
         is_good=used <= most * USED_SHARE_MAX,
         why="Beyond it a worker that starts, or a push, is refused.",
-        mend="Raise max_connections, or use fewer processes; each worker holds about four.",
+        mend="Raise max_connections, or use fewer processes; each worker holds three, and more while its jobs push.",
     )
     is_read_only = found.get("read_only", "OFF").upper() not in ("OFF", "0")
     yield judged(

@@ -204,7 +204,8 @@ def _server(conn: Connection) -> Iterator[Finding]:
         f"{row.used} of {row.most} connections are in use.",
         is_good=not is_full,
         why="Beyond it a worker that starts, or a push, is refused.",
-        mend="Raise max_connections, put a pooler in front, or use fewer processes; a worker holds about five.",
+        mend="Raise max_connections, put a pooler in front, or use fewer processes; a worker holds three, and more"
+        " while its jobs push.",
     )
     is_closed = row.is_standby or row.is_read_only
     yield judged(

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from datetime import timedelta
+from queue import Empty, SimpleQueue
 from typing import Protocol, cast
 
 import pytest
@@ -35,6 +39,10 @@ from protojobs.testing.conformance.steps import (
 )
 
 __all__ = ["Joins", "Transactions"]
+
+CROWD = 40
+CROWDED_S = 60.0
+COMES_S = 1.0  # none came for so long: there is room for no more
 
 
 class Joins(Store, SupportsTransaction, Protocol):
@@ -295,6 +303,54 @@ class Transactions(Fixtures):
         with pytest.raises(LeaseLost), transaction() as mine:
             store.complete_in(mine, fence_of(claim))
         assert store.stats().completed == 1
+
+    # ------------------------------------------------------------------------------------------------------ beside them
+
+    def test_a_worker_waits_for_none_of_the_transactions_that_others_hold_open(
+        self, store: Joins, transaction: Begin
+    ) -> None:
+        """Jobs may keep theirs open for longer than a lease, and as many as there are connections for them."""
+        worker = join(store)
+        (job_id,) = push(store)
+        with crowd(store, transaction) as inside:
+            if inside < 2:
+                pytest.skip(f"{NOT_CLAIMED}transactions beside each other")
+            store.heartbeat(worker, {})
+            claim = only(lend(store, worker))
+            store.heartbeat(worker, {fence_of(claim): 0.5})
+            assert [answer.status for answer in store.settle([settlement(claim, Verb.COMPLETE)])] == [
+                SettleStatus.APPLIED
+            ]
+            assert store.reclaim(100).jobs == ()
+        assert job_of(store, job_id).status is JobState.COMPLETED
+
+
+@contextmanager
+def crowd(store: Joins, transaction: Begin) -> Generator[int]:
+    """For the time of the block: as many transactions as the store lets be open at the same time, up to a bound."""
+    may_end, inside = threading.Event(), SimpleQueue[None]()
+
+    def stay() -> None:
+        with suppress(Exception), transaction() as mine:  # for which there is no room, is told so sooner or later
+            store.enqueue_in(mine, [new_job("crowded")])
+            inside.put(None)
+            may_end.wait(CROWDED_S)
+            raise TurnedBack
+
+    threads = [threading.Thread(target=stay, daemon=True) for _ in range(CROWD)]
+    for thread in threads:
+        thread.start()
+    count = 0
+    with suppress(Empty):
+        while count < CROWD:
+            inside.get(timeout=COMES_S if count else CROWDED_S)
+            count += 1
+    try:
+        yield count
+    finally:
+        may_end.set()
+        for thread in threads:
+            thread.join(CROWDED_S)
 
 
 def one_claim(driver: Store) -> ClaimedJob:
