@@ -280,7 +280,8 @@ class TestTransforms:
         class Hangs:
             @hookimpl
             def protojobs_before_run(self, job: ClaimedJob) -> None:
-                assert job.job_name != "p.pid" or may_end.wait(60)
+                if job.job_name == "p.pid":
+                    may_end.wait(60)
 
         queue = make_queue(executor="process", concurrency=1)
         queue._hooks = Hooks([("hangs", Hangs())], clock=queue.clock)
