@@ -402,9 +402,11 @@ class TestInterruptsThatAreLost:
         self, threads: ThreadExecutor, reported: Reported, deadlines: tuple[Deadlines, list[object]]
     ) -> None:
         cleaned: list[int] = []
+        has_begun = threading.Event()
 
         def body() -> None:
             try:
+                has_begun.set()
                 spin()
             finally:
                 for turn in range(100):  # fifty sweeps and more
@@ -414,8 +416,9 @@ class TestInterruptsThatAreLost:
                 cleaned.append(1)
 
         run = Fake("run", body)
-        deadlines[0].add(run, threads, 0.01)
         threads.start(run)
+        assert has_begun.wait(30)
+        deadlines[0].add(run, threads, 0.01)
         assert reported.next() == ("run", Verb.RELEASE)
         assert (cleaned, deadlines[1]) == ([1], [])
 

@@ -26,11 +26,11 @@ def in_india(monkeypatch):
 
 
 @pytest.mark.parametrize("verb", ["show", "pause", "resume", "run", "next"])
-def test_an_id_that_no_schedule_can_have_is_one_that_there_is_not(type_, keep, verb) -> None:
+def test_an_id_that_is_no_text_is_refused_before_any_schedule_is_looked_for(type_, keep, verb) -> None:
     keep("weekly")
     typed = type_("schedules", verb, "\udcff")
-    assert typed.code == 3
-    assert "There is no schedule" in typed.err
+    assert typed.code == 2
+    assert "is no UTF-8 text" in typed.err
 
 
 class TestUnreadable:
