@@ -144,6 +144,26 @@ def test_a_push_sent_again_is_refused_while_the_server_itself_misses_replicas(
     assert [answer.duplicate_of for answer in driver.enqueue([job])] == [job.id]
 
 
+def test_a_push_sent_again_is_refused_while_the_server_cannot_save_its_data(
+    start: Callable[..., servers.Server],
+) -> None:
+    server = start("appendonly no", "save 3600 1", "stop-writes-on-bgsave-error yes", "enable-protected-configs yes")
+    job = new_job()
+    with (
+        contextlib.closing(RedisDriver(server.url)) as waits_not,
+        contextlib.closing(RedisDriver(server.url + OPTIONS)) as driver,
+        contextlib.closing(redis.Redis.from_url(server.url)) as client,
+    ):
+        waits_not.enqueue([job])
+        client.config_set("dir", "/proc")  # where nobody may make a file
+        client.bgsave()
+        servers.until(
+            lambda: client.info("persistence")["rdb_last_bgsave_status"] != "ok", "the snapshot does", limit=PATIENCE_S
+        )
+        with pytest.raises(StoreUnavailable, match="cannot save its data"):
+            driver.enqueue([job])
+
+
 def test_a_result_that_the_replica_does_not_have_is_sent_again(
     driver: RedisDriver, frozen: Callable[[], None], pair: tuple[str, servers.Server]
 ) -> None:
