@@ -6,8 +6,8 @@ import json
 import time
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
-from math import ceil
-from typing import Any, cast
+from math import ceil, isfinite
+from typing import Any
 
 from msgspec import convert
 from msgspec.structs import asdict, replace
@@ -31,6 +31,7 @@ from sqlalchemy.sql.selectable import CompoundSelect, NamedFromClause
 from protojobs import rules
 from protojobs.clock import SYSTEM_CLOCK, time_left
 from protojobs.entropy import jittered
+from protojobs.errors import shown
 from protojobs.lifecycle import JobState
 from protojobs.names import is_storable
 from protojobs.records import NewJob
@@ -56,7 +57,7 @@ from protojobs_sqlalchemy.postgresql_archive import whole
 from protojobs_sqlalchemy.rows import Found
 from protojobs_sqlalchemy.steps import Steps
 from protojobs_sqlalchemy.tables import schedules
-from protojobs_sqlalchemy.types import StoredTime, to_microseconds
+from protojobs_sqlalchemy.types import Misread, StoredTime, to_microseconds
 from protojobs_sqlalchemy.upserts import insert_or_change
 
 __all__ = ["Schedules"]
@@ -70,21 +71,20 @@ _MOVED = ("next_due_at", "last_due_at", "last_job_id", "version")
 Store = Callable[[Connection, Sequence[NewJob]], set[str]]
 
 
-class _TimeOrNot(StoredTime):
-    """A stored time, or what stands in its place: SQLite keeps text and fractions in any column."""
+class _TimeOrFraction(StoredTime):
+    """A stored time. SQLite keeps fractions of a microsecond too, as arithmetic by a foreign hand leaves them."""
 
     cache_ok = True
 
     def process_result_value(self, value: datetime | float | None, dialect: Dialect) -> datetime | None:
         """From the database."""
-        try:
-            return super().process_result_value(ceil(value) if isinstance(value, float) else value, dialect)
-        except (AttributeError, ValueError, OverflowError):
-            return cast("datetime", value)  # it is none, and `_schedule` refuses it
+        if isinstance(value, float) and isfinite(value):
+            value = ceil(value)
+        return super().process_result_value(value, dialect)
 
 
 _columns: list[ColumnElement[Any]] = [
-    type_coerce(column, _TimeOrNot).label(column.name) if isinstance(column.type, StoredTime) else column
+    type_coerce(column, _TimeOrFraction).label(column.name) if isinstance(column.type, StoredTime) else column
     for column in schedules.c
 ]
 _NAMES = [str(column.name) for column in schedules.c]
@@ -234,7 +234,7 @@ def due(conn: Connection, limit: int, cursor: DueCursor | None, now: datetime) -
         values |= {"b_time": cursor.next_due_at, "b_id": cursor.id}
     rows = conn.execute(_from_front if cursor is None else _from_cursor, values).fetchall()
     # A union promises no order. What is no time is behind all times, as SQLite has it.
-    times = sorted((row.next_due_at, row.id, row) for row in rows if isinstance(row.next_due_at, datetime))
+    times = sorted((row.next_due_at, row.id, row) for row in rows if not isinstance(row.next_due_at, Misread))
     waiting = [(moment, name, row) for moment, name, row in times if moment <= now]
     found, unreadable = apart(_read(row) for _, _, row in waiting[:limit])
     return DueSchedules(
@@ -323,6 +323,9 @@ def _read(row: Found) -> Schedule | UnreadableSchedule:
 def _schedule(row: Found) -> Schedule:
     # Checked, field by field: SQLite keeps any type in any column, and texts that are one of a few are just texts.
     fields = dict(zip(_NAMES, row, strict=True))
+    for name, value in fields.items():
+        if isinstance(value, Misread):
+            raise ValueError(f"{name} is {shown(value.stored)}")
     return convert({**fields, "is_paused": bool(row.is_paused)}, Schedule)
 
 
