@@ -27,8 +27,8 @@ from filling import Backlog, fill
 from options import positive
 from protojobs import create_driver
 from protojobs.entropy import fresh_id
-from protojobs.protocols import Store
-from protojobs.records import ClaimedJob, NewJob
+from protojobs.port.driver import Store
+from protojobs.port.records import ClaimedJob, NewJob
 from shapes import BATCH, DAY_S, Bench, metered
 from stores import servers
 from touched import PAGES, Counts, Meter

@@ -25,11 +25,11 @@ import shapes
 from filling import Backlog
 from protojobs import JobQueue
 from protojobs.entropy import fresh_id
-from protojobs.lifecycle import JobState, Verb
-from protojobs.observing import HOUR, MINUTE, Observes, Result, Rollup
-from protojobs.protocols import Store
-from protojobs.records import JobFilter, NewJob, Settlement, WorkerInfo
-from protojobs.schedules import Schedule
+from protojobs.port.driver import Store
+from protojobs.port.lifecycle import JobState, Verb
+from protojobs.port.observing import HOUR, MINUTE, Observes, Result, Rollup
+from protojobs.port.records import JobFilter, NewJob, Settlement, WorkerInfo
+from protojobs.port.schedules import Schedule
 from protojobs_dashboard.app import PAGES, Dashboard
 from protojobs_sqlalchemy import SQLAlchemyDriver
 

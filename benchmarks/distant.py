@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 from options import positive
 from protojobs import JobQueue, StopToken, job
-from protojobs.records import ClaimReply, Settlement
+from protojobs.port.records import ClaimReply, Settlement
 from protojobs_memory import MemoryDriver
 
 CASES = ((0.0, 0.005, 8), (0.005, 0.005, 8), (0.02, 0.002, 8), (0.02, 0.005, 8), (0.02, 0.02, 32), (0.05, 0.01, 8))

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from sqlalchemy import Engine, create_engine, inspect
 
 from protojobs.entropy import fresh_id
-from protojobs.protocols import Store
-from protojobs.records import NewJob
+from protojobs.port.driver import Store
+from protojobs.port.records import NewJob
 from protojobs_sqlalchemy import SQLAlchemyDriver
 
 CHUNK = 250_000  # rows in one statement; between two of them a line says how far it is

@@ -51,7 +51,8 @@ def measure(url: str, folder: Path, *, jobs: int, concurrency: int) -> dict[str,
     os.environ[counted.FOLDER_VARIABLE] = str(folder)
     import bench_jobs
     import protojobs._executors.threads as threads
-    from protojobs import JobQueue, create_driver, worker
+    from protojobs import JobQueue, create_driver
+    from protojobs.worker import loop as worker
 
     watch = Watch()
     driver = create_driver(url)

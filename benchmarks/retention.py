@@ -11,9 +11,10 @@ from pathlib import Path
 import bounds
 from bounds import Finding
 from filling import Backlog, fill
-from protojobs import JobQueue, _upkeep, create_driver, job
-from protojobs.protocols import Store
-from protojobs.records import ClaimedJob
+from protojobs import JobQueue, create_driver, job
+from protojobs.port.driver import Store
+from protojobs.port.records import ClaimedJob
+from protojobs.worker.lease import maintenance
 from shapes import BATCH, ROUNDS, Bench, metered, opened
 from touched import PAGES, STEPS, Counts, Meter
 
@@ -93,7 +94,7 @@ def _rates(store: str, driver: Store, pairs: int) -> Iterator[Finding]:
 
     By a driver that no meter knows; it is closed in the end.
     """
-    usual = _upkeep.PRUNE_EVERY_S
+    usual = maintenance.PRUNE_EVERY_S
     windows: tuple[list[tuple[float, float]], list[tuple[float, float]]] = ([], [])
     shares: list[float] = []
     try:
@@ -101,14 +102,14 @@ def _rates(store: str, driver: Store, pairs: int) -> Iterator[Finding]:
             is_pruning = at % 2
             fill(driver, Backlog(JOBS, job_name="moment"))
             before = driver.stats("default").completed
-            _upkeep.PRUNE_EVERY_S = OFTEN_S if is_pruning else usual
+            maintenance.PRUNE_EVERY_S = OFTEN_S if is_pruning else usual
             window = _window(driver, 24.0 if is_pruning else YEAR_H)
             if at > 1:  # the first two warm up
                 windows[is_pruning].append(window)
             if at > 1 and is_pruning:
                 shares.append((before + JOBS - driver.stats("default").completed) / JOBS)
     finally:
-        _upkeep.PRUNE_EVERY_S = usual
+        maintenance.PRUNE_EVERY_S = usual
         driver.close()
     for place, what in enumerate(("jobs/s", "CPU us/job")):
         yield _told(store, what, *(statistics.median(window[place] for window in kind) for kind in windows))

@@ -14,9 +14,9 @@ import stores
 from filling import Backlog, fill
 from protojobs import create_driver
 from protojobs.entropy import fresh_id
-from protojobs.lifecycle import Verb
-from protojobs.protocols import Store
-from protojobs.records import ClaimedJob, Settlement, WorkerInfo
+from protojobs.port.driver import Store
+from protojobs.port.lifecycle import Verb
+from protojobs.port.records import ClaimedJob, Settlement, WorkerInfo
 from protojobs_sqlalchemy import SQLAlchemyDriver
 from touched import CommandsOfValkey, Counts, Meter, PagesOfPostgresql, PagesOfSqlite
 

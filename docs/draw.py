@@ -1,4 +1,4 @@
-"""Draws the state diagram of docs/reference/lifecycle.md from the table in `protojobs.lifecycle`.
+"""Draws the state diagram of docs/reference/lifecycle.md from the table in `protojobs.port.lifecycle`.
 
 `python docs/draw.py` writes it into the page. A test compares, and fails when the page is stale.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from protojobs.lifecycle import diagram
+from protojobs.port.lifecycle import diagram
 
 PAGE = Path(__file__).parent / "reference" / "lifecycle.md"
 _DRAWN = re.compile(r"(?<=^```mermaid\n).*?(?=^```$)", re.MULTILINE | re.DOTALL)

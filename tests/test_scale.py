@@ -13,8 +13,8 @@ import pytest
 from sqlalchemy import text
 
 from protojobs import create_driver
-from protojobs.lifecycle import JobState
-from protojobs.records import JobFilter, WorkerInfo
+from protojobs.port.lifecycle import JobState
+from protojobs.port.records import JobFilter, WorkerInfo
 from protojobs_sqlalchemy import SQLAlchemyDriver
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from contextlib import AbstractContextManager, contextmanager
 import pytest
 
 from protojobs import JobQueue, Settings, StopToken, WorkReport, events
-from protojobs.definitions import REGISTRY
 from protojobs.events import Event
+from protojobs.jobs.definition import REGISTRY
 from protojobs.testing import ManualClock
 from protojobs_memory import MemoryDriver
 

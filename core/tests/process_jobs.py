@@ -16,9 +16,9 @@ from contextvars import ContextVar
 from pathlib import Path
 
 from protojobs import Job, JobContext, Retry, Snooze, job
-from protojobs._executors.frames import Ended, encode
-from protojobs.lifecycle import Verb
-from protojobs.records import Settlement
+from protojobs.port.lifecycle import Verb
+from protojobs.port.records import Settlement
+from protojobs.worker.runs.children.frames import Ended, encode
 
 time.sleep(float(os.environ.get("PROCESS_JOBS_IMPORT_S", "0")))  # an application that is slow to import
 

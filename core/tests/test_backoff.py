@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protojobs import Backoff
-from protojobs.backoff import CAP_S, DEFAULT_BACKOFF, as_backoff, from_policy, to_policy
 from protojobs.errors import OptionInvalid
+from protojobs.jobs.backoff import CAP_S, DEFAULT_BACKOFF, as_backoff, from_policy, to_policy
 from protojobs.names import DELAY_MAX_S
 
 WITHOUT_JITTER = Backoff(jitter=0)

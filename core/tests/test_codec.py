@@ -24,9 +24,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protojobs import codec
-from protojobs.clock import cpu_s as time_spent
 from protojobs.errors import DataInvalid, PayloadError, PayloadNotDecodable, PayloadNotEncodable, PayloadTooLarge
+from protojobs.jobs import codec
 
 JSON = st.recursive(
     st.none()

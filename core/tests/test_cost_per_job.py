@@ -11,7 +11,7 @@ from types import FrameType
 import pytest
 
 from protojobs import JobQueue, job
-from protojobs.records import ClaimReply, Enqueued, NewJob, Settlement
+from protojobs.port.records import ClaimReply, Enqueued, NewJob, Settlement
 from protojobs_memory import MemoryDriver
 
 JOBS = 2_000

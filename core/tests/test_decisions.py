@@ -8,13 +8,13 @@ from itertools import count
 import pytest
 from msgspec import structs
 
-from protojobs._decisions import LINGER_S, TICK_S, UNSETTLED_MAX, Decisions, WorkLimits
-from protojobs._lease_watch import IDENTITIES_MAX, LeaseWatch, Standing
-from protojobs._pace import BATCH_MAX, LEAD_WAIT_S, PREFETCH_RUN_S
-from protojobs._plan import Plan
-from protojobs.lifecycle import SUSPECT_RECLAIMS, Verb
-from protojobs.outcomes import Outcome, settlement
-from protojobs.records import ClaimedJob, Heartbeat, Settled, SettleStatus
+from protojobs.jobs.returns import Outcome, settlement
+from protojobs.port.lifecycle import SUSPECT_RECLAIMS, Verb
+from protojobs.port.records import ClaimedJob, Heartbeat, Settled, SettleStatus
+from protojobs.worker.lease.watch import IDENTITIES_MAX, LeaseWatch, Standing
+from protojobs.worker.plan import Plan
+from protojobs.worker.planner import LINGER_S, TICK_S, UNSETTLED_MAX, Decisions, WorkLimits
+from protojobs.worker.prefetch import BATCH_MAX, LEAD_WAIT_S, PREFETCH_RUN_S
 
 LEASE_S = 60.0
 AT = datetime(2030, 1, 1, tzinfo=UTC)

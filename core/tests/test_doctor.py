@@ -12,20 +12,20 @@ from msgspec import structs
 from msgspec.structs import replace
 
 from protojobs import JobQueue, job
-from protojobs.diagnosis import Finding, Severity
 from protojobs.doctor import examine
 from protojobs.entropy import fresh_id
 from protojobs.errors import ConfigurationError, ContractBroken, SchemaOutdated, StoreUnavailable
-from protojobs.lifecycle import JobState, Verb
-from protojobs.records import JobFilter, JobPage, JobRecord, Settlement, WorkerInfo
-from protojobs.schedules import Schedule, UnreadableSchedule
+from protojobs.port.diagnosis import Finding, Severity
+from protojobs.port.lifecycle import JobState, Verb
+from protojobs.port.records import JobFilter, JobPage, JobRecord, Settlement, WorkerInfo
+from protojobs.port.schedules import Schedule, UnreadableSchedule
+from protojobs.port.unreadable import read, set_aside, why_unreadable
 from protojobs.testing import ManualClock
 from protojobs.testing.conformance.steps import lend, new_job, push, settle
-from protojobs.unreadable import read, set_aside, why_unreadable
 from protojobs_memory import MemoryDriver
 
 if TYPE_CHECKING:
-    from protojobs.protocols import Store
+    from protojobs.port.driver import Store
 
 Make = Callable[..., JobQueue]
 OK, NOTE, WARNING, ERROR = Severity.OK, Severity.NOTE, Severity.WARNING, Severity.ERROR

@@ -13,18 +13,18 @@ from types import TracebackType
 
 import pytest
 
-from protojobs import _deadlines
-from protojobs._deadlines import SWEEP_S, Deadlines
-from protojobs._executors import NOT_BEGUN, Executor, NotBegun
-from protojobs._executors.loop import AsyncExecutor
-from protojobs._executors.threads import ThreadExecutor
-from protojobs._interrupts import Interrupted
-from protojobs._lease_watch import Standing
 from protojobs.clock import SYSTEM_CLOCK
-from protojobs.lifecycle import Verb
-from protojobs.outcomes import Outcome
-from protojobs.records import ClaimedJob, Settlement
+from protojobs.interrupts import Interrupted
+from protojobs.jobs.returns import Outcome
+from protojobs.port.lifecycle import Verb
+from protojobs.port.records import ClaimedJob, Settlement
 from protojobs.testing import ManualClock
+from protojobs.worker.lease.watch import Standing
+from protojobs.worker.runs import timeouts
+from protojobs.worker.runs.event_loop import AsyncExecutor
+from protojobs.worker.runs.executor import NOT_BEGUN, Executor, NotBegun
+from protojobs.worker.runs.threads import ThreadExecutor
+from protojobs.worker.runs.timeouts import SWEEP_S, Deadlines
 
 
 def outcome(name: str, verb: Verb) -> Outcome:
@@ -367,7 +367,7 @@ class TestInterruptsThatAreLost:
 
     @pytest.fixture(autouse=True)
     def _often(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(_deadlines, "SWEEP_S", 0.002)
+        monkeypatch.setattr(timeouts, "SWEEP_S", 0.002)
 
     @pytest.fixture
     def deadlines(self) -> Iterator[tuple[Deadlines, list[object]]]:

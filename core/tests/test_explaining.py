@@ -9,17 +9,17 @@ import pytest
 from msgspec import structs
 
 from protojobs import JobQueue
+from protojobs.doctor.explaining import Check, Explanation, explain
 from protojobs.entropy import fresh_id
-from protojobs.explaining import Check, Explanation, explain
-from protojobs.lifecycle import CRASHES_MAX, RETURNS_FREE, JobState, Verb
-from protojobs.records import ClaimedJob, JobRecord, NewJob, Settlement, WorkerInfo
+from protojobs.port.lifecycle import CRASHES_MAX, RETURNS_FREE, JobState, Verb
+from protojobs.port.records import ClaimedJob, JobRecord, NewJob, Settlement, WorkerInfo
+from protojobs.port.unreadable import read
 from protojobs.testing import ManualClock
 from protojobs.testing.conformance.steps import join, lend, new_job, push, settle
-from protojobs.unreadable import read
 from protojobs_memory import MemoryDriver
 
 if TYPE_CHECKING:
-    from protojobs.protocols import Store
+    from protojobs.port.driver import Store
 
 Make = Callable[..., JobQueue]
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from protojobs.fingerprints import fingerprint, last_line, template
+from protojobs.jobs.fingerprints import fingerprint, last_line, template
 
 
 def raised(make: object, *arguments: object) -> BaseException:

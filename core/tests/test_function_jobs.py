@@ -13,8 +13,8 @@ from typing import Optional
 import pytest
 
 from protojobs import BoundJob, Job, JobContext, JobQueue, job
-from protojobs.definitions import REGISTRY
 from protojobs.errors import DataInvalid, OptionInvalid, PayloadError, PayloadNotEncodable
+from protojobs.jobs.definition import REGISTRY
 
 SENTINEL = object()
 ran: list[object] = []

@@ -16,11 +16,12 @@ import msgspec
 import pytest
 
 from protojobs import Job, JobContext, JobQueue, events, hookimpl, job
-from protojobs import hooks as hooks_module
 from protojobs.errors import PushRejected
 from protojobs.events import Event, JobProcessed, QueuePaused
-from protojobs.hooks import BACKLOG_BYTES_MAX, BACKLOG_MAX, QUARANTINE_AFTER, QUARANTINE_S, Dispatcher, Hooks
-from protojobs.records import ClaimedJob, NewJob
+from protojobs.hooks import Dispatcher, Hooks
+from protojobs.hooks import hooks as hooks_module
+from protojobs.hooks.hooks import BACKLOG_BYTES_MAX, BACKLOG_MAX, QUARANTINE_AFTER, QUARANTINE_S
+from protojobs.port.records import ClaimedJob, NewJob
 from protojobs.testing import ManualClock
 
 AN_EVENT = QueuePaused(queue="emails")
@@ -551,7 +552,7 @@ class TestLoading:
             both_are_here.wait(10)
             found.append(queue.hooks)
 
-        monkeypatch.setattr("protojobs._plugins.load_hooks", load)
+        monkeypatch.setattr("protojobs.hooks.loading.load_hooks", load)
         found: list[object] = []
         threads = [threading.Thread(target=ask) for _ in range(2)]
         for thread in threads:
@@ -575,7 +576,7 @@ class TestLoading:
             queue.push(note)
             return Hooks([("one", made[-1])])
 
-        monkeypatch.setattr("protojobs._plugins.load_hooks", load)
+        monkeypatch.setattr("protojobs.hooks.loading.load_hooks", load)
         queue.push(note)
         assert queue.hooks.plugins == ["one"]
         assert queue.stats().pending == 2

@@ -13,10 +13,10 @@ from types import ModuleType
 import pytest
 
 from protojobs import JobQueue, job
-from protojobs._horizon import ToldHorizon
-from protojobs._pace import LEAD_WAIT_S
-from protojobs._working import work
 from protojobs.testing import ManualClock
+from protojobs.worker.launch import work
+from protojobs.worker.lease.run_bound import ToldHorizon
+from protojobs.worker.prefetch import LEAD_WAIT_S
 
 BEAT_S = 10.0
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from protojobs._inbox import Ended, Inbox, Message
+from protojobs.worker.inbox import Ended, Inbox, Message
 
 LONG_S = 5.0
 Eventually = Callable[[Callable[[], object]], None]

@@ -9,7 +9,6 @@ import pytest
 from msgspec.structs import replace
 
 from protojobs import JobContext, JobQueue, Retry, Scheduler, job
-from protojobs._inspecting.looking import FINDS_MAX
 from protojobs.errors import (
     DataInvalid,
     JobUnknown,
@@ -20,9 +19,10 @@ from protojobs.errors import (
     StoreUnavailable,
 )
 from protojobs.inspector import HIDDEN, Count, ForgetAnswer, Inspector
-from protojobs.lifecycle import JobState
-from protojobs.observing import Result
-from protojobs.records import CancelAnswer, JobFilter, JobPage, RetryAnswer
+from protojobs.inspector.looking import FINDS_MAX
+from protojobs.port.lifecycle import JobState
+from protojobs.port.observing import Result
+from protojobs.port.records import CancelAnswer, JobFilter, JobPage, RetryAnswer
 from protojobs.testing import ManualClock
 from protojobs_memory import MemoryDriver
 

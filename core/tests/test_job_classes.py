@@ -14,9 +14,9 @@ import msgspec
 import pytest
 
 from protojobs import Backoff, Job, JobContext, JobQueue, Settings, job
-from protojobs.definitions import _METHODS, REGISTRY, JobDefinition
 from protojobs.errors import DataInvalid, JobUnknown, OptionInvalid, PayloadError
-from protojobs.jobs import as_bound
+from protojobs.jobs.definition import _METHODS, REGISTRY, JobDefinition
+from protojobs.jobs.job_class import as_bound
 
 
 class Picture(msgspec.Struct):

@@ -6,7 +6,7 @@ from itertools import product
 
 import pytest
 
-from protojobs.lifecycle import FINISHED, STORED, TRANSITIONS, JobState, Verb, diagram
+from protojobs.port.lifecycle import FINISHED, STORED, TRANSITIONS, JobState, Verb, diagram
 
 
 def test_every_move_starts_and_ends_in_a_known_state_by_a_known_verb() -> None:

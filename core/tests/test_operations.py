@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from protojobs import JobQueue, create_driver, job
-from protojobs._inspecting.redaction import Redaction
-from protojobs._inspecting.searching import PAGES_MAX, Search
 from protojobs.errors import OptionInvalid, QueryInvalid, StoreUnavailable
 from protojobs.inspector import Count, Inspector, Operation, OperationState, Role, Viewer
-from protojobs.observing import ActionNote, FailureGroup
+from protojobs.inspector.redaction import Redaction
+from protojobs.inspector.search import PAGES_MAX, Search
+from protojobs.port.observing import ActionNote, FailureGroup
+from protojobs.port.records import CancelAnswer, JobFilter, JobPage, RetryAnswer
 from protojobs.querying import parse
-from protojobs.records import CancelAnswer, JobFilter, JobPage, RetryAnswer
 from protojobs.testing import ManualClock
 from protojobs_memory import MemoryDriver
 

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 
 from msgspec import structs
 
-from protojobs._pace import BATCH_MAX, LAST_TRY_S, LEAD_RUN_S, LEAD_S, PREFETCH_MAX, PREFETCH_RUN_S, Pace
-from protojobs.records import ClaimedJob
+from protojobs.port.records import ClaimedJob
+from protojobs.worker.prefetch import BATCH_MAX, LAST_TRY_S, LEAD_RUN_S, LEAD_S, PREFETCH_MAX, PREFETCH_RUN_S, Pace
 
 AT = datetime(2030, 1, 1, tzinfo=UTC)
 

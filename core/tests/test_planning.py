@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from protojobs._planning import LATE_S, Step, firing_id, job_of, next_after_change, plan
-from protojobs._timetable import Timetable
 from protojobs.errors import OptionInvalid
-from protojobs.schedules import Misfire, Schedule
+from protojobs.port.schedules import Misfire, Schedule
+from protojobs.scheduler.planning import LATE_S, Step, firing_id, job_of, next_after_change, plan
+from protojobs.timetable.timetable import Timetable
 
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 HOURLY, MINUTELY = "0 * * * *", "every 60"

@@ -10,11 +10,11 @@ from types import ModuleType
 import pytest
 
 from protojobs import Job, JobQueue, Settings, hookimpl
-from protojobs._plugins import load_hooks
-from protojobs.diagnosis import Finding
 from protojobs.doctor import examine
 from protojobs.errors import ConfigurationError
 from protojobs.events import Event
+from protojobs.hooks.loading import load_hooks
+from protojobs.port.diagnosis import Finding
 from protojobs_memory import MemoryDriver
 
 

@@ -20,18 +20,17 @@ import msgspec
 import pytest
 
 from protojobs import Job, JobQueue, Settings, events, hookimpl, job
-from protojobs._executors import processes
-from protojobs._executors.frames import Begin, Begun, Cancel, Ended, Progress, Ready, Work
-from protojobs._executors.handle import ChildHandle
 from protojobs.clock import SYSTEM_CLOCK
-from protojobs.definitions import JobDefinition, Registry
 from protojobs.errors import JobCrashed, JobRaised, OptionInvalid
 from protojobs.events import Event, JobFailed, JobProcessed, JobRetrying
 from protojobs.hooks import Hooks
-from protojobs.lifecycle import Verb
-from protojobs.options import JobOptions
-from protojobs.records import ClaimedJob, Fence, WorkerInfo
+from protojobs.jobs.definition import JobDefinition, Registry
+from protojobs.jobs.options import JobOptions
+from protojobs.port.lifecycle import Verb
+from protojobs.port.records import ClaimedJob, Fence, WorkerInfo
 from protojobs.testing import ManualClock
+from protojobs.worker.runs.children.frames import Begin, Begun, Cancel, Ended, Progress, Ready, Work
+from protojobs.worker.runs.children.handle import ChildHandle
 
 MakeQueue = Callable[..., JobQueue]
 Heard = Callable[..., list[Event]]

@@ -16,10 +16,10 @@ import pytest
 
 from protojobs import Job, JobQueue, job
 from protojobs.clock import Clock, time_left, within
-from protojobs.definitions import REGISTRY
 from protojobs.errors import ConfigurationError, JobUnknown, NotSupported, OptionInvalid, PayloadError, StoreUnavailable
-from protojobs.queue import CHUNK_JOBS
-from protojobs.records import BATCH_BYTES_MAX, Enqueued, NewJob
+from protojobs.jobs.definition import REGISTRY
+from protojobs.port.records import BATCH_BYTES_MAX, Enqueued, NewJob
+from protojobs.queue.queue import CHUNK_JOBS
 from protojobs.testing import FlakyDriver, ManualClock
 from protojobs_memory import MemoryDriver
 

@@ -11,9 +11,9 @@ from msgspec.structs import replace
 
 from protojobs.clock import cpu_s
 from protojobs.errors import QueryInvalid
-from protojobs.lifecycle import JobState
+from protojobs.port.lifecycle import JobState
+from protojobs.port.records import FailedJob, JobRecord
 from protojobs.querying import QUERY_CHARS_MAX, Query, parse, quoted
-from protojobs.records import FailedJob, JobRecord
 
 ODD_NAMES = ["*", "a*", "**", '"', 'a"b', "\\", "\\*", 'a\\"', '" "', "a\\ b"]
 NOW = datetime(2026, 11, 3, 12, 0, tzinfo=UTC)

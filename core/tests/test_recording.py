@@ -10,13 +10,13 @@ import pytest
 from msgspec.structs import replace
 
 from protojobs import Discard, JobQueue, Snooze, job
-from protojobs._recording import ATTEMPTS_AT_ONCE, KEYS_MAX, Recording
 from protojobs.errors import StoreUnavailable
-from protojobs.lifecycle import JobState, Verb
-from protojobs.observing import HOUR, MINUTE, NOTES_MAX, AttemptNote, Observes, Result, Rollup
-from protojobs.outcomes import Outcome, settlement
-from protojobs.records import ClaimedJob, ClaimReply, LostJob, Settled, SettleStatus
+from protojobs.jobs.returns import Outcome, settlement
+from protojobs.port.lifecycle import JobState, Verb
+from protojobs.port.observing import HOUR, MINUTE, NOTES_MAX, AttemptNote, Observes, Result, Rollup
+from protojobs.port.records import ClaimedJob, ClaimReply, LostJob, Settled, SettleStatus
 from protojobs.testing import ManualClock
+from protojobs.worker.reports.rollups import ATTEMPTS_AT_ONCE, KEYS_MAX, Recording
 from protojobs_memory import MemoryDriver
 
 AT = datetime(2030, 1, 1, 12, 0, 30, tzinfo=UTC)

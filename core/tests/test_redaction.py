@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from protojobs._inspecting.redaction import HIDDEN, Redaction
 from protojobs.errors import DataInvalid
+from protojobs.inspector.redaction import HIDDEN, Redaction
 
 REDACTION = Redaction(["token"])
 A, B, C = ({"url": name, "token": f"secret of {name}"} for name in "abc")

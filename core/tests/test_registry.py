@@ -11,7 +11,7 @@ import pytest
 
 from protojobs import create_driver
 from protojobs.errors import ConfigurationError, DriverNotFound
-from protojobs.urls import masked, scrubbed
+from protojobs.port.urls import masked, scrubbed
 from protojobs_memory import MemoryDriver
 
 

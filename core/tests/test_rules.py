@@ -8,10 +8,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from msgspec.structs import replace
 
-from protojobs import rules
 from protojobs.errors import ContractBroken, OptionInvalid
-from protojobs.lifecycle import RETURNS_FREE, SUSPECT_RECLAIMS, TRANSITIONS, JobState, Verb
-from protojobs.records import (
+from protojobs.port import rules
+from protojobs.port.lifecycle import RETURNS_FREE, SUSPECT_RECLAIMS, TRANSITIONS, JobState, Verb
+from protojobs.port.records import (
     BATCH_BYTES_MAX,
     BATCH_JOBS_MAX,
     CancelAnswer,

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from protojobs import JobQueue, job
-from protojobs._execution import LEASE_IN_DOUBT, NOT_BEGUN, Run, prepare
-from protojobs.lifecycle import Verb
-from protojobs.outcomes import Outcome
-from protojobs.records import ClaimedJob
+from protojobs.jobs.returns import Outcome
+from protojobs.port.lifecycle import Verb
+from protojobs.port.records import ClaimedJob
+from protojobs.worker.runs.run import LEASE_IN_DOUBT, NOT_BEGUN, Run, prepare
 
 
 @pytest.fixture

@@ -20,8 +20,8 @@ from protojobs.errors import (
     ScheduleUnknown,
     StoreUnavailable,
 )
-from protojobs.planned import ScheduleSetting
-from protojobs.schedules import Misfire, Overlap, Schedule, SchedulePage
+from protojobs.jobs.cron_option import ScheduleSetting
+from protojobs.port.schedules import Misfire, Overlap, Schedule, SchedulePage
 from protojobs.testing import ManualClock
 from protojobs_memory import MemoryDriver
 

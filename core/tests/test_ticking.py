@@ -14,18 +14,16 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from protojobs import Job, JobQueue, Scheduler, Settings, StopToken, _ticking, events, job
-from protojobs._planning import Step, plan
-from protojobs._ticking import HELD_BACK_S, LOCKED_S, ROUND, STUCK_S, TOLD_MAX
+from protojobs import Job, JobQueue, Scheduler, Settings, StopToken, events, job
 from protojobs.clock import time_left
 from protojobs.errors import ContractBroken, PushRejected, StoreUnavailable
 from protojobs.events import Event, JobQueued, JobQueuing, ScheduleFired, ScheduleMissed
 from protojobs.hooks import Hooks, hookimpl
-from protojobs.lifecycle import Verb
-from protojobs.planned import ScheduleSetting
-from protojobs.protocols import Store
-from protojobs.records import BATCH_BYTES_MAX, NewJob, Settlement, WorkerInfo
-from protojobs.schedules import (
+from protojobs.jobs.cron_option import ScheduleSetting
+from protojobs.port.driver import Store
+from protojobs.port.lifecycle import Verb
+from protojobs.port.records import BATCH_BYTES_MAX, NewJob, Settlement, WorkerInfo
+from protojobs.port.schedules import (
     DueCursor,
     DueSchedules,
     Fired,
@@ -35,6 +33,9 @@ from protojobs.schedules import (
     SchedulePage,
     UnreadableSchedule,
 )
+from protojobs.scheduler import ticking
+from protojobs.scheduler.planning import Step, plan
+from protojobs.scheduler.ticking import HELD_BACK_S, LOCKED_S, ROUND, STUCK_S, TOLD_MAX
 from protojobs.testing import ManualClock
 from protojobs_memory import MemoryDriver
 
@@ -335,8 +336,8 @@ class TestWhatGoesWrong:
         caplog: pytest.LogCaptureFixture,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr(_ticking, "ROUND", 5)
-        monkeypatch.setattr(_ticking, "BATCH_JOBS_MAX", 20)
+        monkeypatch.setattr(ticking, "ROUND", 5)
+        monkeypatch.setattr(ticking, "BATCH_JOBS_MAX", 20)
 
         class Refuses:
             @hookimpl
@@ -593,7 +594,7 @@ class TestManyThatAreLate:
             clock.advance(0.4)
             return plan(schedule, now, limit)
 
-        monkeypatch.setattr(_ticking, "plan", slowly)
+        monkeypatch.setattr(ticking, "plan", slowly)
         scheduler = Scheduler(JobQueue(Counting(clock=clock), clock=clock))
         for n in range(8):
             scheduler.every(Report, 60, {"n": n})
@@ -615,7 +616,7 @@ class TestManyThatAreLate:
             left.append(time_left(99.0))
             return plan(schedule, now, limit)
 
-        monkeypatch.setattr(_ticking, "plan", noted)
+        monkeypatch.setattr(ticking, "plan", noted)
         scheduler = Scheduler(JobQueue(Limited()))
         scheduler.every(Report, 1)
         scheduler.run(stop)
@@ -632,7 +633,7 @@ class TestManyThatAreLate:
             clock.advance(2)
             return plan(schedule, now, limit)
 
-        monkeypatch.setattr(_ticking, "plan", slowly)
+        monkeypatch.setattr(ticking, "plan", slowly)
         queue = JobQueue(MemoryDriver(clock=clock), clock=clock)
         scheduler = Scheduler(queue)
         for n in range(3):

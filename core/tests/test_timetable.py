@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protojobs._timetable import MISSED_COUNTED_MAX, Timetable, interval_spec
 from protojobs.errors import OptionInvalid
+from protojobs.timetable.timetable import MISSED_COUNTED_MAX, Timetable, interval_spec
 
 NEW_YEAR = datetime(2026, 1, 1, tzinfo=UTC)
 SPRING = datetime(2026, 3, 29, tzinfo=UTC)  # Berlin: at 02:00 it becomes 03:00, which is 01:00 UTC

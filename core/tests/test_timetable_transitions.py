@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import pytest
 
-from protojobs._timetable import Timetable
+from protojobs.timetable.timetable import Timetable
 
 HOUR, DAY = 3600, 86_400
 SUNDAY = 3  # days since 1970-01-01, a Thursday, modulo 7

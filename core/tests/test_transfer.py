@@ -13,9 +13,9 @@ from protojobs import Job, JobQueue, Scheduler
 from protojobs import transfer as module
 from protojobs.entropy import fresh_id
 from protojobs.errors import ContractBroken, OptionInvalid, StoreUnavailable
-from protojobs.lifecycle import JobState, Verb
-from protojobs.protocols import Store
-from protojobs.records import (
+from protojobs.port.driver import Store
+from protojobs.port.lifecycle import JobState, Verb
+from protojobs.port.records import (
     Enqueued,
     ExportedJob,
     FailedJob,
@@ -25,7 +25,7 @@ from protojobs.records import (
     Settlement,
     WorkerInfo,
 )
-from protojobs.schedules import Schedule
+from protojobs.port.schedules import Schedule
 from protojobs.testing import FlakyDriver, ManualClock
 from protojobs.transfer import TransferReport, are_one_store, token_for, transfer
 from protojobs_memory import MemoryDriver

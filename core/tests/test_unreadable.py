@@ -9,10 +9,10 @@ import pytest
 from msgspec import convert
 from msgspec.structs import asdict
 
-from protojobs import rules
-from protojobs.lifecycle import STORED, JobState, Verb
-from protojobs.records import ClaimedJob, FailedJob, Fence, JobRecord, NewJob
-from protojobs.unreadable import UNREADABLE, read, set_aside, why_unreadable
+from protojobs.port import rules
+from protojobs.port.lifecycle import STORED, JobState, Verb
+from protojobs.port.records import ClaimedJob, FailedJob, Fence, JobRecord, NewJob
+from protojobs.port.unreadable import UNREADABLE, read, set_aside, why_unreadable
 
 T0 = datetime(2030, 1, 1, tzinfo=UTC)
 NEW = NewJob(id="j", queue="q", job_name="n", job_class="m:C", data="{}")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from protojobs import JobQueue
-from protojobs._lease import WorkerLease
-from protojobs._recording import Recording
-from protojobs._upkeep import PRUNE_EVERY_S, PRUNE_SHARE, Upkeep
-from protojobs.records import Pruned
+from protojobs.port.records import Pruned
 from protojobs.testing.manual_clock import ManualClock
+from protojobs.worker.lease.lease import WorkerLease
+from protojobs.worker.lease.maintenance import PRUNE_EVERY_S, PRUNE_SHARE, Upkeep
+from protojobs.worker.reports.rollups import Recording
 from protojobs_memory import MemoryDriver
 
 BATCH_S = 0.1  # what a prune takes here

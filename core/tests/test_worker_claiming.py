@@ -15,7 +15,7 @@ import pytest
 from protojobs import BoundJob, Job, JobContext, JobQueue, job
 from protojobs.errors import OptionInvalid
 from protojobs.events import Event
-from protojobs.records import ClaimReply, Settlement
+from protojobs.port.records import ClaimReply, Settlement
 from protojobs.testing import ManualClock
 from protojobs_memory import MemoryDriver
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from protojobs import JobQueue, job
-from protojobs.records import ClaimReply, Settlement
+from protojobs.port.records import ClaimReply, Settlement
 from protojobs.testing import ManualClock
 from protojobs_memory import MemoryDriver
 

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 
 from protojobs import JobQueue, StopToken, events, job
-from protojobs._working import work
 from protojobs.clock import SYSTEM_CLOCK
 from protojobs.errors import ConfigurationError, StoreUnavailable
 from protojobs.hooks import Dispatcher
-from protojobs.records import ClaimReply, Heartbeat, Settlement, WorkerInfo
+from protojobs.port.records import ClaimReply, Heartbeat, Settlement, WorkerInfo
+from protojobs.worker.launch import work
 from protojobs_memory import MemoryDriver
 
 MakeQueue = Callable[..., JobQueue]
@@ -108,7 +108,7 @@ class TestLeftByAnException:
     def test_while_a_run_goes_on_its_lease_stands(
         self, make_queue: MakeQueue, runs: Runs, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("protojobs.worker.END_S", 0.1)
+        monkeypatch.setattr("protojobs.worker.loop.END_S", 0.1)
         store = Failing()
         queue = make_queue(store)
         job_id = queue.push(runs.deaf)
@@ -129,7 +129,7 @@ class TestStuck:
         self, make_queue: MakeQueue, runs: Runs, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         waited: list[float] = []
-        monkeypatch.setattr("protojobs._deadlines.END_S", 0.1)
+        monkeypatch.setattr("protojobs.worker.runs.timeouts.END_S", 0.1)
         monkeypatch.setattr(Dispatcher, "close", lambda _self, timeout: waited.append(timeout))
         queue = make_queue(exit_bound=0.4)
         queue.push(runs.late)
@@ -168,7 +168,7 @@ class TestStuck:
     def test_by_when_the_process_must_be_gone_is_told_whatever_holds_the_claim_loop_up(
         self, make_queue: MakeQueue, runs: Runs, monkeypatch: pytest.MonkeyPatch, eventually: Eventually, is_away: bool
     ) -> None:
-        monkeypatch.setattr("protojobs._deadlines.END_S", 0.1)
+        monkeypatch.setattr("protojobs.worker.runs.timeouts.END_S", 0.1)
         is_held, may_answer = threading.Event(), threading.Event()
 
         class HeldUp(MemoryDriver):

@@ -14,11 +14,12 @@ from typing import Any
 
 import pytest
 
-from protojobs import BoundJob, Job, JobQueue, _deadlines, _decisions, job
-from protojobs._executors import processes
+from protojobs import BoundJob, Job, JobQueue, job
 from protojobs.errors import OptionInvalid, StoreUnavailable
 from protojobs.events import Event
-from protojobs.records import ClaimReply, Fence, Heartbeat, JobRecord, Settlement, WorkerInfo
+from protojobs.port.records import ClaimReply, Fence, Heartbeat, JobRecord, Settlement, WorkerInfo
+from protojobs.worker import planner
+from protojobs.worker.runs import timeouts
 from protojobs_memory import MemoryDriver
 
 Working = Callable[..., AbstractContextManager[Any]]
@@ -35,8 +36,8 @@ KINDS = ["in_thread", "in_loop", "in_child", "deaf_in_child"]
 
 @pytest.fixture(autouse=True)
 def _short_pauses_and_slow_kills(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_decisions, "PAUSE_FIRST_S", 0.01)
-    monkeypatch.setattr(_decisions, "PAUSE_MAX_S", 0.05)
+    monkeypatch.setattr(planner, "PAUSE_FIRST_S", 0.01)
+    monkeypatch.setattr(planner, "PAUSE_MAX_S", 0.05)
     monkeypatch.setattr(processes, "KILL_S", 1.9)  # too long for this lease: it is the lease that must decide
 
 
@@ -206,7 +207,7 @@ class TestWhileTheStoreIsAway:
     def test_a_run_that_has_ended_is_not_called_stuck_because_the_claim_loop_hangs(
         self, store: Store, queue: JobQueue, working: Working, monkeypatch: pytest.MonkeyPatch, caplog: Logged
     ) -> None:
-        monkeypatch.setattr(_deadlines, "END_S", 0.2)
+        monkeypatch.setattr(timeouts, "END_S", 0.2)
         started, ended = threading.Event(), threading.Event()
 
         @job(name="endless", timeout=0.3, max_retries=0)

@@ -12,12 +12,15 @@ from collections.abc import Callable
 
 import pytest
 
-from protojobs import Job, JobQueue, _afterwards, _deadlines, events, job, worker
-from protojobs._execution import UNDECODABLE_RETURNS_MAX
+from protojobs import Job, JobQueue, events, job
 from protojobs.entropy import fresh_id
 from protojobs.events import Event
-from protojobs.records import NewJob
+from protojobs.port.records import NewJob
 from protojobs.testing import ManualClock
+from protojobs.worker import loop as worker
+from protojobs.worker.reports import announcements
+from protojobs.worker.runs import timeouts
+from protojobs.worker.runs.run import UNDECODABLE_RETURNS_MAX
 from protojobs_memory import MemoryDriver
 
 Heard = Callable[..., list[Event]]
@@ -124,7 +127,7 @@ class TestFailed:
         self, queue: JobQueue, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, is_async: bool
     ) -> None:
         monkeypatch.setattr(worker, "FAILED_LIMIT_S", 0.1)
-        assert _afterwards.FAILED_LIMIT_S == 30.0
+        assert announcements.FAILED_LIMIT_S == 30.0
 
         def failed(self: object, exception: BaseException, data: object) -> None:
             while True:
@@ -143,7 +146,7 @@ class TestFailed:
     ) -> None:
         """A job that was fetched ahead takes the slot before the store has answered, and keeps it for long."""
         monkeypatch.setattr(worker, "FAILED_LIMIT_S", 0.1)
-        monkeypatch.setattr(_deadlines, "END_S", 0.1)
+        monkeypatch.setattr(timeouts, "END_S", 0.1)
         calls: list[object] = []
 
         class Doomed(Job):

@@ -11,12 +11,16 @@ from typing import Any
 
 import pytest
 
-from protojobs import Job, JobQueue, _deadlines, _decisions, _pace, _upkeep, job, worker
-from protojobs._executors import Runnable
-from protojobs._executors.threads import ThreadExecutor
+from protojobs import Job, JobQueue, job
 from protojobs.events import Event
-from protojobs.records import ClaimedJob
+from protojobs.port.records import ClaimedJob
 from protojobs.testing import ManualClock
+from protojobs.worker import loop as worker
+from protojobs.worker import planner, prefetch
+from protojobs.worker.lease import maintenance
+from protojobs.worker.runs import timeouts
+from protojobs.worker.runs.executor import Runnable
+from protojobs.worker.runs.threads import ThreadExecutor
 from protojobs_memory import MemoryDriver
 
 MakeQueue = Callable[..., JobQueue]
@@ -103,7 +107,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> Iterator[Short]:
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """What lies ready is not taken back for its waiting."""
-    for module in (_decisions, worker):
+    for module in (planner, worker):
         monkeypatch.setattr(module, "LEAD_WAIT_S", 3600.0)
 
 
@@ -170,9 +174,9 @@ class TestBehindASlowRun:
         caplog: pytest.LogCaptureFixture,
     ) -> None:
         """Its timeout passes, and nobody can take it back: it has not begun, so it has not failed, nor is it stuck."""
-        monkeypatch.setattr(_deadlines, "SWEEP_S", 0.005)
-        monkeypatch.setattr(_deadlines, "END_S", 0.05)
-        monkeypatch.setattr(_upkeep, "COMPARE_EVERY_S", 0.0)
+        monkeypatch.setattr(timeouts, "SWEEP_S", 0.005)
+        monkeypatch.setattr(timeouts, "END_S", 0.05)
+        monkeypatch.setattr(maintenance, "COMPARE_EVERY_S", 0.0)
         store = Slow(short.may_answer, clock=clock)
         queue = make_queue(store, concurrency=1)
         queue.push_many([short.limited.bind(f"known-{number}") for number in range(KNOWN)])
@@ -287,7 +291,7 @@ class TestLyingReady:
         monkeypatch: pytest.MonkeyPatch,
         kind: str,
     ) -> None:
-        monkeypatch.setattr(_deadlines, "SWEEP_S", 0.005)
+        monkeypatch.setattr(timeouts, "SWEEP_S", 0.005)
 
         @job(name="exits", timeout=0, max_retries=1, retry_delay=60.0)
         def exits() -> None:
@@ -336,7 +340,7 @@ class TestHowMuch:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         """The threads are idle then, and would begin what leads: more at once than there are slots."""
-        monkeypatch.setattr("protojobs._plan.PREFETCH_WAIT_S", 0.1)
+        monkeypatch.setattr("protojobs.worker.plan.PREFETCH_WAIT_S", 0.1)
         started: list[object] = []
 
         @job(name="waiting", timeout=0, max_retries=1)
@@ -390,7 +394,7 @@ def test_a_job_on_its_last_attempt_runs_amid_a_flood_of_short_ones(
     make_queue: MakeQueue, short: Short, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is lent to a free slot only, and with two batches under way none is free by itself."""
-    monkeypatch.setattr(_pace, "LAST_TRY_S", 0.02)
+    monkeypatch.setattr(prefetch, "LAST_TRY_S", 0.02)
 
     @job(name="last", max_retries=0)
     def last() -> None:
@@ -407,8 +411,8 @@ def test_a_job_on_its_last_attempt_runs_amid_a_flood_of_short_ones(
 def test_failed_has_a_thread_beside_one_that_cannot_be_ended(
     make_queue: MakeQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_deadlines, "SWEEP_S", 0.005)
-    monkeypatch.setattr(_deadlines, "END_S", 0.1)
+    monkeypatch.setattr(timeouts, "SWEEP_S", 0.005)
+    monkeypatch.setattr(timeouts, "END_S", 0.1)
     may_end, called = threading.Event(), threading.Event()
 
     class Deaf(Job):

@@ -12,12 +12,13 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from protojobs import BoundJob, Job, JobQueue, StopToken, WorkReport, _decisions, job
+from protojobs import BoundJob, Job, JobQueue, StopToken, WorkReport, job
 from protojobs.entropy import fresh_id
 from protojobs.errors import ConfigurationError, ContractBroken, LeaseLost, StoreUnavailable
 from protojobs.events import Event
-from protojobs.records import ClaimReply, Fence, Heartbeat, JobFilter, Settlement, WorkerInfo
+from protojobs.port.records import ClaimReply, Fence, Heartbeat, JobFilter, Settlement, WorkerInfo
 from protojobs.testing import FlakyDriver
+from protojobs.worker import planner
 from protojobs_memory import MemoryDriver
 
 Eventually = Callable[[Callable[[], object]], None]
@@ -28,8 +29,8 @@ Gated: TypeAlias = tuple[BoundJob, threading.Event, threading.Event]
 
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_decisions, "PAUSE_FIRST_S", 0.004)
-    monkeypatch.setattr(_decisions, "PAUSE_MAX_S", 0.02)
+    monkeypatch.setattr(planner, "PAUSE_FIRST_S", 0.004)
+    monkeypatch.setattr(planner, "PAUSE_MAX_S", 0.02)
 
 
 def on(driver: object, **settings: object) -> JobQueue:

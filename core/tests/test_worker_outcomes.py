@@ -18,11 +18,11 @@ from typing import Any, TypeVar
 import pytest
 
 from protojobs import Discard, Job, JobContext, JobQueue, Retry, Snooze, job
-from protojobs._execution import _error_text
 from protojobs.errors import NotSupported
 from protojobs.events import Event
-from protojobs.records import JobRecord
+from protojobs.port.records import JobRecord
 from protojobs.testing import ManualClock
+from protojobs.worker.runs.run import _error_text
 from protojobs_memory import MemoryDriver
 
 Heard = Callable[..., list[Event]]
@@ -221,7 +221,7 @@ class TestExceptions:
         assert [event.event_name for event in told] == ["job.retrying"] * 3 + ["job.failed"]
         assert (failed.job_id, failed.attempts, failed.job_name) == (record.id, 4, "made")
         assert failed.exception.rstrip().endswith("ValueError: boom")
-        assert "protojobs/_execution.py" not in failed.exception
+        assert "protojobs/worker/runs/run.py" not in failed.exception
 
     @pytest.mark.parametrize(
         ("error", "said"),

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from protojobs import JobQueue, StopToken, job
-from protojobs._decisions import Decisions
-from protojobs._working import work
 from protojobs.entropy import fresh_id
-from protojobs.records import Reclaimed, WorkerInfo
+from protojobs.port.records import Reclaimed, WorkerInfo
+from protojobs.worker.launch import work
+from protojobs.worker.planner import Decisions
 from protojobs_memory import MemoryDriver
 
 Eventually = Callable[[Callable[[], object]], None]

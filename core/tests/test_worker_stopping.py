@@ -13,13 +13,14 @@ from typing import Any
 
 import pytest
 
-from protojobs import JobQueue, StopToken, _memory, job
-from protojobs._memory import resident_bytes
-from protojobs._working import work
+from protojobs import JobQueue, StopToken, job
 from protojobs.errors import OptionInvalid, StoreUnavailable
 from protojobs.events import Event
-from protojobs.lifecycle import RETURNS_FREE
+from protojobs.port.lifecycle import RETURNS_FREE
 from protojobs.testing import FlakyDriver, ManualClock
+from protojobs.worker.launch import work
+from protojobs.worker.lease import memory
+from protojobs.worker.lease.memory import resident_bytes
 from protojobs_memory import MemoryDriver
 
 MakeQueue = Callable[..., JobQueue]
@@ -55,8 +56,8 @@ class Taken:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.bytes = 0
         self.is_seen = threading.Event()  # that it is more than nothing
-        monkeypatch.setattr("protojobs._upkeep.resident_bytes", self.look)
-        monkeypatch.setattr("protojobs._upkeep.MEMORY_EVERY_S", 0.0)
+        monkeypatch.setattr("protojobs.worker.lease.maintenance.resident_bytes", self.look)
+        monkeypatch.setattr("protojobs.worker.lease.maintenance.MEMORY_EVERY_S", 0.0)
 
     def look(self) -> int:
         if found := self.bytes:
@@ -302,8 +303,8 @@ class TestLimits:
             looks.append(1)
             raise FileNotFoundError("/proc/21958/task")
 
-        monkeypatch.setattr("protojobs._upkeep.resident_bytes", gone)
-        monkeypatch.setattr("protojobs._upkeep.MEMORY_EVERY_S", 0.0)
+        monkeypatch.setattr("protojobs.worker.lease.maintenance.resident_bytes", gone)
+        monkeypatch.setattr("protojobs.worker.lease.maintenance.MEMORY_EVERY_S", 0.0)
 
         @job(name="quick")
         def quick() -> None: ...
@@ -318,11 +319,11 @@ class TestLimits:
     def test_a_process_that_is_gone_by_the_next_step_of_the_look_has_no_memory_and_no_children(self) -> None:
         gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
         pid = int(gone.stdout)
-        assert (list(_memory._linux_children(pid)), _memory._linux_resident(pid)) == ([], 0)
+        assert (list(memory._linux_children(pid)), memory._linux_resident(pid)) == ([], 0)
 
     def test_where_ps_lists_the_processes_children_and_theirs_count(self) -> None:
         listed = "    1     0  100\n   70     1   20\n   71    70    3\n   72    71    4\n   80     1  500\n"
-        assert _memory._listed_resident(70, listed) == 27 * 1024
+        assert memory._listed_resident(70, listed) == 27 * 1024
 
     def test_memory_of_children_counts(self) -> None:
         alone = resident_bytes()

@@ -12,9 +12,11 @@ from typing import Any
 
 import pytest
 
-from protojobs import Discard, JobQueue, _doorbell, _upkeep, job
-from protojobs._execution import Run
-from protojobs.outcomes import Outcome
+from protojobs import Discard, JobQueue, job
+from protojobs.jobs.returns import Outcome
+from protojobs.worker import wakeup
+from protojobs.worker.lease import maintenance
+from protojobs.worker.runs.run import Run
 from protojobs_memory import MemoryDriver
 
 Eventually = Callable[[Callable[[], object]], None]
@@ -155,9 +157,9 @@ class TestDriversMistakes:
         caplog: pytest.LogCaptureFixture,
         verb: str,
     ) -> None:
-        monkeypatch.setattr(_upkeep, "COMPARE_EVERY_S", 0.01)
-        monkeypatch.setattr(_upkeep, "PRUNE_EVERY_S", 0.01)
-        monkeypatch.setattr(_doorbell, "LISTEN_S", 0.05)
+        monkeypatch.setattr(maintenance, "COMPARE_EVERY_S", 0.01)
+        monkeypatch.setattr(maintenance, "PRUNE_EVERY_S", 0.01)
+        monkeypatch.setattr(wakeup, "LISTEN_S", 0.05)
 
         @job(name="plain", timeout=0)
         def plain() -> None: ...

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 from protojobs import JobQueue, events, job
-from protojobs._exchange import Courier, Exchange
-from protojobs._lease import WorkerLease
-from protojobs._plan import Plan
 from protojobs.clock import SYSTEM_CLOCK
 from protojobs.errors import StoreUnavailable
-from protojobs.records import Fence, Heartbeat
+from protojobs.port.records import Fence, Heartbeat
 from protojobs.testing import ManualClock
+from protojobs.worker.lease.lease import WorkerLease
+from protojobs.worker.plan import Plan
+from protojobs.worker.round_trip import Courier, Exchange
 from protojobs_memory import MemoryDriver
 
 MakeQueue = Callable[..., JobQueue]

@@ -9,8 +9,9 @@ from collections.abc import Callable
 
 import pytest
 
-from protojobs import Job, JobContext, JobQueue, _deadlines, events, job
+from protojobs import Job, JobContext, JobQueue, events, job
 from protojobs.events import Event
+from protojobs.worker.runs import timeouts
 
 MakeQueue = Callable[..., JobQueue]
 Eventually = Callable[[Callable[[], object]], None]
@@ -18,8 +19,8 @@ Eventually = Callable[[Callable[[], object]], None]
 
 @pytest.fixture(autouse=True)
 def _sooner(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_deadlines, "SWEEP_S", 0.005)
-    monkeypatch.setattr(_deadlines, "END_S", 0.2)
+    monkeypatch.setattr(timeouts, "SWEEP_S", 0.005)
+    monkeypatch.setattr(timeouts, "END_S", 0.2)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from protojobs import JobContext, JobQueue, Settings, create_driver, events, hookimpl, job
 from protojobs.errors import PushRejected
-from protojobs.records import NewJob
+from protojobs.port.records import NewJob
 
 said = threading.Lock()
 

@@ -17,53 +17,71 @@ MAY_ASK = {"core/src/protojobs/clock.py", "core/src/protojobs/entropy.py"}
 
 # Imports inside functions: (module, what is imported) -> why. One that is no longer there is a failure as well.
 SQL_DRIVER = "drivers/sqlalchemy/src/protojobs_sqlalchemy/driver.py"
-SQL_JOINING = "drivers/sqlalchemy/src/protojobs_sqlalchemy/joining.py"
+SQL_JOINING = "drivers/sqlalchemy/src/protojobs_sqlalchemy/sessions/joining.py"
 SQL_DIAGNOSING = "drivers/sqlalchemy/src/protojobs_sqlalchemy/diagnosing.py"
-SQL_UPSERTS = "drivers/sqlalchemy/src/protojobs_sqlalchemy/upserts.py"
-SQL_TYPES = "drivers/sqlalchemy/src/protojobs_sqlalchemy/types.py"
-SQL_LIVE = "drivers/sqlalchemy/src/protojobs_sqlalchemy/live.py"
+SQL_UPSERTS = "drivers/sqlalchemy/src/protojobs_sqlalchemy/verbs/upserts.py"
+SQL_TYPES = "drivers/sqlalchemy/src/protojobs_sqlalchemy/tables/types.py"
+SQL_LIVE = "drivers/sqlalchemy/src/protojobs_sqlalchemy/inspecting/live.py"
 PROMETHEUS = "contrib/prometheus/src/protojobs_prometheus/"
 OPENTELEMETRY = "contrib/opentelemetry/src/protojobs_opentelemetry/"
 LATE_IMPORTS: dict[tuple[str, str], str] = {
-    ("core/src/protojobs/_afterwards.py", "asyncio"): "for a `failed` that is async",
-    ("core/src/protojobs/_offload.py", "asyncio"): "where a coroutine runs it is loaded",
-    ("core/src/protojobs/_offload.py", "concurrent.futures"): "for coroutines only",
+    ("core/src/protojobs/worker/reports/announcements.py", "asyncio"): "for a `failed` that is async",
+    ("core/src/protojobs/queue/offload.py", "asyncio"): "where a coroutine runs it is loaded",
+    ("core/src/protojobs/queue/offload.py", "concurrent.futures"): "for coroutines only",
     ("core/src/protojobs/__init__.py", "protojobs.hooks"): "pluggy is for plugins",
     ("core/src/protojobs/__init__.py", "protojobs.scheduler"): "cronsim and hashlib are for those who schedule",
-    ("core/src/protojobs/definitions.py", "protojobs._timetable"): "cronsim is for jobs with a schedule",
-    ("core/src/protojobs/queue.py", "protojobs.hooks"): "pluggy is a sixth of the import time",
-    ("core/src/protojobs/queue.py", "protojobs._plugins"): "pluggy again",
+    ("core/src/protojobs/jobs/definition.py", "protojobs.timetable.timetable"): "cronsim is for jobs with a schedule",
+    ("core/src/protojobs/queue/queue.py", "protojobs.hooks"): "pluggy is a sixth of the import time",
+    ("core/src/protojobs/queue/queue.py", "protojobs.hooks.loading"): "pluggy again",
     ("core/src/protojobs/config.py", "tomllib"): "many programs have no file to read",
-    ("core/src/protojobs/_registry.py", "importlib.metadata"): "a quarter of the import time, for plugins",
-    ("core/src/protojobs/urls.py", "importlib.metadata"): "a quarter of the import time, for drivers",
-    ("core/src/protojobs/_execution.py", "asyncio"): "where it runs a loop has loaded it; plain jobs do without",
-    ("core/src/protojobs/cli/output.py", "protojobs.cli.terminal"): "rich is for terminals; a pipe does without",
-    ("core/src/protojobs/queue.py", "protojobs._working"): "a process that only pushes never loads the worker",
-    ("core/src/protojobs/codec.py", "msgspec"): "msgspec.inspect costs as much as the rest of msgspec",
-    ("core/src/protojobs/_executors/choice.py", "protojobs._executors.loop"): "only async jobs pay for asyncio",
-    ("core/src/protojobs/_executors/choice.py", "protojobs._executors.processes"): "only jobs in children pay for it",
-    ("core/src/protojobs/_executors/child.py", "asyncio"): "only async suspects pay for it",
-    ("core/src/protojobs/_executors/child.py", "ctypes"): "for Linux only",
-    ("core/src/protojobs/cli/conformance.py", "protojobs.cli.conformance_progress"): "rich is for terminals",
-    ("core/src/protojobs/cli/top.py", "protojobs.cli.screen"): "rich is for terminals",
-    ("core/src/protojobs/cli/reloading.py", "watchfiles"): "an optional dependency",
+    ("core/src/protojobs/port/loading.py", "importlib.metadata"): "a quarter of the import time, for plugins",
+    ("core/src/protojobs/port/urls.py", "importlib.metadata"): "a quarter of the import time, for drivers",
+    ("core/src/protojobs/worker/runs/run.py", "asyncio"): "where it runs a loop has loaded it; plain jobs do without",
+    (
+        "core/src/protojobs/cli/showing/output.py",
+        "protojobs.cli.showing.terminal",
+    ): "rich is for terminals; a pipe does without",
+    (
+        "core/src/protojobs/queue/queue.py",
+        "protojobs.worker.launch",
+    ): "a process that only pushes never loads the worker",
+    ("core/src/protojobs/jobs/codec.py", "msgspec"): "msgspec.inspect costs as much as the rest of msgspec",
+    (
+        "core/src/protojobs/worker/runs/placing.py",
+        "protojobs.worker.runs.event_loop",
+    ): "only async jobs pay for asyncio",
+    (
+        "core/src/protojobs/worker/runs/placing.py",
+        "protojobs.worker.runs.children.pool",
+    ): "only jobs in children pay for it",
+    ("core/src/protojobs/worker/runs/children/child.py", "asyncio"): "only async suspects pay for it",
+    ("core/src/protojobs/worker/runs/children/child.py", "ctypes"): "for Linux only",
+    (
+        "core/src/protojobs/cli/commands/conformance.py",
+        "protojobs.cli.showing.conformance_progress",
+    ): "rich is for terminals",
+    ("core/src/protojobs/cli/commands/top.py", "protojobs.cli.showing.screen"): "rich is for terminals",
+    ("core/src/protojobs/cli/development/reloading.py", "watchfiles"): "an optional dependency",
     ("contrib/dashboard/src/protojobs_dashboard/mounting.py", "a2wsgi"): "an optional dependency",
     (PROMETHEUS + "asked.py", "protojobs_prometheus.counting"): "prometheus_client is for those who ask for metrics",
     (OPENTELEMETRY + "asked.py", "protojobs_opentelemetry.tracing"): "OpenTelemetry is for those who ask for traces",
     (OPENTELEMETRY + "__init__.py", "protojobs_opentelemetry.tracing"): "OpenTelemetry is for those who ask for traces",
-    (SQL_DRIVER, "protojobs_sqlalchemy.migrating"): "Alembic is for setup and migrate only",
-    (SQL_DIAGNOSING, "protojobs_sqlalchemy.migrating"): "Alembic is for setup, migrate and the doctor only",
-    (SQL_DRIVER, "protojobs_sqlalchemy.sqlite"): "a program loads the dialect of its own store only",
-    (SQL_DRIVER, "protojobs_sqlalchemy.postgresql"): "its DBAPI is an extra",
-    (SQL_DRIVER, "protojobs_sqlalchemy.mariadb"): "its DBAPI is an extra",
+    (SQL_DRIVER, "protojobs_sqlalchemy.migrations.migrating"): "Alembic is for setup and migrate only",
+    (SQL_DIAGNOSING, "protojobs_sqlalchemy.migrations.migrating"): "Alembic is for setup, migrate and the doctor only",
+    (SQL_DRIVER, "protojobs_sqlalchemy.sqlite.dialect"): "a program loads the dialect of its own store only",
+    (SQL_DRIVER, "protojobs_sqlalchemy.postgresql.dialect"): "its DBAPI is an extra",
+    (SQL_DRIVER, "protojobs_sqlalchemy.mariadb.dialect"): "its DBAPI is an extra",
     (SQL_DIAGNOSING, "protojobs_sqlalchemy"): "as above",
     (SQL_UPSERTS, "sqlalchemy.dialects"): "as above: each of SQLAlchemy's takes megabytes",
     (SQL_TYPES, "sqlalchemy.dialects"): "as above",
-    (SQL_JOINING, "protojobs_sqlalchemy.transactions"): "loads the ORM, which a worker without sessions does without",
+    (
+        SQL_JOINING,
+        "protojobs_sqlalchemy.sessions.transactions",
+    ): "loads the ORM, which a worker without sessions does without",
     (SQL_JOINING, "protojobs_sqlalchemy"): "as above",
     (SQL_JOINING, "sqlalchemy.orm"): "as above",
     ("drivers/sqlalchemy/src/protojobs_sqlalchemy/__init__.py", "protojobs_sqlalchemy"): "as above",
-    (SQL_LIVE, "protojobs_sqlalchemy.mariadb_live"): "its DBAPI is an extra",
+    (SQL_LIVE, "protojobs_sqlalchemy.mariadb.live"): "its DBAPI is an extra",
 }
 
 
@@ -88,12 +106,12 @@ class TestDriversUseThePortOnly:
     @pytest.mark.parametrize(
         "planted",
         [
-            "import protojobs._lease",
+            "import protojobs.worker.lease.lease",
             "from protojobs import _lease",
-            "from protojobs._lease import Lease",
+            "from protojobs.worker.lease.lease import Lease",
             "from protojobs.worker import Worker",
             "from protojobs import worker",
-            "from protojobs.records import _seal",
+            "from protojobs.port.records import _seal",
             "def f():\n    import protojobs.cli.main",
         ],
     )
@@ -105,7 +123,7 @@ class TestDriversUseThePortOnly:
         [
             "import protojobs",
             "from protojobs import Job",
-            "from protojobs.records import NewJob",
+            "from protojobs.port.records import NewJob",
             "from . import _sql",
             "import protojobs_redis",
         ],

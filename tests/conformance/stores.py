@@ -55,7 +55,7 @@ def answer(url: str, question: str) -> str:
     """One value, asked of the server itself, without what its builder added."""
     from sqlalchemy import create_engine, text
 
-    from protojobs_sqlalchemy.urls import parse
+    from protojobs_sqlalchemy.connecting.urls import parse
 
     engine = create_engine(parse(url))
     try:

@@ -12,9 +12,9 @@ import pytest
 from files import DEPLOY, PROGRAM, SUPERVISING_S, arguments, parsed, settings_of, stop_s
 
 import servers
-from protojobs._vitals import STILL_MIN_S
 from protojobs.cli.exits import Exit
 from protojobs.config import Settings
+from protojobs.worker.reports.health import STILL_MIN_S
 
 UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
 WORKER = DEPLOY / "systemd" / "protojobs-worker@.service"

@@ -14,15 +14,13 @@ from pages import DOCS, ROOT, all_pages, anchors_of, blocks_of, links_of, name_o
 
 from architecture.rules import DRIVER_MAY_USE
 from protojobs import events
-from protojobs.cli.commands import BUILT_IN, CommandTable
 from protojobs.cli.entry import root
 from protojobs.cli.exits import MEANINGS
+from protojobs.cli.table import BUILT_IN, CommandTable
 from protojobs.config import Settings
-from protojobs.diagnosis import Diagnoses
 from protojobs.hooks import HookSpecs
-from protojobs.lifecycle import JobState, Verb
-from protojobs.observing import Observes
-from protojobs.protocols import (
+from protojobs.port.diagnosis import Diagnoses
+from protojobs.port.driver import (
     Administers,
     Begins,
     Driver,
@@ -31,7 +29,9 @@ from protojobs.protocols import (
     SupportsAsyncTransaction,
     SupportsTransaction,
 )
-from protojobs.records import Capabilities
+from protojobs.port.lifecycle import JobState, Verb
+from protojobs.port.observing import Observes
+from protojobs.port.records import Capabilities
 
 sys.path.insert(0, str(DOCS))
 from draw import drawn

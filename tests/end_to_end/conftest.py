@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from protojobs import create_driver
-from protojobs.protocols import Store
+from protojobs.port.driver import Store
 
 sys.path.insert(0, str(Path(__file__).parent))
 

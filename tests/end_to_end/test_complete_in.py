@@ -12,10 +12,10 @@ from sqlalchemy.orm import Session
 
 from faults import transacting
 from protojobs import JobContext, JobQueue, create_driver, events, job
-from protojobs.definitions import Registry
 from protojobs.entropy import fresh_id
-from protojobs.lifecycle import SUSPECT_RECLAIMS
-from protojobs.records import WorkerInfo
+from protojobs.jobs.definition import Registry
+from protojobs.port.lifecycle import SUSPECT_RECLAIMS
+from protojobs.port.records import WorkerInfo
 from protojobs.stopping import StopToken
 
 ENGINE: list[Engine] = []

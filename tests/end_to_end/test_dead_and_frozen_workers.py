@@ -10,9 +10,9 @@ from crew import Crew, wait_for
 from worker_process import wait_alone, wait_at_gate
 
 from protojobs import JobQueue
-from protojobs.lifecycle import Verb
-from protojobs.protocols import Store
-from protojobs.records import Settlement, SettleStatus, WorkerInfo
+from protojobs.port.driver import Store
+from protojobs.port.lifecycle import Verb
+from protojobs.port.records import Settlement, SettleStatus, WorkerInfo
 
 LEASE_S = 3.0
 TEN = 10

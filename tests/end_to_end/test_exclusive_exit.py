@@ -11,7 +11,7 @@ import pytest
 from crew import wait_for
 
 from protojobs import create_driver
-from protojobs.records import WorkerRecord
+from protojobs.port.records import WorkerRecord
 
 HERE = Path(__file__).parent
 PROTOJOBS = (sys.executable, "-P", "-m", "protojobs")

@@ -10,7 +10,7 @@ from crew import Crew
 from worker_process import count
 
 from protojobs import JobQueue
-from protojobs.protocols import Store
+from protojobs.port.driver import Store
 
 PROCESSES, JOBS = 10, 5_000
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
 
-from protojobs.lifecycle import SUSPECT_RECLAIMS
+from protojobs.port.lifecycle import SUSPECT_RECLAIMS
 
 from .checker import complaints
 from .crew import Crew, wait_for

@@ -19,8 +19,8 @@ from faults.scenarios.failover import on_postgresql, on_valkey
 from faults.stage import Stage
 from protojobs import create_driver
 from protojobs.errors import StoreUnavailable
-from protojobs.lifecycle import Verb
-from protojobs.protocols import Store
+from protojobs.port.driver import Store
+from protojobs.port.lifecycle import Verb
 from protojobs.testing.conformance.steps import join, lend, new_job, push, settlement
 
 pytestmark = pytest.mark.faults  # minutes of real faults: run by `python3 dev.py faults --short`

@@ -20,10 +20,12 @@ from faults.crew import Crew, wait_for
 from faults.history import End
 from faults.jobs import Plan, act
 from faults.proxy import Mode, Proxy
-from protojobs import JobQueue, StopToken, _decisions, _retrying, create_driver, events, job
-from protojobs.definitions import REGISTRY
+from protojobs import JobQueue, StopToken, create_driver, events, job
 from protojobs.errors import StoreUnavailable
 from protojobs.events import Event
+from protojobs.jobs.definition import REGISTRY
+from protojobs.queue import retrying
+from protojobs.worker import planner
 
 pytestmark = pytest.mark.faults  # run by `python3 dev.py faults --short`
 
@@ -95,8 +97,8 @@ def test_wherever_the_connection_breaks_a_job_is_stored_once_and_run_once(
     network: Network, monkeypatch: pytest.MonkeyPatch, kind: str, what: str
 ) -> None:
     """The n-th request, or answer, is lost with its connection, for each n of the life of two jobs."""
-    monkeypatch.setattr(_decisions, "PAUSE_FIRST_S", 0.005)
-    monkeypatch.setattr(_retrying, "FIRST_PAUSE_S", 0.005)
+    monkeypatch.setattr(planner, "PAUSE_FIRST_S", 0.005)
+    monkeypatch.setattr(retrying, "FIRST_PAUSE_S", 0.005)
     proxy, url, aside = network(kind)
     ran: list[int] = []
 

@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from faults.times import Registered, Times
-from protojobs.lifecycle import JobState
-from protojobs.records import JobRecord
+from protojobs.port.lifecycle import JobState
+from protojobs.port.records import JobRecord
 
 NOON = datetime(2030, 1, 1, 12, 0, tzinfo=UTC)
 SECOND = timedelta(seconds=1)

@@ -15,8 +15,8 @@ import time
 from collections.abc import Callable, Sequence
 
 from protojobs import JobQueue, Scheduler, create_driver
+from protojobs.port.schedules import Fired, Firing
 from protojobs.scheduler import TickReport
-from protojobs.schedules import Fired, Firing
 
 from .jobs import WORKER_VARIABLE, journal
 

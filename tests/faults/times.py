@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from protojobs import JobQueue, Scheduler
-from protojobs.records import JobFilter, JobRecord
-from protojobs.schedules import Schedule
+from protojobs.port.records import JobFilter, JobRecord
+from protojobs.port.schedules import Schedule
 
 from .crew import Crew, wait_for
 from .history import Pushed

@@ -24,8 +24,8 @@ OBSERVING_MUTANTS = (
         "observing",
         (
             OBSERVING,
-            "from protojobs.observing import (\n",
-            "from protojobs.clock import SYSTEM_CLOCK\nfrom protojobs.observing import (\n",
+            "from protojobs.port.observing import (\n",
+            "from protojobs.clock import SYSTEM_CLOCK\nfrom protojobs.port.observing import (\n",
         ),
         (
             OBSERVING,

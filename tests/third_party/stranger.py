@@ -7,7 +7,7 @@ import sys
 import zipfile
 from pathlib import Path
 
-from protojobs.protocols import Store
+from protojobs.port.driver import Store
 
 LMDB = Path(__file__).parent / "protojobs_lmdb"
 VERBS = [name for part in Store.__mro__ for name, verb in vars(part).items() if callable(verb) and name[0] != "_"]

@@ -23,8 +23,8 @@ from architecture import rules
 from protojobs import JobQueue, create_driver, job
 from protojobs.clock import SYSTEM_CLOCK
 from protojobs.errors import ContractBroken, OptionInvalid, SchemaOutdated, StoreUnavailable
-from protojobs.records import JobFilter, Pruned
-from protojobs.schedules import FireStatus
+from protojobs.port.records import JobFilter, Pruned
+from protojobs.port.schedules import FireStatus
 from protojobs.testing.conformance.plans import MINUTE, firing_of, new_schedule, outcomes, store_schedule
 from protojobs.testing.conformance.steps import fresh_ids, new_job
 

@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta
 from msgspec.structs import asdict
 
 from protojobs.entropy import fresh_id
-from protojobs.lifecycle import JobState
-from protojobs.protocols import Store
-from protojobs.records import ExportedJob, FailedJob, JobFilter
+from protojobs.port.driver import Store
+from protojobs.port.lifecycle import JobState
+from protojobs.port.records import ExportedJob, FailedJob, JobFilter
 
 _BEGAN = datetime(2026, 3, 1, 8, 30, tzinfo=UTC)
 _TEXTS = ("plain", "Ünïcödé – 漢字 🚚", 'quotes " and \\ and \n lines', "x" * 2_000, "")

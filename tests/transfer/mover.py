@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import cast
 
 from protojobs import create_driver
-from protojobs.protocols import Store
+from protojobs.port.driver import Store
 from protojobs.transfer import token_for, transfer
 
 STEPS = ("export_jobs", "import_jobs", "drop_exported")

@@ -15,8 +15,8 @@ import pytest
 from backlog import contents, fill
 
 from protojobs import create_driver
-from protojobs.protocols import Store
-from protojobs.records import NewJob, WorkerInfo
+from protojobs.port.driver import Store
+from protojobs.port.records import NewJob, WorkerInfo
 
 JOBS = 120
 

@@ -15,8 +15,8 @@ from backlog import contents, fill
 from mover import STEPS
 
 from protojobs import create_driver
-from protojobs.lifecycle import JobState
-from protojobs.protocols import Store
+from protojobs.port.driver import Store
+from protojobs.port.lifecycle import JobState
 
 JOBS = 10_000
 KILLS = 5

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from protojobs import JobQueue, job
-from protojobs.definitions import REGISTRY
+from protojobs.jobs.definition import REGISTRY
 from protojobs.testing import ManualClock
 from protojobs_memory import MemoryDriver
 

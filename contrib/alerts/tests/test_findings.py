@@ -8,7 +8,7 @@ import pytest
 
 from protojobs import job
 from protojobs.errors import OptionInvalid, StoreUnavailable
-from protojobs.records import WorkerInfo
+from protojobs.port.records import WorkerInfo
 from protojobs_alerts import AlertSettings, Watcher, watching
 from protojobs_alerts import findings as module
 from protojobs_alerts.findings import FINDINGS_MAX, error_type, in_words, printable

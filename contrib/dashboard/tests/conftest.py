@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 
 from protojobs import JobQueue, Scheduler, create_driver, job
 from protojobs.inspector import Inspector, Role, Viewer
-from protojobs.records import WorkerInfo
+from protojobs.port.records import WorkerInfo
 from protojobs_dashboard import Dashboard
 
 HOST = "http://127.0.0.1:8787"

@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from starlette.testclient import TestClient
 
-from protojobs.lifecycle import JobState
+from protojobs.port.lifecycle import JobState
 from protojobs_dashboard.actions import ACTIONS
 
 OWN = {"Sec-Fetch-Site": "same-origin"}

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from protojobs.clock import cpu_s
-from protojobs.observing import DepthSample
+from protojobs.port.observing import DepthSample
 from protojobs_dashboard import text
 from protojobs_dashboard.charts import Chart, Layer, bars, lines
 from protojobs_dashboard.pages.drawn import depths

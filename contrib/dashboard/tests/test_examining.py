@@ -6,9 +6,9 @@ import threading
 
 import pytest
 
-from protojobs.diagnosis import Finding, Severity
 from protojobs.errors import StoreUnavailable
 from protojobs.inspector import Role
+from protojobs.port.diagnosis import Finding, Severity
 from protojobs_dashboard import examining
 from protojobs_dashboard.examining import Examination, Examined
 

@@ -11,10 +11,10 @@ import pytest
 
 from protojobs import Job, JobQueue, create_driver
 from protojobs.inspector import Role, Viewer
-from protojobs.lifecycle import Verb
-from protojobs.observing import ActionNote, AttemptNote, DepthSample, Result, Rollup
-from protojobs.records import NewJob, Settlement, WorkerInfo
-from protojobs.schedules import Schedule
+from protojobs.port.lifecycle import Verb
+from protojobs.port.observing import ActionNote, AttemptNote, DepthSample, Result, Rollup
+from protojobs.port.records import NewJob, Settlement, WorkerInfo
+from protojobs.port.schedules import Schedule
 from protojobs_dashboard import Dashboard
 
 MARK = "pwned"

@@ -7,8 +7,8 @@ import re
 import pytest
 from msgspec.structs import replace
 
-from protojobs.lifecycle import JobState
-from protojobs.schedules import SchedulePage, UnreadableSchedule
+from protojobs.port.lifecycle import JobState
+from protojobs.port.schedules import SchedulePage, UnreadableSchedule
 from protojobs_dashboard.app import PAGES, Dashboard
 
 POLICY = (

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from protojobs import JobQueue, create_driver
-from protojobs.records import FailedJob, JobRecord
+from protojobs.port.records import FailedJob, JobRecord
 from protojobs_examples.mail_catcher import MailCatcher
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from protojobs import events
-from protojobs.definitions import REGISTRY
+from protojobs.jobs.definition import REGISTRY
 
 
 @pytest.fixture(autouse=True)

@@ -18,7 +18,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from protojobs import Discard, JobQueue, Retry, Snooze, create_driver, hookimpl, job
 from protojobs.hooks import Hooks
-from protojobs.records import NewJob
+from protojobs.port.records import NewJob
 from protojobs_opentelemetry import OpenTelemetry, OpenTelemetrySettings
 from protojobs_opentelemetry.carrier import CONTEXT_BYTES_MAX, injected
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from protojobs import events
-from protojobs.definitions import REGISTRY
+from protojobs.jobs.definition import REGISTRY
 from protojobs_prometheus import Prometheus
 
 

@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from protojobs import JobQueue, create_driver, job
 from protojobs.errors import SchemaOutdated, StoreUnavailable
-from protojobs.records import QueueInfo, Stats, WorkerInfo
+from protojobs.port.records import QueueInfo, Stats, WorkerInfo
 from protojobs_memory import MemoryDriver
 from protojobs_prometheus import exposition
 from protojobs_prometheus.command import command

@@ -19,20 +19,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from protojobs import events
-from protojobs._registry import create_driver
-from protojobs.backoff import Backoff
 from protojobs.config import Settings
-from protojobs.context import JobContext
 from protojobs.errors import ProtojobsError
-from protojobs.jobs import BoundJob, FunctionJob, Job, job
-from protojobs.outcomes import Discard, Retry, Snooze, WorkReport
-from protojobs.planned import Cron
-from protojobs.queue import JobQueue
+from protojobs.jobs.backoff import Backoff
+from protojobs.jobs.context import JobContext
+from protojobs.jobs.cron_option import Cron
+from protojobs.jobs.job_class import BoundJob, FunctionJob, Job, job
+from protojobs.jobs.returns import Discard, Retry, Snooze, WorkReport
+from protojobs.port.loading import create_driver
+from protojobs.queue.queue import JobQueue
 from protojobs.stopping import StopToken
 
 if TYPE_CHECKING:
-    from protojobs.hooks import hookimpl
-    from protojobs.scheduler import Scheduler
+    from protojobs.hooks.hooks import hookimpl
+    from protojobs.scheduler.scheduler import Scheduler
 
 __all__ = [
     "Backoff",
@@ -59,11 +59,11 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     if name == "hookimpl":  # for plugins: programs without one need not load pluggy to define their jobs
-        from protojobs.hooks import hookimpl
+        from protojobs.hooks.hooks import hookimpl
 
         return hookimpl
     if name == "Scheduler":  # nor need those without a schedule load what computes times
-        from protojobs.scheduler import Scheduler
+        from protojobs.scheduler.scheduler import Scheduler
 
         return Scheduler
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

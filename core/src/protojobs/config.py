@@ -18,9 +18,9 @@ from typing import Literal, TypeVar, cast, get_args, get_origin
 import msgspec
 
 from protojobs.errors import ConfigurationError, OptionInvalid, did_you_mean, one_line, shown
+from protojobs.jobs.cron_option import CATCH_UP_MAX_S, ScheduleSetting
 from protojobs.names import check_count, check_name, check_seconds, check_zone
-from protojobs.planned import CATCH_UP_MAX_S, ScheduleSetting
-from protojobs.urls import names_file
+from protojobs.port.urls import names_file
 
 __all__ = ["ENV_PREFIX", "Settings", "load_settings", "plugin_settings", "settings_file", "source_of"]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from contextvars import ContextVar
 
-from protojobs.records import ClaimedJob
+from protojobs.port.records import ClaimedJob
 
 __all__ = ["RUNNING", "JobFields"]
 

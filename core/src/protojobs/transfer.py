@@ -40,16 +40,16 @@ from zlib import crc32
 from msgspec import Struct
 from msgspec.structs import replace
 
-from protojobs._retrying import until_answered
-from protojobs._timetable import timetable_of
 from protojobs.clock import SYSTEM_CLOCK, Clock
 from protojobs.entropy import fresh_id
 from protojobs.errors import ContractBroken, OptionInvalid, StoreUnavailable
-from protojobs.lifecycle import JobState
 from protojobs.names import check_count, check_name
-from protojobs.protocols import Store
-from protojobs.records import BATCH_BYTES_MAX, BATCH_JOBS_MAX, ExportedJob, JobFilter, WorkerInfo
-from protojobs.schedules import Schedule, SchedulePage, only
+from protojobs.port.driver import Store
+from protojobs.port.lifecycle import JobState
+from protojobs.port.records import BATCH_BYTES_MAX, BATCH_JOBS_MAX, ExportedJob, JobFilter, WorkerInfo
+from protojobs.port.schedules import Schedule, SchedulePage, only
+from protojobs.queue.retrying import until_answered
+from protojobs.timetable.timetable import timetable_of
 
 __all__ = ["TransferReport", "are_one_store", "token_for", "transfer"]
 

@@ -21,7 +21,7 @@ from msgspec.structs import replace
 from protojobs import JobQueue, create_driver
 from protojobs.cli import main
 from protojobs.config import ENV_PREFIX
-from protojobs.schedules import Schedule
+from protojobs.port.schedules import Schedule
 
 FAR = datetime(2090, 7, 3, 7, 0, tzinfo=UTC)  # a Monday; in Paris it is nine o'clock
 

@@ -168,7 +168,7 @@ def test_the_dashboard_ends_when_dev_is_killed(dev, port) -> None:
 
 
 def test_without_the_dashboard_installed_it_says_how_to_get_it(monkeypatch, type_, url) -> None:
-    monkeypatch.setattr("protojobs.cli.dev.entry_points", lambda group: ())
+    monkeypatch.setattr("protojobs.cli.commands.dev.entry_points", lambda group: ())
     monkeypatch.setenv("PYTHONUNBUFFERED", "")  # which dev sets for its children
     write("one", "this is no Python")
     typed = type_("dev", "--app", "app", "--no-reload")
@@ -244,7 +244,7 @@ def test_what_stands_beside_an_unreadable_folder_is_watched() -> None:
 
 
 def test_what_the_processes_write_is_inert(capsys) -> None:
-    from protojobs.cli.prefixed import Prefixed
+    from protojobs.cli.development.prefixed import Prefixed
 
     Prefixed().say("worker", "a \x1b[31mred\x07 line\nand\tanother")
     assert capsys.readouterr().out == "worker    | a \\x1b[31mred\\x07 line\nworker    | and another\n"

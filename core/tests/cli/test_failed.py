@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from protojobs._inspecting import counting
 from protojobs.cli import bulk
-from protojobs.cli.output import Output
+from protojobs.cli.showing.output import Output
+from protojobs.inspector import counting
 
 
 @pytest.fixture

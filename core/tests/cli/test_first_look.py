@@ -14,10 +14,10 @@ import click
 import pytest
 
 from protojobs.cli import elsewhere
-from protojobs.cli.commands import BUILT_IN
+from protojobs.cli.commands.worker import command as worker
 from protojobs.cli.entry import root
 from protojobs.cli.exits import MEANINGS
-from protojobs.cli.worker import command as worker
+from protojobs.cli.table import BUILT_IN
 
 
 def every_command() -> list[tuple[str, ...]]:
@@ -67,7 +67,7 @@ def test_it_tells_its_version(type_) -> None:
 def test_help_loads_no_driver_no_worker_and_no_rich() -> None:
     program = (
         "import sys; from protojobs.cli import main; main(['--help']);"
-        "heavy = {'rich', 'sqlalchemy', 'protojobs.worker', 'protojobs.cli.worker', 'protojobs_memory'};"
+        "heavy = {'rich', 'sqlalchemy', 'protojobs.worker', 'protojobs.cli.commands.worker', 'protojobs_memory'};"
         "sys.exit(f'{heavy & set(sys.modules)}' if heavy & set(sys.modules) else 0)"
     )
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30)
@@ -93,7 +93,7 @@ def test_help_takes_little_longer_than_the_libraries_that_it_needs(tmp_path: Pat
 
 class TestCommandsOfOtherDistributions:
     def test_one_that_is_not_installed_says_how_to_install_it(self, type_, monkeypatch) -> None:
-        monkeypatch.setattr("protojobs.cli.commands.entry_points", lambda group: ())
+        monkeypatch.setattr("protojobs.cli.table.entry_points", lambda group: ())
         typed = type_("demo")
         assert (typed.code, typed.out) == (2, "")
         assert 'try: pip install "protojobs[demo]"' in typed.err
@@ -136,7 +136,7 @@ def offers(monkeypatch):
             return self.what
 
     def offer(name: str, what: object) -> None:
-        monkeypatch.setattr("protojobs.cli.commands.entry_points", lambda group: (Entry(name, what),))
+        monkeypatch.setattr("protojobs.cli.table.entry_points", lambda group: (Entry(name, what),))
 
     return offer
 

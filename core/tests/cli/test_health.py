@@ -16,13 +16,13 @@ from pathlib import Path
 import pytest
 
 from protojobs import StopToken
-from protojobs._vitals import STILL_MIN_S, Vitals
-from protojobs.cli.probe import ASK_BYTES_MAX, ASKERS_MAX, Probe
-from protojobs.cli.systemd import Systemd
-from protojobs.cli.vital_signs import Health, crew_health, worker_health
+from protojobs.cli.health_probe.probe import ASK_BYTES_MAX, ASKERS_MAX, Probe
+from protojobs.cli.health_probe.systemd import Systemd
+from protojobs.cli.health_probe.vital_signs import Health, crew_health, worker_health
 from protojobs.errors import StoreUnavailable
-from protojobs.records import WorkerInfo
+from protojobs.port.records import WorkerInfo
 from protojobs.testing import ManualClock
+from protojobs.worker.reports.health import STILL_MIN_S, Vitals
 
 LONG_S = 30.0
 WELL = Health(state="working", is_live=True, is_ready=True)
@@ -227,7 +227,7 @@ class TestProbe:
             return accept(listener)
 
         monkeypatch.setattr(clock, "sleep", rests.append)
-        monkeypatch.setattr("protojobs.cli.probe.SYSTEM_CLOCK", clock)
+        monkeypatch.setattr("protojobs.cli.health_probe.probe.SYSTEM_CLOCK", clock)
         monkeypatch.setattr(socket.socket, "accept", refused)
         assert status_of(probe(WELL), "/livez") == 200
         assert len(rests) == 3
@@ -286,7 +286,7 @@ class TestAskingAProbe:
     def test_it_loads_neither_a_driver_nor_a_worker(self, probe) -> None:
         program = (
             "import sys; from protojobs.cli import main; code = main(sys.argv[1:]);"
-            "heavy = {'rich', 'sqlalchemy', 'asyncio', 'http', 'protojobs.worker', 'protojobs.cli.worker', 'shop'};"
+            "heavy = {'rich', 'sqlalchemy', 'asyncio', 'http', 'protojobs.worker', 'protojobs.cli.commands.worker', 'shop'};"
             "sys.exit(f'{heavy & set(sys.modules)}' if heavy & set(sys.modules) else code)"
         )
         words = ("health", "--live", "--port", str(probe(WELL)))
@@ -322,8 +322,8 @@ class TestAskingTheStore:
             hangs.wait(LONG_S)
             raise StoreUnavailable("at last")
 
-        monkeypatch.setattr("protojobs.cli.health.create_driver", hang)
-        monkeypatch.setattr("protojobs.cli.health.MARGIN_S", 0.0)
+        monkeypatch.setattr("protojobs.cli.commands.health.create_driver", hang)
+        monkeypatch.setattr("protojobs.cli.commands.health.MARGIN_S", 0.0)
         typed = type_("health", "--url", "sqlite:///jobs.db", "--timeout", "100ms")
         hangs.set()
         assert typed.code == 5

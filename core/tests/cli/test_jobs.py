@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from protojobs.lifecycle import JobState
+from protojobs.port.lifecycle import JobState
 
 
 @pytest.fixture

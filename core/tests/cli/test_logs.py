@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from protojobs.cli.logs import logging_to_stderr
+from protojobs.cli.showing.logs import logging_to_stderr
 from protojobs.logs import RUNNING, JobFields
 
 LOGGING = """

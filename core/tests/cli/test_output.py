@@ -7,10 +7,10 @@ import re
 
 import pytest
 
-from protojobs.cli.text import age, counted, escaped, escaped_lines, length
+from protojobs.cli.showing.text import age, counted, escaped, escaped_lines, length
 from protojobs.clock import SYSTEM_CLOCK
 from protojobs.entropy import fresh_id
-from protojobs.records import NewJob
+from protojobs.port.records import NewJob
 
 HOSTILE = "red\x1b[31m\x07\tbell\nline\u202edne \x9b[2J [bold]markup[/bold]"
 CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from protojobs.lifecycle import JobState
+from protojobs.port.lifecycle import JobState
 
 
 def test_it_prints_the_id_and_nothing_else(push, queue) -> None:

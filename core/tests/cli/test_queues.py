@@ -6,7 +6,7 @@ import pytest
 
 from protojobs import job
 from protojobs.inspector import Inspector
-from protojobs.records import QueueInfo, WorkerInfo
+from protojobs.port.records import QueueInfo, WorkerInfo
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from types import ModuleType
 import pytest
 
 from protojobs.cli.scaffold import written
-from protojobs.protocols import PORT_VERSION, Store
-from protojobs.records import Capabilities
+from protojobs.port.driver import PORT_VERSION, Store
+from protojobs.port.records import Capabilities
 
 VERBS = {name: verb for part in Store.__mro__ for name, verb in vars(part).items() if inspect.isfunction(verb)}
 VERBS = {name: verb for name, verb in VERBS.items() if not name.startswith("_")}

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from protojobs import JobQueue, Scheduler, StopToken
-from protojobs.cli import ticking as ticking_module
-from protojobs.cli.ticking import ticking
+from protojobs.cli.supervising import ticking as ticking_module
+from protojobs.cli.supervising.ticking import ticking
 from protojobs.clock import SYSTEM_CLOCK
 from protojobs.errors import ConfigurationError, NotSupported
-from protojobs.lifecycle import JobState
+from protojobs.port.lifecycle import JobState
 
 PLANS = """
 from protojobs import job

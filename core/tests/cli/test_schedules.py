@@ -10,7 +10,7 @@ import pytest
 from protojobs import Scheduler
 from protojobs.clock import SYSTEM_CLOCK
 from protojobs.errors import StoreUnavailable
-from protojobs.schedules import Misfire, Overlap
+from protojobs.port.schedules import Misfire, Overlap
 
 FAR = datetime(2090, 7, 3, 7, 0, tzinfo=UTC)  # a Monday; in Paris it is nine o'clock
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from protojobs.records import WorkerInfo
+from protojobs.port.records import WorkerInfo
 
 END = ("--app", "shop", "--stop-when-empty")  # its jobs are for the default queue, `math` and `emails`
 ALONE = """

@@ -13,8 +13,8 @@ import time
 import click
 import pytest
 
-from protojobs.cli.snapshot import COUNTED, look
-from protojobs.cli.thresholds import WORDS, counted_for, threshold
+from protojobs.cli.showing.snapshot import COUNTED, look
+from protojobs.cli.showing.thresholds import WORDS, counted_for, threshold
 from protojobs.errors import StoreUnavailable
 
 LONG_S = 30.0
@@ -231,7 +231,7 @@ class TestWatching:
                 raise raised
             return look(*_, **__)
 
-        monkeypatch.setattr("protojobs.cli.status.look", looking)
+        monkeypatch.setattr("protojobs.cli.commands.status.look", looking)
         typed = type_("status", "--watch=200ms")
         assert typed.code == 0
         assert "The store is away. Still looking." in typed.err

@@ -15,14 +15,14 @@ from pathlib import Path
 import pytest
 
 from protojobs import StopToken, job
-from protojobs.cli import supervisor
 from protojobs.cli.exits import CommandFailed, Exit
-from protojobs.cli.supervised import LINE
-from protojobs.cli.supervised_process import worker_command
-from protojobs.cli.supervisor import STARTS_MAX, Crew
-from protojobs.cli.vital_signs import crew_health
+from protojobs.cli.health_probe.vital_signs import crew_health
+from protojobs.cli.supervising import supervisor
+from protojobs.cli.supervising.supervised import LINE
+from protojobs.cli.supervising.supervised_process import worker_command
+from protojobs.cli.supervising.supervisor import STARTS_MAX, Crew
 from protojobs.clock import SYSTEM_CLOCK, SystemClock
-from protojobs.lifecycle import JobState
+from protojobs.port.lifecycle import JobState
 
 LONG_S = 25.0  # for whatever must happen; only a failure waits so long
 

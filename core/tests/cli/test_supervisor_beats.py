@@ -17,11 +17,11 @@ from pathlib import Path
 import pytest
 
 from protojobs import StopToken, WorkReport, job
-from protojobs.cli.supervised import ALIVE, LINE, Supervisor
-from protojobs.cli.supervisor import Crew
+from protojobs.cli.supervising.supervised import ALIVE, LINE, Supervisor
+from protojobs.cli.supervising.supervisor import Crew
 from protojobs.clock import SystemClock
 from protojobs.errors import LeaseLost, StoreUnavailable
-from protojobs.lifecycle import JobState
+from protojobs.port.lifecycle import JobState
 
 pytestmark = pytest.mark.slow  # run by `python3 dev.py test-slow`
 

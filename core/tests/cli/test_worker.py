@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from protojobs.lifecycle import JobState
+from protojobs.port.lifecycle import JobState
 
 END = ("--app", "shop", "--stop-when-empty")
 

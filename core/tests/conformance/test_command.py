@@ -13,8 +13,9 @@ from types import SimpleNamespace
 import pytest
 
 from protojobs import create_driver
-from protojobs.cli import conformance, main
-from protojobs.cli.conformance_report import Counts, Ended, Report, Subject
+from protojobs.cli import main
+from protojobs.cli.commands import conformance
+from protojobs.cli.showing.conformance_report import Counts, Ended, Report, Subject
 from protojobs.testing.conformance.steps import join, push
 
 HONEST = """

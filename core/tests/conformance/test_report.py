@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from protojobs.records import Capabilities
+from protojobs.port.records import Capabilities
 from protojobs.testing.conformance.levels import Level
 from protojobs.testing.conformance.report import Outcome, Subject, TestReport, reported, skipped_as
 

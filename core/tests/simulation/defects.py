@@ -18,12 +18,12 @@ from math import inf
 
 from msgspec import structs
 
-from protojobs._decisions import Decisions
-from protojobs._execution import Run, unrun
-from protojobs._lease_watch import GOOD_BEATS, LeaseWatch
-from protojobs.lifecycle import JobState, Verb
-from protojobs.outcomes import Outcome
-from protojobs.records import ClaimedJob, Enqueued, Fence, NewJob, Reclaimed, Settled, Settlement
+from protojobs.jobs.returns import Outcome
+from protojobs.port.lifecycle import JobState, Verb
+from protojobs.port.records import ClaimedJob, Enqueued, Fence, NewJob, Reclaimed, Settled, Settlement
+from protojobs.worker.lease.watch import GOOD_BEATS, LeaseWatch
+from protojobs.worker.planner import Decisions
+from protojobs.worker.runs.run import Run, unrun
 from protojobs_memory import MemoryDriver
 from protojobs_memory.state import Row
 

@@ -9,22 +9,22 @@ from typing import TYPE_CHECKING, cast
 
 from faults.history import End, Fault
 from faults.history import Run as Seen
-from protojobs._deadlines import END_S
-from protojobs._decisions import Decisions, WorkLimits
-from protojobs._decisions import Plan as Turn
-from protojobs._exchange import Exchange
-from protojobs._execution import Run, prepare, unrun
-from protojobs._executors import NOT_BEGUN, NotBegun
-from protojobs._lease import BEATS_PER_LEASE, Beat
-from protojobs._lease_watch import LeaseWatch
-from protojobs._pace import LEAD_WAIT_S
-from protojobs.definitions import JobDefinition, Registry
 from protojobs.errors import LeaseLost, StoreUnavailable
 from protojobs.hooks import Hooks
-from protojobs.lifecycle import Verb
-from protojobs.options import JobOptions
-from protojobs.outcomes import Outcome, Snooze
-from protojobs.records import ClaimedJob, ClaimReply, Fence, Heartbeat, Reclaimed, WorkerInfo
+from protojobs.jobs.definition import JobDefinition, Registry
+from protojobs.jobs.options import JobOptions
+from protojobs.jobs.returns import Outcome, Snooze
+from protojobs.port.lifecycle import Verb
+from protojobs.port.records import ClaimedJob, ClaimReply, Fence, Heartbeat, Reclaimed, WorkerInfo
+from protojobs.worker.lease.lease import BEATS_PER_LEASE, Beat
+from protojobs.worker.lease.watch import LeaseWatch
+from protojobs.worker.planner import Decisions, WorkLimits
+from protojobs.worker.planner import Plan as Turn
+from protojobs.worker.prefetch import LEAD_WAIT_S
+from protojobs.worker.round_trip import Exchange
+from protojobs.worker.runs.executor import NOT_BEGUN, NotBegun
+from protojobs.worker.runs.run import Run, prepare, unrun
+from protojobs.worker.runs.timeouts import END_S
 
 from .scheduler import Call, Party, Steps
 

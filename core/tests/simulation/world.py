@@ -13,9 +13,9 @@ from math import inf
 
 from faults.checker import complaints
 from faults.history import Fault, Final, History, Pushed
-from protojobs._pace import LEAD_WAIT_S
 from protojobs.errors import StoreUnavailable
-from protojobs.records import CancelAnswer, Heartbeat, NewJob, Reclaimed, WorkerInfo
+from protojobs.port.records import CancelAnswer, Heartbeat, NewJob, Reclaimed, WorkerInfo
+from protojobs.worker.prefetch import LEAD_WAIT_S
 from protojobs_memory import MemoryDriver
 
 from .network import Network

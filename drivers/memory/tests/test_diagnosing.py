@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from protojobs.diagnosis import Diagnoses, Severity
-from protojobs.lifecycle import JobState, Verb
+from protojobs.port.diagnosis import Diagnoses, Severity
+from protojobs.port.lifecycle import JobState, Verb
 from protojobs.testing import ManualClock
 from protojobs.testing.conformance.steps import join, lend, new_job, push, settle
 from protojobs_memory import MemoryDriver

@@ -9,11 +9,12 @@ from datetime import timedelta
 
 import pytest
 
-from protojobs import JobQueue, observing
+from protojobs import JobQueue
 from protojobs.errors import OptionInvalid
-from protojobs.lifecycle import Verb
-from protojobs.observing import AttemptNote, Result
-from protojobs.records import ClaimedJob, NewJob, Pruned, Settlement, WorkerInfo
+from protojobs.port import observing
+from protojobs.port.lifecycle import Verb
+from protojobs.port.observing import AttemptNote, Result
+from protojobs.port.records import ClaimedJob, NewJob, Pruned, Settlement, WorkerInfo
 from protojobs.testing import ManualClock
 from protojobs_memory import MemoryDriver
 

@@ -7,8 +7,8 @@ from datetime import timedelta
 import pytest
 
 from protojobs.errors import StoreUnavailable
-from protojobs.protocols import SupportsTransaction
-from protojobs.records import NewJob
+from protojobs.port.driver import SupportsTransaction
+from protojobs.port.records import NewJob
 from protojobs.testing import FlakyDriver, ManualClock
 from protojobs_memory import MemoryDriver
 

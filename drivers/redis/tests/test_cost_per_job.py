@@ -14,10 +14,11 @@ import redis
 from msgspec.structs import replace
 
 import servers
-from protojobs.lifecycle import Verb
-from protojobs.records import BATCH_BYTES_MAX, ClaimedJob, Settlement
+from protojobs.port.lifecycle import Verb
+from protojobs.port.records import BATCH_BYTES_MAX, ClaimedJob, Settlement
 from protojobs.testing.conformance.steps import join, lend, new_job, push, settlement
-from protojobs_redis import RedisDriver, bounded
+from protojobs_redis import RedisDriver
+from protojobs_redis.connecting import bounded
 
 # To leave Lua for a command is what costs a script most. So what there is to read and to write for a batch
 # takes a handful of commands, however many jobs there are: time, lease, pause, lanes of the queue, due jobs of

@@ -12,8 +12,8 @@ import pytest
 import redis
 
 import servers
-from protojobs.diagnosis import Diagnoses, Finding, Severity
-from protojobs.lifecycle import JobState, Verb
+from protojobs.port.diagnosis import Diagnoses, Finding, Severity
+from protojobs.port.lifecycle import JobState, Verb
 from protojobs.testing.conformance.steps import join, lend, new_job, push, settle
 from protojobs_redis import RedisDriver, diagnosing
 

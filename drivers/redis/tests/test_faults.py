@@ -14,7 +14,7 @@ import redis
 
 import servers
 from protojobs.errors import StoreUnavailable
-from protojobs.lifecycle import Verb
+from protojobs.port.lifecycle import Verb
 from protojobs.testing.conformance.steps import fresh_ids, job_of, join, lend, new_job, push, settlement, their_ids
 from protojobs_redis import RedisDriver
 

@@ -15,8 +15,8 @@ import redis
 import servers
 from protojobs import create_driver
 from protojobs.errors import ConfigurationError, ContractBroken, SchemaOutdated, StoreUnavailable
-from protojobs.lifecycle import Verb
-from protojobs.records import CancelAnswer
+from protojobs.port.lifecycle import Verb
+from protojobs.port.records import CancelAnswer
 from protojobs.testing.conformance.steps import fence_of, job_of, join, lend, new_job, push, settle
 from protojobs_redis import RedisDriver
 

@@ -14,7 +14,8 @@ from types import SimpleNamespace
 import pytest
 
 from protojobs.testing.conformance.steps import push
-from protojobs_redis import RedisDriver, connections, waiting
+from protojobs_redis import RedisDriver, waiting
+from protojobs_redis.connecting import connections
 
 LIMIT_S = 30.0
 

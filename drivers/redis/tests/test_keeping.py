@@ -11,8 +11,8 @@ import pytest
 import redis
 
 import servers
-from protojobs.lifecycle import Verb
-from protojobs.records import JobFilter
+from protojobs.port.lifecycle import Verb
+from protojobs.port.records import JobFilter
 from protojobs.testing.conformance.plans import new_schedule, store_schedule
 from protojobs.testing.conformance.steps import all_jobs, job_of, join, lend, new_job, push, settle, their_ids
 from protojobs_redis import RedisDriver

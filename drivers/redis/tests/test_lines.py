@@ -14,7 +14,7 @@ from redis.exceptions import ConnectionError, InvalidResponse, NoScriptError, Re
 import servers
 from protojobs.testing.conformance.steps import push
 from protojobs_redis import RedisDriver
-from protojobs_redis.bounded import BoundedConnection, connection_class
+from protojobs_redis.connecting.bounded import BoundedConnection, connection_class
 
 LIMIT_S = 10.0
 Connect = Callable[..., BoundedConnection]

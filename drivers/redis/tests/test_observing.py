@@ -13,8 +13,8 @@ from msgspec.structs import replace
 
 import servers
 from protojobs.entropy import fresh_id
-from protojobs.lifecycle import Verb
-from protojobs.observing import HOUR, MINUTE
+from protojobs.port.lifecycle import Verb
+from protojobs.port.observing import HOUR, MINUTE
 from protojobs.testing.conformance.grouping import all_alike, assert_groups_are_true, fail_as
 from protojobs.testing.conformance.observing import acted, counted, ran
 from protojobs.testing.conformance.steps import all_failed, join, lend, new_job, push, settlement

@@ -12,8 +12,8 @@ import redis
 
 import servers
 from protojobs import JobQueue
-from protojobs.lifecycle import Verb
-from protojobs.records import Pruned
+from protojobs.port.lifecycle import Verb
+from protojobs.port.records import Pruned
 from protojobs.testing.conformance.steps import join, lend, new_job, push, settlement
 from protojobs_redis import RedisDriver, administration
 

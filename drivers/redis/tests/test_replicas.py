@@ -12,9 +12,9 @@ import redis
 
 import servers
 from protojobs.errors import StoreUnavailable
-from protojobs.lifecycle import Verb
-from protojobs.records import CancelAnswer, SettleStatus
-from protojobs.schedules import FireStatus
+from protojobs.port.lifecycle import Verb
+from protojobs.port.records import CancelAnswer, SettleStatus
+from protojobs.port.schedules import FireStatus
 from protojobs.testing.conformance.plans import firing_of, new_schedule, outcomes, paused, schedule_of, store_schedule
 from protojobs.testing.conformance.steps import join, lend, new_job, push, settlement
 from protojobs_redis import RedisDriver

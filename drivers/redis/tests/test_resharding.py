@@ -9,8 +9,8 @@ import pytest
 import redis
 
 from protojobs.errors import StoreUnavailable
-from protojobs.lifecycle import Verb
-from protojobs.records import NewJob, SettleStatus
+from protojobs.port.lifecycle import Verb
+from protojobs.port.records import NewJob, SettleStatus
 from protojobs.testing.conformance.steps import join, lend, new_job, push, settlement
 from protojobs_redis import RedisDriver
 

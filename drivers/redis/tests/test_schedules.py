@@ -14,7 +14,7 @@ from msgspec.structs import replace
 import servers
 from protojobs import JobQueue, Scheduler
 from protojobs.errors import StoreUnavailable
-from protojobs.schedules import FireStatus
+from protojobs.port.schedules import FireStatus
 from protojobs.testing.conformance.plans import (
     MICROSECOND,
     MINUTE,

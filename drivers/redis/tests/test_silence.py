@@ -14,7 +14,7 @@ import pytest
 from protojobs.errors import StoreUnavailable
 from protojobs.testing.conformance.steps import push
 from protojobs_redis import RedisDriver
-from protojobs_redis.lines import Line
+from protojobs_redis.connecting.held_connections import Line
 
 THREADS = 50
 ANSWER_S = 1.0  # instead of five: what is counted here are rounds, not seconds

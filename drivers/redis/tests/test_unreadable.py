@@ -10,8 +10,9 @@ import redis
 from msgspec.msgpack import encode
 
 from protojobs.errors import ContractBroken
-from protojobs.lifecycle import JobState, Verb
-from protojobs.records import CancelAnswer, JobFilter, RetryAnswer
+from protojobs.port.lifecycle import JobState, Verb
+from protojobs.port.records import CancelAnswer, JobFilter, RetryAnswer
+from protojobs.port.unreadable import UNREADABLE, is_unreadable
 from protojobs.testing.conformance.steps import (
     all_failed,
     fresh_ids,
@@ -23,7 +24,6 @@ from protojobs.testing.conformance.steps import (
     settlement,
     their_ids,
 )
-from protojobs.unreadable import UNREADABLE, is_unreadable
 from protojobs_redis import RedisDriver
 
 LATER_S = 1_000.0

@@ -7,7 +7,7 @@ import pytest
 from protojobs import create_driver
 from protojobs.errors import ConfigurationError, OptionInvalid
 from protojobs_redis import RedisDriver
-from protojobs_redis.urls import parse
+from protojobs_redis.connecting.urls import parse
 
 
 @pytest.mark.parametrize(

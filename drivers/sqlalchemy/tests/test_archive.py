@@ -17,12 +17,12 @@ from sqlalchemy.orm import Session
 from protojobs.clock import SYSTEM_CLOCK
 from protojobs.entropy import fresh_id
 from protojobs.errors import LeaseLost, OptionInvalid, ProtojobsError
-from protojobs.lifecycle import Verb
-from protojobs.records import CancelAnswer, ClaimedJob, Fence, JobFilter, NewJob, Settlement, WorkerInfo
+from protojobs.port.lifecycle import Verb
+from protojobs.port.records import CancelAnswer, ClaimedJob, Fence, JobFilter, NewJob, Settlement, WorkerInfo
 from protojobs_sqlalchemy import SQLAlchemyDriver
-from protojobs_sqlalchemy.counting import lone_shard
-from protojobs_sqlalchemy.postgresql_archive import COLUMNS, DAY_SHARDS
-from protojobs_sqlalchemy.tables import jobs, metadata
+from protojobs_sqlalchemy.postgresql.archive import COLUMNS, DAY_SHARDS
+from protojobs_sqlalchemy.tables.tables import jobs, metadata
+from protojobs_sqlalchemy.verbs.counting import lone_shard
 
 DAY_S = 86_400.0
 TO_NOON_S = DAY_S / 2 - SYSTEM_CLOCK.now().timestamp() % DAY_S  # of the store's time: no test meets its midnight

@@ -21,7 +21,7 @@ from protojobs.testing.conformance.machine import Comparing
 from protojobs.testing.conformance.settling import Settling
 from protojobs.testing.conformance.transferring import Transferring
 from protojobs_sqlalchemy import SQLAlchemyDriver
-from protojobs_sqlalchemy.tables import metadata
+from protojobs_sqlalchemy.tables.tables import metadata
 
 
 class TestWithAnArchive(Enqueueing, Settling, Administering, Counting, Listing, Transferring, Comparing):

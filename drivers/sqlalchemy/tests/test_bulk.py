@@ -14,7 +14,7 @@ from msgspec.structs import asdict, replace
 from sqlalchemy import event
 
 from protojobs.entropy import fresh_id
-from protojobs.records import BATCH_JOBS_MAX, Enqueued, NewJob
+from protojobs.port.records import BATCH_JOBS_MAX, Enqueued, NewJob
 from protojobs_sqlalchemy import SQLAlchemyDriver
 
 # BEGIN and COMMIT, and what the dialect needs besides to store a thousand jobs.

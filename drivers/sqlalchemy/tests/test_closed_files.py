@@ -13,7 +13,7 @@ from sqlalchemy import create_engine, text
 
 from protojobs.entropy import fresh_id
 from protojobs.errors import ProtojobsError
-from protojobs.records import NewJob, WorkerInfo
+from protojobs.port.records import NewJob, WorkerInfo
 from protojobs_sqlalchemy import SQLAlchemyDriver
 
 FILES = Path("/proc/self/fd")

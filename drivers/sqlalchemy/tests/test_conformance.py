@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 
 from protojobs.testing.conformance import DriverConformance, DriverFactory
 from protojobs_sqlalchemy import SQLAlchemyDriver
-from protojobs_sqlalchemy.tables import metadata
+from protojobs_sqlalchemy.tables.tables import metadata
 
 
 def emptier(driver: SQLAlchemyDriver) -> Callable[[], None]:

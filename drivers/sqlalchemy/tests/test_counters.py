@@ -9,10 +9,12 @@ from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
 
 from protojobs.entropy import fresh_id
-from protojobs.lifecycle import Verb
-from protojobs.records import Fence, NewJob, Settlement, WorkerInfo
-from protojobs_sqlalchemy import SQLAlchemyDriver, counting, tables
-from protojobs_sqlalchemy.tables import COUNTER_SHARDS
+from protojobs.port.lifecycle import Verb
+from protojobs.port.records import Fence, NewJob, Settlement, WorkerInfo
+from protojobs_sqlalchemy import SQLAlchemyDriver
+from protojobs_sqlalchemy.tables import tables
+from protojobs_sqlalchemy.tables.tables import COUNTER_SHARDS
+from protojobs_sqlalchemy.verbs import counting
 
 JOBS = 12
 

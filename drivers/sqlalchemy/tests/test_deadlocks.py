@@ -12,10 +12,10 @@ from sqlalchemy.orm import Session
 
 from protojobs.entropy import fresh_id
 from protojobs.errors import StoreUnavailable
-from protojobs.lifecycle import Verb
-from protojobs.records import Fence, NewJob, Settled, Settlement, SettleStatus, WorkerInfo
+from protojobs.port.lifecycle import Verb
+from protojobs.port.records import Fence, NewJob, Settled, Settlement, SettleStatus, WorkerInfo
 from protojobs_sqlalchemy import SQLAlchemyDriver
-from protojobs_sqlalchemy.counting import lone_shard
+from protojobs_sqlalchemy.verbs.counting import lone_shard
 
 WAIT_S = 20.0
 LOCK = text("SELECT id FROM jobs WHERE id = :id FOR UPDATE")

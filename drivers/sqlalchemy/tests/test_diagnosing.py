@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine, event, text
 
-from protojobs.diagnosis import Diagnoses, Finding, Severity
 from protojobs.errors import SchemaOutdated
-from protojobs.lifecycle import JobState, Verb
-from protojobs.records import JobFilter
+from protojobs.port.diagnosis import Diagnoses, Finding, Severity
+from protojobs.port.lifecycle import JobState, Verb
+from protojobs.port.records import JobFilter
 from protojobs.testing.conformance.steps import join, lend, new_job, push, settle
 from protojobs_sqlalchemy import SQLAlchemyDriver
-from protojobs_sqlalchemy.diagnosing_sqlite import file_system_of
+from protojobs_sqlalchemy.sqlite.diagnosis import file_system_of
 
 OK, NOTE, WARNING, ERROR = Severity.OK, Severity.NOTE, Severity.WARNING, Severity.ERROR
 # What the tests' servers are started with, for speed; what is put to the test here is put to it by the test itself.
@@ -210,7 +210,7 @@ def test_sqlite_whose_write_lock_is_held(sqlite: SQLAlchemyDriver) -> None:
 
 
 def test_sqlite_whose_log_grows_while_somebody_reads(sqlite: SQLAlchemyDriver, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("protojobs_sqlalchemy.diagnosing_sqlite.WAL_BYTES_MAX", 5 * 1024 * 1024)
+    monkeypatch.setattr("protojobs_sqlalchemy.sqlite.diagnosis.WAL_BYTES_MAX", 5 * 1024 * 1024)
     assert found(sqlite, "wal_size").severity is OK
     with create_engine(sqlite.engine.url).connect() as conn:
         conn.exec_driver_sql("BEGIN")
@@ -222,7 +222,7 @@ def test_sqlite_whose_log_grows_while_somebody_reads(sqlite: SQLAlchemyDriver, m
 
 def test_sqlite_on_a_disk_that_is_full(sqlite: SQLAlchemyDriver, monkeypatch: pytest.MonkeyPatch) -> None:
     assert found(sqlite, "disk_space").what.endswith("are free where the file lies.")
-    monkeypatch.setattr("protojobs_sqlalchemy.diagnosing_sqlite.FREE_BYTES_MIN", 2**62)
+    monkeypatch.setattr("protojobs_sqlalchemy.sqlite.diagnosis.FREE_BYTES_MIN", 2**62)
     assert found(sqlite, "disk_space").severity is WARNING
 
 
@@ -255,7 +255,7 @@ def test_sqlite_on_a_network_file_system(
     assert found(sqlite, "file_system").severity is OK
     mounts = tmp_path / "mounts"
     mounts.write_text(f"{MOUNTS}server:/export {tmp_path.resolve()} nfs4 rw 0 0\n")
-    monkeypatch.setattr("protojobs_sqlalchemy.diagnosing_sqlite._MOUNTS", mounts)
+    monkeypatch.setattr("protojobs_sqlalchemy.sqlite.diagnosis._MOUNTS", mounts)
     finding = found(sqlite, "file_system")
     assert (finding.severity, "nfs4" in finding.what) == (ERROR, True)
 

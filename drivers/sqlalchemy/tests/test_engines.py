@@ -16,13 +16,15 @@ from sqlalchemy.orm import Session
 from protojobs.clock import SYSTEM_CLOCK, within
 from protojobs.entropy import fresh_id
 from protojobs.errors import ContractBroken, LeaseLost, OptionInvalid, StoreUnavailable
-from protojobs.lifecycle import Verb
-from protojobs.records import NewJob, Settlement, WorkerInfo
-from protojobs_sqlalchemy import SQLAlchemyDriver, connections, sqlite
-from protojobs_sqlalchemy.bell import Bell
-from protojobs_sqlalchemy.dialects import Mode
-from protojobs_sqlalchemy.urls import parse
-from protojobs_sqlalchemy.watching import Watcher
+from protojobs.port.lifecycle import Verb
+from protojobs.port.records import NewJob, Settlement, WorkerInfo
+from protojobs_sqlalchemy import SQLAlchemyDriver
+from protojobs_sqlalchemy.connecting import connections
+from protojobs_sqlalchemy.connecting.urls import parse
+from protojobs_sqlalchemy.dialect import Mode
+from protojobs_sqlalchemy.mariadb.waiting import Watcher
+from protojobs_sqlalchemy.sqlite import dialect as sqlite
+from protojobs_sqlalchemy.waking.threads import Bell
 
 NORMAL, FULL = 1, 2
 

@@ -6,10 +6,10 @@ import threading
 from contextlib import ExitStack
 
 from protojobs.testing.conformance.forking import Told, in_a_fork
-from protojobs_sqlalchemy.bell import Bell
-from protojobs_sqlalchemy.lanes import LaneMemory
-from protojobs_sqlalchemy.listening import Listener
-from protojobs_sqlalchemy.notifying import Notifier
+from protojobs_sqlalchemy.postgresql.listener import Listener
+from protojobs_sqlalchemy.postgresql.notifier import Notifier
+from protojobs_sqlalchemy.verbs.lanes import LaneMemory
+from protojobs_sqlalchemy.waking.threads import Bell
 
 LIMIT_S = 30.0
 

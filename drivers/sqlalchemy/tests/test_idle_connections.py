@@ -13,10 +13,11 @@ import pytest
 from sqlalchemy import Connection, create_engine
 
 from protojobs.entropy import fresh_id
-from protojobs.records import NewJob
-from protojobs_sqlalchemy import SQLAlchemyDriver, connections
-from protojobs_sqlalchemy.dialects import Mode, Use
-from protojobs_sqlalchemy.urls import parse
+from protojobs.port.records import NewJob
+from protojobs_sqlalchemy import SQLAlchemyDriver
+from protojobs_sqlalchemy.connecting import connections
+from protojobs_sqlalchemy.connecting.urls import parse
+from protojobs_sqlalchemy.dialect import Mode, Use
 
 IDLE = 4
 PING_S = 0.5

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from protojobs.records import ClaimedJob
-from protojobs_sqlalchemy.lanes import Lane, LaneMemory, Lanes
+from protojobs.port.records import ClaimedJob
+from protojobs_sqlalchemy.verbs.lanes import Lane, LaneMemory, Lanes
 
 QUEUES = ("q",)
 LANE: Lane = ("q", 0)

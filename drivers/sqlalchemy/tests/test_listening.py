@@ -11,9 +11,9 @@ import psycopg
 import pytest
 
 import servers
-from protojobs_sqlalchemy import listening
-from protojobs_sqlalchemy.bell import Bell
-from protojobs_sqlalchemy.listening import CHANNEL, Listener
+from protojobs_sqlalchemy.postgresql import listener as listening
+from protojobs_sqlalchemy.postgresql.listener import CHANNEL, Listener
+from protojobs_sqlalchemy.waking.threads import Bell
 
 FILES = 1_100  # select() knows no file number above 1,023
 LIMIT_S = 30.0

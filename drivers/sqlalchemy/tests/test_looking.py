@@ -17,11 +17,15 @@ from sqlalchemy import event, insert, text
 from protojobs import JobQueue
 from protojobs.entropy import fresh_id
 from protojobs.errors import OptionInvalid
-from protojobs.lifecycle import FINISHED, JobState
-from protojobs.records import JobFilter
-from protojobs_sqlalchemy import SQLAlchemyDriver, administration, finding, mariadb_live, tables
-from protojobs_sqlalchemy.counting import count
-from protojobs_sqlalchemy.dialects import Use
+from protojobs.port.lifecycle import FINISHED, JobState
+from protojobs.port.records import JobFilter
+from protojobs_sqlalchemy import SQLAlchemyDriver
+from protojobs_sqlalchemy.dialect import Use
+from protojobs_sqlalchemy.inspecting import finding
+from protojobs_sqlalchemy.mariadb import live
+from protojobs_sqlalchemy.tables import tables
+from protojobs_sqlalchemy.verbs import administration
+from protojobs_sqlalchemy.verbs.counting import count
 
 FEW, MANY = 3_000, 12_000
 QUEUES = 20  # q00 ..., and `short` with ten pending jobs, the oldest of all
@@ -289,7 +293,7 @@ def test_mysql_counts_step_by_step_what_mariadb_counts_at_once(
         fill_rare(driver)
         fill(driver, 300)
         at_once = driver.queues(after="q03", limit=7, counted_max=10)
-        monkeypatch.setattr(mariadb_live, "takes_blocks", lambda _: False)
+        monkeypatch.setattr(live, "takes_blocks", lambda _: False)
         step_by_step = driver.queues(after="q03", limit=7, counted_max=10)
     assert [queue.name for queue in at_once] == [f"q{n:02}" for n in range(4, 11)]
     assert [(q.name, q.stats) for q in step_by_step] == [(q.name, q.stats) for q in at_once]

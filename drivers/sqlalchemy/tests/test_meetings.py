@@ -11,9 +11,9 @@ from sqlalchemy.orm import Session
 
 from protojobs.clock import within
 from protojobs.entropy import fresh_id
-from protojobs.records import Fence, NewJob, WorkerInfo
+from protojobs.port.records import Fence, NewJob, WorkerInfo
 from protojobs_sqlalchemy import SQLAlchemyDriver
-from protojobs_sqlalchemy.tables import queues
+from protojobs_sqlalchemy.tables.tables import queues
 
 BRIEF_S = 2.0  # for a busy machine; who waits for a row waits for longer
 

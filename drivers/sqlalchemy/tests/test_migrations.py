@@ -14,15 +14,16 @@ from alembic import command
 from alembic.script import ScriptDirectory
 from sqlalchemy import Column, MetaData, Table, create_engine, insert, inspect, text
 
-from protojobs.diagnosis import Severity
 from protojobs.entropy import fresh_id
 from protojobs.errors import ConfigurationError, SchemaOutdated, StoreUnavailable
-from protojobs.lifecycle import Verb
-from protojobs.records import NewJob, Settlement, SettleStatus, WorkerInfo
-from protojobs_sqlalchemy import SQLAlchemyDriver, connections
-from protojobs_sqlalchemy.migrating import alembic_config
+from protojobs.port.diagnosis import Severity
+from protojobs.port.lifecycle import Verb
+from protojobs.port.records import NewJob, Settlement, SettleStatus, WorkerInfo
+from protojobs_sqlalchemy import SQLAlchemyDriver
+from protojobs_sqlalchemy.connecting import connections
 from protojobs_sqlalchemy.migrations import HEAD, REVISIONS
-from protojobs_sqlalchemy.tables import VERSION_TABLE, failed_jobs, metadata
+from protojobs_sqlalchemy.migrations.migrating import alembic_config
+from protojobs_sqlalchemy.tables.tables import VERSION_TABLE, failed_jobs, metadata
 
 TEN_STARTERS = """
 import os, sys

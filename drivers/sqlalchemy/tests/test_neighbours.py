@@ -15,7 +15,10 @@ import pytest
 
 from protojobs.clock import SYSTEM_CLOCK
 from protojobs.entropy import fresh_id
-from protojobs_sqlalchemy import SQLAlchemyDriver, neighbours, sqlite, watching
+from protojobs_sqlalchemy import SQLAlchemyDriver
+from protojobs_sqlalchemy.mariadb import waiting as watching
+from protojobs_sqlalchemy.sqlite import dialect as sqlite
+from protojobs_sqlalchemy.waking import processes
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there is no such bell, and workers poll")
 
@@ -43,7 +46,7 @@ def open_ear(store: str) -> Iterator[Callable[[], socket.socket]]:
     with ExitStack() as ears:
 
         def opened() -> socket.socket:
-            ear = ears.enter_context(neighbours.listening(store))
+            ear = ears.enter_context(processes.listening(store))
             assert ear is not None
             return ear
 
@@ -52,11 +55,11 @@ def open_ear(store: str) -> Iterator[Callable[[], socket.socket]]:
 
 def test_a_ring_is_heard_by_all_who_wait_for_its_queue(store: str, open_ear: Callable[[], socket.socket]) -> None:
     mine, other, both = open_ear(), open_ear(), open_ear()
-    neighbours.ring(store, ["a", "é"])
-    assert neighbours.hears(mine, ["é"], LONG_S)
-    assert not neighbours.hears(other, ["b", "a é"], 0.0)
-    assert neighbours.hears(both, ["b", "a"], LONG_S)
-    assert not neighbours.hears(both, ["a"], 0.0)  # one ring is heard once
+    processes.ring(store, ["a", "é"])
+    assert processes.hears(mine, ["é"], LONG_S)
+    assert not processes.hears(other, ["b", "a é"], 0.0)
+    assert processes.hears(both, ["b", "a"], LONG_S)
+    assert not processes.hears(both, ["a"], 0.0)  # one ring is heard once
 
 
 def test_rings_for_others_neither_end_the_wait_nor_prolong_it(
@@ -66,13 +69,13 @@ def test_rings_for_others_neither_end_the_wait_nor_prolong_it(
 
     def ring_for_others() -> None:
         while not ends.is_set():
-            neighbours.ring(store, ["other"])
+            processes.ring(store, ["other"])
 
     ringing = threading.Thread(target=ring_for_others, daemon=True)
     ringing.start()
     try:
         started = SYSTEM_CLOCK.monotonic()
-        assert not neighbours.hears(ear, ["mine"], 0.2)
+        assert not processes.hears(ear, ["mine"], 0.2)
         assert 0.2 <= SYSTEM_CLOCK.monotonic() - started < LONG_S
     finally:
         ends.set()
@@ -81,50 +84,50 @@ def test_rings_for_others_neither_end_the_wait_nor_prolong_it(
 
 def test_a_ring_is_for_one_store(store: str, open_ear: Callable[[], socket.socket]) -> None:
     ear = open_ear()
-    neighbours.ring(f"{store}x", ["a"])
-    assert not neighbours.hears(ear, ["a"], 0.0)
+    processes.ring(f"{store}x", ["a"])
+    assert not processes.hears(ear, ["a"], 0.0)
 
 
 def test_a_ring_for_very_many_queues_is_for_all(store: str, open_ear: Callable[[], socket.socket]) -> None:
     ear = open_ear()
-    neighbours.ring(store, [f"queue-{number}" for number in range(1_000)])
-    assert neighbours.hears(ear, ["any"], LONG_S)
+    processes.ring(store, [f"queue-{number}" for number in range(1_000)])
+    assert processes.hears(ear, ["any"], LONG_S)
 
 
 def test_those_behind_an_empty_place_are_reached(store: str) -> None:
     with ExitStack() as stack:
-        first = stack.enter_context(neighbours.listening(store))
-        second = stack.enter_context(neighbours.listening(store))
+        first = stack.enter_context(processes.listening(store))
+        second = stack.enter_context(processes.listening(store))
         assert first is not None and second is not None
         first.close()
-        neighbours.ring(store, ["a"])
-        assert neighbours.hears(second, ["a"], LONG_S)
-        with neighbours.listening(store) as third:
+        processes.ring(store, ["a"])
+        assert processes.hears(second, ["a"], LONG_S)
+        with processes.listening(store) as third:
             assert third is not None
             assert str(third.getsockname()).endswith("/0'")  # the free place is taken again
 
 
 def test_who_finds_no_place_gets_no_ear_and_leaves_none_behind(store: str) -> None:
     with ExitStack() as stack:
-        ears = [stack.enter_context(neighbours.listening(store)) for _ in range(neighbours._PLACES + 2)]
-        assert [ear is None for ear in ears] == [False] * neighbours._PLACES + [True] * 2
-    with neighbours.listening(store) as ear:
+        ears = [stack.enter_context(processes.listening(store)) for _ in range(processes._PLACES + 2)]
+        assert [ear is None for ear in ears] == [False] * processes._PLACES + [True] * 2
+    with processes.listening(store) as ear:
         assert ear is not None
 
 
 def test_ringing_never_waits_for_one_who_does_not_listen(store: str, open_ear: Callable[[], socket.socket]) -> None:
     first, second = open_ear(), open_ear()
     for _ in range(2_000):  # far more than a socket keeps
-        neighbours.ring(store, ["a"])
-        assert neighbours.hears(second, ["a"], LONG_S)
-    assert neighbours.hears(first, ["a"], LONG_S)
+        processes.ring(store, ["a"])
+        assert processes.hears(second, ["a"], LONG_S)
+    assert processes.hears(first, ["a"], LONG_S)
 
 
 def test_without_such_sockets_nobody_hears_and_nothing_fails(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
-    with neighbours.listening(store) as ear:
+    with processes.listening(store) as ear:
         assert ear is None
-        neighbours.ring(store, ["a"])
+        processes.ring(store, ["a"])
 
 
 class TestBetweenProcesses:
@@ -163,7 +166,7 @@ class TestBetweenProcesses:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
             while True:
                 try:
-                    probe.sendto(b"nobody", neighbours._address(store, 0))
+                    probe.sendto(b"nobody", processes._address(store, 0))
                 except ConnectionRefusedError:
                     assert SYSTEM_CLOCK.monotonic() < ends
                     time.sleep(0.01)

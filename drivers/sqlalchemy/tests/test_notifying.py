@@ -7,8 +7,8 @@ from queue import SimpleQueue
 
 import pytest
 
-from protojobs_sqlalchemy import notifying
-from protojobs_sqlalchemy.notifying import Notifier
+from protojobs_sqlalchemy.postgresql import notifier as notifying
+from protojobs_sqlalchemy.postgresql.notifier import Notifier
 
 Sent = SimpleQueue[list[str]]
 

@@ -11,10 +11,12 @@ from sqlalchemy import Connection, event, func, insert, select, text
 
 from protojobs.entropy import fresh_id
 from protojobs.errors import OptionInvalid, StoreUnavailable
-from protojobs.observing import HOUR, MINUTE, ActionNote, AttemptNote, Result, Rollup
-from protojobs.records import NewJob
-from protojobs_sqlalchemy import SQLAlchemyDriver, observing_depths, observing_expiry, tables
-from protojobs_sqlalchemy.dialects import Mode
+from protojobs.port.observing import HOUR, MINUTE, ActionNote, AttemptNote, Result, Rollup
+from protojobs.port.records import NewJob
+from protojobs_sqlalchemy import SQLAlchemyDriver
+from protojobs_sqlalchemy.dialect import Mode
+from protojobs_sqlalchemy.observing import depths, expiry
+from protojobs_sqlalchemy.tables import tables
 
 MINUTES, WORKERS, NAMES = 60, 4, 10
 RECORD_STATEMENTS_MAX = 2
@@ -162,8 +164,8 @@ def test_what_cannot_be_stored_is_refused(driver: SQLAlchemyDriver) -> None:
 def test_old_notes_go_by_an_index_in_steps_for_as_long_as_there_is_time(
     driver: SQLAlchemyDriver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(observing_expiry, "_AT_ONCE", 3)
-    monkeypatch.setattr("protojobs_sqlalchemy.observing.TIME_S", 0.0)
+    monkeypatch.setattr(expiry, "_AT_ONCE", 3)
+    monkeypatch.setattr("protojobs_sqlalchemy.observing.observing.TIME_S", 0.0)
     now = driver.now()
     old, fresh = now - timedelta(days=100), now
     driver.record("w", [counted(old, f"q{n}", "j") for n in range(5)], [ran(old) for _ in range(8)] + [ran(fresh)])
@@ -180,7 +182,7 @@ def test_old_notes_go_by_an_index_in_steps_for_as_long_as_there_is_time(
         assert [found for found in plans if "SCAN" in found.replace("SCAN CONSTANT ROW", "")] == []
     if driver.engine.dialect.name == "postgresql":
         assert [found for found in plans if "Seq Scan" in found] == []
-    monkeypatch.setattr("protojobs_sqlalchemy.observing.TIME_S", 60.0)
+    monkeypatch.setattr("protojobs_sqlalchemy.observing.observing.TIME_S", 60.0)
     driver.time_offset += 60  # the next minute
     assert driver.sample_depths()
     assert [count(driver, table) for table in ("rollups", "attempts", "audit")] == [1, 1, 0]
@@ -192,7 +194,7 @@ def test_old_notes_go_also_where_counting_takes_too_long(
     def slow(*_given: object) -> None:
         raise StoreUnavailable("no time is left")
 
-    monkeypatch.setattr(observing_depths, "measure", slow)
+    monkeypatch.setattr(depths, "measure", slow)
     driver.record("w", [counted(driver.now() - timedelta(days=100))], [])
     with pytest.raises(StoreUnavailable):
         driver.sample_depths()
@@ -207,7 +209,7 @@ def count(driver: SQLAlchemyDriver, table: str) -> int:
 def test_only_the_longest_queues_are_counted_to_the_end(
     driver: SQLAlchemyDriver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(observing_depths, "_COMPARED_MAX", 4)
+    monkeypatch.setattr(depths, "_COMPARED_MAX", 4)
     for queue, length, delay in (("a", 9, 0.0), ("b", 3, 1000.0), ("c", 4, 0.0), ("d", 1, 0.0), ("e", 30, 0.0)):
         job = {"job_name": "n", "job_class": "c", "data": "{}", "delay": delay}
         driver.enqueue([NewJob(id=fresh_id(), queue=queue, **job) for _ in range(length)])  # type: ignore[arg-type]  (values)

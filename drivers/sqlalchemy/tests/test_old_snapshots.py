@@ -10,12 +10,13 @@ import pytest
 from sqlalchemy import text
 
 from protojobs.entropy import fresh_id
-from protojobs.lifecycle import JobState, Verb
-from protojobs.records import ClaimedJob, NewJob, Settlement, WorkerInfo
-from protojobs_sqlalchemy import SQLAlchemyDriver, postgresql_pruning
-from protojobs_sqlalchemy.lanes import Lanes
-from protojobs_sqlalchemy.postgresql import PostgreSQLDialect
-from protojobs_sqlalchemy.tables import COUNTER_SHARDS
+from protojobs.port.lifecycle import JobState, Verb
+from protojobs.port.records import ClaimedJob, NewJob, Settlement, WorkerInfo
+from protojobs_sqlalchemy import SQLAlchemyDriver
+from protojobs_sqlalchemy.postgresql import pruning
+from protojobs_sqlalchemy.postgresql.dialect import PostgreSQLDialect
+from protojobs_sqlalchemy.tables.tables import COUNTER_SHARDS
+from protojobs_sqlalchemy.verbs.lanes import Lanes
 
 SOON_S = 20.0
 
@@ -138,28 +139,28 @@ def test_prune_begins_where_it_ended_while_walking_the_front_takes_long(
     driver: SQLAlchemyDriver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[object] = []
-    begin = postgresql_pruning.Floors.begin
+    begin = pruning.Floors.begin
 
-    def noted(floors: postgresql_pruning.Floors, state: JobState) -> object:
+    def noted(floors: pruning.Floors, state: JobState) -> object:
         seen.append(begin(floors, state))
         return seen[-1]
 
-    monkeypatch.setattr(postgresql_pruning.Floors, "begin", noted)
+    monkeypatch.setattr(pruning.Floors, "begin", noted)
     finish(driver, 6)
     assert driver.prune(completed_older_than=0, limit=2).completed == 2
     assert driver.prune(completed_older_than=0, limit=2).completed == 2
-    assert set(seen) == {postgresql_pruning._FRONT}  # it is quick, so every batch walks the front
-    monkeypatch.setattr(postgresql_pruning, "_SLOW_S", -1.0)
-    monkeypatch.setattr(postgresql_pruning, "_WALK_SHARE", 1e9)
+    assert set(seen) == {pruning._FRONT}  # it is quick, so every batch walks the front
+    monkeypatch.setattr(pruning, "_SLOW_S", -1.0)
+    monkeypatch.setattr(pruning, "_WALK_SHARE", 1e9)
     assert driver.prune(completed_older_than=0, limit=1).completed == 1
     seen.clear()
     assert driver.prune(completed_older_than=0, limit=1).completed == 1
     floor = seen[0]
-    assert floor is not postgresql_pruning._FRONT
+    assert floor is not pruning._FRONT
     driver.time_offset -= 100
     finish(driver, 1)  # one that ends before that place
     driver.time_offset += 100
     assert driver.prune(completed_older_than=timedelta(0).total_seconds(), limit=5).completed == 0
-    later = time.monotonic() + postgresql_pruning._WALK_EVERY_MAX_S + 1
-    monkeypatch.setattr(postgresql_pruning.SYSTEM_CLOCK, "monotonic", lambda: later)
+    later = time.monotonic() + pruning._WALK_EVERY_MAX_S + 1
+    monkeypatch.setattr(pruning.SYSTEM_CLOCK, "monotonic", lambda: later)
     assert driver.prune(completed_older_than=0, limit=5).completed == 1

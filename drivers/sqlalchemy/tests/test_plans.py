@@ -13,15 +13,19 @@ from pymysql.cursors import DictCursor
 from sqlalchemy import create_engine, event, insert, text
 
 from protojobs.entropy import fresh_id
-from protojobs.lifecycle import Verb
-from protojobs.records import NewJob, Settlement, WorkerInfo
+from protojobs.port.lifecycle import Verb
+from protojobs.port.records import NewJob, Settlement, WorkerInfo
 from protojobs.testing.conformance.plans import firing_of, new_schedule
-from protojobs_sqlalchemy import SQLAlchemyDriver, mariadb_turn, postgresql_statements, sqlite_turn, tables, watching
-from protojobs_sqlalchemy.dialects import Ask
-from protojobs_sqlalchemy.lanes import Lanes
-from protojobs_sqlalchemy.mariadb_turn import raw_of
-from protojobs_sqlalchemy.postgresql_turn import claim_values
-from protojobs_sqlalchemy.postgresql_values import completions_of
+from protojobs_sqlalchemy import SQLAlchemyDriver
+from protojobs_sqlalchemy.dialect import Ask
+from protojobs_sqlalchemy.mariadb import turn, waiting
+from protojobs_sqlalchemy.mariadb.turn import raw_of
+from protojobs_sqlalchemy.postgresql import statements
+from protojobs_sqlalchemy.postgresql.turn import claim_values
+from protojobs_sqlalchemy.postgresql.values import completions_of
+from protojobs_sqlalchemy.sqlite import jobs as sqlite_turn
+from protojobs_sqlalchemy.tables import tables
+from protojobs_sqlalchemy.verbs.lanes import Lanes
 
 ROWS = 6_000
 SCHEDULES = 2_000
@@ -161,7 +165,7 @@ class TestOnPostgreSQL:
         done = [Settlement(id=fresh_id(), claim_seq=1, reserved_by="w", verb=Verb.COMPLETE) for _ in range(20)]
         lanes = Lanes([("q2", 1), ("q2", 0)], 0.0) if knows_lanes else None
         values = claim_values(ask, lanes) | completions_of(done, 0)
-        _, of_known, anew = postgresql_statements.IN_PLACE
+        _, of_known, anew = statements.IN_PLACE
         plan = self.plan(driver, of_known if knows_lanes else anew, values)
         assert "Seq Scan on jobs" not in plan
         assert "jobs_processing" not in plan
@@ -172,7 +176,7 @@ class TestOnPostgreSQL:
         assert plan.count("Tid Scan on jobs") == 1  # what was locked a moment before
 
     def test_the_lanes_are_found_by_jumping(self, driver: SQLAlchemyDriver) -> None:
-        plan = self.plan(driver, postgresql_statements.LANES, {"queues": ["q0", "q2"]})
+        plan = self.plan(driver, statements.LANES, {"queues": ["q0", "q2"]})
         assert "Seq Scan on jobs" not in plan
         assert "using jobs_ready" in plan
 
@@ -207,15 +211,15 @@ class TestOnMariaDB:
     @pytest.mark.parametrize(
         ("statement", "values", "index"),
         [
-            (watching._FIRST_LANE, [0, "q2"], "jobs_ready"),
-            (watching._NEXT_LANE, [0, "q2", 1], "jobs_ready"),
-            (watching._FIRST_DUE, ["q2", 1], "jobs_ready"),
-            (mariadb_turn._DUE, [40_000, "q2", 1, "1970-01-01", 0, "q2", 50], "jobs_ready"),
-            (mariadb_turn._DATA, [IDS], "PRIMARY"),
-            (mariadb_turn._LOCK, [IDS], "PRIMARY"),
-            (mariadb_turn._CURRENT, [IDS, 1, "w"], "PRIMARY"),
-            (mariadb_turn._COMPLETE, [0, IDS, 1, "w"], "PRIMARY"),
-            (mariadb_turn._LEND, ["2100-01-01", "w", IDS], "PRIMARY"),
+            (waiting._FIRST_LANE, [0, "q2"], "jobs_ready"),
+            (waiting._NEXT_LANE, [0, "q2", 1], "jobs_ready"),
+            (waiting._FIRST_DUE, ["q2", 1], "jobs_ready"),
+            (turn._DUE, [40_000, "q2", 1, "1970-01-01", 0, "q2", 50], "jobs_ready"),
+            (turn._DATA, [IDS], "PRIMARY"),
+            (turn._LOCK, [IDS], "PRIMARY"),
+            (turn._CURRENT, [IDS, 1, "w"], "PRIMARY"),
+            (turn._COMPLETE, [0, IDS, 1, "w"], "PRIMARY"),
+            (turn._LEND, ["2100-01-01", "w", IDS], "PRIMARY"),
         ],
     )
     def test_each_statement_uses_its_index_and_sorts_nothing(

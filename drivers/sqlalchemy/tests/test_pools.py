@@ -16,11 +16,12 @@ from sqlalchemy import Connection, Engine, NullPool, StaticPool, create_engine, 
 import servers
 from protojobs.entropy import fresh_id
 from protojobs.errors import StoreUnavailable
-from protojobs.lifecycle import Verb
-from protojobs.records import NewJob, Settlement, WorkerInfo
-from protojobs_sqlalchemy import SQLAlchemyDriver, pools
-from protojobs_sqlalchemy.dialects import Mode, Use
-from protojobs_sqlalchemy.urls import parse
+from protojobs.port.lifecycle import Verb
+from protojobs.port.records import NewJob, Settlement, WorkerInfo
+from protojobs_sqlalchemy import SQLAlchemyDriver
+from protojobs_sqlalchemy.connecting import pools
+from protojobs_sqlalchemy.connecting.urls import parse
+from protojobs_sqlalchemy.dialect import Mode, Use
 
 SESSIONS_MAX = 30  # of `driver.engine`
 

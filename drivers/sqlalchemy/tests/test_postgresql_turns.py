@@ -13,13 +13,14 @@ from sqlalchemy import Connection, event, text
 
 from protojobs import JobQueue
 from protojobs.entropy import fresh_id
-from protojobs.lifecycle import Verb
-from protojobs.records import ClaimedJob, NewJob, Pruned, Settlement, WorkerInfo
-from protojobs_sqlalchemy import SQLAlchemyDriver, postgresql_statements
-from protojobs_sqlalchemy.dialects import Ask, Mode, Use
-from protojobs_sqlalchemy.lanes import Lanes
-from protojobs_sqlalchemy.postgresql import PostgreSQLDialect
-from protojobs_sqlalchemy.postgresql_turn import claim_values, raw_of
+from protojobs.port.lifecycle import Verb
+from protojobs.port.records import ClaimedJob, NewJob, Pruned, Settlement, WorkerInfo
+from protojobs_sqlalchemy import SQLAlchemyDriver
+from protojobs_sqlalchemy.dialect import Ask, Mode, Use
+from protojobs_sqlalchemy.postgresql import statements
+from protojobs_sqlalchemy.postgresql.dialect import PostgreSQLDialect
+from protojobs_sqlalchemy.postgresql.turn import claim_values, raw_of
+from protojobs_sqlalchemy.verbs.lanes import Lanes
 
 QUEUE = "q"
 BATCH = 200
@@ -164,7 +165,7 @@ def kept_plan(conn: Connection) -> list[str]:
 
 def pages_of_a_claim(driver: SQLAlchemyDriver, ask: Ask, known: Lanes | None) -> int:
     """The pages that finding the next batch touches; the claim itself is undone."""
-    statement = postgresql_statements.CLAIM if known else postgresql_statements.CLAIM_ANEW
+    statement = statements.CLAIM if known else statements.CLAIM_ANEW
     with driver._connections.engine.connect() as conn:
         raw = raw_of(conn)
         values = claim_values(ask, known) | {"offset": timedelta()}

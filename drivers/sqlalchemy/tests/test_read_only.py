@@ -14,7 +14,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 
 from protojobs.entropy import fresh_id
 from protojobs.errors import StoreUnavailable
-from protojobs.records import NewJob, WorkerInfo
+from protojobs.port.records import NewJob, WorkerInfo
 from protojobs_sqlalchemy import SQLAlchemyDriver
 
 READ_ONLY = {

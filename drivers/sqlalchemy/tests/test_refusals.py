@@ -10,10 +10,10 @@ from sqlalchemy import URL, create_engine, text
 from protojobs import Job, JobQueue
 from protojobs.entropy import fresh_id
 from protojobs.errors import ConfigurationError, ContractBroken, StoreUnavailable
-from protojobs.records import NewJob, WorkerInfo
+from protojobs.port.records import NewJob, WorkerInfo
 from protojobs_sqlalchemy import SQLAlchemyDriver
-from protojobs_sqlalchemy.translation import _refusal
-from protojobs_sqlalchemy.urls import parse
+from protojobs_sqlalchemy.connecting.translation import _refusal
+from protojobs_sqlalchemy.connecting.urls import parse
 
 
 class Nothing(Job):

@@ -17,8 +17,8 @@ from sqlalchemy import Connection, create_engine, event, insert, text, update
 
 from protojobs import JobQueue, Scheduler
 from protojobs.errors import StoreUnavailable
-from protojobs.records import NewJob
-from protojobs.schedules import Fired, FireStatus, Firing, Overlap
+from protojobs.port.records import NewJob
+from protojobs.port.schedules import Fired, FireStatus, Firing, Overlap
 from protojobs.testing.conformance.plans import (
     MINUTE,
     a_due_schedule,
@@ -29,9 +29,11 @@ from protojobs.testing.conformance.plans import (
     schedule_of,
     store_schedule,
 )
-from protojobs_sqlalchemy import SQLAlchemyDriver, schedules, tables
-from protojobs_sqlalchemy.dialects import Mode
-from protojobs_sqlalchemy.inserting import new_row
+from protojobs_sqlalchemy import SQLAlchemyDriver
+from protojobs_sqlalchemy.dialect import Mode
+from protojobs_sqlalchemy.tables import tables
+from protojobs_sqlalchemy.verbs import schedules
+from protojobs_sqlalchemy.verbs.inserting import new_row
 
 STORED = 10_000
 WAIT_S = 20.0

@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy import Connection, event
 
 from protojobs.entropy import fresh_id
-from protojobs.lifecycle import Verb
-from protojobs.records import NewJob, Settlement, WorkerInfo
+from protojobs.port.lifecycle import Verb
+from protojobs.port.records import NewJob, Settlement, WorkerInfo
 from protojobs_sqlalchemy import SQLAlchemyDriver
 
 

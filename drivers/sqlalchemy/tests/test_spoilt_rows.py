@@ -8,13 +8,13 @@ import pytest
 from sqlalchemy import bindparam, create_engine, text
 
 from protojobs import JobQueue
-from protojobs.diagnosis import Severity
 from protojobs.doctor import examine
 from protojobs.entropy import fresh_id
-from protojobs.lifecycle import JobState, Verb
-from protojobs.records import CancelAnswer, ClaimedJob, JobFilter, JobRecord, NewJob, Settlement, WorkerInfo
+from protojobs.port.diagnosis import Severity
+from protojobs.port.lifecycle import JobState, Verb
+from protojobs.port.records import CancelAnswer, ClaimedJob, JobFilter, JobRecord, NewJob, Settlement, WorkerInfo
 from protojobs_sqlalchemy import SQLAlchemyDriver
-from protojobs_sqlalchemy.tables import jobs
+from protojobs_sqlalchemy.tables.tables import jobs
 
 KINDS = ("sqlite", "postgresql", "mariadb")
 

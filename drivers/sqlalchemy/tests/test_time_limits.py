@@ -16,9 +16,10 @@ from sqlalchemy import Connection
 from protojobs.clock import time_left, within
 from protojobs.entropy import fresh_id
 from protojobs.errors import StoreUnavailable
-from protojobs.records import NewJob
-from protojobs_sqlalchemy import SQLAlchemyDriver, pools
-from protojobs_sqlalchemy.dialects import Mode
+from protojobs.port.records import NewJob
+from protojobs_sqlalchemy import SQLAlchemyDriver
+from protojobs_sqlalchemy.connecting import pools
+from protojobs_sqlalchemy.dialect import Mode
 
 LIMIT_S = 0.4
 IN_TIME_S = 1.4  # and some for a busy machine

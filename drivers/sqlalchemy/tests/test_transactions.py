@@ -18,8 +18,8 @@ from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from protojobs.clock import SYSTEM_CLOCK
 from protojobs.entropy import fresh_id
 from protojobs.errors import LeaseLost, OptionInvalid, SchemaOutdated
-from protojobs.lifecycle import JobState
-from protojobs.records import ClaimedJob, Fence, NewJob, WorkerInfo
+from protojobs.port.lifecycle import JobState
+from protojobs.port.records import ClaimedJob, Fence, NewJob, WorkerInfo
 from protojobs_sqlalchemy import FailedJobModel, JobModel, SQLAlchemyDriver
 
 ASYNC = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+psycopg", "mariadb": "mariadb+asyncmy"}
@@ -350,7 +350,7 @@ import sqlalchemy.orm
 from protojobs import create_driver
 
 create_driver("sqlite:///jobs.db")
-print("protojobs_sqlalchemy.transactions" in sys.modules)
+print("protojobs_sqlalchemy.sessions.transactions" in sys.modules)
 """
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert ran.stdout.strip() == "True", ran.stderr

@@ -13,10 +13,11 @@ from pymysql.connections import Connection as Raw
 from sqlalchemy import Connection, create_engine
 
 from protojobs.entropy import fresh_id
-from protojobs.lifecycle import Verb
-from protojobs.records import ClaimReply, NewJob, Settlement, SettleStatus, WorkerInfo
-from protojobs_sqlalchemy import SQLAlchemyDriver, mariadb_turn
-from protojobs_sqlalchemy.dialects import Mode
+from protojobs.port.lifecycle import Verb
+from protojobs.port.records import ClaimReply, NewJob, Settlement, SettleStatus, WorkerInfo
+from protojobs_sqlalchemy import SQLAlchemyDriver
+from protojobs_sqlalchemy.dialect import Mode
+from protojobs_sqlalchemy.mariadb import turn as mariadb_turn
 
 # BEGIN, the worker's row, completions, their count, the lanes, the due jobs, lending, COMMIT; and how much is synced.
 SQLITE_STATEMENTS_MAX = 9

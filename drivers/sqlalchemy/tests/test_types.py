@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from protojobs_sqlalchemy import types
-from protojobs_sqlalchemy.types import from_microseconds, to_microseconds
+from protojobs_sqlalchemy.tables import types
+from protojobs_sqlalchemy.tables.types import from_microseconds, to_microseconds
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LAST = (datetime.max.replace(tzinfo=UTC) - EPOCH) // timedelta(microseconds=1)

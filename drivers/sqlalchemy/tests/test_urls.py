@@ -11,7 +11,7 @@ from sqlalchemy import create_engine
 import servers
 from protojobs.errors import ConfigurationError, DriverNotFound, OptionInvalid, ProtojobsError, StoreUnavailable
 from protojobs_sqlalchemy import SQLAlchemyDriver
-from protojobs_sqlalchemy.urls import masked, parse, same_address
+from protojobs_sqlalchemy.connecting.urls import masked, parse, same_address
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 
 from protojobs import JobQueue
-from protojobs.records import JobRecord
+from protojobs.port.records import JobRecord
 
 from ..crew import Crew, wait_for
 from ..jobs import Plan

@@ -11,8 +11,8 @@ from typing import Literal
 
 from msgspec import Struct
 
-from protojobs.protocols import Store
-from protojobs.records import FailedJob, QueueInfo, WorkerRecord
+from protojobs.port.driver import Store
+from protojobs.port.records import FailedJob, QueueInfo, WorkerRecord
 from protojobs_alerts.settings import AlertSettings
 
 __all__ = ["FINDINGS_MAX", "Failures", "Finding", "error_type", "findings", "in_words", "printable"]

@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from protojobs.errors import OptionInvalid, shown
 from protojobs.names import check_count, check_seconds, check_text
-from protojobs.records import COUNTED_MAX
+from protojobs.port.records import COUNTED_MAX
 
 __all__ = ["AlertSettings", "Limits"]
 

@@ -14,8 +14,8 @@ from msgspec import Struct
 from protojobs.errors import OptionInvalid, shown
 from protojobs.inspector import Action as Bulk
 from protojobs.inspector import Count, ForgetAnswer, Inspector
+from protojobs.port.records import CancelAnswer, RetryAnswer
 from protojobs.querying import quoted
-from protojobs.records import CancelAnswer, RetryAnswer
 
 __all__ = ["ACTIONS", "Action", "Answer", "Given", "Question", "notice"]
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from msgspec import Struct
 
 from protojobs.clock import SYSTEM_CLOCK, within
-from protojobs.diagnosis import Finding
 from protojobs.errors import ProtojobsError
+from protojobs.port.diagnosis import Finding
 
 __all__ = ["Examination", "Examined"]
 

@@ -18,8 +18,8 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Page, Playwright, expect, sync_playwright
 
 from protojobs import JobQueue, Scheduler, StopToken, create_driver
-from protojobs.observing import MINUTE, Observes, Result, Rollup
-from protojobs.records import WorkerInfo
+from protojobs.port.observing import MINUTE, Observes, Result, Rollup
+from protojobs.port.records import WorkerInfo
 from protojobs_dashboard import Dashboard
 
 WAIT_MS = 10_000  # for anything that a page is to show

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from playwright.sync_api import BrowserContext, Locator, Page, expect
 
-from protojobs.lifecycle import JobState
+from protojobs.port.lifecycle import JobState
 
 if TYPE_CHECKING:
     from conftest import Site

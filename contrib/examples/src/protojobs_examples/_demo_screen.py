@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from protojobs.records import FailedJob
+from protojobs.port.records import FailedJob
 from protojobs_examples._demo_shop import QUEUES, Promise
 from protojobs_examples._demo_tally import Count, Tally
 

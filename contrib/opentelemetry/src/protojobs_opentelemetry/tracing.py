@@ -21,7 +21,7 @@ from opentelemetry.trace import INVALID_SPAN, Link, Span, SpanKind, Status, Stat
 
 from protojobs import JobContext, events, hookimpl
 from protojobs.clock import SYSTEM_CLOCK
-from protojobs.records import NewJob
+from protojobs.port.records import NewJob
 from protojobs_opentelemetry.carrier import extracted, injected
 from protojobs_opentelemetry.settings import OpenTelemetrySettings
 

@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 from protojobs import JobQueue
 from protojobs.clock import within
 from protojobs.errors import DriverError
-from protojobs.records import QueueInfo, WorkerRecord
+from protojobs.port.records import QueueInfo, WorkerRecord
 from protojobs_prometheus.labels import NAMES_MAX, OTHER
 
 __all__ = ["StoreCollector"]

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 
 from protojobs.errors import ConfigurationError, did_you_mean
-from protojobs.queue import JobQueue
+from protojobs.queue.queue import JobQueue
 
 __all__ = ["load_app", "look_here"]
 

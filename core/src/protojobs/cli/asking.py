@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import click
 
 from protojobs.cli.exits import CommandFailed, Exit
-from protojobs.cli.output import Output
+from protojobs.cli.showing.output import Output
 
 __all__ = ["YES", "confirm"]
 

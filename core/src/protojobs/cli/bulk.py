@@ -12,9 +12,9 @@ from msgspec import Struct
 from protojobs.cli.asking import confirm
 from protojobs.cli.exits import CommandFailed, Exit
 from protojobs.cli.session import Session
-from protojobs.cli.text import counted
-from protojobs.fingerprints import last_line
-from protojobs.inspector import Action, Count, Inspector, JobListing, Operation, OperationState, Preview
+from protojobs.cli.showing.text import counted
+from protojobs.inspector.inspector import Action, Count, Inspector, JobListing, Operation, OperationState, Preview
+from protojobs.jobs.fingerprints import last_line
 
 __all__ = ["Bulk"]
 

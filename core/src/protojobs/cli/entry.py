@@ -12,11 +12,11 @@ from importlib.metadata import version
 
 import click
 
-from protojobs.cli.commands import CommandTable
 from protojobs.cli.exits import MEANINGS, Exit
 from protojobs.cli.failing import complain
 from protojobs.cli.options import NAMES
 from protojobs.cli.session import Session
+from protojobs.cli.table import CommandTable
 from protojobs.errors import shown
 
 __all__ = ["main", "root"]

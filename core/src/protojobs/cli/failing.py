@@ -12,7 +12,7 @@ import click
 
 from protojobs.cli.exits import Exit, exit_of
 from protojobs.cli.session import Session
-from protojobs.cli.text import escaped
+from protojobs.cli.showing.text import escaped
 from protojobs.errors import ProtojobsError, SchemaOutdated, StoreUnavailable, did_you_mean
 
 __all__ = ["complain"]

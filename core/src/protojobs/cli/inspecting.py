@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 import click
 
 from protojobs.cli.session import Session
-from protojobs.inspector import Inspector, JobListing, Viewer
+from protojobs.inspector.inspector import Inspector, JobListing, Viewer
 from protojobs.names import check_name
-from protojobs.querying import quoted
+from protojobs.querying.query import quoted
 
 __all__ = ["DRY_RUN", "IDS_AT_ONCE", "WHERE", "check_where", "inspector_of", "listings", "query_of"]
 

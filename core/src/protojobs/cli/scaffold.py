@@ -16,13 +16,14 @@ from string import Template
 
 import click
 
-from protojobs import protocols, records
 from protojobs.cli.exits import CommandFailed, Exit
 from protojobs.cli.options import StoreCommand
-from protojobs.cli.output import Column
 from protojobs.cli.session import Session
+from protojobs.cli.showing.output import Column
 from protojobs.errors import ConfigurationError, OptionInvalid
-from protojobs.urls import driver_entry_points
+from protojobs.port import driver as protocols
+from protojobs.port import records
+from protojobs.port.urls import driver_entry_points
 
 __all__ = ["new_driver", "written"]
 

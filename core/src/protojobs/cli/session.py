@@ -10,15 +10,15 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from protojobs._registry import create_driver
 from protojobs.cli.app import load_app, look_here
 from protojobs.cli.exits import CommandFailed, Exit
-from protojobs.cli.output import Output
+from protojobs.cli.showing.output import Output
 from protojobs.config import Settings, load_settings, source_of
 from protojobs.errors import ConfigurationError, DriverError
-from protojobs.protocols import Store
-from protojobs.queue import JobQueue
-from protojobs.urls import masked
+from protojobs.port.driver import Store
+from protojobs.port.loading import create_driver
+from protojobs.port.urls import masked
+from protojobs.queue.queue import JobQueue
 
 __all__ = ["NO_STORE_MEND", "Session", "queue_of"]
 

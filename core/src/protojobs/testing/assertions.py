@@ -9,8 +9,8 @@ from typing import cast
 
 import msgspec
 
-from protojobs import codec
-from protojobs.jobs import BoundJob, as_bound
+from protojobs.jobs import codec
+from protojobs.jobs.job_class import BoundJob, as_bound
 from protojobs.names import check_seconds, parse_when
 from protojobs.testing.differences import difference, indented
 from protojobs.testing.pushes import PushedJob

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Collection
 
 from protojobs.errors import StoreUnavailable
-from protojobs.protocols import Store
+from protojobs.port.driver import Store
 
 __all__ = ["FlakyDriver"]
 

@@ -12,15 +12,15 @@ from contextlib import contextmanager
 
 from msgspec import Struct
 
-from protojobs._execution import Run
-from protojobs._interrupts import Interrupted
 from protojobs.entropy import fresh_id
 from protojobs.errors import OptionInvalid
-from protojobs.lifecycle import JobState
-from protojobs.records import JobRecord
+from protojobs.interrupts import Interrupted
+from protojobs.port.lifecycle import JobState
+from protojobs.port.records import JobRecord
 from protojobs.testing.differences import difference, indented
 from protojobs.testing.local_worker import LocalWorker, Ran
 from protojobs.testing.queueing import TestQueue
+from protojobs.worker.runs.run import Run
 
 __all__ = ["assert_idempotent"]
 

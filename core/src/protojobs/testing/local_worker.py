@@ -13,15 +13,15 @@ from typing import TypeVar
 
 from msgspec import Struct
 
-from protojobs._afterwards import FailedCall, announcement, beginning
-from protojobs._execution import Run, prepare
-from protojobs.definitions import JobDefinition
 from protojobs.entropy import fresh_id
 from protojobs.errors import JobError, JobUnknown
-from protojobs.lifecycle import JobState, Verb
-from protojobs.outcomes import Outcome
-from protojobs.queue import JobQueue
-from protojobs.records import ClaimedJob, Fence, Settled, WorkerInfo
+from protojobs.jobs.definition import JobDefinition
+from protojobs.jobs.returns import Outcome
+from protojobs.port.lifecycle import JobState, Verb
+from protojobs.port.records import ClaimedJob, Fence, Settled, WorkerInfo
+from protojobs.queue.queue import JobQueue
+from protojobs.worker.reports.announcements import FailedCall, announcement, beginning
+from protojobs.worker.runs.run import Run, prepare
 
 __all__ = ["LocalWorker", "Ran"]
 

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-from protojobs.records import NewJob
+from protojobs.port.records import NewJob
 
 __all__ = ["PushedJob", "pushed_job"]
 

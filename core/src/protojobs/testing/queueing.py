@@ -9,14 +9,14 @@ from typing import ClassVar
 
 from msgspec import Struct
 
-from protojobs._registry import create_driver
 from protojobs.config import Settings
-from protojobs.definitions import REGISTRY, Registry
-from protojobs.hooks import Hooks
-from protojobs.jobs import BoundJob, as_bound
-from protojobs.lifecycle import JobState
-from protojobs.queue import JobQueue
-from protojobs.records import Enqueued, NewJob
+from protojobs.hooks.hooks import Hooks
+from protojobs.jobs.definition import REGISTRY, Registry
+from protojobs.jobs.job_class import BoundJob, as_bound
+from protojobs.port.lifecycle import JobState
+from protojobs.port.loading import create_driver
+from protojobs.port.records import Enqueued, NewJob
+from protojobs.queue.queue import JobQueue
 from protojobs.testing.local_worker import LocalWorker, Ran
 from protojobs.testing.manual_clock import ManualClock
 from protojobs.testing.pushes import PushedJob, pushed_job

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from datetime import timedelta
 from itertools import islice
 
-from protojobs.lifecycle import TRANSITIONS, JobState, Verb
-from protojobs.records import CancelAnswer, Cleared, Pruned, RetryAnswer
-from protojobs.rules import check_batch
+from protojobs.port.lifecycle import TRANSITIONS, JobState, Verb
+from protojobs.port.records import CancelAnswer, Cleared, Pruned, RetryAnswer
+from protojobs.port.rules import check_batch
 from protojobs_memory.handle import Handle
 from protojobs_memory.state import Row
 
@@ -17,7 +17,7 @@ __all__ = ["Administration"]
 
 
 class Administration(Handle):
-    """The verbs of `protojobs.protocols.Administers` but for the transfer; their promises are written there."""
+    """The verbs of `protojobs.port.driver.Administers` but for the transfer; their promises are written there."""
 
     def cancel(self, ids: Sequence[str], *, reason: str = "") -> list[CancelAnswer]:
         """See Administers.cancel."""

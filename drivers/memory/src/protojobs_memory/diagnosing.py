@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 
-from protojobs.diagnosis import IN_FRONT_MAX, Finding, Severity
-from protojobs.lifecycle import JobState
+from protojobs.port.diagnosis import IN_FRONT_MAX, Finding, Severity
+from protojobs.port.lifecycle import JobState
 from protojobs_memory.handle import Handle
 from protojobs_memory.state import after
 
@@ -14,7 +14,7 @@ __all__ = ["Diagnosing"]
 
 
 class Diagnosing(Handle):
-    """The verbs of `protojobs.diagnosis.Diagnoses`; their promises are written there."""
+    """The verbs of `protojobs.port.diagnosis.Diagnoses`; their promises are written there."""
 
     def diagnose(self) -> list[Finding]:
         """See Diagnoses.diagnose."""

@@ -1,7 +1,7 @@
 """The life of a job in a memory store: stored, lent, settled, taken back. The simplest driver; read it first.
 
 Each verb is one `with` block: it takes the store's lock, reads the time, and does all of its work or none. What the
-verbs promise is said in `protojobs.protocols`; the comments here say how little it takes.
+verbs promise is said in `protojobs.port.driver`; the comments here say how little it takes.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from datetime import datetime, timedelta
 
 from protojobs.clock import SYSTEM_CLOCK
 from protojobs.errors import LeaseLost, OptionInvalid
-from protojobs.lifecycle import RETURNS_FREE, SUSPECT_RECLAIMS, JobState, Verb
-from protojobs.protocols import PORT_VERSION
-from protojobs.records import (
+from protojobs.port.driver import PORT_VERSION
+from protojobs.port.lifecycle import RETURNS_FREE, SUSPECT_RECLAIMS, JobState, Verb
+from protojobs.port.records import (
     BATCH_BYTES_MAX,
     Capabilities,
     ClaimedJob,
@@ -30,7 +30,7 @@ from protojobs.records import (
     WorkerInfo,
     WorkerRecord,
 )
-from protojobs.rules import PASSED_OVER_MAX, SETTLES_TO, check_batch, check_settlements, first_end, renewed
+from protojobs.port.rules import PASSED_OVER_MAX, SETTLES_TO, check_batch, check_settlements, first_end, renewed
 from protojobs_memory.administration import Administration
 from protojobs_memory.diagnosing import Diagnosing
 from protojobs_memory.inspection import Inspection

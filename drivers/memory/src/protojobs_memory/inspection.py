@@ -8,8 +8,8 @@ from datetime import datetime
 from msgspec.structs import replace
 
 from protojobs.errors import OptionInvalid, shown
-from protojobs.lifecycle import JobState
-from protojobs.records import (
+from protojobs.port.lifecycle import JobState
+from protojobs.port.records import (
     COUNTED_MAX,
     FailedJob,
     FailedPage,
@@ -20,7 +20,7 @@ from protojobs.records import (
     Stats,
     WorkerRecord,
 )
-from protojobs.rules import check_batch, check_cursor, shortened
+from protojobs.port.rules import check_batch, check_cursor, shortened
 from protojobs_memory.handle import Handle
 from protojobs_memory.sorted_keys import SortedKeys, TimeKey
 from protojobs_memory.state import Queue, Row, State, after
@@ -33,7 +33,7 @@ LISTED_MAX = 10_000  # workers in one list
 
 
 class Inspection(Handle):
-    """The verbs of `protojobs.protocols.Inspects`; their promises are written there."""
+    """The verbs of `protojobs.port.driver.Inspects`; their promises are written there."""
 
     def get(self, ids: Sequence[str]) -> list[JobRecord]:
         """See Inspects.get."""

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from itertools import islice
 
-from protojobs import observing
-from protojobs.observing import (
+from protojobs.port import observing
+from protojobs.port.observing import (
     ACTIONS_KEPT_S,
     ATTEMPTS_KEPT_S,
     HOUR,

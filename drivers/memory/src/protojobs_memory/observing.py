@@ -8,7 +8,7 @@ from heapq import nlargest
 from itertools import islice
 from typing import Literal
 
-from protojobs.observing import (
+from protojobs.port.observing import (
     ATTEMPTS_MAX,
     ActionNote,
     ActionPage,
@@ -21,8 +21,8 @@ from protojobs.observing import (
     merged,
     totalled,
 )
-from protojobs.records import FailedPage
-from protojobs.rules import check_cursor, shortened
+from protojobs.port.records import FailedPage
+from protojobs.port.rules import check_cursor, shortened
 from protojobs_memory.handle import Handle
 from protojobs_memory.inspection import count, failed_page
 
@@ -33,7 +33,7 @@ GROUPS_MAX = 1_000  # groups of failed jobs that one call looks at
 
 
 class Observing(Handle):
-    """The verbs of `protojobs.observing.Observes`; their promises are written there."""
+    """The verbs of `protojobs.port.observing.Observes`; their promises are written there."""
 
     def record(self, worker: str, rollups: Sequence[Rollup], attempts: Sequence[AttemptNote]) -> None:
         """See Observes.record."""

@@ -8,9 +8,9 @@ from itertools import islice, takewhile
 
 from msgspec.structs import replace
 
-from protojobs.records import Enqueued, NewJob
-from protojobs.rules import check_batch, check_firings, check_schedule_cursor, fire
-from protojobs.schedules import DueCursor, DueSchedules, Fired, FireStatus, Firing, Schedule, SchedulePage
+from protojobs.port.records import Enqueued, NewJob
+from protojobs.port.rules import check_batch, check_firings, check_schedule_cursor, fire
+from protojobs.port.schedules import DueCursor, DueSchedules, Fired, FireStatus, Firing, Schedule, SchedulePage
 from protojobs_memory.handle import Handle
 from protojobs_memory.state import after
 
@@ -18,7 +18,7 @@ __all__ = ["Schedules"]
 
 
 class Schedules(Handle, ABC):
-    """The verbs of `protojobs.protocols.Schedules`; their promises are written there."""
+    """The verbs of `protojobs.port.driver.Schedules`; their promises are written there."""
 
     @abstractmethod
     def enqueue(self, jobs: Sequence[NewJob]) -> list[Enqueued]:

@@ -15,9 +15,9 @@ from datetime import UTC, datetime, timedelta
 from msgspec import Struct
 
 from protojobs.errors import ContractBroken
-from protojobs.lifecycle import FINISHED, TRANSITIONS, JobState, Verb
-from protojobs.records import FailedJob, NewJob, WorkerRecord
-from protojobs.schedules import Schedule
+from protojobs.port.lifecycle import FINISHED, TRANSITIONS, JobState, Verb
+from protojobs.port.records import FailedJob, NewJob, WorkerRecord
+from protojobs.port.schedules import Schedule
 from protojobs_memory.notes import Notes
 from protojobs_memory.sorted_keys import SortedKeys, TimeKey
 

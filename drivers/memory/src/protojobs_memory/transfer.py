@@ -10,9 +10,9 @@ from msgspec import convert
 from msgspec.structs import replace
 
 from protojobs.errors import OptionInvalid, shown
-from protojobs.lifecycle import JobState, Verb
-from protojobs.records import Enqueued, ExportedJob, NewJob
-from protojobs.rules import check_batch
+from protojobs.port.lifecycle import JobState, Verb
+from protojobs.port.records import Enqueued, ExportedJob, NewJob
+from protojobs.port.rules import check_batch
 from protojobs_memory.handle import Handle
 from protojobs_memory.sorted_keys import SortedKeys
 from protojobs_memory.state import Row
@@ -24,7 +24,7 @@ _CURSOR = re.compile(r"[0-9a-f]{16}/")  # a number, and the id of a job
 
 
 class Transfer(Handle):
-    """The transfer verbs of `protojobs.protocols.Administers`; their promises are written there."""
+    """The transfer verbs of `protojobs.port.driver.Administers`; their promises are written there."""
 
     def export_jobs(
         self, token: str, *, cursor: str | None = None, limit: int = 500

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from protojobs.entropy import fresh_id
-from protojobs.records import ClaimedJob, FailedJob, Fence, JobRecord, LostJob, Settlement
+from protojobs.port.records import ClaimedJob, FailedJob, Fence, JobRecord, LostJob, Settlement
 from protojobs_memory.state import Row
 
 __all__ = ["claimed", "failure", "fence", "lost", "record"]

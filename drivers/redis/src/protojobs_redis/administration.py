@@ -9,10 +9,10 @@ from msgspec.msgpack import Decoder
 from msgspec.structs import replace
 
 from protojobs.names import check_name
-from protojobs.records import CancelAnswer, Cleared, Pruned, RetryAnswer
+from protojobs.port.records import CancelAnswer, Cleared, Pruned, RetryAnswer
 from protojobs_redis.handle import Handle, check_batch
-from protojobs_redis.laps import Kind, Lap, Place
 from protojobs_redis.packing import encode, micros, texts
+from protojobs_redis.prune_cursor import Kind, Lap, Place
 
 __all__ = ["Administration"]
 
@@ -48,7 +48,7 @@ _cleared, _pruned = Decoder(_Cleared), Decoder(_Pruned)
 
 
 class Administration(Handle):
-    """The verbs of `protojobs.protocols.Administers` but for the transfer; their promises are written there."""
+    """The verbs of `protojobs.port.driver.Administers` but for the transfer; their promises are written there."""
 
     def cancel(self, ids: Sequence[str], *, reason: str = "") -> list[CancelAnswer]:
         """See Administers.cancel."""

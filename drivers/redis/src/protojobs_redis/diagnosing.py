@@ -9,12 +9,12 @@ from typing import cast
 from msgspec.msgpack import Decoder
 from redis.exceptions import ResponseError
 
-from protojobs.diagnosis import IN_FRONT_MAX, Finding, Severity, judged
-from protojobs.lifecycle import JobState
-from protojobs_redis.clients import Server
+from protojobs.port.diagnosis import IN_FRONT_MAX, Finding, Severity, judged
+from protojobs.port.lifecycle import JobState
+from protojobs_redis.connecting.clients import Server
+from protojobs_redis.connecting.readiness import facts_of
 from protojobs_redis.handle import Handle
 from protojobs_redis.packing import moment
-from protojobs_redis.readiness import facts_of
 
 __all__ = ["Diagnosing"]
 
@@ -33,7 +33,7 @@ Facts = Mapping[str, object]
 
 
 class Diagnosing(Handle):
-    """The verbs of `protojobs.diagnosis.Diagnoses`; their promises are written there."""
+    """The verbs of `protojobs.port.diagnosis.Diagnoses`; their promises are written there."""
 
     def diagnose(self) -> list[Finding]:
         """See Diagnoses.diagnose."""

@@ -10,8 +10,8 @@ from msgspec.msgpack import Decoder
 
 from protojobs.entropy import fresh_id
 from protojobs.errors import ContractBroken, OptionInvalid, shown
-from protojobs.protocols import PORT_VERSION
-from protojobs.records import (
+from protojobs.port.driver import PORT_VERSION
+from protojobs.port.records import (
     BATCH_BYTES_MAX,
     Capabilities,
     ClaimedJob,
@@ -22,7 +22,7 @@ from protojobs.records import (
     Settled,
     Settlement,
 )
-from protojobs.unreadable import set_aside
+from protojobs.port.unreadable import set_aside
 from protojobs_redis.administration import Administration
 from protojobs_redis.diagnosing import Diagnosing
 from protojobs_redis.handle import check_batch

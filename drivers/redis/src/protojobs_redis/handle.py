@@ -8,13 +8,13 @@ from typing import TypeVar
 from msgspec.msgpack import Decoder
 
 from protojobs.errors import ContractBroken, OptionInvalid, shown
-from protojobs.records import BATCH_JOBS_MAX
-from protojobs_redis.connections import Connections
-from protojobs_redis.laps import Laps
+from protojobs.port.records import BATCH_JOBS_MAX
+from protojobs_redis.connecting.connections import Connections
+from protojobs_redis.connecting.replicas import KEPT, check_replicas
+from protojobs_redis.connecting.urls import check_namespace, parse
 from protojobs_redis.packing import micros
-from protojobs_redis.replicas import KEPT, check_replicas
+from protojobs_redis.prune_cursor import Laps
 from protojobs_redis.scripting import script
-from protojobs_redis.urls import check_namespace, parse
 from protojobs_redis.waiting import Doorbell
 
 __all__ = ["Handle", "check_batch"]

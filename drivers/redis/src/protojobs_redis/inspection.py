@@ -11,7 +11,7 @@ from msgspec import Struct
 from msgspec.msgpack import Decoder
 
 from protojobs.errors import OptionInvalid, shown
-from protojobs.records import (
+from protojobs.port.records import (
     COUNTED_MAX,
     FailedJob,
     FailedPage,
@@ -22,7 +22,7 @@ from protojobs.records import (
     Stats,
     WorkerRecord,
 )
-from protojobs.rules import check_cursor
+from protojobs.port.rules import check_cursor
 from protojobs_redis.handle import Handle, check_batch
 from protojobs_redis.packing import LETTERS, Entry, failed_job, is_number, moment, record, texts
 
@@ -91,7 +91,7 @@ _workers = Decoder(list[tuple[str, _Worker, int, int]])
 
 
 class Inspection(Handle):
-    """The verbs of `protojobs.protocols.Inspects`; their promises are written there."""
+    """The verbs of `protojobs.port.driver.Inspects`; their promises are written there."""
 
     def get(self, ids: Sequence[str]) -> list[JobRecord]:
         """See Inspects.get."""

@@ -9,7 +9,7 @@ from msgspec import Struct
 from msgspec.msgpack import Decoder
 
 from protojobs.errors import LeaseLost
-from protojobs.records import Fence, Heartbeat, LostJob, Reclaimed, WorkerInfo
+from protojobs.port.records import Fence, Heartbeat, LostJob, Reclaimed, WorkerInfo
 from protojobs_redis.handle import Handle
 from protojobs_redis.packing import Entry, Time, encode, micros, moment, moment_text, record
 
@@ -35,7 +35,7 @@ _beats, _rounds = Decoder(_Beat), Decoder(_Round)
 
 
 class Leases(Handle):
-    """The lease verbs of `protojobs.protocols.Driver`; their promises are written there."""
+    """The lease verbs of `protojobs.port.driver.Driver`; their promises are written there."""
 
     def register(self, worker: WorkerInfo) -> None:
         """See Driver.register."""

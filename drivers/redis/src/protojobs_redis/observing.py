@@ -16,7 +16,7 @@ from msgspec.msgpack import Decoder
 from msgspec.structs import replace
 
 from protojobs.clock import SYSTEM_CLOCK, time_left
-from protojobs.observing import (
+from protojobs.port.observing import (
     ACTIONS_KEPT_S,
     ATTEMPTS_KEPT_MAX,
     ATTEMPTS_KEPT_S,
@@ -35,8 +35,8 @@ from protojobs.observing import (
     merged,
     totalled,
 )
-from protojobs.records import FailedPage, QueueInfo
-from protojobs.rules import check_cursor
+from protojobs.port.records import FailedPage, QueueInfo
+from protojobs.port.rules import check_cursor
 from protojobs_redis.inspection import FailedEntry, Inspection, chars
 from protojobs_redis.packing import encode, failed_job, micros, moment, moment_text
 
@@ -84,7 +84,7 @@ _attempts, _actions = Decoder(list[AttemptNote]), Decoder(list[ActionNote])
 
 
 class Observing(Inspection):
-    """The verbs of `protojobs.observing.Observes`; their promises are written there."""
+    """The verbs of `protojobs.port.observing.Observes`; their promises are written there."""
 
     def record(self, worker: str, rollups: Sequence[Rollup], attempts: Sequence[AttemptNote]) -> None:
         """See Observes.record."""

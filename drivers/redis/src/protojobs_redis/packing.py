@@ -9,9 +9,9 @@ from datetime import UTC, datetime, timedelta
 from msgspec import Raw, Struct
 from msgspec.msgpack import Decoder, Encoder, decode
 
-from protojobs.lifecycle import JobState
-from protojobs.records import ClaimedJob, FailedJob, JobRecord, NewJob, Settlement, SettleStatus
-from protojobs.unreadable import is_unreadable, read, why_unreadable
+from protojobs.port.lifecycle import JobState
+from protojobs.port.records import ClaimedJob, FailedJob, JobRecord, NewJob, Settlement, SettleStatus
+from protojobs.port.unreadable import is_unreadable, read, why_unreadable
 
 __all__ = [
     "LETTERS",
@@ -342,7 +342,7 @@ def failed_job(failed_id: str, failure: bytes, entry: Entry) -> FailedJob:
 
 
 def _stored(entry: Entry) -> dict[str, object]:
-    """What can be read of a job, by the names of JobRecord, for `protojobs.unreadable` to judge."""
+    """What can be read of a job, by the names of JobRecord, for `protojobs.port.unreadable` to judge."""
     row, blob = _values_of(Row, entry.row), _values_of(Blob, entry.blob)
     found = _NO_ROW | blob | row
     status: object = STATES.get(str(found["state"]), found["state"])

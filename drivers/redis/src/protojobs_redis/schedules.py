@@ -9,9 +9,9 @@ from functools import partial
 from msgspec import Struct
 from msgspec.msgpack import Decoder
 
-from protojobs.records import BATCH_JOBS_MAX
-from protojobs.rules import check_firings, check_schedule_cursor
-from protojobs.schedules import (
+from protojobs.port.records import BATCH_JOBS_MAX
+from protojobs.port.rules import check_firings, check_schedule_cursor
+from protojobs.port.schedules import (
     DueCursor,
     DueSchedules,
     Fired,
@@ -88,7 +88,7 @@ _plan_of = Decoder(_Plan)
 
 
 class Schedules(Handle):
-    """The verbs of `protojobs.protocols.Schedules`; their promises are written there."""
+    """The verbs of `protojobs.port.driver.Schedules`; their promises are written there."""
 
     def save_schedule(self, schedule: Schedule, *, version: int) -> bool:
         """See Schedules.save_schedule."""

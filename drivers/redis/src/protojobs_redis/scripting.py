@@ -8,8 +8,8 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from protojobs.lifecycle import RETURNS_FREE, SUSPECT_RECLAIMS
-from protojobs.records import BATCH_BYTES_MAX
+from protojobs.port.lifecycle import RETURNS_FREE, SUSPECT_RECLAIMS
+from protojobs.port.records import BATCH_BYTES_MAX
 
 __all__ = ["Script", "script"]
 

@@ -8,8 +8,8 @@ from msgspec import Struct
 
 from protojobs.entropy import fresh_id
 from protojobs.errors import OptionInvalid, shown
-from protojobs.lifecycle import Verb
-from protojobs.records import Settlement
+from protojobs.port.lifecycle import Verb
+from protojobs.port.records import Settlement
 from protojobs_redis.packing import Answered, due_of
 
 __all__ = ["Said", "in_order", "sorted_out"]

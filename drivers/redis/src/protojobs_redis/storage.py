@@ -12,7 +12,7 @@ SCAN_COUNT = 1_000  # keys that the server looks at in one round
 
 
 class Storage(Handle):
-    """The verbs of `protojobs.protocols.Driver` that concern the storage; their promises are written there."""
+    """The verbs of `protojobs.port.driver.Driver` that concern the storage; their promises are written there."""
 
     def setup(self) -> None:
         """Mark the namespace with the version of its layout; there is nothing else to make. See Driver.setup."""

@@ -9,8 +9,8 @@ from msgspec.msgpack import Decoder
 from msgspec.structs import replace
 
 from protojobs.errors import OptionInvalid, shown
-from protojobs.lifecycle import JobState
-from protojobs.records import Enqueued, ExportedJob
+from protojobs.port.lifecycle import JobState
+from protojobs.port.records import Enqueued, ExportedJob
 from protojobs_redis.handle import Handle, check_batch
 from protojobs_redis.packing import (
     LETTERS,
@@ -37,7 +37,7 @@ _page = Decoder(tuple[str, list[_Exported]])
 
 
 class Transfer(Handle):
-    """The transfer verbs of `protojobs.protocols.Administers`; their promises are written there."""
+    """The transfer verbs of `protojobs.port.driver.Administers`; their promises are written there."""
 
     def export_jobs(
         self, token: str, *, cursor: str | None = None, limit: int = 500

@@ -9,11 +9,11 @@ from typing import NamedTuple
 from redis.exceptions import MovedError, NoScriptError, RedisError, ResponseError
 
 from protojobs.clock import SYSTEM_CLOCK
-from protojobs_redis.clients import Connection
-from protojobs_redis.connections import Connections
+from protojobs_redis.connecting.clients import Connection
+from protojobs_redis.connecting.connections import Connections
+from protojobs_redis.connecting.urls import TIMEOUT_S
 from protojobs_redis.packing import texts
 from protojobs_redis.scripting import script
-from protojobs_redis.urls import TIMEOUT_S
 
 __all__ = ["Doorbell"]
 

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 from protojobs_sqlalchemy.driver import SQLAlchemyDriver
 
 if TYPE_CHECKING:
-    from protojobs_sqlalchemy.models import FailedJobModel, JobModel
+    from protojobs_sqlalchemy.tables.models import FailedJobModel, JobModel
 
 __all__ = ["FailedJobModel", "JobModel", "SQLAlchemyDriver"]
 
 
 def __getattr__(name: str) -> object:
     if name in ("FailedJobModel", "JobModel"):
-        from protojobs_sqlalchemy import models
+        from protojobs_sqlalchemy.tables import models
 
         return getattr(models, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

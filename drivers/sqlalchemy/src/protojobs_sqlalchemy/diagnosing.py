@@ -13,17 +13,17 @@ from typing import TypeAlias
 
 from sqlalchemy import Connection, and_, func, or_, select
 
-from protojobs.diagnosis import IN_FRONT_MAX, Finding, Severity, judged
 from protojobs.errors import ContractBroken
-from protojobs.lifecycle import FINISHED, JobState
-from protojobs_sqlalchemy.conditions import is_finished, is_pending
-from protojobs_sqlalchemy.diagnosing_indexes import missing_indexes, other_indexes
-from protojobs_sqlalchemy.dialects import Mode
-from protojobs_sqlalchemy.ids import known
+from protojobs.port.diagnosis import IN_FRONT_MAX, Finding, Severity, judged
+from protojobs.port.lifecycle import FINISHED, JobState
+from protojobs_sqlalchemy.dialect import Mode
 from protojobs_sqlalchemy.migrations import HEAD
-from protojobs_sqlalchemy.schema import version_of
-from protojobs_sqlalchemy.steps import Steps
-from protojobs_sqlalchemy.tables import jobs
+from protojobs_sqlalchemy.migrations.version import version_of
+from protojobs_sqlalchemy.tables.ids import known
+from protojobs_sqlalchemy.tables.indexes import missing_indexes, other_indexes
+from protojobs_sqlalchemy.tables.tables import jobs
+from protojobs_sqlalchemy.verbs.conditions import is_finished, is_pending
+from protojobs_sqlalchemy.verbs.steps import Steps
 
 __all__ = ["Diagnosing"]
 
@@ -33,7 +33,7 @@ _PRIORITIES_MAX = 201  # -100 to 100
 
 
 class Diagnosing(Steps):
-    """The verbs of `protojobs.diagnosis.Diagnoses`."""
+    """The verbs of `protojobs.port.diagnosis.Diagnoses`."""
 
     def diagnose(self) -> list[Finding]:
         """Look at the database and its settings, changing nothing. Raises SchemaOutdated where it is not migrated."""
@@ -53,21 +53,21 @@ class Diagnosing(Steps):
         return findings
 
     def _looks(self) -> list[Look]:
-        from protojobs_sqlalchemy.migrating import Schema  # Alembic is a quarter of the import time
+        from protojobs_sqlalchemy.migrations.migrating import Schema  # Alembic is a quarter of the import time
 
         script = Schema(self._connections, self._dialect).sql()
         common: list[Look] = [lambda conn: missing_indexes(conn, script)]
         match self._connections.engine.dialect.name:
             case "postgresql":
-                from protojobs_sqlalchemy import diagnosing_postgresql
+                from protojobs_sqlalchemy.postgresql import diagnosis as diagnosing_postgresql
 
                 return [*common, *diagnosing_postgresql.looks(self._connections, self._dialect, script)]
             case "sqlite":
-                from protojobs_sqlalchemy import diagnosing_sqlite
+                from protojobs_sqlalchemy.sqlite import diagnosis as diagnosing_sqlite
 
                 return [*common, lambda conn: other_indexes(conn, script), *diagnosing_sqlite.looks(self._connections)]
             case _:
-                from protojobs_sqlalchemy import diagnosing_mariadb
+                from protojobs_sqlalchemy.mariadb import diagnosis as diagnosing_mariadb
 
                 return [*common, lambda conn: other_indexes(conn, script), *diagnosing_mariadb.LOOKS]
 

@@ -9,21 +9,28 @@ from msgspec.structs import replace
 from sqlalchemy import URL, Engine
 
 from protojobs.errors import OptionInvalid
-from protojobs.protocols import PORT_VERSION
-from protojobs.records import Capabilities, ClaimedJob, ClaimReply, Enqueued, NewJob, Settled, Settlement
-from protojobs_sqlalchemy.administration import Administration
-from protojobs_sqlalchemy.bounds import check_new, check_settlements
-from protojobs_sqlalchemy.connections import Connections
+from protojobs.port.driver import PORT_VERSION
+from protojobs.port.records import Capabilities, ClaimedJob, ClaimReply, Enqueued, NewJob, Settled, Settlement
+from protojobs_sqlalchemy.connecting.connections import Connections
+from protojobs_sqlalchemy.connecting.urls import (
+    archive_of,
+    backend_of,
+    make_engine,
+    make_sessions_engine,
+    masked,
+    parse,
+)
 from protojobs_sqlalchemy.diagnosing import Diagnosing
-from protojobs_sqlalchemy.dialects import Ask, Dialect, Mode, Turned, Use
-from protojobs_sqlalchemy.inserting import answers, due_queues
-from protojobs_sqlalchemy.inspection import Inspection
-from protojobs_sqlalchemy.joining import Joining, load_if_the_orm_is
-from protojobs_sqlalchemy.leases import Leases, lease_lost
-from protojobs_sqlalchemy.observing import Observing
-from protojobs_sqlalchemy.schedules import Schedules
+from protojobs_sqlalchemy.dialect import Ask, Dialect, Mode, Turned, Use
+from protojobs_sqlalchemy.inspecting.inspection import Inspection
+from protojobs_sqlalchemy.observing.observing import Observing
+from protojobs_sqlalchemy.sessions.joining import Joining, load_if_the_orm_is
 from protojobs_sqlalchemy.transfer import Transfer
-from protojobs_sqlalchemy.urls import archive_of, backend_of, make_engine, make_sessions_engine, masked, parse
+from protojobs_sqlalchemy.verbs.administration import Administration
+from protojobs_sqlalchemy.verbs.bounds import check_new, check_settlements
+from protojobs_sqlalchemy.verbs.inserting import answers, due_queues
+from protojobs_sqlalchemy.verbs.leases import Leases, lease_lost
+from protojobs_sqlalchemy.verbs.schedules import Schedules
 
 __all__ = ["SQLAlchemyDriver"]
 
@@ -120,7 +127,7 @@ class SQLAlchemyDriver(Leases, Inspection, Administration, Schedules, Transfer, 
 
     def migrate(self, *, down: bool = False) -> list[str]:
         """As `setup` (or `teardown`); answers the revisions that were run."""
-        from protojobs_sqlalchemy.migrating import Schema  # Alembic is a quarter of the import time
+        from protojobs_sqlalchemy.migrations.migrating import Schema  # Alembic is a quarter of the import time
 
         applied = Schema(self._connections, self._dialect).migrate(down=down)
         self._is_checked = False
@@ -132,7 +139,7 @@ class SQLAlchemyDriver(Leases, Inspection, Administration, Schedules, Transfer, 
 
     def migration_sql(self, *, down: bool = False) -> str:
         """The statements of a whole migration, to be read or run by hand."""
-        from protojobs_sqlalchemy.migrating import Schema  # Alembic is a quarter of the import time
+        from protojobs_sqlalchemy.migrations.migrating import Schema  # Alembic is a quarter of the import time
 
         return Schema(self._connections, self._dialect).sql(down=down)
 
@@ -196,13 +203,13 @@ def _dialect(
     engine: Engine, time_offset: float, *, is_ours: bool, timeout: float, listen: URL | None, archives: bool
 ) -> Dialect:
     if engine.dialect.name == "sqlite":
-        from protojobs_sqlalchemy.sqlite import SQLiteDialect
+        from protojobs_sqlalchemy.sqlite.dialect import SQLiteDialect
 
         return SQLiteDialect(engine, time_offset, is_ours=is_ours)
     if engine.dialect.name == "postgresql":
-        from protojobs_sqlalchemy.postgresql import PostgreSQLDialect  # its DBAPI is an extra
+        from protojobs_sqlalchemy.postgresql.dialect import PostgreSQLDialect  # its DBAPI is an extra
 
         return PostgreSQLDialect(engine, time_offset, timeout=timeout, listen=listen, archives=archives)
-    from protojobs_sqlalchemy.mariadb import MariaDBDialect  # its DBAPI is an extra
+    from protojobs_sqlalchemy.mariadb.dialect import MariaDBDialect  # its DBAPI is an extra
 
     return MariaDBDialect(engine, time_offset, is_ours=is_ours)

@@ -9,18 +9,18 @@ from typing import Any
 from msgspec.structs import asdict
 from sqlalchemy import Connection, delete, insert, select, update
 
-from protojobs.lifecycle import FINISHED, JobState
-from protojobs.records import Enqueued, ExportedJob, FailedJob
-from protojobs_sqlalchemy.bounds import bad_cursor, check_count
-from protojobs_sqlalchemy.counting import count
-from protojobs_sqlalchemy.dialects import Mode
-from protojobs_sqlalchemy.finding import EXAMINED_MAX
-from protojobs_sqlalchemy.ids import canonical, known
-from protojobs_sqlalchemy.inserting import answers, insert_absent
-from protojobs_sqlalchemy.postgresql_archive import without_archived
-from protojobs_sqlalchemy.rows import Found, failed_job, job_record
-from protojobs_sqlalchemy.steps import Steps
-from protojobs_sqlalchemy.tables import FINGERPRINT_MAX, failed_jobs, jobs, next_claim_seq
+from protojobs.port.lifecycle import FINISHED, JobState
+from protojobs.port.records import Enqueued, ExportedJob, FailedJob
+from protojobs_sqlalchemy.dialect import Mode
+from protojobs_sqlalchemy.inspecting.finding import EXAMINED_MAX
+from protojobs_sqlalchemy.postgresql.archive import without_archived
+from protojobs_sqlalchemy.tables.ids import canonical, known
+from protojobs_sqlalchemy.tables.rows import Found, failed_job, job_record
+from protojobs_sqlalchemy.tables.tables import FINGERPRINT_MAX, failed_jobs, jobs, next_claim_seq
+from protojobs_sqlalchemy.verbs.bounds import bad_cursor, check_count
+from protojobs_sqlalchemy.verbs.counting import count
+from protojobs_sqlalchemy.verbs.inserting import answers, insert_absent
+from protojobs_sqlalchemy.verbs.steps import Steps
 
 __all__ = ["Transfer"]
 

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Literal
 
 from protojobs.inspector import Point, Series
-from protojobs.observing import DepthSample, Result
+from protojobs.port.observing import DepthSample, Result
 from protojobs_dashboard.charts import LAYERS_MAX, Chart, Layer
 from protojobs_dashboard.text import compact, seconds, short, visible
 

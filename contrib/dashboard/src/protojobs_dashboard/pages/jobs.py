@@ -6,9 +6,9 @@ from starlette.responses import Response
 
 from protojobs.errors import QueryInvalid
 from protojobs.inspector import JobListing
-from protojobs.lifecycle import JobState
+from protojobs.port.lifecycle import JobState
+from protojobs.port.records import Stats
 from protojobs.querying import KEYS, Query, parse, words
-from protojobs.records import Stats
 from protojobs_dashboard.page import Page
 
 __all__ = ["TABS", "job", "jobs", "tab_query", "why"]

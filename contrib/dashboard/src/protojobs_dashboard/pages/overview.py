@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from starlette.responses import Response
 
-from protojobs.observing import Result
+from protojobs.port.observing import Result
 from protojobs_dashboard.charts import Chart
 from protojobs_dashboard.page import Page
 from protojobs_dashboard.pages import drawn

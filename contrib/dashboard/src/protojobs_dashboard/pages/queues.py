@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from starlette.responses import Response
 
-from protojobs.records import QueueInfo, Stats
+from protojobs.port.records import QueueInfo, Stats
 from protojobs_dashboard.charts import Chart
 from protojobs_dashboard.page import Page
 from protojobs_dashboard.pages import drawn

@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterator
 
 from protojobs import create_driver
 from protojobs.errors import LeaseLost, StoreUnavailable
-from protojobs.lifecycle import Verb
-from protojobs.protocols import Store
-from protojobs.records import ClaimedJob, NewJob
+from protojobs.port.driver import Store
+from protojobs.port.lifecycle import Verb
+from protojobs.port.records import ClaimedJob, NewJob
 from protojobs.testing.conformance.plans import firing_of
 from protojobs.testing.conformance.steps import fresh_ids, join, lend, new_job, only, settlement
 

@@ -7,9 +7,9 @@ from functools import partial
 import pytest
 
 from protojobs.entropy import fresh_id
-from protojobs.lifecycle import JobState, Verb
-from protojobs.protocols import Store
-from protojobs.records import CancelAnswer, Cleared, Pruned
+from protojobs.port.driver import Store
+from protojobs.port.lifecycle import JobState, Verb
+from protojobs.port.records import CancelAnswer, Cleared, Pruned
 from protojobs.testing.conformance.counting import assert_counts_are_true
 from protojobs.testing.conformance.fixtures import Fixtures, Handles, Later
 from protojobs.testing.conformance.levels import concern

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from protojobs import create_driver
-from protojobs.protocols import Store
+from protojobs.port.driver import Store
 from protojobs.testing.conformance.emptying import empty
 from protojobs.testing.conformance.fixtures import DriverFactory
 from protojobs.testing.conformance.suite import DriverConformance

@@ -9,8 +9,8 @@ from typing import TypeVar
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant
 
 from protojobs.errors import LeaseLost
-from protojobs.protocols import Store
-from protojobs.records import NewJob
+from protojobs.port.driver import Store
+from protojobs.port.records import NewJob
 from protojobs.testing.conformance.fixtures import DriverFactory
 
 __all__ = ["ALL", "QUEUES", "Beside", "pick"]

@@ -7,9 +7,9 @@ from datetime import timedelta
 import pytest
 
 from protojobs.errors import LeaseLost
-from protojobs.lifecycle import JobState, Verb
-from protojobs.protocols import Store
-from protojobs.records import BATCH_BYTES_MAX, ClaimedJob
+from protojobs.port.driver import Store
+from protojobs.port.lifecycle import JobState, Verb
+from protojobs.port.records import BATCH_BYTES_MAX, ClaimedJob
 from protojobs.testing.conformance.fixtures import Fixtures, Handles, Later
 from protojobs.testing.conformance.levels import concern
 from protojobs.testing.conformance.steps import (

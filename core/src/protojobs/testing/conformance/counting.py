@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from datetime import timedelta
 
-from protojobs.lifecycle import STORED, JobState, Verb
-from protojobs.protocols import Store
-from protojobs.records import JobFilter, Stats
+from protojobs.port.driver import Store
+from protojobs.port.lifecycle import STORED, JobState, Verb
+from protojobs.port.records import JobFilter, Stats
 from protojobs.testing.conformance.fixtures import Fixtures, Handles, Later
 from protojobs.testing.conformance.levels import concern
 from protojobs.testing.conformance.naming import ALIKE, STRANGE

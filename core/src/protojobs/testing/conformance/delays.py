@@ -6,8 +6,8 @@ from datetime import timedelta
 
 import pytest
 
-from protojobs.lifecycle import Verb
-from protojobs.protocols import Store
+from protojobs.port.driver import Store
+from protojobs.port.lifecycle import Verb
 from protojobs.testing.conformance.fixtures import Fixtures, Later
 from protojobs.testing.conformance.levels import concern
 from protojobs.testing.conformance.steps import job_of, join, lend, new_job, only, push, settle, their_ids

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from protojobs.observing import HOUR, MINUTE, Observes
-from protojobs.protocols import Store
-from protojobs.records import JobFilter, Stats
+from protojobs.port.driver import Store
+from protojobs.port.observing import HOUR, MINUTE, Observes
+from protojobs.port.records import JobFilter, Stats
 
 __all__ = ["empty"]
 

@@ -10,9 +10,9 @@ from typing import TypeVar
 import pytest
 
 from protojobs.errors import ProtojobsError, StoreUnavailable
-from protojobs.lifecycle import JobState, Verb
-from protojobs.protocols import Store
-from protojobs.records import BATCH_BYTES_MAX, BATCH_JOBS_MAX, Enqueued, NewJob
+from protojobs.port.driver import Store
+from protojobs.port.lifecycle import JobState, Verb
+from protojobs.port.records import BATCH_BYTES_MAX, BATCH_JOBS_MAX, Enqueued, NewJob
 from protojobs.testing.conformance.fixtures import Fixtures, Handles
 from protojobs.testing.conformance.levels import concern
 from protojobs.testing.conformance.steps import at_once, fresh_ids, job_of, join, lend, new_job, only, push, settle

@@ -7,9 +7,9 @@ from functools import partial
 from msgspec.structs import replace
 
 from protojobs.entropy import fresh_id
-from protojobs.lifecycle import JobState, Verb
-from protojobs.protocols import Store
-from protojobs.records import ClaimedJob, FailedJob, NewJob, RetryAnswer
+from protojobs.port.driver import Store
+from protojobs.port.lifecycle import JobState, Verb
+from protojobs.port.records import ClaimedJob, FailedJob, NewJob, RetryAnswer
 from protojobs.testing.conformance.fixtures import Fixtures, Handles, Later
 from protojobs.testing.conformance.levels import concern
 from protojobs.testing.conformance.steps import (

@@ -12,10 +12,10 @@ import pytest
 
 from protojobs.clock import SYSTEM_CLOCK
 from protojobs.errors import ProtojobsError, StoreUnavailable
-from protojobs.lifecycle import JobState, Verb
-from protojobs.protocols import Store
-from protojobs.records import NewJob, SettleStatus
-from protojobs.schedules import FireStatus
+from protojobs.port.driver import Store
+from protojobs.port.lifecycle import JobState, Verb
+from protojobs.port.records import NewJob, SettleStatus
+from protojobs.port.schedules import FireStatus
 from protojobs.testing.conformance.actor import BATCH, QUEUE
 from protojobs.testing.conformance.children import Children, Said, children_on
 from protojobs.testing.conformance.counting import assert_counts_are_true

@@ -9,10 +9,10 @@ import pytest
 from msgspec.structs import replace
 
 from protojobs.errors import ProtojobsError
-from protojobs.lifecycle import JobState, Verb
-from protojobs.protocols import Store
-from protojobs.records import BATCH_BYTES_MAX, BATCH_JOBS_MAX, NewJob
-from protojobs.schedules import FireStatus, Firing, Overlap, Schedule, SchedulePage
+from protojobs.port.driver import Store
+from protojobs.port.lifecycle import JobState, Verb
+from protojobs.port.records import BATCH_BYTES_MAX, BATCH_JOBS_MAX, NewJob
+from protojobs.port.schedules import FireStatus, Firing, Overlap, Schedule, SchedulePage
 from protojobs.testing.conformance.enqueueing import until_answered
 from protojobs.testing.conformance.fixtures import Fixtures, Handles, Later
 from protojobs.testing.conformance.levels import concern

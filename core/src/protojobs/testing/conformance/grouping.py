@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from protojobs.lifecycle import Verb
-from protojobs.observing import Observes
-from protojobs.protocols import Store
-from protojobs.records import FailedJob
+from protojobs.port.driver import Store
+from protojobs.port.lifecycle import Verb
+from protojobs.port.observing import Observes
+from protojobs.port.records import FailedJob
 from protojobs.testing.conformance.fixtures import Fixtures, Later
 from protojobs.testing.conformance.levels import concern
 from protojobs.testing.conformance.naming import ALIKE

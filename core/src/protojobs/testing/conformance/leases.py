@@ -8,9 +8,9 @@ import pytest
 
 from protojobs.entropy import fresh_id
 from protojobs.errors import LeaseLost
-from protojobs.lifecycle import RETURNS_FREE, SUSPECT_RECLAIMS, JobState, Verb
-from protojobs.protocols import Store
-from protojobs.records import Reclaimed, SettleStatus
+from protojobs.port.driver import Store
+from protojobs.port.lifecycle import RETURNS_FREE, SUSPECT_RECLAIMS, JobState, Verb
+from protojobs.port.records import Reclaimed, SettleStatus
 from protojobs.testing.conformance.fixtures import Fixtures, Handles, Later
 from protojobs.testing.conformance.levels import concern
 from protojobs.testing.conformance.steps import (

@@ -10,11 +10,11 @@ import pytest
 
 from protojobs.entropy import fresh_id
 from protojobs.errors import OptionInvalid, ProtojobsError
-from protojobs.lifecycle import JobState, Verb
-from protojobs.observing import Observes
-from protojobs.protocols import Store
-from protojobs.records import CancelAnswer, JobFilter, RetryAnswer
-from protojobs.rules import is_wanted
+from protojobs.port.driver import Store
+from protojobs.port.lifecycle import JobState, Verb
+from protojobs.port.observing import Observes
+from protojobs.port.records import CancelAnswer, JobFilter, RetryAnswer
+from protojobs.port.rules import is_wanted
 from protojobs.testing.conformance.fixtures import Fixtures
 from protojobs.testing.conformance.levels import concern
 from protojobs.testing.conformance.steps import all_jobs, fresh_ids, join, lend, new_job, only, push, settle, their_ids

@@ -20,9 +20,9 @@ from hypothesis.stateful import (
 from msgspec.structs import replace
 
 from protojobs.errors import LeaseLost
-from protojobs.lifecycle import Verb
-from protojobs.protocols import Store
-from protojobs.records import ClaimedJob, ClaimReply, JobRecord, QueueInfo, Settlement
+from protojobs.port.driver import Store
+from protojobs.port.lifecycle import Verb
+from protojobs.port.records import ClaimedJob, ClaimReply, JobRecord, QueueInfo, Settlement
 from protojobs.testing.conformance.beside import ALL, QUEUES, pick
 from protojobs.testing.conformance.fixtures import DriverFactory, Fixtures
 from protojobs.testing.conformance.levels import concern

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 from msgspec.structs import replace
 
-from protojobs.protocols import Store
-from protojobs.schedules import Firing, Overlap, Schedule
+from protojobs.port.driver import Store
+from protojobs.port.schedules import Firing, Overlap, Schedule
 from protojobs.testing.conformance.beside import QUEUES, Beside, pick
 from protojobs.testing.conformance.fixtures import DriverFactory
 from protojobs.testing.conformance.plans import all_due, all_schedules, new_schedule

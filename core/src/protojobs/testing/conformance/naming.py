@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from protojobs.lifecycle import Verb
-from protojobs.protocols import Store
-from protojobs.records import JobFilter
+from protojobs.port.driver import Store
+from protojobs.port.lifecycle import Verb
+from protojobs.port.records import JobFilter
 from protojobs.testing.conformance.fixtures import Fixtures, Handles
 from protojobs.testing.conformance.levels import concern
 from protojobs.testing.conformance.steps import (

@@ -12,7 +12,8 @@ from msgspec.structs import replace
 
 from protojobs.entropy import fresh_id
 from protojobs.errors import ProtojobsError
-from protojobs.observing import (
+from protojobs.port.driver import Store
+from protojobs.port.observing import (
     ATTEMPTS_MAX,
     HOUR,
     MINUTE,
@@ -24,7 +25,6 @@ from protojobs.observing import (
     Rollup,
     RollupTotal,
 )
-from protojobs.protocols import Store
 from protojobs.testing.conformance.fixtures import Fixtures, Handles, Later
 from protojobs.testing.conformance.levels import NOT_CLAIMED, concern
 from protojobs.testing.conformance.naming import ALIKE, STRANGE
@@ -290,7 +290,7 @@ def observer_of(driver: Store) -> Observes:
     if not driver.capabilities.observing:
         pytest.skip(f"{NOT_CLAIMED}observing")
     if not isinstance(driver, Observes):
-        pytest.fail("The driver claims observing, and has not all verbs of `protojobs.observing.Observes`.")
+        pytest.fail("The driver claims observing, and has not all verbs of `protojobs.port.observing.Observes`.")
     return driver
 
 

@@ -7,9 +7,9 @@ from datetime import datetime, timedelta
 
 from msgspec.structs import replace
 
-from protojobs.protocols import Store
-from protojobs.records import NewJob
-from protojobs.schedules import DueCursor, FireStatus, Firing, Overlap, Schedule
+from protojobs.port.driver import Store
+from protojobs.port.records import NewJob
+from protojobs.port.schedules import DueCursor, FireStatus, Firing, Overlap, Schedule
 from protojobs.testing.conformance.steps import new_job, only
 
 __all__ = [

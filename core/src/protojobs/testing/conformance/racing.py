@@ -8,10 +8,10 @@ from functools import partial
 from msgspec.structs import replace
 
 from protojobs.errors import LeaseLost
-from protojobs.lifecycle import JobState, Verb
-from protojobs.protocols import Store
-from protojobs.records import ClaimedJob, Heartbeat, Reclaimed, SettleStatus
-from protojobs.schedules import FireStatus, Firing
+from protojobs.port.driver import Store
+from protojobs.port.lifecycle import JobState, Verb
+from protojobs.port.records import ClaimedJob, Heartbeat, Reclaimed, SettleStatus
+from protojobs.port.schedules import FireStatus, Firing
 from protojobs.testing.conformance.fixtures import Fixtures, Handles
 from protojobs.testing.conformance.levels import concern
 from protojobs.testing.conformance.plans import (

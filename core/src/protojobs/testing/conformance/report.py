@@ -12,7 +12,7 @@ from enum import StrEnum
 
 from msgspec import Struct
 
-from protojobs.records import Capabilities
+from protojobs.port.records import Capabilities
 from protojobs.testing.conformance.levels import NOT_CLAIMED, Contract, Level
 
 __all__ = ["SCHEMA", "Counts", "Outcome", "Report", "Subject", "TestReport", "reported", "skipped_as", "unfinished"]

@@ -1,4 +1,4 @@
-"""The rules of every verb, as protojobs.protocols has them at its top: what is asked of all verbs alike."""
+"""The rules of every verb, as protojobs.port.driver has them at its top: what is asked of all verbs alike."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from functools import partial
 import pytest
 
 from protojobs.errors import SchemaOutdated, StoreUnavailable
-from protojobs.lifecycle import Verb
-from protojobs.protocols import Begins, Store, SupportsTransaction
-from protojobs.records import JobFilter
+from protojobs.port.driver import Begins, Store, SupportsTransaction
+from protojobs.port.lifecycle import Verb
+from protojobs.port.records import JobFilter
 from protojobs.testing.conformance.counting import assert_counts_are_true
 from protojobs.testing.conformance.fixtures import Fixtures, Handles
 from protojobs.testing.conformance.forking import Told, can_mark, in_a_fork, mark_all, open_files, unmarked

@@ -14,14 +14,14 @@ from msgspec.structs import replace
 
 from protojobs import create_driver
 from protojobs.clock import SYSTEM_CLOCK
-from protojobs.protocols import Store
+from protojobs.port.driver import Store
+from protojobs.port.urls import masked
 from protojobs.testing.conformance import against
 from protojobs.testing.conformance.against import STORE_URL
 from protojobs.testing.conformance.emptying import empty
 from protojobs.testing.conformance.levels import Contract, Level, contract_of
 from protojobs.testing.conformance.report import Outcome, Report, Subject, TestReport, reported, skipped_as, unfinished
 from protojobs.testing.conformance.steps import push
-from protojobs.urls import masked
 
 __all__ = ["run"]
 

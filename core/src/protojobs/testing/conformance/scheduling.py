@@ -10,8 +10,8 @@ from msgspec.structs import asdict, replace
 
 from protojobs.entropy import fresh_id
 from protojobs.errors import OptionInvalid
-from protojobs.protocols import Store
-from protojobs.schedules import (
+from protojobs.port.driver import Store
+from protojobs.port.schedules import (
     SCHEDULE_BYTES_MAX,
     SCHEDULE_ID_BYTES_MAX,
     DueCursor,

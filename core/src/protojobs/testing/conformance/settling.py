@@ -8,9 +8,9 @@ import pytest
 from msgspec.structs import replace
 
 from protojobs.errors import ProtojobsError
-from protojobs.lifecycle import RETURNS_FREE, JobState, Verb
-from protojobs.protocols import Store
-from protojobs.records import JobRecord, SettleStatus
+from protojobs.port.driver import Store
+from protojobs.port.lifecycle import RETURNS_FREE, JobState, Verb
+from protojobs.port.records import JobRecord, SettleStatus
 from protojobs.testing.conformance.fixtures import Fixtures, Handles
 from protojobs.testing.conformance.levels import concern
 from protojobs.testing.conformance.steps import (

@@ -9,9 +9,9 @@ from datetime import datetime
 from typing import TypeVar
 
 from protojobs.entropy import fresh_id
-from protojobs.lifecycle import Verb
-from protojobs.protocols import Store
-from protojobs.records import (
+from protojobs.port.driver import Store
+from protojobs.port.lifecycle import Verb
+from protojobs.port.records import (
     ClaimedJob,
     FailedJob,
     Fence,

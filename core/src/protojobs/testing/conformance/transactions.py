@@ -14,9 +14,9 @@ from msgspec.structs import replace
 
 from protojobs.entropy import fresh_id
 from protojobs.errors import LeaseLost, OptionInvalid, ProtojobsError
-from protojobs.lifecycle import JobState, Verb
-from protojobs.protocols import Store, SupportsTransaction
-from protojobs.records import BATCH_JOBS_MAX, ClaimedJob, Enqueued, SettleStatus
+from protojobs.port.driver import Store, SupportsTransaction
+from protojobs.port.lifecycle import JobState, Verb
+from protojobs.port.records import BATCH_JOBS_MAX, ClaimedJob, Enqueued, SettleStatus
 from protojobs.testing.conformance.counting import assert_counts_are_true
 from protojobs.testing.conformance.fixtures import Begin, Fixtures, Handles, Later, Savepoint
 from protojobs.testing.conformance.levels import NOT_CLAIMED, Level, concern

@@ -5,9 +5,9 @@ from __future__ import annotations
 from msgspec.structs import asdict, replace
 
 from protojobs.entropy import fresh_id
-from protojobs.lifecycle import JobState, Verb
-from protojobs.protocols import Store
-from protojobs.records import ExportedJob, JobFilter, Stats
+from protojobs.port.driver import Store
+from protojobs.port.lifecycle import JobState, Verb
+from protojobs.port.records import ExportedJob, JobFilter, Stats
 from protojobs.testing.conformance.fixtures import Fixtures, Later
 from protojobs.testing.conformance.levels import concern
 from protojobs.testing.conformance.steps import (

@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 
 from protojobs.clock import SYSTEM_CLOCK, within
 from protojobs.errors import LeaseLost
-from protojobs.lifecycle import Verb
-from protojobs.protocols import Store
-from protojobs.records import Fence, JobFilter, Settlement
-from protojobs.rules import new_row
+from protojobs.port.driver import Store
+from protojobs.port.lifecycle import Verb
+from protojobs.port.records import Fence, JobFilter, Settlement
+from protojobs.port.rules import new_row
 from protojobs.testing.conformance.plans import MINUTE, firing_of, new_schedule
 from protojobs.testing.conformance.steps import fresh_ids, join, new_job
 

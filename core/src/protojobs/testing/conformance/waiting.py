@@ -8,8 +8,8 @@ from collections.abc import Callable
 import pytest
 
 from protojobs.clock import SYSTEM_CLOCK
-from protojobs.lifecycle import Verb
-from protojobs.protocols import Store
+from protojobs.port.driver import Store
+from protojobs.port.lifecycle import Verb
 from protojobs.testing.conformance.fixtures import Fixtures, Handles
 from protojobs.testing.conformance.levels import concern
 from protojobs.testing.conformance.steps import PATIENCE_S, all_failed, join, lend, new_job, only, push, settle

@@ -8,9 +8,9 @@ from itertools import product
 import pytest
 
 from protojobs.entropy import fresh_id
-from protojobs.lifecycle import STORED, TRANSITIONS, JobState, Verb
-from protojobs.protocols import Store
-from protojobs.records import Settlement
+from protojobs.port.driver import Store
+from protojobs.port.lifecycle import STORED, TRANSITIONS, JobState, Verb
+from protojobs.port.records import Settlement
 from protojobs.testing.conformance.counting import assert_counts_are_true
 from protojobs.testing.conformance.fixtures import Fixtures, Later
 from protojobs.testing.conformance.levels import concern

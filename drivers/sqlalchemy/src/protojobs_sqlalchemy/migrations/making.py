@@ -11,7 +11,7 @@ from typing import TypeAlias
 import sqlalchemy as sa
 from alembic import context, op
 
-from protojobs_sqlalchemy.tables import VERSION_TABLE
+from protojobs_sqlalchemy.tables.tables import VERSION_TABLE
 
 __all__ = [
     "Tables",

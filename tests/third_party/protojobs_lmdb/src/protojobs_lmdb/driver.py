@@ -1,4 +1,4 @@
-"""The verbs on an LMDB file. What each promises is written in protojobs.protocols."""
+"""The verbs on an LMDB file. What each promises is written in protojobs.port.driver."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from itertools import chain, islice
 from msgspec import convert, msgpack
 from msgspec.structs import replace
 
-from protojobs import records, rules
 from protojobs.clock import SYSTEM_CLOCK
 from protojobs.entropy import fresh_id
 from protojobs.errors import LeaseLost, OptionInvalid, shown
-from protojobs.lifecycle import FINISHED, JobState, Verb
-from protojobs.records import COUNTED_MAX, CancelAnswer, ClaimedJob, Enqueued, RetryAnswer, Settled, Settlement
+from protojobs.port import records, rules
+from protojobs.port.lifecycle import FINISHED, JobState, Verb
+from protojobs.port.records import COUNTED_MAX, CancelAnswer, ClaimedJob, Enqueued, RetryAnswer, Settled, Settlement
 from protojobs_lmdb.file import LAYOUT
 from protojobs_lmdb.rows import MICROSECOND, Row, Step, id_in, key_of
 from protojobs_lmdb.schedules import Schedules

@@ -9,8 +9,8 @@ from typing import TypeVar
 import lmdb
 from msgspec import msgpack
 
-from protojobs.lifecycle import JobState
-from protojobs.records import ExportedJob
+from protojobs.port.lifecycle import JobState
+from protojobs.port.records import ExportedJob
 
 T = TypeVar("T")
 EPOCH, MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)

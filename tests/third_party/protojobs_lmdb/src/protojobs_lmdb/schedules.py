@@ -9,8 +9,8 @@ from itertools import islice
 from msgspec import convert, msgpack
 from msgspec.structs import replace
 
-from protojobs import rules
-from protojobs.schedules import (
+from protojobs.port import rules
+from protojobs.port.schedules import (
     DueCursor,
     DueSchedules,
     Fired,

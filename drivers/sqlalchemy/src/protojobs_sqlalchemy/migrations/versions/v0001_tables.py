@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from alembic import op
 
 from protojobs_sqlalchemy.migrations.making import Tables, drop_table, make_index, make_table
-from protojobs_sqlalchemy.types import LongText, Name, StoredId, StoredTime
+from protojobs_sqlalchemy.tables.types import LongText, Name, StoredId, StoredTime
 
 revision = "0001"
 down_revision = None

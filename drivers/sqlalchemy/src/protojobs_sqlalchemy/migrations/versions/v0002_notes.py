@@ -13,7 +13,7 @@ from protojobs_sqlalchemy.migrations.making import (
     make_index,
     make_table,
 )
-from protojobs_sqlalchemy.types import LongText, Name, StoredId, StoredTime
+from protojobs_sqlalchemy.tables.types import LongText, Name, StoredId, StoredTime
 
 revision = "0002"
 down_revision = "0001"

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from alembic import op
 
 from protojobs_sqlalchemy.migrations.making import drop_column, drop_index, make_column, make_index
-from protojobs_sqlalchemy.types import Name
+from protojobs_sqlalchemy.tables.types import Name
 
 revision = "0004"
 down_revision = "0003"

@@ -1,0 +1,1 @@
+"""The commands, one module each: arguments in, calls of the library, output."""

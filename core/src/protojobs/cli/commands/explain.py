@@ -1,0 +1,42 @@
+"""`protojobs explain ID`: why a job is not running."""
+
+from __future__ import annotations
+
+import click
+from msgspec.structs import replace
+
+from protojobs.cli.exits import Exit
+from protojobs.cli.options import StoreCommand
+from protojobs.cli.session import Session
+from protojobs.cli.showing.output import Cell
+from protojobs.doctor.explaining import Explanation, explain
+
+__all__ = ["command"]
+
+_CODE = 15  # letters: the longest code, and a gap
+
+
+@click.command("explain", cls=StoreCommand, short_help="Say why a job is not running.")
+@click.argument("job_id", metavar="ID")
+@click.pass_obj
+def command(session: Session, job_id: str) -> int:
+    """Say why a job is not running: every test between it and a run, in the order in which a claim decides.
+
+    Of a running job it says who has it and since when, of a finished one how it ended. The verdict comes first, and how
+    to mend it; then each check with its code, `ok` or `no`.
+    """
+    found = explain(session.queue(), job_id)
+    found = replace(found, mend=session.to_type(found.mend))
+    fields: list[tuple[str, Cell]] = [
+        ("job", found.job_id),
+        ("state", found.state.value if found.state is not None else None),
+        ("code", found.code),
+        ("verdict", found.verdict),
+        ("mend", found.mend or None),
+    ]
+    session.out.item("explain@1", found, fields, blocks=[("checks", _checks(found))])
+    return Exit.OK if found.state is not None else Exit.NOT_FOUND
+
+
+def _checks(found: Explanation) -> str:
+    return "\n".join(f"{'ok' if one.passed else 'no'}  {one.code:{_CODE}} {one.words}" for one in found.checks)

@@ -1,0 +1,84 @@
+"""`protojobs plugins`: what is installed, what it listens to, and what is wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.metadata import EntryPoint
+
+import click
+import msgspec
+
+from protojobs.cli.exits import Exit
+from protojobs.cli.options import StoreCommand
+from protojobs.cli.session import Session
+from protojobs.cli.showing.output import Cell, Column
+from protojobs.hooks.hooks import hooks_of
+from protojobs.hooks.loading import made_plugin, plugins_wanted
+
+__all__ = ["command"]
+
+_COLUMNS = (
+    Column("name"),
+    Column("distribution"),
+    Column("version"),
+    Column("state", "state"),
+    Column("hooks"),
+    Column("reason"),
+)
+_PREFIX = "protojobs_"
+
+
+class _Plugin(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+    distribution: str
+    version: str
+    state: str = "loaded"
+    hooks: tuple[str, ...] = ()
+    reason: str = ""
+
+
+@click.command("plugins", cls=StoreCommand, short_help="List the installed plugins and their hooks.")
+@click.pass_obj
+def command(session: Session) -> int:
+    """List the plugins: those that are installed, and those of the setting `plugins`. Needs no store.
+
+    Columns: name, distribution, version, state (loaded; idle: nothing asks for it; disabled by the setting
+    plugins_disabled; or broken), the hooks that it implements (without their common `protojobs_`), and the reason where
+    it is broken. Exit code 1 where one is broken that the setting plugins names: nothing is pushed or run without it.
+    """
+    settings = session.settings()
+    looked = list(_plugins(settings.plugins, settings.plugins_disabled))
+    found = [plugin for plugin, _ in looked]
+    rows: list[list[Cell]] = [
+        [p.name, p.distribution, p.version, p.state, " ".join(h.removeprefix(_PREFIX) for h in p.hooks), p.reason]
+        for p in found
+    ]
+    session.out.items("plugins@1", found, _COLUMNS, rows)
+    if not found:
+        session.out.note("No plugin is installed.")
+    if any(plugin.state == "idle" for plugin in found):
+        session.out.note("idle: installed, and not switched on. Its documentation names the setting that does.")
+    missing = [plugin.name for plugin, is_wanted in looked if is_wanted and plugin.state == "broken"]
+    if missing:
+        session.out.note(f"Nothing is pushed or run without {', '.join(missing)}: the setting plugins names it.")
+    return Exit.BAD if missing else Exit.OK
+
+
+def _plugins(names: tuple[str, ...], disabled: tuple[str, ...]) -> Iterator[tuple[_Plugin, bool]]:
+    for entry, is_wanted in plugins_wanted(names):
+        yield _looked_at(entry, is_disabled=entry.name in disabled), is_wanted
+
+
+def _looked_at(entry: EntryPoint, *, is_disabled: bool) -> _Plugin:
+    source = (entry.dist.name, entry.dist.version) if entry.dist else ("", "")
+    plugin = _Plugin(name=entry.name, distribution=source[0], version=source[1])
+    if is_disabled:
+        return msgspec.structs.replace(plugin, state="disabled")
+    try:
+        made = made_plugin(entry)
+        if made is None:
+            return msgspec.structs.replace(plugin, state="idle")
+        hooks = hooks_of(entry.name, made)
+    except Exception as error:  # noqa: BLE001 (somebody else's package: what is wrong with it is the answer)
+        return msgspec.structs.replace(plugin, state="broken", reason=f"{type(error).__name__}: {error}")
+    return msgspec.structs.replace(plugin, hooks=tuple(hooks))

@@ -1,0 +1,107 @@
+"""`protojobs status`: is all well? One screen, and an exit code for those who look by machine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import click
+import msgspec
+
+from protojobs.cli.exits import Exit
+from protojobs.cli.options import StoreCommand
+from protojobs.cli.session import Session
+from protojobs.cli.showing.output import Cell, Column, plain_values
+from protojobs.cli.showing.snapshot import Load, Snapshot, look
+from protojobs.cli.showing.text import counted, length
+from protojobs.cli.showing.thresholds import Threshold, counted_for, threshold
+from protojobs.cli.showing.watching import WATCH, watched
+from protojobs.errors import did_you_mean
+
+__all__ = ["COLUMNS", "command", "headline", "row"]
+
+COLUMNS = (
+    Column("queue"),
+    Column("state", "state"),
+    *(Column(name, "number") for name in ("ready", "running", "scheduled", "failed", "oldest", "workers", "slots")),
+)
+
+
+@click.command("status", cls=StoreCommand, short_help="Whether all is well, on one screen.")
+@click.option(
+    "--fail-if",
+    "thresholds",
+    type=threshold,
+    multiple=True,
+    metavar="'WORD>VALUE'",
+    help="Exit with 1 if that is so: 'oldest>5m', 'queue:emails ready>1000', 'workers<1'. Repeatable.",
+)
+@WATCH
+@click.pass_obj
+def command(session: Session, thresholds: tuple[Threshold, ...], watch: float | None) -> int:
+    """Whether all is well: the workers, and what waits in each queue.
+
+    Columns: queue, active or paused, ready, running, scheduled (not yet due), failed, for how long the oldest ready
+    job has waited (in a pipe in seconds), workers that serve the queue, and their slots. The last line, TOTAL, is for
+    all queues; its oldest leaves paused ones out. A number with a + means that or more.
+
+    \b
+    protojobs status --fail-if 'oldest>5m' --fail-if 'workers<1'
+    protojobs status --fail-if 'queue:emails ready>=1000'
+    """
+    queue = session.queue()
+    place = session.place(queue)
+    counted_max = counted_for(thresholds)
+    code = Exit.OK
+
+    def show() -> bool:
+        nonlocal code
+        seen = look(queue.driver, counted_max=counted_max)
+        _show(session, seen, place)
+        crossed = [why for one in thresholds if (why := one.crossed(seen))]
+        for why in crossed:
+            session.out.note(f"failed: {why}")
+        _note_unknown(session, seen, thresholds)
+        code = Exit.BAD if crossed else Exit.OK
+        return not crossed
+
+    watched(show, watch)
+    return code
+
+
+def headline(seen: Snapshot) -> str:
+    """Who works there: `3 workers, 12 of 24 slots busy, 1 lapsed`."""
+    lapsed = f", {seen.lapsed:,} lapsed" if seen.lapsed else ""
+    return f"{counted(len(seen.workers), 'worker')}, {seen.busy:,} of {seen.total.slots:,} slots busy{lapsed}"
+
+
+def row(load: Load, *, is_plain: bool) -> list[Cell]:
+    """A line of the table."""
+    more = "+" if load.is_estimate and not is_plain else ""
+    numbers: list[Cell] = [load.ready, load.running, load.scheduled]
+    if more:
+        numbers = [f"{number:,}{more}" if isinstance(number, int) and number else number for number in numbers]
+    oldest: Cell = load.oldest_s if is_plain or load.oldest_s is None else length(load.oldest_s)
+    state = "" if not load.queue else "paused" if load.is_paused else "active"
+    return [load.queue or "TOTAL", state, *numbers, load.failed, oldest, load.workers, load.slots]
+
+
+def _show(session: Session, seen: Snapshot, place: str) -> None:
+    out = session.out
+    if out.is_json:
+        workers = {"alive": len(seen.workers), "lapsed": seen.lapsed, "slots": seen.total.slots, "busy": seen.busy}
+        items: Sequence[object] = [msgspec.structs.asdict(load) for load in seen.queues]
+        total = {**msgspec.structs.asdict(seen.total), "queue": None}
+        more = {"store": place, "at": plain_values(seen.at), "workers": workers, "total": plain_values(total)}
+        out.items("status@1", items, (), (), more=more)
+        return
+    out.note(f"{place}: {headline(seen)}")
+    loads = [*seen.queues, seen.total] if seen.queues else []
+    out.items("status@1", (), COLUMNS, [row(load, is_plain=not out.is_terminal) for load in loads])
+    if not loads:
+        out.note("There are no jobs.")
+
+
+def _note_unknown(session: Session, seen: Snapshot, thresholds: Sequence[Threshold]) -> None:
+    known = [load.queue for load in seen.queues]
+    for name in {one.queue for one in thresholds if one.queue is not None and one.queue not in known}:
+        session.out.note(f'Note that there is no queue "{name}". {did_you_mean(name, known)}'.rstrip())

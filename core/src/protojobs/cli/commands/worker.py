@@ -1,0 +1,315 @@
+"""`protojobs worker`: one worker in the foreground, or a supervisor of several, until a limit or a signal ends it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
+from importlib.metadata import version
+from itertools import islice
+from typing import TypedDict, Unpack
+
+import click
+import msgspec
+
+from protojobs.cli.elsewhere import WorkerCommand
+from protojobs.cli.exits import Exit
+from protojobs.cli.health_probe.answering import showing
+from protojobs.cli.health_probe.vital_signs import crew_health, worker_health
+from protojobs.cli.session import Session
+from protojobs.cli.showing.amounts import duration, size
+from protojobs.cli.showing.logs import FORMATS, LEVELS, json_line, level_of, logging_to_stderr, say_json
+from protojobs.cli.supervising.hard_exit import HardExit
+from protojobs.cli.supervising.interrupts import stopped_by_signals
+from protojobs.cli.supervising.serving import check_shared, unserved
+from protojobs.cli.supervising.supervised import Supervisor, join_supervisor
+from protojobs.cli.supervising.supervised_process import worker_command
+from protojobs.cli.supervising.supervisor import Crew
+from protojobs.cli.supervising.ticking import declared, ticking
+from protojobs.clock import SYSTEM_CLOCK
+from protojobs.errors import NotSupported
+from protojobs.jobs.returns import WorkReport
+from protojobs.queue.queue import JobQueue
+from protojobs.scheduler.scheduler import Scheduler
+from protojobs.stopping import StopToken
+from protojobs.worker.launch import work
+from protojobs.worker.reports.health import Vitals
+
+__all__ = ["command"]
+
+_WHY = {
+    "empty": "nothing was due",
+    "max_jobs": "--max-jobs is reached",
+    "max_time": "--max-time is over",
+    "stopped": "it was told to stop",
+    "memory": "the memory limit is passed",
+    "stuck": "a run could not be ended, so the process ends itself; the job runs again",
+}
+_JOBS_SHOWN = 8
+_log = logging.getLogger("protojobs.cli")
+
+
+class _Options(TypedDict):
+    processes: int | None
+    max_jobs: int
+    sleep: float | None
+    concurrency: int | None
+    executor: str | None
+    stop_when_empty: bool
+    all_queues: bool
+    no_scheduler: bool
+    max_memory: int | None
+    max_time: float
+    probe_port: int | None
+    probe_host: str
+    verbose: int
+    log_level: str | None
+    log_format: str
+
+
+@click.command("worker", cls=WorkerCommand, short_help="Run jobs until told to stop.")
+@click.argument("queues", metavar="[QUEUE]...", nargs=-1)
+@click.option(
+    "--processes",
+    type=click.IntRange(1, 1_000),
+    metavar="N",
+    help="Keep N such workers running, and restart what dies. Limits are for each.",
+)
+@click.option("--max-jobs", type=click.IntRange(0), metavar="N", default=0, help="End after N runs; 0 = no limit.")
+@click.option("--sleep", type=duration, metavar="TIME", help="Between two looks into an idle store.  [default: 1s]")
+@click.option("--concurrency", type=click.IntRange(1, 10_000), metavar="N", help="Jobs at once.  [default: 8]")
+@click.option(
+    "--executor",
+    type=click.Choice(["thread", "process"]),
+    metavar="WHERE",
+    help="Of plain functions.  [default: thread]",
+)
+@click.option(
+    "--stop-when-empty",
+    is_flag=True,
+    help="End when nothing is due. Stays for half a lease where a worker died, to take back its jobs.",
+)
+@click.option("--all-queues", is_flag=True, help="All queues that there are at the start, or that your jobs name.")
+@click.option("--no-scheduler", is_flag=True, help="Fire no schedules; let others do it.")
+@click.option("--max-memory", type=size, metavar="SIZE", help="End after its jobs beyond 512M, 2G ...; 0 = no limit.")
+@click.option(
+    "--max-time", type=duration, metavar="TIME", default="0", help="End after its jobs after 1h, 7d ...; 0 = no limit."
+)
+@click.option(
+    "--probe-port",
+    type=click.IntRange(1, 65_535),
+    metavar="PORT",
+    help="Answer GET /livez and /readyz there: for Kubernetes, and protojobs health.",
+)
+@click.option("--probe-host", metavar="HOST", default="127.0.0.1", help="Where to.  [default: 127.0.0.1]")
+@click.option("-v", "--verbose", count=True, help="A line for each job; -vv for everything.")
+@click.option("--log-level", type=click.Choice(LEVELS), metavar="LEVEL", help=f"Instead of -v: {', '.join(LEVELS)}.")
+@click.option(
+    "--log-format", type=click.Choice(FORMATS), metavar="FORMAT", default="text", help="Of stderr: text or json."
+)
+@click.pass_obj
+def command(session: Session, queues: Sequence[str], **options: Unpack[_Options]) -> int:
+    """Run jobs until told to stop: of the QUEUEs, in that order; by default of the default queue.
+
+    Name the modules that define your jobs with --app. Ctrl-C or SIGTERM lets running jobs finish for shutdown_grace
+    (25 s); a second one cuts them short. What was not finished runs again; none of it counts as an attempt.
+
+    \b
+    protojobs worker --app shop.jobs
+    protojobs worker urgent default --app shop.jobs --concurrency 20 --max-memory 512M
+    protojobs worker --app shop.jobs --processes 4
+    protojobs worker --app shop.jobs --stop-when-empty
+    """
+    if queues and options["all_queues"]:
+        raise click.UsageError("Give names of queues or --all-queues, not both.", click.get_current_context())
+    level = level_of(options["log_level"], options["verbose"])
+    quiet = options["log_level"] is None and options["verbose"] < 2
+    stop = StopToken()
+    supervisor = join_supervisor(stop)  # first of all, so that not even a slow import outlives it
+    is_one_of_many = supervisor is not None or options["processes"] is not None
+    with logging_to_stderr(level, options["log_format"], quiet_others=quiet, names_process=is_one_of_many):
+        if supervisor is None and options["processes"] is not None:
+            return _supervise(session, queues, options, options["processes"])
+        report = _work(session, queues, options, stop, supervisor)
+    if report.reason == "stuck":
+        # A thread of ours still runs a job that the store counts as ended. Only the end of the process ends it.
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        finally:  # even when nobody reads them any more
+            os._exit(Exit.BAD)
+    return Exit.OK
+
+
+def _work(
+    session: Session, queues: Sequence[str], options: _Options, stop: StopToken, supervisor: Supervisor | None
+) -> WorkReport:
+    jobs, names, scheduler = _prepare(session, queues, options, is_quiet=supervisor is not None)
+    jobs.hooks.check()  # in the workers only: a plugin may open a port of its own, and a supervisor needs none
+    vitals = Vitals() if supervisor is None else supervisor.vitals
+    with ExitStack() as stack:
+        stack.enter_context(stopped_by_signals(stop, _notes(jobs, options), is_supervised=supervisor is not None))
+        if supervisor is None:
+            health = partial(worker_health, vitals, stop, SYSTEM_CLOCK)
+            stack.enter_context(showing(health, stop, options["probe_host"], options["probe_port"]))
+        if scheduler is not None:
+            if options["stop_when_empty"] or options["max_jobs"]:
+                scheduler.tick()  # before the first look for jobs, so that what is due counts as due
+            stack.enter_context(ticking(scheduler, stop))
+        report = work(
+            jobs,
+            names,
+            max_jobs=options["max_jobs"] or None,
+            ends_when_empty=options["stop_when_empty"],
+            max_time_s=options["max_time"] or None,
+            stop=stop,
+            told=supervisor.told if supervisor is not None else None,
+            vitals=vitals,
+            must_end_by=HardExit().at,
+        )
+    if supervisor is not None:
+        supervisor.report(report)
+    else:
+        _end(session, report, is_json_log=options["log_format"] == "json")
+    return report
+
+
+def _supervise(session: Session, queues: Sequence[str], options: _Options, processes: int) -> int:
+    if os.name == "nt":
+        raise NotSupported("On Windows --processes cannot be used.", mend="Start several workers instead.")
+    # What is wrong with the configuration, the application or the store is said once, here, before any worker starts.
+    jobs, _, _ = _prepare(session, queues, options)
+    jobs.close()
+    settings, stop = jobs.settings, StopToken()
+    crew = Crew(
+        worker_command(session.arguments),
+        processes,
+        grace_s=settings.shutdown_grace,
+        exit_bound_s=settings.exit_bound,
+        clock=SYSTEM_CLOCK,
+        beat=lambda worker: jobs.driver.heartbeat(worker, {}),  # opens a connection when it is first needed
+    )
+    health = partial(crew_health, crew, stop, SYSTEM_CLOCK)
+    with (
+        stopped_by_signals(stop, _notes(jobs, options)),
+        showing(health, stop, options["probe_host"], options["probe_port"]),
+    ):
+        report, code = crew.run(stop)
+    jobs.close()
+    _end(session, report, is_json_log=options["log_format"] == "json")
+    return code
+
+
+def _prepare(
+    session: Session, queues: Sequence[str], options: _Options, *, is_quiet: bool = False
+) -> tuple[JobQueue, Sequence[str], Scheduler | None]:
+    """The store, the queues to work, and what to tick, announced on stderr unless `is_quiet`."""
+    changes: dict[str, object] = {
+        "concurrency": options["concurrency"],
+        "executor": options["executor"],
+        "max_memory": options["max_memory"],
+        "poll_interval": options["sleep"],
+    }
+    jobs = session.queue(needs_jobs=True, changes=changes)
+    check_shared(session, jobs, is_several=options["processes"] is not None)
+    # Asked before anything is promised: is the store there, and migrated?
+    known = {info.name: info.is_paused for info in jobs.queues()}
+    names = list(queues) or [jobs.settings.default_queue]
+    if options["all_queues"]:
+        named = {jobs.registry.get(name).options.queue for name in jobs.registry}
+        names = sorted({*known, jobs.settings.default_queue, *filter(None, named)})
+    scheduler = None if options["no_scheduler"] else Scheduler(jobs)
+    own = 0 if scheduler is None else len(declared(scheduler))
+    if not is_quiet:
+        _begin(session, jobs, names, options, own)
+        for warning in _warnings(session, jobs, names, known):
+            _log.warning("%s", warning)
+        for warning in unserved(jobs, names, known, are_given=bool(queues)):
+            _log.warning("%s", warning)
+    return jobs, names, scheduler
+
+
+def _begin(session: Session, jobs: JobQueue, names: Sequence[str], options: _Options, own: int) -> None:
+    """The banner: who works what, and how to stop it."""
+    registered = list(jobs.registry)
+    place, settings, processes = session.place(jobs), jobs.settings, options["processes"]
+    if options["log_format"] == "json":
+        said: dict[str, object] = {
+            "version": version("protojobs"),
+            "store": place,
+            "queues": ",".join(names),
+            "jobs_known": len(registered),
+            "schedules_declared": own,
+            "fires_schedules": not options["no_scheduler"],
+        }
+        if processes is not None:
+            said["processes"] = processes
+        if options["probe_port"] is not None:
+            said["probe"] = _probe_at(options)
+        say_json("worker starting", **said, concurrency=settings.concurrency)
+    else:
+        more = f" and {len(registered) - _JOBS_SHOWN} more" if len(registered) > _JOBS_SHOWN else ""
+        listed = f" ({', '.join(islice(registered, _JOBS_SHOWN))}{more})" if registered else ""
+        order = ", in this order" if len(names) > 1 else ""
+        how = ", in child processes" if settings.executor == "process" else ""
+        who, each = ("worker", "") if processes is None else ("supervisor", f" in each of {processes} workers")
+        for line in (
+            f"protojobs {version('protojobs')} {who}, pid {os.getpid()}",
+            f"  store        {place}",
+            f"  queues       {', '.join(names)}{order}",
+            f"  concurrency  {settings.concurrency}{how}{each}",
+            f"  jobs known   {len(registered)}{listed}",
+            f"  schedules    {'not ticked here' if options['no_scheduler'] else f'{own:,} declared here'}",
+            *([f"  probe        {_probe_at(options)}"] if options["probe_port"] is not None else []),
+            f"  to stop      Ctrl-C or SIGTERM: running jobs get {settings.shutdown_grace:g} s; again: cut short",
+        ):
+            session.out.note(line)
+
+
+def _probe_at(options: _Options) -> str:
+    host = options["probe_host"]
+    return f"http://{f'[{host}]' if ':' in host else host}:{options['probe_port']}/livez, /readyz"
+
+
+def _warnings(session: Session, jobs: JobQueue, names: Sequence[str], known: Mapping[str, bool]) -> Iterator[str]:
+    """What looks like a mistake."""
+    for name in names:
+        if known.get(name):
+            yield f'queue "{name}" is paused; {session.to_type(f"protojobs queues resume {name}")}'
+        if "," in name and name not in known:
+            apart = shlex.join(part for part in map(str.strip, name.split(",")) if part)
+            yield f'"{name}" is taken for one queue; did you mean: protojobs worker {apart}'
+        if name.isdigit():
+            yield f'"{name}" is taken for a queue; did you mean --max-jobs {name}?'
+    if not list(jobs.registry):
+        yield "no jobs are known here, so none can be run: name the module that defines them with --app"
+
+
+def _notes(jobs: JobQueue, options: _Options) -> Callable[[str, int], bytes]:
+    """What to write to stderr about a signal."""
+    is_json, grace = options["log_format"] == "json", f"{jobs.settings.shutdown_grace:g} s"
+    return lambda name, level: _stopping(name, level, grace, is_json=is_json)
+
+
+def _stopping(name: str, level: int, grace: str, *, is_json: bool) -> bytes:
+    text = f"{name}: claiming no more; running jobs get {grace}. Again to cut them short."
+    if level > 1:
+        text = f"{name}: cutting running jobs short; they run again, and it counts as no attempt."
+    return (json_line(text) if is_json else f"\n{text}").encode() + b"\n"
+
+
+def _end(session: Session, report: WorkReport, *, is_json_log: bool) -> None:
+    why = _WHY.get(report.reason, report.reason)
+    if is_json_log:
+        say_json(f"worker ended: {why}", **msgspec.structs.asdict(report))
+    else:
+        others = report.runs - report.done - report.failed - report.late
+        rest = f", {others:,} to run again or cancelled" if others > 0 else ""
+        rest += f", {report.late:,} too late to be recorded" if report.late else ""
+        session.out.note(f"worker ended, since {why}: {report.done:,} done, {report.failed:,} failed{rest}")
+    if session.out.is_json:
+        session.out.item("worker@1", report, ())

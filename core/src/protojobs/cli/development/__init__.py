@@ -1,0 +1,1 @@
+"""What `protojobs dev` needs: a worker that starts anew when the code changes, and the dashboard."""

@@ -1,0 +1,1 @@
+"""How a worker is, told to load balancers, systemd and `protojobs health`."""

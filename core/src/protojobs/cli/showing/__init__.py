@@ -1,0 +1,1 @@
+"""Values as people type and read them: tables, text, JSON, ages, progress."""

@@ -1,0 +1,53 @@
+"""Inspector: see a store and act on it, for people, with rights, redaction and an audit log."""
+
+from __future__ import annotations
+
+from protojobs.inspector.inspector import (
+    HIDDEN,
+    Action,
+    Count,
+    ErrorGroup,
+    ErrorPage,
+    ForgetAnswer,
+    Inspector,
+    JobListing,
+    JobView,
+    Moment,
+    Operation,
+    OperationState,
+    Overview,
+    Point,
+    Preview,
+    Rate,
+    Role,
+    SeenSchedule,
+    Series,
+    SystemView,
+    Viewer,
+    WorkerView,
+)
+
+__all__ = [
+    "Action",
+    "Count",
+    "ErrorGroup",
+    "ErrorPage",
+    "ForgetAnswer",
+    "HIDDEN",
+    "Inspector",
+    "JobListing",
+    "JobView",
+    "Moment",
+    "Operation",
+    "OperationState",
+    "Overview",
+    "Point",
+    "Preview",
+    "Rate",
+    "Role",
+    "SeenSchedule",
+    "Series",
+    "SystemView",
+    "Viewer",
+    "WorkerView",
+]

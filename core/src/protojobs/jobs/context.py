@@ -1,0 +1,139 @@
+"""What a running job may know and say: the `JobContext` that a parameter annotated with it receives."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import cast
+
+from protojobs.clock import Clock
+from protojobs.errors import NotSupported, OptionInvalid, shown
+from protojobs.port.records import Fence
+
+__all__ = ["JobContext"]
+
+_NOTHING = nullcontext()
+
+
+class JobContext:
+    """One run of one job, seen from inside.
+
+    `attempt` counts spent attempts from 1 (this one included), `claim_seq` every time the job was lent.
+    """
+
+    __slots__ = (
+        "_cancelled",
+        "_clock",
+        "_ends",
+        "_report",
+        "attempt",
+        "completer",
+        "effect_probe",
+        "fence",
+        "has_heard_cancel",
+        "id",
+        "is_completed",
+        "is_out_of_place",
+        "job_name",
+        "log",
+        "meta",
+        "queue",
+    )
+
+    def __init__(  # noqa: PLR0913  (built in one place, by the worker)
+        self,
+        fence: Fence,
+        *,
+        queue: str,
+        job_name: str,
+        attempt: int,
+        ends_at: float | None,
+        meta: Mapping[str, str],
+        clock: Clock,
+        report: Callable[[Fence, float], None],
+    ) -> None:
+        self.fence = fence
+        self.id = fence.id
+        self.queue = queue
+        self.job_name = job_name
+        self.attempt = attempt
+        self.meta = meta
+        self.effect_probe: Callable[[str], AbstractContextManager[None]] | None = None  # set by assert_idempotent only
+        self.completer: Callable[[object, Fence], None] | None = None  # set by the worker where its driver has it
+        self.is_completed = False  # in a transaction of the job's own, which may still be rolled back
+        self.is_out_of_place = False  # it wanted to complete the job where that cannot be done
+        self.log = logging.LoggerAdapter(logging.getLogger("protojobs.job"), {"job_id": fence.id, "attempt": attempt})
+        self._clock = clock
+        self._ends = ends_at
+        self._report = report
+        self._cancelled = False
+        self.has_heard_cancel = False  # and not only been told
+
+    @property
+    def claim_seq(self) -> int:
+        """How often this job has been lent, this time included; with the id it names this very run."""
+        return self.fence.claim_seq
+
+    @property
+    def deadline_s(self) -> float | None:
+        """Seconds left of the job's timeout; None without one, negative beyond it."""
+        return None if self._ends is None else self._ends - self._clock.monotonic()
+
+    def progress(self, share: float) -> None:
+        """Report how much is done, from 0 to 1. Stored with the next heartbeat, so call it as often as you like."""
+        if not 0 <= share <= 1:
+            raise OptionInvalid(f"progress is {shown(share)}.", mend="It goes from 0 to 1.")
+        self._report(self.fence, share)
+
+    def cancelled(self) -> bool:
+        """Whether a person wants this run to end. A plain function asks now and then, and returns early.
+
+        A run that has heard True and returns is `cancelled`. One that does not ask completes its job.
+        """
+        self.has_heard_cancel = self.has_heard_cancel or self._cancelled
+        return self._cancelled
+
+    def complete_in(self, session: object) -> None:
+        """Complete this job inside your own transaction, so that its effects and its completion are stored together.
+
+        `session` is a SQLAlchemy Session or Connection on the jobs' database. Call it once, at any point before your
+        commit: with the commit the job is completed, for ever; if the transaction is rolled back, or its commit fails,
+        the run counts as a failed attempt, whatever it returns. So the effects in that database happen exactly once.
+
+        Raises LeaseLost when another worker has the job by now: let it pass, so that your transaction rolls back.
+        Raises NotSupported on a store without transactions, and in a child process. (A job that is in one only since it
+        died with two workers is run by the worker instead.)
+        """
+        if self.completer is None:
+            self.is_out_of_place = True
+            raise NotSupported(
+                "This run cannot be completed in a transaction of yours.",
+                mend="It takes a SQLAlchemy driver, and a run in a thread or on the event loop.",
+            )
+        self.completer(session, self.fence)
+        self.is_completed = True
+
+    async def acomplete_in(self, session: object) -> None:
+        """`complete_in` for an AsyncSession or AsyncConnection."""
+        run_sync = getattr(session, "run_sync", None)
+        if run_sync is None:
+            raise OptionInvalid(f"{shown(session)} is no AsyncSession or AsyncConnection.", mend="Or call complete_in.")
+        await cast("Callable[[Callable[[object], None]], Awaitable[None]]", run_sync)(self.complete_in)
+
+    def effect(self, name: str) -> AbstractContextManager[None]:
+        """Say that what is done inside changes the world outside: `with context.effect("charge the card"): ...`.
+
+        A worker does nothing with it. In tests `protojobs.testing.assert_idempotent` stops the run before and after
+        each effect, as a crash would, runs the job again, and compares.
+        """
+        return _NOTHING if self.effect_probe is None else self.effect_probe(name)
+
+    @property
+    def is_cancel_requested(self) -> bool:
+        """Whether `cancelled()` would be true. For the worker, which does not hear it in the job's place."""
+        return self._cancelled
+
+    def request_cancel(self) -> None:
+        """Make `cancelled()` true. Called by the worker."""
+        self._cancelled = True

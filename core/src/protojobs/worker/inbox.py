@@ -1,0 +1,68 @@
+"""Where everything arrives that happens to a worker, from whichever thread: what its claim loop waits for."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from queue import Empty, SimpleQueue
+from typing import TypeAlias
+
+from protojobs.jobs.returns import Outcome
+from protojobs.worker.lease.lease import Beat
+from protojobs.worker.round_trip import Exchange
+from protojobs.worker.runs.executor import NotBegun, Runnable, Unplaced
+
+__all__ = ["Ended", "Inbox", "Message"]
+
+Message: TypeAlias = Beat | Exchange | Unplaced | Runnable | int | None
+"""A heartbeat | the store's answer | no child can do it | a run is stuck | a stop of that level | the doorbell."""
+
+Ended: TypeAlias = tuple[tuple[str, int], Outcome | NotBegun | None]
+"""A run, by its key, and how it ended."""
+
+
+class _WakeUp:
+    """Enough runs have ended."""
+
+
+_WAKE_UP = _WakeUp()
+
+
+class Inbox:
+    """Messages wake the loop at once. Ends of runs do so when there are as many as it waits for: to wake it for each
+    costs more than a short job.
+    """
+
+    def __init__(self) -> None:
+        self._messages: SimpleQueue[Message | _WakeUp] = SimpleQueue()
+        self._ended: deque[Ended] = deque()
+        self._gather = 1
+        self._is_woken = False  # a wake-up is on its way: one is enough
+
+    def put(self, message: Message) -> None:
+        """Something has happened."""
+        self._messages.put(message)
+
+    def put_ended(self, key: tuple[str, int], outcome: Outcome | NotBegun | None) -> None:
+        """A run has ended."""
+        self._ended.append((key, outcome))
+        if not self._is_woken and len(self._ended) >= self._gather:
+            self._is_woken = True
+            self._messages.put(_WAKE_UP)
+
+    def messages(self, wait_s: float, gather: int) -> Iterator[Message]:
+        """All messages. When nothing has happened, wait up to `wait_s` for one, or for so many runs to end."""
+        self._is_woken, self._gather = False, gather  # before the look at what has ended: so none falls in between
+        waits = wait_s > 0 and len(self._ended) < gather
+        try:
+            message = self._messages.get(timeout=wait_s) if waits else self._messages.get_nowait()
+            while True:
+                if not isinstance(message, _WakeUp):
+                    yield message
+                message = self._messages.get_nowait()
+        except Empty:
+            return
+
+    def ended(self) -> list[Ended]:
+        """The runs that have ended since, in order."""
+        return [self._ended.popleft() for _ in range(len(self._ended))]

@@ -1,0 +1,156 @@
+"""What every worker does beside its jobs: take back those of the dead, compare, prune, look at its own memory."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from protojobs.entropy import jittered
+from protojobs.errors import DriverError
+from protojobs.events import Event, JobReclaimed, WorkerMemoryExceeded
+from protojobs.port.lifecycle import JobState
+from protojobs.port.records import ClaimedJob, JobFilter
+from protojobs.queue.administration import kept_s
+from protojobs.worker.lease.lease import WorkerLease
+from protojobs.worker.lease.memory import resident_bytes
+from protojobs.worker.reports.joblog import log_event
+
+if TYPE_CHECKING:
+    from protojobs.queue.queue import JobQueue
+
+__all__ = ["Upkeep"]
+
+RECLAIM_ROUND = 500  # jobs taken back in one step
+RECLAIM_JITTER_S = 0.5  # a fleet does not reclaim in step; with the beats it keeps recovery within lease + 2 s
+COMPARE_EVERY_S = 30.0  # between what the store says this worker holds, and what it knows of
+PRUNE_EVERY_S = 60.0
+PRUNE_ROUND = 1_000
+PRUNE_SHARE = 0.05  # of the claim loop's time, while there is more to prune: without a pause claims fall to a quarter
+MEMORY_EVERY_S = 1.0
+LEFT_BEHIND_PAGE = 100  # processing jobs that are looked at for holders that are gone
+_HOUR_S = 3600.0
+_log = logging.getLogger("protojobs.worker")
+
+
+class Upkeep:
+    """Each task on its own jittered timer, in bounded rounds between two round trips of the claim loop."""
+
+    def __init__(
+        self,
+        queue: JobQueue,
+        lease: WorkerLease,
+        send: Callable[[Event], None],
+        compared: Callable[[float, Sequence[ClaimedJob]], None],
+        max_memory: int,
+    ) -> None:
+        self._driver = queue.driver
+        self._clock = queue.clock
+        self._settings = queue.settings
+        self._lease = lease
+        self._send = send
+        self._compared = compared
+        self._at = lease.upkeep_at
+        self._at.setdefault("compare", queue.clock.monotonic() + jittered(COMPARE_EVERY_S))
+        self._at.setdefault("prune", queue.clock.monotonic() + jittered(PRUNE_EVERY_S))
+        self._max_memory = max_memory
+        self._memory_at = 0.0
+        self._is_memory_unknown = False
+
+    def turn(self, now: float, *, may_write: bool) -> None:
+        """Do what is due. Raises DriverErrors; the next turn tries again."""
+        try:
+            if may_write and self._lease.watch.may_reclaim(now):
+                self._reclaim(now)
+            if now >= self._at["compare"]:
+                self._at["compare"] = now + jittered(COMPARE_EVERY_S)
+                self._compared(now, self._driver.held(self._lease.info.id))
+            if may_write and now >= self._at["prune"]:
+                self._at["prune"] = now + jittered(PRUNE_EVERY_S)
+                self._prune()
+            if may_write:  # a stop has no time to lose, and at its end the notes are sent
+                self._lease.recording.turn(now)
+        except Exception as error:  # noqa: BLE001  (a driver's mistake in one of these must not end the worker)
+            self._troubled(now, error)
+
+    def _troubled(self, now: float, error: Exception) -> None:
+        if isinstance(error, DriverError):
+            raise error
+        _log.exception("upkeep: the driver failed in a way that it should not")
+        self._lease.watch.reclaimed(now, None, False, self.jitter())  # not again at once; the others have their times
+
+    def jitter(self) -> float:
+        """Seconds to wait beyond the end of another's lease."""
+        return jittered(RECLAIM_JITTER_S, 1.0) / 2
+
+    def is_memory_exceeded(self, now: float, *, has_run: bool) -> bool:
+        """Whether this process and its children have more than they may. Measured once a second. Raises nothing."""
+        if not self._max_memory or now < self._memory_at:
+            return False
+        self._memory_at = now + MEMORY_EVERY_S
+        rss, most = self._resident(), self._max_memory
+        if rss <= most:
+            return False
+        if has_run:
+            _log.warning("memory: %d MiB, beyond max_memory; ending once the jobs are done", rss >> 20)
+        else:
+            _log.error(
+                "max_memory is %d MiB, and this process takes %d MiB before it has run any job: no worker can run"
+                " anything. Raise max_memory (--max-memory).",
+                most >> 20,
+                rss >> 20,
+            )
+        worker = self._lease.info.id
+        self._send(WorkerMemoryExceeded(worker=worker, rss_bytes=rss, limit_bytes=most))
+        return True
+
+    def left_behind(self, names: Sequence[str]) -> str:
+        """The id of a dead worker whose jobs of these queues nobody has taken back, or nothing. Raises DriverErrors."""
+        # In this order: a claim that is settled meanwhile has no holder that is gone.
+        held = self._driver.find(JobFilter(states=(JobState.PROCESSING,)), limit=LEFT_BEHIND_PAGE, chars_max=0).jobs
+        rows, now = self._driver.workers(), self._driver.now()
+        for row in rows:
+            if row.lease_ends_at <= now and row.processing and not {*row.queues}.isdisjoint(names):
+                return row.id
+        known = {row.id for row in rows}
+        return next((job.reserved_by for job in held if job.queue in names and job.reserved_by not in known), "")
+
+    def _resident(self) -> int:
+        try:
+            return resident_bytes()
+        except Exception as error:  # noqa: BLE001  (whatever it is, the worker's jobs go on)
+            if not self._is_memory_unknown:
+                self._is_memory_unknown = True
+                _log.error("memory cannot be measured, max_memory is not enforced until it can: %r", error)
+            return 0
+
+    def _reclaim(self, now: float) -> None:
+        taken = self._driver.reclaim(RECLAIM_ROUND, until=self._lease.watch.reclaim_until)
+        self._lease.watch.reclaimed(now, taken.others_end_in, taken.has_more, self.jitter())
+        for worker in taken.workers:
+            _log.warning("worker %s has not been heard of for its lease; taking back its jobs", worker)
+        if taken.jobs and (at := self._lease.watch.store_now(now)) is not None:
+            self._lease.recording.lost(now, at, taken.jobs)
+        for job in taken.jobs:
+            event = JobReclaimed(
+                job_id=job.id,
+                job_name=job.job_name,
+                job_class=job.job_class,
+                queue=job.queue,
+                attempt=job.attempts,
+                reserved_by=job.reserved_by,
+                state=job.state.value,
+            )
+            log_event(event)
+            self._send(event)
+
+    def _prune(self) -> None:
+        began = self._clock.monotonic()
+        pruned = self._driver.prune(
+            completed_older_than=kept_s(self._settings.completed_job_retention),
+            failed_older_than=kept_s(self._settings.failed_job_retention),
+            limit=PRUNE_ROUND,
+        )
+        if pruned.has_more:
+            ended = self._clock.monotonic()
+            self._at["prune"] = ended + (ended - began) * (1 / PRUNE_SHARE - 1)

@@ -1,0 +1,1 @@
+"""What a worker tells: events, log lines, health, counts for charts."""

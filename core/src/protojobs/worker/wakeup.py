@@ -1,0 +1,62 @@
+"""The wait thread: while a slot is idle it listens to the store's doorbell. A lost ring costs latency, never a job."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+
+from protojobs.errors import DriverError
+from protojobs.port.driver import Driver
+
+__all__ = ["Doorbell"]
+
+LISTEN_S = 1.0  # one call to the driver's `wait`; bounds how long the thread outlives its worker
+_log = logging.getLogger("protojobs.worker")
+
+
+class Doorbell:
+    """Calls `rang()` when the store says that a job may be due in one of `queues`."""
+
+    def __init__(self, driver: Driver, queues: Sequence[str], rang: Callable[[], None]) -> None:
+        self._driver = driver
+        self._queues = queues
+        self._rang = rang
+        self._wanted = threading.Event()
+        self._end = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def listen(self) -> None:
+        """From now until the next ring somebody is interested."""
+        if self._thread is None:
+            thread = threading.Thread(target=self._run, name="protojobs-doorbell", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:  # polling finds the jobs
+                _log.debug("doorbell: %s", error)
+                return
+            self._thread = thread
+        if not self._wanted.is_set():
+            self._wanted.set()
+
+    def close(self) -> None:
+        """Stop listening. Does not wait for the thread, which ends within LISTEN_S."""
+        self._end.set()
+        self._wanted.set()
+
+    def _run(self) -> None:
+        while not self._end.is_set():
+            self._wanted.wait()
+            try:
+                heard = self._driver.wait(self._queues, LISTEN_S)
+            except DriverError as error:
+                _log.debug("doorbell: %s", error)
+                heard = False
+                self._end.wait(LISTEN_S)
+            except Exception:  # noqa: BLE001  (a driver's mistake: polling finds the jobs, and the thread lives on)
+                _log.exception("doorbell: the driver failed in a way that it should not")
+                heard = False
+                self._end.wait(LISTEN_S)
+            if heard:
+                self._wanted.clear()
+                self._rang()

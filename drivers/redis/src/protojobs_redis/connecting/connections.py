@@ -1,0 +1,259 @@
+"""Where connections come from, and the one way in which a script is sent over them."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+
+from redis.exceptions import (
+    AskError,
+    ClusterDownError,
+    ConnectionError,
+    MovedError,
+    NoScriptError,
+    ReadOnlyError,
+    SlotNotCoveredError,
+    TimeoutError,
+    TryAgainError,
+)
+
+from protojobs.clock import time_left
+from protojobs.errors import ProtojobsError, SchemaOutdated, shown
+from protojobs_redis.connecting.clients import (
+    Client,
+    Connection,
+    Server,
+    cluster_client,
+    idle_closed,
+    not_understood,
+    note_move,
+    note_trouble,
+    plain_client,
+    server_of,
+)
+from protojobs_redis.connecting.held_connections import Lines, packed, packed_words
+from protojobs_redis.connecting.readiness import check_server, facts_of
+from protojobs_redis.connecting.replicas import Replicas
+from protojobs_redis.connecting.translation import translated
+from protojobs_redis.connecting.urls import TIMEOUT_S, Address
+from protojobs_redis.scripting import Script, script
+
+__all__ = ["Connections"]
+
+MOVES_MAX = 4  # how often a step follows a namespace that moves
+LAYOUT = 3  # the version of how jobs are kept, see scripts/prelude.lua
+
+Sender = Callable[..., object]  # of a server and a command
+
+_inherited: list[object] = []  # a forked child must neither use nor close its parent's connections, so it keeps them
+
+
+class Connections:
+    """The client of one driver object: made at its first use, and anew in a forked child."""
+
+    def __init__(self, address: Address, namespace: str, replicas: Replicas) -> None:
+        self.address = address
+        self._replicas = replicas
+        self.prefix = f"{{{namespace}}}:"
+        self._ready: Client | None = None
+        self._lines: Lines | None = None  # to a server of its own; a cluster's and Sentinel's client finds its way
+        self._starts: dict[str, bytes] = {}
+        self.silences = 0  # how often one fell silent; those that were opened before are not used again
+        self._start_afresh()
+
+    def run(self, which: Script, *arguments: str | bytes | int, is_kept: bool = False) -> object:
+        """What the script answers. Only our own exceptions leave.
+
+        `is_kept`: not before so many replicas have it as the settings ask for.
+        """
+        try:
+            return self._run(which, *arguments, is_waited_for=is_kept and self._replicas.number > 0)
+        except Exception as error:
+            if (ours := self._ours(error)) is None:
+                raise
+            raise ours from error
+
+    def _run(self, which: Script, *arguments: str | bytes | int, is_waited_for: bool) -> object:
+        client = self._client()
+        lines = None if is_waited_for else self._lines
+        send = self._kept if is_waited_for else _sent
+        try:
+            if lines is not None:
+                return self._run_on(lines, which, *arguments)
+            try:
+                return self._at_home(client, send, "EVALSHA", which.sha, 1, self.prefix, *arguments)
+            except NoScriptError:  # a fresh server, a failover, SCRIPT FLUSH; nothing was done
+                return self._at_home(client, send, "EVAL", which.text, 1, self.prefix, *arguments)
+        except ReadOnlyError:
+            self._forget(client)
+            raise
+
+    def _run_on(self, lines: Lines, which: Script, *arguments: str | bytes | int) -> object:
+        start = self._starts.get(which.name)
+        if start is None:
+            start = self._starts[which.name] = packed_words("EVALSHA", which.sha, "1", self.prefix)
+        try:
+            return lines.ask(packed(4, start, *arguments))
+        except NoScriptError:  # as above
+            return lines.ask(packed(0, b"", "EVAL", which.text, 1, self.prefix, *arguments))
+
+    def _at_home(self, client: Client, send: Sender, *command: str | bytes | int) -> object:
+        """What the server answers that holds the namespace, and no other.
+
+        While a cluster moves the slot, its old server sends us on to the new one (ASK) with each script, as no key has
+        the name of the prefix. The library would follow, to where only a part of the keys has come: a job pushed there
+        would be on neither side, and a claim that stands would be found nowhere. So we wait until all have moved.
+        """
+        for _ in range(MOVES_MAX):
+            try:
+                return send(server_of(client, self.prefix), *command)
+            except MovedError as error:
+                note_move(client, error)
+            except AskError as error:
+                raise TryAgainError("the namespace is on its way to another node") from error
+            except (ConnectionError, TimeoutError, ClusterDownError, SlotNotCoveredError):
+                note_trouble(client)
+                raise
+        raise TryAgainError("the namespace moves from node to node")
+
+    def _kept(self, server: Server, *command: str | bytes | int) -> object:
+        return self._replicas.run(server, self.address.shown, f"{self.prefix}kept", *command)
+
+    def server(self) -> Server:
+        """The server that holds the namespace."""
+        return server_of(self._client(), self.prefix)
+
+    def new_connection(self) -> Connection:
+        """A connection apart from the pool, not yet open, to the server that holds the namespace."""
+        pool = self.server().connection_pool
+        return pool.connection_class(**pool.connection_kwargs)
+
+    @property
+    def wait_replicas(self) -> int:
+        """How many replicas must have a write before it counts."""
+        return self._replicas.number
+
+    def check_layout(self) -> None:
+        """Mark the namespace with the version of its layout, or raise SchemaOutdated for the mark of another."""
+        with self.translating():
+            self._check_layout(self._client())
+
+    def moved(self, error: MovedError) -> None:
+        """Note where a cluster said that the namespace is now."""
+        note_move(self._ready, error)
+
+    @contextmanager
+    def translating(self) -> Generator[None]:
+        """Turn what the library raises into what the port promises."""
+        try:
+            yield
+        except Exception as error:
+            if (ours := self._ours(error)) is None:
+                raise
+            raise ours from error
+
+    def _ours(self, error: Exception) -> ProtojobsError | None:
+        """What the port promises to raise for it; None for what may leave as it is."""
+        if isinstance(error, TimeoutError):
+            self._close_idle()
+        ours = translated(error, self.address.shown)
+        return None if ours is error else ours
+
+    def close(self) -> None:
+        """Close what is idle; the next call opens new connections. A call that is under way gets its answer."""
+        if self._pid != os.getpid():
+            self._start_afresh()
+        self._forget(self._ready)
+
+    @property
+    def pid(self) -> int:
+        """The process whose connections these are."""
+        return self._pid
+
+    def _close_idle(self) -> None:
+        """Trust no connection that was idle while another one fell silent.
+
+        A firewall that has forgotten one has mostly forgotten all. Each would cost its caller the whole time limit, and
+        as many callers as there are connections.
+        """
+        self.silences += 1
+        if (lines := self._lines) is not None:
+            lines.close_idle()
+        if (client := self._ready) is not None:
+            idle_closed(client)
+
+    # ----------------------------------------------------------------------------------------------------- first use
+
+    def _start_afresh(self) -> None:
+        """Let go of the parent's connections. Several threads of a child may do so at once, which is harmless."""
+        if self._ready is not None:
+            _inherited.extend((self._ready, self._lines))
+        self._lock = threading.Lock()
+        self._ready = self._lines = None
+        self._was_ready = False
+        self._pid = os.getpid()  # last: from now on other threads use what is here
+
+    def _client(self) -> Client:
+        if self._pid != os.getpid():
+            self._start_afresh()
+        client = self._ready
+        if client is None:
+            # Whoever comes first may wait for a silent server; the others need not do so one after the other.
+            lock = self._lock  # another thread of a forked child may put a new one there
+            if not lock.acquire(timeout=time_left(TIMEOUT_S)):
+                raise TimeoutError("another thread has not reached the server so far")
+            try:
+                client = self._ready
+                if client is None:
+                    client = self._ready = self._checked()
+            finally:
+                lock.release()
+        return client
+
+    def _checked(self) -> Client:
+        """A client whose server is fit for jobs."""
+        client: Client
+        is_plain = not self.address.is_cluster and not self.address.sentinels
+        if self.address.is_cluster:
+            client = cluster_client(self.address)
+            facts = facts_of(server_of(client, self.prefix))
+        else:
+            client = plain_client(self.address)
+            try:
+                facts = facts_of(client)
+            except TypeError as error:  # the library looks at most options when it makes its first connection
+                raise not_understood(self.address, error) from error
+            if facts.get("cluster_enabled") == 1:
+                is_plain = False
+                client = cluster_client(self.address)
+                facts = facts_of(server_of(client, self.prefix))
+        check_server(facts, self.address.shown, was_ready=self._was_ready)
+        self._check_layout(client)
+        self._was_ready = True
+        if is_plain:
+            self._lines = Lines(server_of(client, self.prefix))
+        return client
+
+    def _check_layout(self, client: Client) -> None:
+        found = self._at_home(client, _sent, "EVAL", script("setup").text, 1, self.prefix, 0, LAYOUT)
+        if found != str(LAYOUT).encode():
+            is_older = isinstance(found, bytes) and found.isdigit() and int(found) < LAYOUT
+            raise SchemaOutdated(
+                f"The namespace {self.prefix[:-1]} in {self.address.shown} has layout {shown(found)}, this version of"
+                f" protojobs-redis knows {LAYOUT}.",
+                mend="Transfer its jobs with the version that stored them." if is_older else "Upgrade protojobs-redis.",
+            )
+
+    def _forget(self, client: Client | None) -> None:
+        """Let go of the client, unless another thread has seen to it."""
+        if client is not None and self._ready is client:
+            self._ready, lines, self._lines = None, self._lines, None
+            if lines is not None:
+                lines.close()
+            idle_closed(client)
+
+
+def _sent(server: Server, *command: str | bytes | int) -> object:
+    return server.execute_command(*command)

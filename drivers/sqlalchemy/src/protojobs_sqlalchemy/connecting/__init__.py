@@ -1,0 +1,1 @@
+"""From a URL to a step on a connection, and from the database's errors to ours."""

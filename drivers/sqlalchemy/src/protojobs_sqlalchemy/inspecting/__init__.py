@@ -1,0 +1,1 @@
+"""Find, count and list jobs; every query bounded."""

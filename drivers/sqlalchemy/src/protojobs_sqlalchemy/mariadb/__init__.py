@@ -1,0 +1,1 @@
+"""MariaDB and MySQL: claim and settle in two packets; waiting by polling."""

@@ -1,0 +1,157 @@
+"""Waiting on MariaDB and MySQL, which cannot call anybody.
+
+Processes of one machine call each other. Jobs that come from elsewhere are found by looking, on connections of its own:
+ten times a second, and more often where jobs came lately.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import pymysql
+from pymysql.connections import Connection as Raw
+from pymysql.cursors import Cursor
+from sqlalchemy import URL, Engine
+
+from protojobs.clock import SYSTEM_CLOCK
+from protojobs_sqlalchemy.verbs.lanes import Lane
+from protojobs_sqlalchemy.waking import processes
+from protojobs_sqlalchemy.waking.threads import Bell
+
+__all__ = ["Watcher", "walk_lanes"]
+
+_POLL_S = 0.1
+_LIVELY_POLL_S, _LIVELY_S = 0.005, 2.0  # where jobs came lately, more are likely
+_SHARE = 20  # a look that takes long is followed by a pause of so many times its length
+_SOCKET_S = 1  # so long a dead network may hold a wait up
+
+_AT_ONCE_MAX = 100  # queues in one statement
+
+# From one lane to the next: one probe of jobs_ready each, however many jobs wait there. (GROUP BY ready, priority would
+# read all of them: the optimizer does not take its loose scan here.)
+_FIRST_LANE = "SELECT %s, priority FROM jobs WHERE ready = %s ORDER BY priority DESC LIMIT 1"
+_NEXT_LANE = "SELECT %s, priority FROM jobs WHERE ready = %s AND priority < %s ORDER BY priority DESC LIMIT 1"
+_FIRST_DUE = """
+SELECT TIMESTAMPDIFF(MICROSECOND, UTC_TIMESTAMP(6), available_at)
+FROM jobs WHERE ready = %s AND priority = %s ORDER BY available_at LIMIT 1
+"""
+_PAUSED = "SELECT name FROM queues WHERE paused_at IS NOT NULL"
+
+_inherited: list[object] = []  # a forked child must neither use nor close its parent's connections, so it keeps them
+
+
+def walk_lanes(cursor: Cursor, queues: Sequence[str]) -> list[Lane]:
+    """The lanes of these queues, in the order in which they are claimed; a round trip for each level of priority."""
+    found: dict[str, list[int]] = {queue: [] for queue in queues}
+    names = list(found)
+    while names:
+        below: list[str] = []
+        for first in range(0, len(names), _AT_ONCE_MAX):
+            part = names[first : first + _AT_ONCE_MAX]
+            for place, priority in _probe(cursor, part, found):
+                found[part[place]].append(priority)
+                below.append(part[place])
+        names = below
+    return [(queue, priority) for queue, priorities in found.items() for priority in priorities]
+
+
+def _probe(cursor: Cursor, queues: Sequence[str], found: Mapping[str, Sequence[int]]) -> Iterator[tuple[int, int]]:
+    """The next lower priority that each queue has jobs of, with the queue's place; nothing for one that has none."""
+    probes: list[str] = []
+    values: list[object] = []
+    for place, queue in enumerate(queues):
+        probes.append(f"({_NEXT_LANE if found[queue] else _FIRST_LANE})")
+        values += [place, queue, *found[queue][-1:]]
+    cursor.execute(" UNION ALL ".join(probes), values)
+    for place, priority in cursor.fetchall():
+        yield int(place), int(priority)
+
+
+class Watcher:
+    """Waits for a due job. A hint: where the server does not answer it only waits."""
+
+    def __init__(self, engine: Engine, bell: Bell) -> None:
+        self._engine = engine
+        self._bell = bell
+        self._store = _store(engine.url)
+        self._idle: deque[Raw[Any]] = deque()
+        self._pid = os.getpid()
+        self._lively_until = 0.0
+
+    def ring(self, queues: Iterable[str]) -> None:
+        """Wake those on this machine who wait for one of `queues`."""
+        processes.ring(self._store, queues)
+
+    def wait(self, mark: int, queues: Sequence[str], timeout: float, offset: float) -> bool:
+        """True once a job of `queues` is due, or somebody on this machine rang for one of them."""
+        ends_at = SYSTEM_CLOCK.monotonic() + timeout
+        with processes.listening(self._store) as ear:
+            while True:
+                started = SYSTEM_CLOCK.monotonic()
+                due_in = self._due_in(queues, offset) if timeout > 0 else None
+                now = SYSTEM_CLOCK.monotonic()
+                if due_in is not None and due_in <= 0:
+                    self._lively_until = now + _LIVELY_S
+                    return True
+                if now >= ends_at:
+                    return False
+                poll_s = _LIVELY_POLL_S if now < self._lively_until else _POLL_S
+                pause = min(max(poll_s, _SHARE * (now - started)), ends_at - now)
+                if self._bell.wait(mark, queues, 0.0 if ear else pause) or (
+                    ear is not None and processes.hears(ear, queues, pause)
+                ):
+                    self._lively_until = now + _LIVELY_S
+                    return True
+
+    def close(self) -> None:
+        """Close what is idle."""
+        self._start_afresh_after_fork()
+        while self._idle:
+            self._idle.pop().close()
+
+    def _due_in(self, queues: Sequence[str], offset: float) -> float | None:
+        """Seconds until a job of these queues is due; None when none is in sight, or the server does not say."""
+        self._start_afresh_after_fork()
+        try:
+            raw = self._idle.pop() if self._idle else self._open()
+            with raw.cursor() as cursor:
+                moments = list(_moments(cursor, queues))
+            self._idle.append(raw)
+        except (pymysql.Error, OSError, IndexError):
+            return None
+        return min(moments) / 1e6 - offset if moments else None
+
+    def _start_afresh_after_fork(self) -> None:
+        if self._pid != os.getpid():
+            _inherited.extend(self._idle)
+            self._idle = deque()
+            self._pid = os.getpid()
+
+    def _open(self) -> Raw[Any]:
+        """A connection apart from the pool's, whose limits keep `wait` short on a dead network."""
+        arguments, options = self._engine.dialect.create_connect_args(self._engine.url)
+        options.update(connect_timeout=_SOCKET_S, read_timeout=_SOCKET_S, write_timeout=_SOCKET_S, autocommit=True)
+        return pymysql.connect(*arguments, **options)
+
+
+def _moments(cursor: Cursor, queues: Sequence[str]) -> Iterator[int]:
+    """In how many microseconds the first job of each lane is due. An empty store is told by one statement."""
+    lanes = walk_lanes(cursor, queues)
+    if not lanes:
+        return
+    cursor.execute(_PAUSED)
+    paused = {row[0] for row in cursor.fetchall()}
+    for queue, priority in lanes:
+        if queue not in paused:
+            cursor.execute(_FIRST_DUE, (queue, priority))
+            yield from (int(row[0]) for row in cursor.fetchall())
+
+
+def _store(url: URL) -> str:
+    """What the processes of this machine that use this database call it. Under two names of its host they poll."""
+    host = "localhost" if url.host in (None, "", "127.0.0.1", "::1") else url.host
+    return f"mariadb/{zlib.crc32(f'{host}:{url.port or 3306}/{url.database}'.encode())}"

@@ -1,0 +1,218 @@
+"""One turn on PostgreSQL: completions and the next claim in one statement, and what to look at again after it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from operator import itemgetter
+from typing import Annotated, Any, LiteralString
+
+import psycopg
+from msgspec import Meta, ValidationError, convert
+from sqlalchemy import Connection
+
+from protojobs.clock import SYSTEM_CLOCK
+from protojobs.names import DELAY_MAX_S
+from protojobs.port.lifecycle import JobState
+from protojobs.port.records import BATCH_BYTES_MAX, ClaimedJob, ClaimReply, Fence, Settled, Settlement, SettleStatus
+from protojobs.port.unreadable import set_aside, why_unreadable
+from protojobs_sqlalchemy.dialect import Ask, Turned
+from protojobs_sqlalchemy.postgresql import statements as sql
+from protojobs_sqlalchemy.postgresql.values import completions_of
+from protojobs_sqlalchemy.tables.types import TIMES_FROM, TIMES_UNTIL
+from protojobs_sqlalchemy.verbs import settling
+from protojobs_sqlalchemy.verbs.bounds import payload_bytes
+from protojobs_sqlalchemy.verbs.counting import fresh_shard, shard_of
+from protojobs_sqlalchemy.verbs.lanes import Lane, LaneMemory, Lanes
+
+__all__ = ["Row", "Turn", "claim_values", "fetched", "is_plain", "raw_of"]
+
+_PASSED_OVER_MAX = 1_000  # jobs on their last attempt that a claim looks past while it fills its prefetch
+
+Row = tuple[Any, ...]
+
+_NAMES = (
+    *("id", "claim_seq", "queue", "job_name", "job_class", "data", "priority", "attempts", "max_retries"),
+    *("retry_delay", "retry_policy", "timeout", "available_at", "crashes", "returns", "reclaims", "meta"),
+)
+_DUE_FROM, _DUE_UNTIL = TIMES_FROM / 1e6, TIMES_UNTIL / 1e6
+_Count = Annotated[int, Meta(ge=0)]
+_Seconds = Annotated[float, Meta(ge=0, le=DELAY_MAX_S)]
+_Time = Annotated[float, Meta(ge=_DUE_FROM, le=_DUE_UNTIL)]
+_Sound = tuple[  # a row of a claim as drivers write it; its types the server has checked
+    Any, Any, Any, Any, str, _Count, str, str, str, str, int, _Count, _Count, _Seconds, str | None, _Seconds, _Time,
+    _Count, _Count, _Count, str | None, bool,
+]  # fmt: skip
+
+_place_in_lane = itemgetter(16, 4)  # available_at, id
+
+
+class Turn:
+    """What a worker asks in one turn, on one connection: `run` for completions only, `claim` where others were settled
+    in the same transaction.
+    """
+
+    def __init__(self, conn: Connection, ask: Ask, memory: LaneMemory, time_offset: float, *, archives: bool) -> None:
+        self._conn = conn
+        self._settling = sql.INTO_ARCHIVE if archives else sql.IN_PLACE
+        self._ask = ask
+        self._memory = memory
+        self._offset = time_offset
+        self._queues = tuple(dict.fromkeys(ask.queues))
+        self._unreadable: list[Settlement] = []
+
+    def run(self) -> ClaimReply:
+        """The hot path: one statement that is its own transaction."""
+        if self._ask.limit:
+            return self.claim(self._ask.settlements)
+        rows = self._rows(self._settling.alone, completions_of(self._ask.settlements, shard_of(self._ask.worker)))
+        return ClaimReply(settled=self._answers(self._ask.settlements, rows[0][0]))
+
+    def claim(self, done: Sequence[Settlement] = ()) -> ClaimReply:
+        """Settle `done`, and claim; once more where that claim is not full and may have overlooked something."""
+        lanes = self._known_lanes()
+        has_floors = lanes is not None and lanes.has_floors
+        started = SYSTEM_CLOCK.monotonic()
+        rows = self._claim(lanes, done)
+        took_s = SYSTEM_CLOCK.monotonic() - started
+        applied, stands, found, *_ = rows[0]
+        settled = self._answers(done, applied) if done else ()
+        if not stands:
+            return ClaimReply(settled=settled, lease_lost=True)
+        claimed = self._jobs(rows)
+        is_full = len(claimed) >= self._ask.limit
+        if lanes is not None:
+            lanes.note_claim(claimed, is_full=is_full)
+            if is_full:
+                lanes.note_time(took_s, has_walked=not has_floors)
+        elif is_full:
+            self._memory.note_full(self._queues)
+        # What was found and not lent stood before others: jobs on their last attempt, or more bytes than fit.
+        if not is_full and (lanes is not None or found > len(claimed)):
+            passes_over = _PASSED_OVER_MAX if self._ask.slots < self._ask.limit else 0
+            claimed += self._jobs(self._rows(sql.CLAIM_ANEW, claim_values(self._ask, None, claimed, passes_over)))
+        if self._unreadable:
+            return Turned(settled=settled, claimed=tuple(claimed), unreadable=tuple(self._unreadable))
+        return ClaimReply(settled=settled, claimed=tuple(claimed))
+
+    def _known_lanes(self) -> Lanes | None:
+        """The lanes of the asked queues; None where the claim shall read them itself, since little lies there."""
+        known = self._memory.fresh(self._queues, self._offset)
+        if known is not None or not self._memory.is_busy(self._queues):
+            return known
+
+        def look() -> list[Lane]:
+            rows = self._rows(sql.LANES, {"queues": list(self._queues)})
+            return [(str(row[0]), int(str(row[1]))) for row in rows]
+
+        return self._memory.read(self._queues, self._offset, look)
+
+    def _claim(self, lanes: Lanes | None, done: Sequence[Settlement]) -> list[Row]:
+        values = claim_values(self._ask, lanes)
+        if not done:
+            return self._rows(sql.CLAIM if lanes else sql.CLAIM_ANEW, values)
+        worker = self._ask.worker
+        is_put_off = lanes is not None and lanes.is_put_off
+        values |= completions_of(done, fresh_shard(worker) if is_put_off else shard_of(worker))
+        return self._rows(self._settling.and_claim if lanes else self._settling.and_claim_anew, values)
+
+    def _jobs(self, rows: list[Row]) -> list[ClaimedJob]:
+        """The lent jobs in the order in which they were asked for: UPDATE ... RETURNING has none."""
+        if rows[0][4] is None:
+            return []
+        lent_at = rows[0][3]
+        try:
+            convert(rows, list[_Sound])
+        except ValidationError:
+            rows = self._readable(rows)
+        rows.sort(key=_place_in_lane)
+        if len({(row[6], row[10]) for row in rows}) > 1:
+            place = {queue: place for place, queue in enumerate(self._queues)}
+            rows.sort(key=lambda row: (place[row[6]], -row[10]))
+        worker, moment = self._ask.worker, datetime.fromtimestamp
+        reserved_at = moment(lent_at, UTC)
+        return [
+            ClaimedJob(
+                id_, seq, worker, queue, name, class_, data, priority, attempts, retries, delay, policy, timeout,
+                moment(due, UTC), reserved_at, crashes, returns, reclaims, meta, is_cancelled,
+            )
+            for (_, _, _, _, id_, seq, queue, name, class_, data, priority, attempts, retries, delay, policy, timeout,
+                 due, crashes, returns, reclaims, meta, is_cancelled) in rows
+        ]  # fmt: skip
+
+    def _readable(self, rows: list[Row]) -> list[Row]:
+        """Those rows that drivers write; the others are noted."""
+        found: list[Row] = []
+        for row in rows:
+            due = row[16] if _DUE_FROM <= row[16] <= _DUE_UNTIL else None
+            values = dict(zip(_NAMES, row[4:], strict=False)) | {
+                "available_at": due and datetime.fromtimestamp(due, UTC)
+            }
+            if why := why_unreadable(values):
+                fence = Fence(id=row[4], claim_seq=row[5], reserved_by=self._ask.worker)
+                self._unreadable.append(set_aside(fence, why))
+            else:
+                found.append(row)
+        return found
+
+    def _answers(self, done: Sequence[Settlement], applied: list[str] | None) -> tuple[Settled, ...]:
+        """Each completion's fate. `applied` are the ids that did; None when all of them did."""
+        if applied is None:
+            return tuple([_completed(s.id) for s in done])
+        ids = set(applied)
+        others = settling.answer_unmatched(self._conn, [s for s in done if s.id not in ids])
+        return tuple([_completed(s.id) if s.id in ids else others[s.id] for s in done])
+
+    def _rows(self, statement: LiteralString, values: dict[str, object]) -> list[Row]:
+        return fetched(self._conn, statement, values, self._offset)
+
+
+def is_plain(settlements: Sequence[Settlement]) -> bool:
+    """Whether one statement can settle them: completions of different jobs, all lent to one worker."""
+    _, others = settling.split(settlements)
+    return (
+        not others
+        and len({s.id for s in settlements}) == len(settlements)
+        and len({s.reserved_by for s in settlements}) <= 1
+    )
+
+
+def claim_values(
+    ask: Ask, lanes: Lanes | None, claimed: Sequence[ClaimedJob] = (), passes_over: int = 0
+) -> dict[str, object]:
+    """What the claiming statements are given; `claimed` are the jobs that the turn has already."""
+    limit = ask.limit - len(claimed)
+    values: dict[str, object] = {
+        "worker": ask.worker,
+        "queues": list(dict.fromkeys(ask.queues)),
+        "limit": limit,
+        "looks_at": limit + passes_over,
+        "slots": max(0, ask.slots - len(claimed)),
+        "always": 0 if claimed else 1,  # the place that is lent whatever its size
+        "bytes": BATCH_BYTES_MAX - sum([payload_bytes(job.data) for job in claimed]),
+    }
+    if lanes is not None:
+        values |= {
+            "queues": [queue for queue, _ in lanes.order],
+            "priorities": [priority for _, priority in lanes.order],
+            "floors": [floor.isoformat() if floor else "-infinity" for floor in lanes.floors],
+            "firsts": lanes.firsts,
+        }
+    return values
+
+
+def fetched(conn: Connection, statement: LiteralString, values: dict[str, object], time_offset: float) -> list[Row]:
+    """Run one of the hot statements on psycopg's own cursor."""
+    values["offset"] = timedelta(seconds=time_offset)
+    return raw_of(conn).execute(statement, values, binary=True).fetchall()
+
+
+def raw_of(conn: Connection) -> psycopg.Connection[Row]:
+    """The connection beneath SQLAlchemy's."""
+    found: psycopg.Connection[Row] | None = conn.connection.driver_connection
+    assert isinstance(found, psycopg.Connection)
+    return found
+
+
+def _completed(job_id: str) -> Settled:
+    return Settled(job_id, SettleStatus.APPLIED, JobState.COMPLETED)

@@ -1,0 +1,1 @@
+"""Push and complete inside the caller's transaction."""

@@ -1,0 +1,1 @@
+"""SQLite: one writer at a time; claim and settle in one step."""

@@ -1,0 +1,1 @@
+"""The port in SQL for every database: store, claim, settle, administer, schedule."""

@@ -1,0 +1,103 @@
+"""The counters of finished jobs, kept in the very step that finishes or removes them."""
+
+from __future__ import annotations
+
+import zlib
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+
+from sqlalchemy import Connection, Select, delete, func, select, tuple_
+
+from protojobs.clock import SYSTEM_CLOCK
+from protojobs_sqlalchemy.tables.tables import COUNTER_SHARDS, counters
+from protojobs_sqlalchemy.verbs.upserts import insert_or_change
+
+__all__ = ["Deltas", "count", "fresh_shard", "gather", "lone_shard", "shard_of"]
+
+Deltas = Mapping[tuple[str, str], int]  # (queue, status) -> how many more
+
+# Many, since such a row stays locked until the caller's commit; and where transactions read from snapshots (MariaDB's
+# default), one that began earlier cannot count in it even after that. The sum of 8,000 rows takes a few milliseconds.
+_LONE_SHARDS = 8_000
+_SHARDS_END = COUNTER_SHARDS + _LONE_SHARDS  # behind it come those of archived days
+_FRESH_S = 10.0
+_GATHERED_MAX = 1_000  # counters that one prune sums up: 60 ms of SQLite's only write lock
+_COLUMNS = (counters.c.queue, counters.c.status, counters.c.shard)
+_KEY = tuple_(*_COLUMNS)
+_Key = tuple[str, str, int]
+
+
+def shard_of(worker: str) -> int:
+    """The row that this worker counts in, so that workers seldom wait for each other's."""
+    return zlib.crc32(worker.encode()) % COUNTER_SHARDS
+
+
+def fresh_shard(worker: str) -> int:
+    """A row that this worker counts in for some seconds, where an old snapshot keeps all versions of a row.
+
+    One that is counted in turn by turn would take longer with each. `gather` sums them up.
+    """
+    return COUNTER_SHARDS + zlib.crc32(f"{worker} {SYSTEM_CLOCK.monotonic() // _FRESH_S}".encode()) % _LONE_SHARDS
+
+
+def lone_shard(job_id: str) -> int:
+    """A row for a count inside a caller's transaction, which may stay open: no worker shall wait for it."""
+    return COUNTER_SHARDS + zlib.crc32(job_id.encode()) % _LONE_SHARDS
+
+
+def count(conn: Connection, deltas: Deltas, shard: int = 0) -> None:
+    """Add `deltas` to the counters. In one order everywhere, so that two steps never wait for each other."""
+    rows = [
+        {"queue": queue, "status": status, "shard": shard, "count": delta}
+        for (queue, status), delta in sorted(deltas.items())
+        if delta
+    ]
+    if rows:
+        conn.execute(insert_or_change(conn, counters, lambda new: {"count": counters.c.count + new["count"]}), rows)
+
+
+def gather(conn: Connection) -> None:
+    """Sum up the rows that single completions have made, and forget counters that have come to nothing.
+
+    Rows that somebody has locked are passed over, so nobody waits.
+    """
+    lone = (
+        select(*_COLUMNS).where(counters.c.shard >= COUNTER_SHARDS, counters.c.shard < _SHARDS_END).limit(_GATHERED_MAX)
+    )
+    counted = _locked(conn, lone)
+    if counted:
+        conn.execute(delete(counters).where(_KEY.in_(counted)))
+        sums = Counter[tuple[str, str]]()
+        for (queue, status, _), number in counted.items():
+            sums[queue, status] += number
+        count(conn, sums)
+    if len(counted) < _GATHERED_MAX:
+        _forget_naught(conn)
+
+
+def _forget_naught(conn: Connection) -> None:
+    is_of_no_day = counters.c.shard < _SHARDS_END
+    name = tuple_(counters.c.queue, counters.c.status)
+    empty = select(counters.c.queue, counters.c.status, func.count().label("rows")).where(is_of_no_day)
+    empty = empty.group_by(*name).having(func.sum(counters.c.count) == 0).limit(_GATHERED_MAX // COUNTER_SHARDS)
+    rows = {(queue, status): number for queue, status, number in conn.execute(empty)}
+    if not rows:
+        return
+    found: defaultdict[tuple[str, str], dict[_Key, int]] = defaultdict(dict)
+    for key, number in _locked(conn, select(*_COLUMNS).where(is_of_no_day, name.in_(rows))).items():
+        found[key[:2]][key] = number
+    # Of some of them others may hold a row, or have counted in one since.
+    gone = [
+        key for each, there in found.items() if len(there) == rows[each] and not sum(there.values()) for key in there
+    ]
+    if gone:
+        conn.execute(delete(counters).where(_KEY.in_(gone)))
+
+
+def _locked(conn: Connection, which: Select[str, str, int]) -> dict[_Key, int]:
+    """The counters of these keys that nobody holds, now locked. Found first: who walks locks what he walks over."""
+    keys = [tuple(row) for row in conn.execute(which)]
+    if not keys:
+        return {}
+    query = select(*_COLUMNS, counters.c.count).where(_KEY.in_(keys)).with_for_update(skip_locked=True)
+    return {(queue, status, shard): number for queue, status, shard, number in conn.execute(query)}
