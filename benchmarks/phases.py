@@ -50,9 +50,9 @@ def measure(url: str, folder: Path, *, jobs: int, concurrency: int) -> dict[str,
     """Microseconds per job, and jobs a second."""
     os.environ[counted.FOLDER_VARIABLE] = str(folder)
     import bench_jobs
-    import protojobs._executors.threads as threads
     from protojobs import JobQueue, create_driver
     from protojobs.worker import loop as worker
+    from protojobs.worker.runs import threads
 
     watch = Watch()
     driver = create_driver(url)

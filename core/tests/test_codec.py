@@ -24,6 +24,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from protojobs.clock import cpu_s as time_spent
 from protojobs.errors import DataInvalid, PayloadError, PayloadNotDecodable, PayloadNotEncodable, PayloadTooLarge
 from protojobs.jobs import codec
 
@@ -649,7 +650,7 @@ def test_threads_that_meet_a_type_for_the_first_time_together_do_not_crash_the_p
     program = """
 import sys, threading, time
 import msgspec
-from protojobs import codec
+from protojobs.jobs import codec
 sys.setswitchinterval(1e-6)
 ends = time.monotonic() + 3
 while time.monotonic() < ends:

@@ -143,7 +143,7 @@ class TestAWorker:
 
     def work(self, queue: JobQueue) -> list[Told]:
         words: list[Told] = []
-        work(queue, ends_when_empty=True, told=lambda *word: words.append(word))
+        work(queue.runtime, ends_when_empty=True, told=lambda *word: words.append(word))
         return words
 
     def test_before_the_run_begins(self, make_queue: Callable[..., JobQueue]) -> None:
@@ -156,7 +156,7 @@ class TestAWorker:
 
         queue = make_queue(lease=60)
         queue.push(look.bind())
-        work(queue, ends_when_empty=True, told=lambda *word: words.append(word))
+        work(queue.runtime, ends_when_empty=True, told=lambda *word: words.append(word))
         ((first, second),) = seen
         assert first[1:] == (60, 0)
         assert second[1:] == (60, 500 + LEAD_WAIT_S + BEAT_S)
@@ -187,5 +187,5 @@ class TestAWorker:
 
         queue = make_queue(lease=1)
         queue.push(wait.bind())
-        work(queue, ends_when_empty=True, told=lambda *word: words.append(word))
+        work(queue.runtime, ends_when_empty=True, told=lambda *word: words.append(word))
         assert [lasts_s for _, _, lasts_s in words[:4]] == [0, math.inf, math.inf, math.inf]

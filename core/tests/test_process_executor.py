@@ -29,6 +29,7 @@ from protojobs.jobs.options import JobOptions
 from protojobs.port.lifecycle import Verb
 from protojobs.port.records import ClaimedJob, Fence, WorkerInfo
 from protojobs.testing import ManualClock
+from protojobs.worker.runs.children import pool
 from protojobs.worker.runs.children.frames import Begin, Begun, Cancel, Ended, Progress, Ready, Work
 from protojobs.worker.runs.children.handle import ChildHandle
 
@@ -327,7 +328,7 @@ class TestEnding:
         self, make_queue: MakeQueue, jobs: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
         working: Working, eventually: Eventually
     ) -> None:  # fmt: skip
-        monkeypatch.setattr(processes, "BEGIN_S", 0.5)
+        monkeypatch.setattr(pool, "BEGIN_S", 0.5)
         queue = make_queue(executor="process", concurrency=1, max_retries=0)
         with working(queue, "default"):
             queue.push(jobs.leaves_a_thread_in_c.bind(str(tmp_path / "said")))
@@ -390,7 +391,7 @@ class TestEnding:
         self, queue: JobQueue, jobs: ModuleType, monkeypatch: pytest.MonkeyPatch, working: Callable,
         eventually: Eventually,
     ) -> None:  # fmt: skip
-        monkeypatch.setattr(processes, "CANCEL_S", 0.2)
+        monkeypatch.setattr(pool, "CANCEL_S", 0.2)
         queue = JobQueue(queue.driver, Settings(executor="process", poll_interval=0.02, lease=1.0))
         job_id = queue.push(jobs.deaf.bind())
 
@@ -461,7 +462,7 @@ class TestCrashing:
     def test_a_retry_in_that_cannot_say_when_costs_neither_the_job_nor_its_slot(
         self, make_queue: MakeQueue, jobs: ModuleType, monkeypatch: pytest.MonkeyPatch, does: str
     ) -> None:
-        monkeypatch.setattr(processes, "JUDGE_S", 0.2)
+        monkeypatch.setattr(pool, "JUDGE_S", 0.2)
         may_answer = threading.Event()
 
         def says() -> float:
@@ -546,7 +547,7 @@ class TestLives:
     def test_a_child_is_used_again_and_replaced_after_so_many_jobs(
         self, make_queue: MakeQueue, jobs: ModuleType, heard: Heard, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(processes, "JOBS_MAX", 3)
+        monkeypatch.setattr(pool, "JOBS_MAX", 3)
         queue = make_queue(executor="process", concurrency=1)
         processed = heard("job.processed")
         queue.push_many([jobs.pid.bind() for _ in range(7)])
@@ -558,7 +559,7 @@ class TestLives:
     def test_one_that_has_grown_is_replaced(
         self, make_queue: MakeQueue, jobs: ModuleType, heard: Heard, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(processes, "GROWTH_BYTES_MAX", -1)
+        monkeypatch.setattr(pool, "GROWTH_BYTES_MAX", -1)
         queue = make_queue(executor="process", concurrency=1)
         processed = heard("job.processed")
         queue.push_many([jobs.pid.bind() for _ in range(2)])
@@ -743,7 +744,7 @@ class TestSuspects:
         def none_left(_begin: Begin) -> ChildHandle:
             raise OSError("no more processes")
 
-        monkeypatch.setattr(processes, "ChildHandle", none_left)
+        monkeypatch.setattr(pool, "ChildHandle", none_left)
         processed = heard("job.processed")
         queue = make_queue()
         queue.push(jobs.pid.bind())

@@ -133,7 +133,7 @@ class TestStuck:
         monkeypatch.setattr(Dispatcher, "close", lambda _self, timeout: waited.append(timeout))
         queue = make_queue(exit_bound=0.4)
         queue.push(runs.late)
-        assert work(queue).reason == "stuck"
+        assert work(queue.runtime).reason == "stuck"
         assert len(waited) == 1
         assert waited[0] <= 0.4
 
@@ -185,7 +185,7 @@ class TestStuck:
         queue = make_queue(HeldUp(), exit_bound=5.0)
         queue.push(runs.late)
         stop = StopToken()
-        worker = threading.Thread(target=lambda: work(queue, stop=stop, must_end_by=told.append), daemon=True)
+        worker = threading.Thread(target=lambda: work(queue.runtime, stop=stop, must_end_by=told.append), daemon=True)
         worker.start()
         eventually(lambda: told)
         assert SYSTEM_CLOCK.monotonic() < told[0] <= SYSTEM_CLOCK.monotonic() + 5.0
@@ -215,7 +215,7 @@ class TestStuck:
         queue.push(books.bind())
         began = SYSTEM_CLOCK.monotonic()
         stop = StopToken()
-        worker = threading.Thread(target=lambda: work(queue, stop=stop, must_end_by=told.append), daemon=True)
+        worker = threading.Thread(target=lambda: work(queue.runtime, stop=stop, must_end_by=told.append), daemon=True)
         worker.start()
         ends = time.monotonic() + 20
         while not told and time.monotonic() < ends:
@@ -228,7 +228,7 @@ class TestStuck:
 class TestHardExit:
     PROGRAM = """
 import sys, threading, time
-from protojobs.cli.hard_exit import HardExit
+from protojobs.cli.supervising.hard_exit import HardExit
 hard = HardExit()
 now = time.monotonic()
 for moment in sys.argv[2].split(","):

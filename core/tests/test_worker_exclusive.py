@@ -20,6 +20,7 @@ from protojobs.events import Event
 from protojobs.port.records import ClaimReply, Fence, Heartbeat, JobRecord, Settlement, WorkerInfo
 from protojobs.worker import planner
 from protojobs.worker.runs import timeouts
+from protojobs.worker.runs.children import pool
 from protojobs_memory import MemoryDriver
 
 Working = Callable[..., AbstractContextManager[Any]]
@@ -38,7 +39,7 @@ KINDS = ["in_thread", "in_loop", "in_child", "deaf_in_child"]
 def _short_pauses_and_slow_kills(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planner, "PAUSE_FIRST_S", 0.01)
     monkeypatch.setattr(planner, "PAUSE_MAX_S", 0.05)
-    monkeypatch.setattr(processes, "KILL_S", 1.9)  # too long for this lease: it is the lease that must decide
+    monkeypatch.setattr(pool, "KILL_S", 1.9)  # too long for this lease: it is the lease that must decide
 
 
 class Store(MemoryDriver):

@@ -97,7 +97,7 @@ class TestOneThatEndsSoon:
 
         job_id = queue.push(step.bind())
         self.dead(store)
-        assert work(queue, max_time_s=0.01).reason == "max_time"
+        assert work(queue.runtime, max_time_s=0.01).reason == "max_time"
         record = queue.get(job_id)
         assert record is not None
         assert (record.status, record.reclaims) == ("pending", 1)

@@ -262,7 +262,7 @@ class TestLimits:
         queue = make_queue(shutdown_grace=0.01, exit_bound=0.01)
         queue.push(gate.plain)
         threading.Timer(0.5, gate.may_go.set).start()
-        report = work(queue, max_time_s=0.1)
+        report = work(queue.runtime, max_time_s=0.1)
         assert (report.done, report.runs, report.reason) == (1, 1, "max_time")
 
     def test_a_stop_bounds_a_worker_that_ends_once_its_jobs_are_done(

@@ -55,7 +55,7 @@ def main() -> None:
     page = json.load(sys.stdin)
     answer = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what the page's code prints past sys.stdout is for the test's log
-    import protojobs.cli.worker  # noqa: F401  (loaded once, for all commands)
+    import protojobs.cli.commands.worker  # noqa: F401  (loaded once, for all commands)
     import protojobs_sqlalchemy.sqlite  # noqa: F401
 
     reader = Reader(page["name"], Commands())

@@ -20,9 +20,10 @@ import msgspec
 from protojobs.errors import ConfigurationError, OptionInvalid, did_you_mean, one_line, shown
 from protojobs.jobs.cron_option import CATCH_UP_MAX_S, ScheduleSetting
 from protojobs.names import check_count, check_name, check_seconds, check_zone
+from protojobs.port.records import RESEND_WINDOW_S
 from protojobs.port.urls import names_file
 
-__all__ = ["ENV_PREFIX", "Settings", "load_settings", "plugin_settings", "settings_file", "source_of"]
+__all__ = ["ENV_PREFIX", "Settings", "kept_s", "load_settings", "plugin_settings", "settings_file", "source_of"]
 
 ENV_PREFIX = "PROTOJOBS_"
 _FILE_NAMES = ("protojobs.toml", "pyproject.toml")
@@ -312,3 +313,12 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, object]:
         elif difflib.get_close_matches(key, _FIELDS, n=1, cutoff=0.8):
             _log.warning("%s is no setting of protojobs. %s", variable, did_you_mean(key, _FIELDS))
     return found
+
+
+def kept_s(retention_h: float) -> float:
+    """For how many seconds after its end a job is kept where `retention_h` is configured.
+
+    At least the time for which a push may be sent again: a job ends after it came, so whatever ended longer ago than
+    that also came longer ago.
+    """
+    return max(retention_h * 3600.0, RESEND_WINDOW_S)

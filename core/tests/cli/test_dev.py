@@ -208,7 +208,7 @@ def test_a_watch_that_ends_is_told_and_no_worker_waits_for_it(monkeypatch, type_
 WATCHES = """
 import os, platform, sys, time
 from pathlib import Path
-from protojobs.cli.reloading import Changes
+from protojobs.cli.development.reloading import Changes
 
 folder = Path(sys.argv[1])
 if os.getuid() == 0:  # who may read everything

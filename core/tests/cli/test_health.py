@@ -286,7 +286,8 @@ class TestAskingAProbe:
     def test_it_loads_neither_a_driver_nor_a_worker(self, probe) -> None:
         program = (
             "import sys; from protojobs.cli import main; code = main(sys.argv[1:]);"
-            "heavy = {'rich', 'sqlalchemy', 'asyncio', 'http', 'protojobs.worker', 'protojobs.cli.commands.worker', 'shop'};"
+            "heavy = {'rich', 'sqlalchemy', 'asyncio', 'http', 'shop'};"
+            "heavy |= {'protojobs.worker.loop', 'protojobs.cli.commands.worker'};"
             "sys.exit(f'{heavy & set(sys.modules)}' if heavy & set(sys.modules) else code)"
         )
         words = ("health", "--live", "--port", str(probe(WELL)))

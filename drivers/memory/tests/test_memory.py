@@ -124,7 +124,7 @@ import os, sys, threading
 made = []
 os.register_at_fork(before=lambda: made.append(MemoryDriver()))  # hooks go backwards: behind those of the store
 
-from protojobs.records import NewJob
+from protojobs.port.records import NewJob
 from protojobs_memory import MemoryDriver
 
 known = MemoryDriver("memory://known")

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there
 LONG_S = 30.0
 PUSH = """
 import sys
-from protojobs.records import NewJob
+from protojobs.port.records import NewJob
 from protojobs.entropy import fresh_id
 from protojobs_sqlalchemy import SQLAlchemyDriver
 driver = SQLAlchemyDriver(sys.argv[1])

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from protojobs.config import kept_s
 from protojobs.doctor.wording import counted, cut, listed, named, span, typed, worker_of
 from protojobs.port.diagnosis import Diagnoses, Finding, Severity, judged
 from protojobs.port.lifecycle import JobState
 from protojobs.port.observing import Observes
 from protojobs.port.records import JobFilter, JobRecord, QueueInfo, WorkerRecord
 from protojobs.port.unreadable import UNREADABLE, is_unreadable
-from protojobs.queue.administration import kept_s
 
 if TYPE_CHECKING:
     from protojobs.port.driver import Store

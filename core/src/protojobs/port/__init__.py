@@ -1,1 +1,4 @@
-"""What core asks of a store, and the values that cross: all that a driver imports besides errors, clock, entropy, stopping."""
+"""What core asks of a store, and the values that cross.
+
+A driver imports this package and `errors`, `clock`, `entropy` and `stopping`; nothing else of core.
+"""

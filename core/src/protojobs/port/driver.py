@@ -369,7 +369,7 @@ class Schedules(Protocol):
         `last_job_id` the job's id if there is one that was not passed over, version + 1. A job whose id is known is not
         stored again. Rings the doorbell of the queues. Several firings of one schedule may follow each other.
 
-        At most BATCH_JOBS_MAX firings and BATCH_BYTES_MAX payload bytes. `protojobs.port.rules.fire` says the same as code.
+        At most BATCH_JOBS_MAX firings and BATCH_BYTES_MAX payload bytes. `port.rules.fire` says the same as code.
         """
         ...
 

@@ -45,6 +45,7 @@ __all__ = [
     "WorkerRecord",
 ]
 
+RESEND_WINDOW_S = 3600.0  # a push may be sent again for so long; until then pruning keeps its first copy
 BATCH_JOBS_MAX = 1_000  # jobs in one enqueue, settlements in one settle
 BATCH_BYTES_MAX = 8 * 1024 * 1024  # payload bytes in one enqueue or one claim
 COUNTED_MAX = 100_000  # live jobs that are counted one by one

@@ -17,7 +17,7 @@ from msgspec import convert
 from msgspec.structs import asdict, replace
 
 from protojobs.errors import ContractBroken, OptionInvalid, shown
-from protojobs.names import is_storable
+from protojobs.names import DELAY_MAX_S, check_name, is_storable  # a driver needs them, and imports the port only
 from protojobs.port.lifecycle import RETURNS_FREE, SUSPECT_RECLAIMS, TRANSITIONS, JobState, Verb
 from protojobs.port.records import (
     BATCH_BYTES_MAX,
@@ -41,6 +41,7 @@ from protojobs.port.records import (
 from protojobs.port.schedules import SCHEDULE_ID_BYTES_MAX, FireStatus, Firing, Overlap, Schedule
 
 __all__ = [
+    "DELAY_MAX_S",
     "PASSED_OVER_MAX",
     "SETTLES_TO",
     "as_claimed",
@@ -49,6 +50,7 @@ __all__ = [
     "check_cursor",
     "check_firings",
     "check_jobs",
+    "check_name",
     "check_schedule_cursor",
     "check_settlements",
     "claim",
@@ -57,6 +59,7 @@ __all__ = [
     "first_end",
     "is_current",
     "is_removable",
+    "is_storable",
     "is_wanted",
     "lendable",
     "new_row",

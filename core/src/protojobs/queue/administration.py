@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from protojobs.config import Settings
+from protojobs.config import Settings, kept_s
 from protojobs.errors import ConfigurationError, OptionInvalid, shown
 from protojobs.events import QueuePaused, QueueResumed
 from protojobs.names import check_name, check_seconds, check_text
@@ -30,20 +30,9 @@ from protojobs.queue.offload import offload
 if TYPE_CHECKING:
     from protojobs.hooks.hooks import Hooks
 
-__all__ = ["QueueAdministration", "kept_s"]
+__all__ = ["QueueAdministration"]
 
-_RESEND_WINDOW_S = 3600.0  # a push may be sent again for so long; until then pruning keeps its first copy
 _ROUND = 1_000  # rows per round of clear and prune: a lock held for milliseconds
-_HOUR_S = 3600.0
-
-
-def kept_s(retention_h: float) -> float:
-    """For how many seconds after its end a job is kept where `retention_h` is configured.
-
-    At least the time for which a push may be sent again: a job ends after it came, so whatever ended longer ago than
-    that also came longer ago.
-    """
-    return max(retention_h * _HOUR_S, _RESEND_WINDOW_S)
 
 
 class QueueAdministration:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
@@ -27,13 +26,14 @@ from protojobs.queue.administration import QueueAdministration
 from protojobs.queue.offload import offload, on_own_thread
 from protojobs.queue.retrying import until_answered
 from protojobs.stopping import StopToken
+from protojobs.worker.lease.resting import RestingLeases
 
 if TYPE_CHECKING:
     from typing import Self
 
     from protojobs.hooks.hooks import Hooks
     from protojobs.jobs.returns import WorkReport
-    from protojobs.worker.lease.lease import WorkerLease
+    from protojobs.runtime import Runtime
 
 __all__ = ["JobQueue", "new_job", "push_made"]
 
@@ -62,7 +62,7 @@ class JobQueue(QueueAdministration):
         super().__init__(driver, settings)
         self.registry = registry
         self.clock = clock
-        self.resting: deque[WorkerLease] = deque()  # leases of calls of work() that have returned
+        self._resting = RestingLeases()
         self._hooks: Hooks | None = None
         self._loading = threading.RLock()  # a plugin may use this very queue while it is loaded
         self._is_loading = False
@@ -96,8 +96,7 @@ class JobQueue(QueueAdministration):
 
     def leave(self) -> None:
         """Sign off the worker that earlier calls of `work(queue, n)` have registered."""
-        while self.resting:
-            self.resting.popleft().leave()
+        self._resting.leave()
 
     def __repr__(self) -> str:
         """The store and the default queue, without secrets."""
@@ -124,6 +123,15 @@ class JobQueue(QueueAdministration):
             finally:
                 self._is_loading = False
         return self._hooks
+
+    @property
+    def runtime(self) -> Runtime:
+        """Driver, settings, registry, hooks and clock, for parts that need no queue."""
+        from protojobs.runtime import Runtime  # with pluggy, a sixth of our import time
+
+        return Runtime(
+            driver=self.driver, settings=self.settings, registry=self.registry, hooks=self.hooks, clock=self.clock
+        )
 
     def push(self, job: object, data: object = None, *, id: str | None = None, session: object = None) -> str:
         """Store a job to run as soon as a worker is free; returns its id once the store has it.
@@ -216,7 +224,15 @@ class JobQueue(QueueAdministration):
 
         self.hooks.check()
         ends = max_jobs is not None
-        return work(self, queues, max_jobs=max_jobs, ends_when_empty=ends, concurrency=concurrency, stop=stop)
+        return work(
+            self.runtime,
+            queues,
+            max_jobs=max_jobs,
+            ends_when_empty=ends,
+            concurrency=concurrency,
+            stop=stop,
+            resting=self._resting,
+        )
 
     async def awork(
         self,

@@ -2,38 +2,30 @@
 
 from __future__ import annotations
 
-import atexit
-import weakref
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 from protojobs.errors import NotSupported, OptionInvalid
 from protojobs.jobs.returns import WorkReport
 from protojobs.names import check_count, check_name
 from protojobs.port.observing import Observes
+from protojobs.runtime import Runtime
 from protojobs.stopping import StopToken
 from protojobs.worker.lease.lease import Told, WorkerLease
+from protojobs.worker.lease.resting import RestingLeases
 from protojobs.worker.loop import Worker
 from protojobs.worker.planner import WorkLimits
 from protojobs.worker.reports.health import Vitals
 from protojobs.worker.reports.rollups import Recording
 from protojobs.worker.runs.executor import CHILDREN_WORK
 
-if TYPE_CHECKING:
-    from protojobs.queue.queue import JobQueue
-
 __all__ = ["work"]
 
 ENDS_OF_ITS_OWN = ("empty", "max_jobs")  # with nothing held, nothing running and all results stored
 QUEUES_MAX = 100  # each costs an index probe or two in every claim
 
-# Queues with resting leases, which leave when the process ends. Not when the queue is collected: a finalizer may strike
-# in the middle of another transaction of this very thread, and would wait for it. Such a lease lapses by itself.
-_queues: weakref.WeakSet[JobQueue] = weakref.WeakSet()
-
 
 def work(  # noqa: PLR0913  (the options of a worker, all by keyword)
-    queue: JobQueue,
+    runtime: Runtime,
     queues: str | Sequence[str] | None = None,
     *,
     max_jobs: int | None = None,
@@ -41,15 +33,17 @@ def work(  # noqa: PLR0913  (the options of a worker, all by keyword)
     concurrency: int | None = None,
     max_time_s: float | None = None,
     stop: StopToken | None = None,
+    resting: RestingLeases | None = None,
     told: Told | None = None,
     vitals: Vitals | None = None,
     must_end_by: Callable[[float], None] = lambda _at: None,
 ) -> WorkReport:
-    """Run one worker in this thread until its limits, or its stop token, end it. `told`: see WorkerLease.
+    """Run one worker in this thread until its limits, or its stop token, end it.
 
-    `vitals` shows how it is meanwhile; `must_end_by`: see Worker.
+    With `resting` a loop around `work("default", 1)` goes on with one lease, and so gathers the good heartbeats that
+    reclaiming asks for. `told`: see WorkerLease. `vitals` shows how it is meanwhile; `must_end_by`: see Worker.
     """
-    settings, names = queue.settings, _names(queue, queues)
+    settings, names = runtime.settings, _names(queues, runtime.settings.default_queue)
     slots = check_count(
         "concurrency", settings.concurrency if concurrency is None else concurrency, minimum=1, maximum=10_000
     )
@@ -65,12 +59,12 @@ def work(  # noqa: PLR0913  (the options of a worker, all by keyword)
     )
     if settings.executor == "process" and not CHILDREN_WORK:
         raise NotSupported("On this system jobs cannot run in child processes.", mend='Set executor = "thread".')
-    lease = _awake(queue, names, limits)
+    lease = (resting.take() if resting is not None else None) or _new_lease(runtime, names, limits)
     if told is not None:
         lease.keep_posted(told)
     lease.vitals = vitals or Vitals()
     try:
-        worker = Worker(queue, names, limits, lease, must_end_by)
+        worker = Worker(runtime, names, limits, lease, must_end_by)
     except BaseException:
         lease.leave()
         raise
@@ -80,58 +74,41 @@ def work(  # noqa: PLR0913  (the options of a worker, all by keyword)
         if not worker.is_busy:  # else the lease shall lapse: until then nobody is lent what still runs here
             lease.leave()
         raise
-    if ends_when_empty and report.reason in ENDS_OF_ITS_OWN and worker.signs_off:
-        if not _queues:
-            atexit.register(_leave_all)
-        _queues.add(queue)
-        lease.recording.pause()
-        queue.resting.append(lease)
-    elif worker.signs_off:  # else the lease shall lapse
+    if not worker.signs_off:
+        return report  # the lease shall lapse
+    if resting is not None and ends_when_empty and report.reason in ENDS_OF_ITS_OWN:
+        resting.keep(lease)
+    else:
         lease.leave()
     return report
 
 
-def _names(queue: JobQueue, queues: str | Sequence[str] | None) -> Sequence[str]:
+def _names(queues: str | Sequence[str] | None, default: str) -> Sequence[str]:
     if isinstance(queues, int):
         raise OptionInvalid(
             f"The first argument names queues; {queues} is no name.", mend=f"Try work(max_jobs={queues})."
         )
-    given = [queue.settings.default_queue] if queues is None else [queues] if isinstance(queues, str) else queues
+    given = [default] if queues is None else [queues] if isinstance(queues, str) else queues
     names = [check_name("queue", name) for name in given]
     if not 1 <= len(names) <= QUEUES_MAX or len(set(names)) != len(names):
         raise OptionInvalid(f"A worker serves 1 to {QUEUES_MAX} different queues.", mend=f"These are {len(names)}.")
     return names
 
 
-def _awake(queue: JobQueue, names: Sequence[str], limits: WorkLimits) -> WorkerLease:
-    """A lease that rests since an earlier call, or a new one.
-
-    A loop around `work("default", 1)` goes on with the same lease, and so gathers the good heartbeats that reclaiming
-    asks for.
-    """
-    while queue.resting:
-        lease = queue.resting.popleft()
-        if lease.is_ours:
-            return lease
-        lease.leave()
+def _new_lease(runtime: Runtime, names: Sequence[str], limits: WorkLimits) -> WorkerLease:
     lease = WorkerLease(
-        queue.driver,
+        runtime.driver,
         names,
         concurrency=limits.concurrency,
-        lease_s=queue.settings.lease,
-        clock=queue.clock,
+        lease_s=runtime.settings.lease,
+        clock=runtime.clock,
         isolates=CHILDREN_WORK,
     )
-    lease.recording = Recording(_observer(queue), lease.info.id, queue.clock)
+    lease.recording = Recording(_observer(runtime), lease.info.id, runtime.clock)
     return lease
 
 
-def _observer(queue: JobQueue) -> Observes | None:
-    driver = queue.driver
-    is_wanted = queue.settings.observe and driver.capabilities.observing
+def _observer(runtime: Runtime) -> Observes | None:
+    driver = runtime.driver
+    is_wanted = runtime.settings.observe and driver.capabilities.observing
     return driver if is_wanted and isinstance(driver, Observes) else None
-
-
-def _leave_all() -> None:
-    for queue in list(_queues):
-        queue.leave()

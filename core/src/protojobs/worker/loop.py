@@ -12,7 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from copy import copy
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 from protojobs import events
 from protojobs.clock import within
@@ -24,6 +24,7 @@ from protojobs.jobs.returns import Outcome, WorkReport
 from protojobs.port.driver import SupportsTransaction
 from protojobs.port.lifecycle import CRASHES_MAX, SUSPECT_RECLAIMS, JobState, Verb
 from protojobs.port.records import ClaimedJob, ClaimReply, Settled, SettleStatus
+from protojobs.runtime import Runtime
 from protojobs.stopping import StopToken
 from protojobs.worker.inbox import Inbox, Message
 from protojobs.worker.lease.lease import Beat, WorkerLease
@@ -43,9 +44,6 @@ from protojobs.worker.runs.timeouts import END_S, Deadlines
 from protojobs.worker.shutdown import LAST_CALL_S, LAST_WORDS_S
 from protojobs.worker.wakeup import Doorbell
 
-if TYPE_CHECKING:
-    from protojobs.queue.queue import JobQueue
-
 __all__ = ["Worker"]
 
 OBSERVERS_END_S = 5.0  # how long `work()` waits for observers before it returns
@@ -63,17 +61,17 @@ class Worker:
 
     def __init__(
         self,
-        queue: JobQueue,
+        runtime: Runtime,
         names: Sequence[str],
         limits: WorkLimits,
         lease: WorkerLease,
         must_end_by: Callable[[float], None] = lambda _at: None,
     ) -> None:
         """`must_end_by(moment)` is told by when this process must be gone: infinite once it need not any more."""
-        self._queue = queue
-        self._driver = queue.driver
-        self._clock = queue.clock
-        self._hooks = queue.hooks
+        self._driver = runtime.driver
+        self._registry = runtime.registry
+        self._clock = runtime.clock
+        self._hooks = runtime.hooks
         self._lease = lease
         self._names = names
         self._inbox = Inbox()
@@ -88,15 +86,15 @@ class Worker:
         self._dispatcher = Dispatcher(self._hooks)
         self._executors = Executors(
             limits.concurrency,
-            queue.settings,
-            queue.registry,
+            runtime.settings,
+            runtime.registry,
             clock=self._clock,
             report=self._report,
             give_back=self._inbox.put,
         )
         now, places = self._clock.monotonic(), self._executors
         self._decide = Decisions(limits, lease.watch, now, jittered, places.may_lead, places.has_child)
-        self._upkeep = Upkeep(queue, lease, self._send, self._decide.compared, queue.settings.max_memory)
+        self._upkeep = Upkeep(runtime, lease, self._send, self._decide.compared)
         self._stays_at_most: float | None = None  # for the jobs of a dead worker ...
         self._waits_for = ""  # ... this one
         self._complete_in = self._driver.complete_in if isinstance(self._driver, SupportsTransaction) else None
@@ -307,7 +305,7 @@ class Worker:
             if claimed.reclaims >= LOST_WORKERS_MAX and not self._executors.has_child(claimed.job_name):
                 run: Run | Outcome = _given_up(claimed)
             else:
-                run = prepare(claimed, self._queue.registry, self._hooks, self._clock, self._lease.report)
+                run = prepare(claimed, self._registry, self._hooks, self._clock, self._lease.report)
             if isinstance(run, Outcome):
                 self._decide.finished(self._clock.monotonic(), (claimed.id, claimed.claim_seq), run, was_run=False)
                 continue
@@ -375,7 +373,7 @@ class Worker:
             self._done += 1
         elif answer.state is JobState.FAILED:
             self._failed += 1
-            if (call := failed_call(outcome, self._queue.registry)) is not None:
+            if (call := failed_call(outcome, self._registry)) is not None:
                 self._decide.calling_failed(call.key)
                 self._calls.append(call)
         event = announcement(outcome, answer, late_s=late_s)

@@ -8,8 +8,8 @@ from msgspec import Struct
 from msgspec.msgpack import Decoder
 from msgspec.structs import replace
 
-from protojobs.names import check_name
 from protojobs.port.records import CancelAnswer, Cleared, Pruned, RetryAnswer
+from protojobs.port.rules import check_name
 from protojobs_redis.handle import Handle, check_batch
 from protojobs_redis.packing import encode, micros, texts
 from protojobs_redis.prune_cursor import Kind, Lap, Place

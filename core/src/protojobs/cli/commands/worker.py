@@ -161,7 +161,7 @@ def _work(
                 scheduler.tick()  # before the first look for jobs, so that what is due counts as due
             stack.enter_context(ticking(scheduler, stop))
         report = work(
-            jobs,
+            jobs.runtime,
             names,
             max_jobs=options["max_jobs"] or None,
             ends_when_empty=options["stop_when_empty"],

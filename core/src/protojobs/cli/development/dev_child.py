@@ -1,7 +1,7 @@
 """A command that ends when its standard input does: the dashboard of `protojobs dev`.
 
-Started as `python -m protojobs.cli.development.dev_child COMMAND...` by dev, which holds the other end of that pipe and writes
-nothing. However dev ends, by SIGKILL too, its end of the pipe goes with it.
+Started as `python -m protojobs.cli.development.dev_child COMMAND...` by dev, which holds the other end of that pipe,
+and writes nothing. However dev ends, by SIGKILL too, its end of the pipe goes with it.
 """
 
 from __future__ import annotations

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
+from protojobs.config import kept_s
 from protojobs.entropy import jittered
 from protojobs.errors import DriverError
 from protojobs.events import Event, JobReclaimed, WorkerMemoryExceeded
 from protojobs.port.lifecycle import JobState
 from protojobs.port.records import ClaimedJob, JobFilter
-from protojobs.queue.administration import kept_s
+from protojobs.runtime import Runtime
 from protojobs.worker.lease.lease import WorkerLease
 from protojobs.worker.lease.memory import resident_bytes
 from protojobs.worker.reports.joblog import log_event
-
-if TYPE_CHECKING:
-    from protojobs.queue.queue import JobQueue
 
 __all__ = ["Upkeep"]
 
@@ -38,22 +35,21 @@ class Upkeep:
 
     def __init__(
         self,
-        queue: JobQueue,
+        runtime: Runtime,
         lease: WorkerLease,
         send: Callable[[Event], None],
         compared: Callable[[float, Sequence[ClaimedJob]], None],
-        max_memory: int,
     ) -> None:
-        self._driver = queue.driver
-        self._clock = queue.clock
-        self._settings = queue.settings
+        self._driver = runtime.driver
+        self._clock = runtime.clock
+        self._settings = runtime.settings
         self._lease = lease
         self._send = send
         self._compared = compared
         self._at = lease.upkeep_at
-        self._at.setdefault("compare", queue.clock.monotonic() + jittered(COMPARE_EVERY_S))
-        self._at.setdefault("prune", queue.clock.monotonic() + jittered(PRUNE_EVERY_S))
-        self._max_memory = max_memory
+        self._at.setdefault("compare", runtime.clock.monotonic() + jittered(COMPARE_EVERY_S))
+        self._at.setdefault("prune", runtime.clock.monotonic() + jittered(PRUNE_EVERY_S))
+        self._max_memory = runtime.settings.max_memory
         self._memory_at = 0.0
         self._is_memory_unknown = False
 

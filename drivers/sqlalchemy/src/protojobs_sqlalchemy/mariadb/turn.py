@@ -17,9 +17,9 @@ from msgspec.structs import replace
 from pymysql.connections import Connection as Raw
 from sqlalchemy import Connection
 
-from protojobs.names import DELAY_MAX_S
 from protojobs.port.lifecycle import JobState, Verb
 from protojobs.port.records import BATCH_BYTES_MAX, ClaimedJob, ClaimReply, Fence, Settled, Settlement, SettleStatus
+from protojobs.port.rules import DELAY_MAX_S
 from protojobs.port.unreadable import set_aside, why_unreadable
 from protojobs_sqlalchemy.dialect import Ask, Turned
 from protojobs_sqlalchemy.mariadb.waiting import walk_lanes

@@ -12,9 +12,9 @@ from msgspec import Meta, ValidationError, convert
 from sqlalchemy import Connection
 
 from protojobs.clock import SYSTEM_CLOCK
-from protojobs.names import DELAY_MAX_S
 from protojobs.port.lifecycle import JobState
 from protojobs.port.records import BATCH_BYTES_MAX, ClaimedJob, ClaimReply, Fence, Settled, Settlement, SettleStatus
+from protojobs.port.rules import DELAY_MAX_S
 from protojobs.port.unreadable import set_aside, why_unreadable
 from protojobs_sqlalchemy.dialect import Ask, Turned
 from protojobs_sqlalchemy.postgresql import statements as sql

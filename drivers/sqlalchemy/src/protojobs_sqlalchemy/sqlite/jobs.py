@@ -14,9 +14,9 @@ from typing import Annotated, Any
 from msgspec import Meta, ValidationError, convert
 from sqlalchemy import Connection
 
-from protojobs.names import DELAY_MAX_S
 from protojobs.port.lifecycle import JobState
 from protojobs.port.records import BATCH_BYTES_MAX, ClaimedJob, ClaimReply, Fence, Settled, Settlement, SettleStatus
+from protojobs.port.rules import DELAY_MAX_S
 from protojobs.port.unreadable import set_aside, why_unreadable
 from protojobs_sqlalchemy.dialect import Ask, Turned
 from protojobs_sqlalchemy.tables.types import TIMES_FROM, TIMES_UNTIL, from_microseconds, read_time, stored_value

@@ -151,8 +151,8 @@ schedules = Table(
     Column("version", Integer, nullable=False),
 )
 
-# What follows are notes beside the jobs, the fields of the records of `protojobs.port.observing`: they outlive their time by
-# a minute, and a note that is lost costs a chart a point.
+# What follows are notes beside the jobs, the fields of the records of `protojobs.port.observing`: they outlive their
+# time by a minute, and a note that is lost costs a chart a point.
 rollups = Table(
     "rollups",
     metadata,

@@ -31,10 +31,10 @@ from sqlalchemy.sql.selectable import CompoundSelect, NamedFromClause
 from protojobs.clock import SYSTEM_CLOCK, time_left
 from protojobs.entropy import jittered
 from protojobs.errors import shown
-from protojobs.names import is_storable
 from protojobs.port import rules
 from protojobs.port.lifecycle import JobState
 from protojobs.port.records import NewJob
+from protojobs.port.rules import is_storable
 from protojobs.port.schedules import (
     DueCursor,
     DueSchedules,
@@ -50,6 +50,7 @@ from protojobs.port.schedules import (
 )
 from protojobs_sqlalchemy.dialect import Mode, Use
 from protojobs_sqlalchemy.postgresql.archive import whole
+from protojobs_sqlalchemy.tables.ids import known as known_ids
 from protojobs_sqlalchemy.tables.rows import Found
 from protojobs_sqlalchemy.tables.tables import schedules
 from protojobs_sqlalchemy.tables.types import Misread, StoredTime, to_microseconds

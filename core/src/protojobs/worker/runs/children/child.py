@@ -1,7 +1,8 @@
 """The child process of a worker: imports the application, runs one job at a time, and answers how each has ended.
 
-Started as `python -m protojobs.worker.runs.children.child FD`: it hears its worker on standard input and answers on FD. Both are
-taken out of the reach of jobs, whose input is empty and whose output is the worker's. It ends when its worker does.
+Started as `python -m protojobs.worker.runs.children.child FD`: it hears its worker on standard input and
+answers on FD. Both are taken out of the reach of jobs, whose input is empty and whose output is the worker's. It ends
+when its worker does.
 """
 
 from __future__ import annotations
