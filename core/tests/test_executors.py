@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import math
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -421,6 +423,38 @@ class TestInterruptsThatAreLost:
         deadlines[0].add(run, threads, 0.01)
         assert reported.next() == ("run", Verb.RELEASE)
         assert (cleaned, deadlines[1]) == ([1], [])
+
+
+PROFILED = """
+import sys, threading, time
+from protojobs import JobQueue, job
+from protojobs_memory import MemoryDriver
+
+@job(name="long", timeout=0.1, max_retries=0)
+def long() -> None:
+    while True:
+        pass
+
+@job(name="deaf", timeout=0.1, max_retries=0)
+def deaf() -> None:
+    try:
+        while True:
+            pass
+    except BaseException:
+        pass
+
+queue = JobQueue(MemoryDriver())
+queue.push(long)
+queue.push(deaf)
+assert queue.work("default", 2).runs == 2
+sys.setprofile(lambda *_: None)
+len(list(map(lambda number: number + 1, range(100))))
+sys.setprofile(None)
+"""
+
+
+def test_where_runs_were_interrupted_a_profiler_can_be_set() -> None:
+    subprocess.run([sys.executable, "-c", PROFILED], timeout=30, check=True)
 
 
 class TestShortRuns:

@@ -22,7 +22,7 @@ from contextvars import copy_context
 from queue import Empty, SimpleQueue
 
 from protojobs.clock import SYSTEM_CLOCK, Clock, cpu_s
-from protojobs.interrupts import Interrupted, is_handling_one, raise_in
+from protojobs.interrupts import Interrupted, interrupt, is_handling_one, take_back
 from protojobs.jobs.returns import Outcome
 from protojobs.logs import RUNNING
 from protojobs.worker.runs.executor import NOT_BEGUN, NotBegun, Report, Runnable, not_judged
@@ -186,7 +186,7 @@ class _Slot:
         try:
             if self._run is run and (not self.is_retired or (again and not is_handling_one(self._thread))):
                 self.is_retired = True
-                raise_in(self._thread, Interrupted)
+                interrupt(self._thread)
         finally:
             self._lock.release()
 
@@ -205,10 +205,10 @@ class _Slot:
         try:
             outcome = self._perform(run)
             if self.is_retired:
-                raise_in(self._thread, None)  # what was aimed at the run must not strike after it
+                take_back()  # what was aimed at the run must not strike after it
         except Interrupted as end:
             self._is_over()
-            raise_in(self._thread, None)
+            take_back()
             outcome = run.cut(end.__traceback__)
         except BaseException:  # noqa: BLE001  (else the run would never be answered for, and its slot be lost)
             outcome = not_judged(run)
