@@ -8,10 +8,10 @@ from itertools import count
 import pytest
 from msgspec import structs
 
-from protojobs.jobs.returns import Outcome, settlement
 from protojobs.port.lifecycle import SUSPECT_RECLAIMS, Verb
 from protojobs.port.records import ClaimedJob, Heartbeat, Settled, SettleStatus
 from protojobs.worker.lease.watch import IDENTITIES_MAX, LeaseWatch, Standing
+from protojobs.worker.outcome import Outcome, settlement
 from protojobs.worker.plan import Plan
 from protojobs.worker.planner import LINGER_S, TICK_S, UNSETTLED_MAX, Decisions, WorkLimits
 from protojobs.worker.prefetch import BATCH_MAX, LEAD_WAIT_S, PREFETCH_RUN_S

@@ -17,11 +17,11 @@ import pytest
 
 from protojobs.clock import SYSTEM_CLOCK
 from protojobs.interrupts import Interrupted
-from protojobs.jobs.returns import Outcome
 from protojobs.port.lifecycle import Verb
 from protojobs.port.records import ClaimedJob, Settlement
 from protojobs.testing import ManualClock
 from protojobs.worker.lease.watch import Standing
+from protojobs.worker.outcome import Outcome
 from protojobs.worker.runs import timeouts
 from protojobs.worker.runs.event_loop import AsyncExecutor
 from protojobs.worker.runs.executor import NOT_BEGUN, Executor, NotBegun

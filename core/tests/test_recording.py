@@ -11,11 +11,11 @@ from msgspec.structs import replace
 
 from protojobs import Discard, JobQueue, Snooze, job
 from protojobs.errors import StoreUnavailable
-from protojobs.jobs.returns import Outcome, settlement
 from protojobs.port.lifecycle import JobState, Verb
 from protojobs.port.observing import HOUR, MINUTE, NOTES_MAX, AttemptNote, Observes, Result, Rollup
 from protojobs.port.records import ClaimedJob, ClaimReply, LostJob, Settled, SettleStatus
 from protojobs.testing import ManualClock
+from protojobs.worker.outcome import Outcome, settlement
 from protojobs.worker.reports.rollups import ATTEMPTS_AT_ONCE, KEYS_MAX, Recording
 from protojobs_memory import MemoryDriver
 

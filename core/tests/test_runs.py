@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from protojobs import JobQueue, job
-from protojobs.jobs.returns import Outcome
 from protojobs.port.lifecycle import Verb
 from protojobs.port.records import ClaimedJob
+from protojobs.worker.outcome import Outcome
 from protojobs.worker.runs.run import LEASE_IN_DOUBT, NOT_BEGUN, Run, prepare
 
 

@@ -544,6 +544,7 @@ def test_a_call_that_ended_without_an_answer_keeps_no_lease_for_the_next_ones() 
     (lent,) = driver.find(JobFilter(), limit=1).jobs
     assert lent.status == "processing"
     queue.work("default", 1)
+    assert queue._resting is not None
     resting = queue._resting.take()
     assert resting is not None
     assert resting.info.id != lent.reserved_by  # which nobody renews: so others take the job back

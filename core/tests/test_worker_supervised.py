@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from protojobs import Discard, JobQueue, job
-from protojobs.jobs.returns import Outcome
 from protojobs.worker import wakeup
 from protojobs.worker.lease import maintenance
+from protojobs.worker.outcome import Outcome
 from protojobs.worker.runs.run import Run
 from protojobs_memory import MemoryDriver
 

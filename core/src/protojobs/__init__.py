@@ -25,7 +25,7 @@ from protojobs.jobs.backoff import Backoff
 from protojobs.jobs.context import JobContext
 from protojobs.jobs.cron_option import Cron
 from protojobs.jobs.job_class import BoundJob, FunctionJob, Job, job
-from protojobs.jobs.returns import Discard, Retry, Snooze, WorkReport
+from protojobs.jobs.returns import Discard, Retry, Snooze
 from protojobs.port.loading import create_driver
 from protojobs.queue.queue import JobQueue
 from protojobs.stopping import StopToken
@@ -33,6 +33,7 @@ from protojobs.stopping import StopToken
 if TYPE_CHECKING:
     from protojobs.hooks.hooks import hookimpl
     from protojobs.scheduler.scheduler import Scheduler
+    from protojobs.worker.outcome import WorkReport
 
 __all__ = [
     "Backoff",
@@ -57,13 +58,16 @@ __all__ = [
 ]
 
 
+_ON_FIRST_USE = {  # a process that only pushes loads no pluggy, nothing that computes times, and no worker
+    "Scheduler": "protojobs.scheduler.scheduler",
+    "WorkReport": "protojobs.worker.outcome",
+    "hookimpl": "protojobs.hooks.hooks",
+}
+
+
 def __getattr__(name: str) -> object:
-    if name == "hookimpl":  # for plugins: programs without one need not load pluggy to define their jobs
-        from protojobs.hooks.hooks import hookimpl
+    if (module := _ON_FIRST_USE.get(name)) is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
 
-        return hookimpl
-    if name == "Scheduler":  # nor need those without a schedule load what computes times
-        from protojobs.scheduler.scheduler import Scheduler
-
-        return Scheduler
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(module), name)

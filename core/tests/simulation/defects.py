@@ -18,10 +18,10 @@ from math import inf
 
 from msgspec import structs
 
-from protojobs.jobs.returns import Outcome
 from protojobs.port.lifecycle import JobState, Verb
 from protojobs.port.records import ClaimedJob, Enqueued, Fence, NewJob, Reclaimed, Settled, Settlement
 from protojobs.worker.lease.watch import GOOD_BEATS, LeaseWatch
+from protojobs.worker.outcome import Outcome
 from protojobs.worker.planner import Decisions
 from protojobs.worker.runs.run import Run, unrun
 from protojobs_memory import MemoryDriver

@@ -13,11 +13,12 @@ from protojobs.errors import LeaseLost, StoreUnavailable
 from protojobs.hooks import Hooks
 from protojobs.jobs.definition import JobDefinition, Registry
 from protojobs.jobs.options import JobOptions
-from protojobs.jobs.returns import Outcome, Snooze
+from protojobs.jobs.returns import Snooze
 from protojobs.port.lifecycle import Verb
 from protojobs.port.records import ClaimedJob, ClaimReply, Fence, Heartbeat, Reclaimed, WorkerInfo
 from protojobs.worker.lease.lease import BEATS_PER_LEASE, Beat
 from protojobs.worker.lease.watch import LeaseWatch
+from protojobs.worker.outcome import Outcome
 from protojobs.worker.planner import Decisions, WorkLimits
 from protojobs.worker.planner import Plan as Turn
 from protojobs.worker.prefetch import LEAD_WAIT_S

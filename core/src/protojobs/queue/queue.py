@@ -26,14 +26,14 @@ from protojobs.queue.administration import QueueAdministration
 from protojobs.queue.offload import offload, on_own_thread
 from protojobs.queue.retrying import until_answered
 from protojobs.stopping import StopToken
-from protojobs.worker.lease.resting import RestingLeases
 
 if TYPE_CHECKING:
     from typing import Self
 
     from protojobs.hooks.hooks import Hooks
-    from protojobs.jobs.returns import WorkReport
     from protojobs.runtime import Runtime
+    from protojobs.worker.lease.resting import RestingLeases
+    from protojobs.worker.outcome import WorkReport
 
 __all__ = ["JobQueue", "new_job", "push_made"]
 
@@ -62,7 +62,7 @@ class JobQueue(QueueAdministration):
         super().__init__(driver, settings)
         self.registry = registry
         self.clock = clock
-        self._resting = RestingLeases()
+        self._resting: RestingLeases | None = None  # made by the first `work`
         self._hooks: Hooks | None = None
         self._loading = threading.RLock()  # a plugin may use this very queue while it is loaded
         self._is_loading = False
@@ -96,7 +96,8 @@ class JobQueue(QueueAdministration):
 
     def leave(self) -> None:
         """Sign off the worker that earlier calls of `work(queue, n)` have registered."""
-        self._resting.leave()
+        if self._resting is not None:
+            self._resting.leave()
 
     def __repr__(self) -> str:
         """The store and the default queue, without secrets."""
@@ -221,8 +222,11 @@ class JobQueue(QueueAdministration):
         cannot be reached at the start; a later outage is sat out.
         """
         from protojobs.worker.launch import work  # processes that only push never load the worker
+        from protojobs.worker.lease.resting import RestingLeases
 
         self.hooks.check()
+        with self._loading:  # two threads may begin to work at the same moment
+            self._resting = self._resting or RestingLeases()
         ends = max_jobs is not None
         return work(
             self.runtime,

@@ -16,10 +16,10 @@ from msgspec import Struct
 from protojobs.entropy import fresh_id
 from protojobs.errors import JobError, JobUnknown
 from protojobs.jobs.definition import JobDefinition
-from protojobs.jobs.returns import Outcome
 from protojobs.port.lifecycle import JobState, Verb
 from protojobs.port.records import ClaimedJob, Fence, Settled, WorkerInfo
 from protojobs.queue.queue import JobQueue
+from protojobs.worker.outcome import Outcome
 from protojobs.worker.reports.announcements import FailedCall, announcement, beginning
 from protojobs.worker.runs.run import Run, prepare
 

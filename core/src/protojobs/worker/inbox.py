@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from queue import Empty, SimpleQueue
 from typing import TypeAlias
 
-from protojobs.jobs.returns import Outcome
 from protojobs.worker.lease.lease import Beat
+from protojobs.worker.outcome import Outcome
 from protojobs.worker.round_trip import Exchange
 from protojobs.worker.runs.executor import NotBegun, Runnable, Unplaced
 

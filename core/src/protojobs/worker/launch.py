@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from protojobs.errors import NotSupported, OptionInvalid
-from protojobs.jobs.returns import WorkReport
 from protojobs.names import check_count, check_name
 from protojobs.port.observing import Observes
 from protojobs.runtime import Runtime
@@ -13,6 +12,7 @@ from protojobs.stopping import StopToken
 from protojobs.worker.lease.lease import Told, WorkerLease
 from protojobs.worker.lease.resting import RestingLeases
 from protojobs.worker.loop import Worker
+from protojobs.worker.outcome import WorkReport
 from protojobs.worker.planner import WorkLimits
 from protojobs.worker.reports.health import Vitals
 from protojobs.worker.reports.rollups import Recording

@@ -20,7 +20,6 @@ from protojobs.entropy import jittered
 from protojobs.errors import ContractBroken, DriverError, JobCrashed, ProtojobsError
 from protojobs.events import Event, JobProcessed, JobProcessing
 from protojobs.hooks.hooks import Dispatcher
-from protojobs.jobs.returns import Outcome, WorkReport
 from protojobs.port.driver import SupportsTransaction
 from protojobs.port.lifecycle import CRASHES_MAX, SUSPECT_RECLAIMS, JobState, Verb
 from protojobs.port.records import ClaimedJob, ClaimReply, Settled, SettleStatus
@@ -30,6 +29,7 @@ from protojobs.worker.inbox import Inbox, Message
 from protojobs.worker.lease.lease import Beat, WorkerLease
 from protojobs.worker.lease.maintenance import Upkeep
 from protojobs.worker.lease.watch import Standing
+from protojobs.worker.outcome import Outcome, WorkReport
 from protojobs.worker.plan import given_back
 from protojobs.worker.planner import Decisions, Plan, WorkLimits
 from protojobs.worker.prefetch import LEAD_WAIT_S

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from protojobs.jobs.returns import Outcome, settlement
 from protojobs.port.lifecycle import Verb
 from protojobs.port.records import ClaimedJob
+from protojobs.worker.outcome import Outcome, settlement
 
 __all__ = ["PREFETCH_WAIT_S", "SUSPECT_PAUSE_S", "TICK_S", "Plan", "WorkLimits", "given_back"]
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from protojobs.jobs.returns import Outcome
 from protojobs.port.lifecycle import SUSPECT_RECLAIMS
 from protojobs.port.records import BATCH_JOBS_MAX, ClaimedJob, Settled
 from protojobs.worker.lease.watch import LeaseWatch
+from protojobs.worker.outcome import Outcome
 from protojobs.worker.plan import PREFETCH_WAIT_S, TICK_S, Plan, WorkLimits, given_back
 from protojobs.worker.prefetch import LEAD_WAIT_S, Pace
 from protojobs.worker.shutdown import Ending

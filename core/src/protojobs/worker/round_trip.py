@@ -9,9 +9,9 @@ from queue import SimpleQueue
 
 from protojobs.clock import within
 from protojobs.errors import ContractBroken
-from protojobs.jobs.returns import Outcome
 from protojobs.port.driver import Driver
 from protojobs.port.records import ClaimedJob, ClaimReply, Settled
+from protojobs.worker.outcome import Outcome
 from protojobs.worker.plan import Plan
 from protojobs.worker.reports.announcements import tries
 

@@ -32,11 +32,11 @@ from protojobs.cli.supervising.supervisor import Crew
 from protojobs.cli.supervising.ticking import declared, ticking
 from protojobs.clock import SYSTEM_CLOCK
 from protojobs.errors import NotSupported
-from protojobs.jobs.returns import WorkReport
 from protojobs.queue.queue import JobQueue
 from protojobs.scheduler.scheduler import Scheduler
 from protojobs.stopping import StopToken
 from protojobs.worker.launch import work
+from protojobs.worker.outcome import WorkReport
 from protojobs.worker.reports.health import Vitals
 
 __all__ = ["command"]

@@ -16,9 +16,9 @@ from contextlib import suppress
 import msgspec
 
 from protojobs.clock import SYSTEM_CLOCK
-from protojobs.jobs.returns import WorkReport
 from protojobs.stopping import StopToken
 from protojobs.worker.lease.lease import BEATS_PER_LEASE
+from protojobs.worker.outcome import WorkReport
 from protojobs.worker.reports.health import Condition, Vitals
 
 __all__ = ["ALIVE", "LINE", "Alive", "Supervisor", "join_supervisor"]

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from protojobs.cli.supervising.supervised import ALIVE, LINE, Alive
-from protojobs.jobs.returns import WorkReport
+from protojobs.worker.outcome import WorkReport
 
 __all__ = ["SupervisedProcess", "worker_command"]
 

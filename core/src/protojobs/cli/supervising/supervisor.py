@@ -18,8 +18,8 @@ from protojobs.cli.supervising.stand_in import StandIn
 from protojobs.cli.supervising.supervised_process import SupervisedProcess
 from protojobs.clock import Clock
 from protojobs.entropy import jittered
-from protojobs.jobs.returns import WorkReport
 from protojobs.stopping import StopToken
+from protojobs.worker.outcome import WorkReport
 
 __all__ = ["Crew"]
 

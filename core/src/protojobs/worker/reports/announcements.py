@@ -27,9 +27,10 @@ from protojobs.interrupts import Interrupted
 from protojobs.jobs import codec
 from protojobs.jobs.definition import JobDefinition, Registry
 from protojobs.jobs.fingerprints import fingerprint
-from protojobs.jobs.returns import Outcome, settlement, undone
+from protojobs.jobs.returns import undone
 from protojobs.port.lifecycle import JobState, Verb
 from protojobs.port.records import ClaimedJob, Settled, SettleStatus
+from protojobs.worker.outcome import Outcome, settlement
 
 __all__ = ["FAILED_LIMIT_S", "FailedCall", "announcement", "beginning", "failed_call", "tries"]
 

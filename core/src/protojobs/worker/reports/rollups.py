@@ -13,10 +13,10 @@ from typing import TypeAlias
 
 from protojobs.clock import Clock, within
 from protojobs.entropy import jittered
-from protojobs.jobs.returns import Outcome
 from protojobs.port.lifecycle import JobState, Verb
 from protojobs.port.observing import HOUR, MINUTE, NOTES_MAX, AttemptNote, Observes, Result, Rollup, count_into
 from protojobs.port.records import ClaimReply, LostJob, Settled, SettleStatus
+from protojobs.worker.outcome import Outcome
 
 __all__ = ["Recording"]
 

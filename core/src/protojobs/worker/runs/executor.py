@@ -10,8 +10,8 @@ from typing import Protocol, TypeAlias
 
 from msgspec import Struct
 
-from protojobs.jobs.returns import Outcome
 from protojobs.port.records import ClaimedJob
+from protojobs.worker.outcome import Outcome
 from protojobs.worker.runs.run import NOT_BEGUN, NOT_JUDGED, NotBegun, Run
 
 __all__ = ["CHILDREN_WORK", "NOT_BEGUN", "Executor", "NotBegun", "Report", "Runnable", "Unplaced", "not_judged"]

@@ -28,10 +28,11 @@ from protojobs.jobs.backoff import from_policy
 from protojobs.jobs.context import JobContext
 from protojobs.jobs.definition import JobDefinition, Registry
 from protojobs.jobs.fingerprints import fingerprint, last_line, title
-from protojobs.jobs.returns import Details, Discard, Outcome, Retry, Snooze, settlement, undone
+from protojobs.jobs.returns import Discard, Retry, Snooze, undone
 from protojobs.names import check_seconds
 from protojobs.port.lifecycle import CRASHES_MAX, RETURNS_FREE, Verb
 from protojobs.port.records import ClaimedJob, Fence, Settlement
+from protojobs.worker.outcome import Details, Outcome, settlement
 
 __all__ = ["LEASE_IN_DOUBT", "NOT_BEGUN", "NOT_JUDGED", "NotBegun", "Run", "prepare", "unrun"]
 

@@ -23,8 +23,8 @@ from queue import Empty, SimpleQueue
 
 from protojobs.clock import SYSTEM_CLOCK, Clock, cpu_s
 from protojobs.interrupts import Interrupted, interrupt, is_handling_one, take_back
-from protojobs.jobs.returns import Outcome
 from protojobs.logs import RUNNING
+from protojobs.worker.outcome import Outcome
 from protojobs.worker.runs.executor import NOT_BEGUN, NotBegun, Report, Runnable, not_judged
 
 __all__ = ["ThreadExecutor"]

@@ -27,9 +27,9 @@ from protojobs.hooks.hooks import Hooks
 from protojobs.hooks.loading import load_hooks
 from protojobs.interrupts import Interrupted
 from protojobs.jobs.definition import REGISTRY
-from protojobs.jobs.returns import Outcome
 from protojobs.logs import RUNNING
 from protojobs.port.records import Fence
+from protojobs.worker.outcome import Outcome
 from protojobs.worker.runs.children.frames import (
     RESULT_BYTES_MAX,
     Begin,

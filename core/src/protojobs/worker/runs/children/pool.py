@@ -22,9 +22,9 @@ from protojobs.clock import Clock
 from protojobs.config import Settings
 from protojobs.errors import JobCrashed, JobRaised, JobTimeout
 from protojobs.jobs.definition import Registry
-from protojobs.jobs.returns import Outcome
 from protojobs.logs import RUNNING
 from protojobs.port.lifecycle import Verb
+from protojobs.worker.outcome import Outcome
 from protojobs.worker.runs.children.frames import (
     Begin,
     Begun,
