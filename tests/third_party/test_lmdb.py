@@ -55,8 +55,17 @@ class TestItIsSmallAndUsesWhatIsPublic:
         assert code_lines('"""Doc."""\n\n# why\nx = f(\n    1,\n)\n\n\ndef f(y):\n    """Doc."""\n    return y\n') == 5
 
     @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
-    def test_nothing_private_is_imported(self, path: Path) -> None:
-        assert rules.breaches_of_port(path.read_text(), rules.DRIVER_MAY_USE, CORE) == []
+    def test_it_imports_the_port_and_four_modules_of_core_and_nothing_else(self, path: Path) -> None:
+        source = path.read_text()
+        assert rules.breaches_of_port(source, rules.DRIVER_MAY_USE, CORE) == []
+        assert modules_of_core(source) <= rules.DRIVER_MAY_USE  # no name of the root either
+
+    def test_the_port_and_four_modules_are_all_that_a_driver_may_use(self) -> None:
+        assert rules.DRIVER_MAY_USE == {"port", "errors", "clock", "entropy", "stopping"}
+
+    @pytest.mark.parametrize("planted", ["import protojobs", "from protojobs import job", "import protojobs.queue"])
+    def test_a_planted_import_is_found(self, planted: str) -> None:
+        assert not modules_of_core(planted) <= rules.DRIVER_MAY_USE
 
     def test_whatever_it_imports_is_a_dependency(self) -> None:
         named = tomllib.loads((SOURCES[0].parents[2] / "pyproject.toml").read_text())["project"]["dependencies"]
@@ -205,6 +214,12 @@ class TestForks:
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
         driver.enqueue([new_job()])
         assert driver.stats().pending == 3
+
+
+def modules_of_core(source: str) -> set[str]:
+    """The modules, or names of the root, that are imported from core; "" for the root itself."""
+    names = [name for _, name in rules.imported(ast.parse(source))]
+    return {f"{name}.".split(".")[1] for name in names if name.split(".")[0] == "protojobs"}
 
 
 def code_lines(source: str) -> int:
