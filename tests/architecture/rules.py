@@ -17,11 +17,6 @@ DRIVER_MAY_USE = frozenset({"port", "errors", "clock", "entropy", "stopping"})
 # What is core's own business: a contribution uses everything else that has no underscore.
 CONTRIBUTION_MAY_NOT_USE = frozenset({"cli", "testing"})
 
-MODULE_LINES_MAX = 600
-MODULE_LINES_MEDIAN_MAX = 150
-FUNCTION_LINES_MAX = 80
-EXCUSE = "Over budget because"
-
 CLOCK = {
     *(f"time.{f}{ns}" for f in ("time", "monotonic", "perf_counter", "clock_gettime") for ns in ("", "_ns")),
     *(f"time.{f}" for f in ("localtime", "gmtime", "ctime", "asctime", "strftime")),
@@ -39,9 +34,6 @@ def sources(*folders: str) -> list[Path]:
 
 def shown(file: Path) -> str:
     return file.relative_to(ROOT).as_posix()
-
-
-# ------------------------------------------------------------------------------------------------ imports
 
 
 def imported(tree: ast.AST) -> Iterator[tuple[int, str]]:
@@ -99,9 +91,6 @@ def imports_inside_functions(source: str) -> list[tuple[int, str]]:
     return sorted(found)
 
 
-# ------------------------------------------------------------------------------------------------ clock and chance
-
-
 def breaches_of_determinism(source: str, banned: Collection[str]) -> list[str]:
     """Uses of what only clock.py and entropy.py may use, under whatever name it was imported."""
     tree = ast.parse(source)
@@ -143,29 +132,6 @@ def dotted(node: ast.expr, names: dict[str, str]) -> str:
 
 def is_banned(name: str, banned: Collection[str]) -> bool:
     return any(name == one or name.startswith(f"{one}.") for one in banned)
-
-
-# ------------------------------------------------------------------------------------------------ size
-
-
-def is_excused(docstring: str | None) -> bool:
-    return EXCUSE in " ".join((docstring or "").split())
-
-
-def breaches_of_size(source: str) -> list[str]:
-    """A module or a function over its budget that does not say why."""
-    tree = ast.parse(source)
-    if is_excused(ast.get_docstring(tree)):
-        return []
-    found = []
-    if (lines := source.count("\n")) > MODULE_LINES_MAX:
-        found.append(f"{lines} lines; the budget is {MODULE_LINES_MAX}")
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not is_excused(ast.get_docstring(node)):
-            length = (node.end_lineno or node.lineno) - node.lineno + 1
-            if length > FUNCTION_LINES_MAX:
-                found.append(f"line {node.lineno}: {node.name} has {length} lines; the budget is {FUNCTION_LINES_MAX}")
-    return found
 
 
 def docstring_of(source: str) -> str:

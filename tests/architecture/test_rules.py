@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from pathlib import Path
 
 import pytest
@@ -197,28 +196,6 @@ class TestOnlyClockAndEntropyAreNotDeterministic:
     )
     def test_what_is_allowed_passes(self, innocent: str) -> None:
         assert rules.breaches_of_determinism(innocent, rules.CLOCK | rules.CHANCE | rules.SLEEP) == []
-
-
-class TestModulesAreShort:
-    def test_no_module_or_function_is_over_budget_without_saying_why(self) -> None:
-        assert found_in(rules.sources(*PRODUCTION), rules.breaches_of_size) == []
-
-    def test_the_median_module_is_short(self) -> None:
-        lengths = [text.count("\n") for f in rules.sources(*PRODUCTION) if (text := f.read_text()).strip()]
-        assert statistics.median(lengths) <= rules.MODULE_LINES_MEDIAN_MAX
-
-    def test_a_planted_module_over_budget_is_found(self) -> None:
-        assert rules.breaches_of_size("x = 1\n" * (rules.MODULE_LINES_MAX + 1))
-        assert not rules.breaches_of_size("x = 1\n" * rules.MODULE_LINES_MAX)
-
-    def test_a_planted_function_over_budget_is_found(self) -> None:
-        assert rules.breaches_of_size("class A:\n    def f(self):\n" + "        x = 1\n" * rules.FUNCTION_LINES_MAX)
-        assert not rules.breaches_of_size("async def f():\n" + "    x = 1\n" * (rules.FUNCTION_LINES_MAX - 1))
-
-    def test_a_module_that_says_why_passes(self) -> None:
-        assert not rules.breaches_of_size(
-            '"""Tables. Over budget because a table is data."""\n' + "x = 1\n" * (rules.MODULE_LINES_MAX + 1)
-        )
 
 
 class TestImportsStandAtTheTop:

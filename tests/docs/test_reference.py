@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import sys
+from collections.abc import Callable
+from graphlib import CycleError
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -34,7 +37,7 @@ from protojobs.port.observing import Observes
 from protojobs.port.records import Capabilities
 
 sys.path.insert(0, str(DOCS))
-from draw import drawn
+from draw import reduced, with_states, with_wings
 
 CONFIGURATION = DOCS / "how-to" / "configuration.md"
 COMMAND_LINE = DOCS / "how-to" / "command-line.md"
@@ -42,6 +45,7 @@ EVENTS = DOCS / "how-to" / "events.md"
 PLUGINS = DOCS / "how-to" / "plugins.md"
 LIFECYCLE = DOCS / "reference" / "lifecycle.md"
 CONTRACT = DOCS / "reference" / "driver-contract.md"
+ARCHITECTURE = DOCS / "architecture.md"
 DECISIONS = DOCS / "decisions"
 RECORDS = sorted(DECISIONS.glob("[0-9]*.md"))
 PARTS = ["Context", "Choice", "What we gave up", "What would change our mind"]
@@ -49,9 +53,6 @@ PARTS = ["Context", "Choice", "What we gave up", "What would change our mind"]
 
 def quoted(text: str) -> list[str]:
     return re.findall(r"`([^`]+)`", text)
-
-
-# ------------------------------------------------------------------------------------------------------------- links
 
 
 @pytest.mark.parametrize("page", all_pages(), ids=name_of)
@@ -79,9 +80,6 @@ def test_every_page_of_the_docs_can_be_reached_from_the_readme() -> None:
     assert [name_of(page) for page in all_pages() if page not in seen] == []
 
 
-# ---------------------------------------------------------------------------------------------------- configuration
-
-
 def test_the_table_of_settings_is_that_of_the_code() -> None:
     told = [(quoted(key)[0], default) for key, default, _ in table_after(CONFIGURATION, "Every setting")]
     known = [(field.name, _default(getattr(Settings(), field.name))) for field in msgspec.structs.fields(Settings)]
@@ -94,9 +92,6 @@ def test_every_setting_is_explained() -> None:
 
 def _default(value: object) -> str:
     return "none" if value is None or value == () else f"`{msgspec.json.encode(value).decode()}`"
-
-
-# ------------------------------------------------------------------------------------------------ events and plugins
 
 
 def test_the_table_of_events_is_that_of_the_code() -> None:
@@ -119,9 +114,6 @@ def test_every_hook_that_is_no_event_is_in_the_table_of_hooks() -> None:
     known = {name for name in dir(HookSpecs) if name.startswith("protojobs_")}
     assert told - of_events == known - of_events
     assert told <= known
-
-
-# ------------------------------------------------------------------------------------------------------ command line
 
 
 def test_every_command_that_is_mentioned_exists() -> None:
@@ -154,12 +146,43 @@ def test_the_exit_codes_are_those_of_the_code() -> None:
     assert told == {code.value: meaning for code, meaning in MEANINGS.items()}
 
 
-# --------------------------------------------------------------------------------------------------------- reference
+@pytest.mark.parametrize(
+    ("page", "drawn"), [(LIFECYCLE, with_states), (ARCHITECTURE, with_wings)], ids=["states", "wings"]
+)
+def test_what_is_drawn_from_the_code_is_up_to_date(page: Path, drawn: Callable[[str], str]) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert text == drawn(text), "draw it again: python3 dev.py run python docs/draw.py"
 
 
-def test_the_diagram_is_up_to_date() -> None:
-    page = LIFECYCLE.read_text(encoding="utf-8")
-    assert page == drawn(page), "draw it again: python3 dev.py run python docs/draw.py"
+def test_the_picture_refuses_a_circle() -> None:
+    with pytest.raises(CycleError):
+        reduced({"queue": {"worker"}, "worker": {"queue"}})
+    assert reduced({"cli": {"queue", "port"}, "queue": {"port"}, "port": set()})["cli"] == {"queue"}
+
+
+def test_what_the_architecture_page_names_stands_in_the_file_that_it_links_to() -> None:
+    named = re.findall(r"\[`([A-Za-z_][\w.]*)`\]\(([^)]+\.py)\)", prose_of(ARCHITECTURE))
+    lost = [f"{name}: {link}" for name, link in named if not name.endswith(".py") and not _defines(DOCS / link, name)]
+    assert named
+    assert lost == []
+
+
+def _defines(file: Path, name: str) -> bool:
+    """Whether the file has a class, function or constant of that name; `A.b` is a `b` in the class `A`."""
+    body = ast.parse(file.read_text(encoding="utf-8")).body
+    for part in name.split("."):
+        inside: list[ast.stmt] | None = None
+        for node in body:
+            if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and node.name == part:
+                inside = node.body
+            elif isinstance(node, ast.Assign | ast.AnnAssign):
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                if any(isinstance(target, ast.Name) and target.id == part for target in targets):
+                    inside = []
+        if inside is None:
+            return False
+        body = inside
+    return True
 
 
 def test_every_state_and_every_verb_is_explained() -> None:
@@ -195,9 +218,6 @@ def test_the_contract_says_what_a_driver_may_import() -> None:
 def test_the_glossary_is_in_alphabetical_order() -> None:
     terms = [term for term, _ in table_after(DOCS / "reference" / "glossary.md", "Glossary")]
     assert terms == sorted(set(terms), key=lambda term: term.replace("_", " ").lower())
-
-
-# --------------------------------------------------------------------------------------------------------- decisions
 
 
 @pytest.mark.parametrize("record", RECORDS, ids=lambda path: path.stem)
