@@ -60,7 +60,7 @@ class CommandTable(ElsewhereGroup):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command, imported now. Raises ConfigurationError for one that is known and cannot be."""
         if cmd_name in BUILT_IN:
-            return cast("click.Command", import_module(f"protojobs.cli.{cmd_name}").command)
+            return cast("click.Command", import_module(f"protojobs.cli.commands.{cmd_name}").command)
         if (entry := _found().get(cmd_name)) is not None:
             return _loaded(entry)
         if cmd_name in _EXTRAS and not ctx.resilient_parsing:
