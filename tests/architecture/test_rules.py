@@ -36,10 +36,10 @@ LATE_IMPORTS: dict[tuple[str, str], str] = {
     ("core/src/protojobs/port/loading.py", "importlib.metadata"): "a quarter of the import time, for plugins",
     ("core/src/protojobs/port/urls.py", "importlib.metadata"): "a quarter of the import time, for drivers",
     ("core/src/protojobs/worker/runs/run.py", "asyncio"): "where it runs a loop has loaded it; plain jobs do without",
-    (
-        "core/src/protojobs/cli/showing/output.py",
-        "protojobs.cli.showing.terminal",
-    ): "rich is for terminals; a pipe does without",
+    ("core/src/protojobs/cli/showing/tables.py", "rich.cells"): "rich is for terminals; a pipe does without",
+    ("core/src/protojobs/cli/showing/tables.py", "rich.console"): "as above",
+    ("core/src/protojobs/cli/showing/tables.py", "rich.table"): "as above",
+    ("core/src/protojobs/cli/showing/tables.py", "rich.text"): "as above",
     (
         "core/src/protojobs/queue/queue.py",
         "protojobs.worker.launch",
@@ -55,12 +55,7 @@ LATE_IMPORTS: dict[tuple[str, str], str] = {
     ): "only jobs in children pay for it",
     ("core/src/protojobs/worker/runs/children/child.py", "asyncio"): "only async suspects pay for it",
     ("core/src/protojobs/worker/runs/children/child.py", "ctypes"): "for Linux only",
-    (
-        "core/src/protojobs/cli/commands/conformance.py",
-        "protojobs.cli.showing.conformance_progress",
-    ): "rich is for terminals",
-    ("core/src/protojobs/cli/commands/top.py", "protojobs.cli.showing.screen"): "rich is for terminals",
-    ("core/src/protojobs/cli/development/reloading.py", "watchfiles"): "an optional dependency",
+    ("core/src/protojobs/cli/development/code_changes.py", "watchfiles"): "an optional dependency",
     ("contrib/dashboard/src/protojobs_dashboard/mounting.py", "a2wsgi"): "an optional dependency",
     (PROMETHEUS + "asked.py", "protojobs_prometheus.counting"): "prometheus_client is for those who ask for metrics",
     (OPENTELEMETRY + "asked.py", "protojobs_opentelemetry.tracing"): "OpenTelemetry is for those who ask for traces",

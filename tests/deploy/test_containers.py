@@ -10,7 +10,7 @@ import pytest
 import yaml
 from files import DEPLOY, SUPERVISING_S, parsed, stop_s
 
-from protojobs.cli.showing.amounts import duration
+from protojobs.cli.option_types import duration
 from protojobs.config import Settings
 
 STOP_S = stop_s() + SUPERVISING_S

@@ -208,7 +208,7 @@ def test_a_watch_that_ends_is_told_and_no_worker_waits_for_it(monkeypatch, type_
 WATCHES = """
 import os, platform, sys, time
 from pathlib import Path
-from protojobs.cli.development.reloading import Changes
+from protojobs.cli.development.code_changes import Changes
 
 folder = Path(sys.argv[1])
 if os.getuid() == 0:  # who may read everything
@@ -244,7 +244,7 @@ def test_what_stands_beside_an_unreadable_folder_is_watched() -> None:
 
 
 def test_what_the_processes_write_is_inert(capsys) -> None:
-    from protojobs.cli.development.prefixed import Prefixed
+    from protojobs.cli.development.prefixed_output import Prefixed
 
     Prefixed().say("worker", "a \x1b[31mred\x07 line\nand\tanother")
     assert capsys.readouterr().out == "worker    | a \\x1b[31mred\\x07 line\nworker    | and another\n"

@@ -23,7 +23,7 @@ from protojobs.cli.table import BUILT_IN
 def every_command() -> list[tuple[str, ...]]:
     found: list[tuple[str, ...]] = []
     for name in BUILT_IN:
-        command = import_module(f"protojobs.cli.{name}").command
+        command = import_module(f"protojobs.cli.commands.{name}").command
         found.append((name,))
         if isinstance(command, click.Group):
             found += [(name, child) for child in command.commands]
@@ -47,7 +47,7 @@ def test_the_help_names_every_command_and_every_exit_code(type_) -> None:
 
 def test_the_words_in_the_table_are_the_commands_own() -> None:
     for name, words in BUILT_IN.items():
-        assert import_module(f"protojobs.cli.{name}").command.short_help == words
+        assert import_module(f"protojobs.cli.commands.{name}").command.short_help == words
 
 
 @pytest.mark.parametrize("words", every_command(), ids=" ".join)

@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from protojobs import StopToken
+from protojobs.cli.health_probe.health import Health, crew_health, worker_health
 from protojobs.cli.health_probe.probe import ASK_BYTES_MAX, ASKERS_MAX, Probe
 from protojobs.cli.health_probe.systemd import Systemd
-from protojobs.cli.health_probe.vital_signs import Health, crew_health, worker_health
 from protojobs.errors import StoreUnavailable
 from protojobs.port.records import WorkerInfo
 from protojobs.testing import ManualClock

@@ -13,7 +13,7 @@ from types import ModuleType
 
 import pytest
 
-from protojobs.cli.scaffold import written
+from protojobs.cli.development.driver_package import package_files
 from protojobs.port.driver import PORT_VERSION, Store
 from protojobs.port.records import Capabilities
 
@@ -25,7 +25,7 @@ VERBS = {name: verb for name, verb in VERBS.items() if not name.startswith("_")}
 def driver_module(tmp_path: Path) -> ModuleType:
     """The generated driver.py, imported."""
     path = tmp_path / "driver.py"
-    path.write_text(written("my-store")["src/protojobs_my_store/driver.py"])
+    path.write_text(package_files("my-store")["src/protojobs_my_store/driver.py"])
     spec = importlib.util.spec_from_file_location("protojobs_my_store_driver", path)
     assert spec is not None
     assert spec.loader is not None
@@ -52,7 +52,7 @@ class TestTheDriver:
     def test_every_name_of_its_signatures_is_imported_and_no_other(self, driver_module) -> None:
         for name in VERBS:
             assert inspect.get_annotations(getattr(driver_module.MyStoreDriver, name), eval_str=True)
-        source = written("my-store")["src/protojobs_my_store/driver.py"]
+        source = package_files("my-store")["src/protojobs_my_store/driver.py"]
         tree = ast.parse(source)
         imported = {
             alias.name
@@ -67,37 +67,37 @@ class TestTheDriver:
         assert driver_module.MyStoreDriver.port_version == PORT_VERSION
 
     def test_its_port_version_does_not_follow_ours(self) -> None:
-        source = written("my-store")["src/protojobs_my_store/driver.py"]
+        source = package_files("my-store")["src/protojobs_my_store/driver.py"]
         assert "PORT_VERSION" not in source  # a driver speaks the version that its author has read
 
 
 class TestThePackage:
     def test_its_entry_point_leads_to_the_driver(self) -> None:
-        project = tomllib.loads(written("my-store")["pyproject.toml"])["project"]
+        project = tomllib.loads(package_files("my-store")["pyproject.toml"])["project"]
         assert project["name"] == "protojobs-my-store"
         assert project["entry-points"]["protojobs.drivers"] == {"my-store": "protojobs_my_store:MyStoreDriver"}
-        assert "class MyStoreDriver" in written("my-store")["src/protojobs_my_store/driver.py"]
+        assert "class MyStoreDriver" in package_files("my-store")["src/protojobs_my_store/driver.py"]
 
     def test_every_python_file_compiles_and_fits_the_line(self) -> None:
-        for path, text in written("a-long-name-for-a-store-of-many-jobs").items():
+        for path, text in package_files("a-long-name-for-a-store-of-many-jobs").items():
             if path.endswith(".py"):
                 compile(text, path, "exec")
                 assert all(len(line) <= 120 for line in text.splitlines()), path
 
     def test_the_conformance_test_is_short(self) -> None:
-        tree = ast.parse(written("lmdb")["tests/test_conformance.py"])
+        tree = ast.parse(package_files("lmdb")["tests/test_conformance.py"])
         (suite,) = (node for node in tree.body if isinstance(node, ast.ClassDef))
         assert (suite.end_lineno or 0) - suite.lineno + 1 <= 20
 
     def test_no_placeholder_is_left(self) -> None:
-        assert [path for path, text in written("lmdb").items() if "$" in text] == []
+        assert [path for path, text in package_files("lmdb").items() if "$" in text] == []
 
     def test_whatever_the_driver_imports_is_a_dependency(self) -> None:
-        assert any(line.startswith("msgspec") for line in dependencies(written("my-store")["pyproject.toml"]))
+        assert any(line.startswith("msgspec") for line in dependencies(package_files("my-store")["pyproject.toml"]))
 
     def test_its_tests_close_every_driver_that_they_make(self, tmp_path: Path) -> None:
         (tmp_path / "protojobs_my_store.py").write_text(COUNTED)
-        (tmp_path / "test_it.py").write_text(written("my-store")["tests/test_conformance.py"])
+        (tmp_path / "test_it.py").write_text(package_files("my-store")["tests/test_conformance.py"])
         command = [
             sys.executable,
             "-m",
@@ -145,9 +145,10 @@ class TestTheCommand:
         typed = type_("drivers", "new", "lmdb2")
         assert typed.code == 0
         files = [line[0] for line in typed.lines]
-        assert files == [f"protojobs-lmdb2/{path}" for path in written("lmdb2")]
+        assert files == [f"protojobs-lmdb2/{path}" for path in package_files("lmdb2")]
         assert all(
-            (folder / file).read_text() == text for file, text in zip(files, written("lmdb2").values(), strict=True)
+            (folder / file).read_text() == text
+            for file, text in zip(files, package_files("lmdb2").values(), strict=True)
         )
         assert "Next: cd protojobs-lmdb2 && pip install -e '.[testing]' && pytest" in typed.err
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from protojobs import JobQueue, Scheduler, StopToken
-from protojobs.cli.supervising import ticking as ticking_module
-from protojobs.cli.supervising.ticking import ticking
+from protojobs.cli.supervising import scheduler_thread as ticking_module
+from protojobs.cli.supervising.scheduler_thread import ticking
 from protojobs.clock import SYSTEM_CLOCK
 from protojobs.errors import ConfigurationError, NotSupported
 from protojobs.port.lifecycle import JobState

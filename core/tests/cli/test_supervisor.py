@@ -16,11 +16,11 @@ import pytest
 
 from protojobs import StopToken, job
 from protojobs.cli.exits import CommandFailed, Exit
-from protojobs.cli.health_probe.vital_signs import crew_health
+from protojobs.cli.health_probe.health import crew_health
 from protojobs.cli.supervising import supervisor
-from protojobs.cli.supervising.supervised import LINE
-from protojobs.cli.supervising.supervised_process import worker_command
 from protojobs.cli.supervising.supervisor import STARTS_MAX, Crew
+from protojobs.cli.supervising.supervisor_link import LINE
+from protojobs.cli.supervising.worker_process import worker_command
 from protojobs.clock import SYSTEM_CLOCK, SystemClock
 from protojobs.port.lifecycle import JobState
 

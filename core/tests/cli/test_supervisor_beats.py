@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from protojobs import StopToken, WorkReport, job
-from protojobs.cli.supervising.supervised import ALIVE, LINE, Supervisor
 from protojobs.cli.supervising.supervisor import Crew
+from protojobs.cli.supervising.supervisor_link import ALIVE, LINE, Supervisor
 from protojobs.clock import SystemClock
 from protojobs.errors import LeaseLost, StoreUnavailable
 from protojobs.port.lifecycle import JobState

@@ -12,8 +12,8 @@ from importlib.metadata import version
 
 import click
 
+from protojobs.cli.error_messages import complain
 from protojobs.cli.exits import MEANINGS, Exit
-from protojobs.cli.failing import complain
 from protojobs.cli.options import NAMES
 from protojobs.cli.session import Session
 from protojobs.cli.table import CommandTable

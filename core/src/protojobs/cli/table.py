@@ -9,7 +9,7 @@ from typing import cast
 
 import click
 
-from protojobs.cli.elsewhere import ElsewhereGroup
+from protojobs.cli.foreign_names import ElsewhereGroup
 from protojobs.errors import ConfigurationError, shown
 
 __all__ = ["BUILT_IN", "ENTRY_POINTS", "CommandTable"]

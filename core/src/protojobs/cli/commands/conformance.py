@@ -16,11 +16,11 @@ from typing import IO
 import click
 import msgspec
 
-from protojobs.cli.asking import YES, confirm
+from protojobs.cli.acting.confirmation import YES, confirm
 from protojobs.cli.exits import CommandFailed, Exit
 from protojobs.cli.options import COMMON, StoreCommand
 from protojobs.cli.session import Session
-from protojobs.cli.showing.conformance_report import Ended, Progress, Report, plain_progress, write_report
+from protojobs.cli.showing.conformance_report import Ended, Report, shown_progress, write_report
 from protojobs.cli.showing.text import counted
 from protojobs.errors import ConfigurationError, SchemaOutdated
 from protojobs.port.driver import Store
@@ -137,7 +137,7 @@ def _run(url: str, level: str) -> tuple[bytes, Report, tuple[str, ...]]:
 def _listen(lines: IO[bytes]) -> _Line:
     """Show the tests as they end; the last line."""
     line = _Line()
-    with _progress() as progress:
+    with shown_progress(on_terminal=sys.stderr.isatty()) as progress:
         for text in lines:
             line = msgspec.json.decode(text, type=_Line)
             if line.begun is not None:
@@ -145,11 +145,3 @@ def _listen(lines: IO[bytes]) -> _Line:
             elif line.test is not None:
                 progress.tell(line.test)
     return line
-
-
-def _progress() -> Progress:
-    if not sys.stderr.isatty():
-        return plain_progress()
-    from protojobs.cli.showing.conformance_progress import bar  # rich costs 50 ms that a pipe need not pay
-
-    return bar()

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import click
 
-from protojobs.cli.development.dev_processes import DRAIN_S, Dashboard, DevWorker
-from protojobs.cli.development.prefixed import Prefixed
-from protojobs.cli.development.reloading import Changes
+from protojobs.cli.development.code_changes import Changes
+from protojobs.cli.development.prefixed_output import Prefixed
+from protojobs.cli.development.processes import DRAIN_S, Dashboard, DevWorker
 from protojobs.cli.exits import Exit
 from protojobs.cli.options import StoreCommand
 from protojobs.cli.session import Session
-from protojobs.cli.supervising.interrupts import stopped_by_signals
-from protojobs.cli.supervising.serving import check_shared
+from protojobs.cli.supervising.start_checks import check_shared
+from protojobs.cli.supervising.stop_signals import stopped_by_signals
 from protojobs.cli.table import ENTRY_POINTS
 from protojobs.clock import SYSTEM_CLOCK
 from protojobs.config import ENV_PREFIX

@@ -12,7 +12,8 @@ from msgspec.structs import replace
 from protojobs.cli.exits import Exit
 from protojobs.cli.options import StoreCommand
 from protojobs.cli.session import Session
-from protojobs.cli.showing.output import Cell, Column, plain_values
+from protojobs.cli.showing.output import plain_values
+from protojobs.cli.showing.tables import Cell, Column
 from protojobs.cli.showing.text import counted, escaped
 from protojobs.doctor.examining import examine
 from protojobs.errors import ConfigurationError

@@ -1,13 +1,17 @@
-"""`protojobs drivers`: what is installed, read from metadata; no driver is imported. `new` begins another."""
+"""`protojobs drivers`: list the installed drivers, without importing them; `new` writes a package for another one."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
+from protojobs.cli.development.driver_package import checked_name, package_files
+from protojobs.cli.exits import CommandFailed, Exit
 from protojobs.cli.options import StoreCommand, StoreGroup
-from protojobs.cli.scaffold import new_driver
 from protojobs.cli.session import Session
-from protojobs.cli.showing.output import Column
+from protojobs.cli.showing.tables import Column
+from protojobs.errors import ConfigurationError
 from protojobs.port.urls import driver_entry_points
 
 __all__ = ["command"]
@@ -45,4 +49,38 @@ def list_drivers(session: Session) -> None:
         session.out.note("No driver is installed. Try: pip install 'protojobs[sql]'")
 
 
-command.add_command(new_driver)
+@command.command("new", cls=StoreCommand, short_help="Write a package to begin a driver from.")
+@click.argument("name")
+@click.option(
+    "--folder",
+    default=".",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Where to put it.  [default: here]",
+)
+@click.pass_obj
+def new_driver(session: Session, name: str, folder: Path) -> None:
+    """Write a package to begin a driver from: protojobs-NAME.
+
+    NAME is the scheme of its URLs, NAME://... Every verb is there, with its contract, and raises NotImplementedError;
+    the conformance kit is ready to run. Columns: file.
+    """
+    target = folder / f"protojobs-{checked_name(name)}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        target.mkdir()  # refuses to overwrite
+        for path, text in (package := package_files(name)).items():
+            (target / path).parent.mkdir(parents=True, exist_ok=True)
+            (target / path).write_text(text, encoding="utf-8")
+    except FileExistsError:
+        raise CommandFailed(
+            Exit.CONFLICT, f"{target} is there already.", mend="Remove it, or give another --folder."
+        ) from None
+    except OSError as error:
+        raise ConfigurationError(f"{target} cannot be written. {error.strerror}.", mend="Give --folder.") from error
+    paths = [str(target / path) for path in package]
+    session.out.items(
+        "drivers.new@1", [{"file": path} for path in paths], [Column("file")], [(path,) for path in paths]
+    )
+    session.out.note(f"Next: cd {target} && pip install -e '.[testing]' && pytest")
+    session.out.note("README.md says where to begin.")

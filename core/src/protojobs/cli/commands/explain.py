@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from protojobs.cli.exits import Exit
 from protojobs.cli.options import StoreCommand
 from protojobs.cli.session import Session
-from protojobs.cli.showing.output import Cell
+from protojobs.cli.showing.tables import Cell
 from protojobs.doctor.explaining import Explanation, explain
 
 __all__ = ["command"]

@@ -7,15 +7,14 @@ from typing import TypedDict, TypeVar, Unpack
 
 import click
 
-from protojobs.cli.asking import YES, confirm
-from protojobs.cli.bulk import Bulk
-from protojobs.cli.commands.jobs import pretty
+from protojobs.cli.acting.bulk import Bulk
+from protojobs.cli.acting.confirmation import YES, confirm
+from protojobs.cli.acting.selection import DRY_RUN, IDS_AT_ONCE, WHERE, check_where, inspector_of, listings, query_of
 from protojobs.cli.exits import CommandFailed, Exit, exit_of_many
-from protojobs.cli.inspecting import DRY_RUN, IDS_AT_ONCE, WHERE, check_where, inspector_of, listings, query_of
 from protojobs.cli.options import StoreCommand, StoreGroup, given_ids
 from protojobs.cli.session import Session
-from protojobs.cli.showing.output import Cell, Column
-from protojobs.cli.showing.text import counted
+from protojobs.cli.showing.tables import Cell, Column
+from protojobs.cli.showing.text import counted, pretty_json
 from protojobs.inspector.inspector import ForgetAnswer
 from protojobs.jobs.fingerprints import last_line
 from protojobs.port.records import FailedJob, RetryAnswer
@@ -123,7 +122,7 @@ def show(session: Session, failed_id: str) -> None:
         ("failed", job.failed_at),
         ("fingerprint", job.fingerprint or None),
     ]
-    blocks = [("data", pretty(job.data)), ("exception", job.exception)]
+    blocks = [("data", pretty_json(job.data)), ("exception", job.exception)]
     session.out.item("failed.show@1", job, fields, blocks=blocks, now=inspector.now)
 
 

@@ -11,11 +11,11 @@ import click
 import msgspec
 
 from protojobs.cli.exits import CommandFailed, Exit
-from protojobs.cli.health_probe.vital_signs import Health
+from protojobs.cli.health_probe.health import Health
+from protojobs.cli.option_types import duration
 from protojobs.cli.options import StoreCommand
 from protojobs.cli.session import NO_STORE_MEND, Session, queue_of
-from protojobs.cli.showing.amounts import duration
-from protojobs.cli.showing.output import Cell
+from protojobs.cli.showing.tables import Cell
 from protojobs.clock import SYSTEM_CLOCK, within
 from protojobs.entropy import fresh_id
 from protojobs.errors import ConfigurationError, DriverError, StoreUnavailable

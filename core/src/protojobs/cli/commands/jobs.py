@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import click
-import msgspec
 
-from protojobs.cli.asking import YES
-from protojobs.cli.bulk import Bulk
+from protojobs.cli.acting.bulk import Bulk
+from protojobs.cli.acting.confirmation import YES
+from protojobs.cli.acting.selection import DRY_RUN, IDS_AT_ONCE, WHERE, check_where, inspector_of, listings, query_of
 from protojobs.cli.exits import CommandFailed, Exit, exit_of_many
-from protojobs.cli.inspecting import DRY_RUN, IDS_AT_ONCE, WHERE, check_where, inspector_of, listings, query_of
 from protojobs.cli.options import StoreCommand, StoreGroup, given_ids
 from protojobs.cli.session import Session
-from protojobs.cli.showing.output import Cell, Column, plain_values
-from protojobs.cli.showing.text import iso
+from protojobs.cli.showing.output import plain_values
+from protojobs.cli.showing.tables import Cell, Column
+from protojobs.cli.showing.text import iso, pretty_json
 from protojobs.jobs.fingerprints import last_line
 from protojobs.port.lifecycle import FINISHED, JobState
 from protojobs.port.observing import AttemptNote
 from protojobs.port.records import CancelAnswer, JobRecord
 
-__all__ = ["command", "pretty"]
+__all__ = ["command"]
 
 _COLUMNS = (
     Column("id", "id"),
@@ -103,9 +103,9 @@ def show(session: Session, job_id: str) -> None:
     if view is None:
         raise CommandFailed(Exit.NOT_FOUND, f'There is no job "{job_id}".', mend="protojobs jobs list")
     job, failure = view.job, view.failure
-    blocks = [("data", pretty(job.data))]
+    blocks = [("data", pretty_json(job.data))]
     if job.meta:
-        blocks.append(("meta", pretty(job.meta)))
+        blocks.append(("meta", pretty_json(job.meta)))
     if view.attempts:
         blocks.append(("attempts", "\n".join(map(_attempt, view.attempts))))
     if failure is not None:
@@ -146,15 +146,6 @@ def cancel(session: Session, ids: Sequence[str], reason: str, where: str, dry_ru
     if CancelAnswer.REQUESTED in answers:
         session.out.note("requested: the job is running; its worker stops it at its next heartbeat, if it can.")
     return exit_of_many([_CANCELLED[answer] for answer in answers])
-
-
-def pretty(text: str) -> str:
-    """JSON with indentation; what is no JSON as it is."""
-    try:
-        msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
-        return text
-    return msgspec.json.format(text, indent=2)
 
 
 def _attempt(note: AttemptNote) -> str:

@@ -6,10 +6,10 @@ from typing import Protocol, runtime_checkable
 
 import click
 
-from protojobs.cli.asking import YES, confirm
+from protojobs.cli.acting.confirmation import YES, confirm
 from protojobs.cli.options import StoreCommand
 from protojobs.cli.session import Session
-from protojobs.cli.showing.output import Column
+from protojobs.cli.showing.tables import Column
 from protojobs.cli.showing.text import counted
 from protojobs.errors import NotSupported, SchemaOutdated
 from protojobs.port.driver import Store

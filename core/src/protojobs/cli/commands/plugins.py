@@ -11,7 +11,7 @@ import msgspec
 from protojobs.cli.exits import Exit
 from protojobs.cli.options import StoreCommand
 from protojobs.cli.session import Session
-from protojobs.cli.showing.output import Cell, Column
+from protojobs.cli.showing.tables import Cell, Column
 from protojobs.hooks.hooks import hooks_of
 from protojobs.hooks.loading import made_plugin, plugins_wanted
 

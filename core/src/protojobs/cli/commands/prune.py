@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 
+from protojobs.cli.option_types import duration
 from protojobs.cli.options import StoreCommand
 from protojobs.cli.session import Session
-from protojobs.cli.showing.amounts import duration
 
 __all__ = ["command"]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 
+from protojobs.cli.option_types import duration, json_value
 from protojobs.cli.options import StoreCommand
 from protojobs.cli.session import Session
-from protojobs.cli.showing.amounts import duration, json_value
 from protojobs.jobs.job_class import as_bound
 
 __all__ = ["command"]

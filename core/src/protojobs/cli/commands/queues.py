@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 import click
 
-from protojobs.cli.asking import YES, confirm
-from protojobs.cli.commands.stats import COUNTS, counts, queue_item
+from protojobs.cli.acting.confirmation import YES, confirm
+from protojobs.cli.acting.selection import inspector_of
 from protojobs.cli.exits import CommandFailed, Exit
-from protojobs.cli.inspecting import inspector_of
 from protojobs.cli.options import StoreCommand, StoreGroup
 from protojobs.cli.session import Session
-from protojobs.cli.showing.output import Cell, Column
+from protojobs.cli.showing.queue_rows import COUNTS, counts, queue_item
+from protojobs.cli.showing.tables import Cell, Column
 from protojobs.cli.showing.text import counted
 from protojobs.errors import did_you_mean
 from protojobs.inspector.inspector import Inspector

@@ -11,8 +11,8 @@ from protojobs.cli.options import StoreCommand
 from protojobs.cli.session import Session
 from protojobs.cli.showing.logs import FORMATS, LEVELS, json_line, level_of, logging_to_stderr, say_json
 from protojobs.cli.showing.text import counted, length
-from protojobs.cli.supervising.interrupts import stopped_by_signals
-from protojobs.cli.supervising.ticking import declared, ticking
+from protojobs.cli.supervising.scheduler_thread import declared, ticking
+from protojobs.cli.supervising.stop_signals import stopped_by_signals
 from protojobs.queue.queue import JobQueue
 from protojobs.scheduler.scheduler import Scheduler, TickReport
 from protojobs.stopping import StopToken

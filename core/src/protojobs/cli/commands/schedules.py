@@ -9,15 +9,14 @@ from itertools import islice
 
 import click
 
-from protojobs.cli.asking import YES, confirm
-from protojobs.cli.commands.jobs import pretty
+from protojobs.cli.acting.confirmation import YES, confirm
 from protojobs.cli.exits import CommandFailed, Exit
+from protojobs.cli.option_types import duration
 from protojobs.cli.options import StoreCommand, StoreGroup
 from protojobs.cli.session import Session
-from protojobs.cli.showing.amounts import duration
-from protojobs.cli.showing.output import Cell, Column
 from protojobs.cli.showing.schedule_views import SeenSchedule, moment_item, moments, moments_block
-from protojobs.cli.showing.text import counted
+from protojobs.cli.showing.tables import Cell, Column
+from protojobs.cli.showing.text import counted, pretty_json
 from protojobs.clock import SYSTEM_CLOCK
 from protojobs.errors import OptionInvalid, ScheduleUnreadable, StoreUnavailable, did_you_mean
 from protojobs.names import check_zone
@@ -105,7 +104,7 @@ def show(session: Session, schedule_id: str) -> None:
         return
     times = list(islice(seen.times(jobs.driver.now()), _SHOWN))
     title = f"next {len(times)}, were it resumed now" if seen.schedule.is_paused else f"next {len(times)}"
-    blocks = [("data", pretty(seen.schedule.data))]
+    blocks = [("data", pretty_json(seen.schedule.data))]
     if times:
         blocks.append((title, moments_block(times, seen.zone, seen.schedule.timezone)))
     more: dict[str, object] = {"next": [moment_item(time, seen.zone) for time in times]}

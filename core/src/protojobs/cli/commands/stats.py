@@ -1,4 +1,4 @@
-"""`protojobs stats`: how many jobs are where."""
+"""`protojobs stats`: the number of jobs in each state."""
 
 from __future__ import annotations
 
@@ -8,27 +8,17 @@ import click
 
 from protojobs.cli.options import StoreCommand
 from protojobs.cli.session import Session
-from protojobs.cli.showing.output import Cell, Column, plain_values
+from protojobs.cli.showing.output import plain_values
+from protojobs.cli.showing.queue_rows import COUNTS, counts, queue_item
+from protojobs.cli.showing.tables import Cell, Column
 from protojobs.cli.showing.watching import WATCH, watched
 from protojobs.errors import did_you_mean
 from protojobs.port.records import QueueInfo, Stats
 from protojobs.queue.queue import JobQueue
 
-__all__ = ["COUNTS", "command", "counts", "queue_item"]
+__all__ = ["command"]
 
-COUNTS = ("pending", "scheduled", "processing", "completed", "failed", "cancelled", "total")
 _COLUMNS = (Column("queue"), *(Column(name, "number") for name in COUNTS))
-
-
-def counts(stats: Stats) -> dict[str, int]:
-    """The numbers by name. `pending` includes the scheduled ones; `total` all but those."""
-    return {name: getattr(stats, name) for name in COUNTS}
-
-
-def queue_item(info: QueueInfo) -> dict[str, object]:
-    """A queue as it stands in the JSON of `stats` and `queues list`."""
-    item: dict[str, object] = {"queue": info.name, "is_paused": info.is_paused}
-    return {**item, **counts(info.stats), "is_estimate": info.stats.is_estimate}
 
 
 @click.command("stats", cls=StoreCommand, short_help="How many jobs are in which state.")

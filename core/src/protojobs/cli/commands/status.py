@@ -10,20 +10,14 @@ import msgspec
 from protojobs.cli.exits import Exit
 from protojobs.cli.options import StoreCommand
 from protojobs.cli.session import Session
-from protojobs.cli.showing.output import Cell, Column, plain_values
-from protojobs.cli.showing.snapshot import Load, Snapshot, look
-from protojobs.cli.showing.text import counted, length
+from protojobs.cli.showing.output import plain_values
+from protojobs.cli.showing.queue_rows import LOAD_COLUMNS, load_row, workers_line
+from protojobs.cli.showing.snapshot import Snapshot, look
 from protojobs.cli.showing.thresholds import Threshold, counted_for, threshold
 from protojobs.cli.showing.watching import WATCH, watched
 from protojobs.errors import did_you_mean
 
-__all__ = ["COLUMNS", "command", "headline", "row"]
-
-COLUMNS = (
-    Column("queue"),
-    Column("state", "state"),
-    *(Column(name, "number") for name in ("ready", "running", "scheduled", "failed", "oldest", "workers", "slots")),
-)
+__all__ = ["command"]
 
 
 @click.command("status", cls=StoreCommand, short_help="Whether all is well, on one screen.")
@@ -68,23 +62,6 @@ def command(session: Session, thresholds: tuple[Threshold, ...], watch: float | 
     return code
 
 
-def headline(seen: Snapshot) -> str:
-    """Who works there: `3 workers, 12 of 24 slots busy, 1 lapsed`."""
-    lapsed = f", {seen.lapsed:,} lapsed" if seen.lapsed else ""
-    return f"{counted(len(seen.workers), 'worker')}, {seen.busy:,} of {seen.total.slots:,} slots busy{lapsed}"
-
-
-def row(load: Load, *, is_plain: bool) -> list[Cell]:
-    """A line of the table."""
-    more = "+" if load.is_estimate and not is_plain else ""
-    numbers: list[Cell] = [load.ready, load.running, load.scheduled]
-    if more:
-        numbers = [f"{number:,}{more}" if isinstance(number, int) and number else number for number in numbers]
-    oldest: Cell = load.oldest_s if is_plain or load.oldest_s is None else length(load.oldest_s)
-    state = "" if not load.queue else "paused" if load.is_paused else "active"
-    return [load.queue or "TOTAL", state, *numbers, load.failed, oldest, load.workers, load.slots]
-
-
 def _show(session: Session, seen: Snapshot, place: str) -> None:
     out = session.out
     if out.is_json:
@@ -94,9 +71,9 @@ def _show(session: Session, seen: Snapshot, place: str) -> None:
         more = {"store": place, "at": plain_values(seen.at), "workers": workers, "total": plain_values(total)}
         out.items("status@1", items, (), (), more=more)
         return
-    out.note(f"{place}: {headline(seen)}")
+    out.note(f"{place}: {workers_line(seen)}")
     loads = [*seen.queues, seen.total] if seen.queues else []
-    out.items("status@1", (), COLUMNS, [row(load, is_plain=not out.is_terminal) for load in loads])
+    out.items("status@1", (), LOAD_COLUMNS, [load_row(load, is_plain=not out.is_terminal) for load in loads])
     if not loads:
         out.note("There are no jobs.")
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Self
 
 import click
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.text import Text
 
-from protojobs.cli.commands.status import COLUMNS, headline, row
+from protojobs.cli.option_types import duration
 from protojobs.cli.options import StoreCommand
 from protojobs.cli.session import Session
-from protojobs.cli.showing.amounts import duration
-from protojobs.cli.showing.output import Cell, Column, readable
+from protojobs.cli.showing.queue_rows import LOAD_COLUMNS, load_row, workers_line
 from protojobs.cli.showing.snapshot import Load, Snapshot, look
-from protojobs.cli.showing.text import length
+from protojobs.cli.showing.tables import Cell, Column, readable, table
+from protojobs.cli.showing.text import escaped, length
 from protojobs.cli.showing.watching import EVERY_MIN_S
 from protojobs.clock import SYSTEM_CLOCK
 from protojobs.errors import StoreUnavailable
@@ -58,15 +62,13 @@ def command(session: Session, every: float) -> None:
         raise click.UsageError(
             "This takes a terminal. In a pipe, use: protojobs status --watch", click.get_current_context()
         )
-    from protojobs.cli.showing.screen import Screen  # rich, for a terminal only
-
     queue = session.queue()
-    screen, rates = Screen(), _Rates()
+    screen, rates = _Screen(), _Rates()
     trouble, seen, running = "", look(queue.driver), _running(queue.driver)
     with screen:
         try:
             while True:
-                lines = [session.place(queue), f"{headline(seen)}, {rates.done(seen)}", trouble]
+                lines = [session.place(queue), f"{workers_line(seen)}, {rates.done(seen)}", trouble]
                 screen.show(lines, _tables(seen, running, screen.height))
                 SYSTEM_CLOCK.sleep(every)
                 try:
@@ -75,6 +77,36 @@ def command(session: Session, every: float) -> None:
                     trouble = f"{error.message} What is below is old."
         except KeyboardInterrupt:
             return
+
+
+class _Screen:
+    """The terminal while `top` runs, drawn again and again; afterwards it shows what it showed before."""
+
+    def __init__(self) -> None:
+        self._console = Console()
+        self._live = Live(console=self._console, screen=True, auto_refresh=False, vertical_overflow="crop")
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._live.stop()
+
+    @property
+    def height(self) -> int:
+        """How many lines it has."""
+        return self._console.height
+
+    def show(self, lines: Sequence[str], tables: Sequence[tuple[Sequence[Column], Sequence[Sequence[str]]]]) -> None:
+        """Draw this in place of what was there. Empty tables and lines are left out."""
+        parts: list[RenderableType] = [
+            Text(escaped(line), style="bold", no_wrap=True, overflow="ellipsis") for line in lines if line
+        ]
+        for columns, rows in tables:
+            if rows:
+                parts += [Text(""), table(columns, rows, self._console.width)[0]]
+        self._live.update(Group(*parts), refresh=True)
 
 
 class _Rates:
@@ -108,7 +140,7 @@ def _tables(
     shown = _shares(room, len(queues), len(workers), len(running))
     now = seen.at
     rows: list[list[list[Cell]]] = [
-        [row(load, is_plain=False) for load in (*queues[: shown[0]], seen.total)],
+        [load_row(load, is_plain=False) for load in (*queues[: shown[0]], seen.total)],
         [
             [w.id, w.host, str(w.pid), w.processing, w.concurrency, w.heartbeat_at, ",".join(w.queues)]
             for w in workers[: shown[1]]
@@ -127,7 +159,7 @@ def _tables(
     ]
     return [
         (columns, [[readable(cell, now) for cell in line] for line in lines])
-        for columns, lines in zip((COLUMNS, _WORKERS, _RUNNING), rows, strict=True)
+        for columns, lines in zip((LOAD_COLUMNS, _WORKERS, _RUNNING), rows, strict=True)
     ]
 
 

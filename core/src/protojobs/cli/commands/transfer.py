@@ -10,7 +10,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from protojobs.cli.asking import YES, confirm
+from protojobs.cli.acting.confirmation import YES, confirm
 from protojobs.cli.exits import CommandFailed, Exit
 from protojobs.cli.options import StoreCommand
 from protojobs.cli.session import Session

@@ -16,20 +16,20 @@ from typing import TypedDict, Unpack
 import click
 import msgspec
 
-from protojobs.cli.elsewhere import WorkerCommand
 from protojobs.cli.exits import Exit
+from protojobs.cli.foreign_names import WorkerCommand
 from protojobs.cli.health_probe.answering import showing
-from protojobs.cli.health_probe.vital_signs import crew_health, worker_health
+from protojobs.cli.health_probe.health import crew_health, worker_health
+from protojobs.cli.option_types import duration, size
 from protojobs.cli.session import Session
-from protojobs.cli.showing.amounts import duration, size
 from protojobs.cli.showing.logs import FORMATS, LEVELS, json_line, level_of, logging_to_stderr, say_json
 from protojobs.cli.supervising.hard_exit import HardExit
-from protojobs.cli.supervising.interrupts import stopped_by_signals
-from protojobs.cli.supervising.serving import check_shared, unserved
-from protojobs.cli.supervising.supervised import Supervisor, join_supervisor
-from protojobs.cli.supervising.supervised_process import worker_command
+from protojobs.cli.supervising.scheduler_thread import declared, ticking
+from protojobs.cli.supervising.start_checks import check_shared, unserved
+from protojobs.cli.supervising.stop_signals import stopped_by_signals
 from protojobs.cli.supervising.supervisor import Crew
-from protojobs.cli.supervising.ticking import declared, ticking
+from protojobs.cli.supervising.supervisor_link import Supervisor, join_supervisor
+from protojobs.cli.supervising.worker_process import worker_command
 from protojobs.clock import SYSTEM_CLOCK
 from protojobs.errors import NotSupported
 from protojobs.queue.queue import JobQueue

@@ -6,7 +6,8 @@ import click
 
 from protojobs.cli.options import StoreCommand
 from protojobs.cli.session import Session
-from protojobs.cli.showing.output import Cell, Column, plain_values
+from protojobs.cli.showing.output import plain_values
+from protojobs.cli.showing.tables import Cell, Column
 
 __all__ = ["command"]
 

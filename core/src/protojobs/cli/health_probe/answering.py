@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
+from protojobs.cli.health_probe.health import Health
 from protojobs.cli.health_probe.probe import Probe
 from protojobs.cli.health_probe.systemd import Systemd
-from protojobs.cli.health_probe.vital_signs import Health
 from protojobs.stopping import StopToken
 
 __all__ = ["showing"]

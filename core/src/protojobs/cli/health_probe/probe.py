@@ -17,7 +17,7 @@ from contextlib import suppress
 
 import msgspec
 
-from protojobs.cli.health_probe.vital_signs import Health
+from protojobs.cli.health_probe.health import Health
 from protojobs.clock import SYSTEM_CLOCK
 from protojobs.errors import ConfigurationError
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 
-from protojobs.cli.health_probe.vital_signs import Health
+from protojobs.cli.health_probe.health import Health
 from protojobs.cli.showing.text import escaped
 
 __all__ = ["Systemd"]

@@ -6,11 +6,14 @@ from typing import Protocol
 
 import click
 from msgspec import Struct
+from rich import progress
+from rich.console import Console
 
-from protojobs.cli.showing.output import Column, Output
+from protojobs.cli.showing.output import Output
+from protojobs.cli.showing.tables import Column
 from protojobs.cli.showing.text import escaped, escaped_lines
 
-__all__ = ["Counts", "Ended", "Progress", "Report", "plain_progress", "write_report"]
+__all__ = ["Counts", "Ended", "Progress", "Report", "shown_progress", "write_report"]
 
 _WORDS = {"passed": "passed", "failed": "failed", "not_claimed": "not claimed", "not_run": "not run"}
 
@@ -79,7 +82,7 @@ class Progress(Protocol):
         ...
 
 
-class _Plain:
+class _Lines:
     """A line for each concern that is done with, and for each failure at once."""
 
     def __init__(self) -> None:
@@ -114,9 +117,40 @@ class _Plain:
             click.echo(f"{self._concern}: {self._count} done in {self._seconds:.1f} s, {self._left} left", err=True)
 
 
-def plain_progress() -> Progress:
-    """Progress for a pipe or a log."""
-    return _Plain()
+def shown_progress(*, on_terminal: bool) -> Progress:
+    """A bar on a terminal, lines in a pipe or a log."""
+    return _Bar() if on_terminal else _Lines()
+
+
+class _Bar:
+    """A bar on a terminal, drawn by rich; a failure stays on the screen above it."""
+
+    def __init__(self) -> None:
+        columns = (
+            progress.TextColumn("{task.description:14}"),
+            progress.BarColumn(),
+            progress.MofNCompleteColumn(),
+            progress.TimeElapsedColumn(),
+        )
+        self._bar = progress.Progress(*columns, console=Console(stderr=True), transient=True)
+        self._task = self._bar.add_task("starting", total=None)
+
+    def __enter__(self) -> Progress:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._bar.stop()
+
+    def begin(self, tests: int) -> None:
+        """The bar gets its length."""
+        self._bar.update(self._task, total=tests)
+
+    def tell(self, test: Ended) -> None:
+        """One step; a failure stays on the screen above the bar."""
+        self._bar.update(self._task, description=test.concern, advance=1)
+        if test.outcome == "failed":
+            self._bar.console.print(f"FAILED {test.id}", markup=False, highlight=False, style="red")
 
 
 def write_report(report: Report, out: Output) -> None:

@@ -1,4 +1,4 @@
-"""Data on stdout: one JSON document, a table on a terminal, tab-separated lines in a pipe. Words go to stderr."""
+"""What a command prints: data on stdout, as a table, as tab-separated lines or as JSON; notes on stderr."""
 
 from __future__ import annotations
 
@@ -6,35 +6,28 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Literal, TypeAlias, cast
+from typing import cast
 
 import click
 import msgspec
 
-from protojobs.cli.showing.text import age, escaped, escaped_lines, iso
+from protojobs.cli.showing.tables import Cell, Column, plain, print_table, readable
+from protojobs.cli.showing.text import age, escaped, escaped_lines
 
-__all__ = ["Cell", "Column", "Output", "plain_values", "readable"]
+__all__ = ["Output", "plain_values"]
 
-Cell: TypeAlias = "str | int | float | datetime | None"
 _JSON_TEXTS = ("data", "retry_policy", "meta")  # columns that hold JSON as text: shown as what they hold
 
 
-class Column(msgspec.Struct, frozen=True):
-    """A column of a table. `id` is never cut, `state` is coloured, `time` is an age on a terminal."""
-
-    title: str
-    kind: Literal["text", "id", "number", "state", "time"] = "text"
-
-
 class Output:
-    """Where a command says what it found. `is_json` wins over the kind of stdout."""
+    """Prints one list or one item: JSON with `is_json`, else a table on a terminal, else tab-separated lines."""
 
     def __init__(self, *, is_json: bool) -> None:
         self.is_json = is_json
         self.is_terminal = sys.stdout.isatty()
 
     def note(self, text: str) -> None:
-        """A word to the person, on stderr."""
+        """Print a line for people on stderr."""
         click.echo(escaped(text), err=True)
 
     def items(  # noqa: PLR0913  (what a list is: its name, contents, looks and continuation)
@@ -54,10 +47,8 @@ class Output:
             self._document({"schema": f"protojobs/{schema}", "items": items, **(more or {}), "next": cursor})
         elif not self.is_terminal:
             for row in rows:
-                click.echo("\t".join(_plain(cell) for cell in row))
+                click.echo("\t".join(plain(cell) for cell in row))
         elif table := [list(row) for row in rows]:
-            from protojobs.cli.showing.terminal import print_table  # rich costs 50 ms that a pipe need not pay
-
             moment = now() if now and any(isinstance(cell, datetime) for row in table for cell in row) else None
             print_table(columns, [[readable(cell, moment) for cell in row] for row in table])
 
@@ -79,7 +70,7 @@ class Output:
         moment = now() if now and self.is_terminal else None
         for label, cell in fields:
             if not self.is_terminal:
-                click.echo(f"{label}\t{_plain(cell)}")
+                click.echo(f"{label}\t{plain(cell)}")
             elif cell is not None:
                 click.echo(f"{click.style(f'{label:14}', bold=True)} {_moment_and_age(cell, moment)}")
         for label, text in blocks:
@@ -100,51 +91,22 @@ def _json_escape(character: str) -> str:
 
 
 def plain_values(record: object) -> object:
-    """What JSON can hold of a record: times as ISO 8601 in UTC, JSON texts as what they hold."""
+    """A record as values that JSON has: times as ISO 8601 in UTC, JSON texts as what they hold."""
     values = cast("object", msgspec.to_builtins(record))
     if isinstance(values, dict):
         named = cast("dict[str, object]", values)
-        return {name: _opened(value) if name in _JSON_TEXTS else value for name, value in named.items()}
+        return {name: _decoded(value) if name in _JSON_TEXTS else value for name, value in named.items()}
     return values
 
 
-def _opened(value: object) -> object:
+def _decoded(value: object) -> object:
     try:
         return msgspec.json.decode(value) if isinstance(value, str) else value
-    except (
-        msgspec.DecodeError,
-        UnicodeError,
-        RecursionError,
-    ):  # a plugin has encrypted it, or somebody has spoilt it: then as it is
+    except (msgspec.DecodeError, UnicodeError, RecursionError):  # encrypted by a plugin, or spoilt: then as it is
         return value
-
-
-def _plain(cell: Cell) -> str:
-    match cell:
-        case None:
-            return ""
-        case datetime():
-            return iso(cell)
-        case float():
-            return f"{cell:g}"
-        case _:
-            return escaped(str(cell))
-
-
-def readable(cell: Cell, now: datetime | None) -> str:
-    """A cell as a terminal shows it, escaped; times as ages, counted from `now`."""
-    match cell:
-        case datetime() if now is not None:
-            return age(cell, now)
-        case int():
-            return f"{cell:,}"
-        case None | "":
-            return "-"
-        case _:
-            return _plain(cell)
 
 
 def _moment_and_age(cell: Cell, now: datetime | None) -> str:
     if isinstance(cell, datetime) and now is not None:
         return f"{cell.strftime('%Y-%m-%d %H:%M:%S')} UTC ({age(cell, now)})"
-    return _plain(cell)
+    return plain(cell)

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, tzinfo
 from typing import cast
 
-from protojobs.cli.showing.output import Cell, plain_values
+from protojobs.cli.showing.output import plain_values
+from protojobs.cli.showing.tables import Cell
 from protojobs.cli.showing.text import iso
 from protojobs.inspector import inspector
 from protojobs.port.schedules import Misfire, Overlap

@@ -1,11 +1,15 @@
-"""Text for people: escaped, so that nothing from a store reaches the terminal's controls; ages and lengths of time."""
+"""Values as text for people: ages, durations, counts, JSON; with control characters escaped, for text from a store
+must not steer the terminal.
+"""
 
 from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
 
-__all__ = ["age", "counted", "escaped", "escaped_lines", "iso", "length"]
+import msgspec
+
+__all__ = ["age", "counted", "escaped", "escaped_lines", "iso", "length", "pretty_json"]
 
 # C0 and C1 controls, line separators, marks that turn the writing direction, halves of surrogate pairs.
 _HOSTILE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
@@ -47,6 +51,15 @@ def age(moment: datetime, now: datetime) -> str:
     if abs(seconds) < 1:
         return "now"
     return f"{length(seconds)} ago" if seconds > 0 else f"in {length(-seconds)}"
+
+
+def pretty_json(text: str) -> str:
+    """JSON with indentation; text that is no JSON stays as it is."""
+    try:
+        msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return text
+    return msgspec.json.format(text, indent=2)
 
 
 def _written_out(found: re.Match[str]) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import click
 import msgspec
 
-from protojobs.cli.showing.amounts import duration
+from protojobs.cli.option_types import duration
 from protojobs.cli.showing.snapshot import COUNTED, Load, Snapshot
 from protojobs.cli.showing.text import length
 from protojobs.errors import did_you_mean

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import click
 
-from protojobs.cli.showing.amounts import duration
+from protojobs.cli.option_types import duration
 from protojobs.clock import SYSTEM_CLOCK
 from protojobs.errors import StoreUnavailable
 

@@ -14,8 +14,8 @@ import signal
 from collections.abc import Callable
 
 from protojobs.cli.exits import CommandFailed, Exit
-from protojobs.cli.supervising.stand_in import StandIn
-from protojobs.cli.supervising.supervised_process import SupervisedProcess
+from protojobs.cli.supervising.substitute_heartbeats import StandIn
+from protojobs.cli.supervising.worker_process import SupervisedProcess
 from protojobs.clock import Clock
 from protojobs.entropy import jittered
 from protojobs.stopping import StopToken

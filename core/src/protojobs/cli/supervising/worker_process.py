@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from protojobs.cli.supervising.supervised import ALIVE, LINE, Alive
+from protojobs.cli.supervising.supervisor_link import ALIVE, LINE, Alive
 from protojobs.worker.outcome import WorkReport
 
 __all__ = ["SupervisedProcess", "worker_command"]

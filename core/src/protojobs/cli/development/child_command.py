@@ -1,7 +1,7 @@
-"""A command that ends when its standard input does: the dashboard of `protojobs dev`.
+"""Runs one command of `protojobs`, and ends it when `protojobs dev`, which started it, has ended.
 
-Started as `python -m protojobs.cli.development.dev_child COMMAND...` by dev, which holds the other end of that pipe,
-and writes nothing. However dev ends, by SIGKILL too, its end of the pipe goes with it.
+Call: python -m protojobs.cli.development.child_command COMMAND... Standard input is a pipe, and `dev` has the other
+end, and never writes to it. However `dev` ends, by SIGKILL too, that end closes, and the command is told to stop.
 """
 
 from __future__ import annotations

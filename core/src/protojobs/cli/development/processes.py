@@ -8,9 +8,9 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 
-from protojobs.cli.development.prefixed import Prefixed
+from protojobs.cli.development.prefixed_output import Prefixed
 from protojobs.cli.exits import Exit
-from protojobs.cli.supervising.supervised_process import SupervisedProcess, worker_command
+from protojobs.cli.supervising.worker_process import SupervisedProcess, worker_command
 from protojobs.clock import SYSTEM_CLOCK
 from protojobs.stopping import StopToken
 
@@ -94,7 +94,15 @@ class Dashboard:
         self._is_over = False
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "protojobs.cli.development.dev_child", "dashboard", "--port", str(port)],
+                [
+                    sys.executable,
+                    "-P",
+                    "-m",
+                    "protojobs.cli.development.child_command",
+                    "dashboard",
+                    "--port",
+                    str(port),
+                ],
                 stdin=subprocess.PIPE,  # ours until we end; see there
                 stdout=output,
                 stderr=output,

@@ -1,6 +1,7 @@
-"""`protojobs drivers new NAME`: a package to begin a driver from, with the contract as its docstrings.
+"""The files that `protojobs drivers new NAME` writes: a package with every verb of the port, to be filled in.
 
-What can go stale is not in the templates: the verbs, their signatures and contracts are read from `protocols.py`.
+Names, signatures and contracts of the verbs are read from `protojobs.port.driver` when the command runs, and so cannot
+go stale. Everything else is a template.
 """
 
 from __future__ import annotations
@@ -11,21 +12,15 @@ import re
 from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 from importlib.resources import files
-from pathlib import Path
 from string import Template
 
-import click
-
 from protojobs.cli.exits import CommandFailed, Exit
-from protojobs.cli.options import StoreCommand
-from protojobs.cli.session import Session
-from protojobs.cli.showing.output import Column
-from protojobs.errors import ConfigurationError, OptionInvalid
+from protojobs.errors import OptionInvalid
 from protojobs.port import driver as protocols
 from protojobs.port import records
 from protojobs.port.urls import driver_entry_points
 
-__all__ = ["new_driver", "written"]
+__all__ = ["checked_name", "package_files"]
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _NAME_LENGTH_MAX = 40
@@ -34,44 +29,22 @@ _TEMPLATES = files("protojobs") / "testing" / "scaffold"  # data; nothing there 
 _LINE_MAX = 120
 
 
-@click.command("new", cls=StoreCommand, short_help="Write a package to begin a driver from.")
-@click.argument("name")
-@click.option(
-    "--folder",
-    default=".",
-    type=click.Path(file_okay=False, path_type=Path),
-    metavar="DIR",
-    help="Where to put it.  [default: here]",
-)
-@click.pass_obj
-def new_driver(session: Session, name: str, folder: Path) -> None:
-    """Write a package to begin a driver from: protojobs-NAME.
-
-    NAME is the scheme of its URLs, NAME://... Every verb is there, with its contract, and raises NotImplementedError;
-    the conformance kit is ready to run. Columns: file.
-    """
-    target = folder / f"protojobs-{_checked(name)}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        target.mkdir()  # refuses to overwrite
-        for path, text in (package := written(name)).items():
-            (target / path).parent.mkdir(parents=True, exist_ok=True)
-            (target / path).write_text(text, encoding="utf-8")
-    except FileExistsError:
+def checked_name(name: str) -> str:
+    """The name of a new driver. Raises OptionInvalid, or CommandFailed where it is taken."""
+    if not _NAME.fullmatch(name) or len(name) > _NAME_LENGTH_MAX:
+        raise OptionInvalid(
+            f'"{name}" cannot be the scheme of a URL.',
+            mend="Use small letters and digits, words joined by a hyphen, such as lmdb or my-store.",
+        )
+    taken = {entry.name: entry.dist.name if entry.dist else entry.value for entry in driver_entry_points()}
+    if name in _OURS or name in taken:
         raise CommandFailed(
-            Exit.CONFLICT, f"{target} is there already.", mend="Remove it, or give another --folder."
-        ) from None
-    except OSError as error:
-        raise ConfigurationError(f"{target} cannot be written. {error.strerror}.", mend="Give --folder.") from error
-    paths = [str(target / path) for path in package]
-    session.out.items(
-        "drivers.new@1", [{"file": path} for path in paths], [Column("file")], [(path,) for path in paths]
-    )
-    session.out.note(f"Next: cd {target} && pip install -e '.[testing]' && pytest")
-    session.out.note("README.md says where to begin.")
+            Exit.CONFLICT, f'"{name}" is taken by {taken.get(name, "protojobs itself")}.', mend="Choose another name."
+        )
+    return name
 
 
-def written(name: str) -> dict[str, str]:
+def package_files(name: str) -> dict[str, str]:
     """The files of the package, by their path in it."""
     package = f"protojobs_{name.replace('-', '_')}"
     values = {
@@ -98,25 +71,8 @@ def written(name: str) -> dict[str, str]:
     }
 
 
-def _checked(name: str) -> str:
-    if not _NAME.fullmatch(name) or len(name) > _NAME_LENGTH_MAX:
-        raise OptionInvalid(
-            f'"{name}" cannot be the scheme of a URL.',
-            mend="Use small letters and digits, words joined by a hyphen, such as lmdb or my-store.",
-        )
-    taken = {entry.name: entry.dist.name if entry.dist else entry.value for entry in driver_entry_points()}
-    if name in _OURS or name in taken:
-        raise CommandFailed(
-            Exit.CONFLICT, f'"{name}" is taken by {taken.get(name, "protojobs itself")}.', mend="Choose another name."
-        )
-    return name
-
-
 def _filled(template: str, values: dict[str, str]) -> str:
     return Template((_TEMPLATES / f"{template}.template").read_text(encoding="utf-8")).substitute(values)
-
-
-# ------------------------------------------------------------------------------------------------------- introspection
 
 
 def _verbs() -> Iterator[tuple[str, ast.FunctionDef]]:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import click
 from msgspec import Struct
 
-from protojobs.cli.asking import confirm
+from protojobs.cli.acting.confirmation import confirm
 from protojobs.cli.exits import CommandFailed, Exit
 from protojobs.cli.session import Session
 from protojobs.cli.showing.text import counted
