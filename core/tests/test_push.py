@@ -19,7 +19,7 @@ from protojobs.clock import Clock, time_left, within
 from protojobs.errors import ConfigurationError, JobUnknown, NotSupported, OptionInvalid, PayloadError, StoreUnavailable
 from protojobs.jobs.definition import REGISTRY
 from protojobs.port.records import BATCH_BYTES_MAX, Enqueued, NewJob
-from protojobs.queue.queue import CHUNK_JOBS
+from protojobs.queue.pushing import CHUNK_JOBS
 from protojobs.testing import FlakyDriver, ManualClock
 from protojobs_memory import MemoryDriver
 

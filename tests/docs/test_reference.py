@@ -22,19 +22,14 @@ from protojobs.cli.exits import MEANINGS
 from protojobs.cli.table import BUILT_IN, CommandTable
 from protojobs.config import Settings
 from protojobs.hooks import HookSpecs
+from protojobs.port.administration import Administers, Inspects
 from protojobs.port.diagnosis import Diagnoses
-from protojobs.port.driver import (
-    Administers,
-    Begins,
-    Driver,
-    Inspects,
-    Schedules,
-    SupportsAsyncTransaction,
-    SupportsTransaction,
-)
+from protojobs.port.driver import Driver
 from protojobs.port.lifecycle import JobState, Verb
 from protojobs.port.observing import Observes
 from protojobs.port.records import Capabilities
+from protojobs.port.schedules import Schedules
+from protojobs.port.transactions import Begins, SupportsAsyncTransaction, SupportsTransaction
 
 sys.path.insert(0, str(DOCS))
 from draw import reduced, with_states, with_wings

@@ -24,7 +24,7 @@ from protojobs import JobQueue, StopToken, create_driver, events, job
 from protojobs.errors import StoreUnavailable
 from protojobs.events import Event
 from protojobs.jobs.definition import REGISTRY
-from protojobs.queue import retrying
+from protojobs.queue import pushing
 from protojobs.worker import planner
 
 pytestmark = pytest.mark.faults  # run by `python3 dev.py faults --short`
@@ -40,7 +40,7 @@ RESUMES_WITHIN_S = 5.0
 @pytest.fixture(autouse=True)
 def _jobs_and_listeners_of_this_test_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(REGISTRY, "_by_name", dict(REGISTRY._by_name))
-    monkeypatch.setattr(events, "_listeners", {})
+    monkeypatch.setattr(events, "LISTENERS", {})
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ def test_wherever_the_connection_breaks_a_job_is_stored_once_and_run_once(
 ) -> None:
     """The n-th request, or answer, is lost with its connection, for each n of the life of two jobs."""
     monkeypatch.setattr(planner, "PAUSE_FIRST_S", 0.005)
-    monkeypatch.setattr(retrying, "FIRST_PAUSE_S", 0.005)
+    monkeypatch.setattr(pushing, "FIRST_PAUSE_S", 0.005)
     proxy, url, aside = network(kind)
     ran: list[int] = []
 

@@ -11,4 +11,4 @@ from protojobs.jobs.definition import REGISTRY
 @pytest.fixture(autouse=True)
 def _jobs_and_listeners_of_this_test_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(REGISTRY, "_by_name", {})
-    monkeypatch.setattr(events, "_listeners", {})
+    monkeypatch.setattr(events, "LISTENERS", {})

@@ -17,7 +17,7 @@ import inspect
 import threading
 from collections.abc import Callable
 from datetime import datetime
-from typing import ClassVar, TypeAlias, TypeVar, overload
+from typing import ClassVar, Protocol, TypeAlias, TypeVar, cast, overload
 
 from msgspec import Struct
 
@@ -49,6 +49,7 @@ __all__ = [
     "WorkerMemoryExceeded",
     "WorkerStarting",
     "WorkerStopped",
+    "about",
     "listeners",
     "off",
     "on",
@@ -272,12 +273,26 @@ EVENTS: dict[str, type[Event]] = {
     )
 }
 
+
+class _Job(Protocol):
+    """What every record of a job has."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def job_name(self) -> str: ...
+    @property
+    def job_class(self) -> str: ...
+    @property
+    def queue(self) -> str: ...
+
+
 Listener: TypeAlias = Callable[[Event], object]
-_E = TypeVar("_E", bound=Event)
+_E = TypeVar("_E", bound=JobEvent)
 _F = TypeVar("_F", bound=Callable[..., object])
 
 _lock = threading.Lock()
-_listeners: dict[str, tuple[Listener, ...]] = {}  # replaced, never changed in place: readers need no lock
+LISTENERS: dict[str, tuple[Listener, ...]] = {}  # replaced, never changed in place: readers need no lock
 
 
 @overload
@@ -300,16 +315,22 @@ def on(name: str, listener: _F | None = None) -> _F | Callable[[_F], _F]:
     if not callable(listener) or inspect.iscoroutinefunction(listener):
         raise OptionInvalid(f'A listener for "{name}" must be a plain function, not {shown(listener)}.')
     with _lock:
-        _listeners[name] = (*_listeners.get(name, ()), listener)
+        LISTENERS[name] = (*LISTENERS.get(name, ()), listener)
     return listener
 
 
 def off(name: str, listener: Callable[..., object]) -> None:
     """Undo `on`. A listener that is not registered is passed over."""
     with _lock:
-        _listeners[name] = tuple(known for known in _listeners.get(name, ()) if known != listener)
+        LISTENERS[name] = tuple(known for known in LISTENERS.get(name, ()) if known != listener)
 
 
 def listeners(name: str) -> tuple[Listener, ...]:
     """Who listens to `name` now, in the order of registration."""
-    return _listeners.get(name, ())
+    return LISTENERS.get(name, ())
+
+
+def about(kind: type[_E], job: _Job, **facts: object) -> _E:
+    """The event of that kind about a job, with the facts that are its own."""
+    make = cast("Callable[..., _E]", kind)
+    return make(job_id=job.id, job_name=job.job_name, job_class=job.job_class, queue=job.queue, **facts)

@@ -48,7 +48,7 @@ from protojobs.port.driver import Store
 from protojobs.port.lifecycle import JobState
 from protojobs.port.records import BATCH_BYTES_MAX, BATCH_JOBS_MAX, ExportedJob, JobFilter, WorkerInfo
 from protojobs.port.schedules import Schedule, SchedulePage, only
-from protojobs.queue.retrying import until_answered
+from protojobs.queue.pushing import until_answered
 from protojobs.timetable.timetable import timetable_of
 
 __all__ = ["TransferReport", "are_one_store", "token_for", "transfer"]

@@ -7,8 +7,8 @@ from datetime import timedelta
 import pytest
 
 from protojobs.errors import StoreUnavailable
-from protojobs.port.driver import SupportsTransaction
 from protojobs.port.records import NewJob
+from protojobs.port.transactions import SupportsTransaction
 from protojobs.testing import FlakyDriver, ManualClock
 from protojobs_memory import MemoryDriver
 

@@ -155,7 +155,7 @@ class Hooks:
 
     def listens(self, event_name: str) -> bool:
         """Whether anybody would hear it; ask before building the event."""
-        return bool(self._observers[event_name] or events.listeners(event_name))
+        return bool(self._observers[event_name] or events.LISTENERS.get(event_name))
 
     def notify(self, event: Event) -> None:
         """Call every observer of the event here and now, each in isolation. Never raises an Exception."""

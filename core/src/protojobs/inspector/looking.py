@@ -77,8 +77,6 @@ class Looking(Viewing):
         longest = sorted(found, key=lambda job: (job.reserved_at is None, job.reserved_at, job.id))[:RUNNING_SHOWN]
         return tuple(self._redaction.listed(job, LIST_CHARS_MAX) for job in longest)
 
-    # ------------------------------------------------------------------------------------------------------------ jobs
-
     def jobs(
         self, query: str = "", *, limit: int = 50, cursor: str | None = None, chars_max: int | None = LIST_CHARS_MAX
     ) -> JobListing:
@@ -142,8 +140,6 @@ class Looking(Viewing):
             found = next(iter(self._driver.get_failed([job_id])), None)
         return None if found is None else self._redaction.of(found)
 
-    # ---------------------------------------------------------------------------------------------------------- errors
-
     def errors(self, *, limit: int = 50) -> list[ErrorGroup]:
         """Failed jobs by cause, the group that failed last first. One round trip; NotSupported without notes."""
         wanted = _limit(limit)
@@ -176,8 +172,6 @@ class Looking(Viewing):
             failures=tuple(self._redaction.listed(row, LIST_CHARS_MAX) for row in page.jobs),
             cursor=page.cursor,
         )
-
-    # ---------------------------------------------------------------------------------------------- queues and workers
 
     def queues(self, *, after: str = "", limit: int = 50) -> list[QueueInfo]:
         """The queues by name, from the first one behind `after`. One round trip."""
@@ -212,8 +206,6 @@ class Looking(Viewing):
             held = self._held(found)
         return WorkerView(worker=found, is_late=found.lease_ends_at <= now, jobs=held)
 
-    # ------------------------------------------------------------------------------------------------------- schedules
-
     def schedules(self, *, limit: int = 50, cursor: str | None = None) -> SchedulePage:
         """A page of schedules, by id. One round trip."""
         wanted = _limit(limit)
@@ -244,8 +236,6 @@ class Looking(Viewing):
         wanted = _limit(limit)
         with self._looking():
             return self._observer().actions(limit=wanted, cursor=cursor)
-
-    # -------------------------------------------------------------------------------------------------------- the rest
 
     def _search(self, asked: Query, chars_max: int | None = LIST_CHARS_MAX) -> Search:
         """With the store's time, where the query speaks of times."""

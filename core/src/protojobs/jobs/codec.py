@@ -68,12 +68,9 @@ def encode(data: object, data_type: DataType, *, what: str, bytes_max: int = PAY
     """`data` as JSON text. Raises a PayloadError that names the place in the data; `what` names the job."""
     values_max = bytes_max // 2  # each value takes two bytes at least, with the comma or bracket before it
     left = _left_of_plain(data, 0, values_max)
-    is_plain = left >= 0
-    if not is_plain or values_max - left > _FEW:  # a few texts are a few times what is in memory already
+    if left < max(0, values_max - _FEW):  # a few texts are a few times what is in memory already
         _must_be_small(data, what, bytes_max)
-    plain = data if is_plain or data_type is None else _as_builtins(data, what)
-    if not is_plain and (plain is data or _left_of_plain(plain, 0, values_max) < 0):
-        _check(plain, "$", what)
+    plain = data if left >= 0 else _made_plain(data, data_type, values_max, what)
     try:
         encoded = (_encode if data_type is None or plain is not data else _encode_in_order)(plain)
     except UnicodeEncodeError:
@@ -83,7 +80,7 @@ def encode(data: object, data_type: DataType, *, what: str, bytes_max: int = PAY
         raise _too_large(f"takes {len(encoded):,} bytes", "$", bytes_max, what)
     if data_type is not None:
         came_back = _must_come_back(plain, encoded, data_type, what)
-        if not is_plain:
+        if left < 0:
             _must_be_made_again(data, came_back, "$", what)
         if _holds_moments(data_type):
             _must_be_moments(came_back, "$", what)
@@ -107,6 +104,14 @@ def _too_large(how: str, path: str, bytes_max: int, what: str, mend: str = "") -
         path=path,
         mend=mend or "Store the large part elsewhere and push a reference to it, or raise payload_bytes_max.",
     )
+
+
+def _made_plain(data: object, data_type: DataType, values_max: int, what: str) -> object:
+    """Typed data as what JSON has. Raises a PayloadError where that says something else, or cannot be."""
+    plain = data if data_type is None else _as_builtins(data, what)
+    if plain is data or _left_of_plain(plain, 0, values_max) < 0:
+        _check(plain, "$", what)
+    return plain
 
 
 def _as_builtins(data: object, what: str) -> object:
@@ -135,17 +140,22 @@ def _must_come_back(plain: object, encoded: bytes, data_type: DataType, what: st
             if _encode_sorted(value) == _encode_sorted(plain):  # the usual case: not a byte differs
                 return value
         came_back = _in_json(value)
-    except (TypeError, UnicodeEncodeError) as error:
-        raise DataInvalid(
-            f"{what}: its data type (or a default in it) cannot be stored as JSON: {one_line(str(error))}.",
-            mend="Use a dataclass, TypedDict or msgspec.Struct of plain values.",
-        ) from error
-    except msgspec.ValidationError as error:
-        message, _, path = str(error).partition(" - at `")
-        path = one_line(path.rstrip("`")) or "$"
-        raise DataInvalid(f"{what}: {one_line(message)} at {path}.", path=path) from None
+    except (TypeError, UnicodeEncodeError, msgspec.ValidationError) as error:
+        raise _misfit(error, what) from (None if isinstance(error, msgspec.ValidationError) else error)
     _compare(plain, came_back, value, "$", what)
     return value
+
+
+def _misfit(error: Exception, what: str) -> DataInvalid:
+    """The data does not fit its type, or the type does not fit JSON."""
+    if isinstance(error, msgspec.ValidationError):
+        message, _, path = str(error).partition(" - at `")
+        path = one_line(path.rstrip("`")) or "$"
+        return DataInvalid(f"{what}: {one_line(message)} at {path}.", path=path)
+    return DataInvalid(
+        f"{what}: its data type (or a default in it) cannot be stored as JSON: {one_line(str(error))}.",
+        mend="Use a dataclass, TypedDict or msgspec.Struct of plain values.",
+    )
 
 
 def _decoder_of(data_type: DataType) -> msgspec.json.Decoder[object]:

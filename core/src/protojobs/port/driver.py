@@ -30,52 +30,27 @@ Rules for every verb:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
+from protojobs.port.administration import Administers, Inspects
 from protojobs.port.records import (
-    COUNTED_MAX,
-    CancelAnswer,
     Capabilities,
     ClaimedJob,
     ClaimReply,
-    Cleared,
     Enqueued,
-    ExportedJob,
-    FailedJob,
-    FailedPage,
     Fence,
     Heartbeat,
-    JobFilter,
-    JobPage,
-    JobRecord,
     NewJob,
-    Pruned,
-    QueueInfo,
     Reclaimed,
-    RetryAnswer,
     Settled,
     Settlement,
-    Stats,
     WorkerInfo,
-    WorkerRecord,
 )
-from protojobs.port.schedules import DueCursor, DueSchedules, Fired, Firing, Schedule, SchedulePage
+from protojobs.port.schedules import Schedules
 
-__all__ = [
-    "PORT_VERSION",
-    "Administers",
-    "Begins",
-    "BeginsNested",
-    "Driver",
-    "Inspects",
-    "Schedules",
-    "Store",
-    "SupportsAsyncTransaction",
-    "SupportsTransaction",
-]
+__all__ = ["PORT_VERSION", "Driver", "Store"]
 
 PORT_VERSION = 1
 
@@ -209,227 +184,5 @@ class Driver(Protocol):
         ...
 
 
-class Inspects(Protocol):
-    """Looking into the store. Every call is bounded, however many jobs there are."""
-
-    def get(self, ids: Sequence[str]) -> list[JobRecord]:
-        """The jobs that exist among `ids` (at most 1,000), in any order."""
-        ...
-
-    def find(
-        self, which: JobFilter, *, limit: int = 50, cursor: str | None = None, chars_max: int | None = None
-    ) -> JobPage:
-        """A page of jobs, newest id first. Examines a bounded number of rows, so a page may be short and go on.
-
-        Moving jobs are among them, as among those of `get`; and their rows of failed_jobs among those of `failed`. With
-        `chars_max` each job's `data` is cut to so many characters.
-        """
-        ...
-
-    def failed(
-        self, *, queue: str | None = None, limit: int = 50, cursor: str | None = None, chars_max: int | None = None
-    ) -> FailedPage:
-        """A page of failed_jobs, newest first. `chars_max`: `data` is cut, and of `exception` the last so many stay."""
-        ...
-
-    def get_failed(self, ids: Sequence[str]) -> list[FailedJob]:
-        """The rows of failed_jobs that exist among `ids`, in any order, each once.
-
-        An id is that of a row, or of the job that has failed. At most 1,000.
-        """
-        ...
-
-    def stats(self, queue: str | None = None, *, counted_max: int = COUNTED_MAX) -> Stats:
-        """Counts of one queue or of all. Exact after the caller's own writes; live ones beyond a bound may be guessed.
-
-        Moving jobs are counted nowhere: they are neither here nor there.
-
-        The bound is `counted_max` (at most COUNTED_MAX): smaller is quicker, and beyond it `is_estimate` is set.
-
-        Finished states come from counters kept in the settling step, from which prune, clear, forget and retry_failed
-        subtract in theirs.
-        """
-        ...
-
-    def queues(self, *, after: str = "", limit: int = 10_000, counted_max: int = COUNTED_MAX) -> list[QueueInfo]:
-        """The queues that have jobs (moving ones too) or are paused, by name, from the first behind `after`.
-
-        At most `limit`.
-
-        Live jobs are counted up to `counted_max` for each queue, beyond which they may be guessed (`is_estimate`).
-        """
-        ...
-
-    def workers(self) -> list[WorkerRecord]:
-        """Every worker whose row stands, lapsed ones included, oldest first (at most 10,000)."""
-        ...
-
-
-class Administers(Protocol):
-    """What people do to jobs. Bulk verbs work in bounded rounds and say `has_more`."""
-
-    def cancel(self, ids: Sequence[str], *, reason: str = "") -> list[CancelAnswer]:
-        """Cancel pending jobs at once, mark processing ones; answers in order. A moving job counts as finished here."""
-        ...
-
-    def retry_failed(self, ids: Sequence[str]) -> list[RetryAnswer]:
-        """Requeue by failed_jobs id: the same job goes failed -> pending, due at once, with its own settings.
-
-        attempts, crashes, returns and reclaims become 0, claim_seq + 1, and the failed_jobs row goes in the same step.
-        """
-        ...
-
-    def forget_failed(self, ids: Sequence[str]) -> int:
-        """Delete failed jobs by failed_jobs id, job and row together; answers how many there were."""
-        ...
-
-    def clear(self, queue: str, *, limit: int = 1_000) -> Cleared:
-        """Remove up to `limit` pending or finished jobs of the queue and their failed_jobs rows; no processing one."""
-        ...
-
-    def pause(self, queue: str) -> bool:
-        """From the next claim on the queue lends nothing, to any worker, until `resume`. False: it was paused."""
-        ...
-
-    def resume(self, queue: str) -> bool:
-        """Undo `pause` and ring the doorbell. False: it was not paused."""
-        ...
-
-    def prune(
-        self,
-        *,
-        completed_older_than: float | None = None,
-        failed_older_than: float | None = None,
-        limit: int = 1_000,
-    ) -> Pruned:
-        """Delete up to `limit` finished jobs whose `processed_at` lies more than that many seconds back.
-
-        Cancelled jobs go with the completed ones. None: not these. By an index on `processed_at`, from the oldest: what
-        it costs depends on how many it deletes, not on how many stay.
-        """
-        ...
-
-    def export_jobs(
-        self, token: str, *, cursor: str | None = None, limit: int = 500
-    ) -> tuple[list[ExportedJob], str | None]:
-        """Set pending and failed jobs to `moving` under `token` (claim_seq + 1) and return them with their old state.
-
-        A page and the cursor of the next, None at the end. Calling again with the same token and cursor returns the
-        same jobs in the same order, which may be any: those already moving under the token come first.
-        """
-        ...
-
-    def import_jobs(self, jobs: Sequence[ExportedJob]) -> list[Enqueued]:
-        """Store exported jobs as they were: attempts, settings, times, failed rows. Known ids are duplicates."""
-        ...
-
-    def drop_exported(self, token: str, ids: Sequence[str]) -> int:
-        """Delete jobs that are `moving` under `token`, with their failed_jobs rows; answers how many there were."""
-        ...
-
-
-class Schedules(Protocol):
-    """Keeping schedules, and moving them on. What a `spec` means, no driver knows: core computes the times.
-
-    A stored one that cannot be made a `Schedule` is answered as an `UnreadableSchedule`, and raises nothing:
-    `protojobs.port.schedules.read_schedule` makes the one or the other. No firing moves it on; it can be removed.
-    """
-
-    def save_schedule(self, schedule: Schedule, *, version: int) -> bool:
-        """Store `schedule` in place of the one whose `version` that is; 0: there is none of its id yet.
-
-        The stored one's version is one higher. False: it is not of that version (any more), and nothing was done.
-        """
-        ...
-
-    def get_schedules(self, ids: Sequence[str]) -> SchedulePage:
-        """The schedules that exist among `ids` (at most 1,000), in any order, all in one page."""
-        ...
-
-    def list_schedules(self, *, limit: int = 100, cursor: str | None = None) -> SchedulePage:
-        """A page of schedules by id, byte by byte."""
-        ...
-
-    def due_schedules(self, limit: int, *, cursor: DueCursor | None = None) -> DueSchedules:
-        """Up to `limit` schedules that are due and not paused, by (next_due_at, id), and the store's now.
-
-        With a `cursor` those behind it, so that what stays due in front holds up nothing. And when the first of those
-        that are not due will be, however many due ones were left out. By an index on `(next_due_at, id)`: what it costs
-        depends on how many are due, not on how many there are.
-        """
-        ...
-
-    def fire(self, firings: Sequence[Firing]) -> list[Fired]:
-        """Move schedules on, each in one atomic step with the jobs of its times; answers in order.
-
-        Each firing, one after the other: the schedule must exist, not be paused, and wait for `expected_next`; `due`
-        must have come and be later than its `last_due_at`: else `lost`, and nothing is done. The overlap is decided by
-        the state of its `last_job_id` in this very step: `skip` passes over while that job is pending (or moving) or
-        processing, `queue_one` while it is pending. Then `next_due_at` becomes `next_due`, `last_due_at` becomes `due`,
-        `last_job_id` the job's id if there is one that was not passed over, version + 1. A job whose id is known is not
-        stored again. Rings the doorbell of the queues. Several firings of one schedule may follow each other.
-
-        At most BATCH_JOBS_MAX firings and BATCH_BYTES_MAX payload bytes. `port.rules.fire` says the same as code.
-        """
-        ...
-
-    def remove_schedule(self, schedule_id: str) -> bool:
-        """Forget the schedule; jobs that it fired stay. False: there was none."""
-        ...
-
-
 class Store(Driver, Inspects, Administers, Schedules, Protocol):
     """The whole of what the first-party drivers give, and what `JobQueue` asks for."""
-
-
-@runtime_checkable
-class SupportsTransaction(Protocol):
-    """Jobs that commit or vanish together with the caller's own rows."""
-
-    def enqueue_in(
-        self, transaction: object, jobs: Sequence[NewJob], *, on_commit: Callable[[], None] | None = None
-    ) -> list[Enqueued]:
-        """As `enqueue`, inside the caller's transaction: never commits, never opens a second connection.
-
-        `on_commit` is called once after the *root* commit where the driver can know it (a Session), else never. Raises
-        `OptionInvalid` for an object that it does not know, or that belongs to another database.
-        """
-        ...
-
-    def complete_in(self, transaction: object, claim: Fence) -> None:
-        """Settle the claim as completed inside the caller's transaction; `LeaseLost` when it is not current."""
-        ...
-
-
-@runtime_checkable
-class Begins(Protocol):
-    """A driver that begins a transaction itself: for whoever has none, and so that the kit can try SupportsTransaction
-    without a fixture. Optional, beside SupportsTransaction.
-    """
-
-    def begin(self) -> AbstractContextManager[object]:
-        """A transaction for `enqueue_in` and `complete_in`: committed at the block's end, rolled back by an exception.
-
-        Where the store has savepoints, what it yields has `begin_nested` (`BeginsNested`).
-        """
-        ...
-
-
-@runtime_checkable
-class BeginsNested(Protocol):
-    """A transaction in which another can begin, as SQLAlchemy's Session and Connection: a savepoint."""
-
-    def begin_nested(self) -> AbstractContextManager[object]:
-        """A savepoint: kept at the end of the block, rolled back alone by an exception."""
-        ...
-
-
-@runtime_checkable
-class SupportsAsyncTransaction(Protocol):
-    """The same for asynchronous transactions."""
-
-    async def aenqueue_in(
-        self, transaction: object, jobs: Sequence[NewJob], *, on_commit: Callable[[], None] | None = None
-    ) -> list[Enqueued]:
-        """As `enqueue_in`, for an AsyncSession or AsyncConnection."""
-        ...

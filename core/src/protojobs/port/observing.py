@@ -260,9 +260,6 @@ def percentile(counts: Mapping[int, int], share: float) -> float | None:
     return None
 
 
-# --------------------------------------------------------------------------------------------- for writers of drivers
-
-
 def check_notes(rollups: Sequence[Rollup], attempts: Sequence[AttemptNote]) -> None:
     """Raise `OptionInvalid` for more of either than one `record` takes."""
     for notes in (rollups, attempts):

@@ -17,6 +17,8 @@ __all__ = [
     "BATCH_BYTES_MAX",
     "BATCH_JOBS_MAX",
     "COUNTED_MAX",
+    "JOB_FIELDS",
+    "RESEND_WINDOW_S",
     "CancelAnswer",
     "Capabilities",
     "ClaimReply",
@@ -43,12 +45,22 @@ __all__ = [
     "Stats",
     "WorkerInfo",
     "WorkerRecord",
+    "payload_bytes",
 ]
 
 RESEND_WINDOW_S = 3600.0  # a push may be sent again for so long; until then pruning keeps its first copy
 BATCH_JOBS_MAX = 1_000  # jobs in one enqueue, settlements in one settle
 BATCH_BYTES_MAX = 8 * 1024 * 1024  # payload bytes in one enqueue or one claim
 COUNTED_MAX = 100_000  # live jobs that are counted one by one
+JOB_FIELDS = (  # what a job, a schedule and a job that is pushed again have in common
+    *("queue", "job_name", "job_class", "data", "priority"),
+    *("max_retries", "retry_delay", "retry_policy", "timeout"),
+)
+
+
+def payload_bytes(data: str | bytes) -> int:
+    """How much of BATCH_BYTES_MAX a payload takes."""
+    return len(data) if data.isascii() or isinstance(data, bytes) else len(data.encode())
 
 
 class Capabilities(Struct, frozen=True, kw_only=True):
@@ -73,9 +85,6 @@ class Capabilities(Struct, frozen=True, kw_only=True):
     """Reserved: `NewJob.limit_keys` and `partition` are obeyed. As `unique_keys`."""
     results: bool = False
     """Reserved: `Settlement.result` and `Settlement.then` are stored. As `unique_keys`."""
-
-
-# ------------------------------------------------------------------------------------------------------------ enqueue
 
 
 class NewJob(Struct, frozen=True, kw_only=True):
@@ -120,9 +129,6 @@ class Enqueued(Struct, frozen=True, kw_only=True):
     duplicate_of: str | None = None
 
 
-# -------------------------------------------------------------------------------------------------------------- claim
-
-
 class Fence(Struct, frozen=True, kw_only=True):
     """One claim of one job. All three must match for a settlement to count."""
 
@@ -165,9 +171,6 @@ class ClaimReply(Struct, frozen=True, kw_only=True):
     settled: tuple[Settled, ...] = ()
     claimed: tuple[ClaimedJob, ...] = ()
     lease_lost: bool = False
-
-
-# ------------------------------------------------------------------------------------------------------------- settle
 
 
 class Settlement(Struct, frozen=True, kw_only=True):
@@ -215,9 +218,6 @@ class Settled(Struct, frozen=True):
     status: SettleStatus
     state: JobState | None = None
     available_at: datetime | None = None
-
-
-# ------------------------------------------------------------------------------------------------------ worker leases
 
 
 class WorkerInfo(Struct, frozen=True, kw_only=True):
@@ -277,9 +277,6 @@ class WorkerRecord(WorkerInfo, frozen=True, kw_only=True):
     lease_ends_at: datetime
     processing: int = 0
     """How many jobs it holds."""
-
-
-# ---------------------------------------------------------------------------------------------------------- inspection
 
 
 class JobRecord(Struct, frozen=True, kw_only=True):
@@ -375,9 +372,6 @@ class QueueInfo(Struct, frozen=True, kw_only=True):
     is_paused: bool
     stats: Stats
     oldest_ready_s: float | None = None  # for how long the oldest due job has waited; None: none is due
-
-
-# ------------------------------------------------------------------------------------------------------ administration
 
 
 class CancelAnswer(StrEnum):

@@ -37,6 +37,7 @@ from protojobs.port.records import (
     SettleStatus,
     WorkerInfo,
     WorkerRecord,
+    payload_bytes,
 )
 from protojobs.port.schedules import SCHEDULE_ID_BYTES_MAX, FireStatus, Firing, Overlap, Schedule
 
@@ -86,8 +87,6 @@ SETTLES_TO = {
     Verb.CANCEL: JobState.CANCELLED,
 }
 
-# ------------------------------------------------------------------------------------------- what is taken at once
-
 
 def check_batch(things: Sequence[Thing]) -> Sequence[Thing]:
     """The same ids, jobs or settlements; `OptionInvalid` for more than BATCH_JOBS_MAX."""
@@ -99,7 +98,7 @@ def check_batch(things: Sequence[Thing]) -> Sequence[Thing]:
 def check_jobs(jobs: Sequence[NewJob]) -> None:
     """Raise `OptionInvalid` for more jobs or payload bytes than one enqueue takes."""
     check_batch(jobs)
-    size = sum(_size(job.data) for job in jobs)
+    size = sum(payload_bytes(job.data) for job in jobs)
     if size > BATCH_BYTES_MAX:
         raise OptionInvalid(f"{size} payload bytes are too many.", mend=f"Send at most {BATCH_BYTES_MAX}.")
 
@@ -110,9 +109,6 @@ def check_settlements(settlements: Sequence[Settlement]) -> None:
     for said in settlements:
         if said.verb not in SETTLES_TO:
             raise OptionInvalid(f"{shown(said.verb)} does not settle a claim.", mend="Use one of the six that do.")
-
-
-# ------------------------------------------------------------------------------------------------ enqueue and claim
 
 
 def new_row(job: NewJob, now: datetime) -> ExportedJob:
@@ -134,7 +130,7 @@ def lendable(due: Iterable[Job], *, slots: int, limit: int) -> list[Job]:
         if len(lent) >= slots and job.attempts >= job.max_retries:
             passed_over += 1
             continue
-        size += _size(job.data)
+        size += payload_bytes(job.data)
         if size > BATCH_BYTES_MAX and lent:
             break
         lent.append(job)
@@ -151,9 +147,6 @@ def claim(job: Job, worker: str, now: datetime) -> tuple[Job, ClaimedJob]:
 def as_claimed(job: JobRecord) -> ClaimedJob:
     """A processing job as its worker sees it: the answer of `claim` and of `held`."""
     return convert(asdict(job) | {"is_cancel_requested": job.cancel_requested_at is not None}, ClaimedJob)
-
-
-# ----------------------------------------------------------------------------------------------------------- settle
 
 
 def is_current(job: JobRecord, claim: Fence | Settlement) -> bool:
@@ -202,9 +195,6 @@ def _failure(job: ExportedJob, said: Settlement, now: datetime, failed_id: str) 
     return convert(asdict(job) | cause | {"id": failed_id, "job_id": job.id, "failed_at": now}, FailedJob)
 
 
-# ----------------------------------------------------------------------------------------------------------- leases
-
-
 def renewed(worker: WorkerInfo, now: datetime) -> WorkerRecord:
     """The worker's row with a lease that begins now. One that is no row yet starts now."""
     lease = {"heartbeat_at": now, "lease_ends_at": now + timedelta(seconds=worker.lease_s)}
@@ -234,9 +224,6 @@ def reclaim(job: Job, worker: WorkerRecord | None, now: datetime) -> tuple[Job, 
         claim_seq=job.claim_seq + 1,
     )
     return after, convert(asdict(after) | {"state": after.status, "reserved_by": job.reserved_by}, LostJob)
-
-
-# ----------------------------------------------------------------------------------------------------------- people
 
 
 def cancel(job: Job | None, reason: str, now: datetime) -> tuple[Job | None, CancelAnswer]:
@@ -286,9 +273,6 @@ def shortened(shown: Shown, chars_max: int | None) -> Shown:
         end = max(0, len(shown.exception) - chars_max)
         return replace(shown, data=shown.data[:chars_max], exception=shown.exception[end:])
     return replace(shown, data=shown.data[:chars_max])
-
-
-# -------------------------------------------------------------------------------------------------------- schedules
 
 
 def check_cursor(cursor: str | None) -> str | None:
@@ -347,8 +331,6 @@ def _is_held_up(overlap: Overlap, last_job: JobState | None) -> bool:
     return is_waiting or (overlap is Overlap.SKIP and last_job is JobState.PROCESSING)
 
 
-# ------------------------------------------------------------------------------------------------------- one's tools
-
 _UNTRIED = {"attempts": 0, "crashes": 0, "returns": 0, "reclaims": 0}
 _NEW = _UNTRIED | {
     "status": JobState.PENDING,
@@ -373,7 +355,3 @@ def _moved(job: Job, verb: Verb, to: JobState, at: datetime | None, **changes: o
 
 def _due_at(said: NewJob | Settlement, now: datetime) -> datetime:
     return said.available_at or now + timedelta(seconds=said.delay)
-
-
-def _size(data: str) -> int:
-    return len(data) if data.isascii() else len(data.encode())

@@ -1,4 +1,4 @@
-"""The frozen values about schedules that cross the port between core and a driver.
+"""The part of the port about schedules: the values that cross, and the verbs that keep them.
 
 A driver keeps a schedule and moves it on, in one step with the job that it fires. It never reads `spec`: what the times
 are is core's business.
@@ -6,9 +6,10 @@ are is core's business.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from enum import StrEnum
+from typing import Protocol
 
 from msgspec import MsgspecError, Struct
 
@@ -28,6 +29,7 @@ __all__ = [
     "Overlap",
     "Schedule",
     "SchedulePage",
+    "Schedules",
     "UnreadableSchedule",
     "apart",
     "only",
@@ -150,6 +152,56 @@ class Fired(Struct, frozen=True, kw_only=True):
 
     id: str  # of the schedule
     status: FireStatus
+
+
+class Schedules(Protocol):
+    """Keeping schedules, and moving them on. What a `spec` means, no driver knows: core computes the times.
+
+    A stored one that cannot be made a `Schedule` is answered as an `UnreadableSchedule`, and raises nothing:
+    `read_schedule` makes the one or the other. No firing moves it on; it can be removed.
+    """
+
+    def save_schedule(self, schedule: Schedule, *, version: int) -> bool:
+        """Store `schedule` in place of the one whose `version` that is; 0: there is none of its id yet.
+
+        The stored one's version is one higher. False: it is not of that version (any more), and nothing was done.
+        """
+        ...
+
+    def get_schedules(self, ids: Sequence[str]) -> SchedulePage:
+        """The schedules that exist among `ids` (at most 1,000), in any order, all in one page."""
+        ...
+
+    def list_schedules(self, *, limit: int = 100, cursor: str | None = None) -> SchedulePage:
+        """A page of schedules by id, byte by byte."""
+        ...
+
+    def due_schedules(self, limit: int, *, cursor: DueCursor | None = None) -> DueSchedules:
+        """Up to `limit` schedules that are due and not paused, by (next_due_at, id), and the store's now.
+
+        With a `cursor` those behind it, so that what stays due in front holds up nothing. And when the first of those
+        that are not due will be, however many due ones were left out. By an index on `(next_due_at, id)`: what it costs
+        depends on how many are due, not on how many there are.
+        """
+        ...
+
+    def fire(self, firings: Sequence[Firing]) -> list[Fired]:
+        """Move schedules on, each in one atomic step with the jobs of its times; answers in order.
+
+        Each firing, one after the other: the schedule must exist, not be paused, and wait for `expected_next`; `due`
+        must have come and be later than its `last_due_at`: else `lost`, and nothing is done. The overlap is decided by
+        the state of its `last_job_id` in this very step: `skip` passes over while that job is pending (or moving) or
+        processing, `queue_one` while it is pending. Then `next_due_at` becomes `next_due`, `last_due_at` becomes `due`,
+        `last_job_id` the job's id if there is one that was not passed over, version + 1. A job whose id is known is not
+        stored again. Rings the doorbell of the queues. Several firings of one schedule may follow each other.
+
+        At most BATCH_JOBS_MAX firings and BATCH_BYTES_MAX payload bytes. `port.rules.fire` says the same as code.
+        """
+        ...
+
+    def remove_schedule(self, schedule_id: str) -> bool:
+        """Forget the schedule; jobs that it fired stay. False: there was none."""
+        ...
 
 
 def read_schedule(schedule_id: str, read: Callable[[], Schedule]) -> Schedule | UnreadableSchedule:

@@ -94,9 +94,6 @@ def _shown(value: object) -> str:
     return text if len(text) <= _SHOWN_MAX else f"{text[:_SHOWN_MAX]}..."
 
 
-# -------------------------------------------------------------------------------------------------- what drivers write
-
-
 class _Kind(NamedTuple):
     words: str
     read: Callable[[object], object]  # raises ValueError

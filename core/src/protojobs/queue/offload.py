@@ -1,21 +1,37 @@
-"""Threads through which coroutines call what waits: a bounded pool of four, and one of its own for `awork`."""
+"""How coroutines call what waits for a store: on a pool of four threads, or on a thread of its own for `awork`."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from collections.abc import Callable, Coroutine
+from functools import wraps
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar, cast
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
-__all__ = ["offload", "on_own_thread"]
+__all__ = ["in_thread", "offload", "on_own_thread"]
 
+S = TypeVar("S")
 P = ParamSpec("P")
 T = TypeVar("T")
 
 THREADS = 4  # round trips overlap; more would only queue inside the store's connection pool
 _pools: dict[int, ThreadPoolExecutor] = {}  # by process id: a forked child must not wait for threads it does not have
+
+
+def in_thread(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], Coroutine[object, object, T]]:
+    """The twin of a method for coroutines: `astats = in_thread(stats)`. It takes the same and answers the same."""
+
+    @wraps(method)
+    async def twin(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        own = cast("Callable[P, T]", getattr(self, method.__name__))  # a subclass may have its own
+        return await offload(own, *args, **kwargs)
+
+    twin.__name__ = f"a{method.__name__}"
+    twin.__qualname__ = f"{method.__qualname__.rpartition('.')[0]}.{twin.__name__}"
+    twin.__doc__ = f"`{method.__name__}` for coroutines.\n\n{method.__doc__ or ''}"
+    return twin
 
 
 async def offload(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:

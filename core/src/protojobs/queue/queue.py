@@ -1,30 +1,39 @@
-"""JobQueue, where a job's life begins: data -> NewJob -> driver.enqueue. Its other verbs are in `_administration`."""
+"""JobQueue, the class that programs use: push jobs, look after them, and start a worker."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, cast
-from uuid import UUID
+from typing import TYPE_CHECKING
 
-from protojobs.clock import SYSTEM_CLOCK, Clock, within
+from protojobs.clock import SYSTEM_CLOCK, Clock
 from protojobs.config import Settings, load_settings
-from protojobs.entropy import fresh_id
-from protojobs.errors import ConfigurationError, NotSupported, OptionInvalid, StoreUnavailable, shown
-from protojobs.events import JobQueued, JobQueuing
-from protojobs.jobs import codec
-from protojobs.jobs.backoff import to_policy
+from protojobs.errors import ConfigurationError, OptionInvalid, StoreUnavailable, shown
+from protojobs.events import QueuePaused, QueueResumed
 from protojobs.jobs.definition import REGISTRY, Registry
-from protojobs.jobs.job_class import BoundJob, as_bound
-from protojobs.names import check_seconds, parse_when
-from protojobs.port.driver import Store, SupportsAsyncTransaction, SupportsTransaction
+from protojobs.jobs.job_class import as_bound
+from protojobs.names import check_name, check_seconds, check_text
+from protojobs.port.driver import Store
 from protojobs.port.loading import create_driver
-from protojobs.port.records import BATCH_BYTES_MAX, BATCH_JOBS_MAX, Enqueued, NewJob
-from protojobs.queue.administration import QueueAdministration
-from protojobs.queue.offload import offload, on_own_thread
-from protojobs.queue.retrying import until_answered
+from protojobs.port.records import (
+    CancelAnswer,
+    Cleared,
+    FailedJob,
+    JobFilter,
+    JobPage,
+    JobRecord,
+    NewJob,
+    Pruned,
+    QueueInfo,
+    RetryAnswer,
+    Stats,
+    WorkerRecord,
+)
+from protojobs.queue import administration
+from protojobs.queue.offload import in_thread, offload, on_own_thread
+from protojobs.queue.pushing import Delay, Pusher, in_chunks, new_job
 from protojobs.stopping import StopToken
 
 if TYPE_CHECKING:
@@ -35,14 +44,10 @@ if TYPE_CHECKING:
     from protojobs.worker.lease.resting import RestingLeases
     from protojobs.worker.outcome import WorkReport
 
-__all__ = ["JobQueue", "new_job", "push_made"]
-
-CHUNK_JOBS = BATCH_JOBS_MAX  # push_many is never further ahead of the store than that: memory stays bounded
-AT_ONCE = 0.0  # the delay of a push, which need not be looked at
-TRY_S = 1.0  # the first try may take so long, however short `push_timeout` is
+__all__ = ["JobQueue", "push_made"]
 
 
-class JobQueue(QueueAdministration):
+class JobQueue:
     """Pushes jobs into a store, works them, and looks after them. Thread-safe; opens nothing before its first use.
 
     `config` holds settings, which win over the environment and the settings file that is found from the current folder
@@ -58,15 +63,20 @@ class JobQueue(QueueAdministration):
         registry: Registry = REGISTRY,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        settings = config if isinstance(config, Settings) else load_settings(config)
-        super().__init__(driver, settings)
+        self.settings = config if isinstance(config, Settings) else load_settings(config)
+        if not hasattr(driver, "enqueue"):
+            raise ConfigurationError(
+                f"JobQueue takes a driver, not a {type(driver).__name__}.",
+                mend="Write JobQueue(create_driver(url)), or JobQueue.from_config(url=url).",
+            )
+        self.driver = driver
         self.registry = registry
         self.clock = clock
+        self._pusher = Pusher(driver, self.settings, clock)
         self._resting: RestingLeases | None = None  # made by the first `work`
         self._hooks: Hooks | None = None
         self._loading = threading.RLock()  # a plugin may use this very queue while it is loaded
         self._is_loading = False
-        self._is_answered = True  # the last push was
 
     @classmethod
     def from_config(cls, **given: object) -> JobQueue:
@@ -103,37 +113,6 @@ class JobQueue(QueueAdministration):
         """The store and the default queue, without secrets."""
         return f"<JobQueue on {self.driver!r}, default queue {self.settings.default_queue!r}>"
 
-    @property
-    def hooks(self) -> Hooks:
-        """The plugins in use, loaded on first need."""
-        if self._hooks is None:
-            with self._loading:  # a worker and its ticker ask at the same moment
-                return self._load_hooks()
-        return self._hooks
-
-    def _load_hooks(self) -> Hooks:
-        from protojobs.hooks.hooks import Hooks
-        from protojobs.hooks.loading import load_hooks  # pluggy is a sixth of our import time
-
-        if self._is_loading:  # a plugin that is being made uses this queue: with no plugins, or it would be made again
-            return Hooks(clock=self.clock)
-        if self._hooks is None:
-            self._is_loading = True
-            try:
-                self._hooks = load_hooks(self.settings.plugins, self.settings.plugins_disabled, clock=self.clock)
-            finally:
-                self._is_loading = False
-        return self._hooks
-
-    @property
-    def runtime(self) -> Runtime:
-        """Driver, settings, registry, hooks and clock, for parts that need no queue."""
-        from protojobs.runtime import Runtime  # with pluggy, a sixth of our import time
-
-        return Runtime(
-            driver=self.driver, settings=self.settings, registry=self.registry, hooks=self.hooks, clock=self.clock
-        )
-
     def push(self, job: object, data: object = None, *, id: str | None = None, session: object = None) -> str:
         """Store a job to run as soon as a worker is free; returns its id once the store has it.
 
@@ -144,22 +123,33 @@ class JobQueue(QueueAdministration):
         Raises a PayloadError or ConfigurationError with nothing stored, or StoreUnavailable within `push_timeout`
         seconds, whatever the store or the network does; it carries the id.
         """
-        return self._push([self._new(as_bound(job, data, self.registry), id=id)], session)[0].id
+        hooks = self.hooks
+        new = hooks.before_push(new_job(as_bound(job, data, self.registry), self.settings, id=id))
+        return self._pusher.send([new], hooks, session)[0].id
+
+    async def apush(self, job: object, data: object = None, *, id: str | None = None, session: object = None) -> str:
+        """`push` for coroutines; `session` is an AsyncSession or AsyncConnection."""
+        hooks = self.hooks
+        new = hooks.before_push(new_job(as_bound(job, data, self.registry), self.settings, id=id))
+        return (await self._pusher.asend([new], hooks, session))[0].id
 
     def later(
-        self,
-        delay: float | timedelta | datetime | str,
-        job: object,
-        data: object = None,
-        *,
-        id: str | None = None,
-        session: object = None,
+        self, delay: Delay, job: object, data: object = None, *, id: str | None = None, session: object = None
     ) -> str:
         """As `push`, but not before `delay`: seconds, a timedelta, an aware datetime, or text such as
         `2030-01-31 12:00`, which without an offset is read in the configured `timezone`.
         """
-        new = self._new(as_bound(job, data, self.registry), id=id, delay=delay)
-        return self._push([new], session)[0].id
+        hooks = self.hooks
+        new = hooks.before_push(new_job(as_bound(job, data, self.registry), self.settings, id=id, delay=delay))
+        return self._pusher.send([new], hooks, session)[0].id
+
+    async def alater(
+        self, delay: Delay, job: object, data: object = None, *, id: str | None = None, session: object = None
+    ) -> str:
+        """`later` for coroutines."""
+        hooks = self.hooks
+        new = hooks.before_push(new_job(as_bound(job, data, self.registry), self.settings, id=id, delay=delay))
+        return (await self._pusher.asend([new], hooks, session))[0].id
 
     def push_many(self, jobs: Iterable[object], *, session: object = None) -> list[str]:
         """Push many, each a bound job or a `(job, data)` pair, and return their ids.
@@ -168,39 +158,21 @@ class JobQueue(QueueAdministration):
         chunk is checked before it is sent, and only then is more of `jobs` asked for. When the store fails half-way,
         `error.stored_ids` are stored and `error.job_ids` may be.
         """
-        ids: list[str] = []
-        for chunk in self._chunks(jobs):
+        hooks, ids = self.hooks, list[str]()
+        for chunk in in_chunks(jobs, self.registry, self.settings, hooks):
             try:
-                ids += [stored.id for stored in self._push(chunk, session)]
+                ids += [stored.id for stored in self._pusher.send(chunk, hooks, session)]
             except StoreUnavailable as error:
                 error.stored_ids = tuple(ids)
                 raise
         return ids
 
-    async def apush(self, job: object, data: object = None, *, id: str | None = None, session: object = None) -> str:
-        """`push` for coroutines; `session` is an AsyncSession or AsyncConnection."""
-        new = self._new(as_bound(job, data, self.registry), id=id)
-        return (await self._apush([new], session))[0].id
-
-    async def alater(
-        self,
-        delay: float | timedelta | datetime | str,
-        job: object,
-        data: object = None,
-        *,
-        id: str | None = None,
-        session: object = None,
-    ) -> str:
-        """`later` for coroutines."""
-        new = self._new(as_bound(job, data, self.registry), id=id, delay=delay)
-        return (await self._apush([new], session))[0].id
-
     async def apush_many(self, jobs: Iterable[object], *, session: object = None) -> list[str]:
         """`push_many` for coroutines."""
-        ids: list[str] = []
-        for chunk in self._chunks(jobs):
+        hooks, ids = self.hooks, list[str]()
+        for chunk in in_chunks(jobs, self.registry, self.settings, hooks):
             try:
-                ids += [stored.id for stored in await self._apush(chunk, session)]
+                ids += [stored.id for stored in await self._pusher.asend(chunk, hooks, session)]
             except StoreUnavailable as error:
                 error.stored_ids = tuple(ids)
                 raise
@@ -251,166 +223,151 @@ class JobQueue(QueueAdministration):
         work = partial(self.work, queues, max_jobs, concurrency=concurrency, stop=token)
         return await on_own_thread(work, cancelled=token.stop)
 
-    def _new(
-        self,
-        bound: BoundJob,
-        *,
-        id: str | None = None,
-        delay: float | timedelta | datetime | str = AT_ONCE,
-    ) -> NewJob:
-        """Check and encode one job, in the caller's stack; transforms and `job.queuing` come after."""
-        if id is not None and not _is_id(id):
+    def stats(self, queue: str | None = None) -> Stats:
+        """How many jobs are in which state, of one queue or of all."""
+        return self.driver.stats(None if queue is None else check_name("queue", queue))
+
+    def get(self, job_id: str) -> JobRecord | None:
+        """The job as it stands in the store, or None."""
+        return next(iter(self.driver.get([job_id])), None)
+
+    def find(self, which: JobFilter | None = None, *, limit: int = 50, cursor: str | None = None) -> JobPage:
+        """A page of jobs, newest first."""
+        if not isinstance(which, JobFilter | None):
             raise OptionInvalid(
-                f"id {shown(id, 60)} is not one that push made.", mend="Send again the id of StoreUnavailable."
+                f"find() takes a JobFilter, not {shown(which)}.",
+                mend='Write find(JobFilter(states=(JobState.FAILED,))). Text such as "state:failed" is for'
+                " Inspector(queue).jobs().",
             )
-        return self.hooks.before_push(new_job(bound, self.settings, id or fresh_id(), delay=delay))
+        return self.driver.find(which or JobFilter(), limit=limit, cursor=cursor)
 
-    def _chunks(self, jobs: Iterable[object]) -> Iterator[list[NewJob]]:
-        """As much as one enqueue takes, in jobs and in bytes. Each job is encoded as it comes, for it may change."""
-        settings, registry, prepared = self.settings, self.registry, self.hooks.before_push
-        chunk: list[NewJob] = []
-        size = 0
-        for item in jobs:
-            job = prepared(new_job(_pair(item, registry), settings, fresh_id()))
-            job_bytes = len(job.data) if job.data.isascii() else len(job.data.encode())
-            if chunk and size + job_bytes > BATCH_BYTES_MAX:
-                yield chunk
-                chunk, size = [], 0
-            chunk.append(job)
-            size += job_bytes
-            if len(chunk) == CHUNK_JOBS:
-                yield chunk
-                chunk, size = [], 0
-        if chunk:
-            yield chunk
+    def failed_jobs(self, queue: str | None = None) -> Iterator[FailedJob]:
+        """The failed jobs, newest first, fetched page by page while you iterate."""
+        return administration.failed_jobs(self.driver, queue)
 
-    def _push(self, jobs: Sequence[NewJob], session: object) -> list[Enqueued]:
-        if session is None:
-            return self._store(jobs, self.clock.monotonic())
-        self._queuing(jobs)
-        if not isinstance(self.driver, SupportsTransaction):
-            raise _no_sessions(self.driver)
-        return self.driver.enqueue_in(session, jobs, on_commit=self._queued_later(jobs))
+    async def afailed_jobs(self, queue: str | None = None) -> AsyncIterator[FailedJob]:
+        """`failed_jobs` for coroutines: `async for`."""
+        cursor: str | None = None
+        while True:
+            page = await offload(self.driver.failed, queue=queue, limit=administration.FAILED_PAGE, cursor=cursor)
+            for job in page.jobs:
+                yield job
+            if (cursor := page.cursor) is None:
+                return
 
-    async def _apush(self, jobs: Sequence[NewJob], session: object) -> list[Enqueued]:
-        if session is None:
-            return await offload(self._store, jobs, self.clock.monotonic())
-        self._queuing(jobs)
-        if not isinstance(self.driver, SupportsAsyncTransaction):
-            raise _no_sessions(self.driver)
-        return await self.driver.aenqueue_in(session, jobs, on_commit=self._queued_later(jobs))
+    def queues(self) -> list[QueueInfo]:
+        """The queues that have jobs or are paused."""
+        return self.driver.queues()
 
-    def _store(self, jobs: Sequence[NewJob], called_at: float) -> list[Enqueued]:
-        self._queuing(jobs)
-        # The ids are ours, so sending again after an unknown outcome stores each job once.
-        timeout, waited_s = self.settings.push_timeout, self.clock.monotonic() - called_at
-        left_s = max(timeout, TRY_S) - waited_s
-        try:
-            with within(left_s if left_s > 0 else self._late_try_s()):
-                enqueued = until_answered(lambda: self.driver.enqueue(jobs), timeout - waited_s, self.clock)
-        except StoreUnavailable as error:
-            self._is_answered = False
-            raise _unsure(jobs, error) from error
-        self._is_answered = True
-        self._queued(jobs, enqueued)
-        return enqueued
+    def workers(self) -> list[WorkerRecord]:
+        """The workers that the store knows."""
+        return self.driver.workers()
 
-    def _late_try_s(self) -> float:
-        """For a coroutine's push whose time is over before a thread was free. They may all wait for the store."""
-        if not self._is_answered:
-            raise StoreUnavailable("no thread was free to send them, since the store does not answer.")
-        return TRY_S  # the store answers, there are just a great many of them
+    def cancel(self, job_id: str, *, reason: str = "") -> CancelAnswer:
+        """Cancel a job: a pending one at once, a running one as soon as its worker sees the mark."""
+        return self.driver.cancel([job_id], reason=check_text("reason", reason))[0]
 
-    def _queuing(self, jobs: Sequence[NewJob]) -> None:
-        if self.hooks.listens("job.queuing"):
-            for job in jobs:
-                self.hooks.notify(
-                    JobQueuing(job_id=job.id, job_name=job.job_name, job_class=job.job_class, queue=job.queue)
-                )
+    def cancel_many(self, ids: Sequence[str], *, reason: str = "") -> list[CancelAnswer]:
+        """`cancel` for many jobs, a thousand in each round trip; answers in order."""
+        check_text("reason", reason)
+        return [answer for chunk in administration.chunks(ids) for answer in self.driver.cancel(chunk, reason=reason)]
 
-    def _queued(self, jobs: Sequence[NewJob], enqueued: Sequence[Enqueued]) -> None:
-        if self.hooks.listens("job.queued"):
-            for job, answer in zip(jobs, enqueued, strict=True):
-                self.hooks.notify(
-                    JobQueued(
-                        job_id=job.id,
-                        job_name=job.job_name,
-                        job_class=job.job_class,
-                        queue=job.queue,
-                        duplicate_of=answer.duplicate_of,
-                    )
-                )
+    def retry_failed(self, ids: str | Sequence[str]) -> list[RetryAnswer]:
+        """Queue failed jobs again with their own settings, by the ids of the jobs or of their `failed_jobs` rows.
 
-    def _queued_later(self, jobs: Sequence[NewJob]) -> Callable[[], None]:
-        return lambda: self._queued(jobs, [Enqueued(id=job.id) for job in jobs])
+        Answers in order.
+        """
+        return administration.retry_failed(self.driver, [ids] if isinstance(ids, str) else list(ids))
 
+    def forget_failed(self, ids: str | Sequence[str]) -> int:
+        """Delete failed jobs for good, by the ids of the jobs or of their `failed_jobs` rows; how many there were."""
+        return administration.forget_failed(self.driver, [ids] if isinstance(ids, str) else list(ids))
 
-def new_job(
-    bound: BoundJob, settings: Settings, job_id: str, *, delay: float | timedelta | datetime | str = AT_ONCE
-) -> NewJob:
-    """Raises a PayloadError or OptionInvalid. Options that the job leaves open are those of the settings."""
-    definition, options = bound.definition, bound.options
-    moment, delay_s = (None, AT_ONCE) if delay is AT_ONCE else _when(delay, settings.timezone)
-    return NewJob(
-        id=job_id,
-        queue=options.queue or settings.default_queue,
-        job_name=definition.name,
-        job_class=definition.job_class,
-        data=codec.encode(
-            bound.data,
-            definition.data_type,
-            what=f'job "{definition.name}"',
-            bytes_max=settings.payload_bytes_max,
-        ),
-        priority=options.priority,
-        max_retries=settings.max_retries if options.max_retries is None else options.max_retries,
-        retry_delay=settings.retry_delay if options.retry_delay is None else options.retry_delay,
-        retry_policy=to_policy(options.backoff),
-        timeout=settings.timeout if options.timeout is None else options.timeout,
-        delay=delay_s,
-        available_at=moment,
-    )
+    def pause(self, queue: str) -> bool:
+        """Stop handing out the queue's jobs, on all workers, from the next claim on. False: it was paused already."""
+        if changed := self.driver.pause(check_name("queue", queue)):
+            self.hooks.notify(QueuePaused(queue=queue))
+        return changed
 
+    def resume(self, queue: str) -> bool:
+        """Hand out the queue's jobs again. False: it was not paused."""
+        if changed := self.driver.resume(check_name("queue", queue)):
+            self.hooks.notify(QueueResumed(queue=queue))
+        return changed
 
-def _when(delay: float | timedelta | datetime | str, zone: str) -> tuple[datetime | None, float]:
-    if isinstance(delay, datetime | str):
-        return parse_when("delay", delay, zone), AT_ONCE
-    return None, check_seconds("delay", delay)
+    def clear(self, queue: str) -> Cleared:
+        """Remove the queue's pending, finished and failed jobs, never a processing one.
+
+        Takes away about as many as there are at the start: it ends, even if jobs keep coming.
+        """
+        return administration.clear(self.driver, check_name("queue", queue))
+
+    def prune(
+        self,
+        *,
+        completed_older_than: float | timedelta | None = None,
+        failed_older_than: float | timedelta | None = None,
+    ) -> Pruned:
+        """Delete finished jobs that are older than their retention, and say how many.
+
+        Without arguments the configured retentions apply, and jobs that ended less than an hour ago are kept, so that
+        a push sent again still meets its first copy. Ages given here (seconds or timedelta) do as told, for what they
+        name only.
+        """
+        return administration.prune(
+            self.driver,
+            self.settings,
+            None if completed_older_than is None else check_seconds("completed_older_than", completed_older_than),
+            None if failed_older_than is None else check_seconds("failed_older_than", failed_older_than),
+        )
+
+    astats = in_thread(stats)
+    aget = in_thread(get)
+    afind = in_thread(find)
+    aqueues = in_thread(queues)
+    aworkers = in_thread(workers)
+    acancel = in_thread(cancel)
+    acancel_many = in_thread(cancel_many)
+    aretry_failed = in_thread(retry_failed)
+    aforget_failed = in_thread(forget_failed)
+    apause = in_thread(pause)
+    aresume = in_thread(resume)
+    aclear = in_thread(clear)
+    aprune = in_thread(prune)
+
+    @property
+    def hooks(self) -> Hooks:
+        """The plugins in use, loaded on first need."""
+        if self._hooks is None:
+            with self._loading:  # a worker and its ticker ask at the same moment
+                return self._load_hooks()
+        return self._hooks
+
+    def _load_hooks(self) -> Hooks:
+        from protojobs.hooks.hooks import Hooks
+        from protojobs.hooks.loading import load_hooks  # pluggy is a sixth of our import time
+
+        if self._is_loading:  # a plugin that is being made uses this queue: with no plugins, or it would be made again
+            return Hooks(clock=self.clock)
+        if self._hooks is None:
+            self._is_loading = True
+            try:
+                self._hooks = load_hooks(self.settings.plugins, self.settings.plugins_disabled, clock=self.clock)
+            finally:
+                self._is_loading = False
+        return self._hooks
+
+    @property
+    def runtime(self) -> Runtime:
+        """Driver, settings, registry, hooks and clock, for parts that need no queue."""
+        from protojobs.runtime import Runtime  # with pluggy, a sixth of our import time
+
+        return Runtime(
+            driver=self.driver, settings=self.settings, registry=self.registry, hooks=self.hooks, clock=self.clock
+        )
 
 
 def push_made(queue: JobQueue, job: NewJob) -> str:
     """As `queue.push`, for a job that is made already."""
-    (stored,) = queue._push([queue.hooks.before_push(job)], None)  # pyright: ignore[reportPrivateUsage]  (its own module)
-    return stored.id
-
-
-def _unsure(jobs: Sequence[NewJob], error: StoreUnavailable) -> StoreUnavailable:
-    ids = tuple(job.id for job in jobs)
-    return StoreUnavailable(
-        f"{len(ids)} job(s) may not be stored: {error.message}",
-        mend="Push again with the same id= (error.job_ids); it is stored once.",
-        job_ids=ids,
-    )
-
-
-def _pair(item: object, registry: Registry) -> BoundJob:
-    if not isinstance(item, tuple):
-        return as_bound(item, None, registry)
-    pair = cast("tuple[object, ...]", item)
-    if len(pair) != 2:
-        raise OptionInvalid(f"push_many got a tuple of {len(pair)}.", mend="Write (job, data), or a bound job.")
-    return as_bound(pair[0], pair[1], registry)
-
-
-def _is_id(text: object) -> bool:
-    try:
-        return isinstance(text, str) and str(UUID(text)) == text  # some stores keep ids as native UUIDs
-    except ValueError:
-        return False
-
-
-def _no_sessions(driver: Store) -> NotSupported:
-    return NotSupported(
-        f"{type(driver).__name__} cannot store a job in your transaction.",
-        mend="Use a SQLAlchemy driver on the same database, or push after the commit.",
-    )
+    hooks = queue.hooks
+    return queue._pusher.send([hooks.before_push(job)], hooks)[0].id  # pyright: ignore[reportPrivateUsage]  (its own module)

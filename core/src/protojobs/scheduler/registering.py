@@ -38,8 +38,8 @@ from protojobs.port.schedules import (
     SchedulePage,
     only,
 )
-from protojobs.queue.queue import new_job, push_made
-from protojobs.queue.retrying import until_answered
+from protojobs.queue.pushing import new_job, until_answered
+from protojobs.queue.queue import push_made
 from protojobs.scheduler.planning import job_of, next_after_change
 from protojobs.timetable.timetable import check_cron, interval_spec, timetable_of
 
@@ -75,8 +75,6 @@ class Scheduling:
         self.queue = queue
         self.has_declared = False
 
-    # ---------------------------------------------------------------------------------------------------------- once
-
     def in_(self, job: object, delay: float | timedelta, data: object = None) -> str:
         """Run the job once, `delay` (seconds or a timedelta) from now; returns its id. The same as `queue.later`."""
         return self.queue.later(check_seconds("delay", delay), job, data)
@@ -89,8 +87,6 @@ class Scheduling:
         if not isinstance(when, datetime | timedelta | str):
             raise OptionInvalid(f"at() takes a date, not {shown(when)}.", mend="For seconds from now there is in_().")
         return self.queue.later(when, job, data)
-
-    # ------------------------------------------------------------------------------------------------ again and again
 
     def every(
         self, job: object, interval: float | timedelta, data: object = None, **options: Unpack[ScheduleOptions]
@@ -191,8 +187,6 @@ class Scheduling:
         spec = check_cron(said.cron) if said.cron is not None else interval_spec("interval", said.every or 0.0)
         return self._wanted(said.job, spec, said.data, options)
 
-    # ------------------------------------------------------------------------------------------------- looking after
-
     def schedules(self) -> list[Schedule]:
         """All stored schedules, by id."""
         return list(self.iterate())
@@ -255,8 +249,6 @@ class Scheduling:
         upcoming = [Upcoming(due, schedule) for schedule in known for due in _first_times(schedule, min(n, NEXT_MAX))]
         return sorted(upcoming, key=lambda one: (one.due_at, one.schedule.id))[: min(n, NEXT_MAX)]
 
-    # ------------------------------------------------------------------------------------------------------ the rest
-
     def _put(self, wanted: Schedule) -> Schedule:
         return self._answered(lambda: self._saved(wanted))
 
@@ -264,7 +256,7 @@ class Scheduling:
         """The schedule that the user asks for, checked, without history."""
         _check_known(options)
         settings = self.queue.settings
-        made = new_job(as_bound(job, data, self.queue.registry), settings, "")
+        made = new_job(as_bound(job, data, self.queue.registry), settings)
         if (size := len(made.data.encode())) > SCHEDULE_BYTES_MAX:
             raise OptionInvalid(
                 f"The data of a schedule takes {size:,} bytes.", mend=f"At most {SCHEDULE_BYTES_MAX:,} are allowed."

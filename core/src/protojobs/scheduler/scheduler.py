@@ -87,8 +87,6 @@ class Scheduler(Scheduling):
             self.declare(skip_unknown=True)
         return ticker.tick(is_over)
 
-    # ------------------------------------------------------------------------------------------------- for coroutines
-
     async def ain_(self, job: object, delay: float | timedelta, data: object = None) -> str:
         """`in_` for coroutines."""
         return await offload(self.in_, job, delay, data)

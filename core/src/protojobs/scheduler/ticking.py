@@ -182,8 +182,6 @@ class Ticker:
             report.overtaken += 1
             self._lose(schedule)
 
-    # ----------------------------------------------------------------------------------------------------- what is told
-
     def _tell_fired(self, attempt: _Attempt, now: datetime) -> None:
         schedule, due, job = attempt.schedule, attempt.step.due, attempt.firing.job
         assert job is not None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import ClassVar
@@ -16,6 +16,7 @@ from protojobs.jobs.job_class import BoundJob, as_bound
 from protojobs.port.lifecycle import JobState
 from protojobs.port.loading import create_driver
 from protojobs.port.records import Enqueued, NewJob
+from protojobs.queue.pushing import Pusher
 from protojobs.queue.queue import JobQueue
 from protojobs.testing.local_worker import LocalWorker, Ran
 from protojobs.testing.manual_clock import ManualClock
@@ -61,6 +62,7 @@ class TestQueue(JobQueue):
         clock = ManualClock()
         super().__init__(create_driver("memory://", clock=clock), config, registry=registry, clock=clock)
         self._hooks = Hooks(plugins, clock=clock)
+        self._pusher = _WatchedPusher(self, self._note)
         self._pushed: list[PushedJob] = []
         self._raises_inline: bool | None = None  # None: not inline
         self._is_draining = False
@@ -74,8 +76,6 @@ class TestQueue(JobQueue):
         self.driver.teardown()
         self._pushed.clear()
 
-    # ----------------------------------------------------------------------------------------------- what was pushed
-
     def pushed(self, job: object = None) -> list[PushedJob]:
         """What was pushed to this queue, in order, whether it has run since or not; of one job, or all.
 
@@ -85,8 +85,6 @@ class TestQueue(JobQueue):
             return list(self._pushed)
         bound = job if isinstance(job, BoundJob) else as_bound(job, None, self.registry)
         return [push for push in self._pushed if push.job_name == bound.definition.name]
-
-    # -------------------------------------------------------------------------------------------------- running jobs
 
     def drain(self, queues: str | Sequence[str] | None = None, *, raises: bool = True) -> DrainReport:
         """Run all due jobs in this thread, and those that they push, until none is due.
@@ -123,26 +121,12 @@ class TestQueue(JobQueue):
         finally:
             self._raises_inline = before
 
-    def _push(self, jobs: Sequence[NewJob], session: object) -> list[Enqueued]:
-        answers = super()._push(jobs, session)
-        self._note(jobs, answers)
-        if self._raises_inline is not None and not self._is_draining:
-            self.drain(raises=self._raises_inline)
-        return answers
-
-    async def _apush(self, jobs: Sequence[NewJob], session: object) -> list[Enqueued]:
-        if session is not None:
-            return await super()._apush(jobs, session)
-        answers = super()._push(jobs, None)  # memory does not keep a loop waiting
-        self._note(jobs, answers)
-        if self._raises_inline is not None and not self._is_draining:
-            await self.adrain(raises=self._raises_inline)
-        return answers
-
-    def _note(self, jobs: Sequence[NewJob], answers: Sequence[Enqueued]) -> None:
+    def _note(self, jobs: Sequence[NewJob], answers: Sequence[Enqueued]) -> bool | None:
+        """What has been pushed, for `pushed()`. Returns what `drain` is to be told, where it is to run at once."""
         now = self.driver.now()
         pairs = zip(jobs, answers, strict=True)
         self._pushed += [pushed_job(job, now) for job, answer in pairs if answer.duplicate_of is None]
+        return None if self._is_draining else self._raises_inline
 
     @contextmanager
     def _draining(self) -> Generator[None]:
@@ -151,6 +135,31 @@ class TestQueue(JobQueue):
             yield
         finally:
             self._is_draining = before
+
+
+class _WatchedPusher(Pusher):
+    """Sends as in production, notes what was sent, and runs it where the queue works inline."""
+
+    def __init__(self, queue: TestQueue, note: Callable[[Sequence[NewJob], Sequence[Enqueued]], bool | None]) -> None:
+        super().__init__(queue.driver, queue.settings, queue.clock)
+        self._queue = queue
+        self._note = note
+
+    def send(
+        self, jobs: Sequence[NewJob], hooks: Hooks, session: object = None, called_at: float | None = None
+    ) -> list[Enqueued]:
+        answers = super().send(jobs, hooks, session, called_at)
+        if (raises := self._note(jobs, answers)) is not None:
+            self._queue.drain(raises=raises)
+        return answers
+
+    async def asend(self, jobs: Sequence[NewJob], hooks: Hooks, session: object = None) -> list[Enqueued]:
+        if session is not None:
+            return await super().asend(jobs, hooks, session)
+        answers = super().send(jobs, hooks)  # memory does not keep a loop waiting
+        if (raises := self._note(jobs, answers)) is not None:
+            await self._queue.adrain(raises=raises)
+        return answers
 
 
 def _counted(report: DrainReport, ran: Ran, *, raises: bool) -> DrainReport:

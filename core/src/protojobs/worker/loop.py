@@ -20,9 +20,9 @@ from protojobs.entropy import jittered
 from protojobs.errors import ContractBroken, DriverError, JobCrashed, ProtojobsError
 from protojobs.events import Event, JobProcessed, JobProcessing
 from protojobs.hooks.hooks import Dispatcher
-from protojobs.port.driver import SupportsTransaction
 from protojobs.port.lifecycle import CRASHES_MAX, SUSPECT_RECLAIMS, JobState, Verb
 from protojobs.port.records import ClaimedJob, ClaimReply, Settled, SettleStatus
+from protojobs.port.transactions import SupportsTransaction
 from protojobs.runtime import Runtime
 from protojobs.stopping import StopToken
 from protojobs.worker.inbox import Inbox, Message

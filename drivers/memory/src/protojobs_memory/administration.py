@@ -17,7 +17,7 @@ __all__ = ["Administration"]
 
 
 class Administration(Handle):
-    """The verbs of `protojobs.port.driver.Administers` but for the transfer; their promises are written there."""
+    """The verbs of `protojobs.port.administration.Administers`, apart from the transfer; they are described there."""
 
     def cancel(self, ids: Sequence[str], *, reason: str = "") -> list[CancelAnswer]:
         """See Administers.cancel."""

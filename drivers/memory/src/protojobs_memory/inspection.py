@@ -33,7 +33,7 @@ LISTED_MAX = 10_000  # workers in one list
 
 
 class Inspection(Handle):
-    """The verbs of `protojobs.port.driver.Inspects`; their promises are written there."""
+    """The verbs of `protojobs.port.administration.Inspects`; their promises are written there."""
 
     def get(self, ids: Sequence[str]) -> list[JobRecord]:
         """See Inspects.get."""

@@ -18,7 +18,7 @@ __all__ = ["Schedules"]
 
 
 class Schedules(Handle, ABC):
-    """The verbs of `protojobs.port.driver.Schedules`; their promises are written there."""
+    """The verbs of `protojobs.port.schedules.Schedules`; their promises are written there."""
 
     @abstractmethod
     def enqueue(self, jobs: Sequence[NewJob]) -> list[Enqueued]:

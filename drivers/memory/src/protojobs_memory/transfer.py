@@ -24,7 +24,7 @@ _CURSOR = re.compile(r"[0-9a-f]{16}/")  # a number, and the id of a job
 
 
 class Transfer(Handle):
-    """The transfer verbs of `protojobs.port.driver.Administers`; their promises are written there."""
+    """The transfer verbs of `protojobs.port.administration.Administers`; their promises are written there."""
 
     def export_jobs(
         self, token: str, *, cursor: str | None = None, limit: int = 500

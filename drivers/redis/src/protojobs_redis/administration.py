@@ -48,7 +48,7 @@ _cleared, _pruned = Decoder(_Cleared), Decoder(_Pruned)
 
 
 class Administration(Handle):
-    """The verbs of `protojobs.port.driver.Administers` but for the transfer; their promises are written there."""
+    """The verbs of `protojobs.port.administration.Administers`, apart from the transfer; they are described there."""
 
     def cancel(self, ids: Sequence[str], *, reason: str = "") -> list[CancelAnswer]:
         """See Administers.cancel."""

@@ -91,7 +91,7 @@ _workers = Decoder(list[tuple[str, _Worker, int, int]])
 
 
 class Inspection(Handle):
-    """The verbs of `protojobs.port.driver.Inspects`; their promises are written there."""
+    """The verbs of `protojobs.port.administration.Inspects`; their promises are written there."""
 
     def get(self, ids: Sequence[str]) -> list[JobRecord]:
         """See Inspects.get."""

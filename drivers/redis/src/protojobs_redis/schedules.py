@@ -88,7 +88,7 @@ _plan_of = Decoder(_Plan)
 
 
 class Schedules(Handle):
-    """The verbs of `protojobs.port.driver.Schedules`; their promises are written there."""
+    """The verbs of `protojobs.port.schedules.Schedules`; their promises are written there."""
 
     def save_schedule(self, schedule: Schedule, *, version: int) -> bool:
         """See Schedules.save_schedule."""

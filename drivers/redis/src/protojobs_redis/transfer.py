@@ -37,7 +37,7 @@ _page = Decoder(tuple[str, list[_Exported]])
 
 
 class Transfer(Handle):
-    """The transfer verbs of `protojobs.port.driver.Administers`; their promises are written there."""
+    """The transfer verbs of `protojobs.port.administration.Administers`; their promises are written there."""
 
     def export_jobs(
         self, token: str, *, cursor: str | None = None, limit: int = 500

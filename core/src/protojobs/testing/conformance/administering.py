@@ -38,8 +38,6 @@ FINISHING = (Verb.COMPLETE, Verb.FAIL, Verb.CANCEL)
 class Administering(Fixtures):
     """Bulk verbs go in bounded rounds, and never touch a job that runs."""
 
-    # ----------------------------------------------------------------------------------------------------------- cancel
-
     def test_a_pending_job_is_cancelled_at_once(self, driver: Store, handles: Handles) -> None:
         due, delayed = push(driver, new_job(), new_job(delay=100))
         assert handles().cancel([due, delayed], reason="wrong address") == [CancelAnswer.CANCELLED] * 2
@@ -99,8 +97,6 @@ class Administering(Fixtures):
             )
             assert (answers, job_of(driver, job_id).status) == expected
 
-    # ------------------------------------------------------------------------------------------------------------ clear
-
     def test_clear_removes_all_but_what_is_processing(self, driver: Store) -> None:
         running = one_of_each_state(driver, "a")
         one_of_each_state(driver, "b")
@@ -137,8 +133,6 @@ class Administering(Fixtures):
         push(driver, job)
         driver.clear("q")
         assert driver.enqueue([job])[0].duplicate_of is None
-
-    # ------------------------------------------------------------------------------------------------------------ prune
 
     def test_prune_removes_what_ended_long_enough_ago(self, driver: Store, later: Later) -> None:
         one_of_each_state(driver, "a")

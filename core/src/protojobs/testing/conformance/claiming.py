@@ -81,8 +81,6 @@ class Claiming(Fixtures):
         push(driver)
         assert len(lend(later(1000), worker)) == 1
 
-    # ------------------------------------------------------------------------------------------------------------ order
-
     def test_jobs_of_one_enqueue_are_lent_in_the_order_of_their_ids(self, driver: Store) -> None:
         ids = fresh_ids(10)
         push(driver, *[new_job(id=job_id) for job_id in reversed(ids)])
@@ -124,8 +122,6 @@ class Claiming(Fixtures):
         ids = push(driver, new_job(), new_job())
         assert sorted(their_ids(lend(driver, join(driver), "q", "q"))) == sorted(ids)
 
-    # ---------------------------------------------------------------------------------------------------------- bounds
-
     def test_no_more_than_the_limit_is_lent(self, driver: Store) -> None:
         push(driver, *[new_job() for _ in range(5)])
         worker = join(driver)
@@ -162,8 +158,6 @@ class Claiming(Fixtures):
         worker = join(driver)
         assert [len(lend(driver, worker)) for _ in range(3)] == [2, 2, 0]
 
-    # ----------------------------------------------------------------------------------------------------------- pauses
-
     def test_a_paused_queue_lends_nothing_on_any_driver_until_it_is_resumed(
         self, driver: Store, handles: Handles
     ) -> None:
@@ -188,8 +182,6 @@ class Claiming(Fixtures):
         assert driver.resume("quiet") is False
         driver.pause("quiet")
         assert [(queue.name, queue.is_paused, queue.stats.total) for queue in driver.queues()] == [("quiet", True, 0)]
-
-    # ----------------------------------------------------------------------------------------------- settle and claim
 
     def test_settle_and_claim_does_both(self, driver: Store) -> None:
         ids = fresh_ids(3)
@@ -235,8 +227,6 @@ class Claiming(Fixtures):
         assert (reply.claimed, reply.lease_lost) == ((), True)
         assert job_of(driver, claim.id).status is JobState.COMPLETED, "it was answered, and is not stored"
         assert (driver.stats("q").completed, driver.stats("q").pending) == (1, 1)
-
-    # ------------------------------------------------------------------------------------------------------------- held
 
     def test_held_tells_a_worker_what_it_was_lent(self, driver: Store, handles: Handles) -> None:
         push(driver, *[new_job() for _ in range(3)])

@@ -76,8 +76,6 @@ class Counting(Fixtures):
         assert driver.stats("a") == Stats(pending=2, processing=1, scheduled=1)
         assert_counts_are_true(driver)
 
-    # ------------------------------------------------------------------------------------------------- pages and bounds
-
     def test_queues_go_on_behind_a_name_page_by_page(self, driver: Store) -> None:
         names = [*ALIKE, *STRANGE.values()]
         push(driver, *[new_job(name) for name in names])
@@ -105,8 +103,6 @@ class Counting(Fixtures):
                 assert (stats.completed, stats.failed, stats.cancelled) == (1, 1, 1)
                 assert (stats.pending, stats.processing, stats.scheduled) == (7, 1, 5) or stats.is_estimate
         assert driver.stats("q", counted_max=100).is_estimate is False
-
-    # ----------------------------------------------------------------------------------------------- the oldest due job
 
     def test_the_oldest_due_job_of_any_priority_tells_how_long_it_has_waited(self, driver: Store) -> None:
         now = driver.now()

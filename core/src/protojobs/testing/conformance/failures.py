@@ -114,8 +114,6 @@ class Failures(Fixtures):
             assert row.fingerprint == fingerprint
             driver.retry_failed([row.id])
 
-    # ---------------------------------------------------------------------------------------------------- retry by hand
-
     def test_a_retried_failure_is_the_same_job_due_at_once_with_its_own_settings(
         self, driver: Store, handles: Handles
     ) -> None:
@@ -186,8 +184,6 @@ class Failures(Fixtures):
         second = only(all_failed(driver))
         assert (second.job_id, second.attempts) == (first.job_id, 1)
         assert second.id != first.id
-
-    # ----------------------------------------------------------------------------------------------------------- forget
 
     def test_a_forgotten_failure_is_gone_with_its_job(self, driver: Store) -> None:
         first, second = fail(driver, new_job(), new_job())

@@ -73,8 +73,6 @@ class Faults(Fixtures):
             pytest.skip(f"{NOT_RUN}this system cannot freeze a process")
         yield from children_on(store_url)
 
-    # ------------------------------------------------------------------------------------------------------------ kills
-
     def test_what_a_killed_process_was_told_is_stored_is_there(self, driver: Store, children: Children) -> None:
         pushers = [children("push") for _ in range(3)]
         stored: list[str] = []
@@ -153,8 +151,6 @@ class Faults(Fixtures):
         fired = Counter(str(each[1]) for each in said if each[0] == "fired")
         assert fired <= Counter(times), "no time was fired twice"
 
-    # ---------------------------------------------------------------------------------------------------------- freezes
-
     def test_a_scheduler_that_was_frozen_before_it_fired_fires_nothing(self, driver: Store, children: Children) -> None:
         schedule = store_schedule(driver, new_schedule(due=driver.now() - MINUTE))
         frozen = children("tick late")
@@ -207,8 +203,6 @@ class Faults(Fixtures):
         assert frozen.hear() == ["settled", job_id, claim_seq, "complete", "applied"]
         assert frozen.hear() == ["beat", "accepted"]
 
-    # ------------------------------------------------------------------------------------------------------------ setup
-
     def test_a_setup_that_was_killed_can_be_run_again(self, driver: Store, children: Children) -> None:
         starters = [children("setup") for _ in SETUP_KILLED_AFTER_S]
         for starter, seconds in zip(starters, SETUP_KILLED_AFTER_S, strict=True):
@@ -230,8 +224,6 @@ class Faults(Fixtures):
             starter.tell()
         assert [starter.hear() for starter in starters] == [["done"]] * 4
         assert len(push(driver)) == 1
-
-    # --------------------------------------------------------------------------------------------------------- networks
 
     def test_cut_connections_under_load_lose_and_double_nothing(
         self, driver: Store, handles: Handles, disturb: Callable[[], None], later: Later

@@ -55,8 +55,6 @@ HELD_UP = {Overlap.ALLOW: (), Overlap.SKIP: (*WAITING, "processing"), Overlap.QU
 class FiringOnce(Fixtures):
     """No time of a schedule fires twice, none is lost, and none is half fired."""
 
-    # ------------------------------------------------------------------------------------------------------------ fired
-
     def test_a_firing_stores_its_job_with_every_field(self, driver: Store, handles: Handles) -> None:
         schedule = a_due_schedule(driver)
         job = NewJob(
@@ -134,8 +132,6 @@ class FiringOnce(Fixtures):
         other = handles()
         said = firing_of(a_due_schedule(driver))
         assert rings(driver, lambda: outcomes(other, said))
-
-    # ------------------------------------------------------------------------------------------------------------- lost
 
     @pytest.mark.parametrize("why", ["unknown", "expects less", "expects more", "paused", "ahead", "ended"])
     def test_a_firing_that_does_not_fit_its_schedule_does_nothing(self, driver: Store, why: str) -> None:
@@ -216,8 +212,6 @@ class FiringOnce(Fixtures):
         assert outcomes(driver, firing_of(schedule)) == [LOST]
         assert (driver.stats().total, driver.get_schedules(["s"])) == (0, SchedulePage())
 
-    # ---------------------------------------------------------------------------------------------------------- overlap
-
     @pytest.mark.parametrize("overlap", list(Overlap), ids=str)
     @pytest.mark.parametrize("last_job", LAST_JOBS)
     def test_the_job_before_it_decides_an_overlap(self, driver: Store, overlap: Overlap, last_job: str) -> None:
@@ -250,8 +244,6 @@ class FiringOnce(Fixtures):
         assert outcomes(driver, said[4]) == [SKIPPED]
         assert {job.id for job in all_jobs(driver)} == {job_id_of(said[0]), job_id_of(said[2])}
 
-    # -------------------------------------------------------------------------------------------------------- duplicate
-
     def test_a_job_that_is_known_is_not_stored_again_and_the_schedule_moves_on(self, driver: Store) -> None:
         schedule = a_due_schedule(driver)
         outcome = outcomes(driver, said := firing_of(schedule, job=new_job("q", id=push(driver)[0], priority=9)))
@@ -273,8 +265,6 @@ class FiringOnce(Fixtures):
         second = firing_of(schedule, passed=1, job=new_job(id=push(driver)[0]))
         assert outcomes(driver, second) == [SKIPPED]
         assert schedule_of(driver, "s").last_job_id == job_id_of(first)
-
-    # -------------------------------------------------------------------------------------------------- several at once
 
     def test_several_are_answered_in_order(self, driver: Store) -> None:
         a, b, gone = (

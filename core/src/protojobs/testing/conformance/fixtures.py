@@ -11,7 +11,8 @@ from typing import Protocol
 import pytest
 
 from protojobs.entropy import fresh_id
-from protojobs.port.driver import Begins, BeginsNested, Store
+from protojobs.port.driver import Store
+from protojobs.port.transactions import Begins, BeginsNested
 from protojobs.testing.conformance.emptying import empty
 from protojobs.testing.conformance.levels import NOT_CLAIMED
 

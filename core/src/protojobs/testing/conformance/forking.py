@@ -82,9 +82,6 @@ def _hear(reading: int) -> bytes | None:
     return None
 
 
-# --------------------------------------------------------------------------------------------- what a process has open
-
-
 def open_files() -> dict[int, tuple[int, int]]:
     """Files, sockets and pipes, by number: which it is."""
     found: dict[int, tuple[int, int]] = {}

@@ -5,10 +5,11 @@ from __future__ import annotations
 from msgspec.structs import asdict, replace
 
 from protojobs.entropy import fresh_id
-from protojobs.port.driver import PORT_VERSION, Store, SupportsAsyncTransaction, SupportsTransaction
+from protojobs.port.driver import PORT_VERSION, Store
 from protojobs.port.lifecycle import JobState, Verb
 from protojobs.port.observing import Observes
 from protojobs.port.records import Capabilities
+from protojobs.port.transactions import SupportsAsyncTransaction, SupportsTransaction
 from protojobs.testing.conformance.children import children_on
 from protojobs.testing.conformance.fixtures import Fixtures
 from protojobs.testing.conformance.levels import concern

@@ -39,8 +39,6 @@ ALL = 1_000
 class Leases(Fixtures):
     """Heartbeats prolong, reclaim ends, and what is gone is never made again."""
 
-    # --------------------------------------------------------------------------------------------- register, heartbeat
-
     def test_a_registered_worker_is_listed_with_its_lease(self, driver: Store, handles: Handles) -> None:
         worker = join(driver, isolates=True)
         push(driver, new_job(), new_job())
@@ -129,8 +127,6 @@ class Leases(Fixtures):
         join(driver, lease_s=300)
         assert is_between(280, driver.heartbeat(worker, {}).others_end_in, 300)
         assert is_between(-720, later(1000).heartbeat(worker, {}).others_end_in, -700)
-
-    # ---------------------------------------------------------------------------------------------------------- reclaim
 
     def test_nothing_is_reclaimed_while_the_lease_stands(self, driver: Store, later: Later) -> None:
         push(driver)
@@ -244,8 +240,6 @@ class Leases(Fixtures):
         seen = job_of(driver, job_id)
         assert (seen.status, seen.reserved_by, seen.claim_seq) == (JobState.CANCELLED, "", 2)
         assert seen.processed_at is not None
-
-    # ------------------------------------------------------------------------------------------- suspects and counters
 
     def test_lost_leases_give_the_attempt_back_twenty_times_and_then_spend(self, driver: Store) -> None:
         job_id = only(push(driver))

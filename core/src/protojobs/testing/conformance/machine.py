@@ -86,8 +86,6 @@ class StoreBesideModel(SchedulesBesideModel):
         self.a_worker_joins(isolates=False)
         self.jobs_come(queue="a", priorities=[0, 1], retries=1, delay=0.0)
 
-    # ------------------------------------------------------------------------------------------------------------- jobs
-
     @rule(
         queue=queue_names,
         priorities=st.lists(st.sampled_from([-100, 0, 1, 100]), min_size=1, max_size=3),
@@ -107,8 +105,6 @@ class StoreBesideModel(SchedulesBesideModel):
     def a_job_is_sent_again(self, place: int) -> None:
         job = pick(self._jobs, place)
         self._same(lambda store: store.enqueue([job]))
-
-    # ---------------------------------------------------------------------------------------------------------- workers
 
     @rule(isolates=st.booleans())
     def a_worker_joins(self, isolates: bool) -> None:
@@ -133,8 +129,6 @@ class StoreBesideModel(SchedulesBesideModel):
             return sorted(round_.jobs, key=lambda job: job.id), sorted(round_.workers), round_.has_more
 
         self._same(reclaim)
-
-    # ------------------------------------------------------------------------------------------------ claim and settle
 
     @rule(place=places, queues=st.permutations(QUEUES), slots=st.integers(0, 4))
     def a_worker_takes_all(self, place: int, queues: list[str], slots: int) -> None:
@@ -185,8 +179,6 @@ class StoreBesideModel(SchedulesBesideModel):
         worker = pick(self._workers, place)
         self._same(lambda store: sorted(visible_claims(store.held(worker)), key=repr))
 
-    # ----------------------------------------------------------------------------------------------------------- people
-
     @rule(place=places)
     @precondition(lambda self: self._jobs)
     def a_person_cancels(self, place: int) -> None:
@@ -230,13 +222,9 @@ class StoreBesideModel(SchedulesBesideModel):
 
         self._same(transfer)
 
-    # ------------------------------------------------------------------------------------------------------------- time
-
     @rule(seconds=st.sampled_from([10.0, LEASE_S + 10.0, 1000.0]))
     def time_passes(self, seconds: float) -> None:
         self._move_on(seconds)
-
-    # -------------------------------------------------------------------------------------------------- what must hold
 
     def _look(self) -> None:
         super()._look()

@@ -54,8 +54,6 @@ class Observing(Fixtures):
         """The beginning of this minute, in store time."""
         return driver.now().replace(second=0, microsecond=0)
 
-    # --------------------------------------------------------------------------------------------------- counts of runs
-
     def test_a_count_that_is_sent_again_replaces_the_one_before(self, observer: Observes, minute: datetime) -> None:
         observer.record("w", [counted(minute, count=3), counted(minute, Result.FAILED)], [])
         for _ in range(2):
@@ -152,8 +150,6 @@ class Observing(Fixtures):
         row = only(observer.rollups(MINUTE, minute, minute + SPAN, queue="q"))
         assert row.count == NOTES_MAX
 
-    # --------------------------------------------------------------------------------------------------------- attempts
-
     def test_the_runs_of_a_job_are_told_in_the_order_of_its_claims(self, observer: Observes, minute: datetime) -> None:
         mine, other = fresh_ids(2)
         notes = [ran(minute, mine, claim_seq=seq, attempt=attempt) for seq, attempt in ((12, 3), (2, 1), (5, 2))]
@@ -191,8 +187,6 @@ class Observing(Fixtures):
         assert replace(found, error=text) == note
         assert text.endswith(found.error)
         assert len(found.error.encode()) > 2_044  # four bytes less, where the cut would be within a character
-
-    # ----------------------------------------------------------------------------------------------------------- depths
 
     def test_a_sample_says_how_many_jobs_each_queue_has(self, driver: Store, later: Later, minute: datetime) -> None:
         push(driver, new_job("a"), new_job("a"), new_job("a", delay=1e6), new_job("A"), new_job("c", delay=1e6))
@@ -262,8 +256,6 @@ class Observing(Fixtures):
             assert observer_of(later(seconds + passed)).sample_depths() is True
             assert kept() == expected, passed
         assert [job.id for job in driver.get([job_id])] == [job_id]
-
-    # -------------------------------------------------------------------------------------------------------- audit log
 
     def test_actions_are_shown_newest_first_page_by_page(self, observer: Observes, minute: datetime) -> None:
         actions = [acted(minute, action_id) for action_id in fresh_ids(7)]

@@ -11,9 +11,10 @@ from functools import partial
 import pytest
 
 from protojobs.errors import SchemaOutdated, StoreUnavailable
-from protojobs.port.driver import Begins, Store, SupportsTransaction
+from protojobs.port.driver import Store
 from protojobs.port.lifecycle import Verb
 from protojobs.port.records import JobFilter
+from protojobs.port.transactions import Begins, SupportsTransaction
 from protojobs.testing.conformance.counting import assert_counts_are_true
 from protojobs.testing.conformance.fixtures import Fixtures, Handles
 from protojobs.testing.conformance.forking import Told, can_mark, in_a_fork, mark_all, open_files, unmarked
@@ -64,8 +65,6 @@ class Ruling(Fixtures):
         """May be given: a callable that makes a driver whose store cannot be reached, such as one on a closed port."""
         pytest.skip(f"{NOT_CLAIMED}unreachable (no fixture `unreachable`)")
 
-    # ------------------------------------------------------------------------------------------------------- exceptions
-
     def test_before_setup_each_verb_answers_or_raises_schema_outdated(self, driver: Store, handles: Handles) -> None:
         driver.teardown()
         stranger = handles()
@@ -85,8 +84,6 @@ class Ruling(Fixtures):
         finally:
             store.close()
 
-    # ------------------------------------------------------------------------------------------------------------ waits
-
     def test_no_verb_waits_longer_than_its_caller_for_what_another_holds(
         self, handles: Handles, hold: Callable[[], AbstractContextManager[object]]
     ) -> None:
@@ -99,8 +96,6 @@ class Ruling(Fixtures):
         outcomes = {name: error for name, (error, _) in zip(VERBS, answers, strict=True)}
         assert {name: error for name, error in outcomes.items() if not is_none_or(error, StoreUnavailable)} == {}
         assert len(push(store)) == 1
-
-    # -------------------------------------------------------------------------------------- processes and their threads
 
     def test_a_driver_opens_nothing_before_its_first_verb(self, driver: Store, handles: Handles) -> None:
         driver.stats()

@@ -45,8 +45,6 @@ __all__ = ["Scheduling"]
 class Scheduling(Fixtures):
     """A schedule is kept as it was said, and whoever changes it knows what is changed."""
 
-    # ------------------------------------------------------------------------------------------------------------- save
-
     def test_a_saved_schedule_is_seen_by_another_driver_with_every_field(self, driver: Store, handles: Handles) -> None:
         schedule = a_full_schedule(driver)
         assert driver.save_schedule(schedule, version=0) is True
@@ -113,8 +111,6 @@ class Scheduling(Fixtures):
             assert sorted(all_well(at_once(*saves))) == [False, False, False, True]
             assert schedule_of(driver, "s").version == version + 1
 
-    # -------------------------------------------------------------------------------------------------------- get, list
-
     def test_those_that_exist_are_got(self, driver: Store) -> None:
         kept = [store_schedule(driver, new_schedule(name, due=driver.now())) for name in ("a", "b", "c")]
         found = driver.get_schedules(["c", fresh_id(), "a"])
@@ -177,8 +173,6 @@ class Scheduling(Fixtures):
         with pytest.raises(OptionInvalid):
             driver.list_schedules(cursor=odd)
         assert all_schedules(driver) == kept
-
-    # -------------------------------------------------------------------------------------------------------------- due
 
     def test_due_ones_come_by_time_and_then_by_id(self, driver: Store) -> None:
         now = driver.now()
@@ -273,8 +267,6 @@ class Scheduling(Fixtures):
             found = driver.due_schedules(10)
             assert (len(found.schedules), found.next_due_at) == shown
             assert found.schedules in ((), (schedule_of(driver, "s"),))
-
-    # ----------------------------------------------------------------------------------------------------------- remove
 
     def test_a_removed_schedule_is_gone_and_its_jobs_stay(self, driver: Store, handles: Handles) -> None:
         schedule = store_schedule(driver, new_schedule(due=driver.now() - MINUTE))

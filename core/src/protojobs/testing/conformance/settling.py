@@ -132,8 +132,6 @@ class Settling(Fixtures):
         answer = only(driver.settle([replace(settlement(claim, verb), available_at=moment)]))
         assert answer.available_at == job_of(driver, job_id).available_at == moment
 
-    # --------------------------------------------------------------------------------------------------------- counters
-
     def test_each_claim_counts_an_attempt_and_a_claim(self, driver: Store) -> None:
         push(driver)
         worker = join(driver)
@@ -170,8 +168,6 @@ class Settling(Fixtures):
         assert (job_of(driver, retried).crashes, job_of(driver, retried).attempts) == (1, 1)
         assert (job_of(driver, failed).crashes, job_of(driver, failed).status) == (1, JobState.FAILED)
         assert [job.crashes for job in lend(driver, join(driver))] == [1]
-
-    # ------------------------------------------------------------------------------------------------ reasons and marks
 
     def test_a_cancelled_and_a_released_job_tell_why(self, driver: Store) -> None:
         push(driver, new_job(), new_job())

@@ -14,9 +14,10 @@ from msgspec.structs import replace
 
 from protojobs.entropy import fresh_id
 from protojobs.errors import LeaseLost, OptionInvalid, ProtojobsError
-from protojobs.port.driver import Store, SupportsTransaction
+from protojobs.port.driver import Store
 from protojobs.port.lifecycle import JobState, Verb
 from protojobs.port.records import BATCH_JOBS_MAX, ClaimedJob, Enqueued, SettleStatus
+from protojobs.port.transactions import SupportsTransaction
 from protojobs.testing.conformance.counting import assert_counts_are_true
 from protojobs.testing.conformance.fixtures import Begin, Fixtures, Handles, Later, Savepoint
 from protojobs.testing.conformance.levels import NOT_CLAIMED, Level, concern
@@ -64,8 +65,6 @@ class Transactions(Fixtures):
             pytest.skip(f"{NOT_CLAIMED}transactions")
         assert isinstance(driver, SupportsTransaction)
         return cast("Joins", driver)
-
-    # ---------------------------------------------------------------------------------------------------------- enqueue
 
     def test_a_job_of_a_committed_transaction_is_stored_with_every_field(
         self, store: Joins, transaction: Begin, handles: Handles
@@ -154,8 +153,6 @@ class Transactions(Fixtures):
             store.complete_in(stranger, fence_of(claim))
         assert (store.stats().total, job_of(store, claim.id).status) == (1, JobState.PROCESSING)
 
-    # -------------------------------------------------------------------------------------------------------- on commit
-
     def test_a_callback_runs_at_most_once_and_never_before_the_commit(
         self, store: Joins, transaction: Begin, handles: Handles
     ) -> None:
@@ -174,8 +171,6 @@ class Transactions(Fixtures):
         with transaction() as mine:
             store.enqueue_in(mine, [new_job()])
         assert called == []
-
-    # ------------------------------------------------------------------------------------------------------- savepoints
 
     def test_a_job_of_a_savepoint_that_rolls_back_is_gone_and_the_others_stay(
         self, store: Joins, transaction: Begin, savepoint: Savepoint
@@ -205,8 +200,6 @@ class Transactions(Fixtures):
         assert job_of(store, claim.id).status is JobState.PROCESSING
         assert settle(store, claim, Verb.RETRY).state is JobState.PENDING
         assert_counts_are_true(store)
-
-    # ------------------------------------------------------------------------------------------------------- completion
 
     def test_a_completion_commits_with_the_transaction(
         self, store: Joins, transaction: Begin, handles: Handles
@@ -303,8 +296,6 @@ class Transactions(Fixtures):
         with pytest.raises(LeaseLost), transaction() as mine:
             store.complete_in(mine, fence_of(claim))
         assert store.stats().completed == 1
-
-    # ------------------------------------------------------------------------------------------------------ beside them
 
     def test_a_worker_waits_for_none_of_the_transactions_that_others_hold_open(
         self, store: Joins, transaction: Begin

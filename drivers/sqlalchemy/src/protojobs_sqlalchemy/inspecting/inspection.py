@@ -36,7 +36,7 @@ _WORKERS_MAX = 10_000
 
 
 class Inspection(Steps):
-    """The verbs of `protojobs.port.driver.Inspects`."""
+    """The verbs of `protojobs.port.administration.Inspects`."""
 
     def get(self, ids: Sequence[str]) -> list[JobRecord]:
         """The jobs that exist among `ids`."""

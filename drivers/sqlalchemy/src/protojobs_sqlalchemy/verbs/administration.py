@@ -53,7 +53,7 @@ anew."""
 
 
 class Administration(Steps):
-    """The verbs of `protojobs.port.driver.Administers`, apart from the transfer's."""
+    """The verbs of `protojobs.port.administration.Administers`, apart from the transfer's."""
 
     def __init__(self, connections: Connections, dialect: Dialect) -> None:
         super().__init__(connections, dialect)

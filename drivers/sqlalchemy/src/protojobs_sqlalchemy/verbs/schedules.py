@@ -134,7 +134,7 @@ WHERE schedules.id = m.id
 
 
 class Schedules(Steps):
-    """The verbs of `protojobs.port.driver.Schedules`."""
+    """The verbs of `protojobs.port.schedules.Schedules`."""
 
     def save_schedule(self, schedule: Schedule, *, version: int) -> bool:
         """Store `schedule` in place of the one whose `version` that is; False: it is not of that version."""

@@ -1,0 +1,236 @@
+"""How a push reaches the store: a NewJob is made and encoded, then sent, again and again while the store is away.
+
+The caller's own stack makes the job, so that what is wrong with it is raised there and nothing is stored. The id is
+made here too, not by the store: sending a job again after an unknown outcome stores it once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import datetime, timedelta
+from functools import partial
+from typing import TYPE_CHECKING, TypeAlias, TypeVar, cast
+from uuid import UUID
+
+from msgspec import convert
+
+from protojobs.clock import Clock, within
+from protojobs.config import Settings
+from protojobs.entropy import fresh_id, jittered
+from protojobs.errors import NotSupported, OptionInvalid, StoreUnavailable, shown
+from protojobs.events import JobQueued, JobQueuing, about
+from protojobs.jobs import codec
+from protojobs.jobs.backoff import to_policy
+from protojobs.jobs.definition import Registry
+from protojobs.jobs.job_class import BoundJob, as_bound
+from protojobs.names import check_seconds, parse_when
+from protojobs.port.driver import Store
+from protojobs.port.records import (
+    BATCH_BYTES_MAX,
+    BATCH_JOBS_MAX,
+    JOB_FIELDS,
+    Enqueued,
+    JobRecord,
+    NewJob,
+    payload_bytes,
+)
+from protojobs.port.schedules import Schedule
+from protojobs.port.transactions import SupportsAsyncTransaction, SupportsTransaction
+from protojobs.queue.offload import offload
+
+if TYPE_CHECKING:
+    from protojobs.hooks.hooks import Hooks
+
+__all__ = ["AT_ONCE", "CHUNK_JOBS", "Delay", "Pusher", "in_chunks", "job_like", "new_job", "until_answered"]
+
+Delay: TypeAlias = float | timedelta | datetime | str
+T = TypeVar("T")
+
+CHUNK_JOBS = BATCH_JOBS_MAX  # push_many is never further ahead of the store than that: memory stays bounded
+AT_ONCE = 0.0  # the delay of a push, which need not be looked at
+TRY_S = 1.0  # the first try may take so long, however short `push_timeout` is
+FIRST_PAUSE_S, PAUSE_MAX_S = 0.05, 2.0  # between two tries
+
+
+def new_job(bound: BoundJob, settings: Settings, *, id: str | None = None, delay: Delay = AT_ONCE) -> NewJob:
+    """Check and encode one job. Options that the job leaves open are those of the settings.
+
+    Raises a PayloadError or OptionInvalid.
+    """
+    if id is not None and not _is_id(id):
+        raise OptionInvalid(
+            f"id {shown(id, 60)} is not one that push made.", mend="Send again the id of StoreUnavailable."
+        )
+    definition, options = bound.definition, bound.options
+    moment, delay_s = (None, AT_ONCE) if delay is AT_ONCE else _when(delay, settings.timezone)
+    data = codec.encode(
+        bound.data, definition.data_type, what=f'job "{definition.name}"', bytes_max=settings.payload_bytes_max
+    )
+    return NewJob(
+        id=id or fresh_id(),
+        queue=options.queue or settings.default_queue,
+        job_name=definition.name,
+        job_class=definition.job_class,
+        data=data,
+        priority=options.priority,
+        max_retries=settings.max_retries if options.max_retries is None else options.max_retries,
+        retry_delay=settings.retry_delay if options.retry_delay is None else options.retry_delay,
+        retry_policy=None if options.backoff is None else to_policy(options.backoff),
+        timeout=settings.timeout if options.timeout is None else options.timeout,
+        delay=delay_s,
+        available_at=moment,
+    )
+
+
+def job_like(source: JobRecord | Schedule, job_id: str, **changes: object) -> NewJob:
+    """A job with the queue, name, data and options of another one, or of a schedule."""
+    return convert({field: getattr(source, field) for field in JOB_FIELDS} | {"id": job_id} | changes, NewJob)
+
+
+class Pusher:
+    """Sends the jobs of one JobQueue to its store. Thread-safe."""
+
+    def __init__(self, driver: Store, settings: Settings, clock: Clock) -> None:
+        self._driver = driver
+        self._settings = settings
+        self._clock = clock
+        self._is_answered = True  # the store has answered the last push
+
+    def send(
+        self, jobs: Sequence[NewJob], hooks: Hooks, session: object = None, called_at: float | None = None
+    ) -> list[Enqueued]:
+        """Store all of the jobs or none, and tell the observers of `job.queuing` and `job.queued`.
+
+        `called_at`: when the caller asked for it, on the monotonic clock. Raises StoreUnavailable, with the ids, when
+        `push_timeout` is over since then.
+        """
+        if session is not None:
+            return self._send_in(session, jobs, hooks)
+        called_at = self._clock.monotonic() if called_at is None else called_at
+        _tell_queuing(jobs, hooks)
+        timeout, waited_s = self._settings.push_timeout, self._clock.monotonic() - called_at
+        left_s = max(timeout, TRY_S) - waited_s
+        try:
+            with within(left_s if left_s > 0 else self._late_try_s()):
+                enqueued = until_answered(partial(self._driver.enqueue, jobs), timeout - waited_s, self._clock)
+        except StoreUnavailable as error:
+            self._is_answered = False
+            raise _unsure(jobs, error) from error
+        self._is_answered = True
+        _tell_queued(jobs, enqueued, hooks)
+        return enqueued
+
+    async def asend(self, jobs: Sequence[NewJob], hooks: Hooks, session: object = None) -> list[Enqueued]:
+        """`send` for coroutines; `session` is an asynchronous one."""
+        if session is None:
+            return await offload(self.send, jobs, hooks, None, self._clock.monotonic())
+        _tell_queuing(jobs, hooks)
+        if not isinstance(self._driver, SupportsAsyncTransaction):
+            raise _no_sessions(self._driver)
+        return await self._driver.aenqueue_in(session, jobs, on_commit=_queued_later(jobs, hooks))
+
+    def _send_in(self, session: object, jobs: Sequence[NewJob], hooks: Hooks) -> list[Enqueued]:
+        """Store them in the caller's own transaction. Observers of `job.queued` are told once it has committed."""
+        _tell_queuing(jobs, hooks)
+        if not isinstance(self._driver, SupportsTransaction):
+            raise _no_sessions(self._driver)
+        return self._driver.enqueue_in(session, jobs, on_commit=_queued_later(jobs, hooks))
+
+    def _late_try_s(self) -> float:
+        """For a coroutine's push whose time is over before a thread was free. They may all wait for the store."""
+        if not self._is_answered:
+            raise StoreUnavailable("no thread was free to send them, since the store does not answer.")
+        return TRY_S  # the store answers, there are just a great many of them
+
+
+def in_chunks(jobs: Iterable[object], registry: Registry, settings: Settings, hooks: Hooks) -> Iterator[list[NewJob]]:
+    """As much as one enqueue takes, in jobs and in bytes. Each job is encoded as it comes, for it may change."""
+    chunk: list[NewJob] = []
+    size = 0
+    for item in jobs:
+        job = hooks.before_push(new_job(_bound(item, registry), settings))
+        job_bytes = payload_bytes(job.data)
+        if chunk and size + job_bytes > BATCH_BYTES_MAX:
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(job)
+        size += job_bytes
+        if len(chunk) == CHUNK_JOBS:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
+
+
+def until_answered(call: Callable[[], T], within_s: float, clock: Clock) -> T:
+    """`call()`, again and again while it raises StoreUnavailable, with growing pauses; the last error after `within_s`.
+
+    Only for calls that may be repeated after an unknown outcome.
+    """
+    ends = clock.monotonic() + within_s
+    pause = FIRST_PAUSE_S
+    while True:
+        try:
+            return call()
+        except StoreUnavailable:
+            wait = jittered(pause)
+            if clock.monotonic() + wait >= ends:
+                raise
+            clock.sleep(wait)
+            pause = min(2 * pause, PAUSE_MAX_S)
+
+
+def _when(delay: Delay, zone: str) -> tuple[datetime | None, float]:
+    """The moment, or else the seconds, that are meant by a delay."""
+    if isinstance(delay, datetime | str):
+        return parse_when("delay", delay, zone), AT_ONCE
+    return None, check_seconds("delay", delay)
+
+
+def _bound(item: object, registry: Registry) -> BoundJob:
+    """One item of `push_many`: a job, or a pair of a job and its data."""
+    if not isinstance(item, tuple):
+        return as_bound(item, None, registry)
+    pair = cast("tuple[object, ...]", item)
+    if len(pair) != 2:
+        raise OptionInvalid(f"push_many got a tuple of {len(pair)}.", mend="Write (job, data), or a bound job.")
+    return as_bound(pair[0], pair[1], registry)
+
+
+def _is_id(text: object) -> bool:
+    try:
+        return isinstance(text, str) and str(UUID(text)) == text  # some stores keep ids as native UUIDs
+    except ValueError:
+        return False
+
+
+def _tell_queuing(jobs: Sequence[NewJob], hooks: Hooks) -> None:
+    if hooks.listens("job.queuing"):
+        for job in jobs:
+            hooks.notify(about(JobQueuing, job))
+
+
+def _tell_queued(jobs: Sequence[NewJob], enqueued: Sequence[Enqueued], hooks: Hooks) -> None:
+    if hooks.listens("job.queued"):
+        for job, answer in zip(jobs, enqueued, strict=True):
+            hooks.notify(about(JobQueued, job, duplicate_of=answer.duplicate_of))
+
+
+def _queued_later(jobs: Sequence[NewJob], hooks: Hooks) -> Callable[[], None]:
+    return lambda: _tell_queued(jobs, [Enqueued(id=job.id) for job in jobs], hooks)
+
+
+def _unsure(jobs: Sequence[NewJob], error: StoreUnavailable) -> StoreUnavailable:
+    ids = tuple(job.id for job in jobs)
+    return StoreUnavailable(
+        f"{len(ids)} job(s) may not be stored: {error.message}",
+        mend="Push again with the same id= (error.job_ids); it is stored once.",
+        job_ids=ids,
+    )
+
+
+def _no_sessions(driver: Store) -> NotSupported:
+    return NotSupported(
+        f"{type(driver).__name__} cannot store a job in your transaction.",
+        mend="Use a SQLAlchemy driver on the same database, or push after the commit.",
+    )
