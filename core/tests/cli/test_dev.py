@@ -208,7 +208,7 @@ def test_a_watch_that_ends_is_told_and_no_worker_waits_for_it(monkeypatch, type_
 WATCHES = """
 import os, platform, sys, time
 from pathlib import Path
-from protojobs.cli.development.code_changes import Changes
+from protojobs.cli.development.code_changes import CodeChanges
 
 folder = Path(sys.argv[1])
 if os.getuid() == 0:  # who may read everything
@@ -216,13 +216,13 @@ if os.getuid() == 0:  # who may read everything
     watchfiles.main._default_force_polling(None)
     os.setgid(65534)
     os.setuid(65534)
-changes, ends = Changes([folder]), time.monotonic() + 20
+changes, ends = CodeChanges([folder]), time.monotonic() + 20
 for name in ("above.py", "a/beside.py", "z/below.py", "z/a/deep.py", "z/z/deep.py"):
     seen = ""
     while name not in seen and not changes.lost and time.monotonic() < ends:
         (folder / name).write_text(str(time.monotonic()))
         time.sleep(0.2)
-        seen = changes.taken()
+        seen = changes.take()
     if name not in seen:
         print(name, changes.lost)
 """
@@ -244,7 +244,7 @@ def test_what_stands_beside_an_unreadable_folder_is_watched() -> None:
 
 
 def test_what_the_processes_write_is_inert(capsys) -> None:
-    from protojobs.cli.development.prefixed_output import Prefixed
+    from protojobs.cli.development.prefixed_output import PrefixedOutput
 
-    Prefixed().say("worker", "a \x1b[31mred\x07 line\nand\tanother")
+    PrefixedOutput().say("worker", "a \x1b[31mred\x07 line\nand\tanother")
     assert capsys.readouterr().out == "worker    | a \\x1b[31mred\\x07 line\nworker    | and another\n"

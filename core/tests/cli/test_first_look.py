@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 import pytest
 
-from protojobs.cli import elsewhere
+from protojobs.cli import foreign_names
 from protojobs.cli.commands.worker import command as worker
 from protojobs.cli.entry import root
 from protojobs.cli.exits import MEANINGS
@@ -171,15 +171,17 @@ def test_what_is_only_alike_by_its_dashes_is_not_suggested(type_, words) -> None
 
 def test_each_option_that_is_told_to_users_of_other_libraries_exists_and_theirs_does_not() -> None:
     have = {name for param in worker.get_params(click.Context(worker)) for name in param.opts}
-    assert have & set(elsewhere.OURS) == set()
-    assert {name for words in elsewhere.OURS.values() for name in re.findall(r"--[a-z-]+", words)} - have <= {"--burst"}
+    assert have & set(foreign_names.OPTIONS) == set()
+    assert {name for words in foreign_names.OPTIONS.values() for name in re.findall(r"--[a-z-]+", words)} - have <= {
+        "--burst"
+    }
 
 
 def test_each_command_that_is_told_to_users_of_other_libraries_exists_and_theirs_does_not() -> None:
     ctx = click.Context(root)
-    told = {name for words in elsewhere.COMMANDS.values() for name in re.findall(r"protojobs ([a-z]+)", words)}
+    told = {name for words in foreign_names.COMMANDS.values() for name in re.findall(r"protojobs ([a-z]+)", words)}
     assert told <= {*root.list_commands(ctx)}
-    assert not set(elsewhere.COMMANDS) & {*root.list_commands(ctx)}
+    assert not set(foreign_names.COMMANDS) & {*root.list_commands(ctx)}
 
 
 def test_the_root_lists_what_get_command_finds() -> None:

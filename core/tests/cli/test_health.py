@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from protojobs import StopToken
-from protojobs.cli.health_probe.health import Health, crew_health, worker_health
+from protojobs.cli.health_probe.health import Health, supervisor_health, worker_health
 from protojobs.cli.health_probe.probe import ASK_BYTES_MAX, ASKERS_MAX, Probe
 from protojobs.cli.health_probe.systemd import Systemd
 from protojobs.errors import StoreUnavailable
@@ -116,32 +116,32 @@ class TestVitals:
         assert (health.state, health.is_live, health.is_ready) == ("stopping", True, False)
 
 
-class FakeCrew:
+class FakeSupervisor:
     def __init__(self, *processes: object, looked_at: float = 0.0) -> None:
         self.processes, self.looked_at = list(processes), looked_at
 
 
 class FakeProcess:
-    def __init__(self, vitals: Vitals | None, now: float = 0.0, *, is_helped: bool = False) -> None:
-        self.pid, self.is_helped = 4711, is_helped
-        self.alive = None if vitals is None else self
+    def __init__(self, vitals: Vitals | None, now: float = 0.0, *, is_lease_renewed: bool = False) -> None:
+        self.pid, self.is_lease_renewed = 4711, is_lease_renewed
+        self.last_sign = None if vitals is None else self
         self.condition = None if vitals is None else vitals.condition(now)
 
 
-class TestCrew:
+class TestSupervisor:
     """A supervisor answers for its workers."""
 
     def health(self, *processes: object, now: float = 0.0, looked_at: float = 0.0) -> Health:
         clock = ManualClock()
         offset = clock.monotonic()
         clock.advance(now)
-        return crew_health(FakeCrew(*processes, looked_at=offset + looked_at), StopToken(), clock)  # type: ignore[arg-type]
+        return supervisor_health(FakeSupervisor(*processes, looked_at=offset + looked_at), StopToken(), clock)  # type: ignore[arg-type]
 
-    def process(self, *, still_s: float = 0.0, is_helped: bool = False) -> FakeProcess:
+    def process(self, *, still_s: float = 0.0, is_lease_renewed: bool = False) -> FakeProcess:
         vitals = Vitals()
         vitals.begins(INFO, 0.0)
         vitals.beats(still_s, INFO, is_good=True)
-        return FakeProcess(vitals, still_s, is_helped=is_helped)
+        return FakeProcess(vitals, still_s, is_lease_renewed=is_lease_renewed)
 
     def test_it_is_ready_when_all_are(self) -> None:
         health = self.health(self.process(), self.process())
@@ -153,7 +153,7 @@ class TestCrew:
             assert (health.is_live, health.is_ready, health.reasons) == (True, False, ("a worker is being started",))
 
     def test_one_that_has_fallen_silent_is_the_supervisors_to_restart(self) -> None:
-        health = self.health(self.process(is_helped=True))
+        health = self.health(self.process(is_lease_renewed=True))
         assert (health.is_live, health.is_ready) == (True, False)
         assert health.reasons == ("worker 4711: it gives no sign of life",)
 
@@ -351,12 +351,12 @@ class TestARealWorker:
 
     def test_a_supervisor_answers_for_its_workers(self, start, url, type_) -> None:
         port = free_port()
-        crew = start("worker", "--processes", "2", "--probe-port", str(port))
+        supervisor = start("worker", "--processes", "2", "--probe-port", str(port))
         until("both are ready", lambda: type_("health", "--port", str(port)).code == 0)
         item = type_("health", "--port", str(port), "--json").document["item"]
         assert sum(worker["slots"] for worker in item["workers"]) == 16
-        crew.started.terminate()
-        assert crew.ended().code == 0
+        supervisor.started.terminate()
+        assert supervisor.ended().code == 0
 
 
 class Told:

@@ -16,9 +16,9 @@ import pytest
 
 from protojobs import StopToken, job
 from protojobs.cli.exits import CommandFailed, Exit
-from protojobs.cli.health_probe.health import crew_health
+from protojobs.cli.health_probe.health import supervisor_health
 from protojobs.cli.supervising import supervisor
-from protojobs.cli.supervising.supervisor import STARTS_MAX, Crew
+from protojobs.cli.supervising.supervisor import STARTS_MAX, Supervisor
 from protojobs.cli.supervising.supervisor_link import LINE
 from protojobs.cli.supervising.worker_process import worker_command
 from protojobs.clock import SYSTEM_CLOCK, SystemClock
@@ -248,9 +248,9 @@ time.sleep(600)
 
 
 class TestOneThatHangs:
-    def crew(self, code: str) -> Crew:
+    def crew(self, code: str) -> Supervisor:
         command = [sys.executable, "-S", "-c", code]
-        return Crew(command, 1, grace_s=1, exit_bound_s=1, clock=Hasty(), beat=lambda worker: None)
+        return Supervisor(command, 1, grace_s=1, exit_bound_s=1, clock=Hasty(), heartbeat=lambda worker: None)
 
     def test_before_it_has_begun_is_killed_and_started_again_and_again(self, caplog, monkeypatch) -> None:
         monkeypatch.setattr(supervisor, "START_MAX_S", 6.0)
@@ -290,7 +290,7 @@ class TestOneThatHangs:
         thread.start()
         until("it has reported", lambda: any(process.report for process in crew._processes()))
         assert crew.processes == [None]
-        health = crew_health(crew, stop, SYSTEM_CLOCK)
+        health = supervisor_health(crew, stop, SYSTEM_CLOCK)
         stop.stop()
         assert health.workers == ()
         thread.join(LONG_S)
@@ -300,7 +300,7 @@ class TestOneThatHangs:
 class TestPauses:
     def run(self, code: str, stop: StopToken) -> None:
         command = [sys.executable, "-S", "-c", code]
-        Crew(command, 1, grace_s=1, exit_bound_s=1, clock=Hasty(), beat=lambda worker: None).run(stop)
+        Supervisor(command, 1, grace_s=1, exit_bound_s=1, clock=Hasty(), heartbeat=lambda worker: None).run(stop)
 
     def test_they_grow_and_end_when_none_ever_starts(self, caplog) -> None:
         with pytest.raises(CommandFailed) as caught:

@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from protojobs import StopToken, WorkReport, job
-from protojobs.cli.supervising.supervisor import Crew
-from protojobs.cli.supervising.supervisor_link import ALIVE, LINE, Supervisor
+from protojobs.cli.supervising.supervisor import Supervisor
+from protojobs.cli.supervising.supervisor_link import LINK_VARIABLE, SIGN_OF_LIFE, SupervisorLink
 from protojobs.clock import SystemClock
 from protojobs.errors import LeaseLost, StoreUnavailable
 from protojobs.port.lifecycle import JobState
@@ -201,7 +201,7 @@ class Hasty(SystemClock):
 # Says that it lives, then nothing until the file `speak` is there; ends when the supervisor wants it to.
 SILENT = f"""
 import os, socket
-line = socket.socket(fileno=int(os.environ["{LINE}"]))
+line = socket.socket(fileno=int(os.environ["{LINK_VARIABLE}"]))
 line.sendall(b'alive {{"worker": "w", "lease_s": LEASE, "lasts_s": LASTS}}\\n')
 line.settimeout(0.02)
 while True:
@@ -253,7 +253,9 @@ def crew(clock: Hasty, beats: Beats, caplog):
     @contextmanager
     def running(lease_s: float, lasts_s: float | None) -> Iterator[None]:
         code = SILENT.replace("LEASE", str(lease_s)).replace("LASTS", "null" if lasts_s is None else str(lasts_s))
-        supervisor = Crew([sys.executable, "-S", "-c", code], 1, grace_s=1, exit_bound_s=10, clock=clock, beat=beats)
+        supervisor = Supervisor(
+            [sys.executable, "-S", "-c", code], 1, grace_s=1, exit_bound_s=10, clock=clock, heartbeat=beats
+        )
         stop = StopToken()
         thread = threading.Thread(target=supervisor.run, args=(stop,), daemon=True)
         caplog.set_level(logging.DEBUG, "protojobs.cli")
@@ -340,12 +342,12 @@ class TestTheWorker:
     def test_gives_signs_of_life_also_while_its_heartbeat_thread_waits_for_the_store(self) -> None:
         ours, theirs = socket.socketpair()
         theirs.settimeout(LONG_S)
-        supervisor = Supervisor(ours)
-        supervisor.told("w", 1.0, 60.0)
+        link = SupervisorLink(ours)
+        link.send_sign_of_life("w", 1.0, 60.0)
         with theirs.makefile("rb") as heard:
-            words = [json.loads(next(heard).removeprefix(ALIVE)) for _ in range(4)]
-            supervisor.report(WorkReport(done=1, failed=0, runs=1, reason="empty"))
-            while (last := next(heard)).startswith(ALIVE):  # one may have been on its way
+            words = [json.loads(next(heard).removeprefix(SIGN_OF_LIFE)) for _ in range(4)]
+            link.report(WorkReport(done=1, failed=0, runs=1, reason="empty"))
+            while (last := next(heard)).startswith(SIGN_OF_LIFE):  # one may have been on its way
                 pass
         assert json.loads(last)["reason"] == "empty"
         lasts = [word["lasts_s"] for word in words]
@@ -355,8 +357,8 @@ class TestTheWorker:
 
     def test_does_not_wait_for_a_supervisor_that_does_not_read(self) -> None:
         ours, theirs = socket.socketpair()
-        supervisor = Supervisor(ours)
+        link = SupervisorLink(ours)
         for _ in range(5_000):  # more than any system keeps for it
-            supervisor.told("w", 60.0, 60.0)
+            link.send_sign_of_life("w", 60.0, 60.0)
         theirs.close()
-        supervisor.told("w", 60.0, 60.0)
+        link.send_sign_of_life("w", 60.0, 60.0)

@@ -1,4 +1,4 @@
-"""The command line, `protojobs`: parse, build, call. One module per command; the composition root."""
+"""The command line, `protojobs`: it parses arguments, builds the queue, the worker or the scheduler, and calls it."""
 
 from __future__ import annotations
 

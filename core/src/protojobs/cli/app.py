@@ -1,4 +1,4 @@
-"""Importing the application, so that its jobs are known: `module`, or `module:object` for a JobQueue of its own."""
+"""Imports the application that --app names, `module` or `module:object`, so that its jobs are registered."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _STDLIB = os.path.join(os.path.dirname(os.__file__), "")
 
 
 def load_app(name: str, source: Path | None = None) -> JobQueue | None:
-    """Import the module; with `:object` answer that JobQueue. `source`: the settings file that names it; then it is
-    looked for beside that first.
+    """Import the module; with `:object` return that JobQueue. `source`: the settings file that names it; then it is
+    looked for beside that file first.
 
     Raises ConfigurationError that says where the trouble is.
     """
@@ -30,20 +30,20 @@ def load_app(name: str, source: Path | None = None) -> JobQueue | None:
     if not all(part.isidentifier() for part in module_name.split(".")):
         raise _no_module_name(module_name)
     look_here(source)
-    found: object = _imported(module_name, source)
+    value: object = _imported(module_name, source)
     if not colon:
         return None
     for part in path.split("."):
-        if not hasattr(found, part):
-            names = [known for known in dir(found) if not known.startswith("_")]
+        if not hasattr(value, part):
+            names = [attribute for attribute in dir(value) if not attribute.startswith("_")]
             raise ConfigurationError(f'{module_name} has no "{part}".', mend=did_you_mean(part, names))
-        found = getattr(found, part)
-    if not isinstance(found, JobQueue):
+        value = getattr(value, part)
+    if not isinstance(value, JobQueue):
         raise ConfigurationError(
-            f"{name} is a {type(found).__name__}, not a JobQueue.",
+            f"{name} is a {type(value).__name__}, not a JobQueue.",
             mend=f"Name a JobQueue, or the module alone: --app {module_name}",
         )
-    return found
+    return value
 
 
 def look_here(source: Path | None = None) -> None:
@@ -75,17 +75,17 @@ def _imported(name: str, source: Path | None) -> object:
 
 
 def _failed(name: str, error: BaseException) -> ConfigurationError:
-    place = _place(error) or name
+    where = _where(error) or name
     if isinstance(error, SyntaxError) and error.filename:
-        place = f"{error.filename}, line {error.lineno}"
-    said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        where = f"{error.filename}, line {error.lineno}"
+    what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     return ConfigurationError(
-        f'Importing "{name}" failed. {said} ({place})', mend="Mend the module; --debug shows the whole traceback."
+        f'Importing "{name}" failed. {what} ({where})', mend="Mend the module; --debug shows the whole traceback."
     )
 
 
-def _place(error: BaseException) -> str:
-    """The last line of the application that the error has passed: what was called from there only found the mistake."""
+def _where(error: BaseException) -> str:
+    """The innermost line of the application in the traceback: libraries below it only detected the mistake."""
     frames = list(traceback.walk_tb(error.__traceback__))
     theirs = [(frame, line) for frame, line in frames if not _is_ours_or_pythons(frame)] or frames
     # An application may be installed beside its libraries; if it is not, what is installed is a library.
@@ -108,5 +108,5 @@ def _no_module_name(text: str) -> ConfigurationError:
 
 
 def _modules_in(folders: Iterable[str]) -> list[str]:
-    found = (path for folder in folders for path in Path(folder).iterdir())
-    return [path.stem for path in found if path.suffix == ".py" or (path / "__init__.py").is_file()]
+    paths = (path for folder in folders for path in Path(folder).iterdir())
+    return [path.stem for path in paths if path.suffix == ".py" or (path / "__init__.py").is_file()]

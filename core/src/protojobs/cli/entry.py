@@ -1,4 +1,4 @@
-"""From the arguments to an exit code: the root command, and `main`."""
+"""The entry point: the root command, and `main`, which runs the command line and returns an exit code."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from importlib.metadata import version
 
 import click
 
-from protojobs.cli.error_messages import complain
+from protojobs.cli.error_messages import print_error
 from protojobs.cli.exits import MEANINGS, Exit
 from protojobs.cli.options import NAMES
 from protojobs.cli.session import Session
@@ -38,12 +38,12 @@ Exit codes:
 class _Root(CommandTable):
     def invoke(self, ctx: click.Context) -> object:
         try:
-            answer: object = super().invoke(ctx)
+            result: object = super().invoke(ctx)
             sys.stdout.flush()
         except BrokenPipeError:  # `protojobs jobs list | head`: the reader has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return Exit.PIPE_CLOSED
-        return answer
+        return result
 
 
 def _end_soon() -> None:
@@ -68,7 +68,7 @@ def _end() -> None:
 @click.group(cls=_Root, help=_HELP, context_settings=NAMES)
 @click.version_option(version("protojobs"), prog_name="protojobs", message="%(prog)s %(version)s")
 def root() -> None:
-    """See _HELP."""
+    """The text of --help is _HELP."""
 
 
 def _check_text(arguments: Sequence[str]) -> None:
@@ -81,7 +81,7 @@ def _check_text(arguments: Sequence[str]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line (by default with `sys.argv`), and answer its exit code. Raises nothing but SystemExit."""
+    """Run the command line (by default with `sys.argv`), and return its exit code. Raises nothing but SystemExit."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a letter that the locale does not have is no reason to fail
             stream.reconfigure(errors="backslashreplace")
@@ -89,11 +89,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     session.arguments = tuple(sys.argv[1:] if arguments is None else arguments)
     try:
         _check_text(session.arguments)
-        answer: object = root.main(arguments, prog_name="protojobs", standalone_mode=False, obj=session)
+        result: object = root.main(arguments, prog_name="protojobs", standalone_mode=False, obj=session)
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 (the edge: the person gets words and a code)
-        return complain(error, session)
+        return print_error(error, session)
     finally:
         session.close()
         if arguments is None:
             _end_soon()
-    return int(answer) if isinstance(answer, int) else Exit.OK
+    return int(result) if isinstance(result, int) else Exit.OK

@@ -1,4 +1,4 @@
-"""Errors for people, on stderr: what happened, why, and what to try."""
+"""Prints errors on stderr: what happened, why, and what to try."""
 
 from __future__ import annotations
 
@@ -15,34 +15,33 @@ from protojobs.cli.session import Session
 from protojobs.cli.showing.text import escaped
 from protojobs.errors import ProtojobsError, SchemaOutdated, StoreUnavailable, did_you_mean
 
-__all__ = ["complain"]
+__all__ = ["print_error"]
 
 _SENTENCE_END = re.compile(r"(?<=[a-z0-9\"'`)\]]\.) (?=[A-Z])")
-_SPOKEN = re.compile(r"^(?:Try|Type):? +")
+_LEADING_WORDS = re.compile(r"^(?:Try|Type):? +")
 
 
-def complain(error: BaseException, session: Session) -> int:
-    """Write the error down, and answer the exit code that belongs to it."""
+def print_error(error: BaseException, session: Session) -> int:
+    """Print the error, and return its exit code."""
     if session.is_debug:
         click.echo("".join(traceback.format_exception(error)), err=True)
     match error:
         case click.UsageError():
             return _usage(error)
         case click.ClickException():
-            _say(error.format_message(), "", "")
+            _print(error.format_message(), "", "")
             return Exit.USAGE
         case KeyboardInterrupt() | click.Abort() | EOFError():
-            _say("interrupted", "", "")
+            _print("interrupted", "", "")
             return Exit.INTERRUPTED
         case ProtojobsError():
             what, why = _split(error.message)
-            _say(what, f"{why} {_named_in(error, session)}".strip(), _mend(error, session))
+            _print(what, f"{why} {_named_in(error, session)}".strip(), _mend(error, session))
             return exit_of(error)
         case _:
-            said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-            what = f"unexpected {said}"
-            _say(
-                what,
+            what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            _print(
+                f"unexpected {what}",
                 "This is a fault in protojobs, a driver or a plugin, not in what you typed.",
                 "the same with --debug",
             )
@@ -53,12 +52,12 @@ def _usage(error: click.UsageError) -> int:
     path = error.ctx.command_path if error.ctx else "protojobs"
     if isinstance(error, click.NoSuchOption):
         params = error.ctx.command.get_params(error.ctx) if error.ctx else []
-        known = [name for param in params if isinstance(param, click.Option) for name in param.opts]
-        meant = did_you_mean(error.option_name, known, cutoff=0.75)  # the dashes alone make any two alike
+        options = [name for param in params if isinstance(param, click.Option) for name in param.opts]
+        meant = did_you_mean(error.option_name, options, cutoff=0.75)  # the dashes alone make any two alike
         what, why = f'There is no option "{error.option_name}".', meant
     else:
         what, why = _split(error.format_message())
-    _say(what, why, f"{path} --help")
+    _print(what, why, f"{path} --help")
     return Exit.USAGE
 
 
@@ -82,14 +81,14 @@ def _split(text: str) -> tuple[str, str]:
     return parts[0], parts[1] if len(parts) > 1 else ""
 
 
-def _say(what: str, why: str, mend: str) -> None:
+def _print(what: str, why: str, mend: str) -> None:
     may_colour = "NO_COLOR" not in os.environ and sys.stderr.isatty()
     head = click.style("error:", fg="red", bold=True) if may_colour else "error:"
     click.echo(f"{head} {escaped(what)}", err=True)
     if why:
         click.echo(f"  {escaped(why)}", err=True)
     if mend:
-        mend = _SPOKEN.sub("", mend)
+        mend = _LEADING_WORDS.sub("", mend)
         click.echo(
             f"  {escaped(mend)}" if mend.startswith(("Did you mean", "Installed")) else f"  try: {escaped(mend)}",
             err=True,

@@ -1,4 +1,4 @@
-"""How the command line ends: every exit code, and which error gets which. Scripts rely on them; they do not change."""
+"""The exit codes, and which error gets which. Scripts rely on them: they do not change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What other libraries call their commands and options: whoever types one of those is told ours."""
+"""Commands and options of other job libraries, with the names that they have here: for people who type those."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import click
 
 from protojobs.cli.options import StoreCommand, StoreGroup
 
-__all__ = ["COMMANDS", "OURS", "ElsewhereGroup", "WorkerCommand"]
+__all__ = ["COMMANDS", "OPTIONS", "ForeignNamesGroup", "WorkerCommand"]
 
 _QUEUES = "Queues are named without an option: protojobs worker emails default."
 _CONCURRENCY = "The number of jobs at once is --concurrency."
-OURS = {  # RQ, Celery, Dramatiq, Huey, arq, Laravel, Sidekiq
+OPTIONS = {  # RQ, Celery, Dramatiq, Huey, arq, Laravel, Sidekiq
     "--burst": "Here it is --stop-when-empty.",
     "-b": "Here --burst is --stop-when-empty.",
     "--once": "Here it is --max-jobs 1.",
@@ -60,7 +60,7 @@ class WorkerCommand(StoreCommand):
             raise _translated(error, ctx) from None
 
 
-class ElsewhereGroup(StoreGroup):
+class ForeignNamesGroup(StoreGroup):
     """The root: others have their options before the name of the command, and commands that we do not have."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -76,13 +76,13 @@ class ElsewhereGroup(StoreGroup):
         """As always. Raises a UsageError with our name for a command of others."""
         if (
             not ctx.resilient_parsing
-            and (ours := COMMANDS.get(args[0])) is not None
+            and (hint := COMMANDS.get(args[0])) is not None
             and self.get_command(ctx, args[0]) is None
         ):
-            raise click.UsageError(f'There is no command "{args[0]}". {ours}', ctx)
+            raise click.UsageError(f'There is no command "{args[0]}". {hint}', ctx)
         return super().resolve_command(ctx, args)
 
 
 def _translated(error: click.NoSuchOption, ctx: click.Context) -> click.UsageError:
-    ours = OURS.get(error.option_name)
-    return error if ours is None else click.UsageError(f'There is no option "{error.option_name}". {ours}', ctx)
+    hint = OPTIONS.get(error.option_name)
+    return error if hint is None else click.UsageError(f'There is no option "{error.option_name}". {hint}', ctx)

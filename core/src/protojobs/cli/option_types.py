@@ -1,4 +1,4 @@
-"""Values as people type them: `90`, `30s`, `10m`, `1h30m`, `7d` for time; `512M`, `1.5G` for memory; JSON.
+"""The types of option values: time (`90`, `30s`, `1h30m`, `7d`), memory (`512M`, `1.5G`) and JSON.
 
 Each function is the `type=` of an option. Raises click.BadParameter, to which click adds the option's name.
 """
@@ -30,10 +30,10 @@ def duration(text: str) -> float:
 
 def size(text: str) -> int:
     """Bytes, from a number with K, M, G or T (powers of 1024), or without."""
-    found = _BYTES.fullmatch(text.strip())
-    if found is None:
+    match = _BYTES.fullmatch(text.strip())
+    if match is None:
         raise click.BadParameter(f"{shown(text)} is no amount of memory. Write it like 512M or 1.5G.")
-    return int(float(found[1]) * 1024 ** _POWER[found[2].upper()])
+    return int(float(match[1]) * 1024 ** _POWER[match[2].upper()])
 
 
 def json_value(text: str) -> object:

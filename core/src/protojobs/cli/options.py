@@ -1,8 +1,7 @@
-"""The options that every command takes, before or after its name, and commands that suggest what was meant."""
+"""The options that every command takes, before or after its name; and commands that know them and suggest names."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable
 from typing import cast
 
@@ -11,7 +10,7 @@ import click
 from protojobs.cli.session import Session
 from protojobs.errors import did_you_mean
 
-__all__ = ["COMMON", "NAMES", "StoreCommand", "StoreGroup", "given_ids", "unknown_command"]
+__all__ = ["COMMON", "NAMES", "StoreCommand", "StoreGroup", "unknown_command"]
 
 NAMES = {"help_option_names": ["-h", "--help"]}
 
@@ -101,11 +100,3 @@ class StoreGroup(_Common, click.Group):
 def unknown_command(name: str, known: Iterable[str], ctx: click.Context) -> click.UsageError:
     """The error for a command that does not exist."""
     return click.UsageError(f'There is no command "{name}". {did_you_mean(name, known)}'.rstrip(), ctx)
-
-
-def given_ids(ids: Iterable[str]) -> list[str]:
-    """The ids of the command line, each once; `-` stands for those on stdin, one a line (its first word)."""
-    found: list[str] = []
-    for one in ids:
-        found += [line.split()[0] for line in sys.stdin if line.strip()] if one == "-" else [one]
-    return list(dict.fromkeys(found))

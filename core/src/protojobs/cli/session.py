@@ -1,4 +1,4 @@
-"""What the options before and after a command's name add up to: the settings, the store, and where to write."""
+"""One run of the command line: its options, and the settings, the store and the output that follow from them."""
 
 from __future__ import annotations
 
@@ -76,17 +76,17 @@ class Session:
         own = queue_of(wanted, self.app_source if wanted else None)
         if own is None:
             return JobQueue(self._open(settings.url), settings)
-        given = {key: value for key, value in (changes or {}).items() if value is not None}
-        if self.url is None and not given:
+        overrides = {key: value for key, value in (changes or {}).items() if value is not None}
+        if self.url is None and not overrides:
             return own
         driver = own.driver if self.url is None else self._open(self.url)
-        return JobQueue(driver, replace(own.settings, **given), registry=own.registry, clock=own.clock)
+        return JobQueue(driver, replace(own.settings, **overrides), registry=own.registry, clock=own.clock)
 
     def store(self) -> Store:
         """The store, for looking into it."""
         return self.queue().driver
 
-    def place(self, queue: JobQueue) -> str:
+    def store_name(self, queue: JobQueue) -> str:
         """The store's address for people, without its password."""
         driver = queue.driver
         for opened, url in self._opened:
@@ -102,10 +102,10 @@ class Session:
 
     def to_type(self, mend: str) -> str:
         """How to mend something: where that is a command of ours, with the options that picked the store this time."""
-        found = _COMMAND.fullmatch(mend)
-        if found is None or found["command"].endswith("."):  # a sentence
+        match = _COMMAND.fullmatch(mend)
+        if match is None or match["command"].endswith("."):  # a sentence
             return mend
-        before, command, after = found.groups()
+        before, command, after = match.groups()
         picked = ["--url", masked(self.url)] if self.url else self._own_queues()
         if picked and picked[0] == "--app":
             command = command.removesuffix(_ANY_APP)
@@ -131,8 +131,8 @@ class Session:
 
 
 def queue_of(apps: Sequence[str], source: Path | None = None) -> JobQueue | None:
-    """Import the applications (`source`: see load_app); answer the JobQueue that one names as `module:object`."""
-    queues = [found for name in apps if (found := load_app(name, source)) is not None]
+    """Import the applications (`source`: see load_app); return the JobQueue that one names as `module:object`."""
+    queues = [queue for name in apps if (queue := load_app(name, source)) is not None]
     if len({id(queue) for queue in queues}) > 1:
         raise CommandFailed(
             Exit.USAGE, "The applications name more than one JobQueue.", mend="Leave :object away from all but one."

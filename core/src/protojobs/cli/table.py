@@ -1,4 +1,4 @@
-"""Which commands there are. A command's module is imported when it is called, not before: `--help` stays quick."""
+"""The table of commands. A command's module is imported when it is called, not before: `--help` stays quick."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import cast
 
 import click
 
-from protojobs.cli.foreign_names import ElsewhereGroup
+from protojobs.cli.foreign_names import ForeignNamesGroup
 from protojobs.errors import ConfigurationError, shown
 
 __all__ = ["BUILT_IN", "ENTRY_POINTS", "CommandTable"]
@@ -50,18 +50,18 @@ _EXTRAS = {
 }
 
 
-class CommandTable(ElsewhereGroup):
+class CommandTable(ForeignNamesGroup):
     """The root: our commands by name, and those that other distributions bring by the entry points."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Ours in the order of the table, then the others by name."""
-        return [*BUILT_IN, *sorted({*_found(), *_EXTRAS} - set(BUILT_IN))]
+        return [*BUILT_IN, *sorted({*_installed(), *_EXTRAS} - set(BUILT_IN))]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command, imported now. Raises ConfigurationError for one that is known and cannot be."""
         if cmd_name in BUILT_IN:
             return cast("click.Command", import_module(f"protojobs.cli.commands.{cmd_name}").command)
-        if (entry := _found().get(cmd_name)) is not None:
+        if (entry := _installed().get(cmd_name)) is not None:
             return _loaded(entry)
         if cmd_name in _EXTRAS and not ctx.resilient_parsing:
             raise ConfigurationError(
@@ -71,9 +71,9 @@ class CommandTable(ElsewhereGroup):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The list for `--help`, without importing one of them."""
-        found = _found()
+        installed = _installed()
         with formatter.section("Commands"):
-            formatter.write_dl([(name, _words(name, found.get(name))) for name in self.list_commands(ctx)])
+            formatter.write_dl([(name, _words(name, installed.get(name))) for name in self.list_commands(ctx)])
 
 
 def _words(name: str, entry: EntryPoint | None) -> str:
@@ -85,7 +85,7 @@ def _words(name: str, entry: EntryPoint | None) -> str:
     return words or f"From {entry.dist.name if entry.dist else entry.value}."
 
 
-def _found() -> dict[str, EntryPoint]:
+def _installed() -> dict[str, EntryPoint]:
     return {entry.name: entry for entry in entry_points(group=ENTRY_POINTS)}
 
 
@@ -93,7 +93,7 @@ def _loaded(entry: EntryPoint) -> click.Command:
     source = entry.dist.name if entry.dist else entry.value
     try:
         command: object = entry.load()
-    except Exception as error:  # somebody else's package; its trouble is told with its name
+    except Exception as error:  # somebody else's package: the error names it
         raise ConfigurationError(
             f'The command "{entry.name}" of {source} cannot be imported. {type(error).__name__}: {error}.',
             mend=f"pip install --upgrade {source}",

@@ -1,4 +1,4 @@
-"""Something done to all jobs that match: count, show, ask, do it with progress; Ctrl-C stops it after a chunk."""
+"""Act on all jobs that match a query: count and show them, ask, act with a progress bar. Ctrl-C stops after a chunk."""
 
 from __future__ import annotations
 
@@ -53,10 +53,10 @@ class Bulk(Struct, frozen=True):
     def _follow(self, session: Session, inspector: Inspector, operation: Operation) -> Operation:
         """Until it has ended. Raises CommandFailed when it did not end well."""
         try:
-            with _progress(operation.total) as tell:
+            with _progress(operation.total) as advance:
                 while operation.state is OperationState.RUNNING:
                     before, operation = operation, inspector.wait(operation.id, LOOK_S) or operation
-                    tell(operation.done + operation.refused - before.done - before.refused)
+                    advance(operation.done + operation.refused - before.done - before.refused)
         except KeyboardInterrupt:
             inspector.stop_operation(operation.id)
             while operation.state is OperationState.RUNNING:
@@ -74,7 +74,7 @@ class Bulk(Struct, frozen=True):
 
 @contextmanager
 def _progress(total: Count) -> Generator[Callable[[int], None]]:
-    """A bar on a terminal; told how many more are done."""
+    """A bar on a terminal. Call what it gives with the number of jobs that were done since the last call."""
     if not sys.stderr.isatty():
         yield lambda _more: None
         return
@@ -83,7 +83,7 @@ def _progress(total: Count) -> Generator[Callable[[int], None]]:
 
 
 def _is_unknown(total: Count) -> bool:
-    """None was found in as long as we count, and not all were looked at: those that match may lie further down."""
+    """No job matched among those that were counted, and there are more."""
     return total.is_capped and not total.number
 
 
@@ -94,10 +94,10 @@ def _number(total: Count, noun: str) -> str:
 
 
 def _examples(preview: Preview) -> list[str]:
-    words = [_words(preview.sample, place) for place in range(len(preview.sample.jobs))]
-    if (more := preview.total.number - len(words)) > 0:
-        words.append(f"and {more:,} more")
-    return words
+    lines = [_line_of(preview.sample, index) for index in range(len(preview.sample.jobs))]
+    if (more := preview.total.number - len(lines)) > 0:
+        lines.append(f"and {more:,} more")
+    return lines
 
 
 def _show(session: Session, preview: Preview) -> None:
@@ -105,8 +105,8 @@ def _show(session: Session, preview: Preview) -> None:
         session.out.note(f"  {example}")
 
 
-def _words(listing: JobListing, place: int) -> str:
-    job = listing.jobs[place]
+def _line_of(listing: JobListing, index: int) -> str:
+    job = listing.jobs[index]
     failure = listing.failures.get(job.id)
-    said = job.status.value if failure is None else last_line(failure.exception)[:80]
-    return f"{job.id if failure is None else failure.id}  {job.queue}  {job.job_name}  {said}"
+    outcome = job.status.value if failure is None else last_line(failure.exception)[:80]
+    return f"{job.id if failure is None else failure.id}  {job.queue}  {job.job_name}  {outcome}"

@@ -1,4 +1,4 @@
-"""Before something is done to many jobs: how many they are, what they are, and do you want that?"""
+"""Asks before a command acts on many jobs: shows what would be done and to what, and wants a yes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ YES = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 
 
 def confirm(out: Output, what: str, examples: Iterable[str] = (), *, is_agreed: bool) -> None:
-    """Say what is about to be done, show some of it, and ask. Raises CommandFailed unless somebody says yes."""
+    """Show what is about to be done, with examples, and ask. Raises CommandFailed unless somebody says yes."""
     out.note(what)
     for example in examples:
         out.note(f"  {example}")

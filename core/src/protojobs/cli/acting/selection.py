@@ -1,9 +1,10 @@
-"""Commands that look at jobs and act on them go through an Inspector, as the dashboard does: here it is made."""
+"""Which jobs a command is about: `--where`, ids and pages of them, by the Inspector of the person who types."""
 
 from __future__ import annotations
 
 import getpass
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 
 import click
 
@@ -12,7 +13,7 @@ from protojobs.inspector.inspector import Inspector, JobListing, Viewer
 from protojobs.names import check_name
 from protojobs.querying.query import quoted
 
-__all__ = ["DRY_RUN", "IDS_AT_ONCE", "WHERE", "check_where", "inspector_of", "listings", "query_of"]
+__all__ = ["DRY_RUN", "IDS_AT_ONCE", "WHERE", "check_where", "ids_of", "inspector_of", "listings", "query_of"]
 
 IDS_AT_ONCE = 1_000  # in one call, and one line of the audit log
 _PAGE = 500
@@ -61,6 +62,14 @@ def listings(
         left, cursor = left - len(page.jobs), page.cursor
         if cursor is None:
             return
+
+
+def ids_of(ids: Iterable[str]) -> list[str]:
+    """The ids in the arguments, each once; `-` stands for those on stdin, one a line (its first word)."""
+    all_ids: list[str] = []
+    for argument in ids:
+        all_ids += [line.split()[0] for line in sys.stdin if line.strip()] if argument == "-" else [argument]
+    return list(dict.fromkeys(all_ids))
 
 
 def _user() -> str:

@@ -1,1 +1,1 @@
-"""The commands, one module each: arguments in, calls of the library, output."""
+"""The commands of `protojobs`, one module each, named as the command."""

@@ -1,7 +1,7 @@
-"""`protojobs conformance URL`: does the driver keep the contract? The kit runs in a process of its own.
+"""`protojobs conformance URL`: run the conformance kit against a driver, and report the level that it reaches.
 
-Nothing of `protojobs.testing` is imported here: production does without it, and a broken driver takes only the other
-process with it. What that one says, line by line, is described in `protojobs/testing/conformance/__main__.py`.
+The kit runs in a process of its own: a broken driver takes only that process with it, and production needs nothing of
+`protojobs.testing`. The lines that it writes are described in `protojobs/testing/conformance/__main__.py`.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def _run(url: str, level: str) -> tuple[bytes, Report, tuple[str, ...]]:
     )
     assert kit.stdout is not None
     try:
-        last = _listen(kit.stdout)
+        last = _follow(kit.stdout)
         kit.wait()
     finally:
         if kit.poll() is None:  # Ctrl-C, or a line that nobody understands
@@ -134,7 +134,7 @@ def _run(url: str, level: str) -> tuple[bytes, Report, tuple[str, ...]]:
     return document, msgspec.json.decode(document, type=Report), last.errors
 
 
-def _listen(lines: IO[bytes]) -> _Line:
+def _follow(lines: IO[bytes]) -> _Line:
     """Show the tests as they end; the last line."""
     line = _Line()
     with shown_progress(on_terminal=sys.stderr.isatty()) as progress:
@@ -143,5 +143,5 @@ def _listen(lines: IO[bytes]) -> _Line:
             if line.begun is not None:
                 progress.begin(line.begun)
             elif line.test is not None:
-                progress.tell(line.test)
+                progress.ended(line.test)
     return line

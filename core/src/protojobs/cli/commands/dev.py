@@ -1,4 +1,4 @@
-"""`protojobs dev`: a worker that starts anew when the code changes, and the dashboard, on one terminal."""
+"""`protojobs dev`: run a worker and the dashboard on one terminal, and restart the worker when code changes."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 
 import click
 
-from protojobs.cli.development.code_changes import Changes
-from protojobs.cli.development.prefixed_output import Prefixed
+from protojobs.cli.development.code_changes import CodeChanges
+from protojobs.cli.development.prefixed_output import PrefixedOutput
 from protojobs.cli.development.processes import DRAIN_S, Dashboard, DevWorker
 from protojobs.cli.exits import Exit
 from protojobs.cli.options import StoreCommand
@@ -69,31 +69,31 @@ def command(
     has_dashboard = not no_dashboard and _is_dashboard_installed()
     check_shared(session, jobs, is_several=has_dashboard)
     jobs.driver.get([""])
-    place = session.place(jobs)
+    store_name = session.store_name(jobs)
     jobs.close()
-    lines, stop = Prefixed(), StopToken()
-    changes = None if no_reload else Changes(folders or [Path.cwd()])
-    with stopped_by_signals(stop, _note, ends_with_terminal=True), _handed_down(session):
-        _begin(lines, place, port if has_dashboard else None, is_missing=not no_dashboard and not has_dashboard)
+    lines, stop = PrefixedOutput(), StopToken()
+    changes = None if no_reload else CodeChanges(folders or [Path.cwd()])
+    with stopped_by_signals(stop, _note, ends_with_terminal=True), _environment_of_children(session):
+        _begin(lines, store_name, port if has_dashboard else None, is_missing=not no_dashboard and not has_dashboard)
         worker = DevWorker(queues, lines)
         dashboard = Dashboard(port, lines) if has_dashboard else None
         try:
-            _keep(worker, dashboard, changes, lines, stop)
+            _run(worker, dashboard, changes, lines, stop)
         finally:
             _end(worker, dashboard, changes, stop)
     lines.say("dev", "ended")
     return Exit.OK if stop.level else worker.code
 
 
-def _keep(
-    worker: DevWorker, dashboard: Dashboard | None, changes: Changes | None, lines: Prefixed, stop: StopToken
+def _run(
+    worker: DevWorker, dashboard: Dashboard | None, changes: CodeChanges | None, lines: PrefixedOutput, stop: StopToken
 ) -> None:
     """Until somebody wants an end, or the worker cannot start and no change can help."""
     while not stop.level and not (worker.needs_a_change and changes is None):
         worker.look()
         if dashboard is not None:
             dashboard.look()
-        if changes is not None and (changed := changes.taken()):
+        if changes is not None and (changed := changes.take()):
             lines.say("dev", f"{changed} changed: the worker starts anew")
             worker.replace(stop)
         if changes is not None and changes.lost:
@@ -102,7 +102,7 @@ def _keep(
         SYSTEM_CLOCK.sleep(LOOK_S)
 
 
-def _end(worker: DevWorker, dashboard: Dashboard | None, changes: Changes | None, stop: StopToken) -> None:
+def _end(worker: DevWorker, dashboard: Dashboard | None, changes: CodeChanges | None, stop: StopToken) -> None:
     if dashboard is not None:
         dashboard.end()  # while the worker drains
     worker.end(stop)
@@ -113,11 +113,11 @@ def _end(worker: DevWorker, dashboard: Dashboard | None, changes: Changes | None
 
 
 @contextmanager
-def _handed_down(session: Session) -> Generator[None]:
-    """What was given on the command line reaches the children by the environment: a URL may hold a password."""
-    given = {"PYTHONUNBUFFERED": "1", f"{ENV_PREFIX}URL": session.url, f"{ENV_PREFIX}APP": ",".join(session.apps)}
+def _environment_of_children(session: Session) -> Generator[None]:
+    """Pass the options on to the children by the environment: a URL may hold a password, which `ps` would show."""
+    variables = {"PYTHONUNBUFFERED": "1", f"{ENV_PREFIX}URL": session.url, f"{ENV_PREFIX}APP": ",".join(session.apps)}
     before = dict(os.environ)
-    os.environ.update({name: value for name, value in given.items() if value})
+    os.environ.update({name: value for name, value in variables.items() if value})
     try:
         yield
     finally:
@@ -129,8 +129,8 @@ def _is_dashboard_installed() -> bool:
     return any(entry.name == "dashboard" for entry in entry_points(group=ENTRY_POINTS))
 
 
-def _begin(lines: Prefixed, place: str, port: int | None, *, is_missing: bool) -> None:
-    lines.say("dev", f"protojobs {version('protojobs')}, {place}")
+def _begin(lines: PrefixedOutput, store_name: str, port: int | None, *, is_missing: bool) -> None:
+    lines.say("dev", f"protojobs {version('protojobs')}, {store_name}")
     if port is not None:
         lines.say("dev", f"dashboard at http://127.0.0.1:{port}/")
     if is_missing:

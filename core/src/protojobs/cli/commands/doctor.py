@@ -1,4 +1,4 @@
-"""`protojobs doctor`: what is wrong here, and how to mend it."""
+"""`protojobs doctor`: report what is wrong with the store, the workers and the settings, and how to mend it."""
 
 from __future__ import annotations
 
@@ -51,11 +51,11 @@ def command(session: Session, fail_on: str, verbose: bool) -> int:
     shown = findings if verbose or session.is_json else [one for one in findings if one.severity > Severity.OK]
     if session.is_json or not session.out.is_terminal:
         items = [_item(finding) for finding in findings]
-        session.out.items("doctor@1", items, _COLUMNS, map(_row, shown), more={"store": session.place(queue)})
+        session.out.items("doctor@1", items, _COLUMNS, map(_row, shown), more={"store": session.store_name(queue)})
     else:
         for line in _lines(shown, shutil.get_terminal_size().columns):
             click.echo(line)
-    session.out.note(f"{session.place(queue)}: {_summary(findings)}")
+    session.out.note(f"{session.store_name(queue)}: {_summary(findings)}")
     return Exit.BAD if findings[0].severity >= Severity[fail_on.upper()] else Exit.OK
 
 
@@ -64,7 +64,7 @@ def _opened(session: Session) -> tuple[JobQueue, list[Finding]]:
     try:
         return session.queue(needs_jobs=True), []
     except ConfigurationError as error:
-        queue = session.queue()  # whatever is wrong with the store itself is told by the error of this
+        queue = session.queue()  # raises where something is wrong with the store itself
         what = f"The application cannot be imported. {error.message}"
         return queue, [Finding(code="app_broken", severity=Severity.ERROR, what=what, mend=error.mend)]
 

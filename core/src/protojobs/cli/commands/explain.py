@@ -1,4 +1,4 @@
-"""`protojobs explain ID`: why a job is not running."""
+"""`protojobs explain ID`: say why a job is not running."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ def command(session: Session, job_id: str) -> int:
     Of a running job it says who has it and since when, of a finished one how it ended. The verdict comes first, and how
     to mend it; then each check with its code, `ok` or `no`.
     """
-    found = explain(session.queue(), job_id)
-    found = replace(found, mend=session.to_type(found.mend))
+    explanation = explain(session.queue(), job_id)
+    explanation = replace(explanation, mend=session.to_type(explanation.mend))
     fields: list[tuple[str, Cell]] = [
-        ("job", found.job_id),
-        ("state", found.state.value if found.state is not None else None),
-        ("code", found.code),
-        ("verdict", found.verdict),
-        ("mend", found.mend or None),
+        ("job", explanation.job_id),
+        ("state", explanation.state.value if explanation.state is not None else None),
+        ("code", explanation.code),
+        ("verdict", explanation.verdict),
+        ("mend", explanation.mend or None),
     ]
-    session.out.item("explain@1", found, fields, blocks=[("checks", _checks(found))])
-    return Exit.OK if found.state is not None else Exit.NOT_FOUND
+    session.out.item("explain@1", explanation, fields, blocks=[("checks", _checks(explanation))])
+    return Exit.OK if explanation.state is not None else Exit.NOT_FOUND
 
 
-def _checks(found: Explanation) -> str:
-    return "\n".join(f"{'ok' if one.passed else 'no'}  {one.code:{_CODE}} {one.words}" for one in found.checks)
+def _checks(explanation: Explanation) -> str:
+    return "\n".join(f"{'ok' if one.passed else 'no'}  {one.code:{_CODE}} {one.words}" for one in explanation.checks)

@@ -1,4 +1,4 @@
-"""`protojobs failed`: list, show, retry, forget."""
+"""`protojobs failed`: list, show, retry and forget failed jobs."""
 
 from __future__ import annotations
 
@@ -9,9 +9,18 @@ import click
 
 from protojobs.cli.acting.bulk import Bulk
 from protojobs.cli.acting.confirmation import YES, confirm
-from protojobs.cli.acting.selection import DRY_RUN, IDS_AT_ONCE, WHERE, check_where, inspector_of, listings, query_of
+from protojobs.cli.acting.selection import (
+    DRY_RUN,
+    IDS_AT_ONCE,
+    WHERE,
+    check_where,
+    ids_of,
+    inspector_of,
+    listings,
+    query_of,
+)
 from protojobs.cli.exits import CommandFailed, Exit, exit_of_many
-from protojobs.cli.options import StoreCommand, StoreGroup, given_ids
+from protojobs.cli.options import StoreCommand, StoreGroup
 from protojobs.cli.session import Session
 from protojobs.cli.showing.tables import Cell, Column
 from protojobs.cli.showing.text import counted, pretty_json
@@ -40,8 +49,8 @@ _QUEUE = click.option("--queue", metavar="QUEUE", help="Only of this very queue;
 _ALL_HELP = "All failed jobs, or all of --queue; counts and asks first."
 
 
-class _Some(TypedDict):
-    """Which failed jobs are meant, and whether they are agreed to."""
+class _Selection(TypedDict):
+    """Which failed jobs are meant, and whether somebody has agreed already."""
 
     ids: Sequence[str]
     is_all: bool
@@ -51,7 +60,7 @@ class _Some(TypedDict):
     yes: bool
 
 
-def _SOME(function: _F) -> _F:
+def _selection_options(function: _F) -> _F:
     for option in (
         YES,
         DRY_RUN,
@@ -127,52 +136,52 @@ def show(session: Session, failed_id: str) -> None:
 
 
 @command.command("retry", cls=StoreCommand, short_help="Run failed jobs again.")
-@_SOME
+@_selection_options
 @click.pass_obj
-def retry(session: Session, **given: Unpack[_Some]) -> int:
+def retry(session: Session, **selected: Unpack[_Selection]) -> int:
     """Run failed jobs again, each with its own settings and all its attempts. `-` reads ids from stdin.
 
     Prints each id with what was done: requeued, conflict (it is not failed any more) or missing.
     """
     inspector = inspector_of(session)
-    if (query := _query(given)) is not None:
-        return _RETRY_ALL.run(session, inspector, query, is_agreed=given["yes"], is_dry_run=given["dry_run"])
-    wanted = given_ids(given["ids"])
+    if (query := _query(selected)) is not None:
+        return _RETRY_ALL.run(session, inspector, query, is_agreed=selected["yes"], is_dry_run=selected["dry_run"])
+    wanted = ids_of(selected["ids"])
     answers = [answer for part in _parts(wanted) for answer in inspector.retry(part)]
-    answered = [(one, answer.value, _EXITS[answer]) for one, answer in zip(wanted, answers, strict=True)]
-    return _answered(session, "failed.retry@1", answered)
+    results = [(one, answer.value, _EXITS[answer]) for one, answer in zip(wanted, answers, strict=True)]
+    return _show_results(session, "failed.retry@1", results)
 
 
 @command.command("forget", cls=StoreCommand, short_help="Delete failed jobs for good.")
-@_SOME
+@_selection_options
 @click.pass_obj
-def forget(session: Session, **given: Unpack[_Some]) -> int:
+def forget(session: Session, **selected: Unpack[_Selection]) -> int:
     """Delete failed jobs for good, the job and its failed_jobs row. `-` reads ids from stdin.
 
     Prints each id with what was done: forgotten or missing.
     """
     inspector = inspector_of(session)
-    if (query := _query(given)) is not None:
-        return _FORGET_ALL.run(session, inspector, query, is_agreed=given["yes"], is_dry_run=given["dry_run"])
-    wanted = given_ids(given["ids"])
-    if "-" in given["ids"]:
-        found = filter(None, map(inspector.failure, wanted[:_EXAMPLES]))
+    if (query := _query(selected)) is not None:
+        return _FORGET_ALL.run(session, inspector, query, is_agreed=selected["yes"], is_dry_run=selected["dry_run"])
+    wanted = ids_of(selected["ids"])
+    if "-" in selected["ids"]:
+        jobs = filter(None, map(inspector.failure, wanted[:_EXAMPLES]))
         what = f"Forget: {counted(len(wanted), 'failed job')}."
-        confirm(session.out, what, map(_words, found), is_agreed=given["yes"])
+        confirm(session.out, what, map(_line_of, jobs), is_agreed=selected["yes"])
     answers = [answer for part in _parts(wanted) for answer in inspector.forget(part)]
-    answered = [(one, answer.value, _FORGOTTEN[answer]) for one, answer in zip(wanted, answers, strict=True)]
-    return _answered(session, "failed.forget@1", answered)
+    results = [(one, answer.value, _FORGOTTEN[answer]) for one, answer in zip(wanted, answers, strict=True)]
+    return _show_results(session, "failed.forget@1", results)
 
 
-def _query(given: _Some) -> str | None:
+def _query(selected: _Selection) -> str | None:
     """The query of those that are meant, where they are not named by their ids."""
-    ids, is_all, queue, where = given["ids"], given["is_all"], given["queue"], check_where(given["where"])
+    ids, is_all, queue, where = selected["ids"], selected["is_all"], selected["queue"], check_where(selected["where"])
     context = click.get_current_context()
     if ids and (is_all or where):
         raise click.UsageError("Give ids, or --all, or --where.", context)
     if not ids and not is_all and not where:
         raise click.UsageError("Give the ids of failed jobs, or --all, or --where.", context)
-    if ids and (queue is not None or given["dry_run"]):
+    if ids and (queue is not None or selected["dry_run"]):
         raise click.UsageError("--queue and --dry-run go with --all or --where.", context)
     return None if ids else query_of(where, states=("failed",), queue=queue)
 
@@ -181,12 +190,12 @@ def _parts(ids: Sequence[str]) -> Iterator[Sequence[str]]:
     return (ids[start : start + IDS_AT_ONCE] for start in range(0, len(ids), IDS_AT_ONCE))
 
 
-def _answered(session: Session, schema: str, answers: Sequence[tuple[str, str, Exit]]) -> int:
-    items = [{"id": one, "answer": answer} for one, answer, _ in answers]
-    rows = [(one, answer) for one, answer, _ in answers]
+def _show_results(session: Session, schema: str, results: Sequence[tuple[str, str, Exit]]) -> int:
+    items = [{"id": one, "answer": answer} for one, answer, _ in results]
+    rows = [(one, answer) for one, answer, _ in results]
     session.out.items(schema, items, (Column("id", "id"), Column("answer")), rows)
-    return exit_of_many([code for _, _, code in answers])
+    return exit_of_many([code for _, _, code in results])
 
 
-def _words(job: FailedJob) -> str:
+def _line_of(job: FailedJob) -> str:
     return f"{job.id}  {job.queue}  {job.job_name}  {last_line(job.exception)[:80]}"

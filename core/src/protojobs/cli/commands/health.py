@@ -1,4 +1,4 @@
-"""`protojobs health`: is a worker live, is it ready, does the store answer? For probes of every kind."""
+"""`protojobs health`: ask the probe of a worker, or the store, and tell its health by the exit code."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from protojobs.port.urls import masked
 
 __all__ = ["command"]
 
-ANSWER_BYTES_MAX = 1024 * 1024  # a thousand workers under one supervisor fit
+RESPONSE_BYTES_MAX = 1024 * 1024  # a thousand workers under one supervisor fit
 MARGIN_S = 1.0  # beyond the time limit, for a driver that keeps it
 
 
@@ -52,7 +52,7 @@ def command(session: Session, live: bool, ready: bool, port: int | None, host: s
     if live and ready:
         raise click.UsageError("Ask --live or --ready, not both.", click.get_current_context())
     if port is not None:
-        return _tell(session, *_asked(host, port, "livez" if live else "readyz", timeout))
+        return _show(session, *_health_of(host, port, "livez" if live else "readyz", timeout))
     if live:
         raise click.UsageError(
             "Only a worker's probe can say whether the worker is live. Name its port: --port 7001, where the worker has"
@@ -63,10 +63,7 @@ def command(session: Session, live: bool, ready: bool, port: int | None, host: s
     return Exit.OK
 
 
-# ------------------------------------------------------------------------------------------------------------ a probe
-
-
-def _tell(session: Session, is_well: bool, health: Health) -> int:
+def _show(session: Session, is_well: bool, health: Health) -> int:
     more = {"is_well": is_well}
     fields: list[tuple[str, Cell]] = [
         ("state", health.state),
@@ -86,17 +83,20 @@ def _yes(is_so: bool) -> str:
     return "yes" if is_so else "no"
 
 
-def _asked(host: str, port: int, page: str, timeout: float) -> tuple[bool, Health]:
-    """Whether the probe's answer was 200, and what it said. Over a plain socket: an HTTP library takes its time."""
+def _health_of(host: str, port: int, page: str, timeout: float) -> tuple[bool, Health]:
+    """Whether the probe's response was 200, and its body.
+
+    By hand, since a probe runs every few seconds: importing http.client takes 40 ms, as long as all the rest.
+    """
     try:
-        answer = _answer(host, port, f"GET /{page} HTTP/1.0\r\nHost: {host}\r\n\r\n".encode(), timeout)
+        response = _response_of(host, port, f"GET /{page} HTTP/1.0\r\nHost: {host}\r\n\r\n".encode(), timeout)
     except OSError as error:
         raise CommandFailed(
             Exit.UNREACHABLE,
             f"Nobody answers on {host}, port {port}. {error.strerror or error}.",
             mend="Start the worker with --probe-port, and give its number as --port.",
         ) from error
-    head, _, body = answer.partition(b"\r\n\r\n")
+    head, _, body = response.partition(b"\r\n\r\n")
     words = head.split(b" ", 2)
     try:
         if len(words) < 2 or words[1] not in (b"200", b"503"):
@@ -110,22 +110,19 @@ def _asked(host: str, port: int, page: str, timeout: float) -> tuple[bool, Healt
         ) from None
 
 
-def _answer(host: str, port: int, request: bytes, timeout: float) -> bytes:
+def _response_of(host: str, port: int, request: bytes, timeout: float) -> bytes:
     ends_at = SYSTEM_CLOCK.monotonic() + timeout
-    answer = b""
-    with socket.create_connection((host, port), max(timeout, 0.001)) as line:
-        line.sendall(request)
-        while len(answer) < ANSWER_BYTES_MAX:
+    response = b""
+    with socket.create_connection((host, port), max(timeout, 0.001)) as connection:
+        connection.sendall(request)
+        while len(response) < RESPONSE_BYTES_MAX:
             if (left_s := ends_at - SYSTEM_CLOCK.monotonic()) <= 0:
                 raise TimeoutError("timed out")
-            line.settimeout(left_s)
-            if not (piece := line.recv(65_536)):
+            connection.settimeout(left_s)
+            if not (piece := connection.recv(65_536)):
                 break
-            answer += piece
-    return answer
-
-
-# ---------------------------------------------------------------------------------------------------------- the store
+            response += piece
+    return response
 
 
 def _ask_store(session: Session, timeout: float) -> None:
@@ -136,31 +133,31 @@ def _ask_store(session: Session, timeout: float) -> None:
     if settings.url is None and not own:
         raise ConfigurationError("No store is configured.", mend=NO_STORE_MEND)
     began = SYSTEM_CLOCK.monotonic()
-    place = _in_time(session, settings.url or "", own, timeout)
+    store_name = _in_time(session, settings.url or "", own, timeout)
     took_s = SYSTEM_CLOCK.monotonic() - began
-    item: dict[str, Cell] = {"store": place, "is_well": True, "took_s": took_s}
-    session.out.item("health.store@1", item, [("store", place), ("ready", "yes"), ("took", f"{took_s:.3f} s")])
+    item: dict[str, Cell] = {"store": store_name, "is_well": True, "took_s": took_s}
+    session.out.item("health.store@1", item, [("store", store_name), ("ready", "yes"), ("took", f"{took_s:.3f} s")])
 
 
 def _in_time(session: Session, url: str, own: Sequence[str], timeout: float) -> str:
-    """Read in a thread of its own, which is left behind when it has not ended in time: a probe must not hang. Answers
-    what the store is called.
+    """Read in a thread of its own, which is left behind when it has not ended in time: a probe must not hang. Returns
+    the name of the store.
     """
-    place = ", ".join(own) or masked(url)
+    store_name = ", ".join(own) or masked(url)
     raised: list[Exception] = []
     ended = threading.Event()
 
     def read() -> None:
-        nonlocal place
+        nonlocal store_name
         driver: Store | None = None
         try:
             queue = queue_of(own, session.app_source if own else None)
             if queue is not None:
-                place = session.place(queue)
+                store_name = session.store_name(queue)
             with within(timeout):
                 driver = create_driver(url) if queue is None else queue.driver
                 driver.get([fresh_id()])  # one look into the index of jobs: it needs the tables, and little else
-        except Exception as error:  # noqa: BLE001  (whatever it is, it is the answer)
+        except Exception as error:  # noqa: BLE001  (it is raised in the thread that waits)
             raised.append(error)
         finally:
             ended.set()
@@ -170,7 +167,7 @@ def _in_time(session: Session, url: str, own: Sequence[str], timeout: float) -> 
 
     threading.Thread(target=read, name="protojobs-health", daemon=True).start()
     if not ended.wait(timeout + MARGIN_S):
-        raise StoreUnavailable(f"The store {place} has not answered for {timeout:g} s.")
+        raise StoreUnavailable(f"The store {store_name} has not answered for {timeout:g} s.")
     if raised:
         raise raised[0]
-    return place
+    return store_name

@@ -1,4 +1,4 @@
-"""`protojobs jobs`: list, show, cancel."""
+"""`protojobs jobs`: list, show and cancel jobs."""
 
 from __future__ import annotations
 
@@ -8,9 +8,18 @@ import click
 
 from protojobs.cli.acting.bulk import Bulk
 from protojobs.cli.acting.confirmation import YES
-from protojobs.cli.acting.selection import DRY_RUN, IDS_AT_ONCE, WHERE, check_where, inspector_of, listings, query_of
+from protojobs.cli.acting.selection import (
+    DRY_RUN,
+    IDS_AT_ONCE,
+    WHERE,
+    check_where,
+    ids_of,
+    inspector_of,
+    listings,
+    query_of,
+)
 from protojobs.cli.exits import CommandFailed, Exit, exit_of_many
-from protojobs.cli.options import StoreCommand, StoreGroup, given_ids
+from protojobs.cli.options import StoreCommand, StoreGroup
 from protojobs.cli.session import Session
 from protojobs.cli.showing.output import plain_values
 from protojobs.cli.showing.tables import Cell, Column
@@ -136,7 +145,7 @@ def cancel(session: Session, ids: Sequence[str], reason: str, where: str, dry_ru
         return _ALL.run(session, inspector, where, is_agreed=yes, is_dry_run=dry_run)
     if not ids or dry_run:
         raise click.UsageError("Give the ids of jobs, or --where.", click.get_current_context())
-    wanted = given_ids(ids)
+    wanted = ids_of(ids)
     answers: list[CancelAnswer] = []
     for start in range(0, len(wanted), IDS_AT_ONCE):
         answers += inspector.cancel(wanted[start : start + IDS_AT_ONCE], reason=reason)

@@ -1,4 +1,4 @@
-"""`protojobs migrate`: create, upgrade or remove what a store needs."""
+"""`protojobs migrate`: create, upgrade or remove the tables of a store."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Migrates(Protocol):
     """A driver whose storage has versions. Others have `setup` and `teardown` only."""
 
     def migrate(self, *, down: bool = False) -> list[str]:
-        """Bring the storage to this release's version, or remove it; answers the revisions that were run."""
+        """Bring the storage to this release's version, or remove it; returns the revisions that were run."""
         ...
 
     def migration_sql(self, *, down: bool = False) -> str:
@@ -41,7 +41,7 @@ def command(session: Session, down: bool, sql: bool, yes: bool) -> None:
     Safe to run again, and by several processes at once. A store without tables is only set up.
     """
     jobs = session.queue()
-    driver, place = jobs.driver, session.place(jobs)
+    driver, store_name = jobs.driver, session.store_name(jobs)
     if sql:
         if not isinstance(driver, Migrates):
             raise NotSupported(f"{type(driver).__name__} has no SQL to print.", mend="protojobs migrate")
@@ -51,7 +51,7 @@ def command(session: Session, down: bool, sql: bool, yes: bool) -> None:
         count = _count(driver)
         confirm(
             session.out,
-            f"Remove the tables of protojobs from {place}, with {counted(count, 'job')} in them.",
+            f"Remove the tables of protojobs from {store_name}, with {counted(count, 'job')} in them.",
             is_agreed=yes,
         )
     revisions = driver.migrate(down=down) if isinstance(driver, Migrates) else _plainly(driver, down=down)
@@ -59,11 +59,11 @@ def command(session: Session, down: bool, sql: bool, yes: bool) -> None:
     items = [{"revision": revision, "direction": direction} for revision in revisions]
     session.out.items("migrate@1", items, (Column("revision"), Column("")), [(r, direction) for r in revisions])
     if down:
-        session.out.note(f"{place}: removed.")
+        session.out.note(f"{store_name}: removed.")
     elif revisions or not isinstance(driver, Migrates):
-        session.out.note(f"{place}: ready.")
+        session.out.note(f"{store_name}: ready.")
     else:
-        session.out.note(f"{place}: up to date already.")
+        session.out.note(f"{store_name}: up to date already.")
 
 
 def _plainly(driver: Store, *, down: bool) -> list[str]:

@@ -1,4 +1,4 @@
-"""`protojobs plugins`: what is installed, what it listens to, and what is wrong with it."""
+"""`protojobs plugins`: list the installed plugins, the hooks that they implement, and what is wrong with them."""
 
 from __future__ import annotations
 
@@ -47,18 +47,18 @@ def command(session: Session) -> int:
     it is broken. Exit code 1 where one is broken that the setting plugins names: nothing is pushed or run without it.
     """
     settings = session.settings()
-    looked = list(_plugins(settings.plugins, settings.plugins_disabled))
-    found = [plugin for plugin, _ in looked]
+    results = list(_plugins(settings.plugins, settings.plugins_disabled))
+    plugins = [plugin for plugin, _ in results]
     rows: list[list[Cell]] = [
         [p.name, p.distribution, p.version, p.state, " ".join(h.removeprefix(_PREFIX) for h in p.hooks), p.reason]
-        for p in found
+        for p in plugins
     ]
-    session.out.items("plugins@1", found, _COLUMNS, rows)
-    if not found:
+    session.out.items("plugins@1", plugins, _COLUMNS, rows)
+    if not plugins:
         session.out.note("No plugin is installed.")
-    if any(plugin.state == "idle" for plugin in found):
+    if any(plugin.state == "idle" for plugin in plugins):
         session.out.note("idle: installed, and not switched on. Its documentation names the setting that does.")
-    missing = [plugin.name for plugin, is_wanted in looked if is_wanted and plugin.state == "broken"]
+    missing = [plugin.name for plugin, is_wanted in results if is_wanted and plugin.state == "broken"]
     if missing:
         session.out.note(f"Nothing is pushed or run without {', '.join(missing)}: the setting plugins names it.")
     return Exit.BAD if missing else Exit.OK
@@ -66,10 +66,10 @@ def command(session: Session) -> int:
 
 def _plugins(names: tuple[str, ...], disabled: tuple[str, ...]) -> Iterator[tuple[_Plugin, bool]]:
     for entry, is_wanted in plugins_wanted(names):
-        yield _looked_at(entry, is_disabled=entry.name in disabled), is_wanted
+        yield _examined(entry, is_disabled=entry.name in disabled), is_wanted
 
 
-def _looked_at(entry: EntryPoint, *, is_disabled: bool) -> _Plugin:
+def _examined(entry: EntryPoint, *, is_disabled: bool) -> _Plugin:
     source = (entry.dist.name, entry.dist.version) if entry.dist else ("", "")
     plugin = _Plugin(name=entry.name, distribution=source[0], version=source[1])
     if is_disabled:
@@ -79,6 +79,6 @@ def _looked_at(entry: EntryPoint, *, is_disabled: bool) -> _Plugin:
         if made is None:
             return msgspec.structs.replace(plugin, state="idle")
         hooks = hooks_of(entry.name, made)
-    except Exception as error:  # noqa: BLE001 (somebody else's package: what is wrong with it is the answer)
+    except Exception as error:  # noqa: BLE001 (somebody else's package: what is wrong with it is shown)
         return msgspec.structs.replace(plugin, state="broken", reason=f"{type(error).__name__}: {error}")
     return msgspec.structs.replace(plugin, hooks=tuple(hooks))

@@ -1,4 +1,4 @@
-"""`protojobs queues`: list, pause, resume, clear."""
+"""`protojobs queues`: list, pause, resume and clear queues."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def list_queues(session: Session) -> None:
 
     Columns: queue, active or paused, and the numbers of `protojobs stats`.
     """
-    found = list(_all(inspector_of(session)))
+    queues = list(_all(inspector_of(session)))
     rows: list[list[Cell]] = [
-        [info.name, "paused" if info.is_paused else "active", *counts(info.stats).values()] for info in found
+        [info.name, "paused" if info.is_paused else "active", *counts(info.stats).values()] for info in queues
     ]
-    session.out.items("queues.list@1", [queue_item(info) for info in found], _COLUMNS, rows)
-    if not found:
+    session.out.items("queues.list@1", [queue_item(info) for info in queues], _COLUMNS, rows)
+    if not queues:
         session.out.note("There are no queues: a queue is there once a job is pushed to it.")
 
 
@@ -54,7 +54,7 @@ def pause(session: Session, name: str) -> None:
     inspector = inspector_of(session)
     names = [info.name for info in _all(inspector)]
     has_changed = inspector.pause(name)
-    _tell(session, name, is_paused=True, has_changed=has_changed)
+    _show_change(session, name, is_paused=True, has_changed=has_changed)
     if name not in names:
         session.out.note(f'Note that "{name}" has no jobs yet. {did_you_mean(name, names)}'.rstrip())
 
@@ -67,7 +67,7 @@ def resume(session: Session, name: str) -> None:
     inspector = inspector_of(session)
     paused = [info.name for info in _all(inspector) if info.is_paused]
     has_changed = inspector.resume(name)
-    _tell(session, name, is_paused=False, has_changed=has_changed)
+    _show_change(session, name, is_paused=False, has_changed=has_changed)
     if not has_changed and (meant := did_you_mean(name, paused)):
         session.out.note(meant)
 
@@ -79,11 +79,11 @@ def resume(session: Session, name: str) -> None:
 def clear(session: Session, name: str, yes: bool) -> None:
     """Delete a queue's pending, finished and failed jobs; those being processed stay. Counts and asks first."""
     inspector = inspector_of(session)
-    found = inspector.queue(name)
-    if found is None:
+    queue = inspector.queue(name)
+    if queue is None:
         meant = did_you_mean(name, [info.name for info in _all(inspector)])
         raise CommandFailed(Exit.NOT_FOUND, f'There is no queue "{name}".', mend=meant or "protojobs queues list")
-    stats = found.stats
+    stats = queue.stats
     numbers = counts(stats)
     examples = [
         f"{numbers[state]:,} {state}" for state in ("pending", "completed", "failed", "cancelled") if numbers[state]
@@ -110,7 +110,7 @@ def _all(inspector: Inspector) -> Iterator[QueueInfo]:
         after, seen = page[-1].name, seen + len(page)
 
 
-def _tell(session: Session, name: str, *, is_paused: bool, has_changed: bool) -> None:
+def _show_change(session: Session, name: str, *, is_paused: bool, has_changed: bool) -> None:
     state = "paused" if is_paused else "active"
     item: dict[str, Cell] = {"queue": name, "is_paused": is_paused, "has_changed": has_changed}
     session.out.item("queues.pause@1", item, [("queue", name), ("state", state)])

@@ -1,4 +1,4 @@
-"""`protojobs scheduler`: fires schedules and runs no jobs, in the foreground until a signal, or once for cron."""
+"""`protojobs scheduler`: fire schedules and run no jobs, until a signal, or once for cron."""
 
 from __future__ import annotations
 
@@ -45,16 +45,16 @@ def command(session: Session, once: bool, verbose: int, log_level: str | None, l
         scheduler = Scheduler(jobs)
         own = len(declared(scheduler))
         if once:
-            _tell(session, scheduler.tick(), is_told=verbose > 0, is_json_log=log_format == "json")
+            _show(session, scheduler.tick(), is_verbose=verbose > 0, is_json_log=log_format == "json")
         else:
             _run(session, scheduler, own, is_json_log=log_format == "json")
 
 
-def _tell(session: Session, report: TickReport, *, is_told: bool, is_json_log: bool) -> None:
-    """Without --verbose nothing is said: what a command says, cron sends by mail."""
+def _show(session: Session, report: TickReport, *, is_verbose: bool, is_json_log: bool) -> None:
+    """Without --verbose it prints nothing: cron sends by mail what a command prints."""
     if session.out.is_json:
         session.out.item("scheduler@1", report, ())
-    if not is_told:
+    if not is_verbose:
         return
     ahead = "" if report.next_due_in is None else f"; the next is due in {length(max(report.next_due_in, 1.0))}"
     done = [f"{counted(report.fired, 'time')} fired"] if report.fired else []
@@ -81,14 +81,14 @@ def _run(session: Session, scheduler: Scheduler, own: int, *, is_json_log: bool)
 
 
 def _begin(session: Session, jobs: JobQueue, own: int, stored: int, *, is_json_log: bool) -> None:
-    place = session.place(jobs)
+    store_name = session.store_name(jobs)
     if is_json_log:
-        facts: dict[str, object] = {"version": version("protojobs"), "store": place}
+        facts: dict[str, object] = {"version": version("protojobs"), "store": store_name}
         say_json("scheduler starting", **facts, declared=own, stored=stored)
         return
     for line in (
         f"protojobs {version('protojobs')} scheduler, pid {os.getpid()}",
-        f"  store        {place}",
+        f"  store        {store_name}",
         f"  schedules    {stored:,} stored, {own:,} of them declared here",
         "  to stop      Ctrl-C or SIGTERM",
     ):

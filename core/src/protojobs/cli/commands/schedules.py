@@ -1,4 +1,4 @@
-"""`protojobs schedules`: list, show, next, pause, resume, run, remove, explain."""
+"""`protojobs schedules`: list, show, explain, pause, resume, run and remove schedules."""
 
 from __future__ import annotations
 
@@ -61,9 +61,10 @@ def list_schedules(session: Session) -> None:
     jobs = session.queue()
     now = jobs.driver.now()
     pages = list(Scheduler(jobs).pages())
-    found = [SeenSchedule(one) for page in pages for one in page.schedules]
+    schedules = [SeenSchedule(one) for page in pages for one in page.schedules]
     unreadable = [one for page in pages for one in page.unreadable]
-    items = {seen.schedule.id: seen.item() for seen in found} | {one.id: _unreadable_item(one) for one in unreadable}
+    items = {seen.schedule.id: seen.item() for seen in schedules}
+    items |= {one.id: _unreadable_item(one) for one in unreadable}
     rows: dict[str, list[Cell]] = {
         seen.schedule.id: [
             seen.schedule.id,
@@ -74,7 +75,7 @@ def list_schedules(session: Session) -> None:
             seen.next_due_at,
             seen.schedule.last_due_at,
         ]
-        for seen in found
+        for seen in schedules
     }
     rows |= {one.id: [one.id, "", "", "", "unreadable", None, None] for one in unreadable}
     by_id = sorted(items, key=lambda name: name.encode("utf-8", "surrogatepass"))
@@ -84,10 +85,10 @@ def list_schedules(session: Session) -> None:
         session.out.note(f'"{one.id}" cannot be read here: {one.why}')
     if not items:
         session.out.note("There are no schedules. They are declared in code or configuration, and stored by workers.")
-    for seen in found:
+    for seen in schedules:
         if seen.problem:
             session.out.note(f'"{seen.schedule.id}" cannot fire here: {seen.problem}')
-    _tell_overdue(session, found, now)
+    _note_overdue(session, schedules, now)
 
 
 @command.command("show", cls=StoreCommand, short_help="Show everything about one schedule.")
@@ -96,7 +97,7 @@ def list_schedules(session: Session) -> None:
 def show(session: Session, schedule_id: str) -> None:
     """Show everything about one schedule: when and what, how it treats missed times, and its next five times."""
     try:
-        jobs, seen = _found(session, schedule_id)
+        jobs, seen = _stored(session, schedule_id)
     except ScheduleUnreadable as error:
         item = {"id": schedule_id, "state": "unreadable", "problem": error.message}
         session.out.item("schedules.show@1", item, list(item.items()))
@@ -111,7 +112,7 @@ def show(session: Session, schedule_id: str) -> None:
     session.out.item("schedules.show@1", seen.item(), seen.fields(), blocks=blocks, now=jobs.driver.now, more=more)
     if seen.schedule.last_job_id is not None:
         session.out.note(f"Its last job: {session.to_type(f'protojobs jobs show {seen.schedule.last_job_id}')}")
-    _tell_overdue(session, [seen], jobs.driver.now())
+    _note_overdue(session, [seen], jobs.driver.now())
 
 
 @command.command("next", cls=StoreCommand)
@@ -126,17 +127,17 @@ def show_next(session: Session, schedule_id: str | None, number: int) -> None:
     if schedule_id is None:
         jobs = session.queue()
         every = [SeenSchedule(one) for one in Scheduler(jobs).iterate()]
-        known = [seen for seen in every if not seen.schedule.is_paused]
+        active = [seen for seen in every if not seen.schedule.is_paused]
     else:
-        jobs, seen = _found(session, schedule_id)
-        every = known = [seen]
+        jobs, seen = _stored(session, schedule_id)
+        every = active = [seen]
     now = jobs.driver.now()
-    coming = list(islice(heapq.merge(*(_times(seen, now) for seen in known), key=lambda one: one[0]), number))
+    coming = list(islice(heapq.merge(*(_times(seen, now) for seen in active), key=lambda one: one[0]), number))
     rows: list[list[Cell]] = [[seen.schedule.id, due, *moments(due, seen.zone)] for due, seen in coming]
     items = [{"id": seen.schedule.id, **moment_item(due, seen.zone)} for due, seen in coming]
     session.out.items("schedules.next@1", items, (*_TIMES, Column("UTC", "id")), rows, now=lambda: now)
-    _tell_silent(session, every, is_one=schedule_id is not None)
-    _tell_overdue(session, known, now)
+    _note_missing(session, every, is_one=schedule_id is not None)
+    _note_overdue(session, active, now)
 
 
 @command.command("pause", cls=StoreCommand, short_help="Let no time of a schedule fire.")
@@ -146,7 +147,7 @@ def pause(session: Session, schedule_id: str) -> None:
     """Let no time of a schedule fire until it is resumed, whoever ticks. Jobs that it has fired go on."""
     scheduler = Scheduler(session.queue())
     has_changed = scheduler.pause(schedule_id)
-    _tell(session, scheduler, schedule_id, is_paused=True, has_changed=has_changed)
+    _show_change(session, scheduler, schedule_id, is_paused=True, has_changed=has_changed)
 
 
 @command.command("resume", cls=StoreCommand)
@@ -156,7 +157,7 @@ def resume(session: Session, schedule_id: str) -> None:
     """Let a paused schedule fire again, from its next time on. Times that came meanwhile stay passed over."""
     scheduler = Scheduler(session.queue())
     has_changed = scheduler.resume(schedule_id)
-    _tell(session, scheduler, schedule_id, is_paused=False, has_changed=has_changed)
+    _show_change(session, scheduler, schedule_id, is_paused=False, has_changed=has_changed)
 
 
 @command.command("run", cls=StoreCommand, short_help="Push a schedule's job now, and print its id.")
@@ -187,7 +188,7 @@ def remove(session: Session, schedule_id: str, yes: bool) -> None:
     One that code or configuration declares comes back when the next worker starts: take it out there first.
     """
     try:
-        jobs, seen = _found(session, schedule_id)
+        jobs, seen = _stored(session, schedule_id)
         examples = [f"{seen.schedule.job_name}: {seen.words} ({seen.schedule.timezone})"]
     except ScheduleUnreadable as error:
         jobs, examples = session.queue(), [error.message]
@@ -224,10 +225,7 @@ def explain(session: Session, words: Sequence[str], timezone: str | None, number
     session.out.item("schedules.explain@1", item, fields, blocks=[block], more=more)
 
 
-# ---------------------------------------------------------------------------------------------------------- the rest
-
-
-def _found(session: Session, schedule_id: str) -> tuple[JobQueue, SeenSchedule]:
+def _stored(session: Session, schedule_id: str) -> tuple[JobQueue, SeenSchedule]:
     jobs = session.queue()
     scheduler = Scheduler(jobs)
     stored = scheduler.get(schedule_id)
@@ -260,7 +258,9 @@ def _table(words: Sequence[str], zone: str) -> tuple[Timetable, str]:
     return Timetable(spec, zone), spec
 
 
-def _tell(session: Session, scheduler: Scheduler, schedule_id: str, *, is_paused: bool, has_changed: bool) -> None:
+def _show_change(
+    session: Session, scheduler: Scheduler, schedule_id: str, *, is_paused: bool, has_changed: bool
+) -> None:
     stored = scheduler.get(schedule_id)
     seen = None if stored is None else SeenSchedule(stored)
     next_due_at = None if seen is None else seen.next_due_at
@@ -274,14 +274,14 @@ def _tell(session: Session, scheduler: Scheduler, schedule_id: str, *, is_paused
         session.out.note(f'"{schedule_id}" was {"paused already" if is_paused else "not paused"}.')
 
 
-def _tell_overdue(session: Session, found: Sequence[SeenSchedule], now: datetime) -> None:
-    late = [seen for seen in found if seen.next_due_at is not None and seen.next_due_at < now - OVERDUE]
+def _note_overdue(session: Session, schedules: Sequence[SeenSchedule], now: datetime) -> None:
+    late = [seen for seen in schedules if seen.next_due_at is not None and seen.next_due_at < now - OVERDUE]
     if late:
         who = f'"{late[0].schedule.id}" is' if len(late) == 1 else f"{counted(len(late), 'schedule')} are"
         session.out.note(f"{who} overdue: is a worker running, or protojobs scheduler?")
 
 
-def _tell_silent(session: Session, every: Sequence[SeenSchedule], *, is_one: bool) -> None:
+def _note_missing(session: Session, every: Sequence[SeenSchedule], *, is_one: bool) -> None:
     """Why there are fewer times than somebody may expect."""
     for seen in every:
         if seen.problem:

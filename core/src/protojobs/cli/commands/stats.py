@@ -36,14 +36,14 @@ def command(session: Session, queue: str | None, watch: float | None) -> None:
 
 
 def _show(session: Session, jobs: JobQueue, queue: str | None) -> bool:
-    known = jobs.queues()
+    stored = jobs.queues()
     if queue is None:
-        shown, total = known, jobs.stats()
+        shown, total = stored, jobs.stats()
     else:
         total = jobs.stats(queue)
-        shown = [QueueInfo(name=queue, is_paused=any(q.name == queue and q.is_paused for q in known), stats=total)]
-        if all(info.name != queue for info in known):
-            names = [info.name for info in known]
+        shown = [QueueInfo(name=queue, is_paused=any(q.name == queue and q.is_paused for q in stored), stats=total)]
+        if all(info.name != queue for info in stored):
+            names = [info.name for info in stored]
             session.out.note(f'There are no jobs in "{queue}". {did_you_mean(queue, names)}'.rstrip())
     if total.is_estimate:
         session.out.note("The numbers of live jobs are estimates: there are more than 100,000.")

@@ -1,4 +1,4 @@
-"""`protojobs status`: is all well? One screen, and an exit code for those who look by machine."""
+"""`protojobs status`: show on one screen whether all is well; `--fail-if` makes it an exit code."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ def command(session: Session, thresholds: tuple[Threshold, ...], watch: float | 
     protojobs status --fail-if 'queue:emails ready>=1000'
     """
     queue = session.queue()
-    place = session.place(queue)
+    store_name = session.store_name(queue)
     counted_max = counted_for(thresholds)
     code = Exit.OK
 
     def show() -> bool:
         nonlocal code
         seen = look(queue.driver, counted_max=counted_max)
-        _show(session, seen, place)
+        _show(session, seen, store_name)
         crossed = [why for one in thresholds if (why := one.crossed(seen))]
         for why in crossed:
             session.out.note(f"failed: {why}")
@@ -62,16 +62,16 @@ def command(session: Session, thresholds: tuple[Threshold, ...], watch: float | 
     return code
 
 
-def _show(session: Session, seen: Snapshot, place: str) -> None:
+def _show(session: Session, seen: Snapshot, store_name: str) -> None:
     out = session.out
     if out.is_json:
         workers = {"alive": len(seen.workers), "lapsed": seen.lapsed, "slots": seen.total.slots, "busy": seen.busy}
         items: Sequence[object] = [msgspec.structs.asdict(load) for load in seen.queues]
         total = {**msgspec.structs.asdict(seen.total), "queue": None}
-        more = {"store": place, "at": plain_values(seen.at), "workers": workers, "total": plain_values(total)}
+        more = {"store": store_name, "at": plain_values(seen.at), "workers": workers, "total": plain_values(total)}
         out.items("status@1", items, (), (), more=more)
         return
-    out.note(f"{place}: {workers_line(seen)}")
+    out.note(f"{store_name}: {workers_line(seen)}")
     loads = [*seen.queues, seen.total] if seen.queues else []
     out.items("status@1", (), LOAD_COLUMNS, [load_row(load, is_plain=not out.is_terminal) for load in loads])
     if not loads:
@@ -79,6 +79,6 @@ def _show(session: Session, seen: Snapshot, place: str) -> None:
 
 
 def _note_unknown(session: Session, seen: Snapshot, thresholds: Sequence[Threshold]) -> None:
-    known = [load.queue for load in seen.queues]
-    for name in {one.queue for one in thresholds if one.queue is not None and one.queue not in known}:
-        session.out.note(f'Note that there is no queue "{name}". {did_you_mean(name, known)}'.rstrip())
+    names = [load.queue for load in seen.queues]
+    for name in {one.queue for one in thresholds if one.queue is not None and one.queue not in names}:
+        session.out.note(f'Note that there is no queue "{name}". {did_you_mean(name, names)}'.rstrip())

@@ -1,4 +1,4 @@
-"""`protojobs top`: queues, workers and running jobs, live on a terminal until Ctrl-C."""
+"""`protojobs top`: watch queues, workers and running jobs on a terminal, until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def command(session: Session, every: float) -> None:
     with screen:
         try:
             while True:
-                lines = [session.place(queue), f"{workers_line(seen)}, {rates.done(seen)}", trouble]
+                lines = [session.store_name(queue), f"{workers_line(seen)}, {rates.done(seen)}", trouble]
                 screen.show(lines, _tables(seen, running, screen.height))
                 SYSTEM_CLOCK.sleep(every)
                 try:
@@ -170,7 +170,7 @@ def _by_wait(load: Load) -> tuple[bool, float, str]:
 def _shares(room: int, *wanted: int) -> list[int]:
     """How many lines each gets: what it wants, as far as there is room; the room that one leaves goes to the next."""
     shares: list[int] = []
-    for place, one in enumerate(wanted):
-        shares.append(min(one, room // (len(wanted) - place)))
+    for index, one in enumerate(wanted):
+        shares.append(min(one, room // (len(wanted) - index)))
         room -= shares[-1]
     return shares

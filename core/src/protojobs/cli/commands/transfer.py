@@ -1,4 +1,4 @@
-"""`protojobs transfer`: move the backlog of one store to another, and go on where a killed run has stopped."""
+"""`protojobs transfer`: move the backlog of one store to another. Called again, it goes on where it stopped."""
 
 from __future__ import annotations
 
@@ -45,21 +45,21 @@ def command(session: Session, source: str, destination: str, batch: int, token: 
     if session.url is not None:
         raise click.UsageError("transfer takes two stores as arguments, and no --url.")
     with closing(create_driver(source)) as here, closing(create_driver(destination)) as there:
-        before, known = _counts(here, source), _counts(there, destination)
+        source_stats, destination_stats = _counts(here, source), _counts(there, destination)
         _check(here, there)
         name = token or token_for(destination)
-        session.out.note(f"{masked(source)}: {_words(before)}")
-        session.out.note(f"{masked(destination)}: {_words(known)}")
+        session.out.note(f"{masked(source)}: {_words(source_stats)}")
+        session.out.note(f"{masked(destination)}: {_words(destination_stats)}")
         for queue in sorted(_paused(here) - _paused(there)):
             session.out.note(f'Queue "{queue}" is paused at the source only: its jobs will run at the destination.')
-        backlog = before.pending + before.failed
+        backlog = source_stats.pending + source_stats.failed
         confirm(
             session.out,
             f"Move {counted(backlog, 'job')}, and what an earlier run has left (token {name}).",
             is_agreed=yes,
         )
         report = _carried_out(here, there, name, batch, backlog)
-    _tell(session.out, report, name)
+    _show(session.out, report, name)
 
 
 def _carried_out(here: Store, there: Store, token: str, batch: int, backlog: int) -> TransferReport:
@@ -81,7 +81,7 @@ def _carried_out(here: Store, there: Store, token: str, batch: int, backlog: int
             ) from None
 
 
-def _tell(out: Output, report: TransferReport, token: str) -> None:
+def _show(out: Output, report: TransferReport, token: str) -> None:
     fields = [
         ("moved", report.moved),
         ("already there", report.already_there),
@@ -143,12 +143,12 @@ def _progress(total: int) -> Generator[Callable[[int], None]]:
 
 def _lines(total: int) -> Callable[[int], None]:
     step = max(total // _LINES, 1)
-    said = 0
+    shown = 0
 
     def show(moved: int) -> None:
-        nonlocal said
-        if moved // step > said:
-            said = moved // step
+        nonlocal shown
+        if moved // step > shown:
+            shown = moved // step
             click.echo(f"{moved:,} of {max(total, moved):,} jobs", err=True)
 
     return show

@@ -1,4 +1,4 @@
-"""`protojobs worker`: one worker in the foreground, or a supervisor of several, until a limit or a signal ends it."""
+"""`protojobs worker`: run one worker, or a supervisor of several, until a limit or a signal ends it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import logging
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from importlib.metadata import version
 from itertools import islice
@@ -18,8 +18,9 @@ import msgspec
 
 from protojobs.cli.exits import Exit
 from protojobs.cli.foreign_names import WorkerCommand
-from protojobs.cli.health_probe.answering import showing
-from protojobs.cli.health_probe.health import crew_health, worker_health
+from protojobs.cli.health_probe.health import Health, supervisor_health, worker_health
+from protojobs.cli.health_probe.probe import Probe
+from protojobs.cli.health_probe.systemd import Systemd
 from protojobs.cli.option_types import duration, size
 from protojobs.cli.session import Session
 from protojobs.cli.showing.logs import FORMATS, LEVELS, json_line, level_of, logging_to_stderr, say_json
@@ -27,8 +28,8 @@ from protojobs.cli.supervising.hard_exit import HardExit
 from protojobs.cli.supervising.scheduler_thread import declared, ticking
 from protojobs.cli.supervising.start_checks import check_shared, unserved
 from protojobs.cli.supervising.stop_signals import stopped_by_signals
-from protojobs.cli.supervising.supervisor import Crew
-from protojobs.cli.supervising.supervisor_link import Supervisor, join_supervisor
+from protojobs.cli.supervising.supervisor import Supervisor
+from protojobs.cli.supervising.supervisor_link import SupervisorLink, join_supervisor
 from protojobs.cli.supervising.worker_process import worker_command
 from protojobs.clock import SYSTEM_CLOCK
 from protojobs.errors import NotSupported
@@ -129,12 +130,12 @@ def command(session: Session, queues: Sequence[str], **options: Unpack[_Options]
     level = level_of(options["log_level"], options["verbose"])
     quiet = options["log_level"] is None and options["verbose"] < 2
     stop = StopToken()
-    supervisor = join_supervisor(stop)  # first of all, so that not even a slow import outlives it
-    is_one_of_many = supervisor is not None or options["processes"] is not None
+    link = join_supervisor(stop)  # first of all, so that not even a slow import outlives the supervisor
+    is_one_of_many = link is not None or options["processes"] is not None
     with logging_to_stderr(level, options["log_format"], quiet_others=quiet, names_process=is_one_of_many):
-        if supervisor is None and options["processes"] is not None:
+        if link is None and options["processes"] is not None:
             return _supervise(session, queues, options, options["processes"])
-        report = _work(session, queues, options, stop, supervisor)
+        report = _work(session, queues, options, stop, link)
     if report.reason == "stuck":
         # A thread of ours still runs a job that the store counts as ended. Only the end of the process ends it.
         try:
@@ -146,16 +147,16 @@ def command(session: Session, queues: Sequence[str], **options: Unpack[_Options]
 
 
 def _work(
-    session: Session, queues: Sequence[str], options: _Options, stop: StopToken, supervisor: Supervisor | None
+    session: Session, queues: Sequence[str], options: _Options, stop: StopToken, link: SupervisorLink | None
 ) -> WorkReport:
-    jobs, names, scheduler = _prepare(session, queues, options, is_quiet=supervisor is not None)
+    jobs, names, scheduler = _prepare(session, queues, options, is_quiet=link is not None)
     jobs.hooks.check()  # in the workers only: a plugin may open a port of its own, and a supervisor needs none
-    vitals = Vitals() if supervisor is None else supervisor.vitals
+    vitals = Vitals() if link is None else link.vitals
     with ExitStack() as stack:
-        stack.enter_context(stopped_by_signals(stop, _notes(jobs, options), is_supervised=supervisor is not None))
-        if supervisor is None:
+        stack.enter_context(stopped_by_signals(stop, _notes(jobs, options), is_supervised=link is not None))
+        if link is None:
             health = partial(worker_health, vitals, stop, SYSTEM_CLOCK)
-            stack.enter_context(showing(health, stop, options["probe_host"], options["probe_port"]))
+            stack.enter_context(_health_published(health, stop, options))
         if scheduler is not None:
             if options["stop_when_empty"] or options["max_jobs"]:
                 scheduler.tick()  # before the first look for jobs, so that what is due counts as due
@@ -167,12 +168,12 @@ def _work(
             ends_when_empty=options["stop_when_empty"],
             max_time_s=options["max_time"] or None,
             stop=stop,
-            told=supervisor.told if supervisor is not None else None,
+            told=link.send_sign_of_life if link is not None else None,
             vitals=vitals,
             must_end_by=HardExit().at,
         )
-    if supervisor is not None:
-        supervisor.report(report)
+    if link is not None:
+        link.report(report)
     else:
         _end(session, report, is_json_log=options["log_format"] == "json")
     return report
@@ -185,20 +186,20 @@ def _supervise(session: Session, queues: Sequence[str], options: _Options, proce
     jobs, _, _ = _prepare(session, queues, options)
     jobs.close()
     settings, stop = jobs.settings, StopToken()
-    crew = Crew(
+    supervisor = Supervisor(
         worker_command(session.arguments),
         processes,
         grace_s=settings.shutdown_grace,
         exit_bound_s=settings.exit_bound,
         clock=SYSTEM_CLOCK,
-        beat=lambda worker: jobs.driver.heartbeat(worker, {}),  # opens a connection when it is first needed
+        heartbeat=lambda worker: jobs.driver.heartbeat(worker, {}),  # opens a connection when it is first needed
     )
-    health = partial(crew_health, crew, stop, SYSTEM_CLOCK)
+    health = partial(supervisor_health, supervisor, stop, SYSTEM_CLOCK)
     with (
         stopped_by_signals(stop, _notes(jobs, options)),
-        showing(health, stop, options["probe_host"], options["probe_port"]),
+        _health_published(health, stop, options),
     ):
-        report, code = crew.run(stop)
+        report, code = supervisor.run(stop)
     jobs.close()
     _end(session, report, is_json_log=options["log_format"] == "json")
     return code
@@ -217,18 +218,18 @@ def _prepare(
     jobs = session.queue(needs_jobs=True, changes=changes)
     check_shared(session, jobs, is_several=options["processes"] is not None)
     # Asked before anything is promised: is the store there, and migrated?
-    known = {info.name: info.is_paused for info in jobs.queues()}
+    stored = {info.name: info.is_paused for info in jobs.queues()}
     names = list(queues) or [jobs.settings.default_queue]
     if options["all_queues"]:
         named = {jobs.registry.get(name).options.queue for name in jobs.registry}
-        names = sorted({*known, jobs.settings.default_queue, *filter(None, named)})
+        names = sorted({*stored, jobs.settings.default_queue, *filter(None, named)})
     scheduler = None if options["no_scheduler"] else Scheduler(jobs)
     own = 0 if scheduler is None else len(declared(scheduler))
     if not is_quiet:
         _begin(session, jobs, names, options, own)
-        for warning in _warnings(session, jobs, names, known):
+        for warning in _warnings(session, jobs, names, stored):
             _log.warning("%s", warning)
-        for warning in unserved(jobs, names, known, are_given=bool(queues)):
+        for warning in unserved(jobs, names, stored, are_given=bool(queues)):
             _log.warning("%s", warning)
     return jobs, names, scheduler
 
@@ -236,21 +237,21 @@ def _prepare(
 def _begin(session: Session, jobs: JobQueue, names: Sequence[str], options: _Options, own: int) -> None:
     """The banner: who works what, and how to stop it."""
     registered = list(jobs.registry)
-    place, settings, processes = session.place(jobs), jobs.settings, options["processes"]
+    store_name, settings, processes = session.store_name(jobs), jobs.settings, options["processes"]
     if options["log_format"] == "json":
-        said: dict[str, object] = {
+        facts: dict[str, object] = {
             "version": version("protojobs"),
-            "store": place,
+            "store": store_name,
             "queues": ",".join(names),
             "jobs_known": len(registered),
             "schedules_declared": own,
             "fires_schedules": not options["no_scheduler"],
         }
         if processes is not None:
-            said["processes"] = processes
+            facts["processes"] = processes
         if options["probe_port"] is not None:
-            said["probe"] = _probe_at(options)
-        say_json("worker starting", **said, concurrency=settings.concurrency)
+            facts["probe"] = _probe_at(options)
+        say_json("worker starting", **facts, concurrency=settings.concurrency)
     else:
         more = f" and {len(registered) - _JOBS_SHOWN} more" if len(registered) > _JOBS_SHOWN else ""
         listed = f" ({', '.join(islice(registered, _JOBS_SHOWN))}{more})" if registered else ""
@@ -259,7 +260,7 @@ def _begin(session: Session, jobs: JobQueue, names: Sequence[str], options: _Opt
         who, each = ("worker", "") if processes is None else ("supervisor", f" in each of {processes} workers")
         for line in (
             f"protojobs {version('protojobs')} {who}, pid {os.getpid()}",
-            f"  store        {place}",
+            f"  store        {store_name}",
             f"  queues       {', '.join(names)}{order}",
             f"  concurrency  {settings.concurrency}{how}{each}",
             f"  jobs known   {len(registered)}{listed}",
@@ -270,17 +271,34 @@ def _begin(session: Session, jobs: JobQueue, names: Sequence[str], options: _Opt
             session.out.note(line)
 
 
+@contextmanager
+def _health_published(health: Callable[[], Health], stop: StopToken, options: _Options) -> Generator[None]:
+    """For the time of the block the probe and systemd tell the health. Raises ConfigurationError for a taken port."""
+    port = options["probe_port"]
+    probe = None if port is None else Probe(options["probe_host"], port, health)
+    systemd = Systemd.from_environment(health)
+    unsubscribe = stop.subscribe(lambda _level: systemd.look()) if systemd is not None else None
+    try:
+        yield
+    finally:
+        if unsubscribe is not None:
+            unsubscribe()
+        for publisher in (probe, systemd):
+            if publisher is not None:
+                publisher.close()
+
+
 def _probe_at(options: _Options) -> str:
     host = options["probe_host"]
     return f"http://{f'[{host}]' if ':' in host else host}:{options['probe_port']}/livez, /readyz"
 
 
-def _warnings(session: Session, jobs: JobQueue, names: Sequence[str], known: Mapping[str, bool]) -> Iterator[str]:
+def _warnings(session: Session, jobs: JobQueue, names: Sequence[str], stored: Mapping[str, bool]) -> Iterator[str]:
     """What looks like a mistake."""
     for name in names:
-        if known.get(name):
+        if stored.get(name):
             yield f'queue "{name}" is paused; {session.to_type(f"protojobs queues resume {name}")}'
-        if "," in name and name not in known:
+        if "," in name and name not in stored:
             apart = shlex.join(part for part in map(str.strip, name.split(",")) if part)
             yield f'"{name}" is taken for one queue; did you mean: protojobs worker {apart}'
         if name.isdigit():

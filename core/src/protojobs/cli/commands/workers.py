@@ -1,4 +1,4 @@
-"""`protojobs workers`: who is working."""
+"""`protojobs workers`: list the workers that the store knows."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def command(session: Session) -> None:
     """
     store = session.store()
     now = store.now()
-    found = [(worker, "alive" if worker.lease_ends_at > now else "lapsed") for worker in store.workers()]
+    workers = [(worker, "alive" if worker.lease_ends_at > now else "lapsed") for worker in store.workers()]
     rows: list[list[Cell]] = [
         [w.id, w.host, str(w.pid), state, w.processing, w.concurrency, w.started_at, w.heartbeat_at, ",".join(w.queues)]
-        for w, state in found
+        for w, state in workers
     ]
-    items = [{**_values(worker), "state": state} for worker, state in found]
+    items = [{**_values(worker), "state": state} for worker, state in workers]
     session.out.items("workers@1", items, _COLUMNS, rows, now=lambda: now)
-    if not found:
+    if not workers:
         session.out.note("No worker is running.")
 
 

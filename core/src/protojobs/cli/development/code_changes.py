@@ -1,4 +1,4 @@
-"""Seeing that the code has changed. Needs watchfiles, of the extra `dev`."""
+"""Watches folders for changed code. Needs watchfiles, of the extra `dev`."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pathlib import Path
 
 from protojobs.errors import ConfigurationError
 
-__all__ = ["Changes"]
+__all__ = ["CodeChanges"]
 
 DEBOUNCE_MS = 300  # an editor writes a file in several steps, and git many files
 JOIN_S = 2.0
 SHOWN = 3
 
 
-class Changes:
+class CodeChanges:
     """Watches folders from a thread. Raises ConfigurationError when it cannot."""
 
     def __init__(self, folders: Sequence[Path]) -> None:
@@ -52,7 +52,7 @@ class Changes:
         self._thread = threading.Thread(target=self._look, name="protojobs-changes", daemon=True)
         self._thread.start()
 
-    def taken(self) -> str:
+    def take(self) -> str:
         """What has changed since the last call, for people; empty when nothing has."""
         with self._lock:
             paths, self._paths = sorted(self._paths), set()
@@ -76,17 +76,17 @@ class Changes:
         why = "the watch has ended"
         try:
             try:
-                self._take(self._folders)
+                self._collect(self._folders)
             except PermissionError:
                 # The watch of a folder ends at what lies in it and cannot be read, wherever that stands in the order
                 # of the file system. So what stands beside that is watched by itself.
-                self._take([*self._folders, *_beside_unreadable(self._folders)], ignore_permission_denied=True)
+                self._collect([*self._folders, *_beside_unreadable(self._folders)], ignore_permission_denied=True)
         except BaseException as error:  # noqa: BLE001  (whatever ends this thread, dev must not wait for it)
             why = str(error) or type(error).__name__
         if not self._is_closed.is_set():
             self._lost = why
 
-    def _take(self, folders: Sequence[Path], *, ignore_permission_denied: bool = False) -> None:
+    def _collect(self, folders: Sequence[Path], *, ignore_permission_denied: bool = False) -> None:
         for changes in self._watch(*folders, ignore_permission_denied=ignore_permission_denied):
             with self._lock:
                 self._paths.update(path for _, path in changes)
@@ -94,20 +94,21 @@ class Changes:
 
 def _beside_unreadable(folders: Sequence[Path]) -> list[Path]:
     """Of each folder above one that cannot be read, up to those that are watched, the folders in it."""
-    found: dict[Path, None] = {}
+    folders_beside: dict[Path, None] = {}
     for folder in folders:
         closed = _unreadable(folder)
-        above = {place for one in closed for place in one.parents if place.is_relative_to(folder)}
-        found |= {one: None for place in sorted(above) for one in place.iterdir() if one.is_dir() and one not in closed}
-    return list(found)
+        above = {parent for one in closed for parent in one.parents if parent.is_relative_to(folder)}
+        inside = (one for parent in sorted(above) for one in parent.iterdir() if one.is_dir())
+        folders_beside |= dict.fromkeys(one for one in inside if one not in closed)
+    return list(folders_beside)
 
 
 def _unreadable(folder: Path) -> list[Path]:
-    found: list[Path] = []
+    unreadable: list[Path] = []
 
     def note(error: OSError) -> None:
-        found.append(Path(str(error.filename)))
+        unreadable.append(Path(str(error.filename)))
 
     for _ in os.walk(folder, onerror=note):
         pass
-    return found
+    return unreadable

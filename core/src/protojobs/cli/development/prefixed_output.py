@@ -1,4 +1,4 @@
-"""What several processes write, on one terminal: each line with the name of who wrote it."""
+"""The output of several processes on one terminal: each line begins with the name of the process that wrote it."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import click
 
 from protojobs.cli.showing.text import escaped_lines
 
-__all__ = ["Prefixed"]
+__all__ = ["PrefixedOutput"]
 
 LINE_BYTES_MAX = 64 * 1024  # a longer one is shown in pieces
 NAME_WIDTH = 9
 _COLOURS = ("cyan", "magenta", "yellow", "green")
 
 
-class Prefixed:
+class PrefixedOutput:
     """A descriptor to write to for each name; one thread for each puts its lines on stdout."""
 
     def __init__(self) -> None:

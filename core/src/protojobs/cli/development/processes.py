@@ -8,9 +8,9 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 
-from protojobs.cli.development.prefixed_output import Prefixed
+from protojobs.cli.development.prefixed_output import PrefixedOutput
 from protojobs.cli.exits import Exit
-from protojobs.cli.supervising.worker_process import SupervisedProcess, worker_command
+from protojobs.cli.supervising.worker_process import WorkerProcess, worker_command
 from protojobs.clock import SYSTEM_CLOCK
 from protojobs.stopping import StopToken
 
@@ -27,12 +27,12 @@ _NEEDS_A_CHANGE = (Exit.USAGE, Exit.NOT_SUPPORTED, Exit.NOT_MIGRATED)  # another
 class DevWorker:
     """One at a time. It ends when this process does, however that ends."""
 
-    def __init__(self, queues: Sequence[str], lines: Prefixed) -> None:
+    def __init__(self, queues: Sequence[str], lines: PrefixedOutput) -> None:
         self.code = 0  # of the last one that ended by itself
         self.needs_a_change = False
         self._command = worker_command(["worker", *(queues or ["--all-queues"])])
         self._lines = lines
-        self._process: SupervisedProcess | None = None
+        self._process: WorkerProcess | None = None
         self._is_announced = False
         self._starts_at = 0.0
 
@@ -66,18 +66,18 @@ class DevWorker:
             if not _waited(process, CUT_S, stop, 2):
                 process.kill()
                 _waited(process, GONE_S, stop, 2)
-        process.hang_up()
+        process.disconnect()
 
     def _start(self, now: float) -> None:
         output = self._lines.descriptor("worker")
         try:
-            self._process = SupervisedProcess(self._command, now, output=output)
+            self._process = WorkerProcess(self._command, now, output=output)
             self._is_announced = False
         finally:
             os.close(output)
 
-    def _ended(self, process: SupervisedProcess, now: float) -> None:
-        process.hang_up()
+    def _ended(self, process: WorkerProcess, now: float) -> None:
+        process.disconnect()
         self._process, self.code = None, process.code
         self.needs_a_change = process.code in _NEEDS_A_CHANGE
         self._starts_at = now + AGAIN_S
@@ -88,7 +88,7 @@ class DevWorker:
 class Dashboard:
     """`protojobs dashboard` on this machine. It ends when this process does, however that ends."""
 
-    def __init__(self, port: int, lines: Prefixed) -> None:
+    def __init__(self, port: int, lines: PrefixedOutput) -> None:
         output = lines.descriptor("dashboard")
         self._lines = lines
         self._is_over = False
@@ -131,7 +131,7 @@ class Dashboard:
             self._process.wait()
 
 
-def _waited(process: SupervisedProcess, seconds: float, stop: StopToken, level: int) -> bool:
+def _waited(process: WorkerProcess, seconds: float, stop: StopToken, level: int) -> bool:
     """Whether it has ended. Waits so long, or until somebody wants to stop more than that `level`."""
     ends_at = SYSTEM_CLOCK.monotonic() + seconds
     while not process.has_ended():

@@ -1,1 +1,1 @@
-"""How a worker is, told to load balancers, systemd and `protojobs health`."""
+"""The health of a worker process, for load balancers, Kubernetes, systemd and `protojobs health`."""

@@ -1,4 +1,4 @@
-"""How a worker process is, in one answer: from its own vitals, or from what its workers have told their supervisor."""
+"""The health of a worker, or of a supervisor and its workers: what the probe, systemd and `protojobs health` show."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from protojobs.stopping import StopToken
 from protojobs.worker.reports.health import STILL_MIN_S, Condition, Vitals
 
 if TYPE_CHECKING:  # `protojobs health` is quick: it loads no supervisor
-    from protojobs.cli.supervising.supervisor import Crew
+    from protojobs.cli.supervising.supervisor import Supervisor
 
-__all__ = ["Health", "crew_health", "worker_health"]
+__all__ = ["Health", "supervisor_health", "worker_health"]
 
 STARTING = "it is not registered in the store yet"
 STOPPING = "it is stopping"
@@ -45,24 +45,24 @@ def worker_health(vitals: Vitals, stop: StopToken, clock: Clock) -> Health:
     return _health([condition], _troubles(condition), stop)
 
 
-def crew_health(crew: Crew, stop: StopToken, clock: Clock) -> Health:
+def supervisor_health(supervisor: Supervisor, stop: StopToken, clock: Clock) -> Health:
     """The health of a supervisor and its workers.
 
     Live while the supervisor looks after them, and none of them says that its own threads stand still: what has died or
     fallen silent is the supervisor's to restart. Ready when each is.
     """
     reasons: list[str] = []
-    if (still_s := clock.monotonic() - crew.looked_at) > STILL_MIN_S:
+    if (still_s := clock.monotonic() - supervisor.looked_at) > STILL_MIN_S:
         reasons.append(f"the supervisor has not looked after its workers for {length(still_s)}")
     conditions: list[Condition] = []
-    for process in crew.processes:
-        condition = None if process is None or process.alive is None else process.alive.condition
+    for process in supervisor.processes:
+        condition = None if process is None or process.last_sign is None else process.last_sign.condition
         if condition is None:
             reasons.append("a worker is being started")
             continue
         name = f"worker {process.pid}: " if process is not None else ""
         reasons += [name + trouble for trouble in _troubles(condition)]
-        if process is not None and process.is_helped:
+        if process is not None and process.is_lease_renewed:
             reasons.append(f"{name}it gives no sign of life")
         conditions.append(condition)
     health = _health(conditions, reasons, stop)
@@ -83,12 +83,12 @@ def _health(conditions: list[Condition], reasons: list[str], stop: StopToken) ->
 
 
 def _troubles(condition: Condition) -> list[str]:
-    found: list[str] = []
+    troubles: list[str] = []
     if not condition.is_live:
         part, still_s = max(
             ("the claim loop", condition.loop_s), ("the heartbeat thread", condition.beat_s), key=lambda one: one[1]
         )
-        found.append(f"{part} has stood still for {length(still_s)}")
+        troubles.append(f"{part} has stood still for {length(still_s)}")
     if not condition.is_ready:
-        found.append(f"the store has not answered for {length(condition.answer_s)}")
-    return found
+        troubles.append(f"the store has not answered for {length(condition.answer_s)}")
+    return troubles

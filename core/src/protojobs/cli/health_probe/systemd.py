@@ -1,4 +1,4 @@
-"""What systemd wants to hear of a service with `Type=notify`: that it is ready, lives, and stops. See sd_notify(3)."""
+"""Notifies systemd that a service with `Type=notify` is ready, lives and stops: sd_notify(3)."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ JOIN_S = 2.0
 
 
 class Systemd:
-    """Tells the service manager how this process is, from a thread of its own, until `close`.
+    """Notifies the service manager of this process's health, from a thread of its own, until `close`.
 
-    WATCHDOG=1 is said only while the process is live: that thread would turn in a worker that does nothing any more.
+    WATCHDOG=1 is sent only while the process is live: that thread would turn in a worker that does nothing any more.
     """
 
     def __init__(self, address: str, watchdog_s: float | None, health: Callable[[], Health]) -> None:
@@ -33,17 +33,17 @@ class Systemd:
         self._health = health
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
-        self._said: set[str] = set()
+        self._sent: set[str] = set()
         self._is_closed = False
         self._look: SimpleQueue[None] = SimpleQueue()  # may be put to in a signal handler
-        self._thread = threading.Thread(target=self._tell, name="protojobs-systemd", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="protojobs-systemd", daemon=True)
         self._thread.start()
 
     @classmethod
     def from_environment(cls, health: Callable[[], Health]) -> Systemd | None:
-        """The service manager that has started this process and wants to hear of it, if there is one.
+        """For the service manager that has started this process and wants notifications, if there is one.
 
-        To be asked once: what this process starts in its turn does not speak in its name.
+        To be called once: what this process starts in its turn does not notify in its name.
         """
         address = os.environ.pop("NOTIFY_SOCKET", "")
         watchdog_us = os.environ.pop("WATCHDOG_USEC", "")
@@ -54,22 +54,22 @@ class Systemd:
         return cls(address, int(watchdog_us) / 1e6 if is_watched else None, health)
 
     def look(self) -> None:
-        """Something has changed: tell it now."""
+        """Notify now: something has changed."""
         self._look.put(None)
 
     def close(self) -> None:
-        """The last word."""
+        """Notify a last time, and end."""
         self._is_closed = True
         self._look.put(None)
         self._thread.join(JOIN_S)
         self._socket.close()
 
-    def _tell(self) -> None:
+    def _run(self) -> None:
         every_s = min(STATUS_EVERY_S, (self._watchdog_s or STATUS_EVERY_S) / BEATS_PER_WATCHDOG)
         while not self._is_closed:
             self._send(self._health())
             with suppress(Empty):
-                self._look.get(timeout=every_s if "READY=1" in self._said else min(LOOK_S, every_s))
+                self._look.get(timeout=every_s if "READY=1" in self._sent else min(LOOK_S, every_s))
         self._send(self._health())
 
     def _send(self, health: Health) -> None:
@@ -80,11 +80,11 @@ class Systemd:
             lines += self._once("STOPPING=1")
         if self._watchdog_s is not None and health.is_live:
             lines.append("WATCHDOG=1")
-        with suppress(OSError):  # nobody hears it, or not now: the next word comes soon
+        with suppress(OSError):  # nobody listens, or not now: the next one comes soon
             self._socket.sendto("\n".join(lines).encode(), self._address)
 
     def _once(self, line: str) -> list[str]:
-        if line in self._said:
+        if line in self._sent:
             return []
-        self._said.add(line)
+        self._sent.add(line)
         return [line]

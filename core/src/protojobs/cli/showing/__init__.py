@@ -1,1 +1,1 @@
-"""Values as people type and read them: tables, text, JSON, ages, progress."""
+"""What commands print: tables, JSON, ages, progress, log lines."""

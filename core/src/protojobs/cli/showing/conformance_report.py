@@ -1,4 +1,4 @@
-"""What the conformance kit found, for people: its progress line by line, and the report."""
+"""The results of the conformance kit: progress while it runs, and the report at its end."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _WORDS = {"passed": "passed", "failed": "failed", "not_claimed": "not claimed", 
 
 
 class Ended(Struct):
-    """One test, as the kit tells it."""
+    """One test that has ended."""
 
     id: str
     concern: str
@@ -77,8 +77,8 @@ class Progress(Protocol):
         """So many tests will run."""
         ...
 
-    def tell(self, test: Ended) -> None:
-        """This one has ended."""
+    def ended(self, test: Ended) -> None:
+        """This test has ended."""
         ...
 
 
@@ -101,7 +101,7 @@ class _Lines:
         self._left = tests
         click.echo(f"{tests} tests", err=True)
 
-    def tell(self, test: Ended) -> None:
+    def ended(self, test: Ended) -> None:
         """Count it, and say so when the concern changes."""
         if test.concern != self._concern:
             self._flush()
@@ -146,7 +146,7 @@ class _Bar:
         """The bar gets its length."""
         self._bar.update(self._task, total=tests)
 
-    def tell(self, test: Ended) -> None:
+    def ended(self, test: Ended) -> None:
         """One step; a failure stays on the screen above the bar."""
         self._bar.update(self._task, description=test.concern, advance=1)
         if test.outcome == "failed":
@@ -173,8 +173,8 @@ def write_report(report: Report, out: Output) -> None:
         words = f"{level.passed} passed"
         words += f", {level.failed} failed" if level.failed else ""
         words += f", {level.not_run} not run" if level.not_run else ""
-        told = "not claimed" if level.outcome == "not_claimed" else words
-        click.echo(f"level {level.name}: {told}")
+        result = "not claimed" if level.outcome == "not_claimed" else words
+        click.echo(f"level {level.name}: {result}")
     subject = report.subject
     named = f" ({subject.distribution})" if subject.distribution else ""
     click.echo(

@@ -1,4 +1,4 @@
-"""What a worker says on stderr: log lines as text or JSON."""
+"""Log lines on stderr, as text or JSON: how `worker` and `scheduler` set up logging."""
 
 from __future__ import annotations
 
@@ -99,11 +99,11 @@ def _which_job(record: logging.LogRecord, message: str) -> str:
     if not (job_id := fields.get("job_id")):
         return ""
     attempt = fields.get("attempt")  # none yet: it has just been fired
-    said = f"job {job_id}{f' attempt {attempt}' if attempt else ''}"
+    job = f"job {job_id}{f' attempt {attempt}' if attempt else ''}"
     name, queue = fields.get("job_name"), fields.get("queue")
     if name and queue and not message.startswith(f"{name}:"):
-        said += f", {name} in {queue}"
-    return f" [{escaped(said)}]"
+        job += f", {name} in {queue}"
+    return f" [{escaped(job)}]"
 
 
 class _JsonLines(logging.Formatter):

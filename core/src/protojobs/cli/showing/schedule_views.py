@@ -1,4 +1,4 @@
-"""What there is to say of a stored schedule, as text and as JSON."""
+"""Schedules and their times, as text and as JSON: what `protojobs schedules` shows."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _OVERLAP = {
 
 
 class SeenSchedule(inspector.SeenSchedule):
-    """A schedule as the command line tells it."""
+    """A schedule as the command line shows it."""
 
     def item(self) -> dict[str, object]:
         """For JSON: all that is stored, and what is seen here."""

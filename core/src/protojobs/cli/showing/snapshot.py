@@ -1,4 +1,4 @@
-"""The state of the whole store at a glance, in a few bounded reads: what `status` and `top` show."""
+"""Reads the state of the whole store, in a few bounded calls: what `status` and `top` show."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from protojobs.port.records import COUNTED_MAX, QueueInfo, WorkerRecord
 
 __all__ = ["COUNTED", "Load", "Snapshot", "look"]
 
-COUNTED = 10_000  # waiting jobs of each queue that are counted one by one; beyond, "or more" is answer enough
+COUNTED = 10_000  # waiting jobs of each queue that are counted one by one; beyond, "or more" will do
 
 
 class Load(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,15 +45,15 @@ def look(store: Store, *, counted_max: int = COUNTED) -> Snapshot:
     """Count up to `counted_max` waiting jobs of each queue."""
     infos = store.queues(counted_max=min(counted_max, COUNTED_MAX))
     now = store.now()
-    known = store.workers()
-    alive = [worker for worker in known if worker.lease_ends_at > now]
+    workers = store.workers()
+    alive = [worker for worker in workers if worker.lease_ends_at > now]
     loads = tuple(_load(info, alive) for info in infos)
     return Snapshot(
         at=now,
         total=_total(loads, alive),
         queues=loads,
         workers=tuple(alive),
-        lapsed=len(known) - len(alive),
+        lapsed=len(workers) - len(alive),
         busy=sum(worker.processing for worker in alive),
     )
 

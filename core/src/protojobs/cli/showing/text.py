@@ -62,7 +62,7 @@ def pretty_json(text: str) -> str:
     return msgspec.json.format(text, indent=2)
 
 
-def _written_out(found: re.Match[str]) -> str:
-    character = found.group()
+def _written_out(match: re.Match[str]) -> str:
+    character = match.group()
     code = ord(character)
     return _SHORT.get(character) or (f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}")

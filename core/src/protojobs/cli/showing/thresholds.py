@@ -1,4 +1,4 @@
-"""`--fail-if 'oldest>5m'`: what must not be, as people write it; for cron, Nagios and deployment gates.
+"""`--fail-if 'oldest>5m'`: the thresholds of `protojobs status`, for cron, Nagios and deployment gates.
 
 [queue:NAME] WORD OPERATOR VALUE. Without a queue the word is about all queues together. A name with spaces is quoted:
 'queue:"my queue" ready>1000'.
@@ -21,7 +21,7 @@ from protojobs.errors import did_you_mean
 
 __all__ = ["WORDS", "Threshold", "counted_for", "threshold"]
 
-WORDS = {  # -> how it is told
+WORDS = {  # -> how a value is shown
     "ready": "{} ready",
     "running": "{} running",
     "scheduled": "{} scheduled",
@@ -38,7 +38,7 @@ _EXAMPLES = "Write it like 'oldest>5m', 'workers<1' or 'queue:emails ready>=1000
 
 
 class Threshold(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that must not be."""
+    """A condition under which the command fails."""
 
     text: str
     queue: str | None
@@ -49,10 +49,10 @@ class Threshold(msgspec.Struct, frozen=True, kw_only=True):
     def crossed(self, seen: Snapshot) -> str:
         """Why it is crossed, for people; empty where it is not."""
         load = seen.total if self.queue is None else _of_queue(seen, self.queue)
-        found = (load.oldest_s or 0.0) if self.word == "oldest" else float(getattr(load, self.word))
-        if not _COMPARE[self.operator](found, self.value):
+        value = (load.oldest_s or 0.0) if self.word == "oldest" else float(getattr(load, self.word))
+        if not _COMPARE[self.operator](value, self.value):
             return ""
-        shown = length(found) if self.word == "oldest" else f"{found:,.0f}"
+        shown = length(value) if self.word == "oldest" else f"{value:,.0f}"
         more = " or more" if load.is_estimate and self.word in ("ready", "running", "scheduled") else ""
         return f"{self.text}: {WORDS[self.word].format(shown + more)}"
 
@@ -64,10 +64,10 @@ def threshold(text: str) -> Threshold:
     except ValueError as error:
         raise click.BadParameter(f"{text!r} cannot be read: {error}. {_EXAMPLES}") from None
     queues = [term.removeprefix("queue:") for term in terms if term.startswith("queue:")]
-    found = _TERM.fullmatch(" ".join(term for term in terms if not term.startswith("queue:")))
-    if found is None or len(queues) > 1 or queues == [""]:
+    match = _TERM.fullmatch(" ".join(term for term in terms if not term.startswith("queue:")))
+    if match is None or len(queues) > 1 or queues == [""]:
         raise click.BadParameter(f"{text!r} is no threshold. {_EXAMPLES}")
-    word, sign, value = found[1].lower(), found[2], found[3]
+    word, sign, value = match[1].lower(), match[2], match[3]
     if word not in WORDS:
         meant = did_you_mean(word, WORDS) or f"There are: {', '.join(WORDS)}."
         raise click.BadParameter(f'{text!r}: there is no "{word}". {meant}')
@@ -95,9 +95,9 @@ def _value(text: str, word: str, value: str) -> float:
 
 
 def _of_queue(seen: Snapshot, name: str) -> Load:
-    known = next((load for load in seen.queues if load.queue == name), None)
-    if known is not None:
-        return known
+    load = next((load for load in seen.queues if load.queue == name), None)
+    if load is not None:
+        return load
     serving = [worker for worker in seen.workers if name in worker.queues]
     return msgspec.structs.replace(
         seen.total, queue=name, ready=0, running=0, scheduled=0, completed=0, failed=0, oldest_s=None,

@@ -1,4 +1,4 @@
-"""`--watch`: look again and again, until Ctrl-C."""
+"""`--watch`: show a command's output again and again, until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ WATCH = click.option(
 
 
 def watched(show: Callable[[], bool], every_s: float | None) -> None:
-    """Call `show` once, or every so many seconds until it answers False or somebody presses Ctrl-C.
+    """Call `show` once, or every so many seconds until it returns False or somebody presses Ctrl-C.
 
     An outage ends a first look, and no later one: whoever watches wants to see the store come back.
     """

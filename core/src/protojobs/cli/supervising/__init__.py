@@ -1,1 +1,1 @@
-"""Worker processes: started, watched, replaced and ended by one supervisor."""
+"""The processes that work: the supervisor and its workers, how they are stopped, and the checks before they start."""

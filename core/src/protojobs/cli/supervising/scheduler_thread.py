@@ -1,4 +1,4 @@
-"""Firing schedules on a thread of its own, beside a worker or in `protojobs scheduler`.
+"""Fires schedules on a thread of its own, beside a worker or in `protojobs scheduler`.
 
 The thread is a daemon: nothing that it does can keep the process alive. It ends before the block that it serves is
 left, unless the store keeps it waiting for longer than somebody who wants to stop would.

@@ -1,4 +1,4 @@
-"""Whether a worker that is about to start serves what is wanted: queues that nobody works, stores that it has alone."""
+"""Checks before a worker starts: can the store be shared by processes, and does somebody work every queue?"""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ def check_shared(session: Session, jobs: JobQueue, *, is_several: bool) -> None:
     claims = jobs.driver.capabilities
     if claims.cross_process:
         return
-    place = session.place(jobs)
+    store = session.store_name(jobs)
     if is_several:
         raise NotSupported(
-            f"{place} is seen by one process only, so several processes cannot share it.",
+            f"{store} is seen by one process only, so several processes cannot share it.",
             mend="Start one worker alone (without --processes or a dashboard), or use a store that processes share.",
         )
     if not claims.durable and session.is_opened_here(jobs):
         raise NotSupported(
-            f"{place} begins empty with this process, and no other process can push to it: there is nothing to work.",
+            f"{store} begins empty with this process, and no other process can push to it: there is nothing to work.",
             mend="Name the JobQueue of your code (--app shop:queue), call queue.work() in it, or use another store.",
         )
 
 
-def unserved(jobs: JobQueue, names: Sequence[str], known: Collection[str], *, are_given: bool) -> Iterator[str]:
+def unserved(jobs: JobQueue, names: Sequence[str], stored: Collection[str], *, are_given: bool) -> Iterator[str]:
     """What looks like a mistake about the queues: one that is misspelt; and those that the jobs of this application
     name and no worker serves, unless the queues were given (`are_given`): then the others are somebody else's.
     """
     default = jobs.settings.default_queue
     wanted = {jobs.registry.get(name).options.queue or default for name in jobs.registry}
     for name in names:
-        if name not in known and name not in wanted and name != default and not name.isdigit():
-            if meant := closest(name, {*known, *wanted}.difference(names)):
+        if name not in stored and name not in wanted and name != default and not name.isdigit():
+            if meant := closest(name, {*stored, *wanted}.difference(names)):
                 yield f"queue {named(name)} has no jobs, and none of yours names it; did you mean {named(meant)}?"
     missing = wanted.difference(names)
     if are_given or not missing:

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: the first asks the worker to stop, the second to hurry."""
+"""Turns SIGTERM and Ctrl-C into a stop: the first one stops the worker, the second one cuts running jobs short."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""One worker process as its supervisor sees it; the other end of the line is in `supervised`."""
+"""One worker process, as the process that started it sees it: its signs of life, its report, how it is ended.
+
+The worker's end of the connection is in `supervisor_link`.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +16,13 @@ from pathlib import Path
 
 import msgspec
 
-from protojobs.cli.supervising.supervisor_link import ALIVE, LINE, Alive
+from protojobs.cli.supervising.supervisor_link import LINK_VARIABLE, SIGN_OF_LIFE, SignOfLife
 from protojobs.worker.outcome import WorkReport
 
-__all__ = ["SupervisedProcess", "worker_command"]
+__all__ = ["WorkerProcess", "worker_command"]
 
-SAID_BYTES_MAX = 64 * 1024  # taken in at one look; a worker says a short line with each heartbeat
-MISSED_LEASES = 1 / 3  # without a word, as long as two heartbeats: there is time left in which to renew the lease
+RECEIVED_BYTES_MAX = 64 * 1024  # in one call; a worker sends a short line with each heartbeat
+SILENCE_LEASES = 1 / 3  # two heartbeats: that leaves time in which to renew the lease
 
 
 def worker_command(arguments: Sequence[str]) -> list[str]:
@@ -37,8 +40,8 @@ def worker_command(arguments: Sequence[str]) -> list[str]:
     return [sys.executable, "-P", "-m", "protojobs.cli", *kept]
 
 
-class SupervisedProcess:
-    """Starts it. Raises OSError when the system cannot. `output`: a descriptor for what it writes, instead of ours."""
+class WorkerProcess:
+    """Starts the process. Raises OSError when the system cannot. `output`: a descriptor for its stdout and stderr."""
 
     def __init__(self, command: Sequence[str], now: float, *, output: int | None = None) -> None:
         ours, theirs = socket.socketpair()
@@ -48,7 +51,7 @@ class SupervisedProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                env={**os.environ, LINE: str(theirs.fileno())},
+                env={**os.environ, LINK_VARIABLE: str(theirs.fileno())},
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,
             )
@@ -58,38 +61,38 @@ class SupervisedProcess:
         finally:
             theirs.close()
         ours.setblocking(False)
-        self._line = ours
-        self._said = b""
-        self._has_spoken = False  # since the last look
-        self.began_s = now
+        self._connection = ours
+        self._received = b""
+        self._has_signed = False  # since the last call of `stays_silent`
+        self.started_at = now
         self.pid = self._process.pid
         self.code = 0
-        self.alive: Alive | None = None  # its last sign of life
+        self.last_sign: SignOfLife | None = None
         self.silent_s = 0.0  # since then, as far as its supervisor and the process itself were running
         self.stuck_s = 0.0  # counted likewise: since it was started without a sign of life, or since it has reported
-        self.is_helped = False  # while it is silent: somebody renews its lease
+        self.is_lease_renewed = False  # by its supervisor, while it is silent
         self.is_killed = False
         self.report: WorkReport | None = None
 
     @property
     def is_ready(self) -> bool:
-        """Whether it has begun: it stands in the store."""
-        return self.alive is not None
+        """Whether it has registered in the store."""
+        return self.last_sign is not None
 
     def stays_silent(self, passed_s: float) -> bool:
-        """Count so many seconds without a word. Whether it has missed its beats, though nobody has stopped it."""
-        if self._has_spoken or self.alive is None or self.report is not None or self.is_killed:
-            self._has_spoken, self.is_helped, self.silent_s = False, False, 0.0
+        """Count `passed_s` more seconds without a sign of life. Whether it is silent, and nobody has stopped it."""
+        if self._has_signed or self.last_sign is None or self.report is not None or self.is_killed:
+            self._has_signed, self.is_lease_renewed, self.silent_s = False, False, 0.0
             return False
-        missed_s = self.alive.lease_s * MISSED_LEASES
-        if self.silent_s + passed_s >= missed_s and self._is_stopped():
+        silent_min_s = self.last_sign.lease_s * SILENCE_LEASES
+        if self.silent_s + passed_s >= silent_min_s and self._is_stopped():
             return False  # frozen: its lease is there to end
         self.silent_s += passed_s
-        return self.silent_s >= missed_s
+        return self.silent_s >= silent_min_s
 
     def is_stuck(self, passed_s: float, start_s: float, end_s: float) -> bool:
-        """Count so many seconds in which it has not begun, or has not ended after its report. Whether `start_s`, or
-        `end_s`, are over, though nobody has stopped it.
+        """Count `passed_s` more seconds in which it has not begun, or has reported and not ended. Whether that takes
+        longer than `start_s`, or `end_s`, though nobody has stopped it.
         """
         if self.is_killed or (self.is_ready and self.report is None):
             return False
@@ -99,14 +102,14 @@ class SupervisedProcess:
 
     def silent_s_max(self, exit_bound_s: float) -> float:
         """How long it may be silent: until its longest run, and the time to end itself, are over; at least a lease."""
-        if self.alive is None or self.alive.lasts_s is None:
+        if self.last_sign is None or self.last_sign.lasts_s is None:
             return float("inf")
-        return max(self.alive.lasts_s + exit_bound_s, self.alive.lease_s)
+        return max(self.last_sign.lasts_s + exit_bound_s, self.last_sign.lease_s)
 
     def has_ended(self) -> bool:
-        """Look whether it has, and take in what it said."""
+        """Whether it has. Receives what it has sent."""
         code = self._process.poll()
-        self._listen()  # after the look: once it has ended, all that it said is here
+        self._receive()  # afterwards: once it has ended, all that it sent is here
         self.code = code or 0
         return code is not None
 
@@ -118,10 +121,10 @@ class SupervisedProcess:
         return f"{self.pid} ended with exit code {self.code}{why}"
 
     def stop(self, level: int) -> None:
-        """Pass on the first or the second signal. Before it listens to the line only the signal itself reaches it."""
+        """Pass on the first or the second signal. Before it reads the connection, only a signal itself reaches it."""
         with suppress(OSError):
-            self._line.send(str(level).encode())
-        self._listen()
+            self._connection.send(str(level).encode())
+        self._receive()
         if not self.is_ready:
             self._process.terminate()
 
@@ -131,20 +134,20 @@ class SupervisedProcess:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
 
-    def hang_up(self) -> None:
-        """End the line. If it still lives, it stops."""
-        self._line.close()
+    def disconnect(self) -> None:
+        """Close the connection. If the process still lives, it stops."""
+        self._connection.close()
 
-    def _listen(self) -> None:
+    def _receive(self) -> None:
         with suppress(OSError):  # nothing to read, or nobody there
-            while len(self._said) < SAID_BYTES_MAX and (piece := self._line.recv(4096)):
-                self._said += piece
-        *lines, self._said = self._said.split(b"\n")
+            while len(self._received) < RECEIVED_BYTES_MAX and (piece := self._connection.recv(4096)):
+                self._received += piece
+        *lines, self._received = self._received.split(b"\n")
         for line in lines:
             with suppress(msgspec.DecodeError):  # half a line, for its pipe was full
-                if line.startswith(ALIVE):
-                    self.alive = msgspec.json.decode(line.removeprefix(ALIVE), type=Alive)
-                    self._has_spoken = True
+                if line.startswith(SIGN_OF_LIFE):
+                    self.last_sign = msgspec.json.decode(line.removeprefix(SIGN_OF_LIFE), type=SignOfLife)
+                    self._has_signed = True
                 else:
                     self.report = msgspec.json.decode(line, type=WorkReport)
                     self.stuck_s = 0.0
