@@ -13,84 +13,127 @@ from mutants.planted_rules import RULE_MUTANTS
 from mutants.planted_schedules import SCHEDULE_MUTANTS
 
 DRIVER, STATE, PEOPLE, TRANSFER = "driver.py", "state.py", "administration.py", "transfer.py"
+CLAIMING, LEASES = "claiming.py", "leases.py"
 
 FENCE = "if row is None or row.claim_seq != claim.claim_seq or row.reserved_by != claim.reserved_by:"
-SETTLED = "was_settled = row is not None and row.claim_seq == said.claim_seq and not row.reserved_by"
+SETTLE = "job, settled = rules.settle(job, settlement, now, failed_id=failed_id)"
+RECLAIM = "job, lost = rules.reclaim(exported(state, row), worker, now)"
+RETRY = "job, answer = rules.retry_failed(before, now)"
+WITH_REPLACE = "from msgspec.structs import replace\n\nfrom protojobs.errors import LeaseLost\n"
+WITH_REPLACE_IN_CLAIMING = "from msgspec.structs import replace\n\nfrom protojobs.entropy import fresh_id\n"
+CLAIM = "rules.lendable(due_rows(state, now, queues), slots=slots, limit=limit)"
 REMOVE_CHECK = (STATE, "if None not in TRANSITIONS.get((row.state, verb), ()):", "if False:")
 
 MUTANTS = (
-    # ------------------------------------------------------------------------------------------------ the fence
+    # the fence
     mutant(
         "the fence forgets claim_seq",
         "fencing",
-        (DRIVER, FENCE, "if row is None or row.reserved_by != claim.reserved_by:"),
+        (STATE, FENCE, "if row is None or row.reserved_by != claim.reserved_by:"),
     ),
     mutant(
         "the fence forgets the holder",
         "fencing",
-        (DRIVER, FENCE, "if row is None or row.claim_seq != claim.claim_seq:"),
+        (STATE, FENCE, "if row is None or row.claim_seq != claim.claim_seq:"),
     ),
     mutant(
         "a claim without holder passes the fence",
         "fencing",
-        (DRIVER, "return row if row.reserved_by else None", "return row"),
+        (STATE, "return row if row.reserved_by else None", "return row"),
     ),
     mutant(
         "a repeated settlement is taken for stale",
         "fencing",
-        (DRIVER, "_REPEATED if was_settled else _STALE", "_STALE"),
+        (
+            CLAIMING,
+            SETTLE,
+            f"{SETTLE}\n"
+            "    if settled.status is SettleStatus.REPEATED:\n"
+            "        settled = Settled(settled.id, SettleStatus.STALE, settled.state, settled.available_at)",
+        ),
     ),
     mutant(
         "a repeated release is applied again",
         "fencing settling",
         (
-            DRIVER,
-            "            row = self.state.rows.get(said.id)\n",
-            "            row = self.state.rows.get(said.id)\n"
-            "            if row is not None and row.claim_seq == said.claim_seq and row.state is JobState.PENDING:\n"
-            "                row.attempts -= said.verb is Verb.RELEASE\n",
+            CLAIMING,
+            SETTLE,
+            f"{SETTLE}\n"
+            "    if row is not None and settled.status is SettleStatus.REPEATED and row.state is JobState.PENDING:\n"
+            "        row.attempts -= settlement.verb is Verb.RELEASE",
         ),
     ),
     mutant(
         "a lost claim is taken for a repeated one",
         "fencing",
-        (DRIVER, SETTLED, "was_settled = row is not None and not row.reserved_by"),
+        (
+            CLAIMING,
+            SETTLE,
+            f"{SETTLE}\n"
+            "    if job is not None and settled.status is SettleStatus.STALE and not job.reserved_by:\n"
+            "        settled = Settled(settled.id, SettleStatus.REPEATED, settled.state, settled.available_at)",
+        ),
     ),
     mutant(
         "another's claim is taken for a repeated one",
         "fencing",
-        (DRIVER, SETTLED, "was_settled = row is not None and row.claim_seq == said.claim_seq"),
+        (
+            CLAIMING,
+            SETTLE,
+            f"{SETTLE}\n"
+            "    is_same = job is not None and job.claim_seq == settlement.claim_seq\n"
+            "    if settled.status is SettleStatus.STALE and is_same:\n"
+            "        settled = Settled(settled.id, SettleStatus.REPEATED, settled.state, settled.available_at)",
+        ),
     ),
     mutant(
         "reclaim keeps claim_seq",
         "fencing leases",
-        (DRIVER, "        row.reclaims += 1\n        row.claim_seq += 1\n", "        row.reclaims += 1\n"),
+        (LEASES, "    return lost\n", "    row.claim_seq -= 1\n    return lost\n"),
     ),
     mutant(
         "a retry by hand keeps claim_seq",
         "fencing failures",
-        (PEOPLE, "        row.claim_seq += 1\n", ""),
+        (
+            PEOPLE,
+            RETRY,
+            f"{RETRY}\n"
+            "    if row is not None and job is not None:\n"
+            "        job = replace(job, claim_seq=row.claim_seq)",
+        ),
+        (PEOPLE, "from msgspec import convert\n", "from msgspec import convert\nfrom msgspec.structs import replace\n"),
     ),
-    mutant("an export keeps claim_seq", "transferring fencing", (TRANSFER, "        row.claim_seq += 1\n", "")),
+    mutant(
+        "an export keeps claim_seq",
+        "transferring fencing",
+        (TRANSFER, "    moving.add(row.export_key)\n", "    moving.add(row.export_key)\n    row.claim_seq -= 1\n"),
+    ),
     mutant(
         "progress of a lost claim is stored",
         "fencing",
         (
-            DRIVER,
-            "if (job := self._current(claim)) is not None:",
-            "if (job := self.state.rows.get(claim.id)) is not None:",
+            LEASES,
+            "if (job := state.current(claim)) is not None:",
+            "if (job := state.rows.get(claim.id)) is not None:",
         ),
     ),
     mutant(
         "a result counts only while its worker's row stands",
         "fencing",
         (
-            DRIVER,
+            STATE,
             "return row if row.reserved_by else None",
-            "return row if row.reserved_by in self.state.workers else None",
+            "return row if row.reserved_by in self.workers else None",
+        ),
+        (
+            CLAIMING,
+            SETTLE,
+            "if job is not None and job.reserved_by not in state.workers:\n"
+            "        return Settled(settlement.id, SettleStatus.STALE)\n"
+            f"    {SETTLE}",
         ),
     ),
-    # ------------------------------------------------------------------------------------------------ order and claims
+    # order and claims
     mutant(
         "priority is turned round",
         "claiming",
@@ -99,12 +142,12 @@ MUTANTS = (
     mutant(
         "the last job goes first",
         "claiming delays",
-        (DRIVER, "for _, job_id in lane.below(bound):", "for _, job_id in reversed(list(lane.below(bound))):"),
+        (CLAIMING, "for _, job_id in lane.below(bound):", "for _, job_id in reversed(list(lane.below(bound))):"),
     ),
     mutant(
         "queues go by name and not as asked",
         "claiming",
-        (DRIVER, "for name in dict.fromkeys(queues):", "for name in sorted(set(queues)):"),
+        (CLAIMING, "for name in dict.fromkeys(queues):", "for name in sorted(set(queues)):"),
     ),
     mutant(
         "a job stays in its lane while it is lent",
@@ -120,26 +163,33 @@ MUTANTS = (
         "claiming leases",
         (
             DRIVER,
-            "            self._standing(worker)\n            now = self.now()\n",
-            "            self._standing(worker)\n            self.reclaim(limit)\n            now = self.now()\n",
+            "            return claiming.claim(self.state, self.now(), worker, queues, slots, limit)\n",
+            "            leases.check_lease(self.state, worker)\n"
+            "            self.reclaim(limit)\n"
+            "            return claiming.claim(self.state, self.now(), worker, queues, slots, limit)\n",
         ),
     ),
     mutant(
         "two claims at once read the same due jobs",
         "racing claiming",
         (
-            DRIVER,
-            "            for row in lent:\n                row.attempts += 1\n",
-            "            self.state.lock.release()  # the lock is let go between reading and lending\n"
-            "            SYSTEM_CLOCK.sleep(0.002)\n"
-            "            self.state.lock.acquire()\n"
-            "            for row in lent:\n"
-            "                if row.state is not JobState.PENDING:\n"
-            "                    row.state, row.reserved_by = JobState.PROCESSING, worker\n"
-            "                    row.claim_seq += 1\n"
-            "                    self.state.holders[worker][row.job.id] = row\n"
-            "                    continue\n"
-            "                row.attempts += 1\n",
+            CLAIMING,
+            "from protojobs.entropy import fresh_id\n",
+            "from protojobs.clock import SYSTEM_CLOCK\nfrom protojobs.entropy import fresh_id\n",
+        ),
+        (
+            CLAIMING,
+            "    for row in rows:\n        row.attempts += 1\n",
+            "    state.lock.release()  # the lock is let go between reading and claiming\n"
+            "    SYSTEM_CLOCK.sleep(0.002)\n"
+            "    state.lock.acquire()\n"
+            "    for row in rows:\n"
+            "        if row.state is not JobState.PENDING:\n"
+            "            row.state, row.reserved_by = JobState.PROCESSING, worker\n"
+            "            row.claim_seq += 1\n"
+            "            state.holders[worker][row.job.id] = row\n"
+            "            continue\n"
+            "        row.attempts += 1\n",
         ),
     ),
     mutant(
@@ -150,92 +200,99 @@ MUTANTS = (
     mutant(
         "a delay is forgotten",
         "delays",
-        (DRIVER, "return now + timedelta(seconds=delay) if delay else now", "return now"),
+        (CLAIMING, "return now + timedelta(seconds=job.delay) if job.delay else now", "return now"),
     ),
     mutant(
-        "more is lent than the limit",
+        "more is claimed than the limit",
         "claiming",
-        (DRIVER, "if len(lent) >= limit or", "if len(lent) > limit or"),
+        (CLAIMING, CLAIM, CLAIM.replace("limit=limit", "limit=limit + 1")),
     ),
     mutant(
         "a last attempt waits beyond the slots",
         "claiming",
-        (DRIVER, "row.attempts + 1 > row.job.max_retries", "row.attempts > row.job.max_retries"),
+        (CLAIMING, CLAIM, CLAIM.replace("slots=slots", "slots=limit")),
     ),
     mutant(
-        "the bytes of a claim are not bounded", "claiming", (DRIVER, "if size > BATCH_BYTES_MAX and lent:", "if False:")
+        "the bytes of a claim are not bounded",
+        "claiming",
+        (
+            CLAIMING,
+            f"    rows = {CLAIM}\n",
+            "    due, rows = list(due_rows(state, now, queues)), list[Row]()\n"
+            "    while more := rules.lendable(due, slots=slots - len(rows), limit=limit - len(rows)):\n"
+            "        rows += more\n"
+            "        due = [row for row in due if row not in rows]\n",
+        ),
     ),
     mutant(
         "a pause is seen late",
         "claiming transferring",
         (
-            DRIVER,
+            CLAIMING,
             "if queue is not None and not queue.is_paused:",
-            'if queue is not None and not vars(self).setdefault("seen", {}).setdefault(name, queue.is_paused):',
+            'if queue is not None and not vars(state).setdefault("seen", {}).setdefault(name, queue.is_paused):',
         ),
     ),
-    # ------------------------------------------------------------------------------------------------ leases
+    # leases
     mutant(
-        "the dead are lent jobs",
+        "the dead claim jobs",
         "claiming leases",
-        (
-            DRIVER,
-            "            self._standing(worker)\n            now = self.now()\n",
-            "            now = self.now()\n",
-        ),
+        (CLAIMING, "    check_lease(state, worker)\n", ""),
     ),
     mutant(
         "a heartbeat revives a lease that is gone",
         "leases",
         (
-            DRIVER,
-            "            row = self._standing(worker)\n",
-            "            if worker not in self.state.workers:\n"
-            "                self.register(WorkerInfo(\n"
-            '                    id=worker, host="", pid=0, queues=(), concurrency=1, lease_s=60.0\n'
-            "                ))\n"
-            "            row = self._standing(worker)\n",
+            LEASES,
+            "    row = check_lease(state, worker)\n",
+            "    if worker not in state.workers:\n"
+            "        register(state, now, WorkerInfo(\n"
+            '            id=worker, host="", pid=0, queues=(), concurrency=1, lease_s=60.0\n'
+            "        ))\n"
+            "    row = check_lease(state, worker)\n",
         ),
     ),
     mutant(
         "reclaim does not look at heartbeats",
         "leases",
         (
-            DRIVER,
+            LEASES,
             "if row.lease_ends_at <= now}",
-            "if row.started_at + timedelta(seconds=row.lease_s) <= now}",
+            "if row.started_at + (row.lease_ends_at - row.heartbeat_at) <= now}",
         ),
     ),
     mutant(
         "reclaim does not check the lapse again in the deleting step",
         "racing leases",
         (
-            DRIVER,
-            "        with self.state.lock:\n            now, state = self.now(), self.state\n"
-            "            if until is not None and now > until:\n                return Reclaimed(has_more=True)\n"
-            "            lapsed = {name: row for name, row in state.workers.items() if row.lease_ends_at <= now}\n",
-            "        now, state = self.now(), self.state\n"
-            "        if until is not None and now > until:\n            return Reclaimed(has_more=True)\n"
-            "        lapsed = {name: row for name, row in list(state.workers.items()) if row.lease_ends_at <= now}\n"
-            "        SYSTEM_CLOCK.sleep(0.002)\n"
-            "        with self.state.lock:\n"
-            "            lapsed = {name: row for name, row in lapsed.items() if name in state.workers}\n",
+            LEASES,
+            "from protojobs.errors import LeaseLost\n",
+            "from protojobs.clock import SYSTEM_CLOCK\nfrom protojobs.errors import LeaseLost\n",
+        ),
+        (
+            LEASES,
+            "    for name in lapsed:\n        del state.workers[name]\n",
+            "    state.lock.release()  # the lock is let go between looking and deleting\n"
+            "    SYSTEM_CLOCK.sleep(0.002)\n"
+            "    state.lock.acquire()\n"
+            "    lapsed = {name: row for name, row in lapsed.items() if name in state.workers}\n"
+            "    for name in lapsed:\n        del state.workers[name]\n",
         ),
     ),
     mutant(
         "reclaim has no end, and may strike after an outage",
         "leases",
         (
-            DRIVER,
-            "            if until is not None and now > until:\n",
-            "            if until is not None and False:\n",
+            LEASES,
+            "    if until is not None and now > until:\n",
+            "    if until is not None and False:\n",
         ),
     ),
     mutant(
-        "orphans are not taken back",
+        "orphans are not reclaimed",
         "leases waiting",
         (
-            DRIVER,
+            LEASES,
             "ownerless = sorted(state.holders.keys() - state.workers.keys(), ",
             "ownerless = sorted(state.holders.keys() & lapsed.keys(), ",
         ),
@@ -243,25 +300,24 @@ MUTANTS = (
     mutant(
         "a lost lease spends the attempt",
         "leases",
-        (
-            DRIVER,
-            "        elif row.returns < RETURNS_FREE:\n            row.attempts -= 1\n        row.returns += 1\n",
-            "        row.returns += 1\n",
-        ),
+        (LEASES, RECLAIM, f"attempts = row.attempts\n    {RECLAIM}\n    job = replace(job, attempts=attempts)"),
+        (LEASES, "from protojobs.errors import LeaseLost\n", WITH_REPLACE),
     ),
     mutant(
         "lost leases never spend an attempt",
         "leases",
-        (
-            DRIVER,
-            "        elif row.returns < RETURNS_FREE:\n            row.attempts -= 1\n        row.returns += 1\n",
-            "        else:\n            row.attempts -= 1\n        row.returns += 1\n",
-        ),
+        (LEASES, RECLAIM, f"attempts = row.attempts - 1\n    {RECLAIM}\n    job = replace(job, attempts=attempts)"),
+        (LEASES, "from protojobs.errors import LeaseLost\n", WITH_REPLACE),
     ),
     mutant(
         "a suspect counts a crash though it ran isolated",
         "leases",
-        (DRIVER, "if worker is not None and not worker.isolates and row", "if worker is not None and row"),
+        (
+            LEASES,
+            RECLAIM,
+            f"worker = worker and replace(worker, isolates=False)\n    {RECLAIM}",
+        ),
+        (LEASES, "from protojobs.errors import LeaseLost\n", WITH_REPLACE),
     ),
     mutant(
         "results are lost with the lease",
@@ -274,90 +330,133 @@ MUTANTS = (
             "            settled = tuple(self.settle(settlements))\n",
         ),
     ),
-    # ------------------------------------------------------------------------------------------------ settling
+    # settling
     mutant(
         "a release spends the attempt",
         "settling",
-        (DRIVER, "is_unspent = verb is _SNOOZE or verb is _RELEASE", "is_unspent = verb is _SNOOZE"),
+        (
+            CLAIMING,
+            SETTLE,
+            f"attempts = row.attempts if row is not None else 0\n    {SETTLE}\n"
+            "    if job is not None and settlement.verb is Verb.RELEASE:\n"
+            "        job = replace(job, attempts=attempts)",
+        ),
+        (CLAIMING, "from protojobs.entropy import fresh_id\n", WITH_REPLACE_IN_CLAIMING),
     ),
     mutant(
         "counted releases never spend",
         "settling",
-        (DRIVER, "            is_unspent = row.returns < RETURNS_FREE\n", ""),
+        (
+            CLAIMING,
+            SETTLE,
+            f"attempts = row.attempts - 1 if row is not None else 0\n    {SETTLE}\n"
+            "    if job is not None and settlement.verb is Verb.RELEASE:\n"
+            "        job = replace(job, attempts=attempts)",
+        ),
+        (CLAIMING, "from protojobs.entropy import fresh_id\n", WITH_REPLACE_IN_CLAIMING),
     ),
     mutant(
         "a cancel mark is forgotten at the end of the run",
         "settling transitions",
-        (DRIVER, "if is_marked and to is not _COMPLETED:", "if False:"),
+        (
+            CLAIMING,
+            SETTLE,
+            f"job = job and replace(job, cancel_requested_at=None)\n    {SETTLE}",
+        ),
+        (CLAIMING, "from protojobs.entropy import fresh_id\n", WITH_REPLACE_IN_CLAIMING),
     ),
     mutant(
         "a cancel mark undoes work that was done",
         "settling transitions",
-        (DRIVER, "if is_marked and to is not _COMPLETED:", "if is_marked:"),
+        (
+            CLAIMING,
+            "        if row is not None:\n            state.move(row, _COMPLETE, _COMPLETED, now)\n",
+            "        if row is not None and row.cancel_requested_at is not None:\n"
+            "            state.move(row, Verb.CANCEL, JobState.CANCELLED, now)\n"
+            "            return Settled(settlement.id, _APPLIED, JobState.CANCELLED, row.available_at)\n"
+            "        if row is not None:\n            state.move(row, _COMPLETE, _COMPLETED, now)\n",
+        ),
     ),
     mutant(
         "a failure leaves no row in failed_jobs",
         "failures transitions",
-        (DRIVER, "        if to is _FAILED:\n", "        if False:\n"),
+        (STATE, "        elif row.failed_id is None:\n", "        elif False:\n"),
     ),
-    # ------------------------------------------------------------------------------------------------ enqueueing
+    # enqueueing
     mutant(
         "a job sent again replaces the first",
         "enqueueing",
-        (DRIVER, "is_known = job.id in known or job.id in new", "is_known = job.id in new"),
+        (CLAIMING, "is_known = job.id in known or job.id in new", "is_known = job.id in new"),
     ),
     mutant(
         "an id twice in one batch is not noticed",
         "enqueueing",
-        (DRIVER, "is_known = job.id in known or job.id in new", "is_known = job.id in known"),
+        (CLAIMING, "is_known = job.id in known or job.id in new", "is_known = job.id in known"),
     ),
     mutant(
         "a batch that is too long is cut",
         "enqueueing",
-        (DRIVER, "        check_batch(jobs)\n        sizes", "        jobs = jobs[:1000]\n        sizes"),
+        (DRIVER, "        rules.check_jobs(jobs)\n", "        jobs = jobs[:1000]\n        rules.check_jobs(jobs)\n"),
     ),
     mutant(
         "nobody hears of a new job",
         "waiting",
         (
-            DRIVER,
-            "                self.state.add(new[job_id])\n            self.state.ring()\n",
-            "                self.state.add(new[job_id])\n",
+            CLAIMING,
+            "        state.add(new[job_id])\n    state.wake()\n",
+            "        state.add(new[job_id])\n",
         ),
     ),
     mutant(
         "nobody hears of a queue that goes on",
         "waiting",
-        (PEOPLE, "            self.state.ring()\n            return True\n", "            return True\n"),
+        (PEOPLE, "    state.wake()\n    return True\n", "    return True\n"),
     ),
-    # ------------------------------------------------------------------------------------------------ people
+    # people
     mutant(
         "a retry by hand forgets the settings",
         "failures",
         (
             PEOPLE,
-            "        self.state.drop_failure(row)\n",
-            "        self.state.drop_failure(row)\n"
+            RETRY,
+            f"{RETRY}\n"
+            "    if row is not None and job is not before:\n"
             "        row.job = type(row.job)(\n"
             "            id=row.job.id, queue=row.job.queue, job_name=row.job.job_name,\n"
             "            job_class=row.job.job_class, data=row.job.data, priority=row.job.priority,\n"
-            "        )\n",
+            "        )",
         ),
     ),
     mutant(
         "a retry by hand keeps the spent attempts",
         "failures",
-        (PEOPLE, "row.attempts = row.crashes = row.returns", "row.crashes = row.returns"),
+        (
+            PEOPLE,
+            RETRY,
+            f"{RETRY}\n    if row is not None and job is not None:\n        job = replace(job, attempts=row.attempts)",
+        ),
+        (PEOPLE, "from msgspec import convert\n", "from msgspec import convert\nfrom msgspec.structs import replace\n"),
     ),
     mutant(
         "a retry by hand leaves the failed_jobs row",
         "failures",
-        (PEOPLE, "        self.state.drop_failure(row)\n", ""),
+        (
+            STATE,
+            "        if job.failed is None:\n            self.drop_failure(row)\n        elif row.failed_id is None:\n",
+            "        if job.failed is not None and row.failed_id is None:\n",
+        ),
     ),
     mutant(
         "a cancel ends a job that runs",
         "administering",
-        (PEOPLE, "if row.state is JobState.PROCESSING:", "if False:"),
+        (
+            PEOPLE,
+            "    job, answer = rules.cancel(before, reason, now)\n",
+            "    job, answer = rules.cancel(before, reason, now)\n"
+            "    if job is not None and answer is CancelAnswer.REQUESTED:\n"
+            '        job = replace(job, status=JobState.CANCELLED, reserved_by="", processed_at=now)\n',
+        ),
+        (PEOPLE, "from msgspec import convert\n", "from msgspec import convert\nfrom msgspec.structs import replace\n"),
     ),
     mutant(
         "clear takes a job that runs",
@@ -370,13 +469,12 @@ MUTANTS = (
         "administering transitions",
         (
             PEOPLE,
-            "            rows = list(islice(prunable, limit + 1))\n",
-            "            rows = list(islice(prunable, limit + 1))\n"
-            "            if completed_older_than is not None:\n"
-            "                old = now - timedelta(seconds=completed_older_than)\n"
-            "                live = (JobState.PENDING, JobState.PROCESSING)\n"
-            "                every = self.state.rows.values()\n"
-            "                rows += [row for row in every if row.state in live and row.available_at < old]\n",
+            "    return convert(_remove(state, Verb.PRUNE, prunable, limit), Pruned)\n",
+            "    old = now - timedelta(seconds=completed_older_than or 0)\n"
+            "    live = (JobState.PENDING, JobState.PROCESSING)\n"
+            "    every = list(state.rows.values()) if completed_older_than is not None else []\n"
+            "    rows = [*prunable, *(row for row in every if row.state in live and row.available_at < old)]\n"
+            "    return convert(_remove(state, Verb.PRUNE, rows, limit), Pruned)\n",
         ),
         REMOVE_CHECK,
     ),
@@ -385,8 +483,8 @@ MUTANTS = (
         "administering",
         (
             PEOPLE,
-            'in self.state.ended[state].below((now - timedelta(seconds=age), ""))',
-            'in reversed(list(self.state.ended[state].below((now - timedelta(seconds=age), ""))))',
+            'in state.ended[end].below((now - timedelta(seconds=age), ""))',
+            'in reversed(list(state.ended[end].below((now - timedelta(seconds=age), ""))))',
         ),
     ),
     mutant(
@@ -403,8 +501,8 @@ MUTANTS = (
         "counting",
         (
             "inspection.py",
-            "completed=sum(queue.counts[JobState.COMPLETED] for queue in queues),",
-            "completed=max(0, sum(queue.counts[JobState.COMPLETED] for queue in queues) - 1),",
+            "    return convert(counts, Stats)\n",
+            '    return convert(counts | {"completed": max(0, counts["completed"] - 1)}, Stats)\n',
         ),
     ),
     mutant(
@@ -412,12 +510,16 @@ MUTANTS = (
         "listing",
         (
             "inspection.py",
-            "                cursor = job_id\n",
-            "                cursor = job_id if len(found) < limit else cursor\n",
+            "        cursor = job_id\n",
+            "        cursor = job_id if len(jobs) < limit else cursor\n",
         ),
     ),
-    # ------------------------------------------------------------------------------------------------ transfer
-    mutant("imported jobs forget their attempts", "transferring", (TRANSFER, "attempts=job.attempts,", "attempts=0,")),
+    # transfer
+    mutant(
+        "imported jobs forget their attempts",
+        "transferring",
+        (TRANSFER, '"reserved_by": ""}', '"reserved_by": "", "attempts": 0}'),
+    ),
     mutant(
         "a drop takes what another token moves",
         "transferring",
@@ -428,11 +530,11 @@ MUTANTS = (
         ),
         (
             TRANSFER,
-            "                moving.remove(row.export_key)\n",
-            "                if row.export_key in moving:\n                    moving.remove(row.export_key)\n",
+            "        moving.remove(row.export_key)\n",
+            "        if row.export_key in moving:\n            moving.remove(row.export_key)\n",
         ),
     ),
-    # ------------------------------------------------------------------------------------------------ honesty
+    # honesty
     mutant(
         "transactions are claimed and not there",
         "honesty",
@@ -456,10 +558,10 @@ MUTANTS = (
         "honesty",
         (DRIVER, "Capabilities(cross_process=False,", "Capabilities(unique_keys=True, cross_process=False,"),
     ),
-    # ------------------------------------------------------------------------------------------------ every verb
+    # every verb
     *RULE_MUTANTS,
-    # ------------------------------------------------------------------------------------------------ what is seen
+    # what is seen
     *OBSERVING_MUTANTS,
-    # ------------------------------------------------------------------------------------------------ schedules
+    # schedules
     *SCHEDULE_MUTANTS,
 )

@@ -29,11 +29,11 @@ OBSERVING_MUTANTS = (
         ),
         (
             OBSERVING,
-            "                return False\n",
-            "                return False\n"
-            "            self.state.lock.release()  # the lock is let go between looking and writing\n"
-            "            SYSTEM_CLOCK.sleep(0.002)\n"
-            "            self.state.lock.acquire()\n",
+            "        return False\n",
+            "        return False\n"
+            "    state.lock.release()  # the lock is let go between looking and writing\n"
+            "    SYSTEM_CLOCK.sleep(0.002)\n"
+            "    state.lock.acquire()\n",
         ),
     ),
     mutant(
@@ -71,7 +71,11 @@ OBSERVING_MUTANTS = (
     mutant(
         "any text is a cursor",
         "listing",
-        (INSPECTION, "        check_cursor(cursor)\n", ""),
+        (
+            "driver.py",
+            '        """The cursor is the last id that was examined."""\n        rules.check_cursor(cursor)\n',
+            '        """The cursor is the last id that was examined."""\n',
+        ),
     ),
     mutant(
         "a queue of no name means all",
@@ -93,8 +97,8 @@ OBSERVING_MUTANTS = (
         "counting",
         (
             INSPECTION,
-            "for name in self.state.queues if name > after)",
-            "for name in self.state.queues if name >= after)",
+            "for name in state.queues if name > after_name)",
+            "for name in state.queues if name >= after_name)",
         ),
     ),
 )

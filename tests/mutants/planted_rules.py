@@ -14,10 +14,17 @@ RULE_MUTANTS = (
             DRIVER,
             "            settled = tuple(self.settle(settlements))\n",
             "            if limit and worker not in self.state.workers:\n"
-            "                told = tuple(Settled(each.id, _APPLIED, SETTLES_TO[each.verb]) for each in settlements)\n"
+            "                to = rules.SETTLES_TO\n"
+            "                told = tuple(Settled(one.id, APPLIED, to[one.verb]) for one in settlements)\n"
             "                return ClaimReply(settled=told, lease_lost=True)\n"
             "            settled = tuple(self.settle(settlements))\n",
         ),
+        (
+            DRIVER,
+            "_shared: dict[str, State] = {}\n",
+            "_shared: dict[str, State] = {}\nAPPLIED = SettleStatus.APPLIED\n",
+        ),
+        (DRIVER, "    Settlement,\n    Stats,\n", "    Settlement,\n    SettleStatus,\n    Stats,\n"),
     ),
     mutant(
         "a turn that only settles looks for the lease",
@@ -27,15 +34,15 @@ RULE_MUTANTS = (
     mutant(
         "a wait sleeps through the time at which a job becomes due",
         "waiting",
-        (DRIVER, "self.state.doorbell.wait(min(due_in, left))", "self.state.doorbell.wait(left)"),
+        (DRIVER, "self.state.wakeup.wait(min(due_in, left))", "self.state.wakeup.wait(left)"),
     ),
     mutant(
         "a register keeps the row that is there",
         "leases",
         (
-            DRIVER,
-            "            self.state.workers[worker.id] = renewed(worker, self.now())\n",
-            "            self.state.workers.setdefault(worker.id, renewed(worker, self.now()))\n",
+            "leases.py",
+            "    state.workers[worker.id] = rules.renewed(worker, now)\n",
+            "    state.workers.setdefault(worker.id, rules.renewed(worker, now))\n",
         ),
     ),
     mutant(

@@ -7,17 +7,11 @@ from __future__ import annotations
 
 from mutants.mutant import mutant
 
-# ------------------------------------------------------------------------------------------------ in memory
+# in memory
 
 FILE = "schedules.py"
-KNOWN = "            known,\n            said,\n            now,\n"
-STEP = "        if moved is not None and status is not FireStatus.LOST:\n"
-FIRE = (
-    "        with self.state.lock:\n"
-    "            answers = [self._fire_one(said) for said in firings]\n"
-    "            self.state.ring()\n"
-    "            return answers\n"
-)
+BEFORE = "        before,\n        firing,\n        now,\n"
+STEP = "    if moved is not None and status is not FireStatus.LOST:\n"
 
 ON_MEMORY = (
     mutant(
@@ -25,22 +19,24 @@ ON_MEMORY = (
         "firing",
         (
             FILE,
-            KNOWN,
-            "            known,\n"
-            "            replace(said, expected_next=known.next_due_at) if known and known.next_due_at else said,\n"
-            "            now,\n",
+            BEFORE,
+            "        before,\n"
+            "        replace(firing, expected_next=before.next_due_at) if before and before.next_due_at else firing,\n"
+            "        now,\n",
         ),
     ),
     mutant(
         "a time that was fired can fire again",
         "firing",
-        (FILE, KNOWN, KNOWN.replace("known,", "replace(known, last_due_at=None) if known else None,")),
+        (FILE, BEFORE, BEFORE.replace("before,", "replace(before, last_due_at=None) if before else None,")),
     ),
-    mutant("a time fires before it has come", "firing", (FILE, KNOWN, KNOWN.replace("now,", "max(now, said.due),"))),
+    mutant(
+        "a time fires before it has come", "firing", (FILE, BEFORE, BEFORE.replace("now,", "max(now, firing.due),"))
+    ),
     mutant(
         "a schedule fires while it is paused",
         "firing",
-        (FILE, KNOWN, KNOWN.replace("known,", "replace(known, is_paused=False) if known else None,")),
+        (FILE, BEFORE, BEFORE.replace("before,", "replace(before, is_paused=False) if before else None,")),
     ),
     mutant("overlaps are allowed", "firing", (FILE, "last_job=last.state if last else None,", "last_job=None,")),
     mutant(
@@ -58,8 +54,8 @@ ON_MEMORY = (
         (
             FILE,
             STEP,
-            "        if status is FireStatus.LOST and said.job is not None:\n"
-            f"            self.enqueue([said.job])\n{STEP}",
+            "    if status is FireStatus.LOST and firing.job is not None:\n"
+            f"        enqueue(state, now, [firing.job])\n{STEP}",
         ),
     ),
     mutant(
@@ -67,8 +63,8 @@ ON_MEMORY = (
         "firing",
         (
             FILE,
-            "            if status is FireStatus.FIRED and said.job is not None:\n",
-            "            if said.job is not None:\n",
+            "        if status is FireStatus.FIRED and firing.job is not None:\n",
+            "        if firing.job is not None:\n",
         ),
     ),
     mutant(
@@ -79,35 +75,43 @@ ON_MEMORY = (
     mutant(
         "a firing is not counted in the version",
         "firing scheduling",
-        (FILE, "self._keep(known, moved)", "self._keep(known, replace(moved, version=known.version))"),
+        (FILE, "_put(state, before, moved)", "_put(state, before, replace(moved, version=before.version))"),
     ),
     mutant(
         "a batch of firings is begun before it is checked",
         "firing",
-        (FILE, "        check_firings(firings)\n", ""),
+        ("driver.py", "        rules.check_firings(firings)\n", ""),
         (
             FILE,
-            "self._fire_one(said) for said in firings]",
-            "(self._fire_one(said), check_firings(firings))[0] for said in firings]",
+            "_fire_one(state, now, firing) for firing in firings]",
+            "(_fire_one(state, now, firing), rules.check_firings(firings))[0] for firing in firings]",
         ),
     ),
     mutant(
         "two fire at once",
         "racing",
-        (FILE, FIRE, "        return [self._fire_one(said) for said in firings]\n"),
+        (
+            "driver.py",
+            "        with self.state.lock:\n            return schedules.fire(self.state, self.now(), firings)\n",
+            "        return [schedules._fire_one(self.state, self.now(), firing) for firing in firings]\n",
+        ),
     ),
     mutant(
         "a schedule is replaced whatever its version",
         "scheduling",
-        (FILE, "if (known.version if known else 0) != version:", "if (known is None) is not (version == 0):"),
+        (FILE, "if (before.version if before else 0) != version:", "if (before is None) is not (version == 0):"),
     ),
     mutant(
         "schedules ahead are due",
         "scheduling",
         (FILE, "takewhile(lambda key: key < after(now), behind)", "behind"),
     ),
-    mutant("paused schedules are due", "scheduling", (FILE, " and not schedule.is_paused:", ":")),
-    mutant("all that is due comes at once", "scheduling", (FILE, "for _, name in due[:limit]", "for _, name in due")),
+    mutant("paused schedules are due", "scheduling", (FILE, " and not each.is_paused:", ":")),
+    mutant(
+        "all that is due comes at once",
+        "scheduling",
+        (FILE, "for _, schedule_id in keys[:limit]", "for _, schedule_id in keys"),
+    ),
     mutant(
         "a walk through what is due begins at the front each time",
         "scheduling",
@@ -116,28 +120,36 @@ ON_MEMORY = (
     mutant(
         "a list of schedules goes on behind any text",
         "scheduling",
-        (FILE, "        check_schedule_cursor(cursor)\n", ""),
+        ("driver.py", "        rules.check_schedule_cursor(cursor)\n", ""),
     ),
-    mutant("a walk through what is due ends early", "scheduling", (FILE, "0 < limit < len(due)", "False")),
-    mutant("a page begins with the last of the one before", "scheduling", (FILE, "name > cursor", "name >= cursor")),
+    mutant("a walk through what is due ends early", "scheduling", (FILE, "0 < limit < len(keys)", "False")),
+    mutant(
+        "a page begins with the last of the one before",
+        "scheduling",
+        (FILE, "schedule_id > cursor", "schedule_id >= cursor"),
+    ),
     mutant(
         "schedules are listed in the order of words",
         "scheduling",
-        (FILE, "sorted(name for name", "sorted((name for name"),
-        (FILE, "cursor is None or name > cursor)", "cursor is None or name > cursor), key=str.casefold)"),
+        (FILE, "sorted(schedule_id for schedule_id", "sorted((schedule_id for schedule_id"),
+        (
+            FILE,
+            "cursor is None or schedule_id > cursor)",
+            "cursor is None or schedule_id > cursor), key=str.casefold)",
+        ),
     ),
     mutant(
         "a removed schedule stays due",
         "scheduling",
         (
             FILE,
-            "            self._keep(known, None)\n",
-            "            self.state.schedules.pop(schedule_id, None)\n",
+            "    _put(state, before, None)\n",
+            "    state.schedules.pop(schedule_id, None)\n",
         ),
     ),
 )
 
-# ------------------------------------------------------------------------------------------------ in SQL
+# in SQL
 
 MOVED = "after[said.id] = moved"
 RULE = "rules.fire(schedule, said, now, last_job=last, is_known=is_known)"
@@ -210,7 +222,7 @@ ON_SQL = (
     ),
 )
 
-# ------------------------------------------------------------------------------------------------ in Lua
+# in Lua
 
 FIRE_LUA, SCHEDULING_LUA, DUE_LUA = "scripts/fire.lua", "scripts/scheduling.lua", "scripts/due_schedules.lua"
 LOST = "if is_lost(schedule, moment(said[2]), due) then return 'l' end"

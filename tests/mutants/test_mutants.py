@@ -62,7 +62,7 @@ def test_the_verdict(monkeypatch, fault, nothing, code: int) -> None:
 
 
 def test_one_mutant_is_caught_in_a_process_of_its_own() -> None:
-    verdict = run.try_out("memory", "the dead are lent jobs")
+    verdict = run.try_out("memory", "the dead claim jobs")
     assert verdict.caught_by == "claiming.a_worker_that_was_never_registered_is_lent_nothing", verdict
 
 

@@ -12,20 +12,20 @@ Some defects cannot be seen from outside, whatever the seed, and so are not here
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from math import inf
+from unittest.mock import patch
 
 from msgspec import structs
 
 from protojobs.port.lifecycle import JobState, Verb
-from protojobs.port.records import ClaimedJob, Enqueued, Fence, NewJob, Reclaimed, Settled, Settlement
+from protojobs.port.records import ClaimedJob, Enqueued, NewJob, Reclaimed, Settled, Settlement
 from protojobs.worker.lease.watch import GOOD_BEATS, LeaseWatch
 from protojobs.worker.outcome import Outcome
 from protojobs.worker.planner import Decisions
 from protojobs.worker.runs.run import Run, unrun
-from protojobs_memory import MemoryDriver
-from protojobs_memory.state import Row
+from protojobs_memory import MemoryDriver, claiming
 
 from .scheduler import Steps
 from .simulated_worker import LEASE_S, SimulatedWorker
@@ -36,37 +36,47 @@ from .simulated_worker import LEASE_S, SimulatedWorker
 class ForgetsTheNumber(MemoryDriver):
     """A fence of id and holder: a settlement that comes late ends a later claim of the same worker."""
 
-    def _current(self, claim: Settlement | Fence) -> Row | None:
-        row = self.state.rows.get(claim.id)
-        return row if row is not None and row.reserved_by and row.reserved_by == claim.reserved_by else None
+    def settle(self, settlements: Sequence[Settlement]) -> list[Settled]:
+        return super().settle([self._renumbered(settlement) for settlement in settlements])
+
+    def _renumbered(self, settlement: Settlement) -> Settlement:
+        row = self.state.rows.get(settlement.id)
+        is_holder = row is not None and row.reserved_by == settlement.reserved_by != ""
+        return structs.replace(settlement, claim_seq=row.claim_seq) if row is not None and is_holder else settlement
 
 
 class SettlesTwice(MemoryDriver):
     """A fence of id and claim_seq alone: a release or snooze that is sent again gives a second attempt back."""
 
-    def _settle_one(self, said: Settlement, now: datetime) -> Settled:
-        row = self.state.rows.get(said.id)
-        if row is not None and row.claim_seq == said.claim_seq and row.state is JobState.PENDING:
-            row.attempts -= said.verb in (Verb.SNOOZE, Verb.RELEASE)
-        return super()._settle_one(said, now)
+    def settle(self, settlements: Sequence[Settlement]) -> list[Settled]:
+        for settlement in settlements:
+            row = self.state.rows.get(settlement.id)
+            if row is not None and row.claim_seq == settlement.claim_seq and row.state is JobState.PENDING:
+                row.attempts -= settlement.verb in (Verb.SNOOZE, Verb.RELEASE)
+        return super().settle(settlements)
 
 
 class HasNoFence(MemoryDriver):
     """Whoever knows the id may settle the job of whoever holds it."""
 
-    def _current(self, claim: Settlement | Fence) -> Row | None:
-        row = self.state.rows.get(claim.id)
-        return row if row is not None and row.reserved_by else None
+    def settle(self, settlements: Sequence[Settlement]) -> list[Settled]:
+        return super().settle([self._forged(settlement) for settlement in settlements])
+
+    def _forged(self, settlement: Settlement) -> Settlement:
+        row = self.state.rows.get(settlement.id)
+        if row is None or not row.reserved_by:
+            return settlement
+        return structs.replace(settlement, claim_seq=row.claim_seq, reserved_by=row.reserved_by)
 
 
 class LosesRetries(MemoryDriver):
     """Takes a retry for the end of the job."""
 
-    def _apply(self, row: Row, said: Settlement, now: datetime) -> None:
-        if said.verb is Verb.RETRY:
-            self.state.move(row, Verb.CANCEL, JobState.CANCELLED, now)
-        else:
-            super()._apply(row, said, now)
+    def settle(self, settlements: Sequence[Settlement]) -> list[Settled]:
+        return super().settle([self._ended(settlement) for settlement in settlements])
+
+    def _ended(self, settlement: Settlement) -> Settlement:
+        return structs.replace(settlement, verb=Verb.CANCEL) if settlement.verb is Verb.RETRY else settlement
 
 
 class LendsTwice(MemoryDriver):
@@ -85,8 +95,10 @@ class LendsTwice(MemoryDriver):
 class LendsEarly(MemoryDriver):
     """Lends jobs a second before they are due."""
 
-    def _due_rows(self, queues: Sequence[str], now: datetime) -> Iterator[Row]:
-        return super()._due_rows(queues, now + timedelta(seconds=1))
+    def claim(self, worker: str, queues: Sequence[str], *, slots: int, limit: int) -> list[ClaimedJob]:
+        early = lambda state, now, names, due=claiming.due_rows: due(state, now + timedelta(seconds=1), names)  # noqa: E731
+        with patch.object(claiming, "due_rows", early):
+            return super().claim(worker, queues, slots=slots, limit=limit)
 
 
 class FindsNoOrphans(MemoryDriver):

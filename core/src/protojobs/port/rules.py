@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from msgspec import convert
 from msgspec.structs import asdict, replace
@@ -45,6 +45,7 @@ __all__ = [
     "DELAY_MAX_S",
     "PASSED_OVER_MAX",
     "SETTLES_TO",
+    "DueJob",
     "as_claimed",
     "cancel",
     "check_batch",
@@ -71,7 +72,28 @@ __all__ = [
     "shortened",
 ]
 
+
+class DueJob(Protocol):
+    """What `lendable` reads of a job: a driver may pass rows of its own."""
+
+    @property
+    def attempts(self) -> int:
+        """How many runs it has had."""
+        ...
+
+    @property
+    def max_retries(self) -> int:
+        """How many runs it has after the first."""
+        ...
+
+    @property
+    def data(self) -> str:
+        """Its payload."""
+        ...
+
+
 Job = TypeVar("Job", bound=ExportedJob)
+Due = TypeVar("Due", bound=DueJob)
 Thing = TypeVar("Thing")
 Shown = TypeVar("Shown", JobRecord, FailedJob)
 
@@ -116,13 +138,13 @@ def new_row(job: NewJob, now: datetime) -> ExportedJob:
     return convert(asdict(job) | _NEW | {"created_at": now, "available_at": _due_at(job, now)}, ExportedJob)
 
 
-def lendable(due: Iterable[Job], *, slots: int, limit: int) -> list[Job]:
+def lendable(due: Iterable[Due], *, slots: int, limit: int) -> list[Due]:
     """Which of the due jobs one claim lends; they come, and go, in the order in which they are to run.
 
     At most `limit`, within BATCH_BYTES_MAX but for the first. Beyond `slots` one on its last attempt is passed over:
     it must not wait in a worker's memory. Takes little more from `due` than it lends, so `due` may be a lazy walk.
     """
-    lent: list[Job] = []
+    lent: list[Due] = []
     size = passed_over = 0
     for job in due:
         if len(lent) >= limit or passed_over >= PASSED_OVER_MAX:

@@ -2,144 +2,111 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
-from datetime import timedelta
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
 from itertools import islice
 
+from msgspec import convert
+
+from protojobs.port import rules
 from protojobs.port.lifecycle import TRANSITIONS, JobState, Verb
 from protojobs.port.records import CancelAnswer, Cleared, Pruned, RetryAnswer
-from protojobs.port.rules import check_batch
-from protojobs_memory.handle import Handle
-from protojobs_memory.state import Row
+from protojobs_memory.state import Row, State
+from protojobs_memory.views import exported
 
-__all__ = ["Administration"]
+__all__ = ["cancel", "clear", "forget_failed", "pause", "prune", "resume", "retry_failed"]
 
 
-class Administration(Handle):
-    """The verbs of `protojobs.port.administration.Administers`, apart from the transfer; they are described there."""
+def cancel(state: State, now: datetime, ids: Sequence[str], reason: str) -> list[CancelAnswer]:
+    """Cancel pending jobs, and mark those that run."""
+    return [_cancel_one(state, now, state.rows.get(job_id), reason) for job_id in ids]
 
-    def cancel(self, ids: Sequence[str], *, reason: str = "") -> list[CancelAnswer]:
-        """See Administers.cancel."""
-        check_batch(ids)
-        with self.state.lock:
-            return [self._cancel_one(job_id, reason) for job_id in ids]
 
-    def _cancel_one(self, job_id: str, reason: str) -> CancelAnswer:
-        row, now = self.state.rows.get(job_id), self.now()
-        if row is None:
-            return CancelAnswer.MISSING
-        if (row.state, Verb.CANCEL) not in TRANSITIONS:
-            return CancelAnswer.FINISHED
-        row.reason = reason or row.reason
-        if row.state is JobState.PROCESSING:  # its worker decides; the mark outlives it
-            row.cancel_requested_at = row.cancel_requested_at or now
-            return CancelAnswer.REQUESTED
-        self.state.move(row, Verb.CANCEL, JobState.CANCELLED, now)
-        return CancelAnswer.CANCELLED
+def _cancel_one(state: State, now: datetime, row: Row | None, reason: str) -> CancelAnswer:
+    before = exported(state, row) if row is not None else None
+    job, answer = rules.cancel(before, reason, now)
+    if row is not None and job is not None and job is not before:
+        state.replace(row, job)
+    return answer
 
-    def retry_failed(self, ids: Sequence[str]) -> list[RetryAnswer]:
-        """See Administers.retry_failed."""
-        check_batch(ids)
-        with self.state.lock:
-            answers = [self._retry_one(failed_id) for failed_id in ids]
-            self.state.ring()
-            return answers
 
-    def _retry_one(self, failed_id: str) -> RetryAnswer:
-        row = self._failed_row(failed_id)
-        if row is None:
-            return RetryAnswer.MISSING
-        if (row.state, Verb.RETRY_FAILED) not in TRANSITIONS:
-            return RetryAnswer.CONFLICT
-        row.attempts = row.crashes = row.returns = row.reclaims = 0
-        row.claim_seq += 1
-        self.state.drop_failure(row)
-        self.state.move(row, Verb.RETRY_FAILED, JobState.PENDING, self.now())
-        return RetryAnswer.REQUEUED
+def retry_failed(state: State, now: datetime, failed_ids: Sequence[str]) -> list[RetryAnswer]:
+    """Requeue the jobs of these rows of failed_jobs."""
+    answers = [_retry_one(state, now, _failed_row(state, failed_id)) for failed_id in failed_ids]
+    state.wake()
+    return answers
 
-    def forget_failed(self, ids: Sequence[str]) -> int:
-        """See Administers.forget_failed."""
-        check_batch(ids)
-        with self.state.lock:
-            rows = [row for failed_id in dict.fromkeys(ids) if (row := self._failed_row(failed_id))]
-            rows = [row for row in rows if (row.state, Verb.FORGET) in TRANSITIONS]
-            for row in rows:
-                self.state.remove(row, Verb.FORGET)
-            return len(rows)
 
-    def _failed_row(self, failed_id: str) -> Row | None:
-        failure = self.state.failed.get(failed_id)
-        return self.state.rows[failure.job_id] if failure else None
+def _retry_one(state: State, now: datetime, row: Row | None) -> RetryAnswer:
+    before = exported(state, row) if row is not None else None
+    job, answer = rules.retry_failed(before, now)
+    if row is not None and job is not None and job is not before:
+        state.replace(row, job)
+    return answer
 
-    def clear(self, queue: str, *, limit: int = 1_000) -> Cleared:
-        """See Administers.clear."""
-        with self.state.lock:
-            known = self.state.queues.get(queue)
-            clearable = (row for row in known.rows.values() if (row.state, Verb.CLEAR) in TRANSITIONS) if known else ()
-            rows = list(islice(clearable, limit + 1))
-            has_more = len(rows) > limit
-            counts = self._remove(rows[:limit], Verb.CLEAR)
-            return Cleared(
-                pending=counts[JobState.PENDING],
-                completed=counts[JobState.COMPLETED],
-                failed=counts[JobState.FAILED],
-                cancelled=counts[JobState.CANCELLED],
-                has_more=has_more,
-            )
 
-    def _remove(self, rows: Sequence[Row], verb: Verb) -> Counter[JobState]:
-        counts = Counter(row.state for row in rows)
-        for row in rows:
-            self.state.remove(row, verb)
-        return counts
+def forget_failed(state: State, failed_ids: Sequence[str]) -> int:
+    """Delete the jobs of these rows of failed_jobs; how many there were."""
+    rows = [row for failed_id in dict.fromkeys(failed_ids) if (row := _failed_row(state, failed_id))]
+    rows = [row for row in rows if (row.state, Verb.FORGET) in TRANSITIONS]
+    _remove(state, Verb.FORGET, rows, len(rows))
+    return len(rows)
 
-    def pause(self, queue: str) -> bool:
-        """See Administers.pause."""
-        with self.state.lock:
-            known = self.state.queue(queue)
-            was_paused, known.is_paused = known.is_paused, True
-            return not was_paused
 
-    def resume(self, queue: str) -> bool:
-        """See Administers.resume."""
-        with self.state.lock:
-            known = self.state.queues.get(queue)
-            if known is None or not known.is_paused:
-                return False
-            known.is_paused = False
-            if not known.rows:
-                del self.state.queues[queue]
-            self.state.ring()
-            return True
+def _failed_row(state: State, failed_id: str) -> Row | None:
+    failure = state.failed.get(failed_id)
+    return state.rows[failure.job_id] if failure else None
 
-    def prune(
-        self,
-        *,
-        completed_older_than: float | None = None,
-        failed_older_than: float | None = None,
-        limit: int = 1_000,
-    ) -> Pruned:
-        """See Administers.prune."""
-        ages = {
-            JobState.COMPLETED: completed_older_than,
-            JobState.CANCELLED: completed_older_than,
-            JobState.FAILED: failed_older_than,
-        }
-        with self.state.lock:
-            now = self.now()
-            prunable = (
-                self.state.rows[job_id]
-                for state, age in ages.items()
-                if age is not None
-                for _, job_id in self.state.ended[state].below((now - timedelta(seconds=age), ""))
-            )
-            rows = list(islice(prunable, limit + 1))
-            has_more = len(rows) > limit
-            counts = self._remove(rows[:limit], Verb.PRUNE)
-            return Pruned(
-                completed=counts[JobState.COMPLETED],
-                failed=counts[JobState.FAILED],
-                cancelled=counts[JobState.CANCELLED],
-                has_more=has_more,
-            )
+
+def clear(state: State, name: str, limit: int) -> Cleared:
+    """Delete jobs of the queue that do not run."""
+    queue = state.queues.get(name)
+    clearable = (row for row in queue.rows.values() if (row.state, Verb.CLEAR) in TRANSITIONS) if queue else ()
+    return convert(_remove(state, Verb.CLEAR, clearable, limit), Cleared)
+
+
+def pause(state: State, name: str) -> bool:
+    """Let no job of the queue be claimed; False if that is so already."""
+    queue = state.queue(name)
+    was_paused, queue.is_paused = queue.is_paused, True
+    return not was_paused
+
+
+def resume(state: State, name: str) -> bool:
+    """Undo `pause`; False if it was not paused."""
+    queue = state.queues.get(name)
+    if queue is None or not queue.is_paused:
+        return False
+    queue.is_paused = False
+    if not queue.rows:
+        del state.queues[name]
+    state.wake()
+    return True
+
+
+def prune(
+    state: State, now: datetime, completed_older_than: float | None, failed_older_than: float | None, limit: int
+) -> Pruned:
+    """Delete jobs that ended so many seconds ago, from those that ended first."""
+    ages = {
+        JobState.COMPLETED: completed_older_than,
+        JobState.CANCELLED: completed_older_than,
+        JobState.FAILED: failed_older_than,
+    }
+    prunable = (
+        state.rows[job_id]
+        for end, age in ages.items()
+        if age is not None
+        for _, job_id in state.ended[end].below((now - timedelta(seconds=age), ""))
+    )
+    return convert(_remove(state, Verb.PRUNE, prunable, limit), Pruned)
+
+
+def _remove(state: State, verb: Verb, removable: Iterable[Row], limit: int) -> dict[str, int]:
+    """Delete up to `limit` jobs. How many there were of each state, and `has_more`."""
+    rows = list(islice(removable, limit + 1))
+    counts: dict[str, int] = {"has_more": len(rows) > limit}
+    for row in rows[:limit]:
+        counts[row.state.value] = counts.get(row.state.value, 0) + 1
+        state.remove(row, verb)
+    return counts

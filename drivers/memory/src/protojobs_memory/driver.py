@@ -1,289 +1,358 @@
-"""The life of a job in a memory store: stored, lent, settled, taken back. The simplest driver; read it first.
+"""MemoryDriver: the port on dicts of this process. The simplest driver, and the model for the others: read it first.
 
-Each verb is one `with` block: it takes the store's lock, reads the time, and does all of its work or none. What the
-verbs promise is said in `protojobs.port.driver`; the comments here say how little it takes.
+Each verb is one `with` block: it takes the store's lock, reads the time, and lets one function do all of the work. So
+each is one atomic step. The functions are in the modules named here, and take the state and the time; they run under
+the lock. What the verbs promise is written in `protojobs.port.driver`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from typing import Literal
+from urllib.parse import urlsplit
 
-from protojobs.clock import SYSTEM_CLOCK
-from protojobs.errors import LeaseLost, OptionInvalid
+from protojobs.clock import SYSTEM_CLOCK, Clock
+from protojobs.errors import LeaseLost, OptionInvalid, shown
+from protojobs.port import rules
+from protojobs.port.diagnosis import IN_FRONT_MAX, Finding
 from protojobs.port.driver import PORT_VERSION
-from protojobs.port.lifecycle import RETURNS_FREE, SUSPECT_RECLAIMS, JobState, Verb
+from protojobs.port.lifecycle import JobState
+from protojobs.port.observing import (
+    ActionNote,
+    ActionPage,
+    AttemptNote,
+    DepthSample,
+    FailureGroup,
+    Rollup,
+    RollupTotal,
+    check_notes,
+)
 from protojobs.port.records import (
-    BATCH_BYTES_MAX,
+    COUNTED_MAX,
+    CancelAnswer,
     Capabilities,
     ClaimedJob,
     ClaimReply,
+    Cleared,
     Enqueued,
+    ExportedJob,
+    FailedJob,
+    FailedPage,
     Fence,
     Heartbeat,
-    LostJob,
+    JobFilter,
+    JobPage,
+    JobRecord,
     NewJob,
+    Pruned,
+    QueueInfo,
     Reclaimed,
+    RetryAnswer,
     Settled,
     Settlement,
-    SettleStatus,
+    Stats,
     WorkerInfo,
     WorkerRecord,
 )
-from protojobs.port.rules import PASSED_OVER_MAX, SETTLES_TO, check_batch, check_settlements, first_end, renewed
-from protojobs_memory.administration import Administration
-from protojobs_memory.diagnosing import Diagnosing
-from protojobs_memory.inspection import Inspection
-from protojobs_memory.observing import Observing
-from protojobs_memory.schedules import Schedules
-from protojobs_memory.state import Row, after
-from protojobs_memory.transfer import Transfer
-from protojobs_memory.views import claimed, failure, fence, lost
+from protojobs.port.schedules import DueCursor, DueSchedules, Fired, Firing, Schedule, SchedulePage
+from protojobs_memory import (
+    administration,
+    claiming,
+    diagnosing,
+    inspection,
+    leases,
+    observing,
+    schedules,
+    transfer,
+)
+from protojobs_memory.state import State
 
 __all__ = ["MemoryDriver"]
 
-# See the same in state.py.
-_PENDING, _PROCESSING, _COMPLETED = JobState.PENDING, JobState.PROCESSING, JobState.COMPLETED
-_FAILED, _CANCELLED = JobState.FAILED, JobState.CANCELLED
-_CLAIM, _SNOOZE, _RELEASE = Verb.CLAIM, Verb.SNOOZE, Verb.RELEASE
-_APPLIED, _REPEATED, _STALE = SettleStatus.APPLIED, SettleStatus.REPEATED, SettleStatus.STALE
+_shared: dict[str, State] = {}
 
 
-class MemoryDriver(Inspection, Administration, Schedules, Transfer, Observing, Diagnosing):
-    """A store in this process. `memory://` makes a new one; all drivers of `memory://name` share one."""
+class MemoryDriver:
+    """A store in this process. `memory://` makes a new one; all drivers of `memory://name` share one.
+
+    `time_offset` (seconds) moves the store time of this object, not that of others.
+    """
 
     port_version = PORT_VERSION
     capabilities = Capabilities(cross_process=False, server_time=False, durable=False, observing=True)
+
+    def __init__(self, url: str = "memory://", *, time_offset: float = 0.0, clock: Clock = SYSTEM_CLOCK) -> None:
+        self.state = _state_of(url)
+        self.time_offset = time_offset
+        self._clock = clock
 
     def setup(self) -> None:
         """Nothing to do."""
 
     def teardown(self) -> None:
-        """Empty the store."""
         with self.state.lock:
             self.state.empty()
 
     def close(self) -> None:
         """Nothing to give back; the jobs stay as long as a driver object knows the store, or its name."""
 
-    # ------------------------------------------------------------------------------------------------------- enqueue
+    def now(self) -> datetime:
+        """Store time: this process's clock, never running backwards, plus `time_offset`."""
+        with self.state.lock:
+            moment = self.state.never_back(self._clock.now())
+        return moment + timedelta(seconds=self.time_offset) if self.time_offset else moment
 
     def enqueue(self, jobs: Sequence[NewJob]) -> list[Enqueued]:
-        """See Driver.enqueue."""
-        check_batch(jobs)
-        sizes = [len(job.data) if job.data.isascii() else len(job.data.encode()) for job in jobs]
-        if sum(sizes) > BATCH_BYTES_MAX:
-            raise OptionInvalid(f"{sum(sizes)} payload bytes are too many.", mend=f"Send at most {BATCH_BYTES_MAX}.")
+        rules.check_jobs(jobs)
         with self.state.lock:
-            now, known = self.now(), self.state.rows
-            new: dict[str, Row] = {}
-            answers: list[Enqueued] = []
-            for job, size in zip(jobs, sizes, strict=True):
-                is_known = job.id in known or job.id in new
-                answers.append(Enqueued(id=job.id, duplicate_of=job.id if is_known else None))
-                if not is_known:
-                    due = _due(now, job.delay, job.available_at)
-                    new[job.id] = Row(job=job, size=size, created_at=now, available_at=due)
-            for job_id in sorted(new):  # in order they go to the end of each index; and nothing can fail from here on
-                self.state.add(new[job_id])
-            self.state.ring()
-            return answers
-
-    # ------------------------------------------------------------------------------------------------------- leases
+            return claiming.enqueue(self.state, self.now(), jobs)
 
     def register(self, worker: WorkerInfo) -> None:
-        """See Driver.register."""
         with self.state.lock:
-            self.state.workers[worker.id] = renewed(worker, self.now())
+            leases.register(self.state, self.now(), worker)
 
     def heartbeat(self, worker: str, progress: Mapping[Fence, float]) -> Heartbeat:
-        """See Driver.heartbeat."""
         with self.state.lock:
-            now = self.now()
-            row = self._standing(worker)
-            self.state.workers[worker] = renewed(row, now)
-            for claim, share in progress.items():
-                if (job := self._current(claim)) is not None:
-                    job.progress = share
-            held = self.state.holders.get(worker, {}).values()
-            cancels = tuple(fence(job) for job in held if job.cancel_requested_at is not None)
-            return Heartbeat(
-                cancels=cancels, others_end_in=first_end(self.state.workers.values(), now, apart_from=worker), at=now
-            )
+            return leases.heartbeat(self.state, self.now(), worker, progress)
 
     def leave(self, worker: str) -> None:
-        """See Driver.leave."""
         with self.state.lock:
-            self.state.workers.pop(worker, None)
+            leases.leave(self.state, worker)
 
     def reclaim(self, limit: int, *, until: datetime | None = None) -> Reclaimed:
-        """See Driver.reclaim."""
         with self.state.lock:
-            now, state = self.now(), self.state
-            if until is not None and now > until:
-                return Reclaimed(has_more=True)
-            lapsed = {name: row for name, row in state.workers.items() if row.lease_ends_at <= now}
-            for name in lapsed:
-                del state.workers[name]
-            # Jobs of the workers that lapsed just now come first: only for those it is known how their worker ran them.
-            ownerless = sorted(state.holders.keys() - state.workers.keys(), key=lambda name: (name not in lapsed, name))
-            rows = [row for name in ownerless for row in state.holders[name].values()]
-            taken = [self._take_back(row, lapsed.get(row.reserved_by), now) for row in rows[:limit]]
-            state.ring()
-            return Reclaimed(
-                jobs=tuple(taken),
-                workers=tuple(lapsed),
-                has_more=len(rows) > limit,
-                others_end_in=first_end(state.workers.values(), now),
-            )
-
-    def _take_back(self, row: Row, worker: WorkerRecord | None, now: datetime) -> LostJob:
-        """End one claim whose holder is gone: the job is pending again, and nothing that the holder says counts."""
-        holder = row.reserved_by
-        if worker is not None and not worker.isolates and row.reclaims >= SUSPECT_RECLAIMS:
-            row.crashes += 1  # it ran alone there, so the worker's death is its doing
-        elif row.returns < RETURNS_FREE:
-            row.attempts -= 1
-        row.returns += 1
-        row.reclaims += 1
-        row.claim_seq += 1
-        if row.cancel_requested_at is not None:
-            self.state.move(row, Verb.RECLAIM, JobState.CANCELLED, now)
-        else:
-            self.state.move(row, Verb.RECLAIM, JobState.PENDING, row.available_at)
-        return lost(row, holder)
-
-    def _standing(self, worker: str) -> WorkerRecord:
-        row = self.state.workers.get(worker)
-        if row is None:
-            raise LeaseLost(
-                f"worker {worker}: its lease no longer stands; others may have its jobs.",
-                mend="Drop what was not started, register under a new id, and still send late results.",
-            )
-        return row
-
-    # ------------------------------------------------------------------------------------------------ claim and settle
+            return leases.reclaim(self.state, self.now(), limit, until)
 
     def claim(self, worker: str, queues: Sequence[str], *, slots: int, limit: int) -> list[ClaimedJob]:
-        """See Driver.claim."""
         with self.state.lock:
-            self._standing(worker)
-            now = self.now()
-            lent: list[Row] = []
-            size = passed_over = 0
-            for row in self._due_rows(queues, now):
-                if len(lent) >= limit or passed_over >= PASSED_OVER_MAX:
-                    break
-                if len(lent) >= slots and row.attempts + 1 > row.job.max_retries:
-                    passed_over += 1  # its last attempt must not wait in a worker's memory
-                    continue
-                size += row.size
-                if size > BATCH_BYTES_MAX and lent:
-                    break
-                lent.append(row)
-            for row in lent:
-                row.attempts += 1
-                row.claim_seq += 1
-                row.progress = None
-                self.state.move(row, _CLAIM, _PROCESSING, now, holder=worker)
-            return [claimed(row) for row in lent]
-
-    def _due_rows(self, queues: Sequence[str], now: datetime) -> Iterator[Row]:
-        """What may be lent now, in the order in which to lend it."""
-        rows, bound = self.state.rows, after(now)
-        for name in dict.fromkeys(queues):
-            queue = self.state.queues.get(name)
-            if queue is not None and not queue.is_paused:
-                for lane in queue.lanes.values():
-                    for _, job_id in lane.below(bound):
-                        yield rows[job_id]
+            return claiming.claim(self.state, self.now(), worker, queues, slots, limit)
 
     def settle(self, settlements: Sequence[Settlement]) -> list[Settled]:
-        """See Driver.settle."""
-        check_settlements(settlements)
+        rules.check_settlements(settlements)
         with self.state.lock:
-            now = self.now()
-            answers = [self._settle_one(settlement, now) for settlement in settlements]
-            self.state.ring()
-            return answers
-
-    def _settle_one(self, said: Settlement, now: datetime) -> Settled:
-        row = self._current(said)
-        if row is not None:
-            self._apply(row, said, now)
-            status = _APPLIED
-        else:
-            row = self.state.rows.get(said.id)
-            was_settled = row is not None and row.claim_seq == said.claim_seq and not row.reserved_by
-            status = _REPEATED if was_settled else _STALE
-        if row is None:
-            return Settled(id=said.id, status=status)
-        return Settled(id=said.id, status=status, state=row.state, available_at=row.available_at)
-
-    def _apply(self, row: Row, said: Settlement, now: datetime) -> None:
-        """Do what the holder of the current claim says, unless a person has asked to cancel the job."""
-        verb, to = said.verb, SETTLES_TO[said.verb]
-        is_unspent = verb is _SNOOZE or verb is _RELEASE
-        if verb is _RELEASE and said.counts_return:
-            is_unspent = row.returns < RETURNS_FREE
-            row.returns += 1
-        row.attempts -= is_unspent
-        row.crashes += said.counts_crash
-        is_marked = row.cancel_requested_at is not None
-        if said.reason and not is_marked:
-            row.reason = said.reason
-        if is_marked and to is not _COMPLETED:
-            to = _CANCELLED
-        at = _due(now, said.delay, said.available_at) if to is _PENDING else now
-        self.state.move(row, verb, to, at)
-        if to is _FAILED:
-            self.state.add_failure(row, failure(row, said, now))
-
-    def _current(self, claim: Settlement | Fence) -> Row | None:
-        """The job, if this is its current claim: id, claim_seq and holder, all three."""
-        row = self.state.rows.get(claim.id)
-        if row is None or row.claim_seq != claim.claim_seq or row.reserved_by != claim.reserved_by:
-            return None
-        return row if row.reserved_by else None
+            return claiming.settle(self.state, self.now(), settlements)
 
     def settle_and_claim(
         self, worker: str, settlements: Sequence[Settlement], queues: Sequence[str], *, slots: int, limit: int
     ) -> ClaimReply:
-        """See Driver.settle_and_claim."""
         with self.state.lock:
             settled = tuple(self.settle(settlements))
             try:
-                lent = tuple(self.claim(worker, queues, slots=slots, limit=limit)) if limit else ()
+                claims = tuple(self.claim(worker, queues, slots=slots, limit=limit)) if limit else ()
             except LeaseLost:
                 return ClaimReply(settled=settled, lease_lost=True)
-            return ClaimReply(settled=settled, claimed=lent)
+            return ClaimReply(settled=settled, claimed=claims)
 
     def held(self, worker: str) -> list[ClaimedJob]:
-        """See Driver.held."""
         with self.state.lock:
-            return [claimed(row) for row in self.state.holders.get(worker, {}).values()]
+            return claiming.held(self.state, worker)
 
     def wait(self, queues: Sequence[str], timeout: float) -> bool:
-        """See Driver.wait. The timeout is real time, whoever's clock the store goes by."""
+        """The timeout is real time, whoever's clock the store goes by."""
         ends_at = SYSTEM_CLOCK.monotonic() + timeout
         with self.state.lock:
             while True:
-                due_in = self._due_in(queues)
+                due_in = claiming.due_in(self.state, self.now(), queues)
                 left = ends_at - SYSTEM_CLOCK.monotonic()
                 if due_in <= 0 or left <= 0:
                     return due_in <= 0
-                self.state.doorbell.wait(min(due_in, left))
+                self.state.wakeup.wait(min(due_in, left))
 
-    def _due_in(self, queues: Sequence[str]) -> float:
-        """Seconds until one of the queues has a due job; infinite when none is in sight."""
-        now = self.now()
-        known = [queue for name in queues if (queue := self.state.queues.get(name))]
-        moments = [moment for queue in known if (moment := queue.next_due())]
-        return (min(moments) - now).total_seconds() if moments else float("inf")
+    def get(self, ids: Sequence[str]) -> list[JobRecord]:
+        rules.check_batch(ids)
+        with self.state.lock:
+            return inspection.get(self.state, ids)
+
+    def find(
+        self, which: JobFilter, *, limit: int = 50, cursor: str | None = None, chars_max: int | None = None
+    ) -> JobPage:
+        """The cursor is the last id that was examined."""
+        rules.check_cursor(cursor)
+        with self.state.lock:
+            return inspection.find(self.state, which, limit, cursor, chars_max)
+
+    def failed(
+        self, *, queue: str | None = None, limit: int = 50, cursor: str | None = None, chars_max: int | None = None
+    ) -> FailedPage:
+        with self.state.lock:
+            return inspection.failed_page(self.state, self.state.failures, queue, limit, cursor, chars_max)
+
+    def get_failed(self, ids: Sequence[str]) -> list[FailedJob]:
+        rules.check_batch(ids)
+        with self.state.lock:
+            return inspection.get_failed(self.state, ids)
+
+    def stats(self, queue: str | None = None, *, counted_max: int = COUNTED_MAX) -> Stats:
+        """Always exact."""
+        with self.state.lock:
+            return inspection.stats(self.state, self.now(), queue)
+
+    def queues(self, *, after: str = "", limit: int = 10_000, counted_max: int = COUNTED_MAX) -> list[QueueInfo]:
+        """Always exact."""
+        with self.state.lock:
+            return inspection.queues(self.state, self.now(), after, limit)
+
+    def workers(self) -> list[WorkerRecord]:
+        with self.state.lock:
+            return inspection.workers(self.state)
+
+    def cancel(self, ids: Sequence[str], *, reason: str = "") -> list[CancelAnswer]:
+        rules.check_batch(ids)
+        with self.state.lock:
+            return administration.cancel(self.state, self.now(), ids, reason)
+
+    def retry_failed(self, ids: Sequence[str]) -> list[RetryAnswer]:
+        rules.check_batch(ids)
+        with self.state.lock:
+            return administration.retry_failed(self.state, self.now(), ids)
+
+    def forget_failed(self, ids: Sequence[str]) -> int:
+        rules.check_batch(ids)
+        with self.state.lock:
+            return administration.forget_failed(self.state, ids)
+
+    def clear(self, queue: str, *, limit: int = 1_000) -> Cleared:
+        with self.state.lock:
+            return administration.clear(self.state, queue, limit)
+
+    def pause(self, queue: str) -> bool:
+        with self.state.lock:
+            return administration.pause(self.state, queue)
+
+    def resume(self, queue: str) -> bool:
+        with self.state.lock:
+            return administration.resume(self.state, queue)
+
+    def prune(
+        self,
+        *,
+        completed_older_than: float | None = None,
+        failed_older_than: float | None = None,
+        limit: int = 1_000,
+    ) -> Pruned:
+        with self.state.lock:
+            return administration.prune(self.state, self.now(), completed_older_than, failed_older_than, limit)
+
+    def export_jobs(
+        self, token: str, *, cursor: str | None = None, limit: int = 500
+    ) -> tuple[list[ExportedJob], str | None]:
+        transfer.check_cursor(cursor)
+        with self.state.lock:
+            return transfer.export_jobs(self.state, token, cursor, limit)
+
+    def import_jobs(self, jobs: Sequence[ExportedJob]) -> list[Enqueued]:
+        transfer.check_imported(jobs)
+        with self.state.lock:
+            return transfer.import_jobs(self.state, jobs)
+
+    def drop_exported(self, token: str, ids: Sequence[str]) -> int:
+        rules.check_batch(ids)
+        with self.state.lock:
+            return transfer.drop_exported(self.state, token, ids)
+
+    def save_schedule(self, schedule: Schedule, *, version: int) -> bool:
+        with self.state.lock:
+            return schedules.save(self.state, schedule, version)
+
+    def get_schedules(self, ids: Sequence[str]) -> SchedulePage:
+        rules.check_batch(ids)
+        with self.state.lock:
+            return schedules.get(self.state, ids)
+
+    def list_schedules(self, *, limit: int = 100, cursor: str | None = None) -> SchedulePage:
+        """The cursor is the last id of the page."""
+        rules.check_schedule_cursor(cursor)
+        with self.state.lock:
+            return schedules.page(self.state, limit, cursor)
+
+    def due_schedules(self, limit: int, *, cursor: DueCursor | None = None) -> DueSchedules:
+        with self.state.lock:
+            return schedules.due(self.state, self.now(), limit, cursor)
+
+    def fire(self, firings: Sequence[Firing]) -> list[Fired]:
+        rules.check_firings(firings)
+        with self.state.lock:
+            return schedules.fire(self.state, self.now(), firings)
+
+    def remove_schedule(self, schedule_id: str) -> bool:
+        with self.state.lock:
+            return schedules.remove(self.state, schedule_id)
+
+    def record(self, worker: str, rollups: Sequence[Rollup], attempts: Sequence[AttemptNote]) -> None:
+        check_notes(rollups, attempts)
+        with self.state.lock:
+            observing.record(self.state, worker, rollups, attempts)
+
+    def rollups(
+        self, period_s: int, since: datetime, until: datetime, *, queue: str = "", job_name: str = ""
+    ) -> list[Rollup]:
+        with self.state.lock:
+            return observing.rollups(self.state, period_s, since, until, queue, job_name)
+
+    def totals(
+        self, period_s: int, since: datetime, until: datetime, *, by: Literal["queue", "job_name"], limit: int = 100
+    ) -> list[RollupTotal]:
+        with self.state.lock:
+            return observing.totals(self.state, period_s, since, until, by, limit)
+
+    def sample_depths(self, *, limit: int = 50, counted_max: int = 10_000) -> bool:
+        """Always exact."""
+        with self.state.lock:
+            return observing.sample_depths(self.state, self.now(), limit)
+
+    def depths(self, since: datetime, until: datetime, *, queue: str | None = None) -> list[DepthSample]:
+        with self.state.lock:
+            return observing.depths(self.state, since, until, queue)
+
+    def attempts(self, job_id: str) -> list[AttemptNote]:
+        with self.state.lock:
+            return observing.attempts(self.state, job_id)
+
+    def failure_groups(
+        self, *, limit: int = 100, counted_max: int = 1_000, chars_max: int | None = None
+    ) -> list[FailureGroup]:
+        with self.state.lock:
+            return observing.failure_groups(self.state, limit, counted_max, chars_max)
+
+    def failed_alike(
+        self, fingerprint: str, *, limit: int = 50, cursor: str | None = None, chars_max: int | None = None
+    ) -> FailedPage:
+        with self.state.lock:
+            keys = self.state.alike.get(fingerprint)
+            return inspection.failed_page(self.state, keys, None, limit, cursor, chars_max)
+
+    def note_action(self, action: ActionNote) -> None:
+        with self.state.lock:
+            self.state.notes.add_action(action)
+
+    def actions(self, *, limit: int = 50, cursor: str | None = None) -> ActionPage:
+        """The cursor is the last id that was shown."""
+        rules.check_cursor(cursor)
+        with self.state.lock:
+            return observing.actions(self.state, limit, cursor)
+
+    def diagnose(self) -> list[Finding]:
+        with self.state.lock:
+            return diagnosing.diagnose(self.state)
+
+    def in_front(self, job_id: str, *, counted_max: int = IN_FRONT_MAX) -> int:
+        with self.state.lock:
+            return diagnosing.in_front(self.state, self.now(), job_id, counted_max)
+
+    def oldest_ended(self) -> Mapping[JobState, datetime]:
+        with self.state.lock:
+            return diagnosing.oldest_ended(self.state)
 
 
-def _due(now: datetime, delay: float, moment: datetime | None) -> datetime:
-    """The moment that was named, or else `delay` seconds from now."""
-    if moment is not None:
-        return moment
-    return now + timedelta(seconds=delay) if delay else now
+def _state_of(url: str) -> State:
+    """A store of one's own for `memory://`, the one that all of this process share for `memory://name`."""
+    parts = urlsplit(url)
+    if parts.scheme != "memory" or parts.path.strip("/") or parts.query or parts.fragment:
+        raise OptionInvalid(
+            f"{shown(url)} is no memory URL.", mend='Write "memory://", or "memory://name" to share a store.'
+        )
+    if not parts.netloc:
+        return State()
+    # Without a lock, which a child might inherit locked: the first to store one wins.
+    return _shared.get(parts.netloc) or _shared.setdefault(parts.netloc, State())

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
+from msgspec import convert
 from msgspec.structs import replace
 
 from protojobs.errors import OptionInvalid, shown
 from protojobs.port.lifecycle import JobState
 from protojobs.port.records import (
-    COUNTED_MAX,
     FailedJob,
     FailedPage,
     JobFilter,
@@ -20,84 +20,39 @@ from protojobs.port.records import (
     Stats,
     WorkerRecord,
 )
-from protojobs.port.rules import check_batch, check_cursor, shortened
-from protojobs_memory.handle import Handle
+from protojobs.port.rules import shortened
 from protojobs_memory.sorted_keys import SortedKeys, TimeKey
 from protojobs_memory.state import Queue, Row, State, after
 from protojobs_memory.views import record
 
-__all__ = ["Inspection", "count", "failed_page"]
+__all__ = ["count", "failed_page", "find", "get", "get_failed", "queues", "stats", "workers"]
 
-EXAMINED_MAX = 10_000  # rows that one call of `find` or `failed` looks at, whatever it finds
+EXAMINED_MAX = 10_000  # rows that one call of `find` or `failed` looks at, however few it shows
 LISTED_MAX = 10_000  # workers in one list
 
 
-class Inspection(Handle):
-    """The verbs of `protojobs.port.administration.Inspects`; their promises are written there."""
-
-    def get(self, ids: Sequence[str]) -> list[JobRecord]:
-        """See Inspects.get."""
-        check_batch(ids)
-        with self.state.lock:
-            return [record(row) for job_id in dict.fromkeys(ids) if (row := self.state.rows.get(job_id))]
-
-    def find(
-        self, which: JobFilter, *, limit: int = 50, cursor: str | None = None, chars_max: int | None = None
-    ) -> JobPage:
-        """See Inspects.find. The cursor is the last id that was examined."""
-        check_cursor(cursor)
-        with self.state.lock:
-            found: list[JobRecord] = []
-            examined = 0
-            for job_id in self.state.ids.downwards(cursor):
-                if len(found) >= limit or examined >= EXAMINED_MAX:
-                    return JobPage(jobs=tuple(found), cursor=cursor)
-                row = self.state.rows[job_id]
-                if _matches(row, which):
-                    found.append(shortened(record(row), chars_max))
-                cursor = job_id
-                examined += 1
-            return JobPage(jobs=tuple(found))
-
-    def failed(
-        self, *, queue: str | None = None, limit: int = 50, cursor: str | None = None, chars_max: int | None = None
-    ) -> FailedPage:
-        """See Inspects.failed."""
-        with self.state.lock:
-            return failed_page(self.state, self.state.failures, queue, limit, cursor, chars_max)
-
-    def get_failed(self, ids: Sequence[str]) -> list[FailedJob]:
-        """See Inspects.get_failed."""
-        check_batch(ids)
-        with self.state.lock:
-            rows, failed = self.state.rows, self.state.failed
-            meant = dict.fromkeys((rows[one].failed_id or "") if one in rows else one for one in ids)
-            return [row for failed_id in meant if (row := failed.get(failed_id))]
-
-    def stats(self, queue: str | None = None, *, counted_max: int = COUNTED_MAX) -> Stats:
-        """See Inspects.stats. Always exact."""
-        with self.state.lock:
-            if queue is None:
-                return count(self.state.queues.values(), self.now())
-            known = self.state.queues.get(queue)
-            return count([known] if known else [], self.now())
-
-    def queues(self, *, after: str = "", limit: int = 10_000, counted_max: int = COUNTED_MAX) -> list[QueueInfo]:
-        """See Inspects.queues. Always exact."""
-        with self.state.lock:
-            now = self.now()
-            names = sorted(name for name in self.state.queues if name > after)
-            return [_info(self.state.queues[name], now) for name in names[:limit]]
-
-    def workers(self) -> list[WorkerRecord]:
-        """See Inspects.workers."""
-        with self.state.lock:
-            oldest_first = sorted(self.state.workers.values(), key=lambda worker: (worker.started_at, worker.id))
-            held = self.state.holders
-            return [replace(row, processing=len(held.get(row.id, ()))) for row in oldest_first[:LISTED_MAX]]
+def get(state: State, ids: Sequence[str]) -> list[JobRecord]:
+    """The jobs that exist among the ids."""
+    return [record(row) for job_id in dict.fromkeys(ids) if (row := state.rows.get(job_id))]
 
 
-def _matches(row: Row, which: JobFilter) -> bool:
+def find(state: State, which: JobFilter, limit: int, cursor: str | None, chars_max: int | None) -> JobPage:
+    """A page of jobs, newest id first."""
+    jobs: list[JobRecord] = []
+    examined = 0
+    for job_id in state.ids.downwards(cursor):
+        if len(jobs) >= limit or examined >= EXAMINED_MAX:
+            return JobPage(jobs=tuple(jobs), cursor=cursor)
+        row = state.rows[job_id]
+        if _is_wanted(row, which):
+            jobs.append(shortened(record(row), chars_max))
+        cursor = job_id
+        examined += 1
+    return JobPage(jobs=tuple(jobs))
+
+
+def _is_wanted(row: Row, which: JobFilter) -> bool:
+    """`rules.is_wanted` of a row: thousands may be examined for one that is shown, so none is made a record for it."""
     return (
         (not which.states or row.state in which.states)
         and (which.queue is None or row.job.queue == which.queue)
@@ -114,18 +69,18 @@ def failed_page(
     chars_max: int | None,
 ) -> FailedPage:
     """A page of an index of failed_jobs. The cursor is the last row that was examined, as `failed_at/id`."""
-    found: list[FailedJob] = []
+    jobs: list[FailedJob] = []
     examined = 0
     bound = _read_cursor(cursor)
     for key in keys.downwards(bound) if keys else ():
-        if len(found) >= limit or examined >= EXAMINED_MAX:
-            return FailedPage(jobs=tuple(found), cursor=cursor)
+        if len(jobs) >= limit or examined >= EXAMINED_MAX:
+            return FailedPage(jobs=tuple(jobs), cursor=cursor)
         failure = state.failed[key[1]]
         if queue is None or failure.queue == queue:
-            found.append(shortened(failure, chars_max))
+            jobs.append(shortened(failure, chars_max))
         cursor = f"{key[0].isoformat()}/{key[1]}"
         examined += 1
-    return FailedPage(jobs=tuple(found))
+    return FailedPage(jobs=tuple(jobs))
 
 
 def _read_cursor(cursor: str | None) -> TimeKey | None:
@@ -139,6 +94,27 @@ def _read_cursor(cursor: str | None) -> TimeKey | None:
     if moment is None or moment.tzinfo is None or not failed_id:
         raise OptionInvalid(f"{shown(cursor)} is no cursor of this list.", mend="Pass one that `failed` gave.")
     return moment, failed_id
+
+
+def get_failed(state: State, ids: Sequence[str]) -> list[FailedJob]:
+    """The rows of failed_jobs among the ids, each of a row or of its job."""
+    rows = state.rows
+    failed_ids = dict.fromkeys((rows[one].failed_id or "") if one in rows else one for one in ids)
+    return [failure for failed_id in failed_ids if (failure := state.failed.get(failed_id))]
+
+
+def stats(state: State, now: datetime, name: str | None) -> Stats:
+    """The counts of one queue, or of all."""
+    if name is None:
+        return count(state.queues.values(), now)
+    queue = state.queues.get(name)
+    return count([queue] if queue else [], now)
+
+
+def queues(state: State, now: datetime, after_name: str, limit: int) -> list[QueueInfo]:
+    """The queues that have jobs or are paused, by name."""
+    names = sorted(name for name in state.queues if name > after_name)
+    return [_info(state.queues[name], now) for name in names[:limit]]
 
 
 def _info(queue: Queue, now: datetime) -> QueueInfo:
@@ -156,11 +132,13 @@ def count(queues: Iterable[Queue], now: datetime) -> Stats:
     """The counts of the queues together."""
     queues = list(queues)
     lanes = [lane for queue in queues for lane in queue.lanes.values()]
-    return Stats(
-        pending=sum(queue.counts[JobState.PENDING] for queue in queues),
-        processing=sum(queue.counts[JobState.PROCESSING] for queue in queues),
-        completed=sum(queue.counts[JobState.COMPLETED] for queue in queues),
-        failed=sum(queue.counts[JobState.FAILED] for queue in queues),
-        cancelled=sum(queue.counts[JobState.CANCELLED] for queue in queues),
-        scheduled=sum(len(lane) - lane.count_below(after(now)) for lane in lanes),
-    )
+    counts = {state.value: sum(queue.counts[state] for queue in queues) for state in JobState}
+    counts["scheduled"] = sum(len(lane) - lane.count_below(after(now)) for lane in lanes)
+    return convert(counts, Stats)
+
+
+def workers(state: State) -> list[WorkerRecord]:
+    """The workers whose rows stand, oldest first."""
+    oldest_first = sorted(state.workers.values(), key=lambda worker: (worker.started_at, worker.id))
+    held = state.holders
+    return [replace(row, processing=len(held.get(row.id, ()))) for row in oldest_first[:LISTED_MAX]]

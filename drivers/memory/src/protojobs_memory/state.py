@@ -1,7 +1,7 @@
 """What a memory store holds, and the only place where a job changes its state.
 
-Read `State.move` first: everything a job can go through is one call of it. Whoever calls anything here holds
-`State.lock`; that is what makes each verb of the driver one atomic step.
+Read `State.move` and `State.replace` first: everything a job can go through is one call of them. Whoever calls anything
+here holds `State.lock`; that is what makes each verb of the driver one atomic step.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from protojobs.errors import ContractBroken
 from protojobs.port.lifecycle import FINISHED, TRANSITIONS, JobState, Verb
-from protojobs.port.records import FailedJob, NewJob, WorkerRecord
+from protojobs.port.records import ExportedJob, FailedJob, Fence, JobRecord, NewJob, Settlement, WorkerRecord
 from protojobs.port.schedules import Schedule
 from protojobs_memory.notes import Notes
 from protojobs_memory.sorted_keys import SortedKeys, TimeKey
@@ -34,10 +34,9 @@ def after(moment: datetime) -> TimeKey:
 
 
 class Row(Struct, eq=False, gc=False):
-    """A job in the store: what the caller said of it, which never changes, and what has become of it."""
+    """A job in the store: as it was pushed, which never changes, and what has become of it."""
 
     job: NewJob
-    size: int  # bytes of its payload
     created_at: datetime
     available_at: datetime
     state: JobState = JobState.PENDING
@@ -55,6 +54,19 @@ class Row(Struct, eq=False, gc=False):
     failed_id: str | None = None  # its row in failed_jobs
     moving_from: JobState | None = None  # while moving: the state that it had ...
     export_key: str = ""  # ... and its place in the order of its export
+
+    @property
+    def data(self) -> str:
+        """Its payload."""
+        return self.job.data
+
+    @property
+    def max_retries(self) -> int:
+        """How many runs it has after the first."""
+        return self.job.max_retries
+
+
+_CHANGED_BY_RULES = tuple(name for name in Row.__struct_fields__ if name in JobRecord.__struct_fields__)
 
 
 class Queue:
@@ -76,7 +88,7 @@ class Queue:
         return lane
 
     def next_due(self) -> datetime | None:
-        """When the first of its jobs is, or was, due; None when it lends nothing."""
+        """When the first of its jobs is, or was, due; None when no job of it can be claimed."""
         if self.is_paused:
             return None
         firsts = [key[0] for lane in self.lanes.values() if (key := lane.first())]
@@ -98,9 +110,9 @@ class State:
             _states.add(self)
 
     def renew_lock(self) -> None:
-        """Make a fresh lock, and the doorbell that hangs on it."""
+        """Make a fresh lock, and the condition on it by which waiting threads are woken."""
         self.lock = threading.RLock()
-        self.doorbell = threading.Condition(self.lock)
+        self.wakeup = threading.Condition(self.lock)
 
     def empty(self) -> None:
         """Forget all jobs, workers, pauses, schedules and notes."""
@@ -131,6 +143,13 @@ class State:
             queue = self.queues[name] = Queue(name)
         return queue
 
+    def current(self, claim: Settlement | Fence) -> Row | None:
+        """The job, if this is its current claim: id, claim_seq and holder, all three."""
+        row = self.rows.get(claim.id)
+        if row is None or row.claim_seq != claim.claim_seq or row.reserved_by != claim.reserved_by:
+            return None
+        return row if row.reserved_by else None
+
     def add(self, row: Row) -> None:
         """Store a job that is not there yet."""
         job = row.job
@@ -143,7 +162,7 @@ class State:
     def move(self, row: Row, verb: Verb, to: JobState, at: datetime, *, holder: str = "") -> None:
         """Bring a job to its next state, if the table of lifecycle.py has that move.
 
-        `at` is the moment that the new state asks for: when it is due (pending), was lent (processing), or ended.
+        `at` is the moment that the new state asks for: when it is due (pending), was claimed (processing), or ended.
         """
         if to not in TRANSITIONS.get((row.state, verb), ()):
             raise ContractBroken(f"job {row.job.id}: {verb} cannot lead from {row.state} to {to}.")
@@ -158,6 +177,19 @@ class State:
         elif to in FINISHED:
             row.processed_at = at
         self._enter(row, queue)
+
+    def replace(self, row: Row, job: ExportedJob) -> None:
+        """Make of a row what `protojobs.port.rules` made of it."""
+        queue = self.queues[row.job.queue]
+        self._leave(row, queue)
+        row.state = job.status
+        for name in _CHANGED_BY_RULES:
+            setattr(row, name, getattr(job, name))
+        self._enter(row, queue)
+        if job.failed is None:
+            self.drop_failure(row)
+        elif row.failed_id is None:
+            self.add_failure(row, job.failed)
 
     def remove(self, row: Row, verb: Verb) -> None:
         """Delete a job and its row of failed_jobs, if the table allows that verb here."""
@@ -191,9 +223,9 @@ class State:
                 del self.alike[failure.fingerprint]
             row.failed_id = None
 
-    def ring(self) -> None:
+    def wake(self) -> None:
         """Wake whoever waits for jobs."""
-        self.doorbell.notify_all()
+        self.wakeup.notify_all()
 
     def _enter(self, row: Row, queue: Queue) -> None:
         """Enter the job where its state is looked for."""
@@ -221,11 +253,7 @@ class State:
             self.ended[state].remove((row.processed_at, job.id))
 
 
-# -------------------------------------------------------------------------------------------------------------- forks
-
 _states: weakref.WeakSet[State] = weakref.WeakSet()
-
-
 _locked: list[State] = []  # by the thread that forks; exactly these are free again afterwards, whatever came meanwhile
 _forking = threading.RLock()  # while one thread forks, others neither fork nor add a store
 
