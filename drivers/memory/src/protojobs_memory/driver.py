@@ -2,7 +2,7 @@
 
 Each verb is one `with` block: it takes the store's lock, reads the time, and lets one function do all of the work. So
 each is one atomic step. The functions are in the modules named here, and take the state and the time; they run under
-the lock. What the verbs promise is written in `protojobs.port.driver`.
+the lock. What the verbs promise is written in `protojobs.port`.
 """
 
 from __future__ import annotations
