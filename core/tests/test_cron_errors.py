@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protojobs.errors import OptionInvalid
-from protojobs.timetable.timetable import CRON_CHARS_MAX, Timetable, check_cron
+from protojobs.timetable.cron import CRON_CHARS_MAX, check_cron
+from protojobs.timetable.timetable import Timetable
 
 NEW_YEAR = datetime(2026, 1, 1, tzinfo=UTC)  # a Thursday
 SLOW_S = 1.0  # of processor time; the slowest that was found takes some milliseconds

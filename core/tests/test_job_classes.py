@@ -15,7 +15,8 @@ import pytest
 
 from protojobs import Backoff, Job, JobContext, JobQueue, Settings, job
 from protojobs.errors import DataInvalid, JobUnknown, OptionInvalid, PayloadError
-from protojobs.jobs.definition import _METHODS, REGISTRY, JobDefinition
+from protojobs.jobs.checks import METHODS
+from protojobs.jobs.definition import REGISTRY, JobDefinition
 from protojobs.jobs.job_class import as_bound
 
 
@@ -215,7 +216,7 @@ class TestOptions:
 
     def test_every_public_method_of_a_job_is_among_them(self) -> None:
         public = {name for name in dir(Job) if not name.startswith("_") and callable(getattr(Job, name))}
-        assert public == _METHODS.keys()
+        assert public == METHODS.keys()
 
     def test_one_exception_class_may_stand_alone(self) -> None:
         assert as_bound(define("One", retry_on=OSError), None, REGISTRY).definition.retry_on == (OSError,)

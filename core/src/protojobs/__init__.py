@@ -31,7 +31,7 @@ from protojobs.queue.queue import JobQueue
 from protojobs.stopping import StopToken
 
 if TYPE_CHECKING:
-    from protojobs.hooks.hooks import hookimpl
+    from protojobs.hooks.specs import hookimpl
     from protojobs.scheduler.scheduler import Scheduler
     from protojobs.worker.outcome import WorkReport
 
@@ -61,7 +61,7 @@ __all__ = [
 _ON_FIRST_USE = {  # a process that only pushes loads no pluggy, nothing that computes times, and no worker
     "Scheduler": "protojobs.scheduler.scheduler",
     "WorkReport": "protojobs.worker.outcome",
-    "hookimpl": "protojobs.hooks.hooks",
+    "hookimpl": "protojobs.hooks.specs",
 }
 
 

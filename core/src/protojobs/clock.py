@@ -9,10 +9,13 @@ import threading
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
-__all__ = ["SYSTEM_CLOCK", "Clock", "SystemClock", "cpu_s", "time_left", "within"]
+__all__ = ["EPOCH", "SYSTEM_CLOCK", "Clock", "SystemClock", "cpu_s", "microseconds_of", "time_left", "within"]
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
 
 
 class Clock(Protocol):
@@ -46,6 +49,11 @@ class SystemClock:
 
 
 SYSTEM_CLOCK = SystemClock()
+
+
+def microseconds_of(moment: datetime) -> int:
+    """Whole microseconds from 1970 to an aware moment."""
+    return (moment - EPOCH) // _MICROSECOND
 
 
 def cpu_s() -> float:

@@ -10,7 +10,7 @@ import threading
 import time
 import zlib
 
-__all__ = ["fresh_id", "jittered", "stable_fraction"]
+__all__ = ["fresh_id", "jittered", "stable_fraction", "stable_id"]
 
 
 _lock = threading.Lock()
@@ -50,3 +50,18 @@ def stable_fraction(*parts: object) -> float:
     for factor in (0x85EBCA6B, 0xC2B2AE35):
         mixed = (mixed ^ mixed >> 15) * factor & 0xFFFFFFFF
     return (mixed ^ mixed >> 16) / 2**32
+
+
+def stable_id(key: str, microseconds: int) -> str:
+    """The id of what happens at a moment under that key: whoever makes it makes the same one.
+
+    Like every job's a UUIDv7, that of the moment; a digest stands where others have chance.
+    """
+    import hashlib  # for schedules and edited jobs only
+
+    digest = hashlib.blake2b(f"{key}\x1f{microseconds}".encode(), digest_size=10).digest()
+    value = (microseconds // 1_000 << 80) | int.from_bytes(digest, "big")
+    value = value & ~(0xF << 76) | 0x7 << 76
+    value = value & ~(0x3 << 62) | 0x2 << 62
+    digits = f"{value:032x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"

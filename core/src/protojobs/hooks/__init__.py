@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from protojobs.hooks.hooks import Dispatcher, Hooks, HookSpecs, hookimpl, hooks_of
+from protojobs.hooks.dispatcher import Dispatcher
+from protojobs.hooks.hooks import Hooks
+from protojobs.hooks.specs import HookSpecs, hookimpl, hooks_of
 
 __all__ = [
     "Dispatcher",

@@ -18,14 +18,10 @@ from __future__ import annotations
 
 import inspect
 import logging
-import queue as queues
-import sys
-import threading
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import datetime
 from functools import cache
-from itertools import islice
 from typing import TypeVar, cast
 
 import msgspec
@@ -34,62 +30,22 @@ import pluggy
 from protojobs import events
 from protojobs.clock import SYSTEM_CLOCK, Clock
 from protojobs.errors import ConfigurationError, ProtojobsError, PushRejected, did_you_mean, shown
-from protojobs.events import Event, JobFailed, JobProcessed, JobRetrying, Listener
-from protojobs.forks import end_if_copied, this_process
+from protojobs.events import Event, Listener
+from protojobs.hooks.specs import HookSpecs, hook_name
 from protojobs.interrupts import Interrupted
 from protojobs.jobs.context import JobContext
 from protojobs.port.records import ClaimedJob, NewJob
 
-__all__ = ["Dispatcher", "HookSpecs", "Hooks", "hookimpl", "hooks_of"]
+__all__ = ["Hooks"]
 
 QUARANTINE_AFTER = 20  # errors in a row
 QUARANTINE_S = 300.0
 FAILING_MAX = 1_000  # listeners that are remembered as failing; some may be gone
-BACKLOG_MAX = 10_000  # events waiting for slow observers in one worker; beyond it they are dropped and counted
-BACKLOG_BYTES_MAX = 64 * 1024 * 1024  # and what they hold of their jobs, about
-_PARTS_MAX = 1_000  # of one result, that are looked at to judge its size
-_OBJECT_BYTES, _EXCEPTION_BYTES = 64 * 1024, 4 * 1024  # taken for their size: to ask them would run their code
-_SCALARS = frozenset({type(None), bool, int, float})
-_SEQUENCES = frozenset({list, tuple, set, frozenset})
 
-hookimpl = pluggy.HookimplMarker("protojobs")
-_hookspec = pluggy.HookspecMarker("protojobs")
 _log = logging.getLogger("protojobs.hooks")
 _fields_of = cache(msgspec.structs.fields)
 _T = TypeVar("_T", NewJob, ClaimedJob)
 _N = TypeVar("_N", int, float)
-
-
-class HookSpecs:
-    """What a plugin may implement. Each is optional; name only the arguments you need."""
-
-    @_hookspec
-    def protojobs_before_push(self, job: NewJob) -> NewJob | None:
-        """Transform: return a changed job, or None to leave it; raise `PushRejected` to veto. Before `job.queuing`."""
-
-    @_hookspec
-    def protojobs_before_run(self, job: ClaimedJob) -> ClaimedJob | None:
-        """Transform: undo before the run what `protojobs_before_push` did, in reverse order."""
-
-    @_hookspec
-    def protojobs_around_job(self, context: JobContext) -> AbstractContextManager[object] | None:
-        """Around: a context manager entered before the job's own code and left after it, in its thread."""
-
-
-def _observer_spec(name: str) -> Callable[..., object]:
-    def spec(self: HookSpecs, event: Event) -> None: ...
-
-    spec.__name__ = _hook_name(name)
-    spec.__doc__ = f"Observer: `{name}` happened. {events.EVENTS[name].__doc__}"
-    return _hookspec(spec)
-
-
-def _hook_name(event_name: str) -> str:
-    return "protojobs_" + event_name.replace(".", "_")
-
-
-for _event_name in events.EVENTS:  # one hook for each event, with the event's own words
-    setattr(HookSpecs, _hook_name(_event_name), _observer_spec(_event_name))
 
 
 class Hooks:
@@ -119,7 +75,7 @@ class Hooks:
         for caller in (c for _, p in self._manager.list_name_plugin() for c in self._manager.get_hookcallers(p) or ()):
             if not caller.has_spec():
                 _log.error("there is no hook %s. %s", caller.name, did_you_mean(caller.name, dir(HookSpecs)))
-        self._observers = {name: tuple(self._implementations(_hook_name(name))) for name in events.EVENTS}
+        self._observers = {name: tuple(self._implementations(hook_name(name))) for name in events.EVENTS}
         self._before_push = cast(
             "tuple[Callable[[NewJob], NewJob | None], ...]", tuple(self._implementations("protojobs_before_push"))
         )
@@ -147,11 +103,6 @@ class Hooks:
         """Raise ConfigurationError where a plugin that the settings name cannot be used."""
         if self.missing:
             raise _cannot_be_used(*next(iter(self.missing.items())))
-
-    def implemented_by(self, plugin_name: str) -> list[str]:
-        """The hooks that a plugin implements."""
-        callers = self._manager.get_hookcallers(self._manager.get_plugin(plugin_name)) or []
-        return sorted(caller.name for caller in callers)
 
     def listens(self, event_name: str) -> bool:
         """Whether anybody would hear it; ask before building the event."""
@@ -235,122 +186,10 @@ class Hooks:
             _log.error("%r failed %d times in a row and is left out for %d s", listener, count, QUARANTINE_S)
 
 
-class Dispatcher:
-    """A worker's thread for observers, so that neither its jobs nor its claim loop ever wait for them."""
-
-    def __init__(self, hooks: Hooks) -> None:
-        self.dropped = 0
-        self._hooks = hooks
-        self._backlog: queues.Queue[tuple[Event, int] | None] = queues.Queue(BACKLOG_MAX)
-        self._bytes_in = self._bytes_out = 0  # each is written by one thread
-        self._thread: threading.Thread | None = None
-
-    def send(self, event: Event) -> None:
-        """Hand the event over. With the backlog full it is dropped and counted."""
-        if self._thread is None:
-            thread = threading.Thread(target=self._run, name="protojobs-observers", daemon=True)
-            try:
-                thread.start()
-            except RuntimeError as error:  # the claim loop must not end for it
-                self.dropped += 1
-                _log.error("an event is dropped, no thread can be started to tell observers: %s", error)
-                return
-            self._thread = thread
-        size = _bytes_of(event)
-        waiting = self._bytes_in - self._bytes_out
-        try:
-            if waiting and waiting + size > BACKLOG_BYTES_MAX:
-                raise queues.Full
-            self._backlog.put_nowait((event, size))
-        except queues.Full:
-            self.dropped += 1
-            if self.dropped == 1:
-                count = self._backlog.qsize()
-                _log.error("observers are too slow: %d events wait, further ones are dropped", count)
-        else:
-            self._bytes_in += size
-
-    def close(self, timeout: float) -> None:
-        """Return when all events sent so far have been observed, or after `timeout` seconds."""
-        if self._thread is None:
-            return
-        ends_at = SYSTEM_CLOCK.monotonic() + timeout
-        try:
-            self._backlog.put(None, timeout=timeout)
-        except queues.Full:
-            count = self._backlog.qsize()
-            _log.error("observers did not catch up within %g s, %d events are dropped", timeout, count)
-            self._end_now()
-        else:
-            self._thread.join(max(0.0, ends_at - SYSTEM_CLOCK.monotonic()))
-        self._thread = None
-
-    def _end_now(self) -> None:
-        while True:  # only `send` puts something in, in this very thread
-            try:
-                self._backlog.get_nowait()
-            except queues.Empty:
-                self._backlog.put_nowait(None)
-                return
-
-    def _run(self) -> None:
-        process = this_process()
-        while (waiting := self._backlog.get()) is not None:
-            event, size = waiting
-            try:
-                self._hooks.notify(event)
-            except BaseException as error:  # noqa: BLE001  (a listener's sys.exit() must not end the thread of all the others)
-                _log.error("a listener to %s wanted to end the program, and may not: %r", event.event_name, error)
-            end_if_copied(process)
-            self._bytes_out += size
-            del event, waiting  # its result or exception may be large
-
-
 def _remember(known: dict[int, tuple[object, _N]], listener: object, value: _N) -> None:
     if len(known) >= FAILING_MAX and id(listener) not in known:
         known.pop(next(iter(known)), None)
     known[id(listener)] = (listener, value)
-
-
-def _bytes_of(event: Event) -> int:
-    """About how much memory an event keeps of its job. Runs none of the job's code."""
-    if isinstance(event, JobFailed | JobRetrying):
-        return len(event.error) + _EXCEPTION_BYTES
-    if not isinstance(event, JobProcessed) or event.result is None:
-        return 0
-    left: list[object] = [event.result]
-    size = looked = unseen = 0
-    while left and looked < _PARTS_MAX:
-        one = left.pop()
-        looked += 1
-        kind: type[object] = type(one)
-        if kind in _SCALARS:
-            size += 32
-        elif kind in (str, bytes, bytearray):
-            size += sys.getsizeof(one)
-        elif kind is dict or kind in _SEQUENCES:
-            size += sys.getsizeof(one)
-            parts = cast("dict[object, object]", one).values() if kind is dict else cast("Collection[object]", one)
-            left += islice(parts, _PARTS_MAX)
-            unseen += max(0, len(parts) - _PARTS_MAX)
-        else:
-            size += _OBJECT_BYTES
-    return size + size * (unseen + len(left)) // max(1, looked)
-
-
-def hooks_of(name: str, plugin: object) -> list[str]:
-    """The hooks that a plugin implements. Raises for one that does not fit, that there is not, or that is async."""
-    manager = pluggy.PluginManager("protojobs")
-    manager.add_hookspecs(HookSpecs)
-    manager.register(plugin, name)
-    hooks = sorted(caller.name for caller in manager.get_hookcallers(plugin) or [])
-    known = [hook for hook in dir(HookSpecs) if hook.startswith("protojobs_")]
-    for hook in hooks:
-        if hook not in known:
-            raise LookupError(f"there is no hook {hook}. {did_you_mean(hook, known)}".rstrip())
-        if inspect.iscoroutinefunction(getattr(plugin, hook)):
-            raise TypeError(f"{hook} is async, and hooks are plain functions")
-    return hooks
 
 
 @contextmanager

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, cast
 
 from protojobs.clock import SYSTEM_CLOCK, Clock
 from protojobs.errors import ProtojobsError
-from protojobs.hooks.hooks import Hooks, hooks_of
+from protojobs.hooks.hooks import Hooks
+from protojobs.hooks.specs import hooks_of
 from protojobs.port.loading import plugin_entry_points, plugins_named
 
 if TYPE_CHECKING:

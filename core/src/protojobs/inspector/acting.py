@@ -8,13 +8,15 @@ from typing import cast
 
 import msgspec
 
+from protojobs.clock import microseconds_of
+from protojobs.entropy import stable_id
 from protojobs.errors import DataInvalid, JobUnknown, OptionInvalid, PayloadNotDecodable
 from protojobs.inspector.viewing import Viewing
 from protojobs.inspector.views import ForgetAnswer
 from protojobs.jobs import codec
 from protojobs.port.records import BATCH_JOBS_MAX, CancelAnswer, Cleared, FailedJob, JobRecord, NewJob, RetryAnswer
+from protojobs.queue.pushing import job_like
 from protojobs.queue.queue import push_made
-from protojobs.scheduler.planning import firing_id
 from protojobs.scheduler.registering import Scheduling
 
 __all__ = ["IDS_MAX", "Acting"]
@@ -148,18 +150,9 @@ class Acting(Viewing):
                 codec.decode(text, definition.data_type, what=what)
             except PayloadNotDecodable as error:
                 raise DataInvalid(f"{what}: the data does not fit its type: {error.__cause__}.") from error
-        return NewJob(
-            id=firing_id(f"{failure.id}\x1f{text}", failure.failed_at),  # the same for the same failure and data
-            queue=job.queue,
-            job_name=job.job_name,
-            job_class=job.job_class,
-            data=text,
-            priority=job.priority,
-            max_retries=job.max_retries,
-            retry_delay=job.retry_delay,
-            retry_policy=job.retry_policy,
-            timeout=job.timeout,
-            meta=job.meta,
+        # The same id for the same failure and data: doing it all again stores no second job.
+        return job_like(
+            job, stable_id(f"{failure.id}\x1f{text}", microseconds_of(failure.failed_at)), data=text, meta=job.meta
         )
 
 

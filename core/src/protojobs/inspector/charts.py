@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Literal
 
+from protojobs.clock import EPOCH
 from protojobs.errors import OptionInvalid
 from protojobs.inspector.viewing import Viewing
 from protojobs.inspector.views import Point, Rate, Series
@@ -25,7 +26,6 @@ from protojobs.port.observing import (
 __all__ = ["Charts"]
 
 MINUTES_MAX = int(HOURS_KEPT_S) // MINUTE
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ERRORS = frozenset({Result.RETRIED, Result.FAILED, Result.LOST})
 _ATTEMPTS = _ERRORS | {Result.COMPLETED}
 
@@ -89,7 +89,7 @@ def _period(minutes: int) -> int:
 def _span(now: datetime, minutes: int, period_s: int) -> tuple[datetime, datetime]:
     """From the beginning of a period to the end of the one that goes on."""
     period = timedelta(seconds=period_s)
-    until = now - (now - _EPOCH) % period + period
+    until = now - (now - EPOCH) % period + period
     return until - period * -(-minutes * MINUTE // period_s), until
 
 

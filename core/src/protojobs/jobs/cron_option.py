@@ -7,9 +7,19 @@ from typing import Literal, TypedDict
 
 from msgspec import Struct
 
+from protojobs.errors import OptionInvalid, shown
+from protojobs.names import check_zone
 from protojobs.port.schedules import Misfire, Overlap
 
-__all__ = ["CATCH_UP_MAX_S", "Cron", "MisfireName", "OverlapName", "ScheduleOptions", "ScheduleSetting"]
+__all__ = [
+    "CATCH_UP_MAX_S",
+    "Cron",
+    "MisfireName",
+    "OverlapName",
+    "ScheduleOptions",
+    "ScheduleSetting",
+    "check_schedule",
+]
 
 CATCH_UP_MAX_S = 31 * 86_400.0
 
@@ -66,3 +76,17 @@ class ScheduleSetting(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     jitter: float = 0.0
     start: str | None = None
     end: str | None = None
+
+
+def check_schedule(given: object) -> Cron | None:
+    """What a user wrote for `cron`. Raises OptionInvalid for an expression or a zone that means nothing."""
+    if given is None:
+        return None
+    from protojobs.timetable.cron import check_cron  # jobs without a schedule need not load what computes times
+
+    cron = Cron(given) if isinstance(given, str) else given
+    if not isinstance(cron, Cron):
+        raise OptionInvalid(f"cron is {shown(given)}.", mend='Write cron="0 9 * * mon", or cron=Cron(...).')
+    check_cron(cron.expression)
+    check_zone("timezone", cron.timezone or "UTC")
+    return cron

@@ -1,4 +1,4 @@
-"""What push and workers know of a kind of job, and the registry in which it is found by its name.
+"""What push and workers know of a kind of job (JobDefinition), and the Registry in which they find it by its name.
 
 A worker resolves the names that it finds in the store here. It never imports anything because of a name from the store.
 """
@@ -10,36 +10,43 @@ import inspect
 import sys
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import timedelta
 from functools import cached_property, partial
 from pathlib import Path
 from types import UnionType
-from typing import TYPE_CHECKING, cast
+from typing import Any, ClassVar, Protocol, cast
 
 import msgspec
 
-from protojobs.errors import DataInvalid, JobUnknown, OptionInvalid, closest, did_you_mean, one_line, shown
+from protojobs.errors import DataInvalid, JobUnknown, OptionInvalid, did_you_mean, one_line, shown
 from protojobs.jobs.context import JobContext
-from protojobs.jobs.cron_option import Cron
-from protojobs.jobs.options import OPTIONS, JobOptions, Where, check_exclusive, check_executor, exception_types
-from protojobs.names import check_name, check_seconds, check_zone
+from protojobs.jobs.cron_option import Cron, check_schedule
+from protojobs.jobs.options import JobOptions, Where, check_exclusive, check_executor, exception_types
+from protojobs.names import check_name, check_seconds
 
-if TYPE_CHECKING:
-    from protojobs.jobs.job_class import Job
+__all__ = ["REGISTRY", "JobClass", "JobDefinition", "Registry", "name_of"]
 
-__all__ = [
-    "REGISTRY",
-    "JobDefinition",
-    "Registry",
-    "check_function",
-    "check_handle",
-    "check_schedule",
-    "name_of",
-]
 
-_METHODS = {  # of each job, and the option for which one may be taken
-    **{"on_queue": "queue", "retries": "max_retries", "retry_after": "retry_delay", "retry_in": "retry_delay"},
-    **{"with_timeout": "timeout", "with_priority": "priority", "handle": "", "failed": "", "bind": ""},
-}
+class JobClass(Protocol):
+    """What a definition asks of a job that is a class. `Job` is one."""
+
+    retry_on: ClassVar[tuple[type[BaseException], ...]]
+    discard_on: ClassVar[tuple[type[BaseException], ...]]
+    executor: ClassVar[Where | None]
+    exclusive: ClassVar[bool]
+    cron: ClassVar[str | Cron | None]
+
+    def handle(self, data: object, *args: Any, **kwargs: Any) -> object:  # noqa: ANN401  (as Job has it)
+        """The work."""
+        ...
+
+    def failed(self, exception: BaseException, data: object) -> object:
+        """What is to be done once the job is given up."""
+        ...
+
+    def retry_in(self, attempt: int, exception: BaseException) -> float | timedelta | None:
+        """Seconds until the next attempt."""
+        ...
 
 
 class JobDefinition:
@@ -48,7 +55,7 @@ class JobDefinition:
     def __init__(
         self,
         name: str,
-        source: type[Job[object]] | Callable[..., object],
+        source: type[JobClass] | Callable[..., object],
         options: JobOptions,
         *,
         declared: object = None,
@@ -65,7 +72,7 @@ class JobDefinition:
         self.job_class = _place_of(source)
         self.retry_on: tuple[type[BaseException], ...] = ()
         self.discard_on: tuple[type[BaseException], ...] = ()
-        self._type = cast("type[Job[object]]", source) if isinstance(source, type) else None
+        self._type = cast("type[JobClass]", source) if isinstance(source, type) else None
         self._function = source
         if self._type is not None:
             self.retry_on = exception_types("retry_on", self._type.retry_on)
@@ -225,83 +232,6 @@ class Registry:
 REGISTRY = Registry()
 
 
-def check_schedule(given: object) -> Cron | None:
-    """What a user wrote for `cron`. Raises OptionInvalid for an expression or a zone that means nothing."""
-    if given is None:
-        return None
-    from protojobs.timetable.timetable import check_cron  # jobs without a schedule need not load what computes times
-
-    cron = Cron(given) if isinstance(given, str) else given
-    if not isinstance(cron, Cron):
-        raise OptionInvalid(f"cron is {shown(given)}.", mend='Write cron="0 9 * * mon", or cron=Cron(...).')
-    check_cron(cron.expression)
-    check_zone("timezone", cron.timezone or "UTC")
-    return cron
-
-
-def check_function(function: Callable[..., object]) -> None:
-    """Refuse what cannot be a function job: a method, or a function whose arguments have no names."""
-    if not inspect.isfunction(function):
-        raise OptionInvalid(f"@job is for functions, not for {shown(function)}.", mend="Write a function around it.")
-    _check_no_yield(f"@job {function.__qualname__}", function)
-    parameters = inspect.signature(function).parameters
-    if next(iter(parameters), None) in ("self", "cls"):
-        raise OptionInvalid(
-            f"@job {function.__qualname__} is a method, and a worker has no object to call it on.",
-            mend="Write a function, or a class with `handle`.",
-        )
-    for parameter in parameters.values():
-        if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
-            raise OptionInvalid(
-                f"@job {function.__qualname__}: {parameter} cannot travel by name.", mend="Name each argument."
-            )
-
-
-def check_handle(cls: type[Job[object]]) -> None:
-    """Refuse a `handle` that no worker could call, and an attribute that looks like a misspelt option."""
-    _check_methods(cls)
-    own = {"name", "aliases", "cron", "executor", "exclusive", "retry_on", "discard_on", "handle", "failed", "retry_in"}
-    known = {*OPTIONS, *own}
-    for name, value in cls.__dict__.items():
-        if name in known or name.startswith("_") or callable(value):
-            continue
-        if meant := closest(name, {*known, *_METHODS}, cutoff=0.8):
-            mend = f'Did you mean "{_METHODS.get(meant) or meant}"?'
-            raise OptionInvalid(f"{cls.__qualname__}.{name} means nothing to a job.", mend=mend)
-    handle = inspect.getattr_static(cls, "handle")
-    _check_no_yield(f"{cls.__qualname__}.handle", cls.handle)
-    is_bare = isinstance(handle, staticmethod)
-    parameters = list(inspect.signature(cls.handle).parameters.values())[0 if is_bare else 1 :]
-    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.VAR_POSITIONAL)]
-    if not positional:
-        raise OptionInvalid(f"{cls.__qualname__}.handle takes no data.", mend="Write handle(self, data).")
-    for extra in parameters[1:]:
-        is_given = extra.default is not extra.empty or extra.kind in (extra.VAR_POSITIONAL, extra.VAR_KEYWORD)
-        if not is_given and "JobContext" not in str(extra.annotation):
-            raise OptionInvalid(
-                f"{cls.__qualname__}.handle wants {extra.name}, and a worker has nothing to give for it.",
-                mend="A job's data is one value: take it apart in handle(self, data), or write a function under @job."
-                f" If it is the run that you want to know of, annotate it: {extra.name}: JobContext.",
-            )
-
-
-def _check_methods(cls: type[Job[object]]) -> None:
-    """Refuse `retries = 5`: it sets nothing, and takes the method away."""
-    for name, option in _METHODS.items():
-        value: object = getattr(cls, name)
-        if not callable(value):
-            mend = f"Write {option} = {shown(value)}." if option else f"Write `def {name}`, or choose another name."
-            raise OptionInvalid(f"{cls.__qualname__}.{name} is a method of every job, not an option.", mend=mend)
-
-
-def _check_no_yield(what: str, code: Callable[..., object]) -> None:
-    if inspect.isgeneratorfunction(code) or inspect.isasyncgenfunction(code):
-        raise OptionInvalid(
-            f"{what} has a `yield`, and nobody goes through what it makes.",
-            mend="Do the work without one, or push a job for each part.",
-        )
-
-
 def _is_context(hint: object) -> bool:
     """`JobContext`, or `JobContext | None` as a function says it that is called elsewhere too."""
     parts = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, UnionType) else (hint,)
@@ -331,7 +261,7 @@ def _parameters_struct(function: Callable[..., object], hints: Mapping[str, obje
     )
 
 
-def name_of(source: type[Job[object]] | Callable[..., object], given: str | None, *, is_runnable: bool = True) -> str:
+def name_of(source: type[JobClass] | Callable[..., object], given: str | None, *, is_runnable: bool = True) -> str:
     """The name of a job: the one that it was given, else the place where it is defined, if a worker can import that."""
     if given is not None:
         return given
@@ -344,7 +274,7 @@ def name_of(source: type[Job[object]] | Callable[..., object], given: str | None
     return place
 
 
-def _place_of(source: type[Job[object]] | Callable[..., object]) -> str:
+def _place_of(source: type[JobClass] | Callable[..., object]) -> str:
     """Where a class or function is defined: `shop.jobs.SendMail`."""
     return f"{_module_name(source.__module__)}.{source.__qualname__}"
 

@@ -14,16 +14,9 @@ from typing import TYPE_CHECKING, ClassVar, Generic, ParamSpec, cast, overload
 
 from protojobs.errors import OptionInvalid, shown
 from protojobs.jobs.backoff import Backoff
-from protojobs.jobs.cron_option import Cron
-from protojobs.jobs.definition import (
-    REGISTRY,
-    JobDefinition,
-    Registry,
-    check_function,
-    check_handle,
-    check_schedule,
-    name_of,
-)
+from protojobs.jobs.checks import check_function, check_handle
+from protojobs.jobs.cron_option import Cron, check_schedule
+from protojobs.jobs.definition import REGISTRY, JobDefinition, Registry, name_of
 from protojobs.jobs.options import (
     OPTIONS,
     Fluent,

@@ -8,11 +8,12 @@ in the same call, with `set_aside`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import NamedTuple, TypeVar
 
 from msgspec import Struct, convert
 
+from protojobs.clock import EPOCH
 from protojobs.names import DELAY_MAX_S
 from protojobs.port.lifecycle import JobState, Verb
 from protojobs.port.records import ClaimedJob, FailedJob, Fence, JobRecord, Settlement
@@ -27,7 +28,7 @@ Record = TypeVar("Record", bound=Struct)
 _SENTENCE = "The stored row cannot be read: "
 _COUNT_MAX = 2**31 - 1
 _SHOWN_MAX = 60  # characters of a value in a message
-_NO_TIME = datetime(1970, 1, 1, tzinfo=UTC)  # stands for a time that cannot be read
+_NO_TIME = EPOCH  # stands for a time that cannot be read
 
 
 def read(kind: type[Record], row: Mapping[str, object]) -> Record:

@@ -20,7 +20,6 @@ from protojobs.port.records import FailedJob, JobRecord
 __all__ = [
     "ESCAPED",
     "STATES",
-    "STATE_WORDS",
     "Seen",
     "Test",
     "duration_test",
@@ -50,7 +49,6 @@ STATES: Mapping[str, frozenset[JobState]] = {
     "retrying": frozenset({JobState.PENDING}),
     "suspects": _LIVE,
 }
-STATE_WORDS = tuple(STATES)
 
 
 class Scalars(NamedTuple):

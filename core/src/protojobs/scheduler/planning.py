@@ -5,20 +5,20 @@ Plain functions of a schedule and the store's time, so that every ticker comes t
 
 from __future__ import annotations
 
-import hashlib
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import msgspec
 
-from protojobs.entropy import stable_fraction
+from protojobs.clock import microseconds_of
+from protojobs.entropy import stable_fraction, stable_id
 from protojobs.port.records import NewJob
 from protojobs.port.schedules import Misfire, Schedule
+from protojobs.queue.pushing import job_like
 from protojobs.timetable.timetable import Timetable, timetable_of
 
 __all__ = ["LATE_S", "Step", "firing_id", "job_of", "next_after_change", "plan"]
 
 LATE_S = 120.0  # a time that fires within so many seconds is on time: cron itself calls but once a minute
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
 
@@ -84,36 +84,15 @@ def _times(schedule: Schedule) -> tuple[object, ...]:
     return schedule.spec, schedule.timezone, schedule.start_at, schedule.end_at
 
 
+def firing_id(schedule_id: str, due: datetime) -> str:
+    """The id of the job of that time: whoever fires it makes the same one."""
+    return stable_id(schedule_id, microseconds_of(due))
+
+
 def job_of(schedule: Schedule, job_id: str, due: datetime | None = None) -> NewJob:
     """The job of one time of the schedule, or, without `due`, one that a person asks for."""
     meta = {"schedule": schedule.id} | ({"due_at": due.isoformat()} if due is not None else {})
     at = None
     if due is not None:
         at = due + timedelta(seconds=schedule.jitter * stable_fraction(schedule.id, due.isoformat()))
-    return NewJob(
-        id=job_id,
-        queue=schedule.queue,
-        job_name=schedule.job_name,
-        job_class=schedule.job_class,
-        data=schedule.data,
-        priority=schedule.priority,
-        max_retries=schedule.max_retries,
-        retry_delay=schedule.retry_delay,
-        retry_policy=schedule.retry_policy,
-        timeout=schedule.timeout,
-        available_at=at,
-        meta=msgspec.json.encode(meta).decode(),
-    )
-
-
-def firing_id(schedule_id: str, due: datetime) -> str:
-    """The id of the job of that time: whoever makes it makes the same one. Like every job's a UUIDv7, that
-    of the due time; a digest stands where others have chance.
-    """
-    moment = (due - _EPOCH) // _MICROSECOND
-    digest = hashlib.blake2b(f"{schedule_id}\x1f{moment}".encode(), digest_size=10).digest()
-    value = (moment // 1_000 << 80) | int.from_bytes(digest, "big")
-    value = value & ~(0xF << 76) | 0x7 << 76
-    value = value & ~(0x3 << 62) | 0x2 << 62
-    digits = f"{value:032x}"
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+    return job_like(schedule, job_id, available_at=at, meta=msgspec.json.encode(meta).decode())

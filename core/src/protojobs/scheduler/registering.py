@@ -41,7 +41,8 @@ from protojobs.port.schedules import (
 from protojobs.queue.pushing import new_job, until_answered
 from protojobs.queue.queue import push_made
 from protojobs.scheduler.planning import job_of, next_after_change
-from protojobs.timetable.timetable import check_cron, interval_spec, timetable_of
+from protojobs.timetable.cron import check_cron
+from protojobs.timetable.timetable import interval_spec, timetable_of
 
 if TYPE_CHECKING:
     from typing import Unpack

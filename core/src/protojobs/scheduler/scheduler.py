@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from protojobs.entropy import jittered
 from protojobs.errors import ConfigurationError, PayloadError
-from protojobs.hooks.hooks import Dispatcher
+from protojobs.hooks.dispatcher import Dispatcher
 from protojobs.port.schedules import Schedule
 from protojobs.queue.offload import offload
 from protojobs.scheduler.registering import Scheduling, Upcoming

@@ -1,1 +1,1 @@
-"""When a schedule is due: cron expressions and intervals, across changes of the clock. Pure."""
+"""When a schedule is due: cron expressions and intervals, across changes of the clock."""

@@ -19,7 +19,7 @@ from protojobs.clock import within
 from protojobs.entropy import jittered
 from protojobs.errors import ContractBroken, DriverError, JobCrashed, ProtojobsError
 from protojobs.events import Event, JobProcessed, JobProcessing
-from protojobs.hooks.hooks import Dispatcher
+from protojobs.hooks.dispatcher import Dispatcher
 from protojobs.port.lifecycle import CRASHES_MAX, SUSPECT_RECLAIMS, JobState, Verb
 from protojobs.port.records import ClaimedJob, ClaimReply, Settled, SettleStatus
 from protojobs.port.transactions import SupportsTransaction

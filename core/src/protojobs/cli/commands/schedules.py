@@ -23,7 +23,8 @@ from protojobs.names import check_zone
 from protojobs.port.schedules import UnreadableSchedule
 from protojobs.queue.queue import JobQueue
 from protojobs.scheduler.scheduler import Scheduler
-from protojobs.timetable.timetable import Timetable, check_cron, interval_spec
+from protojobs.timetable.cron import check_cron
+from protojobs.timetable.timetable import Timetable, interval_spec
 
 __all__ = ["command"]
 
