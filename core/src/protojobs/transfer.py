@@ -46,7 +46,7 @@ from protojobs.errors import ContractBroken, OptionInvalid, StoreUnavailable
 from protojobs.names import check_count, check_name
 from protojobs.port.driver import Store
 from protojobs.port.lifecycle import JobState
-from protojobs.port.records import BATCH_BYTES_MAX, BATCH_JOBS_MAX, ExportedJob, JobFilter, WorkerInfo
+from protojobs.port.records import BATCH_BYTES_MAX, BATCH_JOBS_MAX, ExportedJob, JobFilter, WorkerInfo, payload_bytes
 from protojobs.port.schedules import Schedule, SchedulePage, only
 from protojobs.queue.pushing import until_answered
 from protojobs.timetable.timetable import timetable_of
@@ -305,9 +305,8 @@ def _within_bytes(page: Sequence[ExportedJob]) -> Iterator[list[ExportedJob]]:
     part: list[ExportedJob] = []
     size = 0
     for job in page:
-        job_bytes = len(job.data.encode()) + (
-            len((job.failed.data + job.failed.exception).encode()) if job.failed else 0
-        )
+        failed_bytes = payload_bytes(job.failed.data + job.failed.exception) if job.failed else 0
+        job_bytes = payload_bytes(job.data) + failed_bytes
         if part and size + job_bytes > BATCH_BYTES_MAX:
             yield part
             part, size = [], 0

@@ -17,7 +17,7 @@ from protojobs.jobs import codec
 from protojobs.port.records import BATCH_JOBS_MAX, CancelAnswer, Cleared, FailedJob, JobRecord, NewJob, RetryAnswer
 from protojobs.queue.pushing import job_like
 from protojobs.queue.queue import push_made
-from protojobs.scheduler.registering import Scheduling
+from protojobs.scheduler.scheduler import Scheduler
 
 __all__ = ["IDS_MAX", "Acting"]
 
@@ -103,20 +103,20 @@ class Acting(Viewing):
     def run_schedule(self, schedule_id: str) -> str:
         """Push the schedule's job once, now, beside its times; returns the job's id."""
         with self._acting("run_schedule", schedule_id) as done:
-            job_id = Scheduling(self._queue).run_now(schedule_id)
+            job_id = Scheduler(self._queue).run_now(schedule_id)
             done.count, done.detail = 1, f"as {job_id}"
         return job_id
 
     def pause_schedule(self, schedule_id: str) -> bool:
         """Let no time of the schedule fire. False: it was paused."""
         with self._acting("pause_schedule", schedule_id) as done:
-            done.count = int(changed := Scheduling(self._queue).pause(schedule_id))
+            done.count = int(changed := Scheduler(self._queue).pause(schedule_id))
         return changed
 
     def resume_schedule(self, schedule_id: str) -> bool:
         """Let the schedule fire again. False: it was not paused."""
         with self._acting("resume_schedule", schedule_id) as done:
-            done.count = int(changed := Scheduling(self._queue).resume(schedule_id))
+            done.count = int(changed := Scheduler(self._queue).resume(schedule_id))
         return changed
 
     def _left(self, job_ids: Sequence[str]) -> set[str]:

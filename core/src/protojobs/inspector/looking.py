@@ -21,7 +21,7 @@ from protojobs.port.observing import HOUR, ActionPage, FailureGroup, Result
 from protojobs.port.records import FailedJob, JobFilter, JobRecord, QueueInfo, Stats, WorkerRecord
 from protojobs.port.schedules import Schedule, SchedulePage, only
 from protojobs.querying.query import Query, parse
-from protojobs.scheduler.registering import due_times
+from protojobs.scheduler.planning import due_times
 
 __all__ = ["COUNTED_MAX", "Looking"]
 

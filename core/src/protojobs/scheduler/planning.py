@@ -5,6 +5,7 @@ Plain functions of a schedule and the store's time, so that every ticker comes t
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 import msgspec
@@ -16,7 +17,7 @@ from protojobs.port.schedules import Misfire, Schedule
 from protojobs.queue.pushing import job_like
 from protojobs.timetable.timetable import Timetable, timetable_of
 
-__all__ = ["LATE_S", "Step", "firing_id", "job_of", "next_after_change", "plan"]
+__all__ = ["LATE_S", "Step", "due_times", "firing_id", "job_of", "next_after_change", "plan"]
 
 LATE_S = 120.0  # a time that fires within so many seconds is on time: cron itself calls but once a minute
 _MICROSECOND = timedelta(microseconds=1)
@@ -96,3 +97,10 @@ def job_of(schedule: Schedule, job_id: str, due: datetime | None = None) -> NewJ
     if due is not None:
         at = due + timedelta(seconds=schedule.jitter * stable_fraction(schedule.id, due.isoformat()))
     return job_like(schedule, job_id, available_at=at, meta=msgspec.json.encode(meta).decode())
+
+
+def due_times(schedule: Schedule) -> Iterator[datetime]:
+    """The times that a stored schedule waits for, from its next one on."""
+    if schedule.next_due_at is not None:
+        yield schedule.next_due_at
+        yield from timetable_of(schedule).upcoming(schedule.next_due_at)

@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable, Iterator
 from datetime import datetime, time, timedelta
+from itertools import islice
 from typing import TYPE_CHECKING
 
-from protojobs.entropy import jittered
-from protojobs.errors import ConfigurationError, PayloadError
+from msgspec import Struct
+from msgspec.structs import replace
+
+from protojobs.entropy import fresh_id, jittered
+from protojobs.errors import ConfigurationError, OptionInvalid, PayloadError, ScheduleUnreadable, shown
 from protojobs.hooks.dispatcher import Dispatcher
-from protojobs.port.schedules import Schedule
-from protojobs.queue.offload import offload
-from protojobs.scheduler.registering import Scheduling, Upcoming
+from protojobs.jobs.cron_option import ScheduleOptions
+from protojobs.names import check_seconds
+from protojobs.port.schedules import Schedule, SchedulePage
+from protojobs.queue.offload import in_thread
+from protojobs.queue.queue import JobQueue, push_made
+from protojobs.scheduler.planning import due_times, job_of
+from protojobs.scheduler.registering import Registering, clock_fields, day_field
+from protojobs.scheduler.stored import StoredSchedules
 from protojobs.scheduler.ticking import Ticker, TickReport
 from protojobs.stopping import StopToken, Wakeup
+from protojobs.timetable.cron import check_cron
+from protojobs.timetable.timetable import interval_spec, timetable_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Unpack
-
-    from protojobs.jobs.cron_option import ScheduleOptions
-    from protojobs.queue.queue import JobQueue
 
 __all__ = ["Scheduler", "TickReport", "Upcoming"]
 
@@ -29,10 +37,18 @@ LOOK_EVERY_S = 1.0  # at least: others may store a schedule that is due sooner
 SPREAD_S = 0.05  # tickers that wait for the same time do not all ask at once
 PAUSE_MAX_S = 2.0
 OBSERVERS_END_S = 5.0
+NEXT_MAX = 1_000
 _log = logging.getLogger("protojobs.scheduler")
 
 
-class Scheduler(Scheduling):
+class Upcoming(Struct, frozen=True):
+    """One of the times that lie ahead."""
+
+    due_at: datetime
+    schedule: Schedule
+
+
+class Scheduler:
     """Runs jobs later, and again and again.
 
     Recurring schedules are stored by the driver: they outlive restarts, and any number of tickers (`run`, `tick`,
@@ -41,9 +57,135 @@ class Scheduler(Scheduling):
     """
 
     def __init__(self, queue: JobQueue) -> None:
-        super().__init__(queue)
+        self.queue = queue
+        self.has_declared = False
+        self._registering = Registering(queue.registry, queue.settings)
+        self._stored = StoredSchedules(queue.driver, queue.settings.push_timeout, queue.clock)
         self._ticker = Ticker(queue, lambda event: queue.hooks.notify(event))
         self._turn = threading.RLock()  # a listener may tick
+
+    def in_(self, job: object, delay: float | timedelta, data: object = None) -> str:
+        """Run the job once, `delay` (seconds or a timedelta) from now; returns its id. The same as `queue.later`."""
+        return self.queue.later(check_seconds("delay", delay), job, data)
+
+    def at(self, job: object, when: datetime | timedelta | str, data: object = None) -> str:
+        """Run the job once, at `when`: an aware datetime, text such as "2030-01-31 12:00", or a timedelta from now.
+
+        Text without an offset is read in the configured `timezone`. A time that is over is due at once. Returns the id.
+        """
+        if not isinstance(when, datetime | timedelta | str):
+            raise OptionInvalid(f"at() takes a date, not {shown(when)}.", mend="For seconds from now there is in_().")
+        return self.queue.later(when, job, data)
+
+    def every(
+        self, job: object, interval: float | timedelta, data: object = None, **options: Unpack[ScheduleOptions]
+    ) -> Schedule:
+        """Every `interval` (seconds or a timedelta, at least one second), counted from `start`, without drift.
+
+        Without a `start` the first time is one interval after it is registered.
+        """
+        spec = interval_spec("interval", interval)
+        return self._stored.put(self._registering.schedule(job, spec, data, options))
+
+    def every_minute(self, job: object, data: object = None, **options: Unpack[ScheduleOptions]) -> Schedule:
+        """At the beginning of each minute."""
+        return self.cron(job, "* * * * *", data, **options)
+
+    def every_five_minutes(self, job: object, data: object = None, **options: Unpack[ScheduleOptions]) -> Schedule:
+        """At minute 0, 5, 10 and so on."""
+        return self.cron(job, "*/5 * * * *", data, **options)
+
+    def hourly(self, job: object, data: object = None, minute: int = 0, **options: Unpack[ScheduleOptions]) -> Schedule:
+        """Each hour, at that minute."""
+        return self.cron(job, f"{minute} * * * *", data, **options)
+
+    def daily(
+        self, job: object, data: object = None, at: str | time = "00:00", **options: Unpack[ScheduleOptions]
+    ) -> Schedule:
+        """Each day at a time such as "02:00" or "02:00:30", on the clocks of the schedule's zone."""
+        return self.cron(job, f"{clock_fields(at)} * * *", data, **options)
+
+    def weekly(
+        self,
+        job: object,
+        data: object = None,
+        day: str | int = "monday",
+        at: str | time = "00:00",
+        **options: Unpack[ScheduleOptions],
+    ) -> Schedule:
+        """Each week on that day: its English name, its first three letters, or 1 (Monday) to 7 (Sunday; 0 too)."""
+        return self.cron(job, f"{clock_fields(at)} * * {day_field(day)}", data, **options)
+
+    def cron(self, job: object, expression: str, data: object = None, **options: Unpack[ScheduleOptions]) -> Schedule:
+        """At the times of a cron expression: minute, hour, day of month, month, day of week; with six fields, seconds
+        first. Names, ranges, steps, lists, `L`, `LW`, `5L`, `1#2`, and `@hourly` and its kin.
+
+        Every recurring schedule takes the options `id`, `timezone`, `misfire`, `overlap`, `catch_up`, `jitter`, `start`
+        and `end`. Registering it again changes nothing, or, under its `id`, what differs: the last call counts, in this
+        process or another. Returns it as it is stored.
+        Raises OptionInvalid or a PayloadError with nothing stored.
+        """
+        spec = check_cron(expression)
+        return self._stored.put(self._registering.schedule(job, spec, data, options))
+
+    def declare(self, *, skip_unknown: bool = False) -> list[Schedule]:
+        """Store what jobs (`@job(cron=...)`) and the configuration (`[schedules.<id>]`) say of their schedules.
+
+        One that is stored in a form that cannot be read here is told and left as it is, and holds up no other.
+
+        Workers, `protojobs scheduler` and the first `tick` do it by themselves. `skip_unknown` passes over those in the
+        configuration whose job has not been imported here: another process, which knows it, declares it.
+        """
+        declared: list[Schedule] = []
+        for schedule_id, schedule in self._registering.declared(skip_unknown=skip_unknown).items():
+            try:
+                declared.append(self._stored.put(schedule))
+            except ScheduleUnreadable as error:
+                _log.error("%s", error, extra={"schedule": schedule_id})
+        self.has_declared = True
+        return declared
+
+    def schedules(self) -> list[Schedule]:
+        """All stored schedules, by id."""
+        return list(self._stored)
+
+    def iterate(self) -> Iterator[Schedule]:
+        """The same, read as they are asked for."""
+        return iter(self._stored)
+
+    def pages(self) -> Iterator[SchedulePage]:
+        """All stored schedules page by page, with those that cannot be read."""
+        return self._stored.pages()
+
+    def get(self, schedule_id: str) -> Schedule | None:
+        """The schedule of that id. Raises ScheduleUnreadable."""
+        return self._stored.find(schedule_id)
+
+    def pause(self, schedule_id: str) -> bool:
+        """Let no time fire until `resume`. False: it was paused."""
+        return self._stored.change(schedule_id, _paused)
+
+    def resume(self, schedule_id: str) -> bool:
+        """Undo `pause`. The times that came meanwhile stay passed over. False: it was not paused."""
+        return self._stored.change(schedule_id, _resumed)
+
+    def remove(self, schedule_id: str) -> bool:
+        """Forget a schedule; jobs that it has fired stay. False: there was none.
+
+        One that code or configuration declares comes back when the next worker starts: take it out there first.
+        """
+        return self._stored.remove(schedule_id)
+
+    def run_now(self, schedule_id: str) -> str:
+        """Push the schedule's job once, now, beside its times; returns the job's id."""
+        return push_made(self.queue, job_of(self._stored.get(schedule_id), fresh_id()))
+
+    def next(self, n: int = 1, *, id: str | None = None) -> list[Upcoming]:
+        """The next `n` (up to 1,000) due times of all schedules that are not paused, or of the one named, in order."""
+        schedules = [one for one in self._stored if not one.is_paused] if id is None else [self._stored.get(id)]
+        count = min(n, NEXT_MAX)
+        upcoming = [Upcoming(due, schedule) for schedule in schedules for due in _first_times(schedule, count)]
+        return sorted(upcoming, key=lambda one: (one.due_at, one.schedule.id))[:count]
 
     def tick(self) -> TickReport:
         """Fire everything that is due now, and say what was done. Raises what the driver raises.
@@ -82,99 +224,48 @@ class Scheduler(Scheduling):
             unsubscribe()
             dispatcher.close(OBSERVERS_END_S)
 
+    ain_ = in_thread(in_)
+    aat = in_thread(at)
+    aevery = in_thread(every)
+    aevery_minute = in_thread(every_minute)
+    aevery_five_minutes = in_thread(every_five_minutes)
+    ahourly = in_thread(hourly)
+    adaily = in_thread(daily)
+    aweekly = in_thread(weekly)
+    acron = in_thread(cron)
+    adeclare = in_thread(declare)
+    aschedules = in_thread(schedules)
+    aget = in_thread(get)
+    apause = in_thread(pause)
+    aresume = in_thread(resume)
+    aremove = in_thread(remove)
+    arun_now = in_thread(run_now)
+    anext = in_thread(next)
+    atick = in_thread(tick)
+
     def _tick(self, ticker: Ticker, is_over: Callable[[], bool]) -> TickReport:
         if not self.has_declared:
             self.declare(skip_unknown=True)
         return ticker.tick(is_over)
 
-    async def ain_(self, job: object, delay: float | timedelta, data: object = None) -> str:
-        """`in_` for coroutines."""
-        return await offload(self.in_, job, delay, data)
 
-    async def aat(self, job: object, when: datetime | timedelta | str, data: object = None) -> str:
-        """`at` for coroutines."""
-        return await offload(self.at, job, when, data)
+def _paused(schedule: Schedule, now: datetime) -> Schedule | None:
+    return None if schedule.is_paused else replace(schedule, is_paused=True)
 
-    async def aevery(
-        self, job: object, interval: float | timedelta, data: object = None, **options: Unpack[ScheduleOptions]
-    ) -> Schedule:
-        """`every` for coroutines."""
-        return await offload(lambda: self.every(job, interval, data, **options))
 
-    async def aevery_minute(self, job: object, data: object = None, **options: Unpack[ScheduleOptions]) -> Schedule:
-        """`every_minute` for coroutines."""
-        return await offload(lambda: self.every_minute(job, data, **options))
+def _resumed(schedule: Schedule, now: datetime) -> Schedule | None:
+    if not schedule.is_paused:
+        return None
+    base = now if schedule.last_due_at is None else max(now, schedule.last_due_at)
+    return replace(schedule, is_paused=False, next_due_at=timetable_of(schedule).after(base))
 
-    async def aevery_five_minutes(
-        self, job: object, data: object = None, **options: Unpack[ScheduleOptions]
-    ) -> Schedule:
-        """`every_five_minutes` for coroutines."""
-        return await offload(lambda: self.every_five_minutes(job, data, **options))
 
-    async def ahourly(
-        self, job: object, data: object = None, minute: int = 0, **options: Unpack[ScheduleOptions]
-    ) -> Schedule:
-        """`hourly` for coroutines."""
-        return await offload(lambda: self.hourly(job, data, minute, **options))
-
-    async def adaily(
-        self, job: object, data: object = None, at: str | time = "00:00", **options: Unpack[ScheduleOptions]
-    ) -> Schedule:
-        """`daily` for coroutines."""
-        return await offload(lambda: self.daily(job, data, at, **options))
-
-    async def aweekly(
-        self,
-        job: object,
-        data: object = None,
-        day: str | int = "monday",
-        at: str | time = "00:00",
-        **options: Unpack[ScheduleOptions],
-    ) -> Schedule:
-        """`weekly` for coroutines."""
-        return await offload(lambda: self.weekly(job, data, day, at, **options))
-
-    async def acron(
-        self, job: object, expression: str, data: object = None, **options: Unpack[ScheduleOptions]
-    ) -> Schedule:
-        """`cron` for coroutines."""
-        return await offload(lambda: self.cron(job, expression, data, **options))
-
-    async def adeclare(self, *, skip_unknown: bool = False) -> list[Schedule]:
-        """`declare` for coroutines."""
-        return await offload(self.declare, skip_unknown=skip_unknown)
-
-    async def aschedules(self) -> list[Schedule]:
-        """`schedules` for coroutines."""
-        return await offload(self.schedules)
-
-    async def aget(self, schedule_id: str) -> Schedule | None:
-        """`get` for coroutines."""
-        return await offload(self.get, schedule_id)
-
-    async def apause(self, schedule_id: str) -> bool:
-        """`pause` for coroutines."""
-        return await offload(self.pause, schedule_id)
-
-    async def aresume(self, schedule_id: str) -> bool:
-        """`resume` for coroutines."""
-        return await offload(self.resume, schedule_id)
-
-    async def aremove(self, schedule_id: str) -> bool:
-        """`remove` for coroutines."""
-        return await offload(self.remove, schedule_id)
-
-    async def arun_now(self, schedule_id: str) -> str:
-        """`run_now` for coroutines."""
-        return await offload(self.run_now, schedule_id)
-
-    async def anext(self, n: int = 1, *, id: str | None = None) -> list[Upcoming]:
-        """`next` for coroutines."""
-        return await offload(lambda: self.next(n, id=id))
-
-    async def atick(self) -> TickReport:
-        """`tick` for coroutines."""
-        return await offload(self.tick)
+def _first_times(schedule: Schedule, n: int) -> list[datetime]:
+    """Of one whose zone means nothing here only the time that it waits for is known."""
+    try:
+        return list(islice(due_times(schedule), n))
+    except OptionInvalid:
+        return [schedule.next_due_at] if schedule.next_due_at is not None else []
 
 
 def _until_next(report: TickReport) -> float:

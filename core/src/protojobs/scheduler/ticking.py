@@ -15,8 +15,8 @@ from msgspec import Struct
 
 from protojobs.clock import within
 from protojobs.errors import NotSupported, ProtojobsError, SchemaOutdated, StoreUnavailable
-from protojobs.events import Event, JobQueued, JobQueuing, ScheduleFired, ScheduleMissed
-from protojobs.port.records import BATCH_BYTES_MAX, BATCH_JOBS_MAX
+from protojobs.events import Event, JobQueued, JobQueuing, ScheduleFired, ScheduleMissed, about
+from protojobs.port.records import BATCH_BYTES_MAX, BATCH_JOBS_MAX, payload_bytes
 from protojobs.port.schedules import DueCursor, DueSchedules, Fired, FireStatus, Firing, Schedule
 from protojobs.scheduler.planning import Step, firing_id, job_of, plan
 
@@ -157,7 +157,7 @@ class Ticker:
         if step.fires:
             job = self._queue.hooks.before_push(job_of(schedule, firing_id(schedule.id, step.due), step.due))
             if self._queue.hooks.listens("job.queuing"):
-                self.send(JobQueuing(job_id=job.id, job_name=job.job_name, job_class=job.job_class, queue=job.queue))
+                self.send(about(JobQueuing, job))
         return Firing(id=schedule.id, expected_next=step.expected_next, due=step.due, next_due=step.next_due, job=job)
 
     def _take(self, batch: Sequence[_Attempt], answers: Sequence[Fired], now: datetime, report: TickReport) -> None:
@@ -189,7 +189,7 @@ class Ticker:
         extra = {"schedule": schedule.id, "job_id": job.id, "attempt": 0, "job_name": job.job_name, "queue": job.queue}
         _log.info("schedule %s: fired for %s", schedule.id, _shown(due), extra=extra)
         if self._queue.hooks.listens("job.queued"):
-            self.send(JobQueued(job_id=job.id, job_name=job.job_name, job_class=job.job_class, queue=job.queue))
+            self.send(about(JobQueued, job))
         if self._queue.hooks.listens("schedule.fired"):
             self.send(
                 ScheduleFired(
@@ -275,7 +275,7 @@ def _batches(attempts: Sequence[_Attempt]) -> Iterator[Sequence[_Attempt]]:
     batch: list[_Attempt] = []
     size = 0
     for attempt in attempts:
-        job_bytes = len(attempt.firing.job.data.encode()) if attempt.firing.job else 0
+        job_bytes = payload_bytes(attempt.firing.job.data) if attempt.firing.job else 0
         if batch and (len(batch) >= BATCH_JOBS_MAX or size + job_bytes > BATCH_BYTES_MAX):
             yield batch
             batch, size = [], 0
