@@ -80,7 +80,7 @@ OBSERVING_MUTANTS = (
     mutant(
         "a queue of no name means all",
         "listing",
-        ("inspection.py", '        if which.queue == "":', "        if which.queue is which:"),
+        ("inspection.py", '    if which.queue == "":', "    if which.queue is which:"),
         store="valkey",
     ),
     mutant(

@@ -33,7 +33,7 @@ def driver(request: pytest.FixtureRequest, valkey_url: str) -> Iterator[RedisDri
 
 def forked(driver: RedisDriver) -> None:
     """Now all that it has is the parent's."""
-    driver._connections._pid = driver._doorbell._pid = 0
+    driver._connections._pid = driver._waiter._pid = 0
 
 
 class Meanwhile:
@@ -56,7 +56,7 @@ class Meanwhile:
 def test_a_second_thread_sends_nothing_over_the_parents_connections(
     driver: RedisDriver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    parents = driver._connections._lines
+    parents = driver._connections._held
     assert parents is not None
     meanwhile = Meanwhile(threading.Lock, lambda: driver.stats().pending)
     monkeypatch.setattr(connections, "threading", SimpleNamespace(Lock=meanwhile))
@@ -69,7 +69,7 @@ def test_a_second_thread_sends_nothing_over_the_parents_connections(
 def test_a_second_thread_waits_at_no_connection_of_the_parents(
     driver: RedisDriver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    parents = [held.connection for held in driver._doorbell._idle]
+    parents = [held.connection for held in driver._waiter._idle]
     assert parents
     for connection in parents:
         monkeypatch.setattr(connection, "send_command", lambda *_command: pytest.fail("the parent's"))

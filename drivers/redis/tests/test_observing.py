@@ -19,6 +19,7 @@ from protojobs.testing.conformance.grouping import all_alike, assert_groups_are_
 from protojobs.testing.conformance.observing import acted, counted, ran
 from protojobs.testing.conformance.steps import all_failed, join, lend, new_job, push, settlement
 from protojobs_redis import RedisDriver, inspection, observing
+from protojobs_redis.runner import ScriptRunner
 
 MINUTES = 40
 YEAR_S = 366 * 86_400.0
@@ -93,13 +94,13 @@ def test_old_notes_go_in_short_scripts(driver: RedisDriver, valkey_url: str, mon
     at = driver.now().replace(second=0, microsecond=0)
     for _ in range(5):
         driver.record("w", [], [ran(at) for _ in range(900)])
-    run, taken = RedisDriver._run, list[str]()
+    run, taken = ScriptRunner.run, list[str]()
 
-    def noted(self: RedisDriver, verb: str, *arguments: object, is_kept: bool = False) -> object:
-        taken.append(verb)
-        return run(self, verb, *arguments, is_kept=is_kept)  # type: ignore[arg-type]
+    def noted(self: ScriptRunner, name: str, *arguments: str | bytes | int, is_kept: bool = False) -> object:
+        taken.append(name)
+        return run(self, name, *arguments, is_kept=is_kept)
 
-    monkeypatch.setattr(RedisDriver, "_run", noted)
+    monkeypatch.setattr(ScriptRunner, "run", noted)
     with contextlib.closing(RedisDriver(valkey_url, time_offset=YEAR_S)) as ahead:
         assert ahead.sample_depths() is True
     assert taken.count("begin_sample") == 3

@@ -14,7 +14,7 @@ import pytest
 from protojobs.errors import StoreUnavailable
 from protojobs.testing.conformance.steps import push
 from protojobs_redis import RedisDriver
-from protojobs_redis.connecting.held_connections import Line
+from protojobs_redis.connecting.held_connections import HeldConnection
 
 THREADS = 50
 ANSWER_S = 1.0  # instead of five: what is counted here are rounds, not seconds
@@ -93,20 +93,20 @@ def open_connections(driver: RedisDriver, count: int) -> None:
     together = threading.Barrier(count)
 
     def hold() -> None:
-        lines = driver._connections._lines
-        assert lines is not None
-        line = lines._taken()
+        held = driver._connections._held
+        assert held is not None
+        connection = held._take()
         together.wait(JOIN_S)
-        lines._idle.append(line)
+        held._idle.append(connection)
 
     driver.now()
     at_once(hold, count)
 
 
-def idle_lines(driver: RedisDriver) -> list[Line]:
-    lines = driver._connections._lines
-    assert lines is not None
-    return list(lines._idle)
+def idle_connections(driver: RedisDriver) -> list[HeldConnection]:
+    held = driver._connections._held
+    assert held is not None
+    return list(held._idle)
 
 
 def how_it_went(driver: RedisDriver, count: int) -> list[str]:
@@ -134,8 +134,8 @@ def test_a_connection_that_was_idle_for_long_is_asked_first_so_that_the_push_is_
 ) -> None:
     driver = connect()
     open_connections(driver, 5)
-    for line in idle_lines(driver):
-        line.next_health_check = 0.0
+    for connection in idle_connections(driver):
+        connection.next_health_check = 0.0
     firewall.forget()
     assert how_it_went(driver, 2) == ["stored", "stored"]
 
@@ -143,12 +143,12 @@ def test_a_connection_that_was_idle_for_long_is_asked_first_so_that_the_push_is_
 def test_a_connection_that_was_idle_for_long_and_works_is_used_on(connect: Callable[..., RedisDriver]) -> None:
     driver = connect()
     push(driver)
-    (line,) = idle_lines(driver)
-    assert line.next_health_check > time.monotonic()
-    line.next_health_check = 0.0
+    (connection,) = idle_connections(driver)
+    assert connection.next_health_check > time.monotonic()
+    connection.next_health_check = 0.0
     push(driver)
-    assert idle_lines(driver) == [line]
-    assert line.next_health_check > time.monotonic()
+    assert idle_connections(driver) == [connection]
+    assert connection.next_health_check > time.monotonic()
     assert driver.stats().pending == 2
 
 

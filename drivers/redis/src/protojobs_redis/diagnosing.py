@@ -1,4 +1,4 @@
-"""Looking into the health of a server: what it would do to jobs at its limits, at a restart, and at a failover."""
+"""The health of a server: what it would do to jobs at its limits, at a restart and at a failover."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import cast
 from msgspec.msgpack import Decoder
 from redis.exceptions import ResponseError
 
-from protojobs.port.diagnosis import IN_FRONT_MAX, Finding, Severity, judged
+from protojobs.port.diagnosis import Finding, Severity, judged
 from protojobs.port.lifecycle import JobState
 from protojobs_redis.connecting.clients import Server
 from protojobs_redis.connecting.readiness import facts_of
-from protojobs_redis.handle import Handle
 from protojobs_redis.packing import moment
+from protojobs_redis.runner import ScriptRunner
 
-__all__ = ["Diagnosing"]
+__all__ = ["diagnose", "in_front", "oldest_ended"]
 
 MEMORY_SHARE_MAX = 0.8  # of what the server may use
 CLIENTS_SHARE_MAX = 0.8
@@ -32,43 +32,43 @@ _oldest = Decoder(tuple[str, tuple[float, float, float]])
 Facts = Mapping[str, object]
 
 
-class Diagnosing(Handle):
-    """The verbs of `protojobs.port.diagnosis.Diagnoses`; their promises are written there."""
+def diagnose(scripts: ScriptRunner) -> list[Finding]:
+    """What the server would do to jobs at its limits, at a restart and at a failover."""
+    connections = scripts.connections
+    with connections.translating():
+        server = connections.server()
+        facts = facts_of(server)
+        findings = [*_eviction(facts), *_persistence(facts, server)]
+    findings.append(_of_keys(scripts.decoded(_keys, "keys", _QUEUES_MAX, KEYS_SHOWN_MAX)))
+    if "used_memory" in facts:
+        replicas = _replicas(facts, connections.wait_replicas)
+        return [*findings, *_version(facts), *_memory(facts), *_clients(facts), *replicas]
+    hidden = Finding(
+        code="not_examined",
+        severity=Severity.NOTE,
+        what="This user may not send INFO: memory, clients and replicas were not looked at.",
+        mend="ACL SETUSER ... +info, if you want to know.",
+    )
+    return [*findings, hidden]
 
-    def diagnose(self) -> list[Finding]:
-        """See Diagnoses.diagnose."""
-        with self._connections.translating():
-            server = self._connections.server()
-            facts = facts_of(server)
-            findings = [*_eviction(facts), *_persistence(facts, server)]
-        findings.append(_of_keys(self._packed(_keys, "keys", _QUEUES_MAX, KEYS_SHOWN_MAX)))
-        if "used_memory" in facts:
-            replicas = _replicas(facts, self._connections.wait_replicas)
-            return [*findings, *_version(facts), *_memory(facts), *_clients(facts), *replicas]
-        hidden = Finding(
-            code="not_examined",
-            severity=Severity.NOTE,
-            what="This user may not send INFO: memory, clients and replicas were not looked at.",
-            mend="ACL SETUSER ... +info, if you want to know.",
-        )
-        return [*findings, hidden]
 
-    def in_front(self, job_id: str, *, counted_max: int = IN_FRONT_MAX) -> int:
-        """See Diagnoses.in_front."""
-        return self._number("in_front", job_id, counted_max)
+def in_front(scripts: ScriptRunner, job_id: str, counted_max: int) -> int:
+    """How many due jobs would be claimed before this one."""
+    return scripts.number("in_front", job_id, counted_max)
 
-    def oldest_ended(self) -> Mapping[JobState, datetime]:
-        """See Diagnoses.oldest_ended."""
-        found: dict[JobState, datetime] = {}
-        after = ""
-        while True:
-            after, moments = self._packed(_oldest, "oldest_ended", after, _QUEUES_STEP)
-            for state, micros in zip(_STATES, moments, strict=True):
-                if micros:
-                    ended_at = moment(int(micros))
-                    found[state] = min(found.get(state, ended_at), ended_at)
-            if not after:
-                return found
+
+def oldest_ended(scripts: ScriptRunner) -> Mapping[JobState, datetime]:
+    """When the first job that is kept in each state ended."""
+    oldest: dict[JobState, datetime] = {}
+    after = ""
+    while True:
+        after, moments = scripts.decoded(_oldest, "oldest_ended", after, _QUEUES_STEP)
+        for state, micros in zip(_STATES, moments, strict=True):
+            if micros:
+                ended_at = moment(int(micros))
+                oldest[state] = min(oldest.get(state, ended_at), ended_at)
+        if not after:
+            return oldest
 
 
 def _of_keys(spoilt: list[str]) -> Finding:
@@ -213,7 +213,7 @@ def _number(facts: Facts, name: str) -> int:
 def _config(server: Server, name: str) -> str:
     """A setting of the server; empty where it is, or where this user may not ask."""
     try:
-        found = cast("Mapping[str, object]", server.execute_command("CONFIG GET", name))
+        settings = cast("Mapping[str, object]", server.execute_command("CONFIG GET", name))
     except ResponseError:
         return ""
-    return str(next(iter(found.values()), ""))
+    return str(next(iter(settings.values()), ""))

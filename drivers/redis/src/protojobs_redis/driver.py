@@ -1,69 +1,71 @@
-"""RedisDriver: the hot path of the port. Each verb is one script, so one round trip and one atomic step."""
+"""RedisDriver: the port on Redis and Valkey. Each verb is one script or few, each of which is one atomic step.
+
+The functions are in the modules named here. They send the scripts of `scripts/` by a ScriptRunner. What the verbs
+promise is written in `protojobs.port`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Literal
 
-from msgspec import Struct
-from msgspec.msgpack import Decoder
-
-from protojobs.entropy import fresh_id
-from protojobs.errors import ContractBroken, OptionInvalid, shown
+from protojobs.port.diagnosis import IN_FRONT_MAX, Finding
 from protojobs.port.driver import PORT_VERSION
+from protojobs.port.lifecycle import JobState
+from protojobs.port.observing import (
+    ActionNote,
+    ActionPage,
+    AttemptNote,
+    DepthSample,
+    FailureGroup,
+    Rollup,
+    RollupTotal,
+)
 from protojobs.port.records import (
-    BATCH_BYTES_MAX,
+    COUNTED_MAX,
+    CancelAnswer,
     Capabilities,
     ClaimedJob,
     ClaimReply,
+    Cleared,
     Enqueued,
+    ExportedJob,
+    FailedJob,
+    FailedPage,
     Fence,
+    Heartbeat,
+    JobFilter,
+    JobPage,
+    JobRecord,
     NewJob,
+    Pruned,
+    QueueInfo,
+    Reclaimed,
+    RetryAnswer,
     Settled,
     Settlement,
+    Stats,
+    WorkerInfo,
+    WorkerRecord,
 )
-from protojobs.port.unreadable import set_aside
-from protojobs_redis.administration import Administration
-from protojobs_redis.diagnosing import Diagnosing
-from protojobs_redis.handle import check_batch
-from protojobs_redis.leases import Leases, lease_lost
-from protojobs_redis.observing import Observing
-from protojobs_redis.packing import (
-    SPOILT,
-    Answered,
-    Lent,
-    Time,
-    blob_of,
-    claimed,
-    claims,
-    encode,
-    held_by,
-    micros,
-    moment,
-    pushed,
-    texts,
-)
-from protojobs_redis.schedules import Schedules
-from protojobs_redis.settling import in_order, sorted_out
-from protojobs_redis.storage import Storage
-from protojobs_redis.transfer import Transfer
+from protojobs.port.schedules import DueCursor, DueSchedules, Fired, Firing, Schedule, SchedulePage
+from protojobs_redis import administration, claiming, diagnosing, inspection, leases, observing, schedules, transfer
+from protojobs_redis.connecting.connections import Connections
+from protojobs_redis.connecting.replicas import check_replicas
+from protojobs_redis.connecting.urls import check_namespace, parse
+from protojobs_redis.packing import moment
+from protojobs_redis.prune_cursor import PruneCursors
+from protojobs_redis.runner import ScriptRunner
+from protojobs_redis.waiting import Waiter
 
 __all__ = ["RedisDriver"]
 
-
-class _Turn(Struct, array_like=True, gc=False):
-    is_lease_lost: bool
-    completed: list[Answered]
-    others: list[Answered]
-    spoilt: list[tuple[str, str, int]]  # what the lanes hold and is no job that could be lent: id, queue, priority
-    now: Time
+SCAN_COUNT = 1_000  # keys that the server looks at in one round
 
 
-_turns, _lent, _ids = Decoder(_Turn), Decoder(list[Lent]), Decoder(list[str])
-_NO_JOB = "The stored row cannot be read: it is not what a driver of protojobs writes."
-
-
-class RedisDriver(Storage, Leases, Observing, Administration, Transfer, Schedules, Diagnosing):
+class RedisDriver:
     """Jobs in Redis or Valkey; implements `Store`.
 
     `url` is `redis://[user:password@]host[:port][/db]`, `rediss://` for TLS, `valkey://`, `valkeys://`, `unix:///path`,
@@ -73,7 +75,8 @@ class RedisDriver(Storage, Leases, Observing, Administration, Transfer, Schedule
 
     All keys of a `namespace` (default "protojobs") share one hash tag, so it lives in one slot of a cluster and is one
     atomic domain; to use more of a cluster, use several. Nothing is opened before the first verb, and no verb waits for
-    an answer for more than `socket_timeout` (5 seconds). The server must never evict keys (`noeviction`).
+    a reply for more than `socket_timeout` (5 seconds). The server must never evict keys (`noeviction`).
+    `time_offset` (seconds) is added to the server's clock; 0 in production.
 
     With `wait_replicas` (default 0, also `?wait_replicas=1`) what is stored, settled, cancelled or retried counts only
     when so many replicas say, within `wait_timeout` (1 second), that they have it: else StoreUnavailable.
@@ -82,111 +85,218 @@ class RedisDriver(Storage, Leases, Observing, Administration, Transfer, Schedule
     port_version = PORT_VERSION
     capabilities = Capabilities(observing=True)
 
+    def __init__(
+        self,
+        url: str,
+        *,
+        time_offset: float = 0.0,
+        namespace: str | None = None,
+        wait_replicas: int | None = None,
+        wait_timeout: float | None = None,
+    ) -> None:
+        address = parse(url)
+        replicas = check_replicas(
+            address.wait_replicas if wait_replicas is None else wait_replicas,
+            address.wait_timeout if wait_timeout is None else wait_timeout,
+        )
+        self.namespace = check_namespace(namespace or address.namespace or "protojobs")
+        self._connections = Connections(address, self.namespace, replicas)
+        self._scripts = ScriptRunner(self._connections, time_offset)
+        self._waiter = Waiter(self._connections)
+        self._prune_cursors = PruneCursors()
+
     def __repr__(self) -> str:
         return f"<RedisDriver {self._connections.address.shown} {self.namespace}>"
 
+    def setup(self) -> None:
+        """Mark the namespace with the version of its layout; there is nothing else to make."""
+        self._connections.check_layout()
+
+    def teardown(self) -> None:
+        """Delete the keys of the namespace."""
+        _delete_namespace(self._connections)
+
+    def close(self) -> None:
+        self._waiter.close()
+        self._connections.close()
+
     def now(self) -> datetime:
-        """Store time."""
-        return moment(self._number("now"))
+        return moment(self._scripts.number("now"))
 
     def enqueue(self, jobs: Sequence[NewJob]) -> list[Enqueued]:
-        """See Driver.enqueue."""
-        check_batch(jobs)
-        if not jobs:
-            return []
-        said: list[object] = []
-        size = 0
-        for job in jobs:
-            small = pushed(job)
-            said += small
-            size += small[4]
-        if size > BATCH_BYTES_MAX:
-            raise OptionInvalid(f"{size} payload bytes are too many.", mend=f"Send at most {BATCH_BYTES_MAX}.")
-        letters = self._letters("enqueue", encode(said), *map(blob_of, jobs))
-        return [
-            Enqueued(id=job.id, duplicate_of=job.id if letter == "d" else None)
-            for job, letter in zip(jobs, letters, strict=True)
-        ]
+        return claiming.enqueue(self._scripts, jobs)
+
+    def register(self, worker: WorkerInfo) -> None:
+        leases.register(self._scripts, worker)
+
+    def heartbeat(self, worker: str, progress: Mapping[Fence, float]) -> Heartbeat:
+        return leases.heartbeat(self._scripts, worker, progress)
+
+    def leave(self, worker: str) -> None:
+        leases.leave(self._scripts, worker)
+
+    def reclaim(self, limit: int, *, until: datetime | None = None) -> Reclaimed:
+        return leases.reclaim(self._scripts, limit, until)
 
     def claim(self, worker: str, queues: Sequence[str], *, slots: int, limit: int) -> list[ClaimedJob]:
-        """See Driver.claim."""
-        turn = self._turn((), worker, queues, slots, max(1, limit))
-        if turn.lease_lost:
-            raise lease_lost(worker)
-        return list(turn.claimed)
+        return claiming.claim(self._scripts, worker, queues, slots, limit)
 
     def settle(self, settlements: Sequence[Settlement]) -> list[Settled]:
-        """See Driver.settle."""
-        if not settlements:
-            return []
-        return list(self._turn(settlements, "", (), 0, 0).settled)
+        return claiming.settle(self._scripts, settlements)
 
     def settle_and_claim(
         self, worker: str, settlements: Sequence[Settlement], queues: Sequence[str], *, slots: int, limit: int
     ) -> ClaimReply:
-        """See Driver.settle_and_claim."""
-        return self._turn(settlements, worker, queues, slots, limit)
-
-    def _turn(
-        self, settlements: Sequence[Settlement], worker: str, queues: Sequence[str], slots: int, limit: int
-    ) -> ClaimReply:
-        check_batch(settlements)
-        said = sorted_out(settlements)
-        answer = self._run(
-            "turn_any" if said.others else "turn",
-            said.holder,
-            encode(said.completed),
-            encode(said.others),
-            worker,
-            texts(dict.fromkeys(queues)),
-            slots,
-            limit,
-            is_kept=bool(settlements),
-        )
-        if not isinstance(answer, bytes):
-            raise ContractBroken(f"The script turn answered {shown(answer)}.")
-        ends = 4 + int.from_bytes(answer[:4])
-        with self._connections.translating():
-            turn = _turns.decode(answer[4:ends])
-        try:
-            lent: Sequence[ClaimedJob] = claims(_lent.decode(memoryview(answer)[ends:]))
-        except SPOILT:
-            lent = self._readable(worker, since=turn.now)
-        if turn.spoilt:
-            self._set_aside(turn.spoilt)
-        answers = in_order(said, turn.completed, turn.others) if said.others else turn.completed
-        return ClaimReply(
-            settled=tuple([Settled(*answer) for answer in answers]),
-            claimed=tuple(lent),
-            lease_lost=turn.is_lease_lost,
-        )
+        return claiming.take_turn(self._scripts, settlements, worker, queues, slots, limit)
 
     def held(self, worker: str) -> list[ClaimedJob]:
-        """See Driver.held."""
-        return self._readable(worker)
-
-    def _readable(self, worker: str, *, since: Time | None = None) -> list[ClaimedJob]:
-        """What the worker holds, all or what it was lent at that moment. Settles what cannot be read as failed."""
-        jobs: list[ClaimedJob] = []
-        unreadable: list[Settlement] = []
-        ids = self._packed(_ids, "held", worker)
-        for entry in self._entries(ids):
-            holder, lent_at, claim_seq = held_by(entry)
-            if holder == worker and since in (None, lent_at):
-                job = claimed(entry)
-                if isinstance(job, ClaimedJob):
-                    jobs.append(job)
-                else:
-                    claim = Fence(id=entry.id, claim_seq=claim_seq, reserved_by=worker)
-                    unreadable.append(set_aside(claim, job))
-        self.settle(unreadable)
-        return jobs
-
-    def _set_aside(self, spoilt: Sequence[tuple[str, str, int]]) -> None:
-        """Leave failed jobs in place of those whose rows cannot be read."""
-        why = set_aside(Fence(id="", claim_seq=0, reserved_by=""), _NO_JOB).error
-        self._run("set_aside", encode([(*place, fresh_id(), why) for place in spoilt]))
+        return claiming.held(self._scripts, worker)
 
     def wait(self, queues: Sequence[str], timeout: float) -> bool:
-        """See Driver.wait."""
-        return self._doorbell.wait(queues, timeout, micros(self.time_offset))
+        return self._waiter.wait(queues, timeout, self._scripts.offset)
+
+    def get(self, ids: Sequence[str]) -> list[JobRecord]:
+        return inspection.get(self._scripts, ids)
+
+    def find(
+        self, which: JobFilter, *, limit: int = 50, cursor: str | None = None, chars_max: int | None = None
+    ) -> JobPage:
+        """The cursor is the last id that was examined."""
+        return inspection.find(self._scripts, which, limit, cursor, chars_max)
+
+    def failed(
+        self, *, queue: str | None = None, limit: int = 50, cursor: str | None = None, chars_max: int | None = None
+    ) -> FailedPage:
+        return inspection.failed(self._scripts, queue, limit, cursor, chars_max)
+
+    def get_failed(self, ids: Sequence[str]) -> list[FailedJob]:
+        return inspection.get_failed(self._scripts, ids)
+
+    def stats(self, queue: str | None = None, *, counted_max: int = COUNTED_MAX) -> Stats:
+        """Always exact."""
+        return inspection.stats(self._scripts, queue)
+
+    def queues(self, *, after: str = "", limit: int = 10_000, counted_max: int = COUNTED_MAX) -> list[QueueInfo]:
+        """Always exact."""
+        return inspection.queues(self._scripts, after, limit)
+
+    def workers(self) -> list[WorkerRecord]:
+        return inspection.workers(self._scripts)
+
+    def cancel(self, ids: Sequence[str], *, reason: str = "") -> list[CancelAnswer]:
+        return administration.cancel(self._scripts, ids, reason)
+
+    def retry_failed(self, ids: Sequence[str]) -> list[RetryAnswer]:
+        return administration.retry_failed(self._scripts, ids)
+
+    def forget_failed(self, ids: Sequence[str]) -> int:
+        return administration.forget_failed(self._scripts, ids)
+
+    def clear(self, queue: str, *, limit: int = 1_000) -> Cleared:
+        return administration.clear(self._scripts, queue, limit)
+
+    def pause(self, queue: str) -> bool:
+        return administration.pause(self._scripts, queue)
+
+    def resume(self, queue: str) -> bool:
+        return administration.resume(self._scripts, queue)
+
+    def prune(
+        self,
+        *,
+        completed_older_than: float | None = None,
+        failed_older_than: float | None = None,
+        limit: int = 1_000,
+    ) -> Pruned:
+        return administration.prune(self._scripts, self._prune_cursors, completed_older_than, failed_older_than, limit)
+
+    def export_jobs(
+        self, token: str, *, cursor: str | None = None, limit: int = 500
+    ) -> tuple[list[ExportedJob], str | None]:
+        return transfer.export_jobs(self._scripts, token, cursor, limit)
+
+    def import_jobs(self, jobs: Sequence[ExportedJob]) -> list[Enqueued]:
+        return transfer.import_jobs(self._scripts, jobs)
+
+    def drop_exported(self, token: str, ids: Sequence[str]) -> int:
+        return transfer.drop_exported(self._scripts, token, ids)
+
+    def save_schedule(self, schedule: Schedule, *, version: int) -> bool:
+        return schedules.save(self._scripts, schedule, version)
+
+    def get_schedules(self, ids: Sequence[str]) -> SchedulePage:
+        return schedules.get(self._scripts, ids)
+
+    def list_schedules(self, *, limit: int = 100, cursor: str | None = None) -> SchedulePage:
+        """The cursor is the last id of the page."""
+        return schedules.page(self._scripts, limit, cursor)
+
+    def due_schedules(self, limit: int, *, cursor: DueCursor | None = None) -> DueSchedules:
+        return schedules.due(self._scripts, limit, cursor)
+
+    def fire(self, firings: Sequence[Firing]) -> list[Fired]:
+        return schedules.fire(self._scripts, firings)
+
+    def remove_schedule(self, schedule_id: str) -> bool:
+        return schedules.remove(self._scripts, schedule_id)
+
+    def record(self, worker: str, rollups: Sequence[Rollup], attempts: Sequence[AttemptNote]) -> None:
+        observing.record(self._scripts, worker, rollups, attempts)
+
+    def rollups(
+        self, period_s: int, since: datetime, until: datetime, *, queue: str = "", job_name: str = ""
+    ) -> list[Rollup]:
+        return observing.rollups(self._scripts, period_s, since, until, queue, job_name)
+
+    def totals(
+        self, period_s: int, since: datetime, until: datetime, *, by: Literal["queue", "job_name"], limit: int = 100
+    ) -> list[RollupTotal]:
+        return observing.totals(self._scripts, period_s, since, until, by, limit)
+
+    def sample_depths(self, *, limit: int = 50, counted_max: int = 10_000) -> bool:
+        """Always exact."""
+        return observing.sample_depths(self._scripts, limit)
+
+    def depths(self, since: datetime, until: datetime, *, queue: str | None = None) -> list[DepthSample]:
+        return observing.depths(self._scripts, since, until, queue)
+
+    def attempts(self, job_id: str) -> list[AttemptNote]:
+        return observing.attempts(self._scripts, job_id)
+
+    def failure_groups(
+        self, *, limit: int = 100, counted_max: int = 1_000, chars_max: int | None = None
+    ) -> list[FailureGroup]:
+        return observing.failure_groups(self._scripts, limit, counted_max, chars_max)
+
+    def failed_alike(
+        self, fingerprint: str, *, limit: int = 50, cursor: str | None = None, chars_max: int | None = None
+    ) -> FailedPage:
+        return observing.failed_alike(self._scripts, fingerprint, limit, cursor, chars_max)
+
+    def note_action(self, action: ActionNote) -> None:
+        observing.note_action(self._scripts, action)
+
+    def actions(self, *, limit: int = 50, cursor: str | None = None) -> ActionPage:
+        """The cursor is the last id that was shown."""
+        return observing.actions(self._scripts, limit, cursor)
+
+    def diagnose(self) -> list[Finding]:
+        return diagnosing.diagnose(self._scripts)
+
+    def in_front(self, job_id: str, *, counted_max: int = IN_FRONT_MAX) -> int:
+        return diagnosing.in_front(self._scripts, job_id, counted_max)
+
+    def oldest_ended(self) -> Mapping[JobState, datetime]:
+        return diagnosing.oldest_ended(self._scripts)
+
+
+def _delete_namespace(connections: Connections) -> None:
+    with connections.translating():
+        server, cursor = connections.server(), 0
+        pattern = re.sub(r"([\\*?\[\]^-])", r"\\\1", connections.prefix) + "*"
+        while True:
+            cursor, keys = server.scan(cursor, match=pattern, count=SCAN_COUNT)
+            if keys:
+                server.unlink(*keys)
+            if not cursor:
+                return

@@ -3,39 +3,50 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
 
-from msgspec import Raw, Struct
+from msgspec import Raw, Struct, convert
 from msgspec.msgpack import Decoder, Encoder, decode
+from msgspec.structs import asdict, replace
 
 from protojobs.port.lifecycle import JobState
-from protojobs.port.records import ClaimedJob, FailedJob, JobRecord, NewJob, Settlement, SettleStatus
+from protojobs.port.records import (
+    EPOCH,
+    ClaimedJob,
+    ExportedJob,
+    FailedJob,
+    JobRecord,
+    NewJob,
+    Settlement,
+    SettleStatus,
+    payload_bytes,
+)
+from protojobs.port.rules import as_claimed
 from protojobs.port.unreadable import is_unreadable, read, why_unreadable
 
 __all__ = [
     "LETTERS",
     "SPOILT",
     "STATES",
-    "Answered",
     "Blob",
     "Entry",
     "Failure",
-    "Lent",
-    "Pushed",
+    "PackedClaim",
+    "PackedSettled",
     "Row",
     "Time",
     "blob_of",
     "claimed",
-    "claims",
+    "claims_of",
     "due_of",
     "encode",
     "failed_job",
     "held_by",
+    "imported_row",
     "is_number",
     "micros",
     "moment",
-    "moment_or_none",
     "moment_text",
     "pushed",
     "record",
@@ -44,7 +55,6 @@ __all__ = [
 
 Time = int | str  # microseconds since 1970; as text where a double could not hold them. 0: no time
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 
 STATES = {
@@ -57,9 +67,9 @@ STATES = {
 }
 LETTERS = {state: letter for letter, state in STATES.items()}
 
-encode = _values = Encoder().encode
-# What is asked for may hold half of a surrogate pair. In its place goes NUL, which no stored id or name holds: so there
-# is none such.
+encode = Encoder().encode
+# A caller may ask for an id or a name with half of a surrogate pair. In its place goes NUL, which no stored id or name
+# holds: so none is there.
 HALVES = "protojobs.halves"
 codecs.register_error(HALVES, lambda error: ("\0", error.end if isinstance(error, UnicodeEncodeError) else 0))
 
@@ -70,7 +80,7 @@ def is_number(text: str) -> bool:
 
 
 def texts(names: Iterable[str]) -> bytes:
-    """Ids or names that are asked for, packed."""
+    """Ids or names that a caller asks for, packed."""
     names = list(names)
     try:
         return encode(names)
@@ -122,23 +132,23 @@ class Blob(Struct, array_like=True, gc=False):
     meta: str | None
 
 
-# A job as scripts/claiming.lua lends it: id, claim_seq, attempts, available_at, reserved_at, crashes, returns,
+# A claim as scripts/claiming.lua returns it: id, claim_seq, attempts, available_at, reserved_at, crashes, returns,
 # reclaims, is it marked to be cancelled, its holder, and what is in Blob. A tuple, since those are made fastest.
-Lent = tuple[
+PackedClaim = tuple[
     str, int, int, datetime, datetime, int, int, int, bool, str,
     str, str, str, str, int, int, float, str | None, float, str | None,
 ]  # fmt: skip
-# The answer to a settlement, as scripts/completing.lua gives it.
-Answered = tuple[str, SettleStatus, JobState | None, datetime | None]
+# What became of a settlement, as scripts/completing.lua returns it.
+PackedSettled = tuple[str, SettleStatus, JobState | None, datetime | None]
 
 
 class Entry(Struct, array_like=True, gc=False):
-    """A job as scripts answer it: row and blob as they are kept, empty where there is none that a script could read."""
+    """A job as scripts return it: row and blob as they are kept, empty where there is none that a script could read."""
 
     id: str
     row: bytes
     blob: bytes
-    is_misplaced: bool  # it says that it is pending, or processing, and is not where such jobs are looked for
+    is_misplaced: bool  # its row says pending, or processing, and it is not where such jobs are looked for
 
 
 class Failure(Struct, array_like=True, gc=False):
@@ -150,7 +160,7 @@ class Failure(Struct, array_like=True, gc=False):
     exception: str
 
 
-SPOILT = (ValueError, KeyError, OverflowError)  # what comes of reading what no driver of ours has written
+SPOILT = (ValueError, OverflowError)  # what comes of reading what no driver of ours has written
 _rows, _blobs, _failures, _raws = Decoder(Row), Decoder(Blob), Decoder(Failure), Decoder(list[Raw])
 _TIMES_OR_NONE = ("reserved_at", "processed_at", "cancel_requested_at")
 _NO_ROW: dict[str, object] = {
@@ -174,35 +184,27 @@ def moment(at: Time) -> datetime:
     return EPOCH + timedelta(0, 0, int(at))
 
 
-def moment_or_none(at: Time) -> datetime | None:
-    """A stored time that may be missing."""
-    return moment(at) if at else None
-
-
 def moment_text(at: datetime | None) -> str:
     """A time on its way to a script: exact, however far ahead."""
     return str((at - EPOCH) // MICROSECOND) if at else "0"
 
 
-def due_of(said: NewJob | Settlement) -> int | str:
+def due_of(item: NewJob | Settlement) -> int | str:
     """The moment that was named, as text, or else the delay in microseconds."""
-    if said.available_at is not None:
-        return moment_text(said.available_at)
-    return micros(said.delay) if said.delay else 0
+    if item.available_at is not None:
+        return moment_text(item.available_at)
+    return micros(item.delay) if item.delay else 0
 
 
-Pushed = tuple[str, str, int, int, int, int | str]
-
-
-def pushed(job: NewJob) -> Pushed:
+def pushed(job: NewJob) -> tuple[str, str, int, int, int, int | str]:
     """What scripts read of a new job: id, queue, priority, max_retries, bytes of data, due."""
-    size = len(job.data) if job.data.isascii() else len(job.data.encode())
-    return job.id, job.queue, job.priority, job.max_retries, size, due_of(job)
+    due = 0 if job.available_at is None and not job.delay else due_of(job)
+    return job.id, job.queue, job.priority, job.max_retries, payload_bytes(job.data), due
 
 
 def blob_of(job: NewJob | JobRecord) -> bytes:
-    """The part of a job that never changes, packed."""
-    return _values(
+    """The part of a job that never changes, packed: what is in Blob, in its order."""
+    return encode(
         (
             job.queue,
             job.job_name,
@@ -218,8 +220,24 @@ def blob_of(job: NewJob | JobRecord) -> bytes:
     )[1:]
 
 
-def claims(lent: Sequence[Lent]) -> list[ClaimedJob]:
-    """Jobs as they are lent. By position, since twenty names for each would cost as much as all the rest."""
+def imported_row(job: ExportedJob) -> Row:
+    """The row of a job as it was where it came from; its times are text, as scripts/import_jobs.lua reads them."""
+    is_failed, failed = job.status is JobState.FAILED, job.failed
+    ended_at = job.processed_at or (failed.failed_at if failed else None)
+    values = asdict(job) | {
+        "size": payload_bytes(job.data),
+        "state": LETTERS[job.status],
+        "reserved_by": "",
+        "processed_at": ended_at if is_failed else None,
+        "failed_id": failed.id if failed else "",
+        "fingerprint": failed.fingerprint if failed else "",
+    }
+    fields = {name: value for name in Row.__struct_fields__ if (value := values.get(name)) is not None}
+    return Row(**{name: moment_text(at) if isinstance(at, datetime) else at for name, at in fields.items()})
+
+
+def claims_of(packed: Sequence[PackedClaim]) -> list[ClaimedJob]:
+    """Jobs as their worker sees them. By position, since twenty names for each would cost as much as all the rest."""
     return [
         ClaimedJob(
             id, seq, holder, queue, name, kind, data, priority, attempts, retries, delay, policy, timeout, due, since,
@@ -228,37 +246,16 @@ def claims(lent: Sequence[Lent]) -> list[ClaimedJob]:
         for (
             id, seq, attempts, due, since, crashes, returns, reclaims, is_marked, holder,
             queue, name, kind, data, priority, retries, delay, policy, timeout, meta,
-        ) in lent
+        ) in packed
     ]  # fmt: skip
 
 
 def claimed(entry: Entry) -> ClaimedJob | str:
-    """The job as it was lent; or why it cannot be, since something other than this driver has written it."""
+    """The job as its worker sees it; or why it cannot be read, since something else than this driver has written it."""
     job = record(entry)
-    if is_unreadable(job) and (why := why_unreadable(_stored(entry))):
+    if is_unreadable(job) and (why := why_unreadable(_readable_values(entry))):
         return why
-    return ClaimedJob(
-        id=job.id,
-        claim_seq=job.claim_seq,
-        reserved_by=job.reserved_by,
-        queue=job.queue,
-        job_name=job.job_name,
-        job_class=job.job_class,
-        data=job.data,
-        priority=job.priority,
-        attempts=job.attempts,
-        max_retries=job.max_retries,
-        retry_delay=job.retry_delay,
-        retry_policy=job.retry_policy,
-        timeout=job.timeout,
-        available_at=job.available_at,
-        reserved_at=job.reserved_at or job.available_at,
-        crashes=job.crashes,
-        returns=job.returns,
-        reclaims=job.reclaims,
-        meta=job.meta,
-        is_cancel_requested=job.cancel_requested_at is not None,
-    )
+    return as_claimed(replace(job, reserved_at=job.reserved_at or job.available_at))
 
 
 def held_by(entry: Entry) -> tuple[str, Time, int]:
@@ -274,86 +271,51 @@ def record(entry: Entry) -> JobRecord:
     """The job as people see it; of what something other than this driver has written, as much as can be read."""
     try:
         row, blob = _rows.decode(entry.row), _blobs.decode(entry.blob)
-        if entry.is_misplaced:
-            return read(JobRecord, _stored(entry))
-        return JobRecord(
-            id=entry.id,
-            queue=row.queue,
-            job_name=blob.job_name,
-            job_class=blob.job_class,
-            data=blob.data,
-            status=STATES[row.state],
-            priority=row.priority,
-            attempts=row.attempts,
-            max_retries=row.max_retries,
-            retry_delay=blob.retry_delay,
-            retry_policy=blob.retry_policy,
-            timeout=blob.timeout,
-            created_at=moment(row.created_at),
-            available_at=moment(row.available_at),
-            reserved_at=moment_or_none(row.reserved_at),
-            processed_at=moment_or_none(row.processed_at),
-            reserved_by=row.reserved_by,
-            claim_seq=row.claim_seq,
-            crashes=row.crashes,
-            returns=row.returns,
-            reclaims=row.reclaims,
-            progress=row.progress if row.progress >= 0 else None,
-            cancel_requested_at=moment_or_none(row.cancel_requested_at),
-            reason=row.reason or None,
-            meta=blob.meta,
-        )
+        if not entry.is_misplaced:
+            row.progress = row.progress if row.progress >= 0 else -1
+            return convert(_as_record(entry, asdict(blob) | asdict(row)), JobRecord)
     except SPOILT:
-        return read(JobRecord, _stored(entry))
+        pass
+    return read(JobRecord, _readable_values(entry))
 
 
-def failed_job(failed_id: str, failure: bytes, entry: Entry) -> FailedJob:
+def failed_job(failed_id: str, packed: bytes, entry: Entry) -> FailedJob:
     """A row of failed_jobs, with what it shows of its job."""
     try:
-        said, row, blob = _failures.decode(failure), _rows.decode(entry.row), _blobs.decode(entry.blob)
-        return FailedJob(
-            id=failed_id,
-            job_id=said.job_id,
-            queue=row.queue,
-            job_class=blob.job_class,
-            job_name=blob.job_name,
-            data=blob.data,
-            attempts=said.attempts,
-            exception=said.exception,
-            failed_at=moment(said.failed_at),
-            fingerprint=row.fingerprint,
-        )
+        failure, row, blob = _failures.decode(packed), _rows.decode(entry.row), _blobs.decode(entry.blob)
+        named = {"id": failed_id, "queue": row.queue, "fingerprint": row.fingerprint}
+        return convert(asdict(blob) | asdict(failure) | named | {"failed_at": moment(failure.failed_at)}, FailedJob)
     except SPOILT:
-        job, row_of_it = _stored(entry), _values_of(Failure, failure)
+        job, values = _readable_values(entry), _values_of(Failure, packed)
         return read(
             FailedJob,
             {
                 **{name: job[name] for name in ("queue", "job_class", "job_name", "data")},
-                **{name: row_of_it.get(name) for name in ("attempts", "exception")},
+                **{name: values.get(name) for name in ("attempts", "exception")},
                 "id": failed_id,
                 "job_id": entry.id,
-                "failed_at": _time(row_of_it.get("failed_at")),
+                "failed_at": _time(values.get("failed_at")),
                 "fingerprint": _values_of(Row, entry.row).get("fingerprint", ""),
             },
         )
 
 
-# ------------------------------------------------------------------------------ what something else than we has written
-
-
-def _stored(entry: Entry) -> dict[str, object]:
+def _readable_values(entry: Entry) -> dict[str, object]:
     """What can be read of a job, by the names of JobRecord, for `protojobs.port.unreadable` to judge."""
-    row, blob = _values_of(Row, entry.row), _values_of(Blob, entry.blob)
-    found = _NO_ROW | blob | row
-    status: object = STATES.get(str(found["state"]), found["state"])
+    return _as_record(entry, _NO_ROW | _values_of(Blob, entry.blob) | _values_of(Row, entry.row))
+
+
+def _as_record(entry: Entry, values: Mapping[str, object]) -> dict[str, object]:
+    """Values of Blob and Row as those of JobRecord."""
+    status: object = STATES.get(str(values["state"]), values["state"])
     return {
-        **{name: found.get(name) for name in JobRecord.__struct_fields__},
-        **{name: _time(found[name]) for name in ("created_at", "available_at")},
-        **{name: _time(at) if (at := found[name]) else None for name in _TIMES_OR_NONE},
+        **{name: values.get(name) for name in JobRecord.__struct_fields__},
+        **{name: _time(values[name]) for name in ("created_at", "available_at")},
+        **{name: _time(at) if (at := values[name]) else None for name in _TIMES_OR_NONE},
         "id": entry.id,
         "status": f"{status}, and in no list of such jobs" if entry.is_misplaced else status,
-        "progress": None if found["progress"] == -1 else found["progress"],
-        "reason": found["reason"] or None,
+        "progress": None if values["progress"] == -1 else values["progress"],
+        "reason": values["reason"] or None,
     }
 
 

@@ -1,4 +1,4 @@
-"""Schedules in the store: a small part that moves on, field by field as in scripts/scheduling.lua, and a plan."""
+"""Schedules in the store: each in a small part that moves on, as in scripts/scheduling.lua, and a plan."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from datetime import datetime
 from functools import partial
 
-from msgspec import Struct
+from msgspec import Struct, convert
 from msgspec.msgpack import Decoder
+from msgspec.structs import asdict
 
 from protojobs.port.records import BATCH_JOBS_MAX
-from protojobs.port.rules import check_firings, check_schedule_cursor
+from protojobs.port.rules import check_batch, check_firings, check_schedule_cursor
 from protojobs.port.schedules import (
     DueCursor,
     DueSchedules,
@@ -25,10 +26,10 @@ from protojobs.port.schedules import (
     apart,
     read_schedule,
 )
-from protojobs_redis.handle import Handle, check_batch
 from protojobs_redis.packing import Time, blob_of, encode, moment, moment_text, pushed, texts
+from protojobs_redis.runner import ScriptRunner
 
-__all__ = ["Schedules"]
+__all__ = ["due", "fire", "get", "page", "remove", "save"]
 
 PAGE_MAX = 1_000
 
@@ -83,74 +84,76 @@ _Entry = tuple[bytes, bytes, bytes]  # the id and the two parts: each is read by
 _read = Decoder(tuple[int, list[_Entry]])
 _page = Decoder(tuple[str, list[_Entry]])
 _due = Decoder(tuple[Time, list[_Entry], Time, str, bytes])
+_TIMES = ("start_at", "end_at", "next_due_at", "last_due_at")
 _step_of = Decoder(_Step)
 _plan_of = Decoder(_Plan)
 
 
-class Schedules(Handle):
-    """The verbs of `protojobs.port.schedules.Schedules`; their promises are written there."""
-
-    def save_schedule(self, schedule: Schedule, *, version: int) -> bool:
-        """See Schedules.save_schedule."""
-        return (
-            self._number("save_schedule", schedule.id, version, encode(_step(schedule)), encode(_plan(schedule))) == 1
-        )
-
-    def get_schedules(self, ids: Sequence[str]) -> SchedulePage:
-        """See Schedules.get_schedules. Read a few megabytes at a time."""
-        check_batch(ids)
-        wanted, place = list(dict.fromkeys(ids)), 0
-        found: list[_Entry] = []
-        while place < len(wanted):
-            read, entries = self._packed(_read, "get_schedules", texts(wanted[place:]))
-            found += entries
-            place += read
-        schedules, unreadable = _read_all(found)
-        return SchedulePage(schedules=schedules, unreadable=unreadable)
-
-    def list_schedules(self, *, limit: int = 100, cursor: str | None = None) -> SchedulePage:
-        """See Schedules.list_schedules. The cursor is the last id of the page.
-
-        A page holds a few megabytes at most, so it may be short and go on.
-        """
-        check_schedule_cursor(cursor)
-        following, entries = self._packed(_page, "list_schedules", cursor or "", max(1, min(limit, PAGE_MAX)))
-        schedules, unreadable = _read_all(entries)
-        return SchedulePage(schedules=schedules, unreadable=unreadable, cursor=following or None)
-
-    def due_schedules(self, limit: int, *, cursor: DueCursor | None = None) -> DueSchedules:
-        """See Schedules.due_schedules. A limit above BATCH_JOBS_MAX is as good as that.
-
-        A cursor's time is the score of the schedule: see scripts/prelude.lua for years after 2255.
-        """
-        place = (moment_text(cursor.next_due_at), cursor.id) if cursor else ("", "")
-        limit = max(0, min(limit, BATCH_JOBS_MAX))
-        now, entries, next_due_at, score, last = self._packed(_due, "due_schedules", limit, *place)
-        schedules, unreadable = _read_all(entries)
-        return DueSchedules(
-            now=moment(now),
-            schedules=schedules,
-            unreadable=unreadable,
-            next_due_at=_moment_or_none(next_due_at),
-            cursor=DueCursor(moment(score), _text_of(last)) if score else None,
-        )
-
-    def fire(self, firings: Sequence[Firing]) -> list[Fired]:
-        """See Schedules.fire."""
-        check_firings(firings)
-        if not firings:
-            return []
-        said = encode([_said(firing) for firing in firings])
-        blobs = [blob_of(firing.job) if firing.job is not None else b"" for firing in firings]
-        letters = self._letters("fire", said, *blobs)
-        return [Fired(id=firing.id, status=_STATUS[letter]) for firing, letter in zip(firings, letters, strict=True)]
-
-    def remove_schedule(self, schedule_id: str) -> bool:
-        """See Schedules.remove_schedule."""
-        return self._number("remove_schedule", schedule_id) == 1
+def save(scripts: ScriptRunner, schedule: Schedule, version: int) -> bool:
+    """Store the schedule in place of the one of that version; False if that is not its version."""
+    stored = scripts.number("save_schedule", schedule.id, version, encode(_step(schedule)), encode(_plan(schedule)))
+    return stored == 1
 
 
-def _said(firing: Firing) -> tuple[object, ...]:
+def get(scripts: ScriptRunner, ids: Sequence[str]) -> SchedulePage:
+    """The schedules that exist among the ids. Read a few megabytes at a time."""
+    check_batch(ids)
+    wanted, first = list(dict.fromkeys(ids)), 0
+    entries: list[_Entry] = []
+    while first < len(wanted):
+        read, page = scripts.decoded(_read, "get_schedules", texts(wanted[first:]))
+        entries += page
+        first += read
+    schedules, unreadable = _read_all(entries)
+    return SchedulePage(schedules=schedules, unreadable=unreadable)
+
+
+def page(scripts: ScriptRunner, limit: int, cursor: str | None) -> SchedulePage:
+    """A page of schedules, by id. The cursor is the last id of the page.
+
+    A page holds a few megabytes at most, so it may be short and go on.
+    """
+    check_schedule_cursor(cursor)
+    following, entries = scripts.decoded(_page, "list_schedules", cursor or "", max(1, min(limit, PAGE_MAX)))
+    schedules, unreadable = _read_all(entries)
+    return SchedulePage(schedules=schedules, unreadable=unreadable, cursor=following or None)
+
+
+def due(scripts: ScriptRunner, limit: int, cursor: DueCursor | None) -> DueSchedules:
+    """Due schedules by (next_due_at, id), at most BATCH_JOBS_MAX; and when the first of the others will be due.
+
+    A cursor's time is the score of the schedule: see scripts/prelude.lua for years after 2255.
+    """
+    after = (moment_text(cursor.next_due_at), cursor.id) if cursor else ("", "")
+    limit = max(0, min(limit, BATCH_JOBS_MAX))
+    now, entries, next_due_at, score, last = scripts.decoded(_due, "due_schedules", limit, *after)
+    schedules, unreadable = _read_all(entries)
+    return DueSchedules(
+        now=moment(now),
+        schedules=schedules,
+        unreadable=unreadable,
+        next_due_at=_moment_or_none(next_due_at),
+        cursor=DueCursor(moment(score), _text_of(last)) if score else None,
+    )
+
+
+def fire(scripts: ScriptRunner, firings: Sequence[Firing]) -> list[Fired]:
+    """Move schedules on, and store the jobs of their times."""
+    check_firings(firings)
+    if not firings:
+        return []
+    packed = encode([_packed_firing(firing) for firing in firings])
+    blobs = [blob_of(firing.job) if firing.job is not None else b"" for firing in firings]
+    letters = scripts.letters("fire", packed, *blobs)
+    return [Fired(id=firing.id, status=_STATUS[letter]) for firing, letter in zip(firings, letters, strict=True)]
+
+
+def remove(scripts: ScriptRunner, schedule_id: str) -> bool:
+    """Forget the schedule; False if there was none."""
+    return scripts.number("remove_schedule", schedule_id) == 1
+
+
+def _packed_firing(firing: Firing) -> tuple[object, ...]:
     """A firing as scripts/fire.lua reads it."""
     job = pushed(firing.job) if firing.job is not None else ""
     return firing.id, _text(firing.expected_next), _text(firing.due), _text(firing.next_due), job
@@ -168,24 +171,8 @@ def _step(schedule: Schedule) -> _Step:
 
 
 def _plan(schedule: Schedule) -> _Plan:
-    return _Plan(
-        spec=schedule.spec,
-        queue=schedule.queue,
-        job_name=schedule.job_name,
-        job_class=schedule.job_class,
-        data=schedule.data,
-        timezone=schedule.timezone,
-        misfire=schedule.misfire,
-        catch_up=schedule.catch_up,
-        jitter=schedule.jitter,
-        start_at=_text(schedule.start_at),
-        end_at=_text(schedule.end_at),
-        priority=schedule.priority,
-        max_retries=schedule.max_retries,
-        retry_delay=schedule.retry_delay,
-        retry_policy=schedule.retry_policy,
-        timeout=schedule.timeout,
-    )
+    times = {"start_at": _text(schedule.start_at), "end_at": _text(schedule.end_at)}
+    return convert(asdict(schedule) | times, _Plan)
 
 
 def _read_all(entries: Sequence[_Entry]) -> tuple[tuple[Schedule, ...], tuple[UnreadableSchedule, ...]]:
@@ -198,31 +185,9 @@ def _text_of(name: bytes) -> str:
 
 def _schedule(name: bytes, stored_step: bytes, stored_plan: bytes) -> Schedule:
     schedule_id, step, plan = name.decode(), _step_of.decode(stored_step), _plan_of.decode(stored_plan)
-    return Schedule(
-        id=schedule_id,
-        spec=plan.spec,
-        timezone=plan.timezone,
-        misfire=plan.misfire,
-        overlap=_OVERLAPS[step.overlap],
-        catch_up=plan.catch_up,
-        jitter=plan.jitter,
-        start_at=_moment_or_none(plan.start_at),
-        end_at=_moment_or_none(plan.end_at),
-        queue=plan.queue,
-        job_name=plan.job_name,
-        job_class=plan.job_class,
-        data=plan.data,
-        priority=plan.priority,
-        max_retries=plan.max_retries,
-        retry_delay=plan.retry_delay,
-        retry_policy=plan.retry_policy,
-        timeout=plan.timeout,
-        is_paused=step.is_paused,
-        next_due_at=_moment_or_none(step.next_due_at),
-        last_due_at=_moment_or_none(step.last_due_at),
-        last_job_id=step.last_job_id or None,
-        version=step.version,
-    )
+    values = asdict(plan) | asdict(step) | {"id": schedule_id, "overlap": _OVERLAPS[step.overlap]}
+    values |= {each: _moment_or_none(values[each]) for each in _TIMES}
+    return convert(values | {"last_job_id": step.last_job_id or None}, Schedule)
 
 
 def _text(at: datetime | None) -> str:

@@ -10,10 +10,10 @@ from msgspec import Struct
 
 from protojobs.port.lifecycle import RETURNS_FREE, SUSPECT_RECLAIMS
 from protojobs.port.records import BATCH_BYTES_MAX
+from protojobs.port.rules import PASSED_OVER_MAX, SETTLES_TO
+from protojobs_redis.packing import LETTERS
 
 __all__ = ["Script", "script"]
-
-PASSED_OVER_MAX = 1_000  # due jobs without a spare attempt that a claim walks past to fill its prefetch
 
 _FOLDER = Path(__file__).parent / "scripts"
 _CONSTANTS = {
@@ -22,6 +22,8 @@ _CONSTANTS = {
     "RETURNS_FREE": RETURNS_FREE,
     "SUSPECT_RECLAIMS": SUSPECT_RECLAIMS,
 }
+_SETTLES_TO = ", ".join(f"{verb.value} = '{LETTERS[state]}'" for verb, state in SETTLES_TO.items())
+_IN_FRONT_OF = {"settling": f"local SETTLES_TO = {{{_SETTLES_TO}}}\n"}  # of one part alone: a table costs each call
 # What a script consists of. What every job goes through takes as little as it can: the server runs all of it anew for
 # each call.
 _LEAN = {
@@ -64,18 +66,20 @@ class Script(Struct, frozen=True):
     sha: str
 
 
-_known: dict[str, Script] = {}
+_scripts: dict[str, Script] = {}
 
 
 def script(name: str) -> Script:
     """The script of the verb `name`. Read once; two threads that come first both read it, which is harmless."""
-    found = _known.get(name)
-    if found is None:
-        found = _known[name] = _read(name, _LEAN.get(name) or ("prelude", "ways", "jobs", *_PARTS.get(name, ()), name))
-    return found
+    known = _scripts.get(name)
+    if known is None:
+        parts = _LEAN.get(name) or ("prelude", "ways", "jobs", *_PARTS.get(name, ()), name)
+        known = _scripts[name] = _read(name, parts)
+    return known
 
 
 def _read(name: str, parts: Iterable[str]) -> Script:
     constants = "".join(f"local {key} = {value}\n" for key, value in _CONSTANTS.items())
-    text = constants + "\n".join((_FOLDER / f"{part}.lua").read_text("utf-8") for part in parts)
+    files = ((_IN_FRONT_OF.get(part, ""), (_FOLDER / f"{part}.lua").read_text("utf-8")) for part in parts)
+    text = constants + "\n".join(before + text for before, text in files)
     return Script(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())

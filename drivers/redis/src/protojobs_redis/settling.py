@@ -1,4 +1,4 @@
-"""Settlements on their way into the store: those that just say "it is done", and all others."""
+"""Settlements packed for the scripts: plain completions, which nearly all are, and the others."""
 
 from __future__ import annotations
 
@@ -7,18 +7,17 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from protojobs.entropy import fresh_id
-from protojobs.errors import OptionInvalid, shown
 from protojobs.port.lifecycle import Verb
 from protojobs.port.records import Settlement
-from protojobs_redis.packing import Answered, due_of
+from protojobs.port.rules import check_batch, check_settlements
+from protojobs_redis.packing import PackedSettled, due_of
 
-__all__ = ["Said", "in_order", "sorted_out"]
+__all__ = ["PackedSettlements", "in_order", "pack_settlements"]
 
-_SETTLING = frozenset({Verb.COMPLETE, Verb.RETRY, Verb.FAIL, Verb.SNOOZE, Verb.RELEASE, Verb.CANCEL})
 _COMPLETE = Verb.COMPLETE
 
 
-class Said(Struct):
+class PackedSettlements(Struct):
     """The settlements of one call. Where there are no others, the completions are in the order of the call."""
 
     holder: str  # of all the completions
@@ -27,55 +26,58 @@ class Said(Struct):
     is_completed: Sequence[bool] = ()  # of each settlement, in the order of the call; if there are others
 
 
-def sorted_out(settlements: Sequence[Settlement]) -> Said:
-    """What is said, in the form that costs least."""
+def pack_settlements(settlements: Sequence[Settlement]) -> PackedSettlements:
+    """The settlements in the form that costs least."""
+    check_batch(settlements)
     holder = settlements[0].reserved_by if settlements else ""
     completed: list[str | int] = []
-    for said in settlements:
-        if said.verb is not _COMPLETE or said.reserved_by != holder or said.counts_crash or said.reason:  # a rare one
-            return _apart(settlements, holder)
-        completed += (said.id, said.claim_seq)
-    return Said(holder, completed, [])
+    for each in settlements:
+        if each.verb is not _COMPLETE or each.reserved_by != holder or each.counts_crash or each.reason:  # a rare one
+            return _pack_apart(settlements, holder)
+        completed += (each.id, each.claim_seq)
+    return PackedSettlements(holder, completed, [])
 
 
-def _apart(settlements: Sequence[Settlement], holder: str) -> Said:
+def _pack_apart(settlements: Sequence[Settlement], holder: str) -> PackedSettlements:
     """Completions first, then the others; but one after the other where a job comes twice, as its first one counts."""
-    is_unlike = len({said.id for said in settlements}) == len(settlements)
-    is_completed = [is_unlike and _is_plain(said, holder) for said in settlements]
+    check_settlements(settlements)
+    is_unlike = len({each.id for each in settlements}) == len(settlements)
+    is_completed = [is_unlike and _is_plain(each, holder) for each in settlements]
     completed: list[str | int] = []
     others: list[tuple[object, ...]] = []
-    for said, is_plain in zip(settlements, is_completed, strict=True):
+    for each, is_plain in zip(settlements, is_completed, strict=True):
         if is_plain:
-            completed += (said.id, said.claim_seq)
+            completed += (each.id, each.claim_seq)
         else:
-            others.append(_other(said))
-    return Said(holder, completed, others, is_completed)
+            others.append(_other(each))
+    return PackedSettlements(holder, completed, others, is_completed)
 
 
-def in_order(said: Said, completed: Sequence[Answered], others: Sequence[Answered]) -> list[Answered]:
-    """The answers, in the order of the settlements."""
+def in_order(
+    packed: PackedSettlements, completed: Sequence[PackedSettled], others: Sequence[PackedSettled]
+) -> list[PackedSettled]:
+    """What became of the settlements, in their order."""
     done, rest = iter(completed), iter(others)
-    return [next(done if is_completed else rest) for is_completed in said.is_completed]
+    return [next(done if is_completed else rest) for is_completed in packed.is_completed]
 
 
-def _is_plain(said: Settlement, holder: str) -> bool:
-    return said.verb is Verb.COMPLETE and said.reserved_by == holder and not said.counts_crash and not said.reason
+def _is_plain(settlement: Settlement, holder: str) -> bool:
+    is_complete = settlement.verb is _COMPLETE and settlement.reserved_by == holder
+    return is_complete and not settlement.counts_crash and not settlement.reason
 
 
-def _other(said: Settlement) -> tuple[object, ...]:
+def _other(settlement: Settlement) -> tuple[object, ...]:
     """As scripts/settling.lua reads it. The id of a row in failed_jobs is made here, as all ids are."""
-    if said.verb not in _SETTLING:
-        raise OptionInvalid(f"{shown(said.verb)} does not settle a claim.", mend="Use one of the six that do.")
     return (
-        said.id,
-        said.claim_seq,
-        said.reserved_by,
-        said.verb.value,
-        due_of(said),
-        said.error,
-        said.reason,
-        said.counts_return,
-        said.counts_crash,
-        fresh_id() if said.verb is Verb.FAIL else "",
-        said.fingerprint,
+        settlement.id,
+        settlement.claim_seq,
+        settlement.reserved_by,
+        settlement.verb.value,
+        due_of(settlement),
+        settlement.error,
+        settlement.reason,
+        settlement.counts_return,
+        settlement.counts_crash,
+        fresh_id() if settlement.verb is Verb.FAIL else "",
+        settlement.fingerprint,
     )

@@ -1,4 +1,4 @@
-"""Waiting at the doorbell: connections of their own, on which no answer is waited for beyond the caller's timeout."""
+"""Waiter: wait for due jobs, on connections of its own, so that no reply is waited for beyond the caller's timeout."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from protojobs_redis.connecting.urls import TIMEOUT_S
 from protojobs_redis.packing import texts
 from protojobs_redis.scripting import script
 
-__all__ = ["Doorbell"]
+__all__ = ["Waiter"]
 
-GRACE_S = 1.0  # an answer may take this much longer than it should, before the network is taken for dead
+GRACE_S = 1.0  # a reply may take this much longer than it should, before the network is taken for dead
 PAUSE_MIN_S = 0.001  # what the server counts in; 0 would mean for ever
 LOOK_S = 0.5
 IDLE_MAX = 4  # connections kept for the next wait
@@ -28,16 +28,17 @@ _inherited: list[object] = []
 class _Held(NamedTuple):
     """A connection, and the server that it leads to, as far as is known."""
 
-    place: tuple[object, ...]
+    server: tuple[object, ...]
     connection: Connection
 
 
-class Doorbell:
+class Waiter:
     """Waits for due jobs.
 
-    Each queue has a bell: a sorted set that gets a member when jobs come, and BZPOPMIN takes it away again. So one push
-    wakes one waiter, not the herd; whoever then claims as much as it wanted rings again for the next. A bell says that
-    a job is due (which may be over by now, and costs a claim), or only "look": then the answer is what `due.lua` sees.
+    Each queue has a wakeup key, `bell:<queue>`: a sorted set that gets a member when jobs come, and BZPOPMIN takes it
+    away again. So one push wakes one waiter, not all of them; whoever then claims as much as it wanted adds a member
+    for the next. The member "take" says that a job is due (which may be over by now, and costs a claim), "look" that
+    one may be: then `due.lua` is asked.
     """
 
     def __init__(self, connections: Connections) -> None:
@@ -49,10 +50,10 @@ class Doorbell:
         """Whether one of the queues has a due job, now or within `timeout` seconds."""
         ends_at = SYSTEM_CLOCK.monotonic() + timeout
         with self._connections.translating():
-            held = self._taken(timeout)
+            held = self._take(timeout)
             connection = held.connection
             try:
-                answer = self._wait(connection, list(dict.fromkeys(queues)), ends_at, offset)
+                is_due = self._wait(connection, list(dict.fromkeys(queues)), ends_at, offset)
             except MovedError as error:
                 connection.disconnect()
                 self._connections.moved(error)
@@ -61,17 +62,17 @@ class Doorbell:
                 connection.disconnect()
                 raise
             self._keep(held)
-            return answer
+            return is_due
 
     def close(self) -> None:
         """Close the idle connections."""
         if self._pid != self._connections.pid:
             self._start_afresh()
-        while held := self._idle_one():
+        while held := self._pop_idle():
             held.connection.disconnect()
 
     def _wait(self, connection: Connection, queues: list[str], ends_at: float, offset: int) -> bool:
-        bells = [f"{self._connections.prefix}bell:{queue}" for queue in queues or [""]]
+        keys = [f"{self._connections.prefix}bell:{queue}" for queue in queues or [""]]
         while True:
             left = ends_at - SYSTEM_CLOCK.monotonic()
             due_in = self._due_in(connection, queues, max(0.0, left), offset)
@@ -80,15 +81,14 @@ class Doorbell:
                 return due_in <= 0
             pause = max(PAUSE_MIN_S, min(due_in, left))
             try:
-                rung = self._ask(connection, pause, "BZPOPMIN", *bells, f"{pause:.3f}")
+                woken = self._ask(connection, pause, "BZPOPMIN", *keys, f"{pause:.3f}")
             except ResponseError as error:
                 if "WRONGTYPE" not in str(error):
                     raise
-                SYSTEM_CLOCK.sleep(
-                    min(pause, LOOK_S)
-                )  # somebody has put another value there: then we look, and listen not
+                # Somebody has put another value under that key. Nobody can be woken there, so look again and again.
+                SYSTEM_CLOCK.sleep(min(pause, LOOK_S))
                 continue
-            if isinstance(rung, list) and rung[1] == b"take":
+            if isinstance(woken, list) and woken[1] == b"take":
                 return True
 
     def _due_in(self, connection: Connection, queues: list[str], left: float, offset: int) -> float:
@@ -96,31 +96,31 @@ class Doorbell:
         due = script("due")
         arguments = (1, self._connections.prefix, offset, texts(queues))
         try:
-            answer = self._ask(connection, left, "EVALSHA", due.sha, *arguments)
+            reply = self._ask(connection, left, "EVALSHA", due.sha, *arguments)
         except NoScriptError:
-            answer = self._ask(connection, left, "EVAL", due.text, *arguments)
-        return int(answer) / 1e6 if isinstance(answer, bytes) and answer else float("inf")
+            reply = self._ask(connection, left, "EVAL", due.text, *arguments)
+        return int(reply) / 1e6 if isinstance(reply, bytes) and reply else float("inf")
 
     def _ask(self, connection: Connection, seconds: float, *command: str | bytes | int) -> object:
         connection.send_command(*command)
         return connection.read_response(timeout=seconds + GRACE_S)
 
-    def _taken(self, timeout: float) -> _Held:
+    def _take(self, timeout: float) -> _Held:
         """A connection that is up: an idle one, or a new one that gets no longer to connect than there is to wait."""
         options = self._connections.server().connection_pool.connection_kwargs  # and starts afresh in a forked child
         if self._pid != self._connections.pid:
             self._start_afresh()
-        place = (options.get("host"), options.get("port"), self._connections.silences)
-        while held := self._idle_one():
-            if held.place == place and _is_up(held.connection):
+        server = (options.get("host"), options.get("port"), self._connections.silences)
+        while held := self._pop_idle():
+            if held.server == server and _is_up(held.connection):
                 return held
             held.connection.disconnect()
         connection = self._connections.new_connection()
         connection.socket_connect_timeout = connection.socket_timeout = min(TIMEOUT_S, timeout + GRACE_S)
         connection.connect()
-        return _Held(place, connection)
+        return _Held(server, connection)
 
-    def _idle_one(self) -> _Held | None:
+    def _pop_idle(self) -> _Held | None:
         try:
             return self._idle.pop()
         except IndexError:

@@ -1,1 +1,1 @@
-"""From a URL to a call on a connection, and from the server's errors to ours."""
+"""Connections to the server: from a URL to the reply of a script, and from the server's errors to ours."""

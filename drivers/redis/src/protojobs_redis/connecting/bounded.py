@@ -1,4 +1,4 @@
-"""Connections of redis-py that give up sooner than their own time limits where the caller waits no longer."""
+"""BoundedConnection: a connection of redis-py that gives up sooner where its caller waits no longer."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PING_S = 1.0  # for which a connection that was idle may keep silent, before it 
 
 _NO_LIMIT = float("inf")
 _MOMENT_S = 0.001  # 0 would mean not to wait at all, and be another error
-_READ_BYTES = 65_536  # most answers come in one piece
+_READ_BYTES = 65_536  # most replies come in one piece
 # The refusals to which there is more to do than to tell the caller.
 _REFUSALS = {"NOSCRIPT": exceptions.NoScriptError, "READONLY": exceptions.ReadOnlyError}
 
@@ -35,7 +35,7 @@ class BoundedConnection(AbstractConnection):
 
     @property
     def socket_timeout(self) -> float | None:
-        """How long an answer may take."""
+        """How long a reply may take."""
         return _bounded(self._usual_s)
 
     @socket_timeout.setter
@@ -67,7 +67,7 @@ class BoundedConnection(AbstractConnection):
         super().send_packed_command(command, check_health)  # type: ignore[no-untyped-call]  # the library's
 
     def ask(self, command: bytes) -> object:
-        """Send a packed command and return its answer, which is text, a number or nothing; raise what it refuses.
+        """Send a packed command and return its reply, which is text, a number or nothing; raise what it refuses.
 
         After any other error the connection is closed: nobody knows what would come over it next.
         """
@@ -78,7 +78,7 @@ class BoundedConnection(AbstractConnection):
             if (limit := self.socket_timeout) != open_socket.gettimeout():  # to set it is a call to the system
                 open_socket.settimeout(limit)
             open_socket.sendall(command)
-            kind, answer = _answer_from(open_socket)
+            kind, reply = _reply_from(open_socket)
         except TimeoutError as error:
             self.disconnect()  # type: ignore[no-untyped-call]  # the library's
             raise exceptions.TimeoutError(f"Timeout: {error}") from error
@@ -90,9 +90,9 @@ class BoundedConnection(AbstractConnection):
             raise
         self.next_health_check = SYSTEM_CLOCK.monotonic() + self.health_check_interval  # type: ignore[assignment]  # the library's
         if kind == b"-":
-            text = cast("bytes", answer).decode(errors="replace")
+            text = cast("bytes", reply).decode(errors="replace")
             raise _REFUSALS.get(text.partition(" ")[0], exceptions.ResponseError)(text)
-        return answer
+        return reply
 
     def is_up(self) -> bool:
         """Whether nobody closed it: then there is nothing to read. Raises TimeoutError where the other side is dead."""
@@ -108,15 +108,15 @@ class BoundedConnection(AbstractConnection):
     def check_health(self) -> None:
         """Ask whether the server is still there, if it said nothing for `health_check_interval`; raise if it is not.
 
-        A firewall drops what is idle and tells nobody. The answer to PING comes at once or never, so it has a limit of
+        A firewall drops what is idle and tells nobody. The reply to PING comes at once or never, so it has a limit of
         its own: a command may take long, and would be waited for as long.
         """
         if self.health_check_interval and SYSTEM_CLOCK.monotonic() > self.next_health_check:
-            with within(PING_S), suppress(exceptions.ResponseError):  # a refusal is an answer
+            with within(PING_S), suppress(exceptions.ResponseError):  # a refusal is a reply
                 super().check_health()  # type: ignore[no-untyped-call]  # the library's
 
     def read_response(self, disable_decoding: bool = False, **options: object) -> object:
-        """The next answer."""
+        """The next reply."""
         options["timeout"] = _bounded(cast("float | None", options.get("timeout", self._usual_s)))
         return super().read_response(disable_decoding, **options)
 
@@ -156,28 +156,28 @@ def _bounded(usual_s: float | None) -> float | None:
     return None if seconds == _NO_LIMIT else max(seconds, _MOMENT_S)
 
 
-def _answer_from(open_socket: socket.socket) -> tuple[bytes, object]:
-    """The kind of the next answer, and the answer."""
+def _reply_from(open_socket: socket.socket) -> tuple[bytes, object]:
+    """The kind of the next reply, and the reply."""
     data = _more(open_socket, _READ_BYTES)
     while (end := data.find(b"\r\n")) < 0:
         data += _more(open_socket, _READ_BYTES)
-    kind, said, whole = data[:1], data[1:end], end + 2
-    answer: object = said
+    kind, line, whole = data[:1], data[1:end], end + 2
+    reply: object = line
     if kind == b"$":
-        size = int(said)
+        size = int(line)
         if size >= 0:
             whole += size + 2
             data = _whole(open_socket, data, whole)
-            answer = data[end + 2 : whole - 2]
+            reply = data[end + 2 : whole - 2]
         else:
-            answer = None
+            reply = None
     elif kind == b":":
-        answer = int(said)
+        reply = int(line)
     elif kind not in (b"+", b"-"):
-        raise exceptions.InvalidResponse(f"an answer begins with {kind!r}")
+        raise exceptions.InvalidResponse(f"a reply begins with {kind!r}")
     if len(data) != whole:
-        raise exceptions.InvalidResponse("more than one answer came")
-    return kind, answer
+        raise exceptions.InvalidResponse("more than one reply came")
+    return kind, reply
 
 
 def _whole(open_socket: socket.socket, data: bytes, size: int) -> bytes:

@@ -1,4 +1,4 @@
-"""What we use of redis-py, with types: the library's own leave most of them open."""
+"""Clients of redis-py: how one is made from an address, and its interfaces as we use them, with types."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Connection(Protocol):
         """Send a command."""
 
     def read_response(self, *, timeout: float) -> object:
-        """The next answer; raises a refusal, and after `timeout` seconds without a byte."""
+        """The next reply; raises a refusal, and after `timeout` seconds without a byte."""
         ...
 
 
@@ -88,7 +88,7 @@ class Client(Protocol):
     """A way to the server that holds the key of a command."""
 
     def execute_command(self, *command: str | bytes | int) -> object:
-        """The server's answer."""
+        """The server's reply."""
         ...
 
 
@@ -100,7 +100,7 @@ class Pipeline(Protocol):
         ...
 
     def execute(self, raise_on_error: bool = True) -> Sequence[object]:
-        """Their answers, in order."""
+        """Their replies, in order."""
         ...
 
 
@@ -124,8 +124,8 @@ class Server(Client, Protocol):
 
 IDLE_MAX_S = 30  # after so long without a word a connection is asked for one, before a command goes over it
 
-# Nothing is sent twice by itself. The library would send a command again after a lost answer, up to ten times; a claim
-# that was executed and is sent again lends a second batch, and nobody knows of the first.
+# Nothing is sent twice by itself. The library would send a command again after a lost reply, up to ten times; a claim
+# that was executed and is sent again claims a second batch, and nobody knows of the first.
 _LIMITS: dict[str, object] = {
     "socket_timeout": TIMEOUT_S,
     "socket_connect_timeout": TIMEOUT_S,
@@ -134,7 +134,7 @@ _LIMITS: dict[str, object] = {
     "encoding_errors": HALVES,
     "retry": Retry(NoBackoff(), 0),
 }
-# A connection whose other side says nothing is given up after 11 seconds, also one that waits for an answer.
+# A connection whose other side says nothing is given up after 11 seconds, also one that waits for a reply.
 _KEEPALIVE = {"TCP_KEEPIDLE": 5, "TCP_KEEPINTVL": 2, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 11_000}
 _OVER_TCP: dict[str, object] = {
     "socket_keepalive": True,
@@ -175,7 +175,7 @@ def server_of(client: Client, key: str) -> Server:
 
 
 def idle_closed(client: Client) -> None:
-    """Close the connections that nobody uses just now; the others close when their answer has come."""
+    """Close the connections that nobody uses just now; the others close when their reply has come."""
     if isinstance(client, RedisCluster):
         nodes = cast("list[object]", _call(client, "get_nodes"))
         servers = [cast("Server | None", getattr(node, "redis_connection", None)) for node in nodes]

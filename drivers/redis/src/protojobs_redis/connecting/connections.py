@@ -1,4 +1,4 @@
-"""Where connections come from, and the one way in which a script is sent over them."""
+"""Connections: the client of one driver object, made at its first use, and the one way to send a script over it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from protojobs_redis.connecting.clients import (
     plain_client,
     server_of,
 )
-from protojobs_redis.connecting.held_connections import Lines, packed, packed_words
+from protojobs_redis.connecting.held_connections import HeldConnections, packed, packed_words
 from protojobs_redis.connecting.readiness import check_server, facts_of
 from protojobs_redis.connecting.replicas import Replicas
 from protojobs_redis.connecting.translation import translated
@@ -58,49 +58,50 @@ class Connections:
         self._replicas = replicas
         self.prefix = f"{{{namespace}}}:"
         self._ready: Client | None = None
-        self._lines: Lines | None = None  # to a server of its own; a cluster's and Sentinel's client finds its way
-        self._starts: dict[str, bytes] = {}
+        # To a single server; a cluster's or Sentinels' client finds its way by itself.
+        self._held: HeldConnections | None = None
+        self._packed_starts: dict[str, bytes] = {}
         self.silences = 0  # how often one fell silent; those that were opened before are not used again
         self._start_afresh()
 
     def run(self, which: Script, *arguments: str | bytes | int, is_kept: bool = False) -> object:
-        """What the script answers. Only our own exceptions leave.
+        """The script's reply. Only our own exceptions leave.
 
-        `is_kept`: not before so many replicas have it as the settings ask for.
+        `is_kept`: not before so many replicas have its writes as the settings ask for.
         """
         try:
             return self._run(which, *arguments, is_waited_for=is_kept and self._replicas.number > 0)
         except Exception as error:
-            if (ours := self._ours(error)) is None:
+            if (ours := self._translated(error)) is None:
                 raise
             raise ours from error
 
     def _run(self, which: Script, *arguments: str | bytes | int, is_waited_for: bool) -> object:
         client = self._client()
-        lines = None if is_waited_for else self._lines
-        send = self._kept if is_waited_for else _sent
+        held = None if is_waited_for else self._held
+        send = self._send_and_await_replicas if is_waited_for else _send
         try:
-            if lines is not None:
-                return self._run_on(lines, which, *arguments)
+            if held is not None:
+                return self._run_on(held, which, *arguments)
             try:
-                return self._at_home(client, send, "EVALSHA", which.sha, 1, self.prefix, *arguments)
+                return self._send_to_owner(client, send, "EVALSHA", which.sha, 1, self.prefix, *arguments)
             except NoScriptError:  # a fresh server, a failover, SCRIPT FLUSH; nothing was done
-                return self._at_home(client, send, "EVAL", which.text, 1, self.prefix, *arguments)
+                return self._send_to_owner(client, send, "EVAL", which.text, 1, self.prefix, *arguments)
         except ReadOnlyError:
             self._forget(client)
             raise
 
-    def _run_on(self, lines: Lines, which: Script, *arguments: str | bytes | int) -> object:
-        start = self._starts.get(which.name)
+    def _run_on(self, held: HeldConnections, which: Script, *arguments: str | bytes | int) -> object:
+        start = self._packed_starts.get(which.name)
         if start is None:
-            start = self._starts[which.name] = packed_words("EVALSHA", which.sha, "1", self.prefix)
+            start = self._packed_starts[which.name] = packed_words("EVALSHA", which.sha, "1", self.prefix)
         try:
-            return lines.ask(packed(4, start, *arguments))
+            return held.ask(packed(4, start, *arguments))
         except NoScriptError:  # as above
-            return lines.ask(packed(0, b"", "EVAL", which.text, 1, self.prefix, *arguments))
+            return held.ask(packed(0, b"", "EVAL", which.text, 1, self.prefix, *arguments))
 
-    def _at_home(self, client: Client, send: Sender, *command: str | bytes | int) -> object:
-        """What the server answers that holds the namespace, and no other.
+    def _send_to_owner(self, client: Client, send: Sender, *command: str | bytes | int) -> object:
+        """The reply of the server that holds the namespace, and of no other.
 
         While a cluster moves the slot, its old server sends us on to the new one (ASK) with each script, as no key has
         the name of the prefix. The library would follow, to where only a part of the keys has come: a job pushed there
@@ -118,7 +119,7 @@ class Connections:
                 raise
         raise TryAgainError("the namespace moves from node to node")
 
-    def _kept(self, server: Server, *command: str | bytes | int) -> object:
+    def _send_and_await_replicas(self, server: Server, *command: str | bytes | int) -> object:
         return self._replicas.run(server, self.address.shown, f"{self.prefix}kept", *command)
 
     def server(self) -> Server:
@@ -150,11 +151,11 @@ class Connections:
         try:
             yield
         except Exception as error:
-            if (ours := self._ours(error)) is None:
+            if (ours := self._translated(error)) is None:
                 raise
             raise ours from error
 
-    def _ours(self, error: Exception) -> ProtojobsError | None:
+    def _translated(self, error: Exception) -> ProtojobsError | None:
         """What the port promises to raise for it; None for what may leave as it is."""
         if isinstance(error, TimeoutError):
             self._close_idle()
@@ -162,7 +163,7 @@ class Connections:
         return None if ours is error else ours
 
     def close(self) -> None:
-        """Close what is idle; the next call opens new connections. A call that is under way gets its answer."""
+        """Close what is idle; the next call opens new connections. A call that is under way gets its reply."""
         if self._pid != os.getpid():
             self._start_afresh()
         self._forget(self._ready)
@@ -179,19 +180,17 @@ class Connections:
         as many callers as there are connections.
         """
         self.silences += 1
-        if (lines := self._lines) is not None:
-            lines.close_idle()
+        if (held := self._held) is not None:
+            held.close_idle()
         if (client := self._ready) is not None:
             idle_closed(client)
-
-    # ----------------------------------------------------------------------------------------------------- first use
 
     def _start_afresh(self) -> None:
         """Let go of the parent's connections. Several threads of a child may do so at once, which is harmless."""
         if self._ready is not None:
-            _inherited.extend((self._ready, self._lines))
+            _inherited.extend((self._ready, self._held))
         self._lock = threading.Lock()
-        self._ready = self._lines = None
+        self._ready = self._held = None
         self._was_ready = False
         self._pid = os.getpid()  # last: from now on other threads use what is here
 
@@ -233,15 +232,15 @@ class Connections:
         self._check_layout(client)
         self._was_ready = True
         if is_plain:
-            self._lines = Lines(server_of(client, self.prefix))
+            self._held = HeldConnections(server_of(client, self.prefix))
         return client
 
     def _check_layout(self, client: Client) -> None:
-        found = self._at_home(client, _sent, "EVAL", script("setup").text, 1, self.prefix, 0, LAYOUT)
-        if found != str(LAYOUT).encode():
-            is_older = isinstance(found, bytes) and found.isdigit() and int(found) < LAYOUT
+        layout = self._send_to_owner(client, _send, "EVAL", script("setup").text, 1, self.prefix, 0, LAYOUT)
+        if layout != str(LAYOUT).encode():
+            is_older = isinstance(layout, bytes) and layout.isdigit() and int(layout) < LAYOUT
             raise SchemaOutdated(
-                f"The namespace {self.prefix[:-1]} in {self.address.shown} has layout {shown(found)}, this version of"
+                f"The namespace {self.prefix[:-1]} in {self.address.shown} has layout {shown(layout)}, this version of"
                 f" protojobs-redis knows {LAYOUT}.",
                 mend="Transfer its jobs with the version that stored them." if is_older else "Upgrade protojobs-redis.",
             )
@@ -249,11 +248,11 @@ class Connections:
     def _forget(self, client: Client | None) -> None:
         """Let go of the client, unless another thread has seen to it."""
         if client is not None and self._ready is client:
-            self._ready, lines, self._lines = None, self._lines, None
-            if lines is not None:
-                lines.close()
+            self._ready, held, self._held = None, self._held, None
+            if held is not None:
+                held.close()
             idle_closed(client)
 
 
-def _sent(server: Server, *command: str | bytes | int) -> object:
+def _send(server: Server, *command: str | bytes | int) -> object:
     return server.execute_command(*command)

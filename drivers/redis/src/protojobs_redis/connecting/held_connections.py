@@ -1,7 +1,7 @@
-"""Connections held for scripts: one command, one answer, and nothing else between the caller and the socket.
+"""HeldConnections: connections kept for scripts, one command and one reply at a time.
 
 The library's own way to send a command costs more than all the rest of a push: a pool's lock, metrics, hooks for
-caches. Its connections know all about opening; so they are its own, taken from its pool once and kept.
+caches. But its connections know all about opening. So these are its own, taken from its pool once and kept.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from redis.exceptions import TimeoutError
 from protojobs_redis.connecting.clients import Connection, Server
 from protojobs_redis.packing import HALVES
 
-__all__ = ["Lines", "packed", "packed_words"]
+__all__ = ["HeldConnection", "HeldConnections", "packed", "packed_words"]
 
 
-class Line(Connection, Protocol):
+class HeldConnection(Connection, Protocol):
     """A BoundedConnection, as it is used here."""
 
     next_health_check: float
 
     def ask(self, command: bytes) -> object:
-        """Send a packed command; its answer."""
+        """Send a packed command; its reply."""
         ...
 
     def is_up(self) -> bool:
@@ -31,56 +31,56 @@ class Line(Connection, Protocol):
         ...
 
 
-class Lines:
-    """The connections to one server. Used by many threads, each of which has one for itself until its answer came."""
+class HeldConnections:
+    """The connections to one server. Used by many threads, each of which has one for itself until its reply came."""
 
     def __init__(self, server: Server) -> None:
         self._pool = server.connection_pool
-        self._idle: deque[Line] = deque()
+        self._idle: deque[HeldConnection] = deque()
         self._is_closed = False
 
     def ask(self, command: bytes) -> object:
-        """The server's answer: text as bytes, a number, or None. Raises its refusal. Nothing is sent twice."""
-        line = self._taken()
+        """The server's reply: text as bytes, a number, or None. Raises its refusal. Nothing is sent twice."""
+        connection = self._take()
         try:
-            return line.ask(command)
+            return connection.ask(command)
         finally:
-            if line.is_connected and not self._is_closed:
-                self._idle.append(line)
+            if connection.is_connected and not self._is_closed:
+                self._idle.append(connection)
             else:
-                self._pool.release(line)
+                self._pool.release(connection)
 
     def close(self) -> None:
-        """Give back what is idle; what waits for an answer follows when it has come."""
+        """Give back what is idle; what waits for a reply follows when it has come."""
         self._is_closed = True
-        while (line := self._idle_one()) is not None:
-            self._pool.release(line)
+        while (connection := self._pop_idle()) is not None:
+            self._pool.release(connection)
 
     def close_idle(self) -> None:
         """Close what is idle: a firewall that has forgotten one of them has forgotten all."""
-        while (line := self._idle_one()) is not None:
-            self._drop(line)
+        while (connection := self._pop_idle()) is not None:
+            self._drop(connection)
 
-    def _taken(self) -> Line:
+    def _take(self) -> HeldConnection:
         """A connection that works, as far as is known; those that do not are opened anew by the pool."""
-        while (line := self._idle_one()) is not None:
+        while (connection := self._pop_idle()) is not None:
             try:
-                if line.is_up():
-                    return line
+                if connection.is_up():
+                    return connection
             except TimeoutError:
                 self.close_idle()
-            self._drop(line)
-        return cast("Line", self._pool.get_connection())
+            self._drop(connection)
+        return cast("HeldConnection", self._pool.get_connection())
 
-    def _idle_one(self) -> Line | None:
+    def _pop_idle(self) -> HeldConnection | None:
         try:
             return self._idle.pop()
         except IndexError:
             return None
 
-    def _drop(self, line: Line) -> None:
-        line.disconnect()
-        self._pool.release(line)
+    def _drop(self, connection: HeldConnection) -> None:
+        connection.disconnect()
+        self._pool.release(connection)
 
 
 def packed_words(*words: str) -> bytes:

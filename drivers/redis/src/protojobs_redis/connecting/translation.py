@@ -1,4 +1,4 @@
-"""Foreign exceptions become ours here, and nowhere else."""
+"""Translation of errors: what redis-py and the server raise becomes what the port promises, here and nowhere else."""
 
 from __future__ import annotations
 
@@ -59,36 +59,36 @@ _REACHED = "Is the server running, and can it be reached from here?"
 _CREDENTIALS = "Check the user and the password in the URL, and the user's permissions (ACL) on the server."
 
 
-def translated(error: Exception, place: str) -> ProtojobsError | None:
+def translated(error: Exception, shown: str) -> ProtojobsError | None:
     """What to raise instead of `error`; None for an error that is not the store's.
 
-    `place` is the address for people.
+    `shown` is the address for people.
     """
     if isinstance(error, ProtojobsError):
         return error
     if isinstance(error, DecodeError | UnicodeDecodeError):
         return ContractBroken(
-            f"{place} holds something that is not protojobs's: {error}.", mend="Change the namespace."
+            f"{shown} holds something that is not protojobs's: {error}.", mend="Change the namespace."
         )
     if not isinstance(error, RedisError | RedisClusterException | OSError):
         return None
     text = scrubbed(str(error) or type(error).__name__).rstrip(".")
-    return _refusal(error, text, place) or _broken(text, place, is_refusal=isinstance(error, ResponseError))
+    return _refusal(error, text, shown) or _broken(text, shown, is_refusal=isinstance(error, ResponseError))
 
 
-def _refusal(error: Exception, text: str, place: str) -> ProtojobsError | None:
+def _refusal(error: Exception, text: str, shown: str) -> ProtojobsError | None:
     """What people or time can mend."""
     word = _word(error, text)
     if isinstance(error, AuthenticationError | AuthorizationError | NoPermissionError) or word in ("NOAUTH", "NOPERM"):
-        return ConfigurationError(f"{place} does not let us in: {text}.", mend=_CREDENTIALS)
+        return ConfigurationError(f"{shown} does not let us in: {text}.", mend=_CREDENTIALS)
     if "Cluster mode is not enabled" in text or "cluster support disabled" in text:
-        return ConfigurationError(f"{place} is no cluster: {text}.", mend="Leave cluster=true out of the URL.")
+        return ConfigurationError(f"{shown} is no cluster: {text}.", mend="Leave cluster=true out of the URL.")
     if any(words in text for words in _WRONG_DATABASE):
-        return ConfigurationError(f"{place}: {text}.", mend="Name another database in the URL; a cluster has only 0.")
+        return ConfigurationError(f"{shown}: {text}.", mend="Name another database in the URL; a cluster has only 0.")
     if word in _REPEATABLE:
-        return StoreUnavailable(f"{place} did not do it: {text}.", mend=_REPEATABLE[word])
+        return StoreUnavailable(f"{shown} did not do it: {text}.", mend=_REPEATABLE[word])
     if isinstance(error, ConnectionError | TimeoutError | OSError | ClusterError | RedisClusterException):
-        return StoreUnavailable(f"{place} did not answer: {text}.", mend=_REACHED)
+        return StoreUnavailable(f"{shown} did not answer: {text}.", mend=_REACHED)
     return None
 
 
@@ -98,9 +98,9 @@ def _word(error: Exception, text: str) -> str:
     return known or text.partition(" ")[0].rstrip(":")
 
 
-def _broken(text: str, place: str, *, is_refusal: bool) -> ContractBroken:
+def _broken(text: str, shown: str, *, is_refusal: bool) -> ContractBroken:
     if "WRONGTYPE" in text:
         mend = "Another program uses keys of this namespace: give protojobs one of its own."
-        return ContractBroken(f"{place} holds a key that is not protojobs's: {text}.", mend=mend)
+        return ContractBroken(f"{shown} holds a key that is not protojobs's: {text}.", mend=mend)
     what = "refused a step" if is_refusal else "answered something strange"
-    return ContractBroken(f"{place} {what}: {text}.", mend="It would be refused again: the server says why.")
+    return ContractBroken(f"{shown} {what}: {text}.", mend="It would be refused again: the server says why.")

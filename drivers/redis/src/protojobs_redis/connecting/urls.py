@@ -1,4 +1,4 @@
-"""From a URL to an address: which servers, in which arrangement, and how to reach them."""
+"""URLs of a store: which servers they name, in which arrangement, and how to reach them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from protojobs.port.urls import ENCODE, check_url, masked
 
 __all__ = ["Address", "check_namespace", "options_of", "parse"]
 
-TIMEOUT_S = 5.0  # to connect, and for an answer: no verb hangs for longer than a few of these
+TIMEOUT_S = 5.0  # to connect, and for a reply: no verb hangs for longer than a few of these
 
 _SCHEMES = {"redis": "redis", "rediss": "rediss", "valkey": "redis", "valkeys": "rediss", "unix": "unix"}
 _EXAMPLE = 'Write one like "redis://localhost:6379/0".'
@@ -27,7 +27,7 @@ class Address(Struct, frozen=True, kw_only=True):
     """Where the store is. `url` is in redis-py's form and has our own options taken out."""
 
     url: str
-    is_cluster: bool = False  # said so in the URL; otherwise the server is asked
+    is_cluster: bool = False  # the URL says so; otherwise the server is asked
     namespace: str | None = None
     wait_replicas: str | None = None
     wait_timeout: str | None = None
@@ -101,8 +101,8 @@ def _with_nodes(address: Address, parts: SplitResult) -> Address:
             mend="Say what they are: ?cluster=true, or redis+sentinel://.",
         )
     nodes = _hosts(parts.netloc, 6379, "a node")
-    credentials, at, places = parts.netloc.rpartition("@")
-    first = _joined(parts._replace(netloc=f"{credentials}{at}{places.partition(',')[0]}"))
+    credentials, at, hosts = parts.netloc.rpartition("@")
+    first = _joined(parts._replace(netloc=f"{credentials}{at}{hosts.partition(',')[0]}"))
     return replace(address, url=first, nodes=nodes)
 
 
@@ -118,12 +118,12 @@ def _sentinels(netloc: str, path: str) -> tuple[tuple[tuple[str, int], ...], str
 
 def _hosts(netloc: str, port: int, what: str) -> tuple[tuple[str, int], ...]:
     hosts: list[tuple[str, int]] = []
-    for place in netloc.rpartition("@")[2].split(","):
-        parts = urlsplit(f"//{place}")
+    for text in netloc.rpartition("@")[2].split(","):
+        parts = urlsplit(f"//{text}")
         try:
             hosts.append((parts.hostname or "localhost", parts.port or port))
         except ValueError as error:
-            raise ConfigurationError(f"{shown(place)} is no address of {what}: {error}.") from error
+            raise ConfigurationError(f"{shown(text)} is no address of {what}: {error}.") from error
     return tuple(hosts)
 
 

@@ -1,14 +1,10 @@
 -- Part of turn_any, which is turn.lua with this and jobs.lua: settlements that are not just completions. Each is {id,
 -- claim_seq, reserved_by, verb, due, error, reason, counts_return, counts_crash, failed_id, fingerprint}.
 
-local TO = {
-  complete = COMPLETED, retry = PENDING, fail = FAILING, snooze = PENDING, release = PENDING, cancel = CANCELLED,
-}
-
 -- Do what the holder of the current claim says, unless a person has asked to cancel the job.
 local function apply(id, row, said)
   local verb, due, reason, counts_return = said[4], said[5], said[7], said[8]
-  local to = TO[verb]
+  local to = SETTLES_TO[verb]  -- as protojobs.port.rules has it: scripting.py puts it here
   local is_unspent = verb == 'snooze' or verb == 'release'
   if verb == 'release' and counts_return then
     is_unspent = row[RETURNS] < RETURNS_FREE
