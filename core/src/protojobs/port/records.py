@@ -6,7 +6,7 @@ contents of `data`, `retry_policy` and `meta`: they are text that core wrote and
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 
 from msgspec import Struct
@@ -52,7 +52,6 @@ RESEND_WINDOW_S = 3600.0  # a push may be sent again for so long; until then pru
 BATCH_JOBS_MAX = 1_000  # jobs in one enqueue, settlements in one settle
 BATCH_BYTES_MAX = 8 * 1024 * 1024  # payload bytes in one enqueue or one claim
 COUNTED_MAX = 100_000  # live jobs that are counted one by one
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)  # from which stores count time
 JOB_FIELDS = (  # what a job, a schedule and a job that is pushed again have in common
     *("queue", "job_name", "job_class", "data", "priority"),
     *("max_retries", "retry_delay", "retry_policy", "timeout"),

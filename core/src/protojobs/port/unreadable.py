@@ -16,7 +16,7 @@ from msgspec import Struct, convert
 from protojobs.clock import EPOCH
 from protojobs.names import DELAY_MAX_S
 from protojobs.port.lifecycle import JobState, Verb
-from protojobs.port.records import EPOCH, ClaimedJob, FailedJob, Fence, JobRecord, Settlement
+from protojobs.port.records import ClaimedJob, FailedJob, Fence, JobRecord, Settlement
 
 __all__ = ["UNREADABLE", "is_unreadable", "read", "set_aside", "why_unreadable"]
 

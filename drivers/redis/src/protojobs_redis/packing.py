@@ -10,9 +10,9 @@ from msgspec import Raw, Struct, convert
 from msgspec.msgpack import Decoder, Encoder, decode
 from msgspec.structs import asdict, replace
 
+from protojobs.clock import EPOCH
 from protojobs.port.lifecycle import JobState
 from protojobs.port.records import (
-    EPOCH,
     ClaimedJob,
     ExportedJob,
     FailedJob,
