@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from graphlib import CycleError
 from pathlib import Path
+from pkgutil import resolve_name
 from urllib.parse import urlparse
 
 import click
@@ -43,6 +44,10 @@ CONTRACT = DOCS / "reference" / "driver-contract.md"
 ARCHITECTURE = DOCS / "architecture.md"
 DECISIONS = DOCS / "decisions"
 RECORDS = sorted(DECISIONS.glob("[0-9]*.md"))
+LOGGERS = {f"protojobs.{name}" for name in ("worker", "job", "scheduler", "cli", "audit")}
+ENTRY_POINT_GROUPS = {"protojobs.drivers", "protojobs.plugins", "protojobs.commands"}
+FILES = {"protojobs.toml", "protojobs.conf"}
+SPAN_ATTRIBUTES = {"protojobs.job.name", "protojobs.attempt"}
 PARTS = ["Context", "Choice", "What we gave up", "What would change our mind"]
 
 
@@ -61,6 +66,22 @@ def test_links_within_the_repository_lead_somewhere(page: Path) -> None:
         if not target.exists() or (parts.fragment and parts.fragment not in anchors_of(target)):
             lost.append(link)
     assert lost == []
+
+
+def test_every_name_below_protojobs_that_a_page_mentions_exists() -> None:
+    pages = [page for page in all_pages() if page.parent != DECISIONS]  # decisions are history
+    named = {(name_of(page), name) for page in pages for name in re.findall(r"`(protojobs(?:\.\w+)+)`", prose_of(page))}
+    named -= {(page, name) for page, name in named if name in LOGGERS | ENTRY_POINT_GROUPS | FILES | SPAN_ATTRIBUTES}
+    assert named
+    assert sorted((page, name) for page, name in named if not _can_be_had(name)) == []
+
+
+def _can_be_had(dotted: str) -> bool:
+    try:
+        resolve_name(dotted)
+    except (ImportError, AttributeError):
+        return False
+    return True
 
 
 def test_every_page_of_the_docs_can_be_reached_from_the_readme() -> None:
