@@ -76,7 +76,7 @@ RULE_MUTANTS = (
         (
             DRIVER,
             "        super().__init__(connections, dialect)\n",
-            "        super().__init__(connections, dialect)\n        connections.connect().close()\n",
+            "        super().__init__(connections, dialect)\n        self._early = connections.connect()\n",
         ),
         store="sqlite",
     ),

@@ -281,7 +281,7 @@ class TestOneThatHangs:
         crew = self.crew(REPORTS.replace("REASON", "empty"))
         report, code = crew.run(StopToken())
         assert (report.done, report.reason, code) == (3, "empty", Exit.BAD)
-        assert "has done its work and does not end after 6 s: killed" in caplog.text
+        assert re.search(r"has done its work and does not end after \d+ s: killed", caplog.text)
         assert caplog.text.count("another starts") == 0
 
     def test_after_its_report_is_not_asked_for_its_health(self) -> None:

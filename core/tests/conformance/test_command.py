@@ -78,7 +78,8 @@ def test_a_driver_that_keeps_the_contract(run, tmp_path: Path) -> None:
     report = json.loads((tmp_path / "report.json").read_text())
     assert (report["schema"], report["reached"], report["ok"]) == ("protojobs/conformance@1", "queue", True)
     (level,) = report["levels"]
-    assert level["passed"] == len(report["tests"]) == sum(each["passed"] for each in report["concerns"])
+    assert level["passed"] == sum(each["passed"] for each in report["concerns"]) > 600
+    assert level["passed"] + level["not_claimed"] == len(report["tests"])  # it has no server to be cut off from
     assert all(test["id"].startswith(f"{test['concern']}.") for test in report["tests"])
 
 

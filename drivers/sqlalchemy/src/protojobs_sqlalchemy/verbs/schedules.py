@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from math import ceil, isfinite
-from typing import Any
+from typing import Any, cast
 
 from msgspec import convert
 from msgspec.structs import asdict, replace
@@ -79,8 +79,8 @@ class _TimeOrFraction(StoredTime):
     def process_result_value(self, value: datetime | float | None, dialect: Dialect) -> datetime | None:
         """From the database."""
         if isinstance(value, float) and isfinite(value):
-            value = ceil(value)
-        return super().process_result_value(value, dialect)
+            return super().process_result_value(ceil(value), dialect)
+        return super().process_result_value(cast("datetime | int | None", value), dialect)
 
 
 _columns: list[ColumnElement[Any]] = [
