@@ -1,4 +1,8 @@
-"""What an Inspector draws charts from: runs over time, error rates, depths. From the notes that workers send."""
+"""What charts are drawn from, by the notes that workers send: runs over time, error rates, depths.
+
+Raises NotSupported where the store keeps no notes. Each call takes two round trips; one, where `now` is given: store
+time, as it was asked for a moment ago.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from typing import Literal
 
 from protojobs.clock import EPOCH
 from protojobs.errors import OptionInvalid
-from protojobs.inspector.viewing import Viewing
+from protojobs.inspector.scope import Scope
 from protojobs.inspector.views import Point, Rate, Series
 from protojobs.port.observing import (
     HOUR,
@@ -23,61 +27,61 @@ from protojobs.port.observing import (
     percentile,
 )
 
-__all__ = ["Charts"]
+__all__ = ["depths", "rates", "series"]
 
 MINUTES_MAX = int(HOURS_KEPT_S) // MINUTE
 _ERRORS = frozenset({Result.RETRIED, Result.FAILED, Result.LOST})
 _ATTEMPTS = _ERRORS | {Result.COMPLETED}
 
 
-class Charts(Viewing):
-    """What the last minutes or hours were like. NotSupported without notes.
+def series(
+    scope: Scope, minutes: int = 60, *, queue: str = "", job_name: str = "", now: datetime | None = None
+) -> Series:
+    """Runs of the last `minutes`, for each minute, or beyond three hours for each hour, up to seven days.
 
-    Each call takes two round trips; one, where `now` is given: store time, as it was asked for a moment ago.
+    Of all jobs, or of one queue, one job name, or both. The last point is the period that goes on.
     """
+    period_s = _period(minutes)
+    with scope.looking():
+        since, until = _span(now or scope.driver.now(), minutes, period_s)
+        rollups = scope.observer().rollups(period_s, since, until, queue=queue, job_name=job_name)
+    by_time: defaultdict[datetime, list[Rollup]] = defaultdict(list)
+    for rollup in rollups:
+        by_time[rollup.began_at].append(rollup)
+    steps = int((until - since).total_seconds()) // period_s
+    times = [since + timedelta(seconds=period_s * step) for step in range(steps)]
+    points = tuple(_point(time, by_time[time]) for time in times)
+    return Series(period_s=period_s, points=points, total=_point(since, rollups))
 
-    def series(self, minutes: int = 60, *, queue: str = "", job_name: str = "", now: datetime | None = None) -> Series:
-        """Runs of the last `minutes`, for each minute, or beyond three hours for each hour, up to seven days.
 
-        Of all jobs, or of one queue, one job name, or both. The last point is the period that goes on.
-        """
-        period_s = _period(minutes)
-        with self._looking():
-            since, until = _span(now or self._driver.now(), minutes, period_s)
-            rollups = self._observer().rollups(period_s, since, until, queue=queue, job_name=job_name)
-        by_time: defaultdict[datetime, list[Rollup]] = defaultdict(list)
-        for rollup in rollups:
-            by_time[rollup.began_at].append(rollup)
-        steps = int((until - since).total_seconds()) // period_s
-        times = [since + timedelta(seconds=period_s * step) for step in range(steps)]
-        points = tuple(_point(time, by_time[time]) for time in times)
-        return Series(period_s=period_s, points=points, total=_point(since, rollups))
+def rates(
+    scope: Scope,
+    minutes: int = 60,
+    *,
+    by: Literal["queue", "job_name"] = "job_name",
+    limit: int = 50,
+    now: datetime | None = None,
+) -> list[Rate]:
+    """How the runs of each queue or job name went in the last `minutes`, those with the most errors first."""
+    period_s = _period(minutes)
+    with scope.looking():
+        since, until = _span(now or scope.driver.now(), minutes, period_s)
+        totals = scope.observer().totals(period_s, since, until, by=by, limit=limit)
+    by_name: defaultdict[str, list[RollupTotal]] = defaultdict(list)
+    for total in totals:
+        by_name[total.name].append(total)
+    rates = [_rate(name, found) for name, found in by_name.items()]
+    return sorted(rates, key=lambda rate: (-rate.errors, -rate.runs, rate.name))
 
-    def rates(
-        self,
-        minutes: int = 60,
-        *,
-        by: Literal["queue", "job_name"] = "job_name",
-        limit: int = 50,
-        now: datetime | None = None,
-    ) -> list[Rate]:
-        """How the runs of each queue or job name went in the last `minutes`, those with the most errors first."""
-        period_s = _period(minutes)
-        with self._looking():
-            since, until = _span(now or self._driver.now(), minutes, period_s)
-            totals = self._observer().totals(period_s, since, until, by=by, limit=limit)
-        by_name: defaultdict[str, list[RollupTotal]] = defaultdict(list)
-        for total in totals:
-            by_name[total.name].append(total)
-        rates = [_rate(name, found) for name, found in by_name.items()]
-        return sorted(rates, key=lambda rate: (-rate.errors, -rate.runs, rate.name))
 
-    def depths(self, minutes: int = 60, *, queue: str | None = None, now: datetime | None = None) -> list[DepthSample]:
-        """How many jobs one queue, or each, had in the last `minutes`, oldest first; up to three hours."""
-        _period(minutes)
-        with self._looking():
-            since, until = _span(now or self._driver.now(), min(minutes, int(MINUTES_KEPT_S) // MINUTE), MINUTE)
-            return self._observer().depths(since, until, queue=queue)
+def depths(
+    scope: Scope, minutes: int = 60, *, queue: str | None = None, now: datetime | None = None
+) -> list[DepthSample]:
+    """How many jobs one queue, or each, had in the last `minutes`, oldest first; up to three hours."""
+    _period(minutes)
+    with scope.looking():
+        since, until = _span(now or scope.driver.now(), min(minutes, int(MINUTES_KEPT_S) // MINUTE), MINUTE)
+        return scope.observer().depths(since, until, queue=queue)
 
 
 def _period(minutes: int) -> int:

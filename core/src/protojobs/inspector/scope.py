@@ -1,4 +1,4 @@
-"""What all parts of an Inspector stand on: the queue, who is looking, what is hidden from them."""
+"""Scope: the store, who is looking, and what is hidden from them. Every verb of an Inspector takes it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from protojobs.port.observing import Observes
 if TYPE_CHECKING:
     from protojobs.queue.queue import JobQueue
 
-__all__ = ["LOOK_S", "Done", "Viewing"]
+__all__ = ["LOOK_S", "Done", "Scope"]
 
 LOOK_S = 10.0  # what is asked for a page gives up within so long
 
@@ -30,43 +30,44 @@ class Done:
         self.detail = ""
 
 
-class Viewing:
-    """One viewer's way to one store."""
+class Scope:
+    """What one viewer may see of one store: their rights, and the fields that are hidden from them."""
 
     def __init__(self, queue: JobQueue, viewer: Viewer, redaction: Redaction, operations: Operations) -> None:
-        self._queue = queue
+        self.queue = queue
+        self.driver: Store = queue.driver
         self.viewer = viewer
-        self._driver: Store = queue.driver
-        self._redaction = redaction
-        self._operations = operations
-        self._access = Access(queue, viewer)
+        self.redaction = redaction
+        self.operations = operations
+        self.access = Access(queue, viewer)
 
     @property
     def is_observing(self) -> bool:
         """Whether the store keeps notes: charts, error groups and the audit log raise NotSupported without."""
-        return self._driver.capabilities.observing and isinstance(self._driver, Observes)
+        return self.driver.capabilities.observing and isinstance(self.driver, Observes)
 
     @contextmanager
-    def _looking(self) -> Generator[None]:
+    def looking(self) -> Generator[None]:
         """Around everything that only looks: the right to, and a bound for all round trips together."""
-        self._access.look()
+        self.access.look()
         with within(LOOK_S):
             yield
 
     @contextmanager
-    def _acting(self, action: str, target: str) -> Generator[Done]:
+    def acting(self, action: str, target: str) -> Generator[Done]:
         """Around everything that acts: the right to, and a line in the audit log, also of what went wrong."""
-        self._access.act(action, target)
+        self.access.act(action, target)
         done = Done()
         try:
             yield done
         except Exception as error:
-            self._access.note(action, target, count=done.count, detail=f"failed: {type(error).__name__}: {error}")
+            self.access.note(action, target, count=done.count, detail=f"failed: {type(error).__name__}: {error}")
             raise
-        self._access.note(action, target, count=done.count, detail=done.detail)
+        self.access.note(action, target, count=done.count, detail=done.detail)
 
-    def _observer(self) -> Observes:
-        driver = self._driver
+    def observer(self) -> Observes:
+        """The store as one that keeps notes. Raises NotSupported."""
+        driver = self.driver
         if not (driver.capabilities.observing and isinstance(driver, Observes)):
             raise NotSupported(
                 f"{type(driver).__name__} keeps no notes of runs, errors and actions.",
