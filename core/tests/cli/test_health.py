@@ -17,7 +17,7 @@ import pytest
 
 from protojobs import StopToken
 from protojobs.cli.health_probe.health import Health, supervisor_health, worker_health
-from protojobs.cli.health_probe.probe import ASK_BYTES_MAX, ASKERS_MAX, Probe
+from protojobs.cli.health_probe.probe import CLIENTS_MAX, REQUEST_BYTES_MAX, Probe
 from protojobs.cli.health_probe.systemd import Systemd
 from protojobs.errors import StoreUnavailable
 from protojobs.port.records import WorkerInfo
@@ -201,7 +201,7 @@ class TestProbe:
             (b"POST /livez HTTP/1.1\r\n\r\n", 405),
             (b"HEAD /livez?x=1 HTTP/1.1\r\n\r\n", 200),
             (b"\x00\xff\r\n\r\n", 400),
-            (b"x" * (ASK_BYTES_MAX + 1), 400),
+            (b"x" * (REQUEST_BYTES_MAX + 1), 400),
         ],
     )
     def test_strange_requests_get_an_answer(self, probe, request_: bytes, status: int) -> None:
@@ -209,7 +209,7 @@ class TestProbe:
 
     def test_who_says_nothing_holds_up_nobody_and_is_hung_up_on(self, probe) -> None:
         port = probe(WELL)
-        silent = [socket.create_connection(("127.0.0.1", port), 5) for _ in range(ASKERS_MAX - 1)]
+        silent = [socket.create_connection(("127.0.0.1", port), 5) for _ in range(CLIENTS_MAX - 1)]
         assert status_of(port, "/livez") == 200
         for line in silent:
             line.settimeout(10)

@@ -1,4 +1,4 @@
-"""`protojobs alerts`: watch the store and tell; needs the URL only, and no application."""
+"""`protojobs alerts`: watch the store, and send alerts. Needs the URL only, and no application."""
 
 from __future__ import annotations
 
@@ -43,19 +43,19 @@ def command(ctx: click.Context, url: str | None, once: bool, test: bool) -> None
         raise click.UsageError("Give --once or --test, not both.", ctx)
     settings = plugin_settings("alerts", AlertSettings) or AlertSettings()
     # Given before the command's name it belongs to the root, whose object keeps it.
-    given = url or getattr(ctx.find_root().obj, "url", None)
-    with JobQueue.from_config(url=given) as queue:
+    store_url = url or getattr(ctx.find_root().obj, "url", None)
+    with JobQueue.from_config(url=store_url) as queue:
         watcher = Watcher(queue, settings)
         if once:
             _once(ctx, watcher)
         elif test:
-            _test(ctx, watcher, _ways(settings))
+            _test(ctx, watcher, _channels(settings))
         else:
-            queue.driver.workers()  # a store that is not there, or not migrated, is told at once
-            _watch(watcher, settings, _ways(settings))
+            queue.driver.workers()  # a store that is not there, or not migrated, is an error at once
+            _watch(watcher, settings, _channels(settings))
 
 
-def _ways(settings: AlertSettings) -> list[Channel]:
+def _channels(settings: AlertSettings) -> list[Channel]:
     if channels := channels_of(settings):
         return channels
     raise ConfigurationError(
@@ -65,12 +65,12 @@ def _ways(settings: AlertSettings) -> list[Channel]:
 
 
 def _once(ctx: click.Context, watcher: Watcher) -> None:
-    found = watcher.look()
-    for finding in found:
+    findings = watcher.look()
+    for finding in findings:
         click.echo(finding.text)
-    if not found:
+    if not findings:
         click.echo("Nothing is wrong.", err=True)
-    ctx.exit(1 if found else 0)
+    ctx.exit(1 if findings else 0)
 
 
 def _test(ctx: click.Context, watcher: Watcher, channels: list[Channel]) -> None:

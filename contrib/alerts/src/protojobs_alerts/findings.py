@@ -1,4 +1,4 @@
-"""What is wrong in the store right now, by the rules of the settings. Reads only; every question is bounded."""
+"""Finds what is wrong in the store by the rules of the settings. Reads only, and each read is bounded."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from protojobs_alerts.settings import AlertSettings
 
 __all__ = ["FINDINGS_MAX", "Failures", "Finding", "error_type", "findings", "in_words", "printable"]
 
-FINDINGS_MAX = 200  # told one by one; the rest as a number
+FINDINGS_MAX = 200  # reported one by one; the rest as a number
 PAGE, PAGES_MAX = 100, 10  # failed jobs read in one look
 FAILURES_MAX = 20_000  # remembered in all
 TAIL_CHARS = 4_000  # of a traceback that are read, to find the error in it ...
@@ -80,15 +80,15 @@ class Failures:
         if self._cut_at is not None and self._cut_at < now - self._window:
             self._cut_at = None
         jobs, newest, is_cut = self._unknown(now)
-        found = self._failures(jobs)
-        # Only now, when all is read: of a look that the store breaks off nothing is known, and the next finds it anew.
+        failures = self._failures(jobs)
+        # Only now, when all is read: if the store fails in the middle of a look, the next one reads the same again.
         self._newest = newest
         self._cut_at = now if is_cut else self._cut_at
-        self._known.update(one.id for one in found)
-        self._kept.extend(reversed(found))
+        self._known.update(one.id for one in failures)
+        self._kept.extend(reversed(failures))
         while self._kept and (self._kept[0].failed_at < now - self._window or len(self._kept) > FAILURES_MAX):
             self._known.discard(self._kept.popleft().id)
-        new = Counter((one.job_name, one.error) for one in found)
+        new = Counter((one.job_name, one.error) for one in failures)
         counts = Counter((one.job_name, one.error) for one in self._kept)
         latest = {(one.job_name, one.error): one for one in self._kept}
         return [self._finding(latest[key], count, new[key]) for key, count in counts.most_common()]
@@ -98,19 +98,19 @@ class Failures:
         since, newest = now - self._window, self._newest
         if newest is not None:
             since = max(since, newest - OVERLAP)
-        found: dict[str, FailedJob] = {}
+        unknown: dict[str, FailedJob] = {}
         cursor: str | None = None
         for _ in range(PAGES_MAX):
             page = self._store.failed(limit=PAGE, cursor=cursor, chars_max=TAIL_CHARS)
             for job in page.jobs:
                 if job.failed_at < since:
-                    return list(found.values()), newest, False
+                    return list(unknown.values()), newest, False
                 newest = max(newest or job.failed_at, job.failed_at)
                 if job.id not in self._known:
-                    found[job.id] = job
+                    unknown[job.id] = job
             if (cursor := page.cursor) is None:
-                return list(found.values()), newest, False
-        return list(found.values()), newest, True
+                return list(unknown.values()), newest, False
+        return list(unknown.values()), newest, True
 
     def _failures(self, jobs: Sequence[FailedJob]) -> list[_Failure]:
         headless = [job.id for job in jobs if len(job.exception) >= TAIL_CHARS and _FRAME not in job.exception]
@@ -121,8 +121,8 @@ class Failures:
         return [self._failure(job, "" if job.id in lost else whole.get(job.id, job.exception)) for job in jobs]
 
     def _failure(self, job: FailedJob, traceback: str) -> _Failure:
-        error, said = error_type(traceback)
-        detail = printable(said, DETAIL_CHARS) if self._with_detail else ""
+        error, text = error_type(traceback)
+        detail = printable(text, DETAIL_CHARS) if self._with_detail else ""
         return _Failure(job.failed_at, job.id, printable(job.job_name), error, printable(job.queue), detail)
 
     def _finding(self, last: _Failure, count: int, new: int) -> Finding:
@@ -148,11 +148,8 @@ def findings(
     oldest, depth = settings.oldest_limits, settings.depth_limits
     is_due = False
     for info in queues:
-        due, waited_s, name = (
-            info.stats.pending - info.stats.scheduled,
-            info.oldest_ready_s or 0.0,
-            printable(info.name),
-        )
+        due, waited_s = info.stats.pending - info.stats.scheduled, info.oldest_ready_s or 0.0
+        name = printable(info.name)
         if info.is_paused:
             continue
         is_due = is_due or due > 0
@@ -172,11 +169,11 @@ def error_type(traceback: str) -> tuple[str, str]:
     Only the line that a traceback has for it is taken for the name: any other may be of the job's data.
     """
     lines = traceback.splitlines()
-    frames = [place for place, line in enumerate(lines) if line.startswith(_FRAME)]
+    frames = [index for index, line in enumerate(lines) if line.startswith(_FRAME)]
     rest = lines[frames[-1] + 1 :] if frames else lines
     line = next((line for line in rest if not line.startswith(" ")), "")
-    found = _ERROR_LINE.match(line)
-    return (printable(found[1]), found[2] or "") if found else ("an error", "")
+    match = _ERROR_LINE.match(line)
+    return (printable(match[1]), match[2] or "") if match else ("an error", "")
 
 
 def printable(text: str, chars_max: int = NAME_CHARS) -> str:

@@ -1,4 +1,4 @@
-"""Mail: over TLS, or to this machine."""
+"""Sends alerts by mail: over TLS, or to a server on this machine."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Mail:
                 if self._settings.mail_user:
                     server.login(self._settings.mail_user, self._settings.mail_password)
                 server.send_message(self._letter(message))
-        except smtplib.SMTPResponseException as refusal:  # its text may echo what was sent: only the code is told
+        except smtplib.SMTPResponseException as refusal:  # its text may echo what was sent: only the code is shown
             raise SendFailed(f"it answered {refusal.smtp_code}", may_retry=refusal.smtp_code < _PERMANENT) from None
         except smtplib.SMTPRecipientsRefused as refusal:
             codes = sorted({code for code, _ in refusal.recipients.values()})
@@ -66,9 +66,7 @@ class Mail:
             if not self._is_tls and not is_loopback(self._host):
                 server.starttls(context=ssl.create_default_context())
             yield server
-            with suppress(
-                smtplib.SMTPException, OSError
-            ):  # it has taken the message: how it says good-bye is no matter
+            with suppress(smtplib.SMTPException, OSError):  # it has taken the message
                 server.quit()
         finally:
             server.close()

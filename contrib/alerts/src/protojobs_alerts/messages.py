@@ -1,4 +1,4 @@
-"""What is sent: one message for all that there is to tell at a time, as JSON and as text. No job's data is in it."""
+"""The messages that are sent: all alerts of one look together, as JSON and as text. No job's data is in them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ VERSION = 1
 
 
 class Notice(Struct, frozen=True, kw_only=True):
-    """One alert as it is told. `held_back`: what happened since the message before, and was not told one by one."""
+    """One alert in a message. `held_back`: how often it happened again since the message before."""
 
     status: Literal["firing", "resolved"]
     finding: Finding
@@ -36,7 +36,7 @@ class Notice(Struct, frozen=True, kw_only=True):
 
 
 class Message(Struct, frozen=True, kw_only=True):
-    """`id` is the same for every try to deliver it: who gets it twice can tell. `name`: the place that it is about."""
+    """`id` is the same for every try to deliver it, so that a receiver knows it again. `name`: which installation."""
 
     id: str
     at: datetime

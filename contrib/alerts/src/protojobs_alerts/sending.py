@@ -1,4 +1,4 @@
-"""Delivery: a thread for each channel, so that a slow one holds up neither the watching nor the others. Bounded."""
+"""Delivers messages: a thread and a bounded queue for each channel, so that a slow one holds up no other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the environment says, `PROTOJOBS_ALERTS_*`: where alerts go, and what is one. Secrets come from nowhere else."""
+"""The settings `PROTOJOBS_ALERTS_*`: where alerts go, and what is an alert. Secrets come only from these variables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The watch: look into the store, compare with what was told, hand over what is new. One process for the fleet."""
+"""Watches the store: looks every few seconds, and hands alerts that are due to the channels."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from protojobs.entropy import fresh_id
 from protojobs.errors import DriverError
 from protojobs.stopping import Wakeup
 from protojobs_alerts.findings import FINDINGS_MAX, Failures, Finding, findings, in_words
-from protojobs_alerts.ledger import Ledger
 from protojobs_alerts.mail import Mail
 from protojobs_alerts.messages import Message, Notice, messages_of
 from protojobs_alerts.sending import Channel, Sender
 from protojobs_alerts.settings import AlertSettings
+from protojobs_alerts.throttling import Throttle
 from protojobs_alerts.webhook import Webhook
 
 __all__ = ["Watcher", "channels_of"]
@@ -48,7 +48,7 @@ class Watcher:
         self._failures = Failures(queue.driver, settings.failed_window, with_detail=settings.detail == "error")
         # No further than a limit needs: it is asked every few seconds.
         self._counted_max = max(COUNTED_MIN, int(settings.depth_limits.highest) + 1)
-        self._ledger = Ledger(settings.interval)
+        self._throttle = Throttle(settings.interval)
         self._answered_s = clock.monotonic()
         self._is_away = False
 
@@ -67,29 +67,29 @@ class Watcher:
         """Look once; the messages that are due now."""
         now_s = self._clock.monotonic()
         try:
-            found = self._found()
+            results = self._findings()
         except DriverError as error:
             if not self._is_away:
                 self._is_away = True
                 _log.error("the store does not answer: %s", error)
-            notices = self._ledger.turn(now_s, self._outage(now_s), is_complete=False)
+            notices = self._throttle.turn(now_s, self._outage(now_s), is_complete=False)
         else:
             self._answered_s, self._is_away = now_s, False
-            notices = self._ledger.turn(now_s, _told(found), untold=found[FINDINGS_MAX:])
+            notices = self._throttle.turn(now_s, _listed(results), unlisted=results[FINDINGS_MAX:])
         return self.messages(notices)
 
     def look(self) -> list[Finding]:
-        """What is wrong now, whatever was told before: 200 things, and the number of the others. Raises DriverError."""
-        return _told(self._found())
+        """What is wrong now, whatever was sent before: 200 things, and the number of the others. Raises DriverError."""
+        return _listed(self._findings())
 
     def _found(self) -> list[Finding]:
         with within(ANSWER_S):
             now, workers = self._driver.now(), self._driver.workers()
             queues = self._driver.queues(counted_max=self._counted_max)
             failed = self._failures.look(now) if self._settings.failed else []
-        found = [finding for finding in failed if finding.count >= self._settings.failed]
-        found += findings(self._settings, queues, workers, now)
-        return sorted(found, key=lambda finding: finding.kind != "workers")  # that one is told, however many there are
+        results = [finding for finding in failed if finding.count >= self._settings.failed]
+        results += findings(self._settings, queues, workers, now)
+        return sorted(results, key=lambda finding: finding.kind != "workers")  # never cut off the list
 
     def messages(self, notices: Sequence[Notice]) -> list[Message]:
         """The notices as messages of now."""
@@ -104,10 +104,10 @@ class Watcher:
         return [Finding(kind="store", text=text, seconds=lasts_s)]
 
 
-def _told(found: list[Finding]) -> list[Finding]:
-    if (more := len(found) - FINDINGS_MAX) <= 0:
-        return found
-    return [*found[:FINDINGS_MAX], Finding(kind="more", text=f"{more:,} further alerts.", count=more)]
+def _listed(results: list[Finding]) -> list[Finding]:
+    if (more := len(results) - FINDINGS_MAX) <= 0:
+        return results
+    return [*results[:FINDINGS_MAX], Finding(kind="more", text=f"{more:,} further alerts.", count=more)]
 
 
 def _ids() -> Iterator[str]:

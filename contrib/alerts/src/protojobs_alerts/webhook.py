@@ -1,4 +1,4 @@
-"""The webhook: one POST of JSON, to https, or to this machine."""
+"""Sends alerts to a webhook: one POST of JSON, over https, or to this machine."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ class Webhook:
         request = Request(self._url, message.as_json(), headers, method="POST")
         try:
             self._opener.open(request, timeout=TIMEOUT_S).close()
-        except HTTPError as answer:
-            answer.close()
-            may_retry = answer.code >= 500 or answer.code in _BUSY
-            raise SendFailed(f"it answered {answer.code}", may_retry=may_retry) from None
+        except HTTPError as response:
+            response.close()
+            may_retry = response.code >= 500 or response.code in _BUSY
+            raise SendFailed(f"it answered {response.code}", may_retry=may_retry) from None
         except (URLError, OSError, http.client.HTTPException) as error:
             reason = error.reason if isinstance(error, URLError) else error
             raise SendFailed(f"it cannot be reached ({type(reason).__name__})", may_retry=True) from None

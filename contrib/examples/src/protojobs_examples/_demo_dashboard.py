@@ -1,4 +1,4 @@
-"""`protojobs demo --dashboard`: the demo's store in a browser, and a shop that goes on trading while somebody looks."""
+"""`protojobs demo --dashboard`: shows the store of the demo in a browser, while the shop goes on pushing jobs."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def dashboard(url: str, port: int, folder: Path) -> Generator[str]:
     if _answers(port):
         raise click.ClickException(f"Something answers on port {port} already. Give another --port.")
     others = {name: value for name, value in os.environ.items() if not name.startswith("PROTOJOBS_")}
-    said = folder / "dashboard.log"
-    with said.open("wb") as log:
+    log_file = folder / "dashboard.log"
+    with log_file.open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "protojobs.cli", "dashboard", "--host", HOST, "--port", str(port)],
             env={**others, "PROTOJOBS_URL": url},  # it may hold a password: not an argument, which everyone could read
@@ -60,7 +60,7 @@ def dashboard(url: str, port: int, folder: Path) -> Generator[str]:
             deadline = time.monotonic() + BEGIN_MAX_S
             while not _answers(port):
                 if process.poll() is not None or time.monotonic() > deadline:
-                    raise click.ClickException(f"The dashboard did not start; {said} says why.")
+                    raise click.ClickException(f"The dashboard did not start; {log_file} says why.")
                 time.sleep(LOOK_S)
             yield f"http://{HOST}:{port}/"
         finally:

@@ -19,7 +19,7 @@ def kill_a_worker(url: str, folder: Path, app: str, *, lease_s: float) -> int | 
     """Start a worker for deliveries, wait until it is at work on one, and kill it; returns its process id.
 
     Its job hangs on purpose, for it finds SHOP_SLOW in its environment. None: it did not get that far within its time;
-    what it said is in `killed-worker.log`.
+    its output is in `killed-worker.log`.
     """
     settings = {"PROTOJOBS_URL": url, "PROTOJOBS_APP": app, "PROTOJOBS_LEASE": str(lease_s), "SHOP_SLOW": "1"}
     others = {name: value for name, value in os.environ.items() if not name.startswith("PROTOJOBS_")}

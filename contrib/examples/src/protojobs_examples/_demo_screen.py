@@ -1,4 +1,4 @@
-"""What the demo shows: words and progress on stderr, the outcome on stdout. Bars on a terminal, lines in a pipe."""
+"""What the demo prints: progress on stderr, as bars on a terminal and lines in a pipe; the outcome on stdout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The demo's little shop: a folder with images, old files and a database; what it pushes, and what came of it."""
+"""The shop of the demo: a folder with images, old files and a database; the jobs that it pushes, and their results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Counting what the demo's jobs do, from the events that the worker sends."""
+"""Counts what the demo's jobs do, from the events of the worker."""
 
 from __future__ import annotations
 

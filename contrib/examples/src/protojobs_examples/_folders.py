@@ -1,4 +1,4 @@
-"""Paths that come with a job's data are looked up inside a folder that the worker was given, and nowhere else."""
+"""Resolves paths in a job's data: inside the folder that the worker has as a setting, and nowhere else."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def inside(folder: Path, path: str) -> Path:
     """
     root = folder.resolve()
     try:
-        found = (root / path).resolve()
+        resolved = (root / path).resolve()
     except (OSError, RuntimeError, ValueError) as error:  # a loop of symlinks, a NUL character
         raise PathRefused(f"{path!r} is no path: {error}") from error
-    if not found.is_relative_to(root):
+    if not resolved.is_relative_to(root):
         raise PathRefused(f"{path!r} is outside {root}, the folder that this worker may touch")
-    return found
+    return resolved
 
 
 def folder_from_environment(variable: str) -> Path | None:

@@ -1,4 +1,4 @@
-"""Files that nobody has changed for a while: find them below a folder, and delete them, never following a symlink."""
+"""Deletes old files below a folder, and never follows a symlink."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def delete_old_files(  # noqa: PLR0913  (what, how old, how many, and how to sto
         if not fnmatchcase(name, pattern):
             continue
         with suppress(FileNotFoundError):
-            found = os.stat(name, dir_fd=parent, follow_symlinks=False)
-            if not stat.S_ISREG(found.st_mode) or found.st_mtime >= before:
+            status = os.stat(name, dir_fd=parent, follow_symlinks=False)
+            if not stat.S_ISREG(status.st_mode) or status.st_mtime >= before:
                 continue
             if files >= limit or stop():
                 return FilesDone(files, size, has_more=True)
             if not dry_run:
                 os.unlink(name, dir_fd=parent)
-            files, size = files + 1, size + found.st_size
+            files, size = files + 1, size + status.st_size
     return FilesDone(files, size, has_more=False)
 
 

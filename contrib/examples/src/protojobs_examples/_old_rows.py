@@ -1,4 +1,4 @@
-"""Rows of a table older than some moment: delete them in small transactions, so that nobody waits for us."""
+"""Deletes old rows of a table in small transactions, so that no other transaction waits for long."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ def delete_old_rows(  # noqa: PLR0913  (what, how old, how many, and how to stop
     it has no primary key, or the column holds no date or time; DatabaseUnavailable when the database does not answer.
     """
     try:
-        found = _reflected(engine, table)
-        is_old = _older(found, column, before)
+        rows = _reflected(engine, table)
+        is_old = _older(rows, column, before)
         if dry_run:
             with engine.connect() as connection:
-                count = connection.scalar(sa.select(sa.func.count()).select_from(found).where(is_old))
+                count = connection.scalar(sa.select(sa.func.count()).select_from(rows).where(is_old))
             return RowsDone(count or 0, has_more=False)
         rows = 0
         while not stop():
             with engine.begin() as connection:
-                deleted = _delete_batch(connection, found, is_old, batch)
+                deleted = _delete_batch(connection, rows, is_old, batch)
             rows += deleted
             if deleted < batch:
                 return RowsDone(rows, has_more=False)
@@ -57,12 +57,12 @@ def delete_old_rows(  # noqa: PLR0913  (what, how old, how many, and how to stop
 def _reflected(engine: sa.Engine, name: str) -> sa.Table:
     schema, _, table = name.rpartition(".")
     try:
-        found = sa.Table(table, sa.MetaData(), schema=schema or None, autoload_with=engine)
+        reflected = sa.Table(table, sa.MetaData(), schema=schema or None, autoload_with=engine)
     except NoSuchTableError as error:
         raise TableRefused(f"there is no table {name}") from error
-    if not found.primary_key.columns:
+    if not reflected.primary_key.columns:
         raise TableRefused(f"table {name} has no primary key, so its rows cannot be deleted in batches")
-    return found
+    return reflected
 
 
 def _older(table: sa.Table, name: str, before: datetime) -> sa.ColumnElement[bool]:

@@ -1,4 +1,4 @@
-"""One message to one SMTP server: accepted for all of its recipients, or for none."""
+"""Hands one message to an SMTP server, which accepts it for all recipients or for none."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class SmtpSettings(msgspec.Struct, frozen=True, kw_only=True):
         host = environ.get("MAIL_HOST") or "localhost"
         security = environ.get("MAIL_SECURITY") or ("none" if host in _LOOPBACK else "starttls")
         usual_port = {"none": "25", "starttls": "587", "tls": "465"}.get(security, "")
-        given = {
+        values = {
             "host": host,
             "port": environ.get("MAIL_PORT") or usual_port,
             "security": security,
@@ -68,7 +68,7 @@ class SmtpSettings(msgspec.Struct, frozen=True, kw_only=True):
             "password": environ.get("MAIL_PASSWORD", ""),
             "sender": environ.get("MAIL_FROM") or f"nobody@{host}",
         }
-        return msgspec.convert(given, type=cls, strict=False)
+        return msgspec.convert(values, type=cls, strict=False)
 
 
 def deliver(settings: SmtpSettings, message: EmailMessage, sender: str, recipients: Sequence[str]) -> str:
@@ -138,5 +138,5 @@ def _refuse(is_final: bool, why: str, cause: BaseException | None = None) -> NoR
 
 
 def _text(answer: tuple[int, bytes | str]) -> str:
-    said = answer[1]
-    return f"{answer[0]} {said.decode(errors='replace') if isinstance(said, bytes) else said}"
+    text = answer[1]
+    return f"{answer[0]} {text.decode(errors='replace') if isinstance(text, bytes) else text}"

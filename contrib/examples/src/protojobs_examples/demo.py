@@ -61,11 +61,11 @@ def command(
     look = Look(port, is_opened=not no_browser, duration_s=duration) if dashboard else None
     folder = Path(tempfile.mkdtemp(prefix="protojobs-demo-"))
     # Given before the command's name it belongs to the root, whose object keeps it.
-    given = url or getattr(ctx.find_root().obj, "url", None)
+    store_url = url or getattr(ctx.find_root().obj, "url", None)
     # A worker that takes back jobs logs a warning, and here the screen says so already.
     logging.getLogger("protojobs").addHandler(logging.NullHandler())
     try:
-        is_kept = run(folder, given, Screen(), look)
+        is_kept = run(folder, store_url, Screen(), look)
     except BaseException:
         with suppress(OSError):
             folder.rmdir()  # it goes if nothing was put there yet

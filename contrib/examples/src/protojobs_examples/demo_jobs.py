@@ -1,4 +1,4 @@
-"""The jobs of the demo's little shop; `--app protojobs_examples.demo_jobs` makes them, and the examples, known."""
+"""The jobs of the demo's shop; `--app protojobs_examples.demo_jobs` registers them, and the example jobs."""
 
 from __future__ import annotations
 

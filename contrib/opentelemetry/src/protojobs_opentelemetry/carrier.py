@@ -1,4 +1,4 @@
-"""The trace context in a job's `meta`: put in at the push, found again at each run, and nobody else's key touched."""
+"""Carries the trace context in a job's `meta`: put in at the push, read at each run. Other keys are not touched."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _ESSENTIAL = "traceparent"
 def injected(meta: str | None, context: Context) -> str | None:
     """`meta` with the context beside what is in it already; unchanged where it holds something else than strings."""
     try:
-        known = msgspec.json.decode(meta, type=dict[str, str]) if meta else {}
+        values = msgspec.json.decode(meta, type=dict[str, str]) if meta else {}
     except (msgspec.DecodeError, UnicodeError):
         return meta
     carrier: dict[str, str] = {}
     propagate.inject(carrier, context)
     if sum(len(key.encode()) + len(value.encode()) for key, value in carrier.items()) > CONTEXT_BYTES_MAX:
         carrier = {key: value for key, value in carrier.items() if key == _ESSENTIAL}
-    new = {key: value for key, value in carrier.items() if key not in known}
-    return msgspec.json.encode({**known, **new}).decode() if new else meta
+    new = {key: value for key, value in carrier.items() if key not in values}
+    return msgspec.json.encode({**values, **new}).decode() if new else meta
 
 
 def extracted(meta: Mapping[str, str]) -> Context:

@@ -1,4 +1,4 @@
-"""What the environment says, `PROTOJOBS_OPENTELEMETRY_*`: which spans, and whether to count."""
+"""The settings `PROTOJOBS_OPENTELEMETRY_*`: how spans are linked, and whether to count."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The plugin: a producer's span for each push, a consumer's for each run, and the counts of both.
+"""The plugin: a span for each push and for each run, and the counts of both.
 
 Names and attributes follow OpenTelemetry's conventions for messaging. They are still marked as in development there, so
 they are written out here and do not come from a package whose constants move.
@@ -63,8 +63,6 @@ class OpenTelemetry:
             explicit_bucket_boundaries_advisory=BUCKETS_S,
         )
 
-    # ------------------------------------------------------------------------------------------------------- pushing
-
     @hookimpl
     def protojobs_before_push(self, job: NewJob) -> NewJob | None:
         """Note the push as a span, and give its context to the job.
@@ -92,8 +90,6 @@ class OpenTelemetry:
         span.end()
         meta = injected(job.meta, trace.set_span_in_context(span))
         return None if meta == job.meta else msgspec.structs.replace(job, meta=meta)
-
-    # ------------------------------------------------------------------------------------------------------- running
 
     @hookimpl
     @contextmanager

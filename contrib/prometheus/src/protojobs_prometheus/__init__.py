@@ -26,5 +26,5 @@ _HOMES = {"CONTENT_TYPE": "text", "Prometheus": "counting", "StoreCollector": "s
 def __getattr__(name: str) -> object:
     if (home := _HOMES.get(name)) is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found: object = getattr(import_module(f"{__name__}.{home}"), name)
-    return found
+    value: object = getattr(import_module(f"{__name__}.{home}"), name)
+    return value

@@ -1,4 +1,4 @@
-"""What the entry point names: the plugin, if the environment asks for it."""
+"""The entry point of the plugin: makes it, once in a process, if the environment asks for it."""
 
 from __future__ import annotations
 

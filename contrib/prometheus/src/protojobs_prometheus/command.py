@@ -1,4 +1,4 @@
-"""`protojobs metrics`: the store's numbers, printed once or served. Needs the URL only, and no application."""
+"""`protojobs metrics`: print the store's metrics once, or serve them. Needs the URL only, and no application."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ def command(ctx: click.Context, url: str | None, serve: str | None) -> None:
     protojobs metrics --serve 0.0.0.0:9480
     """
     # Given before the command's name it belongs to the root, whose object keeps it.
-    given = url or getattr(ctx.find_root().obj, "url", None)
-    with JobQueue.from_config(url=given) as queue:
-        queue.driver.workers()  # a store that is not there, or not migrated, is told at once
+    store_url = url or getattr(ctx.find_root().obj, "url", None)
+    with JobQueue.from_config(url=store_url) as queue:
+        queue.driver.workers()  # a store that is not there, or not migrated, is an error at once
         if serve is None:
             click.echo(exposition(queue), nl=False)
         else:

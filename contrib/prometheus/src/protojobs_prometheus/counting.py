@@ -1,4 +1,4 @@
-"""The plugin: events become numbers, and a worker serves them."""
+"""The plugin: counts the events of this process as metrics, and serves them over HTTP in a worker."""
 
 from __future__ import annotations
 
@@ -27,22 +27,18 @@ class Prometheus:
     def __init__(self, settings: PrometheusSettings | None = None, *, registry: CollectorRegistry = REGISTRY) -> None:
         self._metrics = ProcessMetrics(registry)
         self._labels = Labels()
-        # What happens to a worker is told on one thread of its own: by its number we know whose event it is.
+        # The events of a worker come on one thread of its own: the number of the thread says whose they are.
         self._workers: dict[int, _Worker] = {}
         self._lock = threading.Lock()
         self.server: MetricsServer | None = None
         if settings is not None:
             self.server = MetricsServer(lambda: render(registry), settings.host, parse_ports(settings.port))
 
-    # ------------------------------------------------------------------------------------------------------ pushing
-
     @hookimpl
     def protojobs_job_queued(self, event: events.JobQueued) -> None:
         """Count what was stored; a push sent again is not."""
         if event.duplicate_of is None:
             self._metrics.enqueued.labels(*self._labels.of(event.queue, event.job_name)).inc()
-
-    # ------------------------------------------------------------------------------------------------------- running
 
     @hookimpl
     def protojobs_job_processing(self, event: events.JobProcessing) -> None:
@@ -93,8 +89,6 @@ class Prometheus:
     def protojobs_job_lost(self, event: events.JobReclaimed) -> None:
         """A job was taken back from another worker; it did not run here."""
         self._metrics.finished.labels(*self._labels.of(event.queue, event.job_name), "lost").inc()
-
-    # ------------------------------------------------------------------------------------------- workers and schedules
 
     @hookimpl
     def protojobs_worker_starting(self, event: events.WorkerStarting) -> None:
@@ -147,7 +141,7 @@ class Prometheus:
 
 
 class _Worker:
-    """What is known of one worker: its slots, and the labels of the jobs that it runs, by their ids."""
+    """One worker of this process: its slots, and the labels of the jobs that it runs, by their ids."""
 
     def __init__(self) -> None:
         self.slots = 0

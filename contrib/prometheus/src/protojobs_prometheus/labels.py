@@ -1,4 +1,4 @@
-"""Names as label values: so many of them, and `other` for those beyond. Names come from outside; memory is ours."""
+"""Bounds the values of the labels `queue` and `job`, and with them memory: beyond so many names it is `other`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ OTHER = "other"
 
 
 class Labels:
-    """The first names that come keep theirs. Thread-safe; answers the same for the same names, for ever."""
+    """The first names that come keep theirs. Thread-safe; the same names always have the same values."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -22,8 +22,8 @@ class Labels:
 
     def of(self, queue: str, job: str) -> tuple[str, str]:
         """The values of the labels `queue` and `job`."""
-        if (known := self._pairs.get((queue, job))) is not None:
-            return known
+        if (pair := self._pairs.get((queue, job))) is not None:
+            return pair
         with self._lock:
             if len(self._pairs) >= PAIRS_MAX:
                 return (OTHER, OTHER)
@@ -31,9 +31,9 @@ class Labels:
             return self._pairs.setdefault((queue, job), pair)
 
 
-def _kept(name: str, known: set[str]) -> str:
-    if name not in known:
-        if len(known) >= NAMES_MAX:
+def _kept(name: str, names: set[str]) -> str:
+    if name not in names:
+        if len(names) >= NAMES_MAX:
             return OTHER
-        known.add(name)
+        names.add(name)
     return name

@@ -1,4 +1,4 @@
-"""The metrics of one process, by the naming rules of Prometheus: what it pushed, and what its workers ran."""
+"""The metrics of one process: what it pushed, and what its workers ran. Named by the rules of Prometheus."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from protojobs.errors import OptionInvalid
 
-__all__ = ["BUCKETS_S", "OUTCOMES", "ProcessMetrics"]
+__all__ = ["BUCKETS_S", "ProcessMetrics"]
 
 # From a few milliseconds to a day: jobs that take hours are ordinary, and so are waits of minutes.
 BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 14_400, 43_200, 86_400)
-OUTCOMES = ("succeeded", "failed", "retried", "snoozed", "cancelled", "released", "late", "lost")
 _JOB = ("queue", "job")
 
 

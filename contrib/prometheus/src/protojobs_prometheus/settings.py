@@ -1,4 +1,4 @@
-"""What the environment says, `PROTOJOBS_PROMETHEUS_*`: where a worker serves its metrics."""
+"""The settings `PROTOJOBS_PROMETHEUS_*`: where a worker serves its metrics."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ class PrometheusSettings(Struct, frozen=True):
 
 def parse_ports(text: str) -> range:
     """The ports of `9464` or `9464-9471`. Raises OptionInvalid."""
-    found = _PORTS.fullmatch(text.strip())
-    if found is None:
+    match = _PORTS.fullmatch(text.strip())
+    if match is None:
         raise OptionInvalid(
             f"The metrics' port {shown(text)} is none.", mend="Write 9464, or a range for several workers: 9464-9471."
         )
-    first = int(found[1])
-    last = int(found[2]) if found[2] else first
+    first = int(match[1])
+    last = int(match[2]) if match[2] else first
     if not first <= last <= 65_535 or (first == 0 and last > 0) or last - first >= PORTS_MAX:
         raise OptionInvalid(
             f"The metrics' ports {text} cannot be used.",

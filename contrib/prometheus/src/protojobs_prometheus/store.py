@@ -1,4 +1,4 @@
-"""The store's numbers, asked for at each scrape: queues and workers of the whole fleet.
+"""The metrics of a store, read at each scrape: queues and workers of the whole fleet.
 
 One role exports them (`protojobs metrics`, or the dashboard), not each worker: else `sum()` would multiply them, and a
 hundred workers would ask the store what one can.
@@ -22,9 +22,7 @@ from protojobs_prometheus.labels import NAMES_MAX, OTHER
 __all__ = ["StoreCollector"]
 
 ANSWER_S = 8.0  # for all questions of one scrape; Prometheus gives a scrape 10 s unless told otherwise
-COUNTED_MAX = (
-    10_000  # jobs of each queue: a scrape must stay cheap, and beyond it their age says more than their number
-)
+COUNTED_MAX = 10_000  # jobs of each queue: a scrape must stay cheap, and beyond it their age says more
 _log = logging.getLogger("protojobs.prometheus")
 
 
@@ -60,8 +58,8 @@ class StoreCollector(Collector):
 
 def _bounded(queues: Sequence[QueueInfo]) -> Iterator[tuple[str, QueueInfo]]:
     """Each queue with its label: its name for the first by name, so that the label of a queue seldom changes."""
-    for place, info in enumerate(sorted(queues, key=lambda info: info.name)):
-        yield (info.name if place < NAMES_MAX else OTHER), info
+    for index, info in enumerate(sorted(queues, key=lambda info: info.name)):
+        yield (info.name if index < NAMES_MAX else OTHER), info
 
 
 def _queue_families(queues: Iterable[tuple[str, QueueInfo]]) -> list[Metric]:

@@ -1,4 +1,4 @@
-"""Metrics as text: what a scrape reads."""
+"""Metrics in the text format of Prometheus, which a scrape reads."""
 
 from __future__ import annotations
 

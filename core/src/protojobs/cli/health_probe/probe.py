@@ -1,10 +1,11 @@
-"""`--probe-port`: how this worker is, over HTTP, for Kubernetes, Docker and `protojobs health`. Never asks the store.
+"""The probe of `--probe-port`: a small HTTP server that tells the health of a worker process, without the store.
 
 GET /livez    200 while its threads turn; a store that is away changes nothing, for a restart would not bring it back
 GET /readyz   200 while it also takes jobs: it is registered, the store answers, and nobody has told it to stop
 
-The status says it all; the body is the `Health` as JSON. One thread serves a bounded number of askers, each of whom has
-a moment to ask: none of them can hold up the worker, or for long the others.
+The status says it all; the body is the `Health` as JSON. One thread serves a bounded number of clients, and each has a
+second for its request: a slow one holds up neither the worker nor the others. `http.server` has no such bounds, and
+takes a thread for each connection.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import socket
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from http import HTTPStatus
 
 import msgspec
 
@@ -23,12 +25,11 @@ from protojobs.errors import ConfigurationError
 
 __all__ = ["Probe"]
 
-ASKERS_MAX = 32  # connections at once; the next are turned away
-ASK_S = 1.0  # to send the request
-ASK_BYTES_MAX = 4096
+CLIENTS_MAX = 32  # connections at once; the next are turned away
+REQUEST_S = 1.0  # for a client to send it
+REQUEST_BYTES_MAX = 4096
 LOOK_S = 0.5
 JOIN_S = 2.0
-_PHRASES = {200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed", 503: "Service Unavailable"}
 
 
 class Probe:
@@ -38,7 +39,7 @@ class Probe:
         self._health = health
         try:
             family = socket.AF_INET6 if ":" in host else socket.AF_INET
-            self._listener = socket.create_server((host, port), family=family, backlog=ASKERS_MAX)
+            self._listener = socket.create_server((host, port), family=family, backlog=CLIENTS_MAX)
         except OSError as error:
             raise ConfigurationError(
                 f"The probe cannot listen on {host}, port {port}. {error.strerror or error}.",
@@ -48,7 +49,7 @@ class Probe:
         self._listener.setblocking(False)
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._listener, selectors.EVENT_READ)
-        self._askers: dict[socket.socket, _Asker] = {}
+        self._clients: dict[socket.socket, _Client] = {}
         self._is_closed = False
         self._thread = threading.Thread(target=self._serve, name="protojobs-probe", daemon=True)
         self._thread.start()
@@ -65,54 +66,55 @@ class Probe:
                     if key.fileobj is self._listener:
                         self._accept()
                     elif isinstance(key.fileobj, socket.socket):
-                        self._hear(key.fileobj)
+                        self._receive(key.fileobj)
                 now = SYSTEM_CLOCK.monotonic()
-                for line in [line for line, asker in self._askers.items() if now >= asker.ends_at]:
-                    self._hang_up(line)
+                for connection in [connection for connection, client in self._clients.items() if now >= client.ends_at]:
+                    self._close(connection)
         finally:
-            for line in list(self._askers):
-                self._hang_up(line)
+            for connection in list(self._clients):
+                self._close(connection)
             self._selector.close()
             self._listener.close()
 
     def _accept(self) -> None:
         try:
-            line, _ = self._listener.accept()
+            connection, _ = self._listener.accept()
         except BlockingIOError:  # gone again
             return
-        except OSError:  # no file descriptor left, perhaps: whoever asks stays in line, and would wake us at once
+        except OSError:  # no file descriptor left, perhaps: the client stays in the backlog, and would wake us at once
             SYSTEM_CLOCK.sleep(LOOK_S)
             return
-        if len(self._askers) >= ASKERS_MAX:
-            line.close()
+        if len(self._clients) >= CLIENTS_MAX:
+            connection.close()
             return
-        line.setblocking(False)
-        self._askers[line] = _Asker(SYSTEM_CLOCK.monotonic() + ASK_S)
-        self._selector.register(line, selectors.EVENT_READ)
+        connection.setblocking(False)
+        self._clients[connection] = _Client(SYSTEM_CLOCK.monotonic() + REQUEST_S)
+        self._selector.register(connection, selectors.EVENT_READ)
 
-    def _hear(self, line: socket.socket) -> None:
-        asker = self._askers[line]
+    def _receive(self, connection: socket.socket) -> None:
+        client = self._clients[connection]
         try:
-            piece = line.recv(ASK_BYTES_MAX)
-            asker.said += piece
-            is_asked = b"\r\n\r\n" in asker.said or b"\n\n" in asker.said
-            if is_asked or len(asker.said) > ASK_BYTES_MAX:
-                line.send(self._answer(asker.said if is_asked else b""))  # small: it fits what the system buffers
-                line.shutdown(socket.SHUT_WR)
+            piece = connection.recv(REQUEST_BYTES_MAX)
+            client.request += piece
+            is_complete = b"\r\n\r\n" in client.request or b"\n\n" in client.request
+            if is_complete or len(client.request) > REQUEST_BYTES_MAX:
+                response = self._response_to(client.request if is_complete else b"")
+                connection.send(response)  # small: it fits what the system buffers
+                connection.shutdown(socket.SHUT_WR)
             elif piece:
                 return
-        except OSError:  # who asked has gone
+        except OSError:  # the client has gone
             pass
-        self._hang_up(line)
+        self._close(connection)
 
-    def _hang_up(self, line: socket.socket) -> None:
-        del self._askers[line]
+    def _close(self, connection: socket.socket) -> None:
+        del self._clients[connection]
         with suppress(OSError, KeyError):
-            self._selector.unregister(line)
-        line.close()
+            self._selector.unregister(connection)
+        connection.close()
 
-    def _answer(self, said: bytes) -> bytes:
-        words = said.split(b"\r\n", 1)[0].split(b"\n", 1)[0].split(b" ")
+    def _response_to(self, request: bytes) -> bytes:
+        words = request.split(b"\r\n", 1)[0].split(b"\n", 1)[0].split(b" ")
         method, path = (words[0], words[1].split(b"?")[0]) if len(words) >= 2 else (b"", b"")
         if not method:
             return _response(400, b'{"error":"this is no HTTP request"}')
@@ -125,15 +127,16 @@ class Probe:
         return _response(200 if is_well else 503, msgspec.json.encode(health), is_head=method == b"HEAD")
 
 
-class _Asker:
+class _Client:
     def __init__(self, ends_at: float) -> None:
-        self.said = b""
+        self.request = b""
         self.ends_at = ends_at
 
 
 def _response(status: int, body: bytes, *, is_head: bool = False) -> bytes:
     head = (
-        f"HTTP/1.1 {status} {_PHRASES[status]}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
         "Cache-Control: no-store\r\nConnection: close\r\n\r\n"
     )
     return head.encode() + (b"" if is_head else body)

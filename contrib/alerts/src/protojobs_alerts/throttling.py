@@ -1,6 +1,6 @@
-"""When an alert is told: once at its beginning, once for each interval that it lasts, and once when it is over.
+"""Decides when an alert is sent: at its beginning, once in each interval while it lasts, and when it is over.
 
-Pure: time is handed in. It lives in memory, so a restarted process tells again what is still wrong.
+Pure: time is handed in. It lives in memory, so a restarted process sends again what is still wrong.
 """
 
 from __future__ import annotations
@@ -12,25 +12,25 @@ from msgspec import Struct
 from protojobs_alerts.findings import Finding
 from protojobs_alerts.messages import Notice
 
-__all__ = ["ALERTS_MAX", "Ledger"]
+__all__ = ["ALERTS_MAX", "Throttle"]
 
 ALERTS_MAX = 2_000  # remembered, those that are over and may come back included
 
 
 class _Alert(Struct):
     finding: Finding
-    told_s: float  # when a firing was told last
+    sent_s: float  # when a firing was sent last
     began_s: float
-    held_back: int = 0  # things that happened since, and are not told yet
+    held_back: int = 0  # things that happened since, and are not sent yet
     is_firing: bool = True
-    is_told: bool = True  # this firing, and not only one before it
-    has_untold_end: bool = False
+    is_sent: bool = True  # this firing, and not only one before it
+    has_unsent_end: bool = False
 
 
-class Ledger:
+class Throttle:
     """At most one message about a beginning or a lasting alert in `interval_s`, and one about its end.
 
-    What is held back meanwhile is counted, and told with the next message: nothing is passed over in silence.
+    What is held back meanwhile is counted, and the next message says how much it was.
     """
 
     def __init__(self, interval_s: float) -> None:
@@ -38,19 +38,19 @@ class Ledger:
         self._alerts: dict[tuple[str, str, str, str], _Alert] = {}
 
     def turn(
-        self, now_s: float, found: Sequence[Finding], *, untold: Sequence[Finding] = (), is_complete: bool = True
+        self, now_s: float, findings: Sequence[Finding], *, unlisted: Sequence[Finding] = (), is_complete: bool = True
     ) -> list[Notice]:
-        """What to tell of these findings.
+        """The notices that are due for these findings.
 
-        `untold` are more than anybody is to be told of: of them those go on, in silence, that were told before.
-        Not `is_complete`: what is missing among them is unknown, and not over.
+        `unlisted` are beyond the number that is sent: those of them that were sent before go on without a message.
+        Without `is_complete`, an alert that is missing among them is not taken for over.
         """
-        notices = [notice for finding in found if (notice := self._present(now_s, finding)) is not None]
-        for finding in untold:
+        notices = [notice for finding in findings if (notice := self._present(now_s, finding)) is not None]
+        for finding in unlisted:
             if (alert := self._alerts.get(finding.key)) is not None:
                 self._goes_on(now_s, alert, finding)
         if is_complete:
-            missing = self._alerts.keys() - {finding.key for finding in (*found, *untold)}
+            missing = self._alerts.keys() - {finding.key for finding in (*findings, *unlisted)}
             for key in sorted(missing):
                 if (notice := self._absent(now_s, key)) is not None:
                     notices.append(notice)
