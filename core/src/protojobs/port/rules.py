@@ -45,7 +45,10 @@ __all__ = [
     "DELAY_MAX_S",
     "PASSED_OVER_MAX",
     "SETTLES_TO",
+    "Counted",
     "DueJob",
+    "after_reclaim",
+    "after_settling",
     "as_claimed",
     "cancel",
     "check_batch",
@@ -99,6 +102,24 @@ Shown = TypeVar("Shown", JobRecord, FailedJob)
 
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 PASSED_OVER_MAX = 1_000  # due jobs without a spare attempt that a claim walks past to fill its prefetch
+
+
+class Counted(Protocol):
+    """What of a job decides where a settlement or a reclaim leads: a record of the port, or a row of a store."""
+
+    @property
+    def attempts(self) -> int: ...  # noqa: D102
+    @property
+    def returns(self) -> int: ...  # noqa: D102
+    @property
+    def crashes(self) -> int: ...  # noqa: D102
+    @property
+    def reclaims(self) -> int: ...  # noqa: D102
+    @property
+    def reason(self) -> str | None: ...  # noqa: D102
+    @property
+    def cancel_requested_at(self) -> datetime | None: ...  # noqa: D102
+
 
 SETTLES_TO = {
     Verb.COMPLETE: JobState.COMPLETED,
@@ -193,23 +214,32 @@ def settle(job: Job | None, said: Settlement, now: datetime, *, failed_id: str) 
 
 
 def _applied(job: Job, said: Settlement, now: datetime, failed_id: str) -> Job:
-    verb, to = said.verb, SETTLES_TO[said.verb]
+    to, counts, reason = after_settling(job, said)
+    return _moved(
+        job,
+        said.verb,
+        to,
+        _due_at(said, now) if to is JobState.PENDING else now,
+        **counts,
+        reason=reason,
+        failed=_failure(job, said, now, failed_id) if to is JobState.FAILED else job.failed,
+    )
+
+
+def after_settling(job: Counted, said: Settlement) -> tuple[JobState, dict[str, int], str | None]:
+    """The state of a job after a settlement of its current claim, its counts, and its reason."""
+    to = SETTLES_TO[said.verb]
     is_marked = job.cancel_requested_at is not None
     if is_marked and to is not JobState.COMPLETED:  # the person's wish outlives the run; work that was done stays done
         to = JobState.CANCELLED
-    is_counted = verb is Verb.RELEASE and said.counts_return
-    is_unspent = verb in (Verb.SNOOZE, Verb.RELEASE) and not (is_counted and job.returns >= RETURNS_FREE)
-    return _moved(
-        job,
-        verb,
-        to,
-        _due_at(said, now) if to is JobState.PENDING else now,
-        attempts=job.attempts - is_unspent,
-        returns=job.returns + is_counted,
-        crashes=job.crashes + said.counts_crash,
-        reason=said.reason if said.reason and not is_marked else job.reason,
-        failed=_failure(job, said, now, failed_id) if to is JobState.FAILED else job.failed,
-    )
+    is_counted = said.verb is Verb.RELEASE and said.counts_return
+    is_unspent = said.verb in (Verb.SNOOZE, Verb.RELEASE) and not (is_counted and job.returns >= RETURNS_FREE)
+    counts = {
+        "attempts": job.attempts - is_unspent,
+        "returns": job.returns + is_counted,
+        "crashes": job.crashes + said.counts_crash,
+    }
+    return to, counts, said.reason if said.reason and not is_marked else job.reason
 
 
 def _failure(job: ExportedJob, said: Settlement, now: datetime, failed_id: str) -> FailedJob:
@@ -231,21 +261,33 @@ def first_end(workers: Iterable[WorkerRecord], now: datetime, *, apart_from: str
 
 def reclaim(job: Job, worker: WorkerRecord | None, now: datetime) -> tuple[Job, LostJob]:
     """Take a job back. `worker` is its holder's row, if that lapsed in this very step; None for an orphan."""
-    is_crash = worker is not None and not worker.isolates and job.reclaims >= SUSPECT_RECLAIMS
-    is_unspent = not is_crash and job.returns < RETURNS_FREE
-    is_cancelled = job.cancel_requested_at is not None
+    to, counts = after_reclaim(job, dies_with_its_jobs=worker is not None and not worker.isolates)
     after = _moved(
         job,
         Verb.RECLAIM,
-        JobState.CANCELLED if is_cancelled else JobState.PENDING,
-        now if is_cancelled else job.available_at,
-        attempts=job.attempts - is_unspent,
-        crashes=job.crashes + is_crash,
-        returns=job.returns + 1,
-        reclaims=job.reclaims + 1,
+        to,
+        job.available_at if to is JobState.PENDING else now,
+        **counts,
         claim_seq=job.claim_seq + 1,
     )
     return after, convert(asdict(after) | {"state": after.status, "reserved_by": job.reserved_by}, LostJob)
+
+
+def after_reclaim(job: Counted, *, dies_with_its_jobs: bool) -> tuple[JobState, dict[str, int]]:
+    """The state of a job after it was taken back, and its counts.
+
+    `dies_with_its_jobs`: its worker, whose lease has lapsed, ran suspects in its own process, so that a suspect may
+    have killed it.
+    """
+    is_crash = dies_with_its_jobs and job.reclaims >= SUSPECT_RECLAIMS
+    is_unspent = not is_crash and job.returns < RETURNS_FREE
+    counts = {
+        "attempts": job.attempts - is_unspent,
+        "crashes": job.crashes + is_crash,
+        "returns": job.returns + 1,
+        "reclaims": job.reclaims + 1,
+    }
+    return JobState.PENDING if job.cancel_requested_at is None else JobState.CANCELLED, counts
 
 
 def cancel(job: Job | None, reason: str, now: datetime) -> tuple[Job | None, CancelAnswer]:
