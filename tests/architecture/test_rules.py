@@ -17,10 +17,9 @@ MAY_ASK = {"core/src/protojobs/clock.py", "core/src/protojobs/entropy.py"}
 # Imports inside functions: (module, what is imported) -> why. One that is no longer there is a failure as well.
 SQL_DRIVER = "drivers/sqlalchemy/src/protojobs_sqlalchemy/driver.py"
 SQL_JOINING = "drivers/sqlalchemy/src/protojobs_sqlalchemy/sessions/joining.py"
-SQL_DIAGNOSING = "drivers/sqlalchemy/src/protojobs_sqlalchemy/diagnosing.py"
-SQL_UPSERTS = "drivers/sqlalchemy/src/protojobs_sqlalchemy/verbs/upserts.py"
+SQL_OPENING = "drivers/sqlalchemy/src/protojobs_sqlalchemy/opening.py"
+SQL_DATABASE = "drivers/sqlalchemy/src/protojobs_sqlalchemy/{}/dialect.py"
 SQL_TYPES = "drivers/sqlalchemy/src/protojobs_sqlalchemy/tables/types.py"
-SQL_LIVE = "drivers/sqlalchemy/src/protojobs_sqlalchemy/inspecting/live.py"
 PROMETHEUS = "contrib/prometheus/src/protojobs_prometheus/"
 OPENTELEMETRY = "contrib/opentelemetry/src/protojobs_opentelemetry/"
 LATE_IMPORTS: dict[tuple[str, str], str] = {
@@ -60,14 +59,14 @@ LATE_IMPORTS: dict[tuple[str, str], str] = {
     (PROMETHEUS + "asked.py", "protojobs_prometheus.counting"): "prometheus_client is for those who ask for metrics",
     (OPENTELEMETRY + "asked.py", "protojobs_opentelemetry.tracing"): "OpenTelemetry is for those who ask for traces",
     (OPENTELEMETRY + "__init__.py", "protojobs_opentelemetry.tracing"): "OpenTelemetry is for those who ask for traces",
-    (SQL_DRIVER, "protojobs_sqlalchemy.migrations.migrating"): "Alembic is for setup and migrate only",
-    (SQL_DIAGNOSING, "protojobs_sqlalchemy.migrations.migrating"): "Alembic is for setup, migrate and the doctor only",
-    (SQL_DRIVER, "protojobs_sqlalchemy.sqlite.dialect"): "a program loads the dialect of its own store only",
-    (SQL_DRIVER, "protojobs_sqlalchemy.postgresql.dialect"): "its DBAPI is an extra",
-    (SQL_DRIVER, "protojobs_sqlalchemy.mariadb.dialect"): "its DBAPI is an extra",
-    (SQL_DIAGNOSING, "protojobs_sqlalchemy"): "as above",
-    (SQL_UPSERTS, "sqlalchemy.dialects"): "as above: each of SQLAlchemy's takes megabytes",
-    (SQL_TYPES, "sqlalchemy.dialects"): "as above",
+    (SQL_DRIVER, "protojobs_sqlalchemy.migrations.migrating"): "Alembic is for setup, migrate and the doctor only",
+    (SQL_OPENING, "protojobs_sqlalchemy.sqlite.dialect"): "a program loads the dialect of its own store only",
+    (SQL_OPENING, "protojobs_sqlalchemy.postgresql.dialect"): "its DBAPI is an extra",
+    (SQL_OPENING, "protojobs_sqlalchemy.mariadb.dialect"): "its DBAPI is an extra",
+    (SQL_DATABASE.format("sqlite"), "protojobs_sqlalchemy.sqlite"): "its looks are the doctor's alone",
+    (SQL_DATABASE.format("postgresql"), "protojobs_sqlalchemy.postgresql"): "as above",
+    (SQL_DATABASE.format("mariadb"), "protojobs_sqlalchemy.mariadb"): "as above",
+    (SQL_TYPES, "sqlalchemy.dialects"): "each of SQLAlchemy's takes megabytes",
     (
         SQL_JOINING,
         "protojobs_sqlalchemy.sessions.transactions",
@@ -75,7 +74,6 @@ LATE_IMPORTS: dict[tuple[str, str], str] = {
     (SQL_JOINING, "protojobs_sqlalchemy"): "as above",
     (SQL_JOINING, "sqlalchemy.orm"): "as above",
     ("drivers/sqlalchemy/src/protojobs_sqlalchemy/__init__.py", "protojobs_sqlalchemy"): "as above",
-    (SQL_LIVE, "protojobs_sqlalchemy.mariadb.live"): "its DBAPI is an extra",
 }
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from mutants.mutant import mutant
 
-DRIVER, CONNECTIONS, SQLITE, SCHEMA = "driver.py", "connections.py", "sqlite.py", "schema.py"
+DRIVER, CONNECTIONS, SQLITE = "driver.py", "connecting/connections.py", "sqlite/dialect.py"
+SCHEMA = "migrations/version.py"
 
 RULE_MUTANTS = (
     mutant(
@@ -48,7 +49,7 @@ RULE_MUTANTS = (
     mutant(
         "SQLite: a forked child uses its parent's connections",
         "rules",
-        (CONNECTIONS, "if self._pid == os.getpid():", "if self._pid:"),
+        (CONNECTIONS, "            pool.start_afresh()\n", "            pass\n"),
         store="sqlite",
     ),
     mutant(
@@ -67,7 +68,7 @@ RULE_MUTANTS = (
         "SQLite: the contract is broken before setup",
         "rules",
         (SCHEMA, "raise outdated(conn, version)", "raise ContractBroken(str(outdated(conn, version)))"),
-        (SCHEMA, "import ConfigurationError,", "import ConfigurationError, ContractBroken,"),
+        (SCHEMA, "import SchemaOutdated", "import ContractBroken, SchemaOutdated"),
         store="sqlite",
     ),
     mutant(
@@ -75,8 +76,8 @@ RULE_MUTANTS = (
         "rules",
         (
             DRIVER,
-            "        super().__init__(connections, dialect)\n",
-            "        super().__init__(connections, dialect)\n        self._early = connections.connect()\n",
+            "        self._joining = Joining(self._connections)\n",
+            "        self._joining = Joining(self._connections)\n        self._early = self._connections.connect()\n",
         ),
         store="sqlite",
     ),

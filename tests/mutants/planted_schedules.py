@@ -151,46 +151,49 @@ ON_MEMORY = (
 
 # in SQL
 
-MOVED = "after[said.id] = moved"
-RULE = "rules.fire(schedule, said, now, last_job=last, is_known=is_known)"
+SQL_FILE = "verbs/schedules.py"
+MOVED = "after[firing.id] = moved"
+RULE = "rules.fire(schedule, firing, now, last_job=last, is_known=is_known)"
 
 ON_SQL = (
     mutant(
         "SQLite: a firing fits any time of its schedule",
         "firing",
         (
-            FILE,
+            SQL_FILE,
             "        moved, status = rules.fire(",
             "        if schedule and schedule.next_due_at:\n"
-            "            said = replace(said, expected_next=schedule.next_due_at)\n"
+            "            firing = replace(firing, expected_next=schedule.next_due_at)\n"
             "        moved, status = rules.fire(",
         ),
         store="sqlite",
     ),
-    mutant("SQLite: overlaps are allowed", "firing", (FILE, RULE, RULE.replace("=last,", "=None,")), store="sqlite"),
+    mutant(
+        "SQLite: overlaps are allowed", "firing", (SQL_FILE, RULE, RULE.replace("=last,", "=None,")), store="sqlite"
+    ),
     mutant(
         "SQLite: the job of a firing in the same call is not seen",
         "firing",
-        (FILE, "            states[job.id] = JobState.PENDING\n", ""),
+        (SQL_FILE, "            states[job.id] = JobState.PENDING\n", ""),
         store="sqlite",
     ),
     mutant(
         "SQLite: the last time is not written",
         "firing",
-        (FILE, MOVED, MOVED.replace("moved", "replace(moved, last_due_at=schedule and schedule.last_due_at)")),
+        (SQL_FILE, MOVED, MOVED.replace("moved", "replace(moved, last_due_at=schedule and schedule.last_due_at)")),
         store="sqlite",
     ),
     mutant(
         "SQLite: a firing is not counted in the version",
         "firing",
-        (FILE, MOVED, MOVED.replace("moved", "replace(moved, version=moved.version - 1)")),
+        (SQL_FILE, MOVED, MOVED.replace("moved", "replace(moved, version=moved.version - 1)")),
         store="sqlite",
     ),
     mutant(
         "SQLite: a schedule is replaced whatever its version",
         "scheduling",
         (
-            FILE,
+            SQL_FILE,
             "mine = (schedules.c.id == schedule.id, schedules.c.version == version)",
             "mine = (schedules.c.id == schedule.id,)",
         ),
@@ -199,25 +202,25 @@ ON_SQL = (
     mutant(
         "SQLite: paused schedules are due",
         "scheduling",
-        (FILE, '(schedules.c.is_paused == literal_column("0"), moment.is_not(None))', "(moment.is_not(None),)"),
+        (SQL_FILE, '(schedules.c.is_paused == literal_column("0"), moment.is_not(None))', "(moment.is_not(None),)"),
         store="sqlite",
     ),
     mutant(
         "SQLite: a walk through what is due leaves out those of one time",
         "scheduling",
-        (FILE, "or_(moment > time_, name > id_)", "moment > time_"),
+        (SQL_FILE, "or_(moment > time_, name > id_)", "moment > time_"),
         store="sqlite",
     ),
     mutant(
         "SQLite: a walk through what is due shows the last one again",
         "scheduling",
-        (FILE, "name > id_)", "name >= id_)"),
+        (SQL_FILE, "name > id_)", "name >= id_)"),
         store="sqlite",
     ),
     mutant(
         "PostgreSQL: a schedule that is fired is not locked",
         "racing",
-        (FILE, ".order_by(schedules.c.id).with_for_update(skip_locked=True)", ".order_by(schedules.c.id)"),
+        (SQL_FILE, ".order_by(schedules.c.id).with_for_update(skip_locked=True)", ".order_by(schedules.c.id)"),
         store="postgresql",
     ),
 )

@@ -13,7 +13,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 
 import servers
 from protojobs.port.diagnosis import Finding, Severity
-from protojobs_sqlalchemy import SQLAlchemyDriver, encryption
+from protojobs_sqlalchemy import SQLAlchemyDriver, diagnosing
 from protojobs_sqlalchemy.mariadb import diagnosis as diagnosing_mariadb
 from protojobs_sqlalchemy.postgresql import diagnosis as diagnosing_postgresql
 
@@ -87,7 +87,7 @@ def saying(driver: SQLAlchemyDriver, statement: str) -> Iterator[SQLAlchemyDrive
     + [("10.0.0.5", False), ("fe80::1%eth0", False), ("db.example", False)],
 )
 def test_a_socket_and_a_loopback_address_stay_on_this_machine(host: str, *, local: bool) -> None:
-    assert encryption.is_local(host) is local
+    assert diagnosing.is_local(host) is local
 
 
 @pytest.mark.parametrize(("store", "option"), [("postgresql", "sslmode=disable"), ("mariadb", "ssl_disabled=true")])
@@ -97,7 +97,7 @@ def test_a_plain_connection_to_another_machine_is_told(
     url = request.getfixturevalue(store).engine.url
     driver = SQLAlchemyDriver(url.update_query_string(option))
     assert found(driver, "encryption").severity is OK
-    monkeypatch.setattr(encryption, "is_local", lambda host: host != "127.0.0.1")
+    monkeypatch.setattr(diagnosing, "is_local", lambda host: host != "127.0.0.1")
     finding = found(driver, "encryption")
     assert (finding.severity, "127.0.0.1 is not encrypted" in finding.what) == (WARNING, True)
     driver.close()
@@ -106,7 +106,7 @@ def test_a_plain_connection_to_another_machine_is_told(
 def test_an_encrypted_connection_to_another_machine_is_fine(
     mariadb: SQLAlchemyDriver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(encryption, "is_local", lambda _host: False)
+    monkeypatch.setattr(diagnosing, "is_local", lambda _host: False)
     assert found(mariadb, "encryption").severity is OK  # with the certificate that the server made for itself
     assert "is encrypted" in found(mariadb, "encryption").what
 

@@ -13,7 +13,7 @@ import pytest
 import servers
 from protojobs_sqlalchemy.postgresql import listener as listening
 from protojobs_sqlalchemy.postgresql.listener import CHANNEL, Listener
-from protojobs_sqlalchemy.waking.threads import Bell
+from protojobs_sqlalchemy.waking.threads import Wakeup
 
 FILES = 1_100  # select() knows no file number above 1,023
 LIMIT_S = 30.0
@@ -38,14 +38,14 @@ def connect(postgresql_url: str) -> Callable[[], Connection]:
     return lambda: psycopg.connect(servers.plain(postgresql_url), autocommit=True, connect_timeout=10)
 
 
-def hears(bell: Bell, connect: Callable[[], Connection]) -> bool:
-    """Whether one of the notifications that are sent until then rings the bell."""
+def hears(wakeup: Wakeup, connect: Callable[[], Connection]) -> bool:
+    """Whether one of the notifications that are sent until then rings the wakeup."""
     ends = time.monotonic() + LIMIT_S
     with connect() as other:
         while time.monotonic() < ends:
-            mark = bell.listen()
+            mark = wakeup.mark()
             other.execute("SELECT pg_notify(%s, 'q')", (CHANNEL,))
-            if bell.wait(mark, ["q"], 0.2):
+            if wakeup.wait(mark, ["q"], 0.2):
                 return True
     return False
 
@@ -59,11 +59,11 @@ def test_a_process_with_many_open_files_listens_on_one_connection(connect: Calla
         opened.append(conn.fileno())
         return conn
 
-    bell = Bell()
-    listener = Listener(bell, counted)
+    wakeup = Wakeup()
+    listener = Listener(wakeup, counted)
     listener.want()
     for _ in range(3):
-        assert hears(bell, connect)
+        assert hears(wakeup, connect)
         listener.want()
     listener.close()
     assert len(opened) == 1
@@ -81,11 +81,11 @@ def test_whatever_goes_wrong_it_pauses_and_listens_again(
             raise mistakes.pop()
         return connect()
 
-    bell = Bell()
-    listener = Listener(bell, flawed)
+    wakeup = Wakeup()
+    listener = Listener(wakeup, flawed)
     listener.want()
     thread = listener._thread
-    assert hears(bell, connect)
+    assert hears(wakeup, connect)
     assert listener._thread is thread
     assert mistakes == []
     listener.close()
@@ -97,7 +97,7 @@ def test_one_that_cannot_connect_is_closed_at_once() -> None:
     def refuse() -> Connection:
         raise OSError("no network")
 
-    listener = Listener(Bell(), refuse)
+    listener = Listener(Wakeup(), refuse)
     listener.want()
     thread = listener._thread
     listener.close()

@@ -128,7 +128,7 @@ def store(driver: SQLAlchemyDriver, rows: list[dict[str, object]]) -> None:
         conn.execute(insert(tables.jobs), rows)
         if failures:
             conn.execute(insert(tables.failed_jobs), failures)
-        count(conn, {(str(queue), str(status)): number for (queue, status), number in counts.items()})
+        count(conn, driver._dialect, {(str(queue), str(status)): number for (queue, status), number in counts.items()})
     analyze(driver)
 
 

@@ -201,7 +201,7 @@ def test_a_newer_database_from_before_there_was_a_word_for_it_is_refused(driver:
     with driver.engine.begin() as conn:
         conn.execute(text(f"ALTER TABLE {VERSION_TABLE} DROP COLUMN readable_from"))
         conn.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = '9999'"))
-    driver._is_checked = False
+    driver._connections.are_tables_checked = False
     with pytest.raises(SchemaOutdated, match="9999, which is newer"):
         driver.stats()
 

@@ -165,7 +165,7 @@ def test_old_notes_go_by_an_index_in_steps_for_as_long_as_there_is_time(
     driver: SQLAlchemyDriver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(expiry, "_AT_ONCE", 3)
-    monkeypatch.setattr("protojobs_sqlalchemy.observing.observing.TIME_S", 0.0)
+    monkeypatch.setattr("protojobs_sqlalchemy.observing.depths.TIME_S", 0.0)
     now = driver.now()
     old, fresh = now - timedelta(days=100), now
     driver.record("w", [counted(old, f"q{n}", "j") for n in range(5)], [ran(old) for _ in range(8)] + [ran(fresh)])
@@ -182,7 +182,7 @@ def test_old_notes_go_by_an_index_in_steps_for_as_long_as_there_is_time(
         assert [found for found in plans if "SCAN" in found.replace("SCAN CONSTANT ROW", "")] == []
     if driver.engine.dialect.name == "postgresql":
         assert [found for found in plans if "Seq Scan" in found] == []
-    monkeypatch.setattr("protojobs_sqlalchemy.observing.observing.TIME_S", 60.0)
+    monkeypatch.setattr("protojobs_sqlalchemy.observing.depths.TIME_S", 60.0)
     driver.time_offset += 60  # the next minute
     assert driver.sample_depths()
     assert [count(driver, table) for table in ("rollups", "attempts", "audit")] == [1, 1, 0]

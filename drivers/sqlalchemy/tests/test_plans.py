@@ -17,7 +17,7 @@ from protojobs.port.lifecycle import Verb
 from protojobs.port.records import NewJob, Settlement, WorkerInfo
 from protojobs.testing.conformance.plans import firing_of, new_schedule
 from protojobs_sqlalchemy import SQLAlchemyDriver
-from protojobs_sqlalchemy.dialect import Ask
+from protojobs_sqlalchemy.dialect import TurnRequest
 from protojobs_sqlalchemy.mariadb import turn, waiting
 from protojobs_sqlalchemy.mariadb.turn import raw_of
 from protojobs_sqlalchemy.postgresql import statements
@@ -161,10 +161,10 @@ class TestOnPostgreSQL:
     def test_a_turn_settles_by_the_primary_key_and_claims_by_its_lanes(
         self, driver: SQLAlchemyDriver, *, knows_lanes: bool
     ) -> None:
-        ask = Ask(worker=fresh_id(), queues=["q2"], slots=50, limit=50)
+        request = TurnRequest(worker=fresh_id(), queues=["q2"], slots=50, limit=50)
         done = [Settlement(id=fresh_id(), claim_seq=1, reserved_by="w", verb=Verb.COMPLETE) for _ in range(20)]
         lanes = Lanes([("q2", 1), ("q2", 0)], 0.0) if knows_lanes else None
-        values = claim_values(ask, lanes) | completions_of(done, 0)
+        values = claim_values(request, lanes) | completions_of(done, 0)
         _, of_known, anew = statements.IN_PLACE
         plan = self.plan(driver, of_known if knows_lanes else anew, values)
         assert "Seq Scan on jobs" not in plan

@@ -19,7 +19,7 @@ from protojobs.errors import StoreUnavailable
 from protojobs.port.lifecycle import Verb
 from protojobs.port.records import NewJob, Settlement, WorkerInfo
 from protojobs_sqlalchemy import SQLAlchemyDriver
-from protojobs_sqlalchemy.connecting import pools
+from protojobs_sqlalchemy.connecting import connections, pools
 from protojobs_sqlalchemy.connecting.urls import parse
 from protojobs_sqlalchemy.dialect import Mode, Use
 
@@ -80,7 +80,9 @@ def holding(driver: SQLAlchemyDriver, use: Use) -> Iterator[None]:
         has_begun.set()
         may_end.wait(30)
 
-    thread = threading.Thread(target=driver._connections.run, args=(step, Mode.SINGLE), kwargs={"use": use})
+    thread = threading.Thread(
+        target=driver._connections.run, args=(step, Mode.SINGLE), kwargs={"use": use, "needs_tables": False}
+    )
     thread.start()
     try:
         assert has_begun.wait(30)
@@ -114,7 +116,7 @@ def test_a_worker_waits_for_none_of_the_sessions_of_the_driver_s_own_engine(stor
 
 def test_a_heartbeat_waits_neither_for_pushes_nor_for_claims(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pools, "_AT_ONCE_MAX", 1)
-    monkeypatch.setattr(pools, "_PLACE_S", 0.2)
+    monkeypatch.setattr(connections, "_PLACE_S", 0.2)
     driver = SQLAlchemyDriver(store_url)
     driver.setup()
     worker = registered(driver)
@@ -305,7 +307,7 @@ class TestTheDriversOwnEngineForSessions:
             assert settings(session.connection()) == settings(usual)
             raw: Any = session.connection().connection.driver_connection
             assert type(raw) is psycopg.Connection
-        assert driver._connections.run(settings, Mode.SINGLE) != settings(plain.connect())
+        assert driver._connections.run(settings, Mode.SINGLE, needs_tables=False) != settings(plain.connect())
         driver.close()
         plain.dispose()
 

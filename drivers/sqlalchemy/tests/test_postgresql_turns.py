@@ -16,7 +16,7 @@ from protojobs.entropy import fresh_id
 from protojobs.port.lifecycle import Verb
 from protojobs.port.records import ClaimedJob, NewJob, Pruned, Settlement, WorkerInfo
 from protojobs_sqlalchemy import SQLAlchemyDriver
-from protojobs_sqlalchemy.dialect import Ask, Mode, Use
+from protojobs_sqlalchemy.dialect import Mode, TurnRequest, Use
 from protojobs_sqlalchemy.postgresql import statements
 from protojobs_sqlalchemy.postgresql.dialect import PostgreSQLDialect
 from protojobs_sqlalchemy.postgresql.turn import claim_values, raw_of
@@ -123,7 +123,7 @@ def test_a_claim_stays_flat_behind_the_dead_rows_that_an_open_transaction_keeps(
     driver: SQLAlchemyDriver, worker: str
 ) -> None:
     push(driver, 12_000)
-    ask = Ask(worker=worker, queues=[QUEUE], slots=BATCH, limit=BATCH)
+    request = TurnRequest(worker=worker, queues=[QUEUE], slots=BATCH, limit=BATCH)
     assert isinstance(dialect := driver._dialect, PostgreSQLDialect)  # pyright: ignore[reportPrivateUsage]
     remembered = dialect._lanes._known  # pyright: ignore[reportPrivateUsage]
     with driver._connections.engine.connect() as reader:
@@ -134,8 +134,8 @@ def test_a_claim_stays_flat_behind_the_dead_rows_that_an_open_transaction_keeps(
         for turn in range(50):
             claims = driver.settle_and_claim(worker, completed(claims), [QUEUE], slots=BATCH, limit=BATCH).claimed
             if turn in (3, 49):
-                touched.append(pages_of_a_claim(driver, ask, remembered[QUEUE,]))
-        touched.append(pages_of_a_claim(driver, ask, None))
+                touched.append(pages_of_a_claim(driver, request, remembered[QUEUE,]))
+        touched.append(pages_of_a_claim(driver, request, None))
         reader.exec_driver_sql("ROLLBACK")
     early, late, without_floors = touched
     assert late <= 1.2 * early
@@ -163,12 +163,12 @@ def kept_plan(conn: Connection) -> list[str]:
     return [str(row[0]) for row in rows]
 
 
-def pages_of_a_claim(driver: SQLAlchemyDriver, ask: Ask, known: Lanes | None) -> int:
+def pages_of_a_claim(driver: SQLAlchemyDriver, request: TurnRequest, known: Lanes | None) -> int:
     """The pages that finding the next batch touches; the claim itself is undone."""
     statement = statements.CLAIM if known else statements.CLAIM_ANEW
     with driver._connections.engine.connect() as conn:
         raw = raw_of(conn)
-        values = claim_values(ask, known) | {"offset": timedelta()}
+        values = claim_values(request, known) | {"offset": timedelta()}
         (row,) = raw.execute(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement}", values).fetchall()
         raw.rollback()
     found = [node for node in nodes(row[0][0]["Plan"]) if node.get("Index Name") == "jobs_ready"]

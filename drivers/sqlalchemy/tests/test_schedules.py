@@ -309,7 +309,7 @@ class TestAFrozenTicker:
 
     def limit_of(self, driver: SQLAlchemyDriver) -> object:
         ask = IDLE_LIMIT[driver.engine.dialect.name]
-        return driver._run(lambda conn: conn.exec_driver_sql(ask).scalar_one(), Mode.STORE)
+        return driver._connections.run(lambda conn: conn.exec_driver_sql(ask).scalar_one(), Mode.STORE)
 
 
 def frozen_while_it_inserts(

@@ -219,7 +219,7 @@ class TestRefusals:
         engine = create_engine(other)
         with Session(engine) as session, session.begin():
             driver.enqueue_in(session, [new_job()])
-        driver._identity = "as it was before the server started anew"
+        driver._joining._identity = "as it was before the server started anew"
         with Session(engine) as session, session.begin():
             driver.enqueue_in(session, [new_job()])
         engine.dispose()

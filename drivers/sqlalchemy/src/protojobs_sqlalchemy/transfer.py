@@ -9,72 +9,46 @@ from typing import Any
 from msgspec.structs import asdict
 from sqlalchemy import Connection, delete, insert, select, update
 
+from protojobs.port import rules
 from protojobs.port.lifecycle import FINISHED, JobState
 from protojobs.port.records import Enqueued, ExportedJob, FailedJob
-from protojobs_sqlalchemy.dialect import Mode
+from protojobs_sqlalchemy.dialect import Dialect
 from protojobs_sqlalchemy.inspecting.finding import EXAMINED_MAX
-from protojobs_sqlalchemy.postgresql.archive import without_archived
-from protojobs_sqlalchemy.tables.ids import canonical, known
-from protojobs_sqlalchemy.tables.rows import Found, failed_job, job_record
+from protojobs_sqlalchemy.tables.rows import AnyRow, failed_job, job_record
 from protojobs_sqlalchemy.tables.tables import FINGERPRINT_MAX, failed_jobs, jobs, next_claim_seq
-from protojobs_sqlalchemy.verbs.bounds import bad_cursor, check_count
+from protojobs_sqlalchemy.tables.types import job_ids
 from protojobs_sqlalchemy.verbs.counting import count
-from protojobs_sqlalchemy.verbs.inserting import answers, insert_absent
-from protojobs_sqlalchemy.verbs.steps import Steps
+from protojobs_sqlalchemy.verbs.inserting import enqueued, insert_absent
 
-__all__ = ["Transfer"]
+__all__ = ["drop_exported", "export_jobs", "import_jobs"]
 
 _FIRST_ID = "00000000-0000-0000-0000-000000000000"
 
 
-class Transfer(Steps):
-    """The verbs of a transfer."""
-
-    def export_jobs(
-        self, token: str, *, cursor: str | None = None, limit: int = 500
-    ) -> tuple[list[ExportedJob], str | None]:
-        """A page of jobs, now `moving` under `token`, and the cursor of the next."""
-        return self._run(lambda conn: export_jobs(conn, token, cursor, limit), Mode.STORE)
-
-    def import_jobs(self, jobs: Sequence[ExportedJob]) -> list[Enqueued]:
-        """Store exported jobs as they were; known ids are duplicates."""
-        check_count(jobs)
-        stored = self._run(
-            lambda conn: import_jobs(conn, jobs, has_archive=self._dialect.has_archive(conn)), Mode.STORE
-        )
-        self._dialect.ring({job.queue for job in jobs})
-        return stored
-
-    def drop_exported(self, token: str, ids: Sequence[str]) -> int:
-        """Delete jobs that are `moving` under `token`; answers how many there were."""
-        check_count(ids)
-        return self._run(lambda conn: drop_exported(conn, token, ids), Mode.STORE)
-
-
-def export_jobs(conn: Connection, token: str, cursor: str | None, limit: int) -> tuple[list[ExportedJob], str | None]:
+def export_jobs(
+    conn: Connection, dialect: Dialect, token: str, cursor: str | None, limit: int
+) -> tuple[list[ExportedJob], str | None]:
     """A page of pending and failed jobs, now `moving` under `token`, and where the next page begins.
 
     Those that are moving under it already come first, so that a page whose answer was lost is given out again.
     """
-    start = cursor or _FIRST_ID
-    if not canonical(start):
-        raise bad_cursor(start)
+    start = rules.check_cursor(cursor or None) or _FIRST_ID
     again = select(jobs).where(jobs.c.moving_token == token, jobs.c.id > start).order_by(jobs.c.id).limit(limit)
     rows = list(conn.execute(again.with_for_update()))
     after = rows[-1].id if rows else None
     if len(rows) < limit:
         fresh, after = _fresh(conn, start, limit - len(rows))
         if fresh:
-            _set_moving(conn, token, fresh)
+            _set_moving(conn, dialect, token, fresh)
             moved = [row.id for row in fresh]
             rows += conn.execute(select(jobs).where(jobs.c.id.in_(moved)).order_by(jobs.c.id))
     moved = [row.id for row in rows if row.moved_from == JobState.FAILED]
-    found = conn.execute(select(failed_jobs).where(failed_jobs.c.job_id.in_(moved))) if moved else ()
-    failures = {row.job_id: failed_job(row) for row in found}
+    failed = conn.execute(select(failed_jobs).where(failed_jobs.c.job_id.in_(moved))) if moved else ()
+    failures = {row.job_id: failed_job(row) for row in failed}
     return [_exported(row, failures.get(row.id)) for row in rows], after
 
 
-def _fresh(conn: Connection, start: str, limit: int) -> tuple[list[Found], str | None]:
+def _fresh(conn: Connection, start: str, limit: int) -> tuple[list[AnyRow], str | None]:
     """Up to `limit` locked jobs after `start`, and the cursor after them (None: there are no more)."""
     span = (
         conn.execute(select(jobs.c.id).where(jobs.c.id > start).order_by(jobs.c.id).limit(EXAMINED_MAX)).scalars().all()
@@ -89,7 +63,7 @@ def _fresh(conn: Connection, start: str, limit: int) -> tuple[list[Found], str |
     return rows, span[-1] if len(span) == EXAMINED_MAX else None
 
 
-def _set_moving(conn: Connection, token: str, rows: Sequence[Found]) -> None:
+def _set_moving(conn: Connection, dialect: Dialect, token: str, rows: Sequence[AnyRow]) -> None:
     moved = [row.id for row in rows]
     conn.execute(
         # moved_from before status: MySQL and MariaDB assign from left to right, each seeing the one before
@@ -103,26 +77,26 @@ def _set_moving(conn: Connection, token: str, rows: Sequence[Found]) -> None:
         )
     )
     failed = Counter((row.queue, "failed") for row in rows if row.status == JobState.FAILED)
-    count(conn, {key: -number for key, number in failed.items()})
+    count(conn, dialect, {key: -number for key, number in failed.items()})
 
 
-def _exported(row: Found, failed: FailedJob | None) -> ExportedJob:
+def _exported(row: AnyRow, failed: FailedJob | None) -> ExportedJob:
     record: dict[str, Any] = asdict(job_record(row))
     record["status"] = JobState(row.moved_from)
     return ExportedJob(**record, failed=failed)
 
 
-def import_jobs(conn: Connection, exported: Sequence[ExportedJob], *, has_archive: bool) -> list[Enqueued]:
+def import_jobs(conn: Connection, dialect: Dialect, exported: Sequence[ExportedJob]) -> list[Enqueued]:
     """Store exported jobs as they were; known ids are duplicates."""
-    stored = insert_absent(conn, [_row(job) for job in exported])
-    if has_archive:
-        stored = without_archived(conn, stored)
+    stored = insert_absent(conn, dialect, [_row(job) for job in exported])
+    if dialect.archive.has_jobs(conn):
+        stored = dialect.archive.without_known(conn, stored)
     kept = {job.id: job for job in exported if job.id in stored}
     failures = [_failure(job.failed) for job in kept.values() if job.failed is not None]
     if failures:
         conn.execute(insert(failed_jobs), failures)
-    count(conn, Counter((job.queue, job.status.value) for job in kept.values() if job.status in FINISHED))
-    return answers([job.id for job in exported], stored)
+    count(conn, dialect, Counter((job.queue, job.status.value) for job in kept.values() if job.status in FINISHED))
+    return enqueued(exported, stored)
 
 
 def _row(job: ExportedJob) -> dict[str, Any]:
@@ -137,7 +111,7 @@ def _failure(failed: FailedJob) -> dict[str, Any]:
 
 def drop_exported(conn: Connection, token: str, ids: Sequence[str]) -> int:
     """Delete jobs that are moving under `token`, with their failed_jobs rows."""
-    wanted = known(ids)
+    wanted = job_ids(ids)
     if not wanted:
         return 0
     mine = select(jobs.c.id).where(jobs.c.id.in_(wanted), jobs.c.moving_token == token, jobs.c.status == "moving")

@@ -1,4 +1,4 @@
-"""What a forked child goes on with: locks that a thread of its parent held would never be free there."""
+"""A forked child takes new locks: those that a thread of its parent held would never be free there."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ class _StartsAfresh(Protocol):
         """Take new locks, and forget threads: those of the parent do not follow."""
 
 
-_all: weakref.WeakSet[_StartsAfresh] = weakref.WeakSet()
+_holders: weakref.WeakSet[_StartsAfresh] = weakref.WeakSet()
 
 
-def start_afresh_in_children(thing: _StartsAfresh) -> None:
+def start_afresh_in_children(holder: _StartsAfresh) -> None:
     """From now on each forked child calls its `start_afresh` before anything else."""
-    _all.add(thing)
+    _holders.add(holder)
 
 
 def _in_child() -> None:
-    for thing in list(_all):
-        thing.start_afresh()
+    for holder in list(_holders):
+        holder.start_afresh()
 
 
 if hasattr(os, "register_at_fork"):

@@ -1,26 +1,22 @@
-"""Where the connections of steps come from: an engine of ours, an application's pool, or one of ours beside it."""
+"""The connections of steps: of an engine of ours, of an application's pool, or of a pool of ours beside it."""
 
 from __future__ import annotations
 
 import logging
 import threading
 from collections import deque
-from collections.abc import Generator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Protocol
 
 from sqlalchemy import Connection, Engine, NullPool, Pool, QueuePool
 from sqlalchemy.engine.base import OptionEngine
 from sqlalchemy.exc import DBAPIError
 
-from protojobs.clock import SYSTEM_CLOCK, time_left
-from protojobs.errors import StoreUnavailable
+from protojobs.clock import SYSTEM_CLOCK
 from protojobs_sqlalchemy.connecting.urls import masked
 
 __all__ = ["OursPool", "PoolBeside", "StepPool", "TheirPool", "sessions_at_once"]
 
 _AT_ONCE_MAX = 20  # connections of one use; who finds none free waits as long as the caller does
-_PLACE_S = 10.0
 _UNBOUNDED = 1_000_000
 _log = logging.getLogger("protojobs.sqlalchemy")
 
@@ -30,9 +26,8 @@ _inherited: list[object] = []  # a forked child must neither use nor close its p
 class StepPool(Protocol):
     """Connections in autocommit mode, for the steps of one use."""
 
-    def place(self) -> AbstractContextManager[None]:
-        """For the time of a step: one of the places of those who use a connection at the same time."""
-        ...
+    at_once_max: int  # how many steps use a connection at the same time
+    free: threading.Semaphore  # a step holds it; in a forked child there is another one
 
     def idle(self) -> tuple[Connection, float] | None:
         """One that is open, and for how many seconds nobody used it."""
@@ -59,31 +54,6 @@ class StepPool(Protocol):
         ...
 
 
-class _Places:
-    """How many connections are in use at the same time."""
-
-    def __init__(self, engine: Engine, most: int) -> None:
-        self._engine = engine
-        self._most = most
-        self._free = threading.Semaphore(most)
-
-    @contextmanager
-    def one(self) -> Generator[None]:
-        free = self._free
-        if not free.acquire(timeout=time_left(_PLACE_S)):
-            raise StoreUnavailable(
-                f"All {self._most} connections to {masked(self._engine.url)} are busy.",
-                mend="Is the database slow, or away? They wait for its answers.",
-            )
-        try:
-            yield
-        finally:
-            free.release()
-
-    def start_afresh(self) -> None:
-        self._free = threading.Semaphore(self._most)
-
-
 class OursPool:
     """Of an engine of ours, which pools nothing by itself."""
 
@@ -91,14 +61,10 @@ class OursPool:
         self._engine = engine
         self._idle_max = idle_max
         self._idle: deque[tuple[Connection, float]] = deque()
-        self._places = _Places(engine, _AT_ONCE_MAX)
-
-    def place(self) -> AbstractContextManager[None]:
-        """See StepPool.place."""
-        return self._places.one()
+        self.at_once_max = _AT_ONCE_MAX
+        self.free = threading.Semaphore(_AT_ONCE_MAX)
 
     def idle(self) -> tuple[Connection, float] | None:
-        """See StepPool.idle."""
         try:
             conn, since = self._idle.pop()  # the one used last
         except IndexError:
@@ -106,22 +72,18 @@ class OursPool:
         return conn, SYSTEM_CLOCK.monotonic() - since
 
     def connect(self) -> Connection:
-        """See StepPool.connect."""
         return _in_autocommit(self._engine.connect())
 
     def keep(self, conn: Connection) -> None:
-        """See StepPool.keep."""
         if len(self._idle) < self._idle_max and not conn.invalidated:
             self._idle.append((conn, SYSTEM_CLOCK.monotonic()))
         else:
             _close(conn)
 
     def give_up(self, conn: Connection) -> None:
-        """See StepPool.give_up."""
         _give_up(conn)
 
     def forget_idle(self) -> None:
-        """See StepPool.forget_idle."""
         while self._idle:
             try:
                 conn, _ = self._idle.pop()
@@ -130,10 +92,9 @@ class OursPool:
             _give_up(conn)
 
     def start_afresh(self) -> None:
-        """See StepPool.start_afresh."""
         _inherited.extend(self._idle)
         self._idle = deque()
-        self._places.start_afresh()
+        self.free = threading.Semaphore(self.at_once_max)
 
 
 class TheirPool:
@@ -141,32 +102,26 @@ class TheirPool:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-
-    def place(self) -> AbstractContextManager[None]:
-        """See StepPool.place."""
-        return nullcontext()
+        self.at_once_max = _UNBOUNDED  # the application's pool has a bound of its own
+        self.free = threading.Semaphore(_UNBOUNDED)
 
     def idle(self) -> tuple[Connection, float] | None:
-        """See StepPool.idle."""
         return None  # those of the pool come by `connect`
 
     def connect(self) -> Connection:
-        """See StepPool.connect."""
         return _in_autocommit(self._engine.connect())
 
     def keep(self, conn: Connection) -> None:
-        """See StepPool.keep."""
         _close(conn)
 
     def give_up(self, conn: Connection) -> None:
-        """See StepPool.give_up."""
         _give_up(conn)
 
     def forget_idle(self) -> None:
-        """See StepPool.forget_idle."""
+        pass
 
     def start_afresh(self) -> None:
-        """See StepPool.start_afresh."""
+        self.free = threading.Semaphore(_UNBOUNDED)
 
 
 class PoolBeside:
@@ -179,21 +134,16 @@ class PoolBeside:
 
     def __init__(self, engine: Engine) -> None:
         self._theirs = engine
-        self._places = _Places(engine, min(_AT_ONCE_MAX, sessions_at_once(engine)))
+        self.at_once_max = min(_AT_ONCE_MAX, sessions_at_once(engine))
+        self.free = threading.Semaphore(self.at_once_max)
         self._engine: Engine | None = None
         self._making = threading.Lock()
         self._has_warned = False
 
-    def place(self) -> AbstractContextManager[None]:
-        """See StepPool.place."""
-        return self._places.one()
-
     def idle(self) -> tuple[Connection, float] | None:
-        """See StepPool.idle."""
         return None  # those of the pool come by `connect`
 
     def connect(self) -> Connection:
-        """See StepPool.connect."""
         try:
             conn = _in_autocommit(self._beside().connect())
         except DBAPIError as error:
@@ -211,25 +161,21 @@ class PoolBeside:
         return conn
 
     def keep(self, conn: Connection) -> None:
-        """See StepPool.keep."""
         _close(conn)
 
     def give_up(self, conn: Connection) -> None:
-        """See StepPool.give_up."""
         _give_up(conn)
 
     def forget_idle(self) -> None:
-        """See StepPool.forget_idle."""
         engine, self._engine = self._engine, None
         if isinstance(engine, _Beside):
             engine.own_pool.dispose()
 
     def start_afresh(self) -> None:
-        """See StepPool.start_afresh."""
         _inherited.append(self._engine)
         self._engine = None
         self._making = threading.Lock()
-        self._places.start_afresh()
+        self.free = threading.Semaphore(self.at_once_max)
 
     def _beside(self) -> Engine:
         with self._making:

@@ -1,4 +1,4 @@
-"""Foreign exceptions become ours here, and nowhere else."""
+"""What the database's libraries raise becomes one of the port's errors here, and nowhere else."""
 
 from __future__ import annotations
 
@@ -24,7 +24,6 @@ _READ_ONLY_NUMBERS = {
     1836,
 }  # MariaDB's and MySQL's: --read-only, a transaction for reading, a read-only mode
 _NO_RIGHT = "42501"
-_PRIMARY = 0xFF  # the low byte of SQLite's extended codes
 _NO_RIGHT_NUMBERS = {1142, 1143, 1227}  # MariaDB's and MySQL's
 
 _USER = "Check the user and the password in the URL."
@@ -78,7 +77,7 @@ def translated(error: Exception, engine: Engine, dialect: Dialect, *, has_connec
     if dialect.is_schema_missing(cause):
         return SchemaOutdated(f"The database {place} lacks a table or column of protojobs: {text}", mend=MIGRATE)
     if dialect.is_conflict(cause):
-        return StoreUnavailable(f"{place} stayed busy: {text}.", mend=_busy_mend(engine))
+        return StoreUnavailable(f"{place} stayed busy: {text}.", mend=dialect.busy_mend)
     if is_read_only(cause):
         return StoreUnavailable(
             f"{place} takes no writes: {text}.",
@@ -91,9 +90,10 @@ def translated(error: Exception, engine: Engine, dialect: Dialect, *, has_connec
     if isinstance(error, OSError) or (names & set(_REPEATABLE) and not is_right_missing(cause)):
         return StoreUnavailable(
             f"{place} could not be asked: {_first_line(cause)}.",
-            mend=_unavailable_mend(engine) if refusal is None else refusal[1],
+            mend=dialect.unavailable_mend if refusal is None else refusal[1],
         )
-    return ContractBroken(f"{place} refused a statement: {text}.", mend=_refused_mend(cause, engine))
+    mend = "Give this user the rights on protojobs' tables." if is_right_missing(cause) else dialect.refused_mend(cause)
+    return ContractBroken(f"{place} refused a statement: {text}.", mend=mend)
 
 
 def is_right_missing(error: BaseException) -> bool:
@@ -123,29 +123,3 @@ def _refusal_in(text: str) -> tuple[str, str] | None:
 def _first_line(cause: BaseException) -> str:
     lines = str(cause).strip().splitlines() or [type(cause).__name__]
     return scrubbed(lines[0]).rstrip(".?")
-
-
-def _busy_mend(engine: Engine) -> str:
-    if engine.dialect.name == "sqlite":
-        return (
-            "Another connection holds SQLite's only write lock; most often it is a job's own transaction that stays"
-            " open while the job runs. Commit it sooner, or push with session= inside it."
-        )
-    return "Other transactions hold the rows for too long; look for one that stays open."
-
-
-def _refused_mend(cause: BaseException, engine: Engine) -> str:
-    if is_right_missing(cause):
-        return "Give this user the rights on protojobs' tables."
-    code, dbapi = getattr(cause, "sqlite_errorcode", 0) & _PRIMARY, engine.dialect.loaded_dbapi
-    if code and code == dbapi.SQLITE_NOTADB:
-        return "The file is of another kind, or encrypted. Name another path in the URL."
-    if code and code == dbapi.SQLITE_CORRUPT:
-        return "The file is damaged. Put back a copy of it, or save what can be read: sqlite3 FILE .recover"
-    return "It would be refused again: the database says why."
-
-
-def _unavailable_mend(engine: Engine) -> str:
-    if engine.dialect.name == "sqlite":
-        return "Check the file, its folder's permissions and the space on the disk."
-    return "Is the server running, and can it be reached from here?"

@@ -13,7 +13,7 @@ from protojobs.errors import ConfigurationError, DriverNotFound, OptionInvalid, 
 from protojobs.port import urls
 from protojobs_sqlalchemy.connecting.hosts import hosts_of, read_url, shown, with_hosts_apart
 
-__all__ = ["archive_of", "backend_of", "make_engine", "make_sessions_engine", "masked", "parse", "same_address"]
+__all__ = ["archive_of", "check_engine", "make_engine", "make_sessions_engine", "masked", "parse", "same_address"]
 
 # scheme -> (the DBAPI that the driver runs on, the extra that brings it)
 _DBAPIS = {
@@ -229,8 +229,8 @@ def _check_sqlite_version(engine: Engine) -> None:
         )
 
 
-def backend_of(engine: Engine) -> str:
-    """The scheme of an application's engine, or an error that says which engines will do."""
+def check_engine(engine: Engine) -> None:
+    """Raise where an application's engine will not do, and say which ones will."""
     scheme, driver = engine.url.get_backend_name(), engine.dialect.driver
     if scheme not in _DBAPIS or driver not in _DRIVERS:
         raise OptionInvalid(
@@ -241,7 +241,6 @@ def backend_of(engine: Engine) -> str:
         _check_sqlite_version(engine)
         if engine.url.database in (None, "", ":memory:"):
             _file_url(engine.url)
-    return scheme
 
 
 def same_address(one: URL, other: URL) -> bool:

@@ -7,20 +7,20 @@ from datetime import datetime
 
 from sqlalchemy import ColumnElement, Connection, and_, or_, select, union_all
 
+from protojobs.errors import OptionInvalid, shown
 from protojobs.port.records import FailedJob, FailedPage
-from protojobs_sqlalchemy.tables.ids import canonical, known
-from protojobs_sqlalchemy.tables.rows import failed_job, shown
+from protojobs_sqlalchemy.dialect import Dialect
+from protojobs_sqlalchemy.tables.rows import failed_job
 from protojobs_sqlalchemy.tables.tables import failed_jobs
-from protojobs_sqlalchemy.tables.types import from_microseconds, to_microseconds
-from protojobs_sqlalchemy.verbs.bounds import bad_cursor
+from protojobs_sqlalchemy.tables.types import from_microseconds, is_job_id, job_ids, to_microseconds
 
 __all__ = ["failed_page", "get_failed"]
 
 
-def get_failed(conn: Connection, ids: Sequence[str], chars_max: int | None = None) -> list[FailedJob]:
+def get_failed(conn: Connection, dialect: Dialect, ids: Sequence[str], chars_max: int | None = None) -> list[FailedJob]:
     """The failed_jobs rows that exist among `ids`, each of a row or of its job."""
-    ids = known(ids)
-    rows = select(*shown(conn, failed_jobs, chars_max))
+    ids = job_ids(ids)
+    rows = select(*dialect.columns(failed_jobs, chars_max))
     # Two statements in one, each by its own index: an OR would read the table.
     of_jobs = rows.where(failed_jobs.c.job_id.in_(ids), failed_jobs.c.id.not_in(ids))
     return [failed_job(row) for row in conn.execute(union_all(rows.where(failed_jobs.c.id.in_(ids)), of_jobs))]
@@ -28,6 +28,7 @@ def get_failed(conn: Connection, ids: Sequence[str], chars_max: int | None = Non
 
 def failed_page(
     conn: Connection,
+    dialect: Dialect,
     which: ColumnElement[bool] | None = None,
     *,
     limit: int,
@@ -35,7 +36,7 @@ def failed_page(
     chars_max: int | None = None,
 ) -> FailedPage:
     """A page of failed_jobs, the latest failure first."""
-    query = select(*shown(conn, failed_jobs, chars_max))
+    query = select(*dialect.columns(failed_jobs, chars_max))
     if which is not None:
         query = query.where(which)
     if cursor is not None:
@@ -52,6 +53,6 @@ def failed_page(
 
 def _read_cursor(cursor: str) -> tuple[datetime, str]:
     moment, _, last = cursor.partition(":")
-    if not moment.lstrip("-").isdecimal() or not canonical(last):
-        raise bad_cursor(cursor)
+    if not moment.lstrip("-").isdecimal() or not is_job_id(last):
+        raise OptionInvalid(f"{shown(cursor)} is no cursor of this list.", mend="Pass one that the list gave.")
     return from_microseconds(int(moment)), last

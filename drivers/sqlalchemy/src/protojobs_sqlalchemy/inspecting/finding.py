@@ -1,4 +1,4 @@
-"""Finding jobs by state, queue and name, newest id first, without walking past all the others to meet a few.
+"""Finding jobs: by id, or by state, queue and name, newest id first, without a walk past all the others.
 
 Where what may match is little, an index other than the ids' leads to it, and only those ids are sorted; else the ids
 are walked, and a page ends after EXAMINED_MAX. Either way a page begins behind the id that is its cursor, so the next
@@ -12,16 +12,16 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, FromClause, Select, case, func, or_, select, union_all
 
+from protojobs.errors import OptionInvalid, shown
+from protojobs.port import rules
 from protojobs.port.lifecycle import FINISHED, STORED, JobState
-from protojobs.port.records import JobFilter, JobPage
-from protojobs_sqlalchemy.postgresql.archive import archive, whole
-from protojobs_sqlalchemy.tables.ids import canonical
-from protojobs_sqlalchemy.tables.rows import job_record, shown
+from protojobs.port.records import JobFilter, JobPage, JobRecord
+from protojobs_sqlalchemy.dialect import Dialect
+from protojobs_sqlalchemy.tables.rows import job_record
 from protojobs_sqlalchemy.tables.tables import counters, failed_jobs, jobs
-from protojobs_sqlalchemy.verbs.bounds import bad_cursor
-from protojobs_sqlalchemy.verbs.conditions import in_no_state, is_finished, is_pending, is_processing
+from protojobs_sqlalchemy.tables.types import job_ids
 
-__all__ = ["EXAMINED_MAX", "find"]
+__all__ = ["EXAMINED_MAX", "check_names", "find", "get"]
 
 EXAMINED_MAX = 5_000  # rows that one page looks at
 PENDING_MAX = 50_000  # entries of jobs_ready, which has the ids of pending jobs: to sort so many takes 50 ms
@@ -29,24 +29,43 @@ PENDING_MAX = 50_000  # entries of jobs_ready, which has the ids of pending jobs
 Ids = Select[str]
 
 
-def find(conn: Connection, which: JobFilter, limit: int, cursor: str | None, chars_max: int | None) -> JobPage:
+def check_names(*names: str | None) -> None:
+    """Refuse a name with what some database cannot keep. Nothing there has such a one, and it cannot be asked for."""
+    for name in names:
+        if name is not None and not rules.is_storable(name):
+            raise OptionInvalid(
+                f"{shown(name, 60)} is no name: it holds a NUL character or half of a surrogate pair.",
+                mend="Leave that character out.",
+            )
+
+
+def get(conn: Connection, dialect: Dialect, ids: Sequence[str]) -> list[JobRecord]:
+    """The jobs that exist among `ids`."""
+    table = dialect.archive.all_jobs
+    return [job_record(row) for row in conn.execute(select(table).where(table.c.id.in_(job_ids(ids))))]
+
+
+def find(
+    conn: Connection, dialect: Dialect, which: JobFilter, limit: int, cursor: str | None, chars_max: int | None
+) -> JobPage:
     """A page of jobs, newest id first."""
-    if cursor is not None and not canonical(cursor):
-        raise bad_cursor(cursor)
-    sources = _sources(conn, which)
+    rules.check_cursor(cursor)
+    sources = _sources(conn, dialect, which)
     if sources is None:
-        ids, more = _walked(conn, which, limit, cursor)
+        ids, more = _walked(conn, dialect, which, limit, cursor)
     else:
         ids, more = _gathered(conn, sources, limit, cursor)
-    table = whole(conn)
-    found = select(*shown(conn, table, chars_max)).where(table.c.id.in_(ids)).order_by(table.c.id.desc())
-    return JobPage(jobs=tuple(job_record(row) for row in conn.execute(found)) if ids else (), cursor=more)
+    table = dialect.archive.all_jobs
+    query = select(*dialect.columns(table, chars_max)).where(table.c.id.in_(ids)).order_by(table.c.id.desc())
+    return JobPage(jobs=tuple(job_record(row) for row in conn.execute(query)) if ids else (), cursor=more)
 
 
-def _walked(conn: Connection, which: JobFilter, limit: int, cursor: str | None) -> tuple[Sequence[str], str | None]:
+def _walked(
+    conn: Connection, dialect: Dialect, which: JobFilter, limit: int, cursor: str | None
+) -> tuple[Sequence[str], str | None]:
     """The ids of a page, and its successor's cursor, from the newest EXAMINED_MAX ids."""
     # A failed job has its one failed_jobs row: no need to look at all the others.
-    table = failed_jobs if which.states == (JobState.FAILED,) else whole(conn)
+    table = failed_jobs if which.states == (JobState.FAILED,) else dialect.archive.all_jobs
     key = failed_jobs.c.job_id if table is failed_jobs else table.c.id
     span = [key < cursor] if cursor else []
     last = conn.execute(select(key).where(*span).order_by(key.desc()).offset(EXAMINED_MAX - 1).limit(1)).scalar()
@@ -74,23 +93,23 @@ def _gathered(
     return ids[:limit], ids[limit - 1] if len(ids) > limit else None
 
 
-def _sources(conn: Connection, which: JobFilter) -> list[Ids] | None:
+def _sources(conn: Connection, dialect: Dialect, which: JobFilter) -> list[Ids] | None:
     """Where all that matches is, each by an index of its own; None where that is more than a page looks at."""
     states = frozenset(which.states or JobState)
     if which.queue is None and states == frozenset(JobState):
         return None
-    numbers = _live(conn, which, states - FINISHED) | _finished(conn, which.queue, states & FINISHED)
+    numbers = _live(conn, dialect, which, states - FINISHED) | _finished(conn, which.queue, states & FINISHED)
     in_index = numbers.get(JobState.PENDING, 0) if _most(which, JobState.PENDING) > EXAMINED_MAX else 0
     if in_index > PENDING_MAX or sum(numbers.values()) - in_index > EXAMINED_MAX:
         return None
-    return [source for state, number in numbers.items() if number for source in _of_state(conn, which, state)]
+    return [source for state, number in numbers.items() if number for source in _of_state(dialect, which, state)]
 
 
-def _live(conn: Connection, which: JobFilter, states: Collection[JobState]) -> dict[JobState, int]:
+def _live(conn: Connection, dialect: Dialect, which: JobFilter, states: Collection[JobState]) -> dict[JobState, int]:
     """How many jobs the indexes give for each of these states, counted up to the bound."""
     if not states:
         return {}
-    first = [_first(conn, state, which.queue).limit(_most(which, state) + 1) for state in sorted(states)]
+    first = [_first(dialect, state, which.queue).limit(_most(which, state) + 1) for state in sorted(states)]
     few = [select(part.subquery()) for part in first]
     counts = [select(func.count()).select_from(part.subquery()).scalar_subquery() for part in few]
     return dict(zip(sorted(states), conn.execute(select(*counts)).one(), strict=True))
@@ -101,15 +120,16 @@ def _most(which: JobFilter, state: JobState) -> int:
     return PENDING_MAX if state is JobState.PENDING and which.job_name is None else EXAMINED_MAX
 
 
-def _first(conn: Connection, state: JobState, queue: str | None) -> Ids:
+def _first(dialect: Dialect, state: JobState, queue: str | None) -> Ids:
     if state is JobState.UNREADABLE:
         spans = [
-            select(select(jobs.c.id).where(*span).limit(EXAMINED_MAX + 1).subquery()) for span in in_no_state(conn)
+            select(select(jobs.c.id).where(*span).limit(EXAMINED_MAX + 1).subquery())
+            for span in dialect.conditions.in_no_state()
         ]
         return select(union_all(*spans).subquery().c.id)
     conditions: dict[JobState, list[ColumnElement[bool]]] = {
-        JobState.PENDING: is_pending(conn, queue),
-        JobState.PROCESSING: [is_processing(conn)],
+        JobState.PENDING: dialect.conditions.is_pending(queue),
+        JobState.PROCESSING: [dialect.conditions.is_processing()],
         JobState.MOVING: [jobs.c.moving_token.is_not(None)],
     }
     return select(jobs.c.id).where(*conditions[state])
@@ -131,18 +151,18 @@ def _finished(conn: Connection, queue: str | None, states: Collection[JobState])
     return numbers
 
 
-def _of_state(conn: Connection, which: JobFilter, state: JobState) -> list[Ids]:
+def _of_state(dialect: Dialect, which: JobFilter, state: JobState) -> list[Ids]:
     if state is JobState.FAILED:
         return [select(failed_jobs.c.job_id).where(*_named(which, failed_jobs))]
     if state is JobState.PENDING:
-        return [_first(conn, state, which.queue).where(*_named(which, jobs, has_queue=True))]
+        return [_first(dialect, state, which.queue).where(*_named(which, jobs, has_queue=True))]
     if state is JobState.UNREADABLE:
-        return [select(jobs.c.id).where(*span, *_named(which, jobs)) for span in in_no_state(conn)]
+        return [select(jobs.c.id).where(*span, *_named(which, jobs)) for span in dialect.conditions.in_no_state()]
     if state not in FINISHED:
-        return [_first(conn, state, which.queue).where(*_named(which, jobs))]
-    here = select(jobs.c.id).where(*is_finished(conn, state), *_named(which, jobs))
-    is_archived = state is JobState.COMPLETED and conn.dialect.name == "postgresql"
-    return [here, select(archive.c.id).where(*_named(which, archive))] if is_archived else [here]
+        return [_first(dialect, state, which.queue).where(*_named(which, jobs))]
+    here = select(jobs.c.id).where(*dialect.conditions.is_finished(state), *_named(which, jobs))
+    archives = dialect.archive.tables if state is JobState.COMPLETED else ()
+    return [here, *(select(archive.c.id).where(*_named(which, archive)) for archive in archives)]
 
 
 def _named(which: JobFilter, table: FromClause, *, has_queue: bool = False) -> list[ColumnElement[Any]]:

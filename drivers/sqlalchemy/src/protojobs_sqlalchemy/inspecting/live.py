@@ -1,4 +1,4 @@
-"""The live jobs of each queue, counted up to a bound: jobs_ready is walked from name to name and from lane to lane.
+"""The pending jobs of each queue, counted up to a bound: jobs_ready is walked from name to name, from lane to lane.
 
 A lane is a (queue, priority) that has pending jobs. Two probes lead to the next one, however many jobs wait in it, and
 of each no more is read than the bound asks for.
@@ -6,17 +6,18 @@ of each no more is read than the bound asks for.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 from msgspec import Struct
 from sqlalchemy import Connection, Integer, TextualSelect, bindparam, text
 
-from protojobs_sqlalchemy.tables.types import Name, StoredTime, within_calendar
-from protojobs_sqlalchemy.verbs.conditions import is_mysql
+from protojobs_sqlalchemy.dialect import Dialect, LiveLane
+from protojobs_sqlalchemy.tables.types import Name, StoredTime
 
-__all__ = ["Live", "pending_by_queue"]
+__all__ = ["Live", "pending_by_queue", "walked_lanes"]
 
 
 class Live(Struct):
@@ -36,9 +37,13 @@ class Live(Struct):
 _IN_LANE = "FROM jobs WHERE status = 'pending' AND jobs.queue = lanes.queue AND jobs.priority = lanes.priority"
 
 
-# `place` ends the recursion: SQLite would not stop at an outer LIMIT.
-def _lanes(first_at: str) -> TextualSelect:
-    said = text(f"""
+_FIRST_AT = f"(SELECT min(available_at) {_IN_LANE})"
+
+
+@cache
+def _walk(first_at: str) -> TextualSelect:
+    # `place` ends the recursion: SQLite would not stop at an outer LIMIT.
+    walk = text(f"""
 WITH RECURSIVE names (name, place) AS (
     SELECT min(queue), 1 FROM jobs WHERE status = 'pending' AND queue > :after
     UNION ALL
@@ -57,31 +62,29 @@ SELECT queue, priority, {first_at} AS first_at,
        (SELECT count(*) FROM (SELECT 1 {_IN_LANE} AND available_at > :now LIMIT :counted) AS later) AS scheduled
 FROM lanes WHERE priority IS NOT NULL
 """).bindparams(bindparam("now", type_=StoredTime))
-    return said.columns(queue=Name, priority=Integer, first_at=StoredTime, ready=Integer, scheduled=Integer)
+    return walk.columns(queue=Name, priority=Integer, first_at=StoredTime, ready=Integer, scheduled=Integer)
 
 
-_FIRST_AT = f"(SELECT min(available_at) {_IN_LANE})"
-_LANES, _POSTGRESQL_LANES = _lanes(_FIRST_AT), _lanes(within_calendar(_FIRST_AT))
+def walked_lanes(conn: Connection, dialect: Dialect, values: Mapping[str, Any]) -> Iterable[LiveLane]:
+    """The lanes of `Dialect.live_lanes` by one recursive statement, for databases that look values up in it."""
+    return conn.execute(_walk(dialect.readable_time(_FIRST_AT)), values)
 
 
-def pending_by_queue(conn: Connection, now: datetime, *, after: str, most: int, counted_max: int) -> dict[str, Live]:
+def pending_by_queue(
+    conn: Connection, dialect: Dialect, now: datetime, *, after: str, most: int, counted_max: int
+) -> dict[str, Live]:
     """The queues behind `after` that have pending jobs, at most so many, by name; one statement (but for MySQL)."""
     values = {"after": after, "most": most, "now": now, "counted": counted_max + 1}
-    if is_mysql(conn):
-        from protojobs_sqlalchemy.mariadb.live import walked  # its DBAPI is an extra
-
-        return _together(walked(conn, values), now, counted_max)
-    lanes = _POSTGRESQL_LANES if conn.dialect.name == "postgresql" else _LANES
-    return _together(conn.execute(lanes, values), now, counted_max)
+    return _by_queue(dialect.live_lanes(conn, values), now, counted_max)
 
 
-def _together(lanes: Iterable[Sequence[Any]], now: datetime, counted_max: int) -> dict[str, Live]:
-    found: dict[str, Live] = {}
+def _by_queue(lanes: Iterable[LiveLane], now: datetime, counted_max: int) -> dict[str, Live]:
+    queues: dict[str, Live] = {}
     for queue, _, first_at, ready, scheduled in lanes:
-        live = found.setdefault(queue, Live())
+        live = queues.setdefault(queue, Live())
         live.ready += ready
         live.scheduled += scheduled
         live.is_capped = live.is_capped or live.pending > counted_max
         if first_at <= now and (live.oldest_at is None or first_at < live.oldest_at):
             live.oldest_at = first_at
-    return dict(sorted(found.items()))
+    return dict(sorted(queues.items()))

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Connection, Select, case, func, literal, select, text, union_all
+from sqlalchemy import ColumnElement, Connection, Select, case, func, literal, select, union_all
 
 from protojobs.port.records import COUNTED_MAX, QueueInfo, Stats
+from protojobs_sqlalchemy.dialect import Dialect
 from protojobs_sqlalchemy.inspecting.live import Live, pending_by_queue
 from protojobs_sqlalchemy.tables.tables import counters, jobs, queues
-from protojobs_sqlalchemy.verbs.conditions import is_pending, is_processing
 
 __all__ = ["list_queues", "of_queue", "pending_of", "processing_by_queue"]
 
@@ -22,11 +21,11 @@ _GUESSED_MAX = 200  # queues whose number of pending jobs one call asks PostgreS
 _FINISHED = ("completed", "failed", "cancelled")
 
 
-def of_queue(conn: Connection, queue: str | None, now: datetime, counted_max: int) -> Stats:
+def of_queue(conn: Connection, dialect: Dialect, queue: str | None, now: datetime, counted_max: int) -> Stats:
     """The counts of one queue, or of all."""
     counted_max = min(counted_max, COUNTED_MAX)
-    counted, scheduled, processing = _live(conn, queue, now, counted_max)
-    guess = _guesses(conn, [queue])[0] if counted > counted_max else 0
+    counted, scheduled, processing = _live(conn, dialect, queue, now, counted_max)
+    guess = dialect.guess_pending(conn, [queue])[0] if counted > counted_max else 0
     pending, scheduled = _scaled(counted, scheduled, guess)
     return Stats(
         pending=pending,
@@ -37,20 +36,22 @@ def of_queue(conn: Connection, queue: str | None, now: datetime, counted_max: in
     )
 
 
-def list_queues(conn: Connection, now: datetime, *, after: str, limit: int, counted_max: int) -> list[QueueInfo]:
+def list_queues(
+    conn: Connection, dialect: Dialect, now: datetime, *, after: str, limit: int, counted_max: int
+) -> list[QueueInfo]:
     """The queues behind `after` that have jobs, or are paused, by name.
 
     In three statements, however many queues and jobs there are. (MySQL takes a few for each queue.)
     """
     limit, counted_max = min(limit, _QUEUES_MAX), min(counted_max, COUNTED_MAX)
-    live = pending_by_queue(conn, now, after=after, most=limit, counted_max=counted_max)
-    others = _others(conn, after, limit, busy_max := max(counted_max, _BUSY_MAX))
+    live = pending_by_queue(conn, dialect, now, after=after, most=limit, counted_max=counted_max)
+    others = _others(conn, dialect, after, limit, busy_max := max(counted_max, _BUSY_MAX))
     is_busy = sum(others["processing"].values()) > busy_max
     names = sorted({*live, *(name for by_queue in others.values() for name in by_queue)})[:limit]
     wants_numbers = counted_max >= _GUESSED_FROM
     capped = [name for name in names if name in live and live[name].is_capped][: _GUESSED_MAX if wants_numbers else 0]
-    guesses = dict(zip(capped, _guesses(conn, capped), strict=True))
-    found: list[QueueInfo] = []
+    guesses = dict(zip(capped, dialect.guess_pending(conn, capped), strict=True))
+    infos: list[QueueInfo] = []
     for name in names:
         line = live.get(name, Live())
         pending, scheduled = _scaled(line.pending, line.scheduled, guesses.get(name, 0))
@@ -63,31 +64,37 @@ def list_queues(conn: Connection, now: datetime, *, after: str, limit: int, coun
             **{status: others[status].get(name, 0) for status in _FINISHED},
         )
         waited_s = (now - line.oldest_at).total_seconds() if line.oldest_at else None
-        found.append(QueueInfo(name=name, is_paused=name in others["paused"], stats=stats, oldest_ready_s=waited_s))
-    return found
+        infos.append(QueueInfo(name=name, is_paused=name in others["paused"], stats=stats, oldest_ready_s=waited_s))
+    return infos
 
 
-def pending_of(conn: Connection, queue: str | None, now: datetime, counted_max: int) -> tuple[int, int]:
+def pending_of(
+    conn: Connection, dialect: Dialect, queue: str | None, now: datetime, counted_max: int
+) -> tuple[int, int]:
     """How many were counted, at most one more than the bound; of these scheduled."""
-    counted, scheduled = conn.execute(_pending(conn, queue, now, counted_max)).one()
+    counted, scheduled = conn.execute(_pending(dialect, queue, now, counted_max)).one()
     return counted, int(scheduled)
 
 
-def processing_by_queue(conn: Connection, most: int) -> dict[str, int]:
+def processing_by_queue(conn: Connection, dialect: Dialect, most: int) -> dict[str, int]:
     """How many of the first `most` processing jobs each queue has."""
-    return {queue: number for queue, number in conn.execute(_by_queue(is_processing(conn), "", most))}
+    return {queue: number for queue, number in conn.execute(_by_queue(dialect.conditions.is_processing(), "", most))}
 
 
-def _live(conn: Connection, queue: str | None, now: datetime, counted_max: int) -> tuple[int, int, int]:
+def _live(
+    conn: Connection, dialect: Dialect, queue: str | None, now: datetime, counted_max: int
+) -> tuple[int, int, int]:
     """As `pending_of`, and how many are processing, in the same statement."""
-    busy = select(jobs.c.id).where(is_processing(conn), *([] if queue is None else [jobs.c.queue == queue]))
+    is_processing = dialect.conditions.is_processing()
+    busy = select(jobs.c.id).where(is_processing, *([] if queue is None else [jobs.c.queue == queue]))
     processing = select(func.count()).select_from(busy.limit(counted_max + 1).subquery()).scalar_subquery()
-    counted, scheduled, running = conn.execute(_pending(conn, queue, now, counted_max).add_columns(processing)).one()
+    pending = _pending(dialect, queue, now, counted_max)
+    counted, scheduled, running = conn.execute(pending.add_columns(processing)).one()
     return counted, int(scheduled), running
 
 
-def _pending(conn: Connection, queue: str | None, now: datetime, counted_max: int) -> Select[int, int]:
-    first = select(jobs.c.available_at).where(*is_pending(conn, queue)).limit(counted_max + 1).subquery()
+def _pending(dialect: Dialect, queue: str | None, now: datetime, counted_max: int) -> Select[int, int]:
+    first = select(jobs.c.available_at).where(*dialect.conditions.is_pending(queue)).limit(counted_max + 1).subquery()
     later = func.coalesce(func.sum(case((first.c.available_at > now, 1), else_=0)), 0)
     return select(func.count(), later).select_from(first)
 
@@ -97,17 +104,6 @@ def _scaled(counted: int, scheduled: int, guess: int) -> tuple[int, int]:
     return (guess, round(scheduled / counted * guess)) if guess > counted else (counted, scheduled)
 
 
-def _guesses(conn: Connection, names: Sequence[str | None]) -> list[int]:
-    """A cheap guess at the pending jobs of each queue (None: of all): the planner's on PostgreSQL; 0 elsewhere."""
-    if conn.dialect.name != "postgresql" or not names:
-        return [0] * len(names)
-    lines = [f"AND queue = :queue_{place}" if name is not None else "" for place, name in enumerate(names)]
-    counts = ", ".join(f"ARRAY (SELECT 1 FROM jobs WHERE status = 'pending' {line})" for line in lines)
-    values = {f"queue_{place}": name for place, name in enumerate(names) if name is not None}
-    plan = conn.execute(text(f"EXPLAIN (FORMAT JSON) SELECT {counts}"), values).scalar_one()
-    return [int(part["Plan Rows"]) for part in plan[0]["Plan"]["Plans"]]
-
-
 def _finished(conn: Connection, queue: str | None) -> dict[str, int]:
     query = select(counters.c.status, func.sum(counters.c.count)).group_by(counters.c.status)
     if queue is not None:
@@ -115,7 +111,9 @@ def _finished(conn: Connection, queue: str | None) -> dict[str, int]:
     return {status: max(int(number), 0) for status, number in conn.execute(query)}
 
 
-def _others(conn: Connection, after: str, limit: int, busy_max: int) -> defaultdict[str, dict[str, int]]:
+def _others(
+    conn: Connection, dialect: Dialect, after: str, limit: int, busy_max: int
+) -> defaultdict[str, dict[str, int]]:
     """What there is besides pending jobs, of the first queues behind `after`: kind -> queue -> how many."""
     finished = (
         select(counters.c.status, counters.c.queue, func.sum(counters.c.count).label("number"))
@@ -131,16 +129,17 @@ def _others(conn: Connection, after: str, limit: int, busy_max: int) -> defaultd
         .order_by(queues.c.name)
         .limit(limit)
     )
+    conditions = {"processing": dialect.conditions.is_processing(), "moving": jobs.c.moving_token.is_not(None)}
     busy = [
         select(literal(kind).label("kind"), part.c.queue, part.c.number)
-        for kind, condition in (("processing", is_processing(conn)), ("moving", jobs.c.moving_token.is_not(None)))
+        for kind, condition in conditions.items()
         for part in [_by_queue(condition, after, busy_max + 1).subquery()]
     ]
-    found: defaultdict[str, dict[str, int]] = defaultdict(dict)
-    whole = union_all(*[select(part.subquery()) for part in (finished, paused)], *busy)
-    for kind, name, number in conn.execute(whole):
-        found[kind][name] = int(number)
-    return found
+    numbers: defaultdict[str, dict[str, int]] = defaultdict(dict)
+    union = union_all(*[select(part.subquery()) for part in (finished, paused)], *busy)
+    for kind, name, number in conn.execute(union):
+        numbers[kind][name] = int(number)
+    return numbers
 
 
 def _by_queue(condition: ColumnElement[bool], after: str, most: int) -> Select[str, int]:

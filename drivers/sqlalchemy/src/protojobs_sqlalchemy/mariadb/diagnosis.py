@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from sqlalchemy import Connection, bindparam, text
 
 from protojobs.port.diagnosis import Finding, Severity, judged
 from protojobs.port.records import BATCH_BYTES_MAX
-from protojobs_sqlalchemy.encryption import encryption
+from protojobs_sqlalchemy.diagnosing import encryption
+from protojobs_sqlalchemy.dialect import Look
 from protojobs_sqlalchemy.mariadb.connection import socket_of
 from protojobs_sqlalchemy.mariadb.turn import raw_of
 from protojobs_sqlalchemy.tables.tables import metadata
@@ -199,7 +200,7 @@ def _encryption(conn: Connection) -> Iterator[Finding]:
     yield encryption(host, is_encrypted=bool(cipher), mend=mend)
 
 
-LOOKS: tuple[Callable[[Connection], Iterator[Finding]], ...] = (
+LOOKS: tuple[Look, ...] = (
     _durability,
     _locking,
     _tables,

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pymysql
 from pymysql.connections import Connection as Raw
-from sqlalchemy import Connection, Engine, event
+from sqlalchemy import Connection, Engine, Insert, Table, event, func, insert, select
+from sqlalchemy.dialects import mysql
+from sqlalchemy.exc import IntegrityError
 
-from protojobs.port.records import ClaimReply, NewJob
-from protojobs_sqlalchemy.dialect import Ask, Mode, Run
+from protojobs.errors import ConfigurationError
+from protojobs.port.records import ClaimReply, NewJob, Pruned
+from protojobs.port.schedules import Schedule
+from protojobs_sqlalchemy.connecting.urls import masked
+from protojobs_sqlalchemy.dialect import Age, Change, Dialect, FailedAlike, LiveLane, Look, Mode, TurnRequest
+from protojobs_sqlalchemy.mariadb import live
+from protojobs_sqlalchemy.mariadb.conditions import GeneratedColumns
 from protojobs_sqlalchemy.mariadb.connection import connected, keep_alive
+from protojobs_sqlalchemy.mariadb.failures import failed_alike
 from protojobs_sqlalchemy.mariadb.turn import Turn, raw_of
 from protojobs_sqlalchemy.mariadb.waiting import Watcher
+from protojobs_sqlalchemy.tables.indexes import other_indexes
+from protojobs_sqlalchemy.tables.tables import schedules as schedules_table
+from protojobs_sqlalchemy.verbs.administration import prune_rows
 from protojobs_sqlalchemy.verbs.inserting import insert_absent, new_row
 from protojobs_sqlalchemy.verbs.lanes import LaneMemory
-from protojobs_sqlalchemy.waking.threads import Bell
+from protojobs_sqlalchemy.verbs.schedules import MOVED, schedule_row
+from protojobs_sqlalchemy.waking.threads import Wakeup
 
 __all__ = ["MariaDBDialect"]
 
@@ -40,25 +52,21 @@ VALUES (%s, %s, %s, %s, %s, 0, %s, %s, 'pending', UTC_TIMESTAMP(6) + INTERVAL %s
 """
 
 
-class MariaDBDialect:
-    """The hot statements on PyMySQL's own cursor, in the time of the server's clock."""
+class MariaDBDialect(Dialect):
+    """MariaDB and MySQL, in the time of the server's clock; the statements of jobs on PyMySQL's own cursor."""
 
-    turn_mode = Mode.SINGLE  # a turn begins and commits by itself, in the packets of its statements
-    archives = False
+    conditions = GeneratedColumns()
 
     def __init__(self, engine: Engine, time_offset: float, *, is_ours: bool) -> None:
         self.time_offset = time_offset
         self._engine = engine
         self._is_ours = is_ours
         self._lanes = LaneMemory()
-        self._bell = Bell()
-        self._heard = 0
-        self._watcher = Watcher(engine, self._bell)
-
-    # ------------------------------------------------------------------------------------------------------ steps
+        self._wakeup = Wakeup()
+        self._mark = 0
+        self._watcher = Watcher(engine, self._wakeup)
 
     def prepare(self, engine: Engine) -> None:
-        """See Dialect.prepare."""
 
         @event.listens_for(engine, "do_connect")
         def _connect(_dialect: object, _record: object, arguments: list[Any], options: dict[str, Any]) -> object:
@@ -73,7 +81,6 @@ class MariaDBDialect:
                     cursor.execute("SET SESSION idle_transaction_timeout = 10")
 
     def prepare_sessions(self, engine: Engine) -> None:
-        """See Dialect.prepare_sessions."""
 
         @event.listens_for(engine, "do_connect")
         def _connect(_dialect: object, _record: object, arguments: list[Any], options: dict[str, Any]) -> object:
@@ -81,12 +88,7 @@ class MariaDBDialect:
             keep_alive(raw)
             return raw
 
-    def attach(self, run: Run) -> None:
-        """See Dialect.attach."""
-        # nothing is ever done outside of a verb
-
     def begin(self, conn: Connection, mode: Mode) -> None:
-        """See Dialect.begin."""
         cursor = raw_of(conn).cursor()
         # What is read in several statements is read at one moment.
         if mode is Mode.READ:
@@ -96,60 +98,82 @@ class MariaDBDialect:
         cursor.execute(_START)
 
     def end(self, conn: Connection, mode: Mode) -> None:
-        """See Dialect.end."""
         raw_of(conn).commit()
 
-    def restore(self, conn: Connection) -> None:
-        """See Dialect.restore."""
-        # what `begin` sets ends with the transaction
-
     def now(self, conn: Connection) -> datetime:
-        """See Dialect.now."""
         moment = conn.exec_driver_sql("SELECT UTC_TIMESTAMP(6)").scalar_one()
         assert isinstance(moment, datetime)
         return moment.replace(tzinfo=UTC) + timedelta(seconds=self.time_offset)
 
     def is_conflict(self, error: BaseException) -> bool:
-        """See Dialect.is_conflict."""
         return isinstance(error, pymysql.Error) and _code(error) in (_DEADLOCK, _LOCK_TIMEOUT, _CHANGED)
 
-    def is_unusable(self, error: BaseException) -> bool:
-        """See Dialect.is_unusable."""
-        return False
-
     def is_schema_missing(self, error: BaseException) -> bool:
-        """See Dialect.is_schema_missing."""
         return isinstance(error, pymysql.Error) and _code(error) in (_NO_TABLE, _NO_COLUMN)
 
-    def has_archive(self, conn: Connection) -> bool:
-        """See Dialect.has_archive."""
-        return False
-
     def identity(self, conn: Connection) -> str:
-        """See Dialect.identity."""
         return str(conn.exec_driver_sql("SELECT database(), @@hostname, @@port, @@datadir").one())
 
     def lock_schema(self, conn: Connection) -> Callable[[], None]:
-        """See Dialect.lock_schema."""
         name = f"protojobs:{conn.exec_driver_sql('SELECT md5(database())').scalar_one()}"
         for _ in range(_SCHEMA_TRIES):
             if conn.exec_driver_sql("SELECT GET_LOCK(%s, %s)", (name, _SCHEMA_LOCK_S)).scalar_one():
                 return lambda: conn.exec_driver_sql("SELECT RELEASE_LOCK(%s)", (name,)).close()
         raise pymysql.OperationalError(_LOCK_TIMEOUT, "another migration has been running for a minute")
 
-    # ---------------------------------------------------------------------------------------------------- enqueue
+    def check_place(self, conn: Connection) -> None:
+        if conn.execute(select(func.database())).scalar() is None:
+            raise ConfigurationError(
+                f"{masked(conn.engine.url)} names no database.", mend="Name one behind the host: mysql://HOST/NAME."
+            )
+
+    def looks(self, connect: Callable[[], Connection], script: str) -> list[Look]:
+        from protojobs_sqlalchemy.mariadb import diagnosis
+
+        return [lambda conn: other_indexes(conn, script), *diagnosis.LOOKS]
+
+    def delete_some(self, table: str, condition: str) -> str:
+        return f"DELETE FROM {table} WHERE {condition} LIMIT :most"
+
+    def insert_unless_there(self, table: Table) -> Insert:
+        # Not INSERT IGNORE, which would cut what is too long.
+        first = next(column for column in table.c if not column.primary_key)
+        return self.insert_or_change(table, lambda _new: {first.name: first})
+
+    def insert_or_change(self, table: Table, change: Change) -> Insert:
+        new = mysql.insert(table)
+        return new.on_duplicate_key_update(dict(change(new.inserted)))
+
+    def inserts(self, conn: Connection, table: Table, row: Mapping[str, object]) -> bool:
+        # There is no telling the rows that ON DUPLICATE KEY left alone.
+        try:
+            conn.execute(insert(table), row)
+        except IntegrityError as error:
+            _check_is_duplicate(error)
+            return False
+        return True
+
+    def inserts_each(self, conn: Connection, table: Table, rows: Sequence[Mapping[str, object]]) -> set[str]:
+        # All at once; only when one of them is there already, one by one. The savepoint is made by hand: a deadlock
+        # takes it along, and SQLAlchemy's own would then hide the deadlock behind error 1305.
+        conn.exec_driver_sql("SAVEPOINT protojobs_insert")
+        try:
+            conn.execute(insert(table), rows)
+        except IntegrityError as error:
+            _check_is_duplicate(error)
+            conn.exec_driver_sql("ROLLBACK TO SAVEPOINT protojobs_insert")
+            return {str(row["id"]) for row in rows if self.inserts(conn, table, row)}
+        return {str(row["id"]) for row in rows}
 
     def enqueue_mode(self, jobs: Sequence[NewJob]) -> Mode:
-        """See Dialect.enqueue_mode."""
         return Mode.SINGLE if len(jobs) == 1 else Mode.STORE
 
     def enqueue(self, conn: Connection, jobs: Sequence[NewJob]) -> set[str]:
-        """See Dialect.enqueue."""
         if len(jobs) == 1:
             stored = {jobs[0].id} if self._insert(conn, jobs[0]) else set[str]()
         else:
             now = self.now(conn)
-            stored = insert_absent(conn, [new_row(job, now) for job in jobs])
+            stored = insert_absent(conn, self, [new_row(job, now) for job in jobs])
         self._lanes.note_enqueue({job.queue for job in jobs})
         return stored
 
@@ -180,35 +204,43 @@ class MariaDBDialect:
             return False
         return True
 
-    # ------------------------------------------------------------------------------------------------------- turn
-
-    def turn(self, conn: Connection, ask: Ask) -> ClaimReply:
-        """See Dialect.turn."""
-        if ask.limit:
-            self._heard = self._bell.listen()
+    def turn(self, conn: Connection, request: TurnRequest) -> ClaimReply:
+        if request.limit:
+            self._mark = self._wakeup.mark()
         opening = [_START] if self._is_ours else [_READ_COMMITTED, _START]
-        return Turn(conn, ask, self._lanes, self.time_offset, opening).run()
+        return Turn(conn, self, request, self._lanes, opening).run()
 
-    # ------------------------------------------------------------------------------------------------------- wait
+    def prune(self, conn: Connection, ages: Sequence[Age], *, limit: int, now: datetime) -> Pruned:
+        return prune_rows(conn, self, ages, limit=limit, now=now)
 
-    def ring(self, queues: Iterable[str], *, takes_none: bool = False, came_back: bool = False) -> None:
-        """See Dialect.ring."""
+    def move_schedules(self, conn: Connection, schedules: Sequence[Schedule]) -> None:
+        # An upsert, though each of them is there: of an UPDATE the client would send one for each row.
+        upsert = self.insert_or_change(schedules_table, lambda new: {name: new[name] for name in MOVED})
+        conn.execute(upsert, [schedule_row(schedule) for schedule in schedules])
+
+    def live_lanes(self, conn: Connection, values: Mapping[str, Any]) -> Iterable[LiveLane]:
+        return live.walked(conn, values)
+
+    def failed_alike(self, conn: Connection, values: Mapping[str, int]) -> list[FailedAlike]:
+        return failed_alike(conn, values)
+
+    def wake(self, queues: Iterable[str], *, takes_none: bool = False, came_back: bool = False) -> None:
         names = set(queues)
-        self._lanes.note_enqueue(names)  # what was taken back has its old place in the line, below the floors
-        self._bell.ring(names)
-        self._watcher.ring(names)  # processes on other machines poll
-
-    def ring_inside(self, conn: Connection, queues: Iterable[str]) -> None:
-        """See Dialect.ring_inside."""
+        self._lanes.note_enqueue(names)  # what was reclaimed has its old place in the line, below the floors
+        self._wakeup.wake(names)
+        self._watcher.wake(names)  # processes on other machines poll
 
     def wait(self, queues: Sequence[str], timeout: float) -> bool:
-        """See Dialect.wait."""
-        return self._watcher.wait(self._heard, queues, timeout, self.time_offset)
+        return self._watcher.wait(self._mark, queues, timeout, self.time_offset)
 
     def close(self) -> None:
-        """See Dialect.close."""
         self._watcher.close()
 
 
 def _code(error: pymysql.Error) -> int:
     return int(error.args[0]) if error.args and isinstance(error.args[0], int) else 0
+
+
+def _check_is_duplicate(error: IntegrityError) -> None:
+    if error.orig is None or error.orig.args[0] != _DUPLICATE:
+        raise error

@@ -1,7 +1,8 @@
-"""Walking jobs_ready from lane to lane on MariaDB and MySQL, for `live.py`."""
+"""The pending jobs of each lane on MariaDB and MySQL: jobs_ready is walked from lane to lane."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -40,19 +41,19 @@ END
 _NEXT_NAME = "SELECT MIN(ready) FROM jobs WHERE ready > %(line)s"
 _FIRST_LEVEL = "SELECT MAX(priority) FROM jobs WHERE ready = %(line)s"
 _NEXT_LEVEL = "SELECT MAX(priority) FROM jobs WHERE ready = %(line)s AND priority < %(level)s"
-_SAID_LANE = "FROM jobs WHERE ready = %(line)s AND priority = %(level)s"
+_IN_THIS_LANE = "FROM jobs WHERE ready = %(line)s AND priority = %(level)s"
 _COUNT = f"""
-SELECT %(line)s, %(level)s, (SELECT MIN(available_at) {_SAID_LANE}),
-       (SELECT COUNT(*) FROM (SELECT 1 {_SAID_LANE} AND available_at <= %(now)s LIMIT %(counted)s) AS due),
-       (SELECT COUNT(*) FROM (SELECT 1 {_SAID_LANE} AND available_at > %(now)s LIMIT %(counted)s) AS later)
+SELECT %(line)s, %(level)s, (SELECT MIN(available_at) {_IN_THIS_LANE}),
+       (SELECT COUNT(*) FROM (SELECT 1 {_IN_THIS_LANE} AND available_at <= %(now)s LIMIT %(counted)s) AS due),
+       (SELECT COUNT(*) FROM (SELECT 1 {_IN_THIS_LANE} AND available_at > %(now)s LIMIT %(counted)s) AS later)
 """
 
 Lane = tuple[str, int, datetime, int, int]  # queue, priority, when its first job is due, due ones, later ones
 
 
-def walked(conn: Connection, values: dict[str, Any]) -> list[Lane]:
+def walked(conn: Connection, bounds: Mapping[str, Any]) -> list[Lane]:
     """The lanes of the first `most` queues behind `after`, each side of `now` counted up to `counted`."""
-    values = values | {"now": values["now"].astimezone(UTC).replace(tzinfo=None)}
+    values = {**bounds, "now": bounds["now"].astimezone(UTC).replace(tzinfo=None)}
     with raw_of(conn).cursor() as cursor:
         lanes = _at_once(cursor, values) if takes_blocks(conn) else _step_by_step(cursor, values)
     return [

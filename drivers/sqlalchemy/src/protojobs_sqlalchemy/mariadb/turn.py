@@ -19,12 +19,11 @@ from sqlalchemy import Connection
 
 from protojobs.port.lifecycle import JobState, Verb
 from protojobs.port.records import BATCH_BYTES_MAX, ClaimedJob, ClaimReply, Fence, Settled, Settlement, SettleStatus
-from protojobs.port.rules import DELAY_MAX_S
+from protojobs.port.rules import DELAY_MAX_S, PASSED_OVER_MAX
 from protojobs.port.unreadable import set_aside, why_unreadable
-from protojobs_sqlalchemy.dialect import Ask, Turned
+from protojobs_sqlalchemy.dialect import Dialect, TurnReply, TurnRequest
 from protojobs_sqlalchemy.mariadb.waiting import walk_lanes
-from protojobs_sqlalchemy.tables.ids import canonical
-from protojobs_sqlalchemy.tables.types import TIMES_FROM, TIMES_UNTIL, from_microseconds
+from protojobs_sqlalchemy.tables.types import TIMES_FROM, TIMES_UNTIL, from_microseconds, is_job_id
 from protojobs_sqlalchemy.verbs import settling
 from protojobs_sqlalchemy.verbs.counting import count, shard_of
 from protojobs_sqlalchemy.verbs.lanes import Lane, LaneMemory, Lanes, Place
@@ -32,8 +31,6 @@ from protojobs_sqlalchemy.verbs.lanes import Lane, LaneMemory, Lanes, Place
 __all__ = ["Turn", "raw_of", "takes_blocks"]
 
 Rows = Sequence[tuple[Any, ...]]
-
-_PASSED_OVER_MAX = 1_000  # jobs on their last attempt that a claim looks past while it fills its prefetch
 
 # The worker's row is locked against its deletion before any job is touched.
 _STANDS = "SELECT id FROM workers WHERE id = %s LOCK IN SHARE MODE"
@@ -100,23 +97,24 @@ class Turn:
     """One turn on one connection, which it leaves outside of any transaction. After an error its caller rolls back."""
 
     def __init__(
-        self, conn: Connection, ask: Ask, memory: LaneMemory, time_offset: float, opening: Sequence[str]
+        self, conn: Connection, dialect: Dialect, request: TurnRequest, memory: LaneMemory, opening: Sequence[str]
     ) -> None:
         self._conn = conn
-        self._ask = ask
+        self._dialect = dialect
+        self._request = request
         self._opening = opening  # begins the transaction
         self._memory = memory
-        self._time_offset = time_offset
-        self._shard = shard_of(ask.worker)
-        self._queues = tuple(dict.fromkeys(ask.queues))
+        self._time_offset = dialect.time_offset
+        self._shard = shard_of(request.worker)
+        self._queues = tuple(dict.fromkeys(request.queues))
         self._at_end: list[str] = []  # what the last packet writes before it commits
-        self._batch = _Batch(ask)
+        self._batch = _Batch(request)
         self._now = _BEGINNING  # known after the first packet
 
     def run(self) -> ClaimReply:
         """Settle, then claim."""
-        done = self._ask.settlements
-        is_plain = all(s.verb is Verb.COMPLETE and canonical(s.id) for s in done)
+        done = self._request.settlements
+        is_plain = all(s.verb is Verb.COMPLETE and is_job_id(s.id) for s in done)
         if is_plain and len({s.id for s in done}) == len(done):
             reply = self._plain()
             if reply is not None:
@@ -124,32 +122,30 @@ class Turn:
             raw_of(self._conn).rollback()
         return self._mixed()
 
-    # ----------------------------------------------------------------------------------------------- two round trips
-
     def _plain(self) -> ClaimReply | None:
         """Completions, and the first lane, in one packet. None when one of them is not current: nothing is done yet."""
-        ask = self._ask
-        lanes, is_new = self._lanes() if ask.limit else (Lanes((), 0.0), True)
+        request = self._request
+        lanes, is_new = self._lanes() if request.limit else (Lanes((), 0.0), True)
         current: list[str] = []
-        for (holder, seq), ids in _groups(ask.settlements):
-            current.append(self._say(_CURRENT, ids, seq, holder))
-            current.append(self._say(_COMPLETE, self._offset, ids, seq, holder))
-        due = [self._due(lanes, 0, ask.limit)] if lanes.order else []
+        for (holder, seq), ids in _groups(request.settlements):
+            current.append(self._filled(_CURRENT, ids, seq, holder))
+            current.append(self._filled(_COMPLETE, self._offset, ids, seq, holder))
+        due = [self._due(lanes, 0, request.limit)] if lanes.order else []
         answers, stands = self._begin([*current, *due])
         rows = answers.pop() if due else None
         counts = Counter[str]()
         for queue, jobs in (row for answer in answers for row in answer):
             counts[queue] += jobs
-        if counts.total() < len(ask.settlements):
+        if counts.total() < len(request.settlements):
             return None
-        self._at_end += [self._say(_COUNT, queue, self._shard, jobs) for queue, jobs in sorted(counts.items())]
-        if stands and ask.limit:
+        self._at_end += [self._filled(_COUNT, queue, self._shard, jobs) for queue, jobs in sorted(counts.items())]
+        if stands and request.limit:
             self._claim(lanes, rows, is_new=is_new)
-        return self._finish([_applied(s.id) for s in ask.settlements], stands=stands)
+        return self._finish([_applied(s.id) for s in request.settlements], stands=stands)
 
     def _begin(self, packet: Sequence[str]) -> tuple[list[Rows], bool]:
         """Open the transaction and send `packet`; its answers, and whether the worker still stands."""
-        first = [self._say(_STANDS, self._ask.worker)] if self._ask.limit else []
+        first = [self._filled(_STANDS, self._request.worker)] if self._request.limit else []
         # The time comes last: what was due in this packet is not lent before it was due.
         answers = self._send([*self._opening, *first, *packet, _NOW])
         ((now,),) = answers.pop()
@@ -159,24 +155,22 @@ class Turn:
     def _finish(self, settled: Sequence[Settled], *, stands: bool) -> ClaimReply:
         jobs, unreadable = self._batch.jobs, self._batch.unreadable
         if jobs or unreadable:
-            ids = [job.id for job in jobs] + [said.id for said in unreadable]
-            self._at_end.append(self._say(_LEND, self._now, self._ask.worker, ids))
-        large = [self._say(_DATA, self._batch.large)] if self._batch.large else []
+            ids = [job.id for job in jobs] + [settlement.id for settlement in unreadable]
+            self._at_end.append(self._filled(_LEND, self._now, self._request.worker, ids))
+        large = [self._filled(_DATA, self._batch.large)] if self._batch.large else []
         answers = self._send([*large, *self._at_end, "COMMIT"])
         if large:
             data: dict[str, str] = dict(answers[0])
             jobs = [replace(job, data=data[job.id]) if job.id in data else job for job in jobs]
         if unreadable:
-            return Turned(settled=tuple(settled), claimed=tuple(jobs), unreadable=tuple(unreadable))
+            return TurnReply(settled=tuple(settled), claimed=tuple(jobs), unreadable=tuple(unreadable))
         return ClaimReply(settled=tuple(settled), claimed=tuple(jobs), lease_lost=not stands)
-
-    # ------------------------------------------------------------------------------------- whatever else there may be
 
     def _mixed(self) -> ClaimReply:
         """Settlements of any kind, job by job."""
         _, stands = self._begin([])
-        settled = settling.in_rounds(self._ask.settlements, self._settle)
-        if stands and self._ask.limit:
+        settled = settling.in_rounds(self._request.settlements, self._settle)
+        if stands and self._request.limit:
             self._memory.note_enqueue(self._queues)  # what goes back to pending may be claimed by this very turn
             lanes, _ = self._lanes()
             self._claim(lanes, None, is_new=True)
@@ -186,23 +180,21 @@ class Turn:
         plain, others = settling.split(round_)
         answers = self._complete(plain) if plain else {}
         if others:
-            applied = settling.apply(self._conn, others, self._now.replace(tzinfo=UTC), self._shard)
+            applied = settling.settle(self._conn, self._dialect, others, self._now.replace(tzinfo=UTC), self._shard)
             answers |= {answer.id: answer for answer in applied}
         return [answers[s.id] for s in round_]
 
     def _complete(self, done: Sequence[Settlement]) -> dict[str, Settled]:
-        said = {s.id: (s.claim_seq, s.reserved_by) for s in done if canonical(s.id)}
-        (rows,) = self._send([self._say(_LOCK, list(said))]) if said else ((),)
-        current = [row for row in rows if said[row[0]] == (row[2], row[3])]
+        claims = {s.id: (s.claim_seq, s.reserved_by) for s in done if is_job_id(s.id)}
+        (rows,) = self._send([self._filled(_LOCK, list(claims))]) if claims else ((),)
+        current = [row for row in rows if claims[row[0]] == (row[2], row[3])]
         answers = {row[0]: _applied(row[0]) for row in current}
         for (holder, seq), ids in _groups([s for s in done if s.id in answers]):
-            self._send([self._say(_COMPLETE, self._offset, ids, seq, holder)])
-        count(self._conn, Counter((row[1], "completed") for row in current), self._shard)
+            self._send([self._filled(_COMPLETE, self._offset, ids, seq, holder)])
+        count(self._conn, self._dialect, Counter((row[1], "completed") for row in current), self._shard)
         if len(answers) < len(done):
-            answers |= settling.answer_unmatched(self._conn, [s for s in done if s.id not in answers])
+            answers |= settling.settle_unmatched(self._conn, self._dialect, [s for s in done if s.id not in answers])
         return answers
-
-    # ---------------------------------------------------------------------------------------------------------- claim
 
     def _lanes(self) -> tuple[Lanes, bool]:
         """The lanes of the asked queues, and whether they were read just now."""
@@ -222,7 +214,7 @@ class Turn:
             lanes = self._memory.read(self._queues, self._time_offset, self._look)
             self._fill(lanes, None)
         jobs = self._batch.jobs
-        lanes.note_claim(jobs, is_full=len(jobs) >= self._ask.limit, passed_over=self._batch.passed_over)
+        lanes.note_claim(jobs, is_full=len(jobs) >= self._request.limit, passed_over=self._batch.passed_over)
 
     def _fill(self, lanes: Lanes, rows: Rows | None) -> None:
         batch = self._batch
@@ -234,22 +226,20 @@ class Turn:
                 (rows,) = self._send([self._due(lanes, place, looks_at)])
             if batch.add(rows, lane, self._now) and len(rows) == looks_at:
                 # Jobs on their last attempt stood before others: look past them.
-                (rows,) = self._send([self._due(lanes, place, looks_at + _PASSED_OVER_MAX)])
+                (rows,) = self._send([self._due(lanes, place, looks_at + PASSED_OVER_MAX)])
                 batch.add(rows, lane, self._now)
             rows = None
 
     def _due(self, lanes: Lanes, place: int, limit: int) -> str:
         (queue, priority), floor = lanes.order[place], lanes.floors[place]
         start = floor.replace(tzinfo=None) if floor else _BEGINNING
-        return self._say(_DUE, BATCH_BYTES_MAX // limit, queue, priority, start, self._offset, queue, limit)
-
-    # ------------------------------------------------------------------------------------------------------- the wire
+        return self._filled(_DUE, BATCH_BYTES_MAX // limit, queue, priority, start, self._offset, queue, limit)
 
     @property
     def _offset(self) -> int:
         return round(self._time_offset * 1e6)
 
-    def _say(self, statement: str, *values: object) -> str:
+    def _filled(self, statement: str, *values: object) -> str:
         with raw_of(self._conn).cursor() as cursor:
             return str(cursor.mogrify(statement, values))
 
@@ -272,19 +262,19 @@ class Turn:
 class _Batch:
     """What a claim has gathered so far, and what it may still take."""
 
-    def __init__(self, ask: Ask) -> None:
+    def __init__(self, request: TurnRequest) -> None:
         self.jobs: list[ClaimedJob] = []
         self.large: list[str] = []  # those of them whose payload is still to be read
         self.unreadable: list[Settlement] = []  # they are lent too: it is by their claims that they are set aside
         self.passed_over: dict[Lane, Place] = {}  # the first of each lane
-        self._ask = ask
+        self._request = request
         self._bytes = BATCH_BYTES_MAX
         self._taken: set[str] = set()
 
     @property
     def room(self) -> int:
         """How many more jobs fit."""
-        return self._ask.limit - len(self.jobs)
+        return self._request.limit - len(self.jobs)
 
     @property
     def is_full(self) -> bool:
@@ -305,7 +295,7 @@ class _Batch:
                 continue
             if row[0] in self._taken:
                 continue
-            if len(self.jobs) >= self._ask.slots and row[5] > row[6]:
+            if len(self.jobs) >= self._request.slots and row[5] > row[6]:
                 is_choosy = True  # it would wait in the worker's memory with its last attempt spent
                 self.passed_over.setdefault(lane, (from_microseconds(row[10]), row[0]))
                 continue
@@ -315,7 +305,7 @@ class _Batch:
             self._taken.add(row[0])
             if row[4] is None:
                 self.large.append(row[0])
-            self.jobs.append(_job(row, lane, self._ask.worker, lent_at))
+            self.jobs.append(_job(row, lane, self._request.worker, lent_at))
         return is_choosy
 
     def _note_unreadable(self, text: str) -> None:
@@ -327,7 +317,7 @@ class _Batch:
         moment = from_microseconds(due) if isinstance(due, int) and TIMES_FROM <= due <= TIMES_UNTIL else None
         values = dict(zip(_NAMES, row, strict=False)) | {"available_at": moment, "data": ""}
         self.unreadable.append(
-            set_aside(Fence(id=id_, claim_seq=seq, reserved_by=self._ask.worker), why_unreadable(values))
+            set_aside(Fence(id=id_, claim_seq=seq, reserved_by=self._request.worker), why_unreadable(values))
         )
 
 

@@ -1,4 +1,4 @@
-"""Waiting on MariaDB and MySQL, which cannot call anybody.
+"""Workers wait for jobs on MariaDB and MySQL, which cannot call anybody.
 
 Processes of one machine call each other. Jobs that come from elsewhere are found by looking, on connections of its own:
 ten times a second, and more often where jobs came lately.
@@ -20,7 +20,7 @@ from sqlalchemy import URL, Engine
 from protojobs.clock import SYSTEM_CLOCK
 from protojobs_sqlalchemy.verbs.lanes import Lane
 from protojobs_sqlalchemy.waking import processes
-from protojobs_sqlalchemy.waking.threads import Bell
+from protojobs_sqlalchemy.waking.threads import Wakeup
 
 __all__ = ["Watcher", "walk_lanes"]
 
@@ -46,50 +46,50 @@ _inherited: list[object] = []  # a forked child must neither use nor close its p
 
 def walk_lanes(cursor: Cursor, queues: Sequence[str]) -> list[Lane]:
     """The lanes of these queues, in the order in which they are claimed; a round trip for each level of priority."""
-    found: dict[str, list[int]] = {queue: [] for queue in queues}
-    names = list(found)
+    levels: dict[str, list[int]] = {queue: [] for queue in queues}
+    names = list(levels)
     while names:
         below: list[str] = []
         for first in range(0, len(names), _AT_ONCE_MAX):
             part = names[first : first + _AT_ONCE_MAX]
-            for place, priority in _probe(cursor, part, found):
-                found[part[place]].append(priority)
-                below.append(part[place])
+            for number, priority in _probe(cursor, part, levels):
+                levels[part[number]].append(priority)
+                below.append(part[number])
         names = below
-    return [(queue, priority) for queue, priorities in found.items() for priority in priorities]
+    return [(queue, priority) for queue, priorities in levels.items() for priority in priorities]
 
 
-def _probe(cursor: Cursor, queues: Sequence[str], found: Mapping[str, Sequence[int]]) -> Iterator[tuple[int, int]]:
-    """The next lower priority that each queue has jobs of, with the queue's place; nothing for one that has none."""
+def _probe(cursor: Cursor, queues: Sequence[str], levels: Mapping[str, Sequence[int]]) -> Iterator[tuple[int, int]]:
+    """The next lower priority that each queue has jobs of, with the queue's number; nothing for one that has none."""
     probes: list[str] = []
     values: list[object] = []
-    for place, queue in enumerate(queues):
-        probes.append(f"({_NEXT_LANE if found[queue] else _FIRST_LANE})")
-        values += [place, queue, *found[queue][-1:]]
+    for number, queue in enumerate(queues):
+        probes.append(f"({_NEXT_LANE if levels[queue] else _FIRST_LANE})")
+        values += [number, queue, *levels[queue][-1:]]
     cursor.execute(" UNION ALL ".join(probes), values)
-    for place, priority in cursor.fetchall():
-        yield int(place), int(priority)
+    for number, priority in cursor.fetchall():
+        yield int(number), int(priority)
 
 
 class Watcher:
     """Waits for a due job. A hint: where the server does not answer it only waits."""
 
-    def __init__(self, engine: Engine, bell: Bell) -> None:
+    def __init__(self, engine: Engine, wakeup: Wakeup) -> None:
         self._engine = engine
-        self._bell = bell
+        self._wakeup = wakeup
         self._store = _store(engine.url)
         self._idle: deque[Raw[Any]] = deque()
         self._pid = os.getpid()
         self._lively_until = 0.0
 
-    def ring(self, queues: Iterable[str]) -> None:
+    def wake(self, queues: Iterable[str]) -> None:
         """Wake those on this machine who wait for one of `queues`."""
-        processes.ring(self._store, queues)
+        processes.send(self._store, queues)
 
     def wait(self, mark: int, queues: Sequence[str], timeout: float, offset: float) -> bool:
-        """True once a job of `queues` is due, or somebody on this machine rang for one of them."""
+        """True once a job of `queues` is due, or somebody on this machine named one of them."""
         ends_at = SYSTEM_CLOCK.monotonic() + timeout
-        with processes.listening(self._store) as ear:
+        with processes.receiver(self._store) as receiver:
             while True:
                 started = SYSTEM_CLOCK.monotonic()
                 due_in = self._due_in(queues, offset) if timeout > 0 else None
@@ -101,8 +101,8 @@ class Watcher:
                     return False
                 poll_s = _LIVELY_POLL_S if now < self._lively_until else _POLL_S
                 pause = min(max(poll_s, _SHARE * (now - started)), ends_at - now)
-                if self._bell.wait(mark, queues, 0.0 if ear else pause) or (
-                    ear is not None and processes.hears(ear, queues, pause)
+                if self._wakeup.wait(mark, queues, 0.0 if receiver else pause) or (
+                    receiver is not None and processes.receives(receiver, queues, pause)
                 ):
                     self._lively_until = now + _LIVELY_S
                     return True

@@ -18,6 +18,7 @@ __all__ = [
     "drop_column",
     "drop_index",
     "drop_table",
+    "is_on",
     "lacking",
     "make_column",
     "make_index",
@@ -54,6 +55,11 @@ def make_column(table: str, column: sa.Column[object]) -> None:
     """Add a column."""
     if _has_column(column.name, table) is not True:
         op.add_column(table, column)
+
+
+def is_on(*databases: str) -> bool:
+    """Whether the step runs on one of these databases, as SQLAlchemy names them."""
+    return op.get_context().dialect.name in databases
 
 
 def note_readable_from(version: str) -> None:

@@ -9,15 +9,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from sqlalchemy import Column, Connection, func, select, text
+from sqlalchemy import Column, Connection, text
 
 from protojobs.errors import ConfigurationError, shown
 from protojobs_sqlalchemy.connecting.connections import Connections
 from protojobs_sqlalchemy.connecting.urls import masked
-from protojobs_sqlalchemy.dialect import Dialect, Mode
+from protojobs_sqlalchemy.dialect import Mode
 from protojobs_sqlalchemy.migrations import HEAD, REVISIONS
 from protojobs_sqlalchemy.migrations.making import Tables, lacking
-from protojobs_sqlalchemy.migrations.version import check_place, is_readable, outdated, version_of
+from protojobs_sqlalchemy.migrations.version import is_readable, outdated, version_of
 from protojobs_sqlalchemy.tables.tables import VERSION_TABLE
 
 __all__ = ["Schema", "alembic_config"]
@@ -28,9 +28,9 @@ _alembic = threading.Lock()  # Alembic's `op` and `context` are one per process
 class Schema:
     """The tables' versions: up, down, as text. Safe from many processes at once, and after a death half-way."""
 
-    def __init__(self, connections: Connections, dialect: Dialect) -> None:
+    def __init__(self, connections: Connections) -> None:
         self._connections = connections
-        self._dialect = dialect
+        self._dialect = connections.dialect
 
     def migrate(self, *, down: bool = False) -> list[str]:
         """Bring the tables to this release's version, or remove them; answers the revisions that were run."""
@@ -38,7 +38,7 @@ class Schema:
 
         def step(conn: Connection) -> None:
             applied.clear()
-            check_place(conn)
+            self._dialect.check_place(conn)
             unlock = self._dialect.lock_schema(conn)
             try:
                 self._alembic(conn, applied, down=down)
@@ -47,7 +47,7 @@ class Schema:
             finally:
                 unlock()
 
-        self._connections.run(step, Mode.STORE, is_repeatable=True)
+        self._connections.run(step, Mode.STORE, is_repeatable=True, needs_tables=False)
         return applied
 
     def sql(self, *, down: bool = False) -> str:
@@ -77,8 +77,8 @@ class Schema:
                 command.downgrade(config, "base")
             else:
                 if version != HEAD:
-                    _must_be_allowed(conn)
-                    _must_be_free(conn, _to_come(config, version))
+                    self._dialect.check_may_create(conn)
+                    _check_names_are_free(conn, self._dialect.schema(conn), _to_come(config, version))
                 command.upgrade(config, "head")
 
 
@@ -89,34 +89,20 @@ def _to_come(config: Config, version: str | None) -> Iterator[tuple[str, Sequenc
         yield from made.items()
 
 
-def _must_be_allowed(conn: Connection) -> None:
-    """Raise where the user may make no tables in PostgreSQL's schema: since version 15 `public` is closed to most."""
-    if conn.dialect.name != "postgresql":
-        return
-    schema, user, may_create = conn.exec_driver_sql(
-        "SELECT current_schema(), current_user, has_schema_privilege(current_schema(), 'CREATE')"
-    ).one()
-    if not may_create:
-        raise ConfigurationError(
-            f"{masked(conn.engine.url)}: the user {shown(user)} may make no tables in the schema {shown(schema)}.",
-            mend=f'GRANT CREATE ON SCHEMA "{schema}" TO "{user}"; or migrate as its owner.',
-        )
-
-
-def _must_be_free(conn: Connection, tables: Iterable[tuple[str, Sequence[Column[object]]]]) -> None:
+def _check_names_are_free(
+    conn: Connection, schema: str | None, tables: Iterable[tuple[str, Sequence[Column[object]]]]
+) -> None:
     """Raise where a table of the application's has the name of one of ours, before anything is made.
 
     One of ours, from a starter that died half-way, has all its columns.
     """
-    is_postgresql = conn.dialect.name == "postgresql"  # whose search_path may show tables of other schemas too
-    schema = conn.execute(select(func.current_schema())).scalar() if is_postgresql else None
     for name, columns in tables:
         if absent := lacking(conn, name, columns, schema):
             raise ConfigurationError(
                 f"{masked(conn.engine.url)} has a table {shown(name)} already, which is not of protojobs:"
                 f" it has no {', '.join(absent)}.",
                 mend="Give protojobs another database"
-                + (", or a schema of its own: ?options=-csearch_path%3DNAME in the URL." if is_postgresql else "."),
+                + ("." if schema is None else ", or a schema of its own: ?options=-csearch_path%3DNAME in the URL."),
             )
 
 

@@ -1,55 +1,25 @@
-"""Whether the tables are there, and of the version that this release works on. `migrating.py` changes them."""
+"""Whether the tables are there, and of a version that this release works on. `migrating.py` changes them."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from sqlalchemy import Connection, String, column, inspect, select, table
 
-from sqlalchemy import Connection, Engine, String, column, func, inspect, select, table
-
-from protojobs.errors import ConfigurationError, SchemaOutdated, shown
+from protojobs.errors import SchemaOutdated
 from protojobs_sqlalchemy.connecting.translation import MIGRATE
 from protojobs_sqlalchemy.connecting.urls import masked
+from protojobs_sqlalchemy.dialect import Dialect
 from protojobs_sqlalchemy.migrations import HEAD, REVISIONS
 from protojobs_sqlalchemy.tables.tables import VERSION_TABLE
 
-__all__ = ["check", "check_file", "check_place", "is_readable", "outdated", "version_of"]
+__all__ = ["check", "is_readable", "outdated", "version_of"]
 
 
-def check_file(engine: Engine) -> None:
-    """Raise SchemaOutdated for a SQLite file that does not exist: only a migration makes one, looking must not."""
-    path = engine.url.database
-    if engine.dialect.name == "sqlite" and path and not path.startswith("file:") and not Path(path).exists():
-        raise SchemaOutdated(f"There is no database {masked(engine.url)} yet.", mend=MIGRATE)
-
-
-def check(conn: Connection) -> None:
+def check(conn: Connection, dialect: Dialect) -> None:
     """Raise SchemaOutdated unless the tables are of this release's version, or of a newer one that it can work on."""
-    check_place(conn)
+    dialect.check_place(conn)
     version = version_of(conn)
     if version != HEAD and not is_readable(conn, version):
         raise outdated(conn, version)
-
-
-def check_place(conn: Connection) -> None:
-    """Raise ConfigurationError where there is no place for tables: no database is named, or no schema is there."""
-    place = masked(conn.engine.url)
-    if conn.dialect.name in ("mysql", "mariadb") and conn.execute(select(func.database())).scalar() is None:
-        raise ConfigurationError(f"{place} names no database.", mend="Name one behind the host: mysql://HOST/NAME.")
-    if conn.dialect.name != "postgresql" or conn.execute(select(func.current_schema())).scalar() is not None:
-        return
-    path = str(conn.exec_driver_sql("SHOW search_path").scalar())
-    user = str(conn.execute(select(func.current_user())).scalar())
-    names = [name.strip().strip('"').replace("$user", user) for name in path.split(",")]
-    there = set(conn.execute(select(column("nspname", String())).select_from(table("pg_namespace"))).scalars())
-    if found := [name for name in names if name in there]:
-        raise ConfigurationError(
-            f"{place}: the user {shown(user)} may not use the schema {shown(found[0])} of its search_path.",
-            mend=f'GRANT USAGE, CREATE ON SCHEMA "{found[0]}" TO "{user}";',
-        )
-    raise ConfigurationError(
-        f"{place}: the search_path is {shown(path)}, and no such schema exists.",
-        mend=f'CREATE SCHEMA "{names[-1]}"; or correct the search_path.',
-    )
 
 
 def version_of(conn: Connection) -> str | None:
@@ -64,7 +34,7 @@ def is_readable(conn: Connection, version: str | None) -> bool:
     """Whether tables of a newer version say that this release can work on them."""
     if version is None or version in REVISIONS:
         return False
-    if "readable_from" not in {found["name"] for found in inspect(conn).get_columns(VERSION_TABLE)}:
+    if "readable_from" not in {stored["name"] for stored in inspect(conn).get_columns(VERSION_TABLE)}:
         return False
     since = conn.execute(select(column("readable_from", String())).select_from(table(VERSION_TABLE))).scalar()
     return since in REVISIONS

@@ -1,28 +1,44 @@
-"""Rollups and attempts: what workers note of the runs of jobs."""
+"""What workers note of the runs of jobs: counts (rollups), and each attempt.
+
+Notes are written as claims are (`Mode.WORK`): after a power cut the last of them may be missing.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from heapq import nlargest
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 from msgspec import Struct
 from msgspec.structs import asdict
-from sqlalchemy import ColumnElement, Connection, Insert, func, select
+from sqlalchemy import ColumnElement, Connection, func, select
 
 from protojobs.errors import OptionInvalid, shown
-from protojobs.port.observing import ATTEMPTS_MAX, HOUR, MINUTE, AttemptNote, Result, Rollup, RollupTotal, merged
-from protojobs_sqlalchemy.tables.ids import canonical
-from protojobs_sqlalchemy.tables.rows import Found
+from protojobs.port.observing import (
+    ATTEMPTS_MAX,
+    HOUR,
+    MINUTE,
+    AttemptNote,
+    Result,
+    Rollup,
+    RollupTotal,
+    check_notes,
+    merged,
+)
+from protojobs_sqlalchemy.connecting.connections import Connections
+from protojobs_sqlalchemy.dialect import Dialect, Mode, Use
+from protojobs_sqlalchemy.tables.rows import AnyRow
 from protojobs_sqlalchemy.tables.tables import FINGERPRINT_MAX, attempts
 from protojobs_sqlalchemy.tables.tables import rollups as rollups_table
-from protojobs_sqlalchemy.verbs.conditions import is_mysql
+from protojobs_sqlalchemy.tables.types import is_job_id
 from protojobs_sqlalchemy.verbs.settling import storable
-from protojobs_sqlalchemy.verbs.upserts import insert_or_change, insert_unless_there
 
-__all__ = ["Span", "attempt_rows", "attempts_of", "record", "rollup_rows", "rollups", "totals"]
+__all__ = ["Span", "attempts_of", "record", "rollups", "totals"]
+
+_AT_ONCE = 250  # notes that one step stores: SQLite has one write lock, and claims wait for it
 
 _READ_MAX = 50_000  # rows whose histograms are added up
 _SUMMED_MAX = 500_000  # rows whose counts the database adds up
@@ -48,8 +64,18 @@ class Span(Struct, frozen=True):
         return [columns.period_s == self.period_s, columns.began_at >= self.since, columns.began_at < self.until]
 
 
-def rollup_rows(worker: str, rollups: Sequence[Rollup]) -> Rows:
-    """The rows of a worker's rollups."""
+def record(connections: Connections, worker: str, rollups: Sequence[Rollup], attempts: Sequence[AttemptNote]) -> None:
+    """Store the worker's rollups in place of those that it sent before, and its attempts."""
+    check_notes(rollups, attempts)
+    counts, runs = _rollup_rows(worker, rollups), _attempt_rows(attempts)
+    for first in range(0, max(len(counts), len(runs)), _AT_ONCE):
+        part = slice(first, first + _AT_ONCE)
+        step = partial(_record, dialect=connections.dialect, counts=counts[part], runs=runs[part])
+        # It may be done twice: a key that is there is stored over, or left alone.
+        connections.run(step, Mode.WORK, use=Use.WORK, is_repeatable=True)
+
+
+def _rollup_rows(worker: str, rollups: Sequence[Rollup]) -> Rows:
     for rollup in rollups:
         if rollup.period_s not in (MINUTE, HOUR):
             raise OptionInvalid(f"A rollup of {rollup.period_s} s cannot be kept.", mend="Count by MINUTE or by HOUR.")
@@ -65,10 +91,9 @@ def rollup_rows(worker: str, rollups: Sequence[Rollup]) -> Rows:
     ]
 
 
-def attempt_rows(notes: Sequence[AttemptNote]) -> Rows:
-    """The rows of attempts."""
+def _attempt_rows(notes: Sequence[AttemptNote]) -> Rows:
     for note in notes:
-        if not canonical(note.job_id):
+        if not is_job_id(note.job_id):
             raise OptionInvalid(f"{shown(note.job_id, 60)} is not the id of a job.", mend="Give the one of the claim.")
     return [
         asdict(note)
@@ -81,12 +106,13 @@ def attempt_rows(notes: Sequence[AttemptNote]) -> Rows:
     ]
 
 
-def record(conn: Connection, counts: Rows, runs: Rows) -> None:
+def _record(conn: Connection, dialect: Dialect, counts: Rows, runs: Rows) -> None:
     """Store rollups in place of those of the same keys, and attempts whose keys are not there."""
     if counts:
-        conn.execute(_replacing(conn), counts)
+        replacing = dialect.insert_or_change(rollups_table, lambda new: {name: new[name] for name in _COUNTED})
+        conn.execute(replacing, counts)
     if runs:
-        conn.execute(_keeping(conn), runs)
+        conn.execute(dialect.insert_unless_there(attempts), runs)
 
 
 def rollups(conn: Connection, span: Span, queue: str, job_name: str) -> list[Rollup]:
@@ -111,34 +137,24 @@ def totals(conn: Connection, span: Span, by: Literal["queue", "job_name"], limit
     few = few.where(*span.conditions, columns[by] != "").order_by(columns.began_at.desc()).limit(_SUMMED_MAX)
     part = few.subquery()
     sums = [func.sum(part.c[name]).label(name) for name in ("number", "wait_s", "run_s")]
-    found: dict[str, dict[Result, RollupTotal]] = {}
+    by_name: dict[str, dict[Result, RollupTotal]] = {}
     for row in conn.execute(select(part.c.name, part.c.result, *sums).group_by(part.c.name, part.c.result)):
         if row.result in _RESULTS:
-            found.setdefault(row.name, {})[_RESULTS[row.result]] = _total(row)
-    most = nlargest(limit, found, key=lambda name: sum(total.count for total in found[name].values()))
-    return [found[name][result] for name in most for result in Result if result in found[name]]
+            by_name.setdefault(row.name, {})[_RESULTS[row.result]] = _total(row)
+    most = nlargest(limit, by_name, key=lambda name: sum(total.count for total in by_name[name].values()))
+    return [by_name[name][result] for name in most for result in Result if result in by_name[name]]
 
 
 def attempts_of(conn: Connection, job_id: str) -> list[AttemptNote]:
     """The latest attempts of the job, by claim_seq."""
-    if not canonical(job_id):
+    if not is_job_id(job_id):
         return []
     query = select(attempts).where(attempts.c.job_id == job_id).order_by(attempts.c.claim_seq.desc())
     rows = conn.execute(query.limit(ATTEMPTS_MAX)).fetchall()
     return [_attempt(row) for row in reversed(rows) if row.result in _RESULTS]
 
 
-def _replacing(conn: Connection) -> Insert:
-    return insert_or_change(conn, rollups_table, lambda new: {name: new[name] for name in _COUNTED})
-
-
-def _keeping(conn: Connection) -> Insert:
-    if is_mysql(conn):  # not IGNORE, which would cut what is too long
-        return insert_or_change(conn, attempts, lambda _new: {"attempt": attempts.c.attempt})
-    return insert_unless_there(conn, attempts)
-
-
-def _rollup(span: Span, row: Found) -> Rollup:
+def _rollup(span: Span, row: AnyRow) -> Rollup:
     return Rollup(
         period_s=span.period_s,
         began_at=row.began_at,
@@ -161,12 +177,11 @@ def _counts(text: str) -> dict[int, int]:
         return {}
 
 
-def _total(row: Found) -> RollupTotal:
+def _total(row: AnyRow) -> RollupTotal:
     return RollupTotal(
         name=row.name, result=_RESULTS[row.result], count=int(row.number), wait_s=row.wait_s, run_s=row.run_s
     )
 
 
-def _attempt(row: Found) -> AttemptNote:
-    values: dict[str, Any] = {name: getattr(row, name) for name in attempts.c.keys()}
-    return AttemptNote(**values | {"result": _RESULTS[row.result]})
+def _attempt(row: AnyRow) -> AttemptNote:
+    return AttemptNote(**{**row._mapping, "result": _RESULTS[row.result]})

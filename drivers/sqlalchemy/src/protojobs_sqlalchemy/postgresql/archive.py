@@ -8,45 +8,26 @@ They are counted in rows of `counters` of that day alone, so that dropping a par
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import LiteralString
 
 from msgspec import Struct
-from sqlalchemy import Connection, FromClause, MetaData, delete, func, select, text, union_all
+from sqlalchemy import Connection, MetaData, delete, func, select, text, union_all
 from sqlalchemy.exc import DBAPIError
 
 from protojobs.port.records import Fence
-from protojobs_sqlalchemy.tables.ids import known
+from protojobs_sqlalchemy.archive import Archive, TurnedOver
+from protojobs_sqlalchemy.dialect import Dialect
 from protojobs_sqlalchemy.tables.tables import counters, jobs
-from protojobs_sqlalchemy.verbs.counting import count, lone_shard
+from protojobs_sqlalchemy.tables.types import job_ids
+from protojobs_sqlalchemy.verbs.counting import DAY_SHARDS, count, lone_shard
 
-__all__ = [
-    "COLUMNS",
-    "DAY_S",
-    "DAY_SHARDS",
-    "Old",
-    "Place",
-    "TurnedOver",
-    "archive",
-    "archived",
-    "complete",
-    "day_shard",
-    "has_rows",
-    "holds",
-    "move",
-    "prune",
-    "remove",
-    "turn_over",
-    "whole",
-    "without_archived",
-]
+__all__ = ["COLUMNS", "DAY_SHARDS", "DailyArchive"]
 
-DAY_S = 86_400.0
-DAY_SHARDS = (
-    10_000  # a counter's shard is this times the day's number, plus a shard as elsewhere; day 0 is `jobs` itself
-)
+_DAY_S = 86_400.0
 _AHEAD = 1  # days whose partition is made before they begin: who completes jobs also prunes, each minute
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DAY = timedelta(days=1)
@@ -55,7 +36,6 @@ _GATHERED_MAX = 10_000  # counters that one call sums up
 _MET_ANOTHER = {"55P03", "40P01"}  # SQLSTATEs: lock_timeout, deadlock
 _NOT_MADE = {"23514", "42P07"}  # jobs of that day came into the rest meanwhile; somebody has a table of that name
 _DENIED = "42501"
-_OLD: LiteralString = "processed_at < :finished_before"
 _log = logging.getLogger("protojobs.postgresql")
 
 # What a completed job keeps, apart from status and processed_at.
@@ -65,8 +45,8 @@ COLUMNS: LiteralString = (
     " progress, meta, unique_key"
 )
 
-archive = jobs.to_metadata(MetaData(), name="jobs_archive")
-_both = union_all(select(jobs), select(archive)).subquery("jobs_and_archive")
+_archive = jobs.to_metadata(MetaData(), name="jobs_archive")
+_both = union_all(select(jobs), select(_archive)).subquery("jobs_and_archive")
 
 _LOCK = "SELECT pg_try_advisory_xact_lock(hashtext('protojobs archive'), hashtext(current_schema()))"
 _HAS_ROWS = "SELECT EXISTS (SELECT FROM jobs_archive)"
@@ -107,89 +87,108 @@ _GATHER = text(f"""
 _FORGET_NAUGHT = text(f"DELETE FROM counters WHERE shard >= {DAY_SHARDS} AND shard < :today AND count = 0")
 
 
-class Place(Struct, frozen=True):
+class _Which(Struct, frozen=True):
     """Which archived jobs to delete one by one, in SQL."""
 
     condition: LiteralString
     table: LiteralString = "jobs_archive"
 
 
-class Old(Struct, frozen=True):
-    """Which archived jobs are old enough, in seconds since their end."""
-
-    age: float
-    is_denied: bool  # partitions cannot be dropped
+_OF_QUEUE = _Which("queue = :queue")
+_OLD = _Which("processed_at < :finished_before")
+_OLD_IN_REST = _Which("processed_at < :finished_before", "jobs_archive_rest")
 
 
-class TurnedOver(Struct, frozen=True):
-    """What became of the partitions."""
+class DailyArchive(Archive):
+    """The table of completed jobs, with a partition for each day."""
 
-    dropped: int = 0  # jobs that went with theirs
-    denied: str = ""  # the server's words, where the role may not make or drop them
+    all_jobs = _both
+    tables = (_archive,)
+
+    def __init__(self, dialect: Dialect, *, takes_completed: bool) -> None:
+        self.takes_completed = takes_completed
+        self._dialect = dialect
+        self._has_jobs = True if takes_completed else None
+
+    def has_jobs(self, conn: Connection) -> bool:
+        if self._has_jobs is None:
+            self._has_jobs = bool(conn.exec_driver_sql(_HAS_ROWS).scalar_one())
+        return self._has_jobs
+
+    def holds(self, conn: Connection, ids: Iterable[str]) -> set[str]:
+        wanted = job_ids(ids)
+        return set(conn.execute(select(_archive.c.id).where(_archive.c.id.in_(wanted))).scalars()) if wanted else set()
+
+    def without_known(self, conn: Connection, stored: set[str]) -> set[str]:
+        # A statement of its own, after the insert: see `jobs_archive_absent` in the migration.
+        known = self.holds(conn, stored)
+        if known:
+            conn.execute(delete(jobs).where(jobs.c.id.in_(known)))
+        return stored - known
+
+    def complete(self, conn: Connection, claim: Fence, now: datetime) -> bool:
+        values = {"id": claim.id, "claim_seq": claim.claim_seq, "reserved_by": claim.reserved_by, "now": now}
+        queue = conn.execute(_COMPLETE, values).scalar()
+        if queue is None:
+            return False
+        count(conn, self._dialect, {(queue, "completed"): 1}, _day_shard(now) + lone_shard(claim.id))
+        return True
+
+    def move(self, conn: Connection, completed: Mapping[str, str], now: datetime, shard: int) -> None:
+        conn.execute(_MOVE, {"ids": list(completed)})
+        numbers = Counter((queue, "completed") for queue in completed.values())
+        count(conn, self._dialect, numbers, _day_shard(now) + shard)
+
+    def clear(self, conn: Connection, queue: str, room: int) -> tuple[int, bool]:
+        total = select(func.sum(counters.c.count)).where(counters.c.queue == queue, counters.c.shard >= DAY_SHARDS)
+        return _remove(conn, _OF_QUEUE, {"queue": queue}, room) if conn.execute(total).scalar() else (0, False)
+
+    def turn_over(self, conn: Connection, now: datetime, *, ended_by: datetime | None) -> TurnedOver:
+        if not conn.exec_driver_sql(_LOCK).scalar_one():
+            return TurnedOver()
+        conn.exec_driver_sql(f"SET LOCAL lock_timeout = {_LOCK_MS}")
+        today = _day_of(now)
+        names = set(conn.exec_driver_sql(_PARTITIONS).scalars())
+        dropped, denied = 0, ""
+        try:
+            for day in range(today, today + _AHEAD + 1) if self.takes_completed else ():
+                if _name_of(day) not in names:
+                    _make(conn, day)
+            for name in sorted(names):
+                if ended_by is None or _moment_of(name) + _DAY > ended_by or (gone := _drop(conn, name)) is None:
+                    break
+                dropped += gone
+        except DBAPIError as error:
+            if _sqlstate(error) != _DENIED:
+                raise
+            denied = " ".join(str(error.orig).split())
+            _log.warning(
+                "the archive's days cannot be made or dropped, so its jobs are deleted one by one (%s)."
+                " Mend: let the role that runs the workers own jobs_archive and create tables in its schema.",
+                denied,
+            )
+        conn.execute(_GATHER, {"today": today * DAY_SHARDS})
+        conn.execute(_FORGET_NAUGHT, {"today": today * DAY_SHARDS})
+        return TurnedOver(dropped=dropped, denied=denied)
+
+    def prune(self, conn: Connection, age: float, now: datetime, room: int, *, goes_by_days: bool) -> tuple[int, bool]:
+        finished_before, which = now - timedelta(seconds=age), _OLD
+        if age >= _DAY_S:  # the day goes as a whole when all of it is old enough. Where it lies in the rest it cannot.
+            finished_before = _EPOCH + _day_of(finished_before) * _DAY
+            which = _OLD_IN_REST if goes_by_days else _OLD
+        return _remove(conn, which, {"finished_before": finished_before}, room)
 
 
-def whole(conn: Connection) -> FromClause:
-    """All jobs: `jobs`, and on PostgreSQL the archive too."""
-    return _both if conn.dialect.name == "postgresql" else jobs
-
-
-def has_rows(conn: Connection) -> bool:
-    """Whether anything lies in the archive."""
-    return bool(conn.exec_driver_sql(_HAS_ROWS).scalar_one())
-
-
-def archived(conn: Connection, ids: Iterable[str]) -> set[str]:
-    """Those of the ids whose jobs lie in the archive."""
-    wanted = known(ids)
-    if not wanted or conn.dialect.name != "postgresql":
-        return set()
-    return set(conn.execute(select(archive.c.id).where(archive.c.id.in_(wanted))).scalars())
-
-
-def holds(conn: Connection, queue: str) -> bool:
-    """Whether jobs of that queue lie in the archive, as they are counted."""
-    if conn.dialect.name != "postgresql":
-        return False
-    total = select(func.sum(counters.c.count)).where(counters.c.queue == queue, counters.c.shard >= DAY_SHARDS)
-    return bool(conn.execute(total).scalar())
-
-
-def day_shard(moment: datetime) -> int:
+def _day_shard(moment: datetime) -> int:
     """The first of the shards that count the jobs which were completed on that (UTC) day."""
     return _day_of(moment) * DAY_SHARDS
 
 
-def move(conn: Connection, ids: Iterable[str]) -> None:
-    """Move completed jobs, which this transaction holds, from `jobs` to the archive."""
-    conn.execute(_MOVE, {"ids": list(ids)})
-
-
-def complete(conn: Connection, claim: Fence, now: datetime) -> bool:
-    """Complete a job into the archive and count it; False where the claim is not its current one."""
-    values = {"id": claim.id, "claim_seq": claim.claim_seq, "reserved_by": claim.reserved_by, "now": now}
-    queue = conn.execute(_COMPLETE, values).scalar()
-    if queue is None:
-        return False
-    count(conn, {(queue, "completed"): 1}, day_shard(now) + lone_shard(claim.id))
-    return True
-
-
-def without_archived(conn: Connection, stored: set[str]) -> set[str]:
-    """Those of the jobs that this transaction has just inserted whose id is new; the others are taken out again.
-
-    A statement of its own, after the insert: see `jobs_archive_absent` in the migration.
-    """
-    found = archived(conn, stored)
-    if found:
-        conn.execute(delete(jobs).where(jobs.c.id.in_(found)))
-    return stored - found
-
-
-def remove(conn: Connection, place: Place, values: Mapping[str, object], room: int) -> tuple[int, bool]:
+def _remove(conn: Connection, which: _Which, values: Mapping[str, object], room: int) -> tuple[int, bool]:
     """Delete up to `room` archived jobs, and their share of the counters: how many went, and whether there are more."""
     statement = text(f"""
         WITH old AS MATERIALIZED (
-            SELECT id, processed_at FROM {place.table} WHERE {place.condition}
+            SELECT id, processed_at FROM {which.table} WHERE {which.condition}
             ORDER BY processed_at LIMIT :room + 1 FOR UPDATE SKIP LOCKED
         ), gone AS (
             DELETE FROM jobs_archive AS a USING (SELECT * FROM old LIMIT :room) AS o
@@ -204,49 +203,6 @@ def remove(conn: Connection, place: Place, values: Mapping[str, object], room: i
     """)
     row = conn.execute(statement, {**values, "room": room}).one()
     return row.gone, row.found > room
-
-
-def prune(conn: Connection, old: Old, now: datetime, room: int) -> tuple[int, bool]:
-    """Delete one by one what goes with no partition: up to `room` jobs. As `remove`."""
-    finished_before = now - timedelta(seconds=old.age)
-    place = Place(_OLD)
-    if old.age >= DAY_S:  # the day goes as a whole when all of it is old enough. Where it lies in the rest it cannot.
-        finished_before = _EPOCH + _day_of(finished_before) * _DAY
-        place = place if old.is_denied else Place(_OLD, "jobs_archive_rest")
-    return remove(conn, place, {"finished_before": finished_before}, room)
-
-
-def turn_over(conn: Connection, now: datetime, *, ended_by: datetime | None, makes: bool) -> TurnedOver:
-    """Drop the partitions of days that ended by `ended_by`; make those of today and the next days, if `makes`.
-
-    Passed over, for the next call, is what another process does at this moment, and what others hold locked.
-    """
-    if not conn.exec_driver_sql(_LOCK).scalar_one():
-        return TurnedOver()
-    conn.exec_driver_sql(f"SET LOCAL lock_timeout = {_LOCK_MS}")
-    today = _day_of(now)
-    names = set(conn.exec_driver_sql(_PARTITIONS).scalars())
-    dropped, denied = 0, ""
-    try:
-        for day in range(today, today + _AHEAD + 1) if makes else ():
-            if _name_of(day) not in names:
-                _make(conn, day)
-        for name in sorted(names):
-            if ended_by is None or _moment_of(name) + _DAY > ended_by or (gone := _drop(conn, name)) is None:
-                break
-            dropped += gone
-    except DBAPIError as error:
-        if _sqlstate(error) != _DENIED:
-            raise
-        denied = " ".join(str(error.orig).split())
-        _log.warning(
-            "the archive's days cannot be made or dropped, so its jobs are deleted one by one (%s)."
-            " Mend: let the role that runs the workers own jobs_archive and create tables in its schema.",
-            denied,
-        )
-    conn.execute(_GATHER, {"today": today * DAY_SHARDS})
-    conn.execute(_FORGET_NAUGHT, {"today": today * DAY_SHARDS})
-    return TurnedOver(dropped=dropped, denied=denied)
 
 
 def _make(conn: Connection, day: int) -> None:
@@ -267,7 +223,7 @@ def _make(conn: Connection, day: int) -> None:
 
 def _drop(conn: Connection, name: str) -> int | None:
     """How many jobs went; None: others hold it."""
-    shard = day_shard(_moment_of(name))
+    shard = _day_shard(_moment_of(name))
     gone: int | None = None
     with _savepoint(conn, _MET_ANOTHER):
         conn.exec_driver_sql(f"DROP TABLE {name}")

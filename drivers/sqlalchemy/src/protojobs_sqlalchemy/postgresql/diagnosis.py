@@ -7,10 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from sqlalchemy import Connection, text
 
 from protojobs.port.diagnosis import Finding, Severity, judged
-from protojobs_sqlalchemy.connecting.connections import Connections
-from protojobs_sqlalchemy.dialect import Dialect
-from protojobs_sqlalchemy.encryption import encryption
-from protojobs_sqlalchemy.postgresql.pooler import doorbell, pooler
+from protojobs_sqlalchemy.diagnosing import encryption
+from protojobs_sqlalchemy.dialect import Dialect, Look
+from protojobs_sqlalchemy.postgresql.pooler import notifications, pooler
 from protojobs_sqlalchemy.postgresql.turn import raw_of
 from protojobs_sqlalchemy.tables.indexes import names_of_others
 
@@ -49,8 +48,8 @@ SELECT indexrelname, idx_scan FROM pg_stat_user_indexes WHERE relid = to_regclas
 """
 
 
-def looks(connections: Connections, dialect: Dialect, script: str) -> list[Callable[[Connection], Iterator[Finding]]]:
-    """The looks, in order. `script` is the text of a whole migration."""
+def looks(connect: Callable[[], Connection], dialect: Dialect, script: str) -> list[Look]:
+    """The looks, in order. `connect` opens a second connection; `script` is the text of a whole migration."""
     return [
         lambda conn: _indexes(conn, script),
         _dead_rows,
@@ -60,8 +59,8 @@ def looks(connections: Connections, dialect: Dialect, script: str) -> list[Calla
         _isolation,
         _server,
         _encryption,
-        lambda conn: pooler(conn, connections),
-        lambda conn: doorbell(conn, dialect),
+        lambda conn: pooler(conn, connect),
+        lambda conn: notifications(conn, dialect),
     ]
 
 

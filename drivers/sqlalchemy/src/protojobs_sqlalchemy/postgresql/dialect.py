@@ -1,9 +1,12 @@
-"""PostgreSQL: one statement settles what is finished and claims what comes next."""
+"""PostgreSQL: how a step begins and ends, how workers are notified, and what else is different there.
+
+One statement settles what is finished and claims what comes next: `statements.py`, run by `turn.py`.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, LiteralString
@@ -11,24 +14,31 @@ from typing import Any, LiteralString
 import psycopg
 from msgspec.structs import replace
 from psycopg import errors
-from sqlalchemy import URL, Connection, Engine, event, func, select
+from sqlalchemy import URL, Connection, Engine, Insert, String, Table, column, event, func, select, table, text
+from sqlalchemy.dialects import postgresql
 
-from protojobs.errors import ProtojobsError
+from protojobs.errors import ConfigurationError, ProtojobsError, shown
 from protojobs.port.lifecycle import Verb
-from protojobs.port.records import ClaimReply, NewJob
-from protojobs_sqlalchemy.dialect import Ask, Mode, Run
-from protojobs_sqlalchemy.postgresql import archive
+from protojobs.port.records import ClaimReply, NewJob, Pruned
+from protojobs.port.schedules import Schedule
+from protojobs_sqlalchemy.connecting.urls import masked
+from protojobs_sqlalchemy.dialect import Age, Change, Dialect, FailedAlike, LiveLane, Look, Mode, Run, TurnRequest
+from protojobs_sqlalchemy.inspecting.live import walked_lanes
+from protojobs_sqlalchemy.observing.failures import walked_groups
+from protojobs_sqlalchemy.postgresql import pruning
 from protojobs_sqlalchemy.postgresql import statements as sql
+from protojobs_sqlalchemy.postgresql.archive import DailyArchive
 from protojobs_sqlalchemy.postgresql.connection import BoundedConnection
 from protojobs_sqlalchemy.postgresql.listener import BACK_CHANNEL, CHANNEL, Listener, is_heard
 from protojobs_sqlalchemy.postgresql.notifier import Notifier
 from protojobs_sqlalchemy.postgresql.turn import Row, Turn, fetched, is_plain, raw_of
 from protojobs_sqlalchemy.postgresql.values import are_alike, columns_of, span_of, values_of
-from protojobs_sqlalchemy.tables.ids import canonical
+from protojobs_sqlalchemy.tables.types import is_job_id, within_calendar
 from protojobs_sqlalchemy.verbs import settling
 from protojobs_sqlalchemy.verbs.counting import shard_of
 from protojobs_sqlalchemy.verbs.lanes import LaneMemory
-from protojobs_sqlalchemy.waking.threads import Bell
+from protojobs_sqlalchemy.verbs.schedules import MOVED
+from protojobs_sqlalchemy.waking.threads import Wakeup
 
 __all__ = ["PostgreSQLDialect"]
 
@@ -38,32 +48,40 @@ _SCHEMA_PAUSE_S = 0.1
 _TABLE_LOCK_MS = 2_000  # that a migration waits for a table, before it lets the others pass and tries again
 
 
-class PostgreSQLDialect:
-    """The hot statements on psycopg's own cursor, in the time of the server's clock."""
+# Without its second condition a planner that may choose reads the whole of a small table.
+_MOVE_SCHEDULES = text("""
+UPDATE schedules AS s SET next_due_at = m.next_due_at, last_due_at = m.last_due_at, last_job_id = m.last_job_id,
+                          version = m.version
+FROM unnest(CAST(:id AS text[]), CAST(:next_due_at AS timestamptz[]), CAST(:last_due_at AS timestamptz[]),
+            CAST(:last_job_id AS uuid[]), CAST(:version AS int[]))
+     AS m (id, next_due_at, last_due_at, last_job_id, version)
+WHERE s.id = m.id AND s.id = ANY (CAST(:id AS text[]))
+""")
 
-    turn_mode = Mode.SINGLE
+
+class PostgreSQLDialect(Dialect):
+    """PostgreSQL, in the time of the server's clock; the statements of jobs on psycopg's own cursor."""
+
+    has_marked_index = True
 
     def __init__(
         self, engine: Engine, time_offset: float, *, timeout: float, listen: URL | None, archives: bool = False
     ) -> None:
         self.time_offset = time_offset
-        self.archives = archives
-        self._has_archive = True if archives else None
+        self.archive = DailyArchive(self, takes_completed=archives)
+        self._floors = pruning.Floors()
         self._engine = engine
         self._timeout = timeout
         self._listen_url = listen
         self._lanes = LaneMemory()
-        self._bell = Bell()
-        self._heard = 0
-        self._listener = Listener(self._bell, self._open_listener, self._lanes.note_enqueue)
+        self._wakeup = Wakeup()
+        self._mark = 0
+        self._listener = Listener(self._wakeup, self._open_listener, self._lanes.note_enqueue)
         self._notifier = Notifier(partial(self._notify, CHANNEL))
         self._back_notifier = Notifier(partial(self._notify, BACK_CHANNEL))
         self._run: Run | None = None
 
-    # ------------------------------------------------------------------------------------------------------ steps
-
     def prepare(self, engine: Engine) -> None:
-        """See Dialect.prepare."""
 
         @event.listens_for(engine, "do_connect")
         def _connect(_dialect: object, _record: object, arguments: list[Any], options: dict[str, Any]) -> object:
@@ -71,16 +89,10 @@ class PostgreSQLDialect:
             raw.wait_s = self._timeout
             return raw
 
-    def prepare_sessions(self, engine: Engine) -> None:
-        """See Dialect.prepare_sessions."""
-        # psycopg's own connections do
-
     def attach(self, run: Run) -> None:
-        """See Dialect.attach."""
         self._run = run
 
     def begin(self, conn: Connection, mode: Mode) -> None:
-        """See Dialect.begin."""
         # What is read in several statements is read at one moment; a writer must see what was committed just now.
         level = "REPEATABLE READ" if mode is Mode.READ else "READ COMMITTED"
         # A client that froze inside a transaction must not hold its locks for ever: not behind a pooler either, nor on
@@ -91,40 +103,26 @@ class PostgreSQLDialect:
         )
 
     def end(self, conn: Connection, mode: Mode) -> None:
-        """See Dialect.end."""
         raw_of(conn).execute("COMMIT")
 
-    def restore(self, conn: Connection) -> None:
-        """See Dialect.restore."""
-        # what `begin` sets ends with the transaction
-
     def now(self, conn: Connection) -> datetime:
-        """See Dialect.now."""
         moment = conn.exec_driver_sql("SELECT statement_timestamp()").scalar_one()
         assert isinstance(moment, datetime)
         return moment.astimezone(UTC) + timedelta(seconds=self.time_offset)
 
     def is_conflict(self, error: BaseException) -> bool:
-        """See Dialect.is_conflict."""
         return isinstance(error, errors.DeadlockDetected | errors.SerializationFailure | errors.LockNotAvailable)
 
-    def is_unusable(self, error: BaseException) -> bool:
-        """See Dialect.is_unusable."""
-        return False
-
     def is_schema_missing(self, error: BaseException) -> bool:
-        """See Dialect.is_schema_missing."""
         return isinstance(error, errors.UndefinedTable | errors.UndefinedColumn)
 
     def identity(self, conn: Connection) -> str:
-        """See Dialect.identity."""
         # A search_path may lead to another schema's tables.
         query = "SELECT current_database(), to_regclass('jobs')::oid::text, pg_postmaster_start_time()::text"
         row = conn.exec_driver_sql(query).one()
         return f"{row[0]} with {row[1]} since {row[2]}"
 
     def lock_schema(self, conn: Connection) -> Callable[[], None]:
-        """See Dialect.lock_schema."""
         raw = raw_of(conn)
         raw.execute("SET LOCAL statement_timeout = 0")  # a large table takes its time ...
         # Whoever waits for a table makes all wait that come after, also those who only want to store a result.
@@ -141,23 +139,65 @@ class PostgreSQLDialect:
         if isinstance(raw, BoundedConnection):
             raw.wait_s = self._timeout
 
-    def has_archive(self, conn: Connection) -> bool:
-        """See Dialect.has_archive."""
-        if self._has_archive is None:
-            self._has_archive = archive.has_rows(conn)
-        return self._has_archive
+    def check_place(self, conn: Connection) -> None:
+        if conn.execute(select(func.current_schema())).scalar() is not None:
+            return
+        place = masked(conn.engine.url)
+        path = str(conn.exec_driver_sql("SHOW search_path").scalar())
+        user = str(conn.execute(select(func.current_user())).scalar())
+        names = [name.strip().strip('"').replace("$user", user) for name in path.split(",")]
+        there = set(conn.execute(select(column("nspname", String())).select_from(table("pg_namespace"))).scalars())
+        if closed := [name for name in names if name in there]:
+            raise ConfigurationError(
+                f"{place}: the user {shown(user)} may not use the schema {shown(closed[0])} of its search_path.",
+                mend=f'GRANT USAGE, CREATE ON SCHEMA "{closed[0]}" TO "{user}";',
+            )
+        raise ConfigurationError(
+            f"{place}: the search_path is {shown(path)}, and no such schema exists.",
+            mend=f'CREATE SCHEMA "{names[-1]}"; or correct the search_path.',
+        )
 
-    # ---------------------------------------------------------------------------------------------------- enqueue
+    def check_may_create(self, conn: Connection) -> None:
+        # Since version 15 the schema `public` is closed to most.
+        schema, user, may_create = conn.exec_driver_sql(
+            "SELECT current_schema(), current_user, has_schema_privilege(current_schema(), 'CREATE')"
+        ).one()
+        if not may_create:
+            raise ConfigurationError(
+                f"{masked(conn.engine.url)}: the user {shown(user)} may make no tables in the schema {shown(schema)}.",
+                mend=f'GRANT CREATE ON SCHEMA "{schema}" TO "{user}"; or migrate as its owner.',
+            )
+
+    def schema(self, conn: Connection) -> str | None:
+        return conn.execute(select(func.current_schema())).scalar()  # the search_path may show tables of others too
+
+    def looks(self, connect: Callable[[], Connection], script: str) -> list[Look]:
+        from protojobs_sqlalchemy.postgresql import diagnosis
+
+        return diagnosis.looks(connect, self, script)
+
+    def readable_time(self, time: str) -> str:
+        return within_calendar(time)
+
+    def delete_some(self, table: str, condition: str) -> str:
+        # ARRAY, since PostgreSQL would join a plain subquery with all rows.
+        some = f"SELECT ctid FROM {table} WHERE {condition} LIMIT :most"
+        return f"DELETE FROM {table} WHERE ctid = ANY (ARRAY ({some}))"
+
+    def insert_unless_there(self, table: Table) -> Insert:
+        return postgresql.insert(table).on_conflict_do_nothing(index_elements=list(table.primary_key))
+
+    def insert_or_change(self, table: Table, change: Change) -> Insert:
+        new = postgresql.insert(table)
+        return new.on_conflict_do_update(index_elements=list(table.primary_key), set_=dict(change(new.excluded)))
 
     def enqueue_mode(self, jobs: Sequence[NewJob]) -> Mode:
-        """See Dialect.enqueue_mode."""
         return Mode.SINGLE
 
     def enqueue(self, conn: Connection, jobs: Sequence[NewJob]) -> set[str]:
-        """See Dialect.enqueue."""
         alike = are_alike(jobs)
         values = values_of(jobs) if alike else columns_of(jobs)
-        if self.has_archive(conn):
+        if self.archive.has_jobs(conn):
             values |= span_of(jobs)
             rows = self._rows(conn, sql.ENQUEUE_ALIKE_ABSENT if alike else sql.ENQUEUE_ABSENT, values)
         else:
@@ -166,71 +206,85 @@ class PostgreSQLDialect:
         self._lanes.note_enqueue({job.queue for job in jobs})
         return stored
 
-    # ------------------------------------------------------------------------------------------------------- turn
-
-    def turn(self, conn: Connection, ask: Ask) -> ClaimReply:
-        """See Dialect.turn."""
-        if ask.limit:
-            self._heard = self._bell.listen()
-            if self._listen_url is not None and self._lanes.is_put_off(ask.queues):
+    def turn(self, conn: Connection, request: TurnRequest) -> ClaimReply:
+        if request.limit:
+            self._mark = self._wakeup.mark()
+            if self._listen_url is not None and self._lanes.is_put_off(request.queues):
                 self._listener.want()  # it shall hear of jobs that come back, though it never waits
-        if is_plain(ask.settlements):
-            return self._turn(conn, ask).run()
+        if is_plain(request.settlements):
+            return Turn(conn, self, request, self._lanes).run()
         # Jobs that go back to pending may be claimed again by this very turn, which one statement cannot see.
         self.begin(conn, Mode.WORK)
         lock = "SELECT id FROM workers WHERE id = %(worker)s FOR KEY SHARE"
-        stands = not ask.limit or bool(self._rows(conn, lock, {"worker": ask.worker}))
-        now, shard = self.now(conn), shard_of(ask.worker)
+        is_standing = not request.limit or bool(self._rows(conn, lock, {"worker": request.worker}))
+        now, shard = self.now(conn), shard_of(request.worker)
         settled = settling.in_rounds(
-            ask.settlements, lambda round_: settling.apply(conn, round_, now, shard, archives=self.archives)
+            request.settlements, lambda settlements: settling.settle(conn, self, settlements, now, shard)
         )
-        self._lanes.note_enqueue(ask.queues)
-        released = [s.id for s in ask.settlements if s.verb is Verb.RELEASE and canonical(s.id)]
+        self._lanes.note_enqueue(request.queues)
+        released = [s.id for s in request.settlements if s.verb is Verb.RELEASE and is_job_id(s.id)]
         back = self._rows(conn, sql.QUEUES_OF, {"ids": released}) if released else ()
-        reply = self._turn(conn, ask).claim() if stands and ask.limit else ClaimReply(lease_lost=not stands)
+        if is_standing and request.limit:
+            reply = Turn(conn, self, request, self._lanes).claim()
+        else:
+            reply = ClaimReply(lease_lost=not is_standing)
         self.end(conn, Mode.WORK)
         if back:
             self._back_notifier.notify({str(row[0]) for row in back}, is_here=False)
         return replace(reply, settled=tuple(settled))
 
-    def _turn(self, conn: Connection, ask: Ask) -> Turn:
-        return Turn(conn, ask, self._lanes, self.time_offset, archives=self.archives)
+    def prune(self, conn: Connection, ages: Sequence[Age], *, limit: int, now: datetime) -> Pruned:
+        return pruning.prune(conn, self, ages, limit=limit, now=now, floors=self._floors)
+
+    def move_schedules(self, conn: Connection, schedules: Sequence[Schedule]) -> None:
+        columns = {name: [getattr(schedule, name) for schedule in schedules] for name in ("id", *MOVED)}
+        conn.execute(_MOVE_SCHEDULES, columns)
+
+    def live_lanes(self, conn: Connection, values: Mapping[str, Any]) -> Iterable[LiveLane]:
+        return walked_lanes(conn, self, values)
+
+    def failed_alike(self, conn: Connection, values: Mapping[str, int]) -> list[FailedAlike]:
+        return walked_groups(conn, self, values)
+
+    def guess_pending(self, conn: Connection, queues: Sequence[str | None]) -> list[int]:
+        # The planner's guess.
+        if not queues:
+            return []
+        conditions = [f"AND queue = :queue_{number}" if name is not None else "" for number, name in enumerate(queues)]
+        counts = ", ".join(f"ARRAY (SELECT 1 FROM jobs WHERE status = 'pending' {each})" for each in conditions)
+        values = {f"queue_{number}": name for number, name in enumerate(queues) if name is not None}
+        plan = conn.execute(text(f"EXPLAIN (FORMAT JSON) SELECT {counts}"), values).scalar_one()
+        return [int(part["Plan Rows"]) for part in plan[0]["Plan"]["Plans"]]
 
     def _rows(self, conn: Connection, statement: LiteralString, values: dict[str, object]) -> list[Row]:
         return fetched(conn, statement, values, self.time_offset)
 
-    # ------------------------------------------------------------------------------------------------------- wait
-
-    def ring(self, queues: Iterable[str], *, takes_none: bool = False, came_back: bool = False) -> None:
-        """See Dialect.ring."""
+    def wake(self, queues: Iterable[str], *, takes_none: bool = False, came_back: bool = False) -> None:
         names = set(queues)
         if names:
-            self._lanes.note_enqueue(names)  # what was taken back has its old place in the line, below the floors
-            self._bell.ring(names)
+            self._lanes.note_enqueue(names)  # what was reclaimed has its old place in the line, below the floors
+            self._wakeup.wake(names)
             self._notifier.notify(names, is_here=not takes_none)
             if came_back:
                 self._back_notifier.notify(names, is_here=False)
 
-    def ring_inside(self, conn: Connection, queues: Iterable[str]) -> None:
-        """See Dialect.ring_inside."""
+    def wake_inside(self, conn: Connection, queues: Iterable[str]) -> None:
         for queue in sorted(queues):
             conn.execute(select(func.pg_notify(CHANNEL, queue)))  # in the words of whichever DBAPI the caller's is
 
     def wait(self, queues: Sequence[str], timeout: float) -> bool:
-        """See Dialect.wait."""
         if self._listen_url is not None:
             self._listener.want()
-        return self._bell.wait(self._heard, queues, timeout)
+        return self._wakeup.wait(self._mark, queues, timeout)
 
     def is_heard(self, conn: Connection) -> bool | None:
         """Whether a notification that is sent over `conn` arrives where `wait` listens; None: it does not listen."""
         if self._listen_url is None:
             return None
         statement = "SELECT pg_notify(%s, %s)"
-        return is_heard(self._open_listener, lambda *said: conn.exec_driver_sql(statement, said))
+        return is_heard(self._open_listener, lambda *note: conn.exec_driver_sql(statement, note))
 
     def close(self) -> None:
-        """See Dialect.close."""
         self._listener.close()
 
     def _notify(self, channel: str, queues: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""PostgreSQL's doorbell: LISTEN on a connection of its own, in a thread that rings the process's bell."""
+"""LISTEN on PostgreSQL: a thread with a connection of its own wakes the threads of this process that wait for jobs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import psycopg
 from protojobs.clock import SYSTEM_CLOCK
 from protojobs.entropy import fresh_id
 from protojobs_sqlalchemy.connecting.forks import start_afresh_in_children
-from protojobs_sqlalchemy.waking.threads import Bell
+from protojobs_sqlalchemy.waking.threads import Wakeup
 
 __all__ = ["BACK_CHANNEL", "CHANNEL", "Listener", "is_heard"]
 
@@ -33,11 +33,11 @@ class Listener:
 
     def __init__(
         self,
-        bell: Bell,
+        wakeup: Wakeup,
         connect: Callable[[], psycopg.Connection[tuple[object, ...]]],
         came_back: Callable[[set[str]], None] = lambda _: None,
     ) -> None:
-        self._bell = bell
+        self._wakeup = wakeup
         self._came_back = came_back
         self._connect = connect
         self._wanted_at = 0.0
@@ -76,7 +76,7 @@ class Listener:
                 try:
                     with self._connect() as conn:
                         conn.execute(f"LISTEN {CHANNEL}; LISTEN {BACK_CHANNEL}")
-                        self._bell.ring_all()  # what came before nobody heard
+                        self._wakeup.wake_all()  # what came before nobody heard
                         self._pass_on(conn, stop)
                         return
                 except (psycopg.Error, OSError):  # the worker polls meanwhile
@@ -91,7 +91,7 @@ class Listener:
                     continue
 
     def _pass_on(self, conn: psycopg.Connection[tuple[object, ...]], stop: socket.socket) -> None:
-        """Ring for every notification, until asked to stop."""
+        """Wake for every notification, until asked to stop."""
         with selectors.DefaultSelector() as selector:  # select() itself knows no file number above 1,023
             selector.register(conn.fileno(), selectors.EVENT_READ)
             selector.register(stop, selectors.EVENT_READ)
@@ -102,7 +102,7 @@ class Listener:
                 if ready:
                     notes = list(conn.notifies(timeout=0))
                     self._came_back({note.payload for note in notes if note.channel == BACK_CHANNEL})
-                    self._bell.ring({note.payload for note in notes})
+                    self._wakeup.wake({note.payload for note in notes})
 
     def _is_wanted(self) -> bool:
         return SYSTEM_CLOCK.monotonic() - self._wanted_at < _UNWANTED_S

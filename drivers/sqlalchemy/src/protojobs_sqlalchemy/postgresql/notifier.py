@@ -1,4 +1,4 @@
-"""NOTIFY, but not for every job: each one takes a lock of the whole database cluster while it commits.
+"""NOTIFY on PostgreSQL, but not for every job: each takes a lock of the whole database cluster while it commits.
 
 With 32 writers a NOTIFY in every transaction makes pushing nine times slower. So it is sent after the commit, by
 itself: at once for a queue that was quiet, and else once in ten milliseconds. Should the process die before it is sent,

@@ -1,8 +1,8 @@
-"""What lies between this process and PostgreSQL: a pooler that hands sessions on, a doorbell that does not ring."""
+"""What lies between this process and PostgreSQL: a pooler that hands sessions on, and whether NOTIFY arrives."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Protocol, runtime_checkable
 
@@ -10,10 +10,9 @@ from sqlalchemy import Connection
 
 from protojobs.entropy import fresh_id
 from protojobs.port.diagnosis import Finding, Severity, judged
-from protojobs_sqlalchemy.connecting.connections import Connections
 from protojobs_sqlalchemy.dialect import Dialect
 
-__all__ = ["doorbell", "pooler"]
+__all__ = ["notifications", "pooler"]
 
 _MARK = "protojobs.mark"  # a setting of nobody's, by which a session is known again
 
@@ -23,7 +22,7 @@ class _Listens(Protocol):
     def is_heard(self, conn: Connection) -> bool | None: ...
 
 
-def pooler(conn: Connection, connections: Connections) -> Iterator[Finding]:
+def pooler(conn: Connection, connect: Callable[[], Connection]) -> Iterator[Finding]:
     """Whether a session stays ours. One that is marked, and then used again after another client began a transaction,
     is another one behind a pooler in transaction mode: that client got the marked one.
     """
@@ -31,16 +30,16 @@ def pooler(conn: Connection, connections: Connections) -> Iterator[Finding]:
     prepares = getattr(raw, "prepare_threshold", None) is not None
     try:
         conn.exec_driver_sql("SELECT set_config(%s, %s, false)", (_MARK, mark))
-        with closing(connections.connect()) as other:
+        with closing(connect()) as other:
             other.exec_driver_sql("BEGIN")
             try:
                 other.exec_driver_sql("SELECT 1")
-                found = conn.exec_driver_sql("SELECT current_setting(%s, true)", (_MARK,)).scalar()
+                read = conn.exec_driver_sql("SELECT current_setting(%s, true)", (_MARK,)).scalar()
             finally:
                 other.exec_driver_sql("ROLLBACK")
     finally:
         conn.exec_driver_sql("SELECT set_config(%s, '', false)", (_MARK,))
-    is_pooled = found != mark
+    is_pooled = read != mark
     is_wrong = is_pooled and prepares
     yield judged(
         "pooler",
@@ -54,7 +53,7 @@ def pooler(conn: Connection, connections: Connections) -> Iterator[Finding]:
     )
 
 
-def doorbell(conn: Connection, dialect: Dialect) -> Iterator[Finding]:
+def notifications(conn: Connection, dialect: Dialect) -> Iterator[Finding]:
     """Whether a push can wake a worker."""
     is_heard = dialect.is_heard(conn) if isinstance(dialect, _Listens) else None
     if is_heard is None:

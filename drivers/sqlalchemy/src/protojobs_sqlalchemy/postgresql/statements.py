@@ -1,4 +1,4 @@
-"""PostgreSQL's hot statements. The rest of its ways is in `postgresql.py`."""
+"""The statements by which jobs are stored, settled and claimed on PostgreSQL; `turn.py` runs them."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ LANES: LiteralString = f"WITH RECURSIVE {_LANES} SELECT queue, priority {_IN_ORD
 # The fence names no status on purpose: with one the planner may take jobs_processing and walk its dead entries. And
 # ANY (ARRAY[...]), which can only be looked up: a plan that was made for `=` while the table was empty, and kept, may
 # read the primary key from end to end, to merge it with what was said.
-_SAID: LiteralString = "unnest(%(ids)s::uuid[], %(seqs)s::int[]) AS said (id, claim_seq)"
+_DONE: LiteralString = "unnest(%(ids)s::uuid[], %(seqs)s::int[]) AS said (id, claim_seq)"
 _IS_CURRENT: LiteralString = (
     "j.id = ANY (ARRAY[said.id]) AND j.claim_seq = said.claim_seq AND j.reserved_by = %(holder)s"
 )
@@ -105,14 +105,14 @@ counted AS (
 _COMPLETED: LiteralString = f"""
 done AS (
     UPDATE jobs AS j SET status = 'completed', processed_at = {_NOW}, reserved_by = NULL
-    FROM {_SAID} WHERE {_IS_CURRENT}
+    FROM {_DONE} WHERE {_IS_CURRENT}
     RETURNING j.id, j.queue, j.available_at
 ),{_counted("%(shard)s")}"""
 
 _DAY_SHARD: LiteralString = f"floor(date_part('epoch', {_NOW}) / 86400)::int * 10000"  # DAY_SHARDS
 _ARCHIVED: LiteralString = f"""
 done AS (
-    DELETE FROM jobs AS j USING {_SAID} WHERE {_IS_CURRENT}
+    DELETE FROM jobs AS j USING {_DONE} WHERE {_IS_CURRENT}
     RETURNING j.*
 ),
 kept AS (

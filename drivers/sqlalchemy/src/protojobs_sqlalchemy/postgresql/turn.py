@@ -14,20 +14,17 @@ from sqlalchemy import Connection
 from protojobs.clock import SYSTEM_CLOCK
 from protojobs.port.lifecycle import JobState
 from protojobs.port.records import BATCH_BYTES_MAX, ClaimedJob, ClaimReply, Fence, Settled, Settlement, SettleStatus
-from protojobs.port.rules import DELAY_MAX_S
+from protojobs.port.rules import DELAY_MAX_S, PASSED_OVER_MAX, payload_bytes
 from protojobs.port.unreadable import set_aside, why_unreadable
-from protojobs_sqlalchemy.dialect import Ask, Turned
+from protojobs_sqlalchemy.dialect import Dialect, TurnReply, TurnRequest
 from protojobs_sqlalchemy.postgresql import statements as sql
 from protojobs_sqlalchemy.postgresql.values import completions_of
 from protojobs_sqlalchemy.tables.types import TIMES_FROM, TIMES_UNTIL
 from protojobs_sqlalchemy.verbs import settling
-from protojobs_sqlalchemy.verbs.bounds import payload_bytes
 from protojobs_sqlalchemy.verbs.counting import fresh_shard, shard_of
 from protojobs_sqlalchemy.verbs.lanes import Lane, LaneMemory, Lanes
 
 __all__ = ["Row", "Turn", "claim_values", "fetched", "is_plain", "raw_of"]
-
-_PASSED_OVER_MAX = 1_000  # jobs on their last attempt that a claim looks past while it fills its prefetch
 
 Row = tuple[Any, ...]
 
@@ -52,21 +49,24 @@ class Turn:
     in the same transaction.
     """
 
-    def __init__(self, conn: Connection, ask: Ask, memory: LaneMemory, time_offset: float, *, archives: bool) -> None:
+    def __init__(self, conn: Connection, dialect: Dialect, request: TurnRequest, memory: LaneMemory) -> None:
         self._conn = conn
-        self._settling = sql.INTO_ARCHIVE if archives else sql.IN_PLACE
-        self._ask = ask
+        self._dialect = dialect
+        self._settling = sql.INTO_ARCHIVE if dialect.archive.takes_completed else sql.IN_PLACE
+        self._request = request
         self._memory = memory
-        self._offset = time_offset
-        self._queues = tuple(dict.fromkeys(ask.queues))
+        self._offset = dialect.time_offset
+        self._queues = tuple(dict.fromkeys(request.queues))
         self._unreadable: list[Settlement] = []
 
     def run(self) -> ClaimReply:
         """The hot path: one statement that is its own transaction."""
-        if self._ask.limit:
-            return self.claim(self._ask.settlements)
-        rows = self._rows(self._settling.alone, completions_of(self._ask.settlements, shard_of(self._ask.worker)))
-        return ClaimReply(settled=self._answers(self._ask.settlements, rows[0][0]))
+        if self._request.limit:
+            return self.claim(self._request.settlements)
+        rows = self._rows(
+            self._settling.alone, completions_of(self._request.settlements, shard_of(self._request.worker))
+        )
+        return ClaimReply(settled=self._replies(self._request.settlements, rows[0][0]))
 
     def claim(self, done: Sequence[Settlement] = ()) -> ClaimReply:
         """Settle `done`, and claim; once more where that claim is not full and may have overlooked something."""
@@ -76,11 +76,11 @@ class Turn:
         rows = self._claim(lanes, done)
         took_s = SYSTEM_CLOCK.monotonic() - started
         applied, stands, found, *_ = rows[0]
-        settled = self._answers(done, applied) if done else ()
+        settled = self._replies(done, applied) if done else ()
         if not stands:
             return ClaimReply(settled=settled, lease_lost=True)
         claimed = self._jobs(rows)
-        is_full = len(claimed) >= self._ask.limit
+        is_full = len(claimed) >= self._request.limit
         if lanes is not None:
             lanes.note_claim(claimed, is_full=is_full)
             if is_full:
@@ -89,10 +89,10 @@ class Turn:
             self._memory.note_full(self._queues)
         # What was found and not lent stood before others: jobs on their last attempt, or more bytes than fit.
         if not is_full and (lanes is not None or found > len(claimed)):
-            passes_over = _PASSED_OVER_MAX if self._ask.slots < self._ask.limit else 0
-            claimed += self._jobs(self._rows(sql.CLAIM_ANEW, claim_values(self._ask, None, claimed, passes_over)))
+            passes_over = PASSED_OVER_MAX if self._request.slots < self._request.limit else 0
+            claimed += self._jobs(self._rows(sql.CLAIM_ANEW, claim_values(self._request, None, claimed, passes_over)))
         if self._unreadable:
-            return Turned(settled=settled, claimed=tuple(claimed), unreadable=tuple(self._unreadable))
+            return TurnReply(settled=settled, claimed=tuple(claimed), unreadable=tuple(self._unreadable))
         return ClaimReply(settled=settled, claimed=tuple(claimed))
 
     def _known_lanes(self) -> Lanes | None:
@@ -108,10 +108,10 @@ class Turn:
         return self._memory.read(self._queues, self._offset, look)
 
     def _claim(self, lanes: Lanes | None, done: Sequence[Settlement]) -> list[Row]:
-        values = claim_values(self._ask, lanes)
+        values = claim_values(self._request, lanes)
         if not done:
             return self._rows(sql.CLAIM if lanes else sql.CLAIM_ANEW, values)
-        worker = self._ask.worker
+        worker = self._request.worker
         is_put_off = lanes is not None and lanes.is_put_off
         values |= completions_of(done, fresh_shard(worker) if is_put_off else shard_of(worker))
         return self._rows(self._settling.and_claim if lanes else self._settling.and_claim_anew, values)
@@ -129,7 +129,7 @@ class Turn:
         if len({(row[6], row[10]) for row in rows}) > 1:
             place = {queue: place for place, queue in enumerate(self._queues)}
             rows.sort(key=lambda row: (place[row[6]], -row[10]))
-        worker, moment = self._ask.worker, datetime.fromtimestamp
+        worker, moment = self._request.worker, datetime.fromtimestamp
         reserved_at = moment(lent_at, UTC)
         return [
             ClaimedJob(
@@ -142,25 +142,25 @@ class Turn:
 
     def _readable(self, rows: list[Row]) -> list[Row]:
         """Those rows that drivers write; the others are noted."""
-        found: list[Row] = []
+        readable: list[Row] = []
         for row in rows:
             due = row[16] if _DUE_FROM <= row[16] <= _DUE_UNTIL else None
             values = dict(zip(_NAMES, row[4:], strict=False)) | {
                 "available_at": due and datetime.fromtimestamp(due, UTC)
             }
             if why := why_unreadable(values):
-                fence = Fence(id=row[4], claim_seq=row[5], reserved_by=self._ask.worker)
+                fence = Fence(id=row[4], claim_seq=row[5], reserved_by=self._request.worker)
                 self._unreadable.append(set_aside(fence, why))
             else:
-                found.append(row)
-        return found
+                readable.append(row)
+        return readable
 
-    def _answers(self, done: Sequence[Settlement], applied: list[str] | None) -> tuple[Settled, ...]:
+    def _replies(self, done: Sequence[Settlement], applied: list[str] | None) -> tuple[Settled, ...]:
         """Each completion's fate. `applied` are the ids that did; None when all of them did."""
         if applied is None:
             return tuple([_completed(s.id) for s in done])
         ids = set(applied)
-        others = settling.answer_unmatched(self._conn, [s for s in done if s.id not in ids])
+        others = settling.settle_unmatched(self._conn, self._dialect, [s for s in done if s.id not in ids])
         return tuple([_completed(s.id) if s.id in ids else others[s.id] for s in done])
 
     def _rows(self, statement: LiteralString, values: dict[str, object]) -> list[Row]:
@@ -169,25 +169,21 @@ class Turn:
 
 def is_plain(settlements: Sequence[Settlement]) -> bool:
     """Whether one statement can settle them: completions of different jobs, all lent to one worker."""
-    _, others = settling.split(settlements)
-    return (
-        not others
-        and len({s.id for s in settlements}) == len(settlements)
-        and len({s.reserved_by for s in settlements}) <= 1
-    )
+    is_plain = settling.are_plain(settlements)
+    return is_plain and len({s.reserved_by for s in settlements}) <= 1
 
 
 def claim_values(
-    ask: Ask, lanes: Lanes | None, claimed: Sequence[ClaimedJob] = (), passes_over: int = 0
+    request: TurnRequest, lanes: Lanes | None, claimed: Sequence[ClaimedJob] = (), passes_over: int = 0
 ) -> dict[str, object]:
     """What the claiming statements are given; `claimed` are the jobs that the turn has already."""
-    limit = ask.limit - len(claimed)
+    limit = request.limit - len(claimed)
     values: dict[str, object] = {
-        "worker": ask.worker,
-        "queues": list(dict.fromkeys(ask.queues)),
+        "worker": request.worker,
+        "queues": list(dict.fromkeys(request.queues)),
         "limit": limit,
         "looks_at": limit + passes_over,
-        "slots": max(0, ask.slots - len(claimed)),
+        "slots": max(0, request.slots - len(claimed)),
         "always": 0 if claimed else 1,  # the place that is lent whatever its size
         "bytes": BATCH_BYTES_MAX - sum([payload_bytes(job.data) for job in claimed]),
     }
@@ -209,9 +205,9 @@ def fetched(conn: Connection, statement: LiteralString, values: dict[str, object
 
 def raw_of(conn: Connection) -> psycopg.Connection[Row]:
     """The connection beneath SQLAlchemy's."""
-    found: psycopg.Connection[Row] | None = conn.connection.driver_connection
-    assert isinstance(found, psycopg.Connection)
-    return found
+    raw: psycopg.Connection[Row] | None = conn.connection.driver_connection
+    assert isinstance(raw, psycopg.Connection)
+    return raw
 
 
 def _completed(job_id: str) -> Settled:

@@ -1,4 +1,4 @@
-"""What PostgreSQL's hot statements are given. Arrays go as text: psycopg looks at each element five times as long."""
+"""The parameters of the statements in `statements.py`. Arrays go as text, which costs psycopg a fifth."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from operator import attrgetter
 
 from protojobs.port.records import NewJob, Settlement
-from protojobs_sqlalchemy.tables.ids import canonical
+from protojobs_sqlalchemy.tables.types import is_job_id
 
 __all__ = ["are_alike", "columns_of", "completions_of", "span_of", "values_of"]
 
@@ -75,8 +75,8 @@ def span_of(jobs: Sequence[NewJob]) -> dict[str, object]:
 
 
 def completions_of(done: Sequence[Settlement], shard: int) -> dict[str, object]:
-    """Plain completions of one holder's claims, for SETTLE and SETTLE_AND_CLAIM."""
-    known = [s for s in done if canonical(s.id)]
+    """Plain completions of one holder's claims, for the statements of `Settling`."""
+    known = [s for s in done if is_job_id(s.id)]
     return {
         "ids": _numbers([s.id for s in known]),
         "seqs": _numbers([s.claim_seq for s in known]),

@@ -1,4 +1,4 @@
-"""The verbs that work inside the caller's own transaction. They never commit and never open a second connection."""
+"""Jobs are pushed and completed inside the caller's own transaction, without a commit and on no other connection."""
 
 from __future__ import annotations
 
@@ -12,15 +12,13 @@ from sqlalchemy import Connection, select, update
 
 from protojobs.errors import LeaseLost, OptionInvalid
 from protojobs.port.records import Enqueued, Fence, NewJob
+from protojobs_sqlalchemy.connecting.connections import Connections
 from protojobs_sqlalchemy.connecting.urls import masked, same_address
-from protojobs_sqlalchemy.dialect import Mode
-from protojobs_sqlalchemy.postgresql import archive
-from protojobs_sqlalchemy.tables.ids import canonical
+from protojobs_sqlalchemy.dialect import Dialect, Mode
 from protojobs_sqlalchemy.tables.tables import jobs
-from protojobs_sqlalchemy.verbs.bounds import check_new
+from protojobs_sqlalchemy.tables.types import is_job_id
 from protojobs_sqlalchemy.verbs.counting import count, lone_shard
-from protojobs_sqlalchemy.verbs.inserting import answers, due_queues, insert_absent, new_row
-from protojobs_sqlalchemy.verbs.steps import Steps
+from protojobs_sqlalchemy.verbs.inserting import check_new, due_queues, enqueued, insert_absent, new_row
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -34,14 +32,17 @@ def load_if_the_orm_is() -> None:
         from protojobs_sqlalchemy.sessions import transactions  # noqa: F401
 
 
-class Joining(Steps):
-    """`SupportsTransaction` and `SupportsAsyncTransaction`.
+class Joining:
+    """Joins the transactions of sessions and connections that callers have.
 
     A worker whose jobs have no sessions does without the ORM and its six megabytes. A program that has loaded the ORM
     before it makes a driver gets the rest of what is needed here at once, and not in the middle of a transaction.
     """
 
-    _identity: str | None = None
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+        self._dialect = connections.dialect
+        self._identity: str | None = None  # of our database, as it was asked for last
 
     @contextmanager
     def begin(self) -> Generator[Session]:
@@ -57,7 +58,7 @@ class Joining(Steps):
             yield session
 
     def enqueue_in(
-        self, transaction: object, jobs: Sequence[NewJob], *, on_commit: Callable[[], None] | None = None
+        self, transaction: object, jobs: Sequence[NewJob], on_commit: Callable[[], None] | None
     ) -> list[Enqueued]:
         """As `enqueue`, inside the caller's Session, scoped_session or Connection."""
         from protojobs_sqlalchemy.sessions.transactions import session_of, when_committed
@@ -65,37 +66,35 @@ class Joining(Steps):
         check_new(jobs)
         conn = self._join(transaction)
         session = session_of(transaction)
-        woken = due_queues(jobs)
+        queues = due_queues(jobs)
         with self._connections.translating():
             now = self._dialect.now(conn)
-            stored = insert_absent(conn, [new_row(job, now) for job in jobs])
-            if self._dialect.has_archive(conn):
-                stored = archive.without_archived(conn, stored)
+            stored = insert_absent(conn, self._dialect, [new_row(job, now) for job in jobs])
+            if self._dialect.archive.has_jobs(conn):
+                stored = self._dialect.archive.without_known(conn, stored)
             if session is None:
-                self._dialect.ring_inside(conn, woken)
+                self._dialect.wake_inside(conn, queues)
         if session is not None:
-            when_committed(session, conn, lambda: self._dialect.ring(woken, takes_none=True))
+            when_committed(session, conn, lambda: self._dialect.wake(queues, takes_none=True))
             if on_commit is not None:
                 when_committed(session, conn, on_commit)
-        return answers([job.id for job in jobs], stored)
+        return enqueued(jobs, stored)
 
     async def aenqueue_in(
-        self, transaction: object, jobs: Sequence[NewJob], *, on_commit: Callable[[], None] | None = None
+        self, transaction: object, jobs: Sequence[NewJob], on_commit: Callable[[], None] | None
     ) -> list[Enqueued]:
         """As `enqueue_in`, inside the caller's AsyncSession or AsyncConnection."""
         from protojobs_sqlalchemy.sessions.transactions import asynchronous
 
         theirs = asynchronous(transaction)
-        return await theirs.run_sync(lambda inner: self.enqueue_in(inner, jobs, on_commit=on_commit))
+        return await theirs.run_sync(lambda inner: self.enqueue_in(inner, jobs, on_commit))
 
     def complete_in(self, transaction: object, claim: Fence) -> None:
         """Settle the claim as completed inside the caller's transaction; LeaseLost when it is not current."""
         conn = self._join(transaction)
         with self._connections.translating():
             now = self._dialect.now(conn)
-            is_done = canonical(claim.id) is not None and (
-                archive.complete(conn, claim, now) if self._dialect.archives else _complete(conn, claim, now)
-            )
+            is_done = is_job_id(claim.id) is not None and self._complete(conn, claim, now)
         if not is_done:
             raise LeaseLost(
                 f"Job {claim.id} is no longer lent to this run (claim {claim.claim_seq}), so it was not completed.",
@@ -112,9 +111,17 @@ class Joining(Steps):
                     f"The transaction is on {masked(conn.engine.url)}, but the jobs are elsewhere.",
                     mend=f"Give a session of {masked(self._connections.engine.url)}.",
                 )
-            if not self._is_checked:
-                self._check(conn)
+            if not self._connections.are_tables_checked:
+                self._connections.check_tables_on(conn)
         return conn
+
+    def _complete(self, conn: Connection, claim: Fence, now: datetime) -> bool:
+        archive = self._dialect.archive
+        return (
+            archive.complete(conn, claim, now)
+            if archive.takes_completed
+            else _complete(conn, self._dialect, claim, now)
+        )
 
     def _is_ours(self, conn: Connection) -> bool:
         """Whether the caller's connection leads to the driver's database."""
@@ -126,11 +133,11 @@ class Joining(Steps):
         # Another name for one server (localhost and 127.0.0.1, a socket, a pooler)? The database itself knows best.
         theirs = self._dialect.identity(conn)
         if self._identity != theirs:  # not asked yet, or the server started anew or failed over since
-            self._identity = self._connections.run(self._dialect.identity, Mode.READ)
+            self._identity = self._connections.run(self._dialect.identity, Mode.READ, needs_tables=False)
         return self._identity == theirs
 
 
-def _complete(conn: Connection, claim: Fence, now: datetime) -> bool:
+def _complete(conn: Connection, dialect: Dialect, claim: Fence, now: datetime) -> bool:
     is_current = (jobs.c.id == claim.id, jobs.c.claim_seq == claim.claim_seq, jobs.c.reserved_by == claim.reserved_by)
     change = update(jobs).where(*is_current).values(status="completed", processed_at=now, reserved_by=None)
     if conn.execute(change).rowcount != 1:
@@ -138,5 +145,5 @@ def _complete(conn: Connection, claim: Fence, now: datetime) -> bool:
     # A locking read: a plain one would fix the caller's snapshot, and MariaDB lets no transaction change what others
     # have committed since, such as a counter for which this one has waited.
     queue = conn.execute(select(jobs.c.queue).where(jobs.c.id == claim.id).with_for_update()).scalar_one()
-    count(conn, {(queue, "completed"): 1}, lone_shard(claim.id))
+    count(conn, dialect, {(queue, "completed"): 1}, lone_shard(claim.id))
     return True

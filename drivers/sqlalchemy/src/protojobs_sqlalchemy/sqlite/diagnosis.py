@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 from sqlalchemy import Connection
 
 from protojobs.port.diagnosis import Finding, Severity, judged
-from protojobs_sqlalchemy.connecting.connections import Connections
+from protojobs_sqlalchemy.dialect import Look
 
 __all__ = ["file_system_of", "looks"]
 
@@ -28,9 +28,9 @@ _NETWORK = frozenset(
 _MOUNTS = Path("/proc/self/mounts")
 
 
-def looks(connections: Connections) -> list[Callable[[Connection], Iterator[Finding]]]:
-    """The looks, in order."""
-    return [_journal, _file, lambda conn: _waiting(conn, is_ours=connections.is_ours), _lock]
+def looks(*, is_ours: bool) -> list[Look]:
+    """The looks, in order. `is_ours`: the engine is no application's."""
+    return [_journal, _file, lambda conn: _waiting(conn, is_ours=is_ours), _lock]
 
 
 def _journal(conn: Connection) -> Iterator[Finding]:
@@ -133,15 +133,15 @@ def _path(conn: Connection) -> Path:
 
 def file_system_of(path: Path, mounts: str) -> str:
     """The kind of file system that holds `path`, by the text of /proc/self/mounts; empty where that is unknown."""
-    longest, found = -1, ""
+    longest, kind = -1, ""
     for line in mounts.splitlines():
         words = line.split(" ")
         if len(words) < 3:
             continue
-        place = words[1].replace("\\040", " ")
-        if path.is_relative_to(place) and len(place) >= longest:  # of two on one place the later one lies on top
-            longest, found = len(place), words[2]
-    return found
+        mount = words[1].replace("\\040", " ")
+        if path.is_relative_to(mount) and len(mount) >= longest:  # of two at one path the later one lies on top
+            longest, kind = len(mount), words[2]
+    return kind
 
 
 def _mib(size: int) -> str:

@@ -1,6 +1,7 @@
-"""A worker's turn on SQLite: the statements that settle completions and lend jobs, and what comes out of them.
+"""A job's way through SQLite: the statements that store jobs, settle completions and lend jobs to a worker.
 
-The write lock is the only one there is, so nothing happens under it that can wait: rows become records afterwards.
+There is one write lock for the whole file, so nothing happens under it that can wait: rows become records afterwards.
+`dialect.py` says how a step gets the lock, and how workers wait for jobs.
 """
 
 from __future__ import annotations
@@ -8,25 +9,57 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Sequence
-from typing import Annotated, Any
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from datetime import datetime
+from typing import Annotated, Any, TypeAlias
 
 from msgspec import Meta, ValidationError, convert
 from sqlalchemy import Connection
 
-from protojobs.port.lifecycle import JobState
-from protojobs.port.records import BATCH_BYTES_MAX, ClaimedJob, ClaimReply, Fence, Settled, Settlement, SettleStatus
-from protojobs.port.rules import DELAY_MAX_S
+from protojobs.port.lifecycle import JobState, Verb
+from protojobs.port.records import (
+    BATCH_BYTES_MAX,
+    ClaimedJob,
+    ClaimReply,
+    Fence,
+    NewJob,
+    Settled,
+    Settlement,
+    SettleStatus,
+)
+from protojobs.port.rules import DELAY_MAX_S, PASSED_OVER_MAX, payload_bytes
 from protojobs.port.unreadable import set_aside, why_unreadable
-from protojobs_sqlalchemy.dialect import Ask, Turned
-from protojobs_sqlalchemy.tables.types import TIMES_FROM, TIMES_UNTIL, from_microseconds, read_time, stored_value
+from protojobs_sqlalchemy.dialect import Dialect, Mode, TurnReply, TurnRequest
+from protojobs_sqlalchemy.tables.types import (
+    TIMES_FROM,
+    TIMES_UNTIL,
+    from_microseconds,
+    read_time,
+    stored_value,
+    to_microseconds,
+)
 from protojobs_sqlalchemy.verbs import settling
-from protojobs_sqlalchemy.verbs.bounds import payload_bytes
+from protojobs_sqlalchemy.verbs.counting import shard_of
 from protojobs_sqlalchemy.verbs.lanes import Lane
 
-__all__ = ["Lent", "answer", "complete", "next_due", "take"]
+__all__ = ["enqueue", "next_due", "raw_of", "turn"]
 
-_PASSED_OVER_MAX = 1_000  # jobs on their last attempt that a claim looks past while it fills its prefetch
+_ROWS = 100  # 1,300 values of the 32,766 that a statement may have; with 500 it is no faster
+_COMPLETE_VERB = Verb.COMPLETE  # an enum's members are slow to find
+
+
+def _insert(rows: int) -> str:
+    row = "(?, ?, ?, ?, ?, 0, ?, ?, 'pending', ?, ?, ?, ?, ?, 0, 0, 0, 0, ?)"
+    return f"""
+INSERT INTO jobs (id, queue, job_class, job_name, data, attempts, max_retries, timeout, status, created_at,
+                  available_at, priority, retry_delay, retry_policy, claim_seq, crashes, returns, reclaims, meta)
+VALUES {", ".join([row] * rows)}
+ON CONFLICT (id) DO NOTHING
+"""
+
+
+_INSERT_ONE, _INSERT_MANY = _insert(1), _insert(_ROWS)  # two texts only: SQLite keeps what it has prepared
 
 # A lane is a (queue, priority) that has pending jobs. Found by jumping from one to the next in jobs_ready: two probes
 # each, however many jobs wait in it. `IN (...) ORDER BY priority` would sort all of them.
@@ -91,51 +124,116 @@ _Sound = tuple[  # the lane, and a row of _DUE as drivers write it
     ],
 ]  # fmt: skip
 
-Lent = list[tuple[Lane, tuple[Any, ...]]]  # each row with the lane that it stood in
+Lent: TypeAlias = list[tuple[Lane, tuple[Any, ...]]]  # each row with the lane that it stood in
 
 
-def complete(
-    conn: Connection, cursor: sqlite3.Cursor, done: Sequence[Settlement], now: int, shard: int
+def enqueue(cursor: sqlite3.Cursor, jobs: Sequence[NewJob], now: int) -> set[str]:
+    """Insert the jobs whose id is not there; the ids that were stored. Within a step that may write."""
+    whole = len(jobs) - len(jobs) % _ROWS
+    number = 0
+    for first in range(0, whole, _ROWS):
+        values = [value for job in jobs[first : first + _ROWS] for value in _new_values(job, now)]
+        number += cursor.execute(_INSERT_MANY, values).rowcount
+    for job in jobs[whole:]:
+        number += cursor.execute(_INSERT_ONE, _new_values(job, now)).rowcount
+    if number in (0, len(jobs)):
+        return {job.id for job in jobs} if number else set()
+    # Some were there already. Ours are at the end, one after the other, since nobody else can write meanwhile.
+    before = (cursor.lastrowid or 0) - number
+    return {row[0] for row in cursor.execute("SELECT id FROM jobs WHERE rowid > ?", (before,))}
+
+
+def _new_values(job: NewJob, now: int) -> tuple[object, ...]:
+    due = now + round(job.delay * 1e6) if job.available_at is None else to_microseconds(job.available_at)
+    return (
+        *(job.id, job.queue, job.job_class, job.job_name, job.data, job.max_retries, job.timeout, now, due),
+        *(job.priority, job.retry_delay, job.retry_policy, job.meta),
+    )
+
+
+def turn(
+    conn: Connection, dialect: Dialect, request: TurnRequest, text_factory: Callable[[bytes], str | bytes]
+) -> ClaimReply:
+    """Settle, then claim, in one transaction; then make the records of what was lent."""
+    dialect.begin(conn, Mode.WORK)
+    raw = raw_of(conn)
+    raw.text_factory = text_factory
+    now = dialect.now(conn)
+    moment, lent, is_standing = to_microseconds(now), Lent(), True
+    with closing(raw.cursor()) as cursor:  # one left open half-way would keep its snapshot, and the log grow
+        if request.limit:
+            standing = cursor.execute("SELECT 1 FROM workers WHERE id = ?", (request.worker,))
+            is_standing = standing.fetchone() is not None
+        settled = _settle(conn, dialect, cursor, request.settlements, now)
+        if request.limit and is_standing:
+            lent = _claim(cursor, request, moment)
+    dialect.end(conn, Mode.WORK)
+    if not is_standing:
+        return ClaimReply(settled=tuple(settled), lease_lost=True)
+    return _reply(lent, request.worker, moment, settled)
+
+
+def _settle(
+    conn: Connection, dialect: Dialect, cursor: sqlite3.Cursor, settlements: Sequence[Settlement], now: datetime
 ) -> list[Settled]:
-    """Mark jobs completed, count them, and answer in order. No job twice."""
+    """Completions of different jobs, which are nearly all, by statements of their own; the others as everywhere."""
+    if len({s.id for s in settlements if s.verb is _COMPLETE_VERB}) == len(settlements):
+        return _complete(conn, dialect, cursor, settlements, now) if settlements else []
+
+    def settle_round(settlements: Sequence[Settlement]) -> list[Settled]:
+        plain, others = settling.split(settlements)
+        replies = settling.settle(conn, dialect, others, now, shard_of(settlements[0].reserved_by)) if others else []
+        if plain:
+            replies += _complete(conn, dialect, cursor, plain, now)
+        by_id = {reply.id: reply for reply in replies}
+        return [by_id[s.id] for s in settlements]
+
+    return settling.in_rounds(settlements, settle_round)
+
+
+def _complete(
+    conn: Connection, dialect: Dialect, cursor: sqlite3.Cursor, done: Sequence[Settlement], now: datetime
+) -> list[Settled]:
+    """Mark jobs completed, count them, and reply in order. No job twice."""
     rows: list[tuple[str, str]] = []
     for holder in sorted({s.reserved_by for s in done}):  # one, unless a worker settles what it held under an older id
         batch = json.dumps({s.id: s.claim_seq for s in done if s.reserved_by == holder})
-        rows += cursor.execute(_COMPLETE, (now, batch, holder)).fetchall()
-    for queue, count in sorted(Counter([row[1] for row in rows]).items()):
-        cursor.execute(_COUNT, (queue, shard, count))
+        rows += cursor.execute(_COMPLETE, (to_microseconds(now), batch, holder)).fetchall()
+    shard = shard_of(done[0].reserved_by)
+    for queue, number in sorted(Counter([row[1] for row in rows]).items()):
+        cursor.execute(_COUNT, (queue, shard, number))
     applied, completed = SettleStatus.APPLIED, JobState.COMPLETED
     if len(rows) == len(done):
         return [Settled(id=s.id, status=applied, state=completed) for s in done]
     ids = {row[0] for row in rows}
-    others = settling.answer_unmatched(conn, [s for s in done if s.id not in ids])
+    others = settling.settle_unmatched(conn, dialect, [s for s in done if s.id not in ids])
     return [others.get(s.id) or Settled(id=s.id, status=applied, state=completed) for s in done]
 
 
-def take(cursor: sqlite3.Cursor, ask: Ask, now: int) -> Lent:
-    """Lend due jobs to the worker of `ask`; the rows as they were before, in the order of the claim."""
+def _claim(cursor: sqlite3.Cursor, request: TurnRequest, now: int) -> Lent:
+    """Lend due jobs to the worker; the rows as they were before, in the order of the claim."""
     lent: Lent = []
     room, passed_over = BATCH_BYTES_MAX, 0
-    for lane in _lanes(cursor, ask.queues):
+    for lane in _lanes(cursor, request.queues):
         for row in cursor.execute(_DUE, (*lane, now)):
-            if len(lent) >= ask.limit or passed_over >= _PASSED_OVER_MAX:
+            if len(lent) >= request.limit or passed_over >= PASSED_OVER_MAX:
                 break
-            if len(lent) >= ask.slots and row[17]:
+            if len(lent) >= request.slots and row[17]:
                 passed_over += 1  # it would wait in the worker's memory with its last attempt spent
                 continue
             room -= payload_bytes(row[5])
             if room < 0 and lent:
                 break
             lent.append((lane, row))
-        if len(lent) >= ask.limit or room < 0:
+        if len(lent) >= request.limit or room < 0:
             break
     if lent:
-        cursor.execute(_LEND, (now, ask.worker, json.dumps([row[0] for _, row in lent])))
+        cursor.execute(_LEND, (now, request.worker, json.dumps([row[0] for _, row in lent])))
     return lent
 
 
-def answer(lent: Lent, worker: str, now: int, settled: Sequence[Settled]) -> ClaimReply:
-    """The port's records of what was lent. What no driver wrote is not among them: see Turned."""
+def _reply(lent: Lent, worker: str, now: int, settled: Sequence[Settled]) -> ClaimReply:
+    """The port's records of what was lent. What no driver wrote is not among them: see TurnReply."""
     try:
         convert(lent, list[_Sound])
     except ValidationError:
@@ -146,12 +244,25 @@ def answer(lent: Lent, worker: str, now: int, settled: Sequence[Settled]) -> Cla
             if why and isinstance(row[1], str)
         )
         lent = [(lane, _texts(row)) for (lane, row), why in zip(lent, reasons, strict=True) if not why]
-        return Turned(settled=tuple(settled), claimed=_records(lent, worker, now), unreadable=unreadable)
+        return TurnReply(settled=tuple(settled), claimed=_records(lent, worker, now), unreadable=unreadable)
     return ClaimReply(settled=tuple(settled), claimed=_records(lent, worker, now))
 
 
-def _texts(row: tuple[Any, ...]) -> tuple[Any, ...]:
-    return tuple(value.decode() if isinstance(value, bytes) else value for value in row)
+def _records(lent: Lent, worker: str, now: int) -> tuple[ClaimedJob, ...]:
+    lent_at = from_microseconds(now)
+    jobs: list[ClaimedJob] = []
+    last, due_at = now, lent_at
+    for (queue, priority), (_, id_, seq, name, class_, data, attempts, retries, delay, policy, timeout, due, crashes,
+                            returns, reclaims, meta, cancelled_at, _) in lent:  # fmt: skip
+        if due != last:  # what was pushed together is due together
+            last, due_at = due, from_microseconds(due)
+        jobs.append(
+            ClaimedJob(
+                id_, seq, worker, queue, name, class_, data, priority, attempts, retries, delay, policy, timeout,
+                due_at, lent_at, crashes, returns, reclaims, meta, cancelled_at is not None,
+            )
+        )  # fmt: skip
+    return tuple(jobs)
 
 
 def _values(lane: Lane, row: tuple[Any, ...]) -> dict[str, object]:
@@ -159,35 +270,8 @@ def _values(lane: Lane, row: tuple[Any, ...]) -> dict[str, object]:
     return values | {"priority": lane[1], "available_at": stored_value(read_time(values["available_at"]))}
 
 
-def _records(lent: Lent, worker: str, now: int) -> tuple[ClaimedJob, ...]:
-    lent_at = from_microseconds(now)
-    moments = {due: from_microseconds(due) for due in {row[11] for _, row in lent}}  # pushed together, due together
-    return tuple(
-        ClaimedJob(
-            id=id_,
-            claim_seq=seq,
-            reserved_by=worker,
-            queue=queue,
-            job_name=name,
-            job_class=class_,
-            data=data,
-            priority=priority,
-            attempts=attempts,
-            max_retries=retries,
-            retry_delay=delay,
-            retry_policy=policy,
-            timeout=timeout,
-            available_at=moments[due],
-            reserved_at=lent_at,
-            crashes=crashes,
-            returns=returns,
-            reclaims=reclaims,
-            meta=meta,
-            is_cancel_requested=cancel is not None,
-        )
-        for (queue, priority), (_, id_, seq, name, class_, data, attempts, retries, delay, policy, timeout, due,
-                                crashes, returns, reclaims, meta, cancel, _) in lent
-    )  # fmt: skip
+def _texts(row: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(value.decode() if isinstance(value, bytes) else value for value in row)
 
 
 def next_due(raw: sqlite3.Connection, queues: Sequence[str]) -> int | None:
@@ -198,3 +282,10 @@ def next_due(raw: sqlite3.Connection, queues: Sequence[str]) -> int | None:
 
 def _lanes(cursor: sqlite3.Cursor, queues: Sequence[str]) -> list[Lane]:
     return cursor.execute(_LANES, (json.dumps(list(dict.fromkeys(queues))),)).fetchall()
+
+
+def raw_of(conn: Connection) -> sqlite3.Connection:
+    """The connection of sqlite3 beneath SQLAlchemy's."""
+    raw = conn.connection.driver_connection
+    assert isinstance(raw, sqlite3.Connection)
+    return raw

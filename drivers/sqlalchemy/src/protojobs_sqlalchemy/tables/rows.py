@@ -1,47 +1,30 @@
-"""From rows to the records of the port."""
+"""Rows become the records of the port here."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from msgspec import Struct, convert
-from sqlalchemy import ColumnElement, Connection, FromClause, Row, Text, cast, func
+from sqlalchemy import Row
 
 from protojobs.port.lifecycle import STORED, JobState
 from protojobs.port.records import ClaimedJob, FailedJob, Fence, JobRecord, Settlement
 from protojobs.port.unreadable import read, set_aside, why_unreadable
 from protojobs_sqlalchemy.tables.types import stored_value
 
-__all__ = ["Found", "claimed_job", "failed_job", "job_record", "shown", "state_of"]
+__all__ = ["AnyRow", "claimed_job", "failed_job", "job_record", "state_of"]
 
 _STATES = frozenset(state.value for state in STORED)
 
-Found = Row[*tuple[Any, ...]]
+AnyRow = Row[*tuple[Any, ...]]
 
 
-def shown(conn: Connection, table: FromClause, chars_max: int | None) -> list[ColumnElement[Any]]:
-    """The table's columns; with a bound, no more than so many of its long texts' characters leave the database.
-
-    Of `data` the first, of `exception` the last.
-    """
-    columns: dict[str, ColumnElement[Any]] = dict(table.c.items())
-    if chars_max is not None:
-        is_sqlite = conn.dialect.name == "sqlite"
-        data = cast(table.c.data, Text) if is_sqlite else table.c.data  # of bytes not so many bytes, but characters
-        columns["data"] = func.substr(data, 1, chars_max).label("data")
-        if "exception" in columns:
-            text = table.c.exception
-            end = func.substr(text, -chars_max, chars_max) if is_sqlite else func.right(text, chars_max)
-            columns["exception"] = end.label("exception")
-    return list(columns.values())
-
-
-def job_record(row: Found) -> JobRecord:
+def job_record(row: AnyRow) -> JobRecord:
     """A row of `jobs` as it stands."""
     return read(JobRecord, _values(row, JobRecord))
 
 
-def claimed_job(row: Found) -> ClaimedJob | Settlement:
+def claimed_job(row: AnyRow) -> ClaimedJob | Settlement:
     """A row of `jobs` that a worker holds; one that cannot be read, as the settlement that sets it aside."""
     values = _values(row, ClaimedJob)
     if why := why_unreadable(values):
@@ -55,12 +38,12 @@ def state_of(status: object) -> JobState:
     return JobState(status) if status in _STATES else JobState.UNREADABLE
 
 
-def failed_job(row: Found) -> FailedJob:
+def failed_job(row: AnyRow) -> FailedJob:
     """A row of `failed_jobs`."""
     return read(FailedJob, _values(row, FailedJob))
 
 
-def _values(row: Found, kind: type[Struct]) -> dict[str, object]:
+def _values(row: AnyRow, kind: type[Struct]) -> dict[str, object]:
     """What is stored in the columns of these names. Nobody holds a job whose `reserved_by` is NULL."""
     there = row._mapping
     values = {name: stored_value(there[name]) for name in kind.__struct_fields__ if name in there}

@@ -8,8 +8,12 @@ it: what a type cannot read comes out as a `Misread` that stands for it and know
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from math import ceil, isfinite
+from typing import Any, TypeVar, cast
 
 from sqlalchemy import (
     BigInteger,
@@ -38,8 +42,11 @@ __all__ = [
     "Small",
     "StoredId",
     "StoredTime",
+    "TimeOrFraction",
     "Whole",
     "from_microseconds",
+    "is_job_id",
+    "job_ids",
     "read_time",
     "stored_value",
     "to_microseconds",
@@ -49,6 +56,14 @@ __all__ = [
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _FLOATS_UNTIL = 2**52  # in the year 2112; up to twice that a float of seconds, rounded to microseconds, is exact
+
+is_job_id = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}").fullmatch
+"""A UUID in its one canonical spelling, since two databases keep it as 16 bytes."""
+
+
+def job_ids(ids: Iterable[str]) -> list[str]:
+    """Those that can be in the store at all, each once; a job of any other spelling is simply missing."""
+    return [job_id for job_id in dict.fromkeys(ids) if is_job_id(job_id)]
 
 
 def to_microseconds(moment: datetime) -> int:
@@ -121,13 +136,13 @@ def _read_text(value: object) -> str:
     return _read_name(value)
 
 
-def _is_mariadb(dialect: Dialect) -> bool:
-    return bool(getattr(dialect, "is_mariadb", False))
+T = TypeVar("T")
 
 
-def _binary_collation(dialect: Dialect) -> str:
-    """Compare byte by byte, trailing spaces included: `utf8mb4_bin` would take 'emails ' for 'emails'."""
-    return "utf8mb4_nopad_bin" if _is_mariadb(dialect) else "utf8mb4_0900_bin"
+def _of(dialect: Dialect, by_database: Mapping[str, T]) -> T:
+    """What there is for the database of this dialect, which may have reached a MariaDB under MySQL's name."""
+    name = "mariadb" if getattr(dialect, "is_mariadb", False) else dialect.name
+    return by_database.get(name, by_database["sqlite"])  # to print a statement SQLAlchemy has a dialect of none
 
 
 class _MariaDBUuid(UserDefinedType[str]):
@@ -140,6 +155,37 @@ class _MariaDBUuid(UserDefinedType[str]):
         return "UUID"
 
 
+def _mysql(kind: str, *arguments: object, **options: object) -> TypeEngine[Any]:
+    from sqlalchemy.dialects import mysql  # which takes megabytes
+
+    made: TypeEngine[Any] = getattr(mysql, kind)(*arguments, **options)
+    return made
+
+
+# They compare byte by byte, trailing spaces included: `utf8mb4_bin` would take 'emails ' for 'emails'.
+_ON_MARIADB = {"charset": "utf8mb4", "collation": "utf8mb4_nopad_bin"}
+_ON_MYSQL = {"charset": "utf8mb4", "collation": "utf8mb4_0900_bin"}
+
+_IDS: Mapping[str, Callable[[], TypeEngine[Any]]] = {
+    "sqlite": lambda: String(36),
+    "postgresql": lambda: Uuid(as_uuid=False),
+    "mariadb": _MariaDBUuid,
+    "mysql": lambda: _mysql("CHAR", 36, charset="ascii", collation="ascii_bin"),
+}
+_NAMES: Mapping[str, Callable[[int], TypeEngine[Any]]] = {
+    "sqlite": lambda _: Text(),
+    "postgresql": lambda _: Text(collation="C"),
+    "mariadb": lambda length: _mysql("VARCHAR", length, **_ON_MARIADB),
+    "mysql": lambda length: _mysql("VARCHAR", length, **_ON_MYSQL),
+}
+_TEXTS: Mapping[str, Callable[[], TypeEngine[Any]]] = {
+    "sqlite": Text,
+    "postgresql": Text,
+    "mariadb": lambda: _mysql("LONGTEXT", **_ON_MARIADB),
+    "mysql": lambda: _mysql("LONGTEXT", **_ON_MYSQL),
+}
+
+
 class StoredId(TypeDecorator[str]):
     """A UUID that is text in Python: 16 bytes on PostgreSQL and MariaDB, 36 characters on SQLite and MySQL."""
 
@@ -148,15 +194,7 @@ class StoredId(TypeDecorator[str]):
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[str]:
         """What this database keeps it as."""
-        if dialect.name == "postgresql":
-            return dialect.type_descriptor(Uuid(as_uuid=False))
-        if _is_mariadb(dialect):
-            return dialect.type_descriptor(_MariaDBUuid())
-        if dialect.name == "mysql":
-            from sqlalchemy.dialects import mysql
-
-            return dialect.type_descriptor(mysql.CHAR(36, charset="ascii", collation="ascii_bin"))
-        return dialect.type_descriptor(String(36))
+        return dialect.type_descriptor(_of(dialect, _IDS)())
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> str | None:
         """From the database."""
@@ -175,14 +213,7 @@ class Name(TypeDecorator[str]):
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[str]:
         """What this database keeps it as."""
-        if dialect.name == "postgresql":
-            return dialect.type_descriptor(Text(collation="C"))
-        if dialect.name in ("mysql", "mariadb"):
-            from sqlalchemy.dialects import mysql
-
-            collation = _binary_collation(dialect)
-            return dialect.type_descriptor(mysql.VARCHAR(self.length, charset="utf8mb4", collation=collation))
-        return dialect.type_descriptor(Text())
+        return dialect.type_descriptor(_of(dialect, _NAMES)(self.length))
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> str | None:
         """From the database."""
@@ -197,11 +228,7 @@ class LongText(TypeDecorator[str]):
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[str]:
         """What this database keeps it as."""
-        if dialect.name in ("mysql", "mariadb"):
-            from sqlalchemy.dialects import mysql
-
-            return dialect.type_descriptor(mysql.LONGTEXT(charset="utf8mb4", collation=_binary_collation(dialect)))
-        return dialect.type_descriptor(Text())
+        return dialect.type_descriptor(_of(dialect, _TEXTS)())
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> str | None:
         """From the database."""
@@ -277,6 +304,26 @@ def within_calendar(time: str) -> str:
     return f"greatest(least({time}, {_SQL_LAST}), {_SQL_FIRST})"
 
 
+_TIMES: Mapping[str, Callable[[], TypeEngine[Any]]] = {
+    "sqlite": BigInteger,
+    "postgresql": lambda: DateTime(timezone=True),
+    "mariadb": lambda: _mysql("DATETIME", fsp=6),
+    "mysql": lambda: _mysql("DATETIME", fsp=6),
+}
+
+
+def _without_zone(moment: datetime) -> datetime:
+    return moment.astimezone(UTC).replace(tzinfo=None)
+
+
+_TIME_TO: Mapping[str, Callable[[datetime], datetime | int]] = {
+    "sqlite": to_microseconds,
+    "postgresql": lambda moment: moment.astimezone(UTC),
+    "mariadb": _without_zone,
+    "mysql": _without_zone,
+}
+
+
 class StoredTime(TypeDecorator[datetime]):
     """An aware UTC datetime, to the microsecond.
 
@@ -289,13 +336,7 @@ class StoredTime(TypeDecorator[datetime]):
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[datetime] | TypeEngine[int]:
         """What this database keeps it as."""
-        if dialect.name == "postgresql":
-            return dialect.type_descriptor(DateTime(timezone=True))
-        if dialect.name in ("mysql", "mariadb"):
-            from sqlalchemy.dialects import mysql
-
-            return dialect.type_descriptor(mysql.DATETIME(fsp=6))
-        return dialect.type_descriptor(BigInteger())
+        return dialect.type_descriptor(_of(dialect, _TIMES)())
 
     def column_expression(self, column: ColumnElement[datetime]) -> ColumnElement[datetime]:
         """What is read."""
@@ -303,13 +344,20 @@ class StoredTime(TypeDecorator[datetime]):
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | int | None:
         """To the database."""
-        if value is None:
-            return None
-        if dialect.name == "sqlite":
-            return to_microseconds(value)
-        value = value.astimezone(UTC)
-        return value if dialect.name == "postgresql" else value.replace(tzinfo=None)
+        return None if value is None else _of(dialect, _TIME_TO)(value)
 
     def process_result_value(self, value: datetime | int | None, dialect: Dialect) -> datetime | None:
         """From the database."""
         return None if value is None else read_time(value)
+
+
+class TimeOrFraction(StoredTime):
+    """A stored time. SQLite keeps fractions of a microsecond too, as arithmetic by a foreign hand leaves them."""
+
+    cache_ok = True
+
+    def process_result_value(self, value: datetime | float | None, dialect: Dialect) -> datetime | None:
+        """From the database."""
+        if isinstance(value, float) and isfinite(value):
+            return super().process_result_value(ceil(value), dialect)
+        return super().process_result_value(cast("datetime | int | None", value), dialect)

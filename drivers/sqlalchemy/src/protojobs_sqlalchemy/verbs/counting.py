@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from sqlalchemy import Connection, Select, delete, func, select, tuple_
 
 from protojobs.clock import SYSTEM_CLOCK
+from protojobs_sqlalchemy.dialect import Dialect
 from protojobs_sqlalchemy.tables.tables import COUNTER_SHARDS, counters
-from protojobs_sqlalchemy.verbs.upserts import insert_or_change
 
-__all__ = ["Deltas", "count", "fresh_shard", "gather", "lone_shard", "shard_of"]
+__all__ = ["DAY_SHARDS", "Deltas", "count", "fresh_shard", "gather", "lone_shard", "shard_of"]
 
 Deltas = Mapping[tuple[str, str], int]  # (queue, status) -> how many more
 
@@ -20,6 +20,8 @@ Deltas = Mapping[tuple[str, str], int]  # (queue, status) -> how many more
 # default), one that began earlier cannot count in it even after that. The sum of 8,000 rows takes a few milliseconds.
 _LONE_SHARDS = 8_000
 _SHARDS_END = COUNTER_SHARDS + _LONE_SHARDS  # behind it come those of archived days
+# A shard of archived jobs is this times the number of their day, plus a shard as elsewhere; day 0 is `jobs` itself.
+DAY_SHARDS = 10_000
 _FRESH_S = 10.0
 _GATHERED_MAX = 1_000  # counters that one prune sums up: 60 ms of SQLite's only write lock
 _COLUMNS = (counters.c.queue, counters.c.status, counters.c.shard)
@@ -45,7 +47,7 @@ def lone_shard(job_id: str) -> int:
     return COUNTER_SHARDS + zlib.crc32(job_id.encode()) % _LONE_SHARDS
 
 
-def count(conn: Connection, deltas: Deltas, shard: int = 0) -> None:
+def count(conn: Connection, dialect: Dialect, deltas: Deltas, shard: int = 0) -> None:
     """Add `deltas` to the counters. In one order everywhere, so that two steps never wait for each other."""
     rows = [
         {"queue": queue, "status": status, "shard": shard, "count": delta}
@@ -53,10 +55,10 @@ def count(conn: Connection, deltas: Deltas, shard: int = 0) -> None:
         if delta
     ]
     if rows:
-        conn.execute(insert_or_change(conn, counters, lambda new: {"count": counters.c.count + new["count"]}), rows)
+        conn.execute(dialect.insert_or_change(counters, lambda new: {"count": counters.c.count + new["count"]}), rows)
 
 
-def gather(conn: Connection) -> None:
+def gather(conn: Connection, dialect: Dialect) -> None:
     """Sum up the rows that single completions have made, and forget counters that have come to nothing.
 
     Rows that somebody has locked are passed over, so nobody waits.
@@ -70,28 +72,26 @@ def gather(conn: Connection) -> None:
         sums = Counter[tuple[str, str]]()
         for (queue, status, _), number in counted.items():
             sums[queue, status] += number
-        count(conn, sums)
+        count(conn, dialect, sums)
     if len(counted) < _GATHERED_MAX:
         _forget_naught(conn)
 
 
 def _forget_naught(conn: Connection) -> None:
     is_of_no_day = counters.c.shard < _SHARDS_END
-    name = tuple_(counters.c.queue, counters.c.status)
+    counter = tuple_(counters.c.queue, counters.c.status)
     empty = select(counters.c.queue, counters.c.status, func.count().label("rows")).where(is_of_no_day)
-    empty = empty.group_by(*name).having(func.sum(counters.c.count) == 0).limit(_GATHERED_MAX // COUNTER_SHARDS)
+    empty = empty.group_by(*counter).having(func.sum(counters.c.count) == 0).limit(_GATHERED_MAX // COUNTER_SHARDS)
     rows = {(queue, status): number for queue, status, number in conn.execute(empty)}
     if not rows:
         return
-    found: defaultdict[tuple[str, str], dict[_Key, int]] = defaultdict(dict)
-    for key, number in _locked(conn, select(*_COLUMNS).where(is_of_no_day, name.in_(rows))).items():
-        found[key[:2]][key] = number
+    shards: defaultdict[tuple[str, str], dict[_Key, int]] = defaultdict(dict)
+    for key, number in _locked(conn, select(*_COLUMNS).where(is_of_no_day, counter.in_(rows))).items():
+        shards[key[:2]][key] = number
     # Of some of them others may hold a row, or have counted in one since.
-    gone = [
-        key for each, there in found.items() if len(there) == rows[each] and not sum(there.values()) for key in there
-    ]
-    if gone:
-        conn.execute(delete(counters).where(_KEY.in_(gone)))
+    naught = [key for name, of in shards.items() if len(of) == rows[name] and not sum(of.values()) for key in of]
+    if naught:
+        conn.execute(delete(counters).where(_KEY.in_(naught)))
 
 
 def _locked(conn: Connection, which: Select[str, str, int]) -> dict[_Key, int]:

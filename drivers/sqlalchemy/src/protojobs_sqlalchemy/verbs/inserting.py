@@ -1,112 +1,65 @@
-"""Inserting rows whose key is not there yet, by Core alone; jobs so in callers' transactions and in transfers."""
+"""Storing jobs: what one call may store, the rows of new jobs, and which of them were there already."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, Table, insert
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import Connection
 
-from protojobs.port.records import Enqueued, NewJob
-from protojobs_sqlalchemy.tables.tables import jobs
-from protojobs_sqlalchemy.verbs.conditions import is_mysql
-from protojobs_sqlalchemy.verbs.upserts import insert_unless_there
+from protojobs.errors import OptionInvalid, shown
+from protojobs.port import rules
+from protojobs.port.records import Enqueued, ExportedJob, NewJob
+from protojobs_sqlalchemy.dialect import Dialect
+from protojobs_sqlalchemy.tables.tables import JOB_CLASS_MAX, jobs
+from protojobs_sqlalchemy.tables.types import is_job_id
 
-__all__ = ["answers", "due_queues", "insert_absent", "inserts", "new_row"]
+__all__ = ["check_new", "due_queues", "enqueued", "insert_absent", "new_row"]
 
-_MYSQL_DUPLICATE = 1062
+
+def check_new(jobs: Sequence[NewJob]) -> None:
+    """Refuse too many jobs, too large ones, and what a column would cut."""
+    rules.check_jobs(jobs)
+    for job in jobs:
+        if not is_job_id(job.id):
+            raise OptionInvalid(
+                f"{shown(job.id, 60)} is no UUID in lower case.", mend="Leave id= out, or use fresh_id()."
+            )
+        if len(job.job_class) > JOB_CLASS_MAX:
+            raise OptionInvalid(f"job_class {shown(job.job_class, 40)} is longer than {JOB_CLASS_MAX} characters.")
+
+
+_PUSHED = (
+    *("id", "queue", "job_class", "job_name", "data", "max_retries", "timeout", "priority", "retry_delay"),
+    *("retry_policy", "meta"),
+)
+_UNTRIED = {"status": "pending", "attempts": 0, "claim_seq": 0, "crashes": 0, "returns": 0, "reclaims": 0}
 
 
 def new_row(job: NewJob, now: datetime) -> dict[str, object]:
     """The row of a job that arrives now."""
-    return {
-        "id": job.id,
-        "queue": job.queue,
-        "job_class": job.job_class,
-        "job_name": job.job_name,
-        "data": job.data,
-        "attempts": 0,
-        "max_retries": job.max_retries,
-        "timeout": job.timeout,
-        "status": "pending",
-        "created_at": now,
-        "available_at": job.available_at or now + timedelta(seconds=job.delay),
-        "priority": job.priority,
-        "retry_delay": job.retry_delay,
-        "retry_policy": job.retry_policy,
-        "claim_seq": 0,
-        "crashes": 0,
-        "returns": 0,
-        "reclaims": 0,
-        "meta": job.meta,
-    }
+    due = job.available_at or now + timedelta(seconds=job.delay)
+    return {name: getattr(job, name) for name in _PUSHED} | _UNTRIED | {"created_at": now, "available_at": due}
 
 
-def insert_absent(conn: Connection, rows: Sequence[Mapping[str, object]]) -> set[str]:
-    """Insert the rows whose id is not in `jobs` (nor earlier among `rows`); answers the ids that were inserted."""
+def insert_absent(conn: Connection, dialect: Dialect, rows: Sequence[Mapping[str, object]]) -> set[str]:
+    """Insert the rows whose id is not in `jobs` (nor earlier among `rows`); the ids that were inserted."""
     first: dict[str, Mapping[str, object]] = {}
     for row in rows:
         first.setdefault(str(row["id"]), row)
-    batch = list(first.values())
-    if not batch:
-        return set()
-    if is_mysql(conn):
-        return _insert_on_mysql(conn, batch)
-    return set(conn.execute(insert_unless_there(conn, jobs).returning(jobs.c.id), batch).scalars())
-
-
-def _insert_on_mysql(conn: Connection, batch: Sequence[Mapping[str, object]]) -> set[str]:
-    """All at once; only when one of them is there already, one by one.
-
-    Not INSERT IGNORE, which would also cut what is too long; and there is no telling the rows that ON DUPLICATE KEY
-    left alone.
-    """
-    # By hand: a deadlock takes the savepoint with it, and SQLAlchemy's own would then hide it behind error 1305.
-    conn.exec_driver_sql("SAVEPOINT protojobs_insert")
-    try:
-        conn.execute(insert(jobs), batch)
-    except IntegrityError as error:
-        _must_be_duplicate(error)
-        conn.exec_driver_sql("ROLLBACK TO SAVEPOINT protojobs_insert")
-        return {str(row["id"]) for row in batch if _inserts_on_mysql(conn, jobs, row)}
-    return {str(row["id"]) for row in batch}
-
-
-def inserts(conn: Connection, table: Table, row: Mapping[str, object]) -> bool:
-    """Insert one row. False: its key is there already, and nothing was done."""
-    if is_mysql(conn):
-        return _inserts_on_mysql(conn, table, row)
-    absent = insert_unless_there(conn, table).returning(*table.primary_key)
-    return conn.execute(absent, row).first() is not None
-
-
-def _inserts_on_mysql(conn: Connection, table: Table, row: Mapping[str, object]) -> bool:
-    try:
-        conn.execute(insert(table), row)
-    except IntegrityError as error:
-        _must_be_duplicate(error)
-        return False
-    return True
-
-
-def _must_be_duplicate(error: IntegrityError) -> None:
-    if error.orig is None or error.orig.args[0] != _MYSQL_DUPLICATE:
-        raise error
+    return dialect.inserts_each(conn, jobs, list(first.values())) if first else set()
 
 
 def due_queues(jobs: Sequence[NewJob]) -> set[str]:
-    """The queues to ring for: those of jobs that are not merely for later."""
+    """The queues whose workers are to be woken: those of jobs that are not merely for later."""
     return {job.queue for job in jobs if not job.delay or job.available_at}
 
 
-def answers(ids: Sequence[str], stored: set[str]) -> list[Enqueued]:
-    """For each id, in order, whether this call stored it; the second of two equal ones is a duplicate."""
-    if len(stored) == len(ids):  # the usual case
-        return [Enqueued(id=job_id) for job_id in ids]
+def enqueued(jobs: Sequence[NewJob | ExportedJob], stored: set[str]) -> list[Enqueued]:
+    """For each job, in order, whether this call stored it; the second of two with one id is a duplicate."""
     left = set(stored)
-    found: list[Enqueued] = []
-    for job_id in ids:
-        found.append(Enqueued(id=job_id) if job_id in left else Enqueued(id=job_id, duplicate_of=job_id))
-        left.discard(job_id)
-    return found
+    replies: list[Enqueued] = []
+    for job in jobs:
+        replies.append(Enqueued(id=job.id) if job.id in left else Enqueued(id=job.id, duplicate_of=job.id))
+        left.discard(job.id)
+    return replies

@@ -123,7 +123,7 @@ class LaneMemory:
         return lanes
 
     def is_put_off(self, queues: Sequence[str]) -> bool:
-        """See Lanes.is_put_off."""
+        """Whether the floors of these queues stay for longer than usual."""
         lanes = self._known.get(tuple(dict.fromkeys(queues)))
         return lanes is not None and lanes.is_put_off
 

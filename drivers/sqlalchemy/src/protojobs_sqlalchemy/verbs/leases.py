@@ -1,4 +1,4 @@
-"""Workers' leases: their rows, their heartbeats, and taking back what the dead held."""
+"""Workers' rows and leases: register, heartbeat, leave, and reclaim the jobs of workers that are gone."""
 
 from __future__ import annotations
 
@@ -7,35 +7,34 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
+from typing import cast
 
-from sqlalchemy import (
-    ColumnElement,
-    Connection,
-    bindparam,
-    delete,
-    exists,
-    func,
-    insert,
-    literal_column,
-    or_,
-    select,
-    update,
-)
+from sqlalchemy import Connection, bindparam, delete, func, insert, literal_column, select, update
 
 from protojobs.errors import LeaseLost, StoreUnavailable
-from protojobs.port.lifecycle import RETURNS_FREE, SUSPECT_RECLAIMS, JobState
-from protojobs.port.records import ClaimedJob, Fence, Heartbeat, LostJob, Reclaimed, Settlement, WorkerInfo
-from protojobs_sqlalchemy.dialect import Mode, Use
-from protojobs_sqlalchemy.tables.ids import known
-from protojobs_sqlalchemy.tables.rows import Found, claimed_job
+from protojobs.port import rules
+from protojobs.port.lifecycle import JobState
+from protojobs.port.records import (
+    ClaimedJob,
+    Fence,
+    Heartbeat,
+    LostJob,
+    Reclaimed,
+    Settlement,
+    WorkerInfo,
+    WorkerRecord,
+)
+from protojobs_sqlalchemy.connecting.connections import Connections
+from protojobs_sqlalchemy.dialect import Dialect, Mode, Use
+from protojobs_sqlalchemy.tables.rows import AnyRow, claimed_job
 from protojobs_sqlalchemy.tables.tables import COUNT_MAX, jobs, next_claim_seq, workers
-from protojobs_sqlalchemy.verbs import settling
-from protojobs_sqlalchemy.verbs.conditions import is_mysql, is_without_holder
+from protojobs_sqlalchemy.tables.types import job_ids
 from protojobs_sqlalchemy.verbs.counting import count, shard_of
-from protojobs_sqlalchemy.verbs.steps import Steps
+from protojobs_sqlalchemy.verbs.settling import settle
 
-__all__ = ["Leases", "lease_lost"]
+__all__ = ["beat", "held", "lease_lost", "leave", "list_workers", "reclaim", "register", "set_aside"]
 
+_WORKERS_MAX = 10_000  # in one list
 _RECLAIMED = ("status", "attempts", "returns", "reclaims", "crashes", "processed_at")
 
 _prolong = (
@@ -67,7 +66,7 @@ _held_by = select(
     jobs.c.reserved_by,
     jobs.c.cancel_requested_at,
 ).where(jobs.c.status == literal_column("'processing'"))
-_take_back = (
+_reclaim = (
     update(jobs)
     .where(jobs.c.id == bindparam("b_id"))
     .values({name: bindparam(f"b_{name}", type_=jobs.c[name].type) for name in _RECLAIMED})
@@ -75,49 +74,35 @@ _take_back = (
 )
 
 
-class Leases(Steps):
-    """The port's verbs on a worker's lease."""
+def beat(connections: Connections, worker: str, progress: Mapping[Fence, float]) -> Heartbeat:
+    """Prolong the lease, then store progress; LeaseLost when the worker's row is gone."""
+    reply = connections.run_at(
+        lambda conn, now: prolong(conn, connections.dialect, worker, now), Mode.WORK, use=Use.BEAT, is_repeatable=True
+    )
+    if progress:
+        with suppress(StoreUnavailable):  # a note, and the lease has been prolonged
+            connections.run(lambda conn: note_progress(conn, progress), Mode.WORK, use=Use.BEAT, is_repeatable=True)
+    return reply
 
-    def register(self, worker: WorkerInfo) -> None:
-        """Store the worker's row; its lease ends `lease_s` seconds from the store's now."""
-        self._connections.warn_of_few(worker.concurrency)
-        self._run_at(lambda conn, now: register(conn, worker, now), Mode.WORK, use=Use.WORK, is_repeatable=True)
 
-    def heartbeat(self, worker: str, progress: Mapping[Fence, float]) -> Heartbeat:
-        """Prolong the lease, store progress; LeaseLost when the row is gone."""
-        beat = self._run_at(lambda conn, now: heartbeat(conn, worker, now), Mode.WORK, use=Use.BEAT, is_repeatable=True)
-        if progress:
-            with suppress(StoreUnavailable):  # a note, and the lease has been prolonged
-                self._run(lambda conn: note_progress(conn, progress), Mode.WORK, use=Use.BEAT, is_repeatable=True)
-        return beat
+def held(connections: Connections, worker: str) -> list[ClaimedJob]:
+    """The jobs that the store thinks this worker has."""
+    jobs_and_unreadable = connections.run(lambda conn: read_held(conn, worker), Mode.READ, use=Use.WORK)
+    set_aside(connections, [each for each in jobs_and_unreadable if isinstance(each, Settlement)])
+    return [each for each in jobs_and_unreadable if isinstance(each, ClaimedJob)]
 
-    def leave(self, worker: str) -> None:
-        """Delete the worker's row."""
-        self._run(lambda conn: leave(conn, worker), Mode.WORK, use=Use.WORK)
 
-    def reclaim(self, limit: int, *, until: datetime | None = None) -> Reclaimed:
-        """Take back up to `limit` jobs of the dead."""
-        round_ = self._run_at(lambda conn, now: reclaim(conn, limit, now, until), Mode.WORK, use=Use.WORK)
-        self._dialect.ring({job.queue for job in round_.jobs}, takes_none=True, came_back=True)
-        return round_
-
-    def held(self, worker: str) -> list[ClaimedJob]:
-        """The jobs that the store thinks this worker has."""
-        found = self._run(lambda conn: held(conn, worker), Mode.READ, use=Use.WORK)
-        self._set_aside([one for one in found if isinstance(one, Settlement)])
-        return [one for one in found if isinstance(one, ClaimedJob)]
-
-    def _set_aside(self, unreadable: Sequence[Settlement]) -> None:
-        """Fail jobs that were lent and cannot be read. Where that does not come about, the next `held` finds them."""
-        if unreadable:
-            shard = shard_of(unreadable[0].reserved_by)
-            with suppress(StoreUnavailable):
-                self._run_at(
-                    lambda conn, now: settling.apply(conn, unreadable, now, shard),
-                    Mode.WORK,
-                    is_repeatable=True,
-                    use=Use.WORK,
-                )
+def set_aside(connections: Connections, unreadable: Sequence[Settlement]) -> None:
+    """Fail jobs that were lent and cannot be read. Where that does not come about, the next `held` finds them."""
+    if unreadable:
+        shard = shard_of(unreadable[0].reserved_by)
+        with suppress(StoreUnavailable):
+            connections.run_at(
+                lambda conn, now: settle(conn, connections.dialect, unreadable, now, shard),
+                Mode.WORK,
+                is_repeatable=True,
+                use=Use.WORK,
+            )
 
 
 def lease_lost(worker: str) -> LeaseLost:
@@ -144,7 +129,7 @@ def register(conn: Connection, worker: WorkerInfo, now: datetime) -> None:
         conn.execute(insert(workers).values(id=worker.id, **row))
 
 
-def heartbeat(conn: Connection, worker: str, now: datetime) -> Heartbeat:
+def prolong(conn: Connection, dialect: Dialect, worker: str, now: datetime) -> Heartbeat:
     """Prolong the lease; LeaseLost when the row is gone."""
     # Locked against reclaims. A claim of the same worker, which only wants the row to stay, need not wait.
     mine = select(workers.c.lease_s).where(workers.c.id == worker).with_for_update(key_share=True)
@@ -152,14 +137,14 @@ def heartbeat(conn: Connection, worker: str, now: datetime) -> Heartbeat:
     if lease_s is None:
         raise lease_lost(worker)
     conn.execute(_prolong, {"b_id": worker, "b_now": now, "b_end": now + timedelta(seconds=lease_s)})
-    marks = conn.execute(_marked_alone if conn.dialect.name == "postgresql" else _marked, {"b_worker": worker})
+    marks = conn.execute(_marked_alone if dialect.has_marked_index else _marked, {"b_worker": worker})
     cancels = tuple(Fence(id=row.id, claim_seq=row.claim_seq, reserved_by=row.reserved_by) for row in marks)
     return Heartbeat(cancels=cancels, others_end_in=_others_end_in(conn, now, apart_from=worker), at=now)
 
 
 def note_progress(conn: Connection, progress: Mapping[Fence, float]) -> None:
     """Store how far these claims are. A job whose row somebody holds, such as its own transaction, is passed over."""
-    wanted = select(jobs.c.id).where(jobs.c.id.in_(known(fence.id for fence in progress))).order_by(jobs.c.id)
+    wanted = select(jobs.c.id).where(jobs.c.id.in_(job_ids(fence.id for fence in progress))).order_by(jobs.c.id)
     free = set(conn.execute(wanted.with_for_update(key_share=True, skip_locked=True)).scalars())
     reports = [
         {"b_id": f.id, "b_claim_seq": f.claim_seq, "b_reserved_by": f.reserved_by, "b_progress": min(max(p, 0.0), 1.0)}
@@ -175,7 +160,7 @@ def leave(conn: Connection, worker: str) -> None:
     conn.execute(delete(workers).where(workers.c.id == worker))
 
 
-def held(conn: Connection, worker: str) -> list[ClaimedJob | Settlement]:
+def read_held(conn: Connection, worker: str) -> list[ClaimedJob | Settlement]:
     """The jobs that this worker holds, by id: sorted here, for PostgreSQL would walk all ids rather than sort a few.
 
     Those that cannot be read come as the settlements that set them aside.
@@ -184,8 +169,24 @@ def held(conn: Connection, worker: str) -> list[ClaimedJob | Settlement]:
     return sorted((claimed_job(row) for row in conn.execute(query)), key=lambda job: job.id)
 
 
-def reclaim(conn: Connection, limit: int, now: datetime, until: datetime | None) -> Reclaimed:
-    """Delete lapsed workers' rows, then take their jobs and the orphans back."""
+def list_workers(conn: Connection, dialect: Dialect) -> list[WorkerRecord]:
+    """Every worker whose row stands, oldest first, with the number of jobs that it holds."""
+    is_held = dialect.conditions.is_processing()
+    busy = select(jobs.c.reserved_by, func.count().label("held")).where(is_held).group_by(jobs.c.reserved_by).subquery()
+    rows = conn.execute(
+        select(workers, func.coalesce(busy.c.held, 0).label("processing"))
+        .outerjoin(busy, busy.c.reserved_by == workers.c.id)
+        .order_by(workers.c.started_at, workers.c.id)
+        .limit(_WORKERS_MAX)
+    )
+    return [
+        WorkerRecord(**{**row._mapping, "queues": tuple(json.loads(row.queues)), "isolates": bool(row.isolates)})
+        for row in rows
+    ]
+
+
+def reclaim(conn: Connection, dialect: Dialect, limit: int, now: datetime, until: datetime | None) -> Reclaimed:
+    """Delete lapsed workers' rows, then reclaim their jobs and the orphans."""
     if until is not None and now > until:
         return Reclaimed(has_more=True)
     # A worker that is renewing or claiming right now has its row locked: it is passed over, since it lives.
@@ -199,70 +200,51 @@ def reclaim(conn: Connection, limit: int, now: datetime, until: datetime | None)
     gone = {row.id: bool(row.isolates) for row in lapsed}
     if gone:
         conn.execute(delete(workers).where(workers.c.id.in_(gone)))
-    rows = _orphans(conn, limit + 1, list(gone))
+    rows = _orphans(conn, dialect, limit + 1, list(gone))
     has_more = len(rows) > limit or len(gone) >= max(limit, 1)
-    if rows := rows[:limit]:
-        after = [_taken_back(row, now, counts_crash=not gone.get(row.reserved_by, True)) for row in rows]
-        conn.execute(_take_back, after)
-        cancelled = Counter(
-            (row.queue, "cancelled") for row, new in zip(rows, after, strict=True) if new["b_status"] == "cancelled"
-        )
-        count(conn, cancelled)
-        lost = tuple(_lost(row, new) for row, new in zip(rows, after, strict=True))
-    else:
-        lost = ()
+    rows = rows[:limit]
+    after = [_values_after(row, now, dies_with_its_jobs=not gone.get(row.reserved_by, True)) for row in rows]
+    if after:
+        conn.execute(_reclaim, after)
+        pairs = zip(rows, after, strict=True)
+        count(conn, dialect, Counter((row.queue, "cancelled") for row, new in pairs if new["b_status"] == "cancelled"))
     return Reclaimed(
-        jobs=lost,
+        jobs=tuple(_lost(row, new) for row, new in zip(rows, after, strict=True)),
         workers=tuple(gone),
         has_more=has_more,
         others_end_in=_others_end_in(conn, now),
     )
 
 
-def _orphans(conn: Connection, limit: int, first: list[str]) -> list[Found]:
+def _orphans(conn: Connection, dialect: Dialect, limit: int, first: list[str]) -> list[AnyRow]:
     """Up to `limit` locked jobs whose holder has no row, those of the workers in `first` before all others."""
-    found: list[Found] = []
+    rows: list[AnyRow] = []
     if first:
         query = _held_by.where(jobs.c.reserved_by.in_(first)).limit(limit).with_for_update(skip_locked=True)
-        found += conn.execute(query)
-    if len(found) < limit:
-        for condition in _without_worker(conn, first):
-            query = _held_by.where(*condition).limit(limit - len(found))
-            found += conn.execute(query.with_for_update(of=jobs, skip_locked=True))
-    if not found:
+        rows += conn.execute(query)
+    if len(rows) < limit:
+        for conditions in dialect.conditions.without_worker(first):
+            query = _held_by.where(*conditions).limit(limit - len(rows))
+            rows += conn.execute(query.with_for_update(of=jobs, skip_locked=True))
+    if not rows:
         return []
-    # Between that statement's snapshot and its locks a job may have been taken back by another and lent to a worker
-    # that registered only then. Its row is locked now, so a new statement tells for sure.
-    holders = {row.reserved_by for row in found if row.reserved_by is not None}
+    # Between that statement's snapshot and its locks a job may have been reclaimed by another and lent to a worker that
+    # registered only then. Its row is locked now, so a new statement tells for sure.
+    holders = {row.reserved_by for row in rows if row.reserved_by is not None}
     standing_now = set(conn.execute(select(workers.c.id).where(workers.c.id.in_(holders))).scalars())
-    return [row for row in found if row.reserved_by not in standing_now]
+    return [row for row in rows if row.reserved_by not in standing_now]
 
 
-def _without_worker(conn: Connection, first: list[str]) -> list[list[ColumnElement[bool]]]:
-    """Where the others are whose holder has no row; those without any holder too, though no driver writes that."""
-    standing = exists().where(workers.c.id == jobs.c.reserved_by)
-    others = jobs.c.reserved_by.not_in(first)
-    if is_mysql(conn):  # whose jobs_processing has all that nobody holds
-        return [[~standing, jobs.c.reserved_by.is_not(None), others], [is_without_holder()]]
-    return [[~standing, or_(jobs.c.reserved_by.is_(None), others)] if first else [~standing]]
-
-
-def _taken_back(job: Found, now: datetime, *, counts_crash: bool) -> dict[str, object]:
-    is_crash = counts_crash and job.reclaims >= SUSPECT_RECLAIMS
-    keeps_attempt = is_crash or job.returns >= RETURNS_FREE
-    is_cancelled = job.cancel_requested_at is not None
-    return {
+def _values_after(job: AnyRow, now: datetime, *, dies_with_its_jobs: bool) -> dict[str, object]:
+    state, counts = rules.after_reclaim(cast(rules.Counted, job), dies_with_its_jobs=dies_with_its_jobs)
+    return {f"b_{name}": min(number, COUNT_MAX) for name, number in counts.items()} | {
         "b_id": job.id,
-        "b_status": (JobState.CANCELLED if is_cancelled else JobState.PENDING).value,
-        "b_attempts": job.attempts if keeps_attempt else job.attempts - 1,
-        "b_returns": min(job.returns + 1, COUNT_MAX),
-        "b_reclaims": min(job.reclaims + 1, COUNT_MAX),
-        "b_crashes": min(job.crashes + is_crash, COUNT_MAX),
-        "b_processed_at": now if is_cancelled else None,
+        "b_status": state.value,
+        "b_processed_at": None if state is JobState.PENDING else now,
     }
 
 
-def _lost(job: Found, after: dict[str, object]) -> LostJob:
+def _lost(job: AnyRow, after: dict[str, object]) -> LostJob:
     return LostJob(
         id=job.id,
         queue=job.queue,

@@ -1,1 +1,1 @@
-"""Wake those who wait for jobs: threads of this process, processes of this machine."""
+"""Who waits for jobs is woken: threads of this process, and other processes of this machine."""

@@ -1,9 +1,9 @@
-"""A doorbell between the processes of one machine, for databases that cannot call anybody: SQLite, MariaDB, MySQL.
+"""Waiting processes of one machine are woken by others, for databases that cannot call: SQLite, MariaDB, MySQL.
 
-Who waits owns a datagram socket with a name in Linux's abstract namespace; who has stored jobs sends the names of their
-queues there. Nothing lies in the file system, so nothing can be stale, in the way or forbidden. It is a hint: who hears
-it looks into the store. Where it is not heard (other systems, other containers, other machines) polling finds the jobs.
-Every user of the machine can ring; that costs a worker a look.
+A receiver is a datagram socket with a name in Linux's abstract namespace; who has stored jobs sends the names of their
+queues there. Nothing lies in the file system, so nothing can be stale, in the way or forbidden. It is a hint: who
+receives it looks into the store. Where none arrives (other systems, other containers, other machines) polling finds the
+jobs. Every user of the machine can send one; that costs a worker a look.
 """
 
 from __future__ import annotations
@@ -17,90 +17,86 @@ from functools import cache
 
 from protojobs.clock import SYSTEM_CLOCK
 
-__all__ = ["hears", "listening", "ring"]
+__all__ = ["receiver", "receives", "send"]
 
-_PLACES = 16  # more waiting processes than that poll
-_GAP = 1  # so many empty places are passed over: looking for somebody in the next one costs a call each
-_BYTES_MAX = 2_048  # of names; a longer list rings for all
+_NUMBERS = 16  # of receivers of one store; more waiting processes than that poll
+_GAP = 1  # so many numbers without a receiver are passed over: to look for one at the next costs a call each
+_BYTES_MAX = 2_048  # of names; a longer list wakes all
 
 
-def ring(store: str, queues: Iterable[str]) -> None:
-    """Tell the processes of this machine that wait for one of `queues` of this store. Never waits, never raises."""
-    said = "\n".join(queues).encode()  # no name holds a control character
-    mouth = _mouth() if said and sys.platform == "linux" else None
-    if mouth is None:
+def send(store: str, queues: Iterable[str]) -> None:
+    """Wake the processes of this machine that wait for one of `queues` of this store. Never waits, never raises."""
+    names = "\n".join(queues).encode()  # no name holds a control character
+    sender = _sender() if names and sys.platform == "linux" else None
+    if sender is None:
         return
-    empty = 0
-    for place in range(_PLACES):
+    absent = 0
+    for number in range(_NUMBERS):
         try:
-            mouth.sendto(said if len(said) <= _BYTES_MAX else b"", _address(store, place))
-            empty = 0
+            sender.sendto(names if len(names) <= _BYTES_MAX else b"", f"\0protojobs/{store}/{number}".encode())
+            absent = 0
         except BlockingIOError:
-            empty = 0  # it has been told so often that it cannot have listened yet
+            absent = 0  # so much was sent there that it cannot have looked yet
         except OSError:
-            empty += 1
-            if empty > _GAP:
+            absent += 1
+            if absent > _GAP:
                 return
 
 
 @cache
-def _mouth() -> socket.socket | None:
-    """One for the process: making it costs as much as ringing. A forked child may use its parent's, it has no state."""
+def _sender() -> socket.socket | None:
+    """One for the process: to make it costs as much as to send. A forked child may use its parent's."""
     try:
-        mouth = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     except OSError:  # out of file descriptors, perhaps
         return None
-    mouth.setblocking(False)
-    atexit.register(mouth.close)
-    return mouth
+    sender.setblocking(False)
+    atexit.register(sender.close)
+    return sender
 
 
 @contextmanager
-def listening(store: str) -> Generator[socket.socket | None]:
-    """An ear for this store, for the length of the block; None where there is none to be had.
+def receiver(store: str) -> Generator[socket.socket | None]:
+    """A receiver for this store, for the length of the block; None where there is none to be had.
 
-    What was stored before it opened it does not hear: look after that.
+    What was stored before it was open does not arrive: look after that.
     """
-    ear = _bound(store) if sys.platform == "linux" else None
+    bound = _bound(store) if sys.platform == "linux" else None
     try:
-        yield ear
+        yield bound
     finally:
-        if ear is not None:
-            ear.close()
+        if bound is not None:
+            bound.close()
 
 
-def hears(ear: socket.socket, queues: Sequence[str], timeout: float) -> bool:
-    """Whether there is a ring for one of `queues`; waits up to `timeout` seconds for it, whoever else is rung for."""
+def receives(receiver: socket.socket, queues: Sequence[str], timeout: float) -> bool:
+    """Whether one of `queues` is named within `timeout` seconds, whoever else is woken meanwhile."""
     ends_at = SYSTEM_CLOCK.monotonic() + timeout
     mine, left = set(queues), timeout
     try:
         while True:
-            ear.settimeout(max(left, 0.0))
-            said = ear.recv(_BYTES_MAX)
-            if not said or not mine.isdisjoint(said.decode(errors="replace").split("\n")):
+            receiver.settimeout(max(left, 0.0))
+            names = receiver.recv(_BYTES_MAX)
+            if not names or not mine.isdisjoint(names.decode(errors="replace").split("\n")):
                 return True
             left = ends_at - SYSTEM_CLOCK.monotonic()
             if left <= 0:
                 return False
-    except OSError:  # nobody rang in time
+    except OSError:  # nothing arrived in time
         return False
 
 
 def _bound(store: str) -> socket.socket | None:
-    """A socket in the first place that is free: so the places stay close together."""
+    """A socket with the first number that is free: so the numbers stay close together."""
     try:
-        ear = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        bound = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     except OSError:
         return None
-    for place in range(_PLACES):
+    for number in range(_NUMBERS):
         try:
-            ear.bind(_address(store, place))
+            bound.bind(f"\0protojobs/{store}/{number}".encode())
         except OSError:
             continue
-        return ear
-    ear.close()
+        return bound
+    bound.close()
     return None
-
-
-def _address(store: str, place: int) -> bytes:
-    return f"\0protojobs/{store}/{place}".encode()

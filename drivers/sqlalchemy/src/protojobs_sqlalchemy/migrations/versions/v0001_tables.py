@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import sqlalchemy as sa
-from alembic import op
 
-from protojobs_sqlalchemy.migrations.making import Tables, drop_table, make_index, make_table
+from protojobs_sqlalchemy.migrations.making import Tables, drop_table, is_on, make_index, make_table
 from protojobs_sqlalchemy.tables.types import LongText, Name, StoredId, StoredTime
 
 revision = "0001"
@@ -37,12 +36,12 @@ _POSTGRESQL = {"jobs": _POSTGRESQL_JOBS, "workers": {"fillfactor": 50}, "counter
 
 
 def upgrade() -> None:
-    is_mysql = op.get_context().dialect.name in ("mysql", "mariadb")
+    has_no_partial_indexes = is_on("mysql", "mariadb")
     for name, columns in tables().items():
-        stand_ins = _stand_ins() if is_mysql and name == "jobs" else ()
+        stand_ins = _stand_ins() if has_no_partial_indexes and name == "jobs" else ()
         make_table(name, *columns, *stand_ins, postgresql_with=_POSTGRESQL.get(name))
 
-    if is_mysql:
+    if has_no_partial_indexes:
         make_index("jobs_ready", "jobs", ["ready", "priority", "available_at", "id"])
         make_index("jobs_processing", "jobs", ["reserved_by"])
         make_index("jobs_finished", "jobs", ["finished", "processed_at"])
@@ -56,7 +55,7 @@ def upgrade() -> None:
         make_index("jobs_moving", "jobs", ["moving_token"], where="moving_token IS NOT NULL")
         make_index("jobs_unique", "jobs", ["unique_key"], where=f"unique_key IS NOT NULL AND {_LIVE}", unique=True)
         make_index("schedules_due", "schedules", ["next_due_at", "id"], where=_WAITING)
-    if op.get_context().dialect.name == "postgresql":
+    if is_on("postgresql"):
         # For heartbeats: while a transaction stays open, jobs_processing keeps an entry for each job that was claimed.
         make_index("jobs_marked", "jobs", ["reserved_by"], where="cancel_requested_at IS NOT NULL")
     make_index("failed_jobs_job", "failed_jobs", ["job_id"], unique=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from alembic import op
 
+from protojobs_sqlalchemy.migrations.making import is_on
+
 revision = "0003"
 down_revision = "0002"
 
@@ -45,7 +47,7 @@ _OF_THESE = "(uuid[], uuid, uuid, timestamptz)"
 
 
 def upgrade() -> None:
-    if op.get_context().dialect.name != "postgresql":
+    if not is_on("postgresql"):
         return
     for statement in (_TABLE, _REST, _BY_TIME, _KNOWN, _ABSENT):
         op.execute(statement)
@@ -54,7 +56,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    if op.get_context().dialect.name != "postgresql":
+    if not is_on("postgresql"):
         return
     for name in ("jobs_archive_absent", "jobs_archive_known"):
         op.execute(f"DROP FUNCTION IF EXISTS {name}{_OF_THESE}")

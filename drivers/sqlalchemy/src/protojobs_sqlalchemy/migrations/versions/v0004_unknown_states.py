@@ -6,9 +6,8 @@ On MariaDB and MySQL also those that are processing and held by nobody.
 from __future__ import annotations
 
 import sqlalchemy as sa
-from alembic import op
 
-from protojobs_sqlalchemy.migrations.making import drop_column, drop_index, make_column, make_index
+from protojobs_sqlalchemy.migrations.making import drop_column, drop_index, is_on, make_column, make_index
 from protojobs_sqlalchemy.tables.types import Name
 
 revision = "0004"
@@ -28,7 +27,7 @@ def downgrade() -> None:
 
 def _make(stands_in: str, where: str) -> None:
     drop_index("jobs_finished", "jobs")
-    if op.get_context().dialect.name in ("mysql", "mariadb"):
+    if is_on("mysql", "mariadb"):
         drop_column("jobs", "finished")
         make_column(
             "jobs", sa.Column("finished", Name(12), sa.Computed(f"CASE WHEN {stands_in} THEN status END", True))

@@ -1,4 +1,4 @@
-"""The doorbell between the processes of one machine: who hears it, who does not, and that nobody depends on it."""
+"""Processes of one machine wake each other: who is woken, who is not, and that nobody depends on it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from protojobs_sqlalchemy.mariadb import waiting as watching
 from protojobs_sqlalchemy.sqlite import dialect as sqlite
 from protojobs_sqlalchemy.waking import processes
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there is no such bell, and workers poll")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there is no such socket, and workers poll")
 
 LONG_S = 30.0
 PUSH = """
@@ -41,97 +41,99 @@ def store() -> str:
 
 
 @pytest.fixture
-def open_ear(store: str) -> Iterator[Callable[[], socket.socket]]:
-    """Opens ears for `store`, and closes them after the test."""
-    with ExitStack() as ears:
+def open_receiver(store: str) -> Iterator[Callable[[], socket.socket]]:
+    """Opens receivers for `store`, and closes them after the test."""
+    with ExitStack() as receivers:
 
         def opened() -> socket.socket:
-            ear = ears.enter_context(processes.listening(store))
-            assert ear is not None
-            return ear
+            receiver = receivers.enter_context(processes.receiver(store))
+            assert receiver is not None
+            return receiver
 
         yield opened
 
 
-def test_a_ring_is_heard_by_all_who_wait_for_its_queue(store: str, open_ear: Callable[[], socket.socket]) -> None:
-    mine, other, both = open_ear(), open_ear(), open_ear()
-    processes.ring(store, ["a", "é"])
-    assert processes.hears(mine, ["é"], LONG_S)
-    assert not processes.hears(other, ["b", "a é"], 0.0)
-    assert processes.hears(both, ["b", "a"], LONG_S)
-    assert not processes.hears(both, ["a"], 0.0)  # one ring is heard once
+def test_a_ring_is_heard_by_all_who_wait_for_its_queue(store: str, open_receiver: Callable[[], socket.socket]) -> None:
+    mine, other, both = open_receiver(), open_receiver(), open_receiver()
+    processes.send(store, ["a", "é"])
+    assert processes.receives(mine, ["é"], LONG_S)
+    assert not processes.receives(other, ["b", "a é"], 0.0)
+    assert processes.receives(both, ["b", "a"], LONG_S)
+    assert not processes.receives(both, ["a"], 0.0)  # one ring is heard once
 
 
 def test_rings_for_others_neither_end_the_wait_nor_prolong_it(
-    store: str, open_ear: Callable[[], socket.socket]
+    store: str, open_receiver: Callable[[], socket.socket]
 ) -> None:
-    ear, ends = open_ear(), threading.Event()
+    receiver, ends = open_receiver(), threading.Event()
 
     def ring_for_others() -> None:
         while not ends.is_set():
-            processes.ring(store, ["other"])
+            processes.send(store, ["other"])
 
     ringing = threading.Thread(target=ring_for_others, daemon=True)
     ringing.start()
     try:
         started = SYSTEM_CLOCK.monotonic()
-        assert not processes.hears(ear, ["mine"], 0.2)
+        assert not processes.receives(receiver, ["mine"], 0.2)
         assert 0.2 <= SYSTEM_CLOCK.monotonic() - started < LONG_S
     finally:
         ends.set()
         ringing.join(LONG_S)
 
 
-def test_a_ring_is_for_one_store(store: str, open_ear: Callable[[], socket.socket]) -> None:
-    ear = open_ear()
-    processes.ring(f"{store}x", ["a"])
-    assert not processes.hears(ear, ["a"], 0.0)
+def test_a_ring_is_for_one_store(store: str, open_receiver: Callable[[], socket.socket]) -> None:
+    receiver = open_receiver()
+    processes.send(f"{store}x", ["a"])
+    assert not processes.receives(receiver, ["a"], 0.0)
 
 
-def test_a_ring_for_very_many_queues_is_for_all(store: str, open_ear: Callable[[], socket.socket]) -> None:
-    ear = open_ear()
-    processes.ring(store, [f"queue-{number}" for number in range(1_000)])
-    assert processes.hears(ear, ["any"], LONG_S)
+def test_a_ring_for_very_many_queues_is_for_all(store: str, open_receiver: Callable[[], socket.socket]) -> None:
+    receiver = open_receiver()
+    processes.send(store, [f"queue-{number}" for number in range(1_000)])
+    assert processes.receives(receiver, ["any"], LONG_S)
 
 
 def test_those_behind_an_empty_place_are_reached(store: str) -> None:
     with ExitStack() as stack:
-        first = stack.enter_context(processes.listening(store))
-        second = stack.enter_context(processes.listening(store))
+        first = stack.enter_context(processes.receiver(store))
+        second = stack.enter_context(processes.receiver(store))
         assert first is not None and second is not None
         first.close()
-        processes.ring(store, ["a"])
-        assert processes.hears(second, ["a"], LONG_S)
-        with processes.listening(store) as third:
+        processes.send(store, ["a"])
+        assert processes.receives(second, ["a"], LONG_S)
+        with processes.receiver(store) as third:
             assert third is not None
             assert str(third.getsockname()).endswith("/0'")  # the free place is taken again
 
 
 def test_who_finds_no_place_gets_no_ear_and_leaves_none_behind(store: str) -> None:
     with ExitStack() as stack:
-        ears = [stack.enter_context(processes.listening(store)) for _ in range(processes._PLACES + 2)]
-        assert [ear is None for ear in ears] == [False] * processes._PLACES + [True] * 2
-    with processes.listening(store) as ear:
-        assert ear is not None
+        receivers = [stack.enter_context(processes.receiver(store)) for _ in range(processes._NUMBERS + 2)]
+        assert [receiver is None for receiver in receivers] == [False] * processes._NUMBERS + [True] * 2
+    with processes.receiver(store) as receiver:
+        assert receiver is not None
 
 
-def test_ringing_never_waits_for_one_who_does_not_listen(store: str, open_ear: Callable[[], socket.socket]) -> None:
-    first, second = open_ear(), open_ear()
+def test_ringing_never_waits_for_one_who_does_not_listen(
+    store: str, open_receiver: Callable[[], socket.socket]
+) -> None:
+    first, second = open_receiver(), open_receiver()
     for _ in range(2_000):  # far more than a socket keeps
-        processes.ring(store, ["a"])
-        assert processes.hears(second, ["a"], LONG_S)
-    assert processes.hears(first, ["a"], LONG_S)
+        processes.send(store, ["a"])
+        assert processes.receives(second, ["a"], LONG_S)
+    assert processes.receives(first, ["a"], LONG_S)
 
 
 def test_without_such_sockets_nobody_hears_and_nothing_fails(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
-    with processes.listening(store) as ear:
-        assert ear is None
-        processes.ring(store, ["a"])
+    with processes.receiver(store) as receiver:
+        assert receiver is None
+        processes.send(store, ["a"])
 
 
 class TestBetweenProcesses:
-    """The stores' own polls are as good as switched off: what ends the wait is the bell."""
+    """The stores' own polls are as good as switched off: what ends the wait is the other process."""
 
     @pytest.fixture(params=["sqlite", "mariadb"])
     def url(self, request: pytest.FixtureRequest, make_store_url: Callable[[str], str]) -> str:
@@ -166,7 +168,7 @@ class TestBetweenProcesses:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
             while True:
                 try:
-                    probe.sendto(b"nobody", processes._address(store, 0))
+                    probe.sendto(b"nobody", f"\0protojobs/{store}/0".encode())
                 except ConnectionRefusedError:
                     assert SYSTEM_CLOCK.monotonic() < ends
                     time.sleep(0.01)
