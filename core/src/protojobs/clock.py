@@ -1,4 +1,4 @@
-"""The only module that asks the time. Everything else is handed a `Clock`, so that tests and simulations own it.
+"""The time: the only module that asks for it. All others are given a `Clock`, which a test or simulation may move.
 
 Also the time limit that a caller sets for the store's verbs: `within` for the caller, `time_left` for drivers.
 """

@@ -249,9 +249,9 @@ def _why_foreign(path: Path, here: Path) -> str:
     if not hasattr(os, "geteuid"):  # Windows keeps no such owners
         return ""
     trusted = {os.geteuid(), 0, here.stat().st_uid}
-    for found in (path.lstat(), path.stat()):  # a link of somebody else's would choose among our own files
-        if found.st_uid not in trusted:
-            return f"it belongs to another user (uid {found.st_uid}); take it over, or set PROTOJOBS_* variables"
+    for status in (path.lstat(), path.stat()):  # a link of somebody else's would choose among our own files
+        if status.st_uid not in trusted:
+            return f"it belongs to another user (uid {status.st_uid}); take it over, or set PROTOJOBS_* variables"
     if path.parent != here and (path.stat().st_mode | path.parent.stat().st_mode) & stat.S_IWOTH:
         return "everybody may write to it, or to its folder: chmod o-w"
     return ""
@@ -267,10 +267,10 @@ def source_of(key: str, *, environ: Mapping[str, str] | None = None, folder: Pat
 
 def _from_folder(folder: Path, url: str) -> str:
     """The URL, with a relative path to a file read from `folder`."""
-    found = _RELATIVE.fullmatch(url)
-    if found is None or not names_file(found[2]):
+    match = _RELATIVE.fullmatch(url)
+    if match is None or not names_file(match[2]):
         return url
-    return f"{found[1]}{(folder / found[3]).as_posix()}{found[4] or ''}"
+    return f"{match[1]}{(folder / match[3]).as_posix()}{match[4] or ''}"
 
 
 def _tool_table(path: Path) -> dict[str, object]:
@@ -303,16 +303,16 @@ def _parts(text: str) -> tuple[str, ...]:
 
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, object]:
-    found: dict[str, object] = {}
+    values: dict[str, object] = {}
     for variable, text in environ.items():
         if not variable.startswith(ENV_PREFIX) or not text:  # empty is what compose files make of an unset variable
             continue
         key = variable.removeprefix(ENV_PREFIX).lower()
         if key in _FIELDS:
-            found[key] = _parts(text) if key in _LISTS else text
+            values[key] = _parts(text) if key in _LISTS else text
         elif difflib.get_close_matches(key, _FIELDS, n=1, cutoff=0.8):
             _log.warning("%s is no setting of protojobs. %s", variable, did_you_mean(key, _FIELDS))
-    return found
+    return values
 
 
 def kept_s(retention_h: float) -> float:

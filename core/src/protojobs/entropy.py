@@ -1,4 +1,4 @@
-"""The only module that rolls dice: ids, and the jitter that keeps workers out of step.
+"""Ids and random numbers: the only module that asks for chance.
 
 It does without `random`, `uuid` and `hashlib`, which together would be a tenth of our import time.
 """

@@ -1,4 +1,4 @@
-"""What happened, in frozen records, and who wants to know.
+"""Events: frozen records of what has happened, and the listeners of this process.
 
 An event is sent in the process where the thing happened, after it is durable in the store (`job.queuing` alone comes
 before). Listeners are observers: they run apart from the job, each for itself, and change nothing. In a worker they run

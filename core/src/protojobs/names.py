@@ -1,4 +1,4 @@
-"""What users may call things, and how long they may make us wait. Checked once, where the value enters."""
+"""Checks of what users write: names, counts, seconds, dates and time zones. Each is checked once, where it enters."""
 
 from __future__ import annotations
 

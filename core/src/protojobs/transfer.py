@@ -1,4 +1,4 @@
-"""Moving a live backlog from one store to another: export a page, import it there, drop it here, and so on to the end.
+"""Moves the jobs and schedules of one store to another: export a page, import it there, drop it here, to the end.
 
 Pending, scheduled and failed jobs move, each as it is: id, data, settings, attempts, times, failed_jobs row. A job on
 its way is `moving` at the source under the transfer's token; nobody can claim it there. Whenever we die, the same
@@ -138,12 +138,12 @@ def transfer(
         raise OptionInvalid("Source and destination are the same store.", mend="Give two.")
     haul = _Haul(source, destination, token, batch, clock)
     for _ in range(PASSES_MAX):
-        found = 0
+        moved_in_pass = 0
         for moved in haul.one_pass():
-            found += moved
+            moved_in_pass += moved
             if progress is not None:
                 progress(haul.moved)
-        if not found:
+        if not moved_in_pass:
             break
     haul.move_schedules()
     return haul.report()

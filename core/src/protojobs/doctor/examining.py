@@ -1,4 +1,4 @@
-"""What is wrong with a store, its workers and these settings, each finding with the way to mend it. Looks only."""
+"""Examines a store, its workers and the settings: a list of findings, each with the way to mend it. Changes nothing."""
 
 from __future__ import annotations
 
@@ -83,9 +83,9 @@ def _clock(queue: JobQueue) -> Iterator[Finding]:
 def _compared(queue: JobQueue) -> tuple[float, float]:
     """(how long the question took, how far the store's clock is ahead of the middle of that)."""
     asked_at, began_s = queue.clock.now(), queue.clock.monotonic()
-    told = queue.driver.now()
+    store_now = queue.driver.now()
     trip_s = queue.clock.monotonic() - began_s
-    return trip_s, (told - asked_at).total_seconds() - trip_s / 2
+    return trip_s, (store_now - asked_at).total_seconds() - trip_s / 2
 
 
 def _sharing(queue: JobQueue) -> Iterator[Finding]:

@@ -1,4 +1,4 @@
-"""Why a job is not running: every test that stands between it and a run, in the order in which a claim decides.
+"""Explains why a job is not running: every condition of a claim, in the order in which a claim decides.
 
 Looks only, in at most eight round trips, whatever the store holds.
 """
@@ -334,8 +334,8 @@ def _failed(driver: Store, job: JobRecord, exists: Check) -> Explanation:
 
 def _queue_info(driver: Store, name: str) -> QueueInfo | None:
     """The queue as it stands; None where the store lists none of that name."""
-    found = driver.queues(after=just_before(name), limit=1, counted_max=1)
-    return next((info for info in found if info.name == name), None)
+    infos = driver.queues(after=just_before(name), limit=1, counted_max=1)
+    return next((info for info in infos if info.name == name), None)
 
 
 def _served_before(worker: WorkerRecord, queue: str) -> tuple[str, ...]:

@@ -24,9 +24,9 @@ _SCHEDULES_PAGE, _SCHEDULES_PAGES_MAX = 100, 20
 
 def of_settings(settings: Settings) -> Iterator[Finding]:
     """Settings that are allowed, and will hurt."""
-    found = list(_unwise(settings))
-    yield from found
-    if not found:
+    unwise = list(_unwise(settings))
+    yield from unwise
+    if not unwise:
         yield Finding(code="settings", severity=Severity.OK, what="No settings work against each other.")
 
 

@@ -1,4 +1,4 @@
-"""Numbers, names and times in the sentences that `doctor` and `explain` say."""
+"""How `doctor` and `explain` write numbers, names and times in their sentences."""
 
 from __future__ import annotations
 

@@ -111,13 +111,13 @@ def of_queues(queue: JobQueue) -> Iterator[Finding]:
     )
 
 
-def _of_queues(found: Sequence[QueueInfo], *, good: str, bad: Finding) -> Finding:
+def _of_queues(queues: Sequence[QueueInfo], *, good: str, bad: Finding) -> Finding:
     """`bad` with the names and numbers of these queues; without one, that all is well."""
-    if not found:
+    if not queues:
         return Finding(code=bad.code, severity=Severity.OK, what=good)
-    oldest_first = sorted(found, key=_waited, reverse=True)
-    number = sum(info.stats.pending - info.stats.scheduled for info in found)
-    more = " or more" if any(info.stats.is_estimate for info in found) else ""
+    oldest_first = sorted(queues, key=_waited, reverse=True)
+    number = sum(info.stats.pending - info.stats.scheduled for info in queues)
+    more = " or more" if any(info.stats.is_estimate for info in queues) else ""
     names = listed([info.name for info in oldest_first])
     jobs = f"{counted(number, 'due job')}{more}, the oldest for {span(_waited(oldest_first[0]))}"
     return replace(bad, what=f"{bad.what} {names}: {jobs}.")
@@ -187,24 +187,24 @@ def _unreadable(driver: Store, waiting: Sequence[str]) -> Finding:
     set_aside = page.jobs if page else ()
     if not stateless and not set_aside and not waiting:
         return Finding(code="jobs_unreadable", severity=Severity.OK, what="Every stored job can be read.")
-    found, mends = list[str](), list[str]()
+    sentences, mends = list[str](), list[str]()
     if set_aside:
         ids = listed([row.job_id for row in set_aside])
-        found.append(f"{counted(len(set_aside), 'job')} set aside as failed: {ids}. {cut(set_aside[0].exception)}")
+        sentences.append(f"{counted(len(set_aside), 'job')} set aside as failed: {ids}. {cut(set_aside[0].exception)}")
         one = set_aside[0].id
         mends.append(
             f"correct the column and type {typed('failed', 'retry', one)}, or {typed('failed', 'forget', one)}"
         )
     if stateless:
-        found.append(f"{counted(len(stateless), 'job')} in no known state: {listed(stateless)}.")
+        sentences.append(f"{counted(len(stateless), 'job')} in no known state: {listed(stateless)}.")
         mends.append(f"{typed('jobs', 'cancel', stateless[0])} ends one that is in no known state")
     if waiting:
-        found.append(f"{counted(len(waiting), 'job')} pending: {listed(waiting)}.")
+        sentences.append(f"{counted(len(waiting), 'job')} pending: {listed(waiting)}.")
         mends.append(f"{typed('jobs', 'show', waiting[0])} says what is wrong with one that is pending")
     return Finding(
         code="jobs_unreadable",
         severity=Severity.ERROR,
-        what=" ".join(found),
+        what=" ".join(sentences),
         why="Something other than protojobs has written to its store. These jobs do not run; the others do.",
         mend=f"{'; '.join(mends)}.",
     )

@@ -1,4 +1,4 @@
-"""The only way out for plugins: pluggy hook specifications, and the calls that keep one plugin from hurting another.
+"""Hooks: calls the plugins of one JobQueue and the listeners of this process, and keeps one from hurting another.
 
 Three kinds of hook, and what happens when one raises:
 
@@ -161,8 +161,8 @@ class Hooks:
         self.check()
 
     def _rejected(self, job: NewJob, transform: object, error: Exception) -> PushRejected:
-        known = self._manager.hook.protojobs_before_push.get_hookimpls()
-        names = [one.plugin_name for one in known if one.function == transform]
+        implementations = self._manager.hook.protojobs_before_push.get_hookimpls()
+        names = [one.plugin_name for one in implementations if one.function == transform]
         return PushRejected(
             f'job "{job.job_name}" was not stored: {" ".join(["plugin", *names])} failed while it prepared the job'
             f" ({shown(error)}).",
@@ -186,10 +186,10 @@ class Hooks:
             _log.error("%r failed %d times in a row and is left out for %d s", listener, count, QUARANTINE_S)
 
 
-def _remember(known: dict[int, tuple[object, _N]], listener: object, value: _N) -> None:
-    if len(known) >= FAILING_MAX and id(listener) not in known:
-        known.pop(next(iter(known)), None)
-    known[id(listener)] = (listener, value)
+def _remember(memory: dict[int, tuple[object, _N]], listener: object, value: _N) -> None:
+    if len(memory) >= FAILING_MAX and id(listener) not in memory:
+        memory.pop(next(iter(memory)), None)
+    memory[id(listener)] = (listener, value)
 
 
 @contextmanager

@@ -59,10 +59,10 @@ def hooks_of(name: str, plugin: object) -> list[str]:
     manager.add_hookspecs(HookSpecs)
     manager.register(plugin, name)
     hooks = sorted(caller.name for caller in manager.get_hookcallers(plugin) or [])
-    known = [hook for hook in dir(HookSpecs) if hook.startswith("protojobs_")]
+    names = [hook for hook in dir(HookSpecs) if hook.startswith("protojobs_")]
     for hook in hooks:
-        if hook not in known:
-            raise LookupError(f"there is no hook {hook}. {did_you_mean(hook, known)}".rstrip())
+        if hook not in names:
+            raise LookupError(f"there is no hook {hook}. {did_you_mean(hook, names)}".rstrip())
         if inspect.iscoroutinefunction(getattr(plugin, hook)):
             raise TypeError(f"{hook} is async, and hooks are plain functions")
     return hooks

@@ -54,9 +54,9 @@ def retry(scope: Scope, ids: Sequence[str]) -> list[RetryAnswer]:
     with scope.acting("retry", _target(ids)) as done:
         rows = _rows(scope, ids)
         wanted = list({row.id: None for row in rows.values()})  # one job may be named by both its ids
-        told = dict(zip(wanted, scope.queue.retry_failed(wanted), strict=True))
-        answers = [told[rows[one].id] if one in rows else RetryAnswer.MISSING for one in ids]
-        done.count = Counter(told.values())[RetryAnswer.REQUEUED]
+        answer_of = dict(zip(wanted, scope.queue.retry_failed(wanted), strict=True))
+        answers = [answer_of[rows[one].id] if one in rows else RetryAnswer.MISSING for one in ids]
+        done.count = Counter(answer_of.values())[RetryAnswer.REQUEUED]
     return answers
 
 
@@ -147,13 +147,13 @@ def _left(scope: Scope, job_ids: Sequence[str]) -> set[str]:
 
 def _rows(scope: Scope, ids: Sequence[str]) -> dict[str, FailedJob]:
     """The failed_jobs rows that are meant, by the id that was given for each."""
-    found: dict[str, FailedJob] = {}
+    rows_by_id: dict[str, FailedJob] = {}
     wanted = _checked(ids)
     for start in range(0, len(wanted), BATCH_JOBS_MAX):
         rows = scope.driver.get_failed(wanted[start : start + BATCH_JOBS_MAX])
         by_id = {row.job_id: row for row in rows} | {row.id: row for row in rows}
-        found |= {one: by_id[one] for one in wanted[start : start + BATCH_JOBS_MAX] if one in by_id}
-    return found
+        rows_by_id |= {one: by_id[one] for one in wanted[start : start + BATCH_JOBS_MAX] if one in by_id}
+    return rows_by_id
 
 
 def _edited(scope: Scope, job: JobRecord, failure: FailedJob, data: str) -> NewJob:

@@ -38,12 +38,12 @@ def preview(scope: Scope, action: Action, query: str) -> Preview:
     with scope.looking():
         search = _of_action(scope, action, query)
         total = counted(search, TOTAL_MAX, scope.queue.clock)
-        found = next(search.batches(page=SAMPLE)).found
-        if not found and total.number:  # they stand where they were counted
-            found = _first(scope, search)
-    found = found[:SAMPLE]
-    failures = {one.job.id: one.failure for one in found if one.failure is not None}
-    sample = JobListing(jobs=tuple(one.job for one in found), failures=failures)
+        sample_jobs = next(search.batches(page=SAMPLE)).found
+        if not sample_jobs and total.number:  # they stand where they were counted
+            sample_jobs = _first(scope, search)
+    sample_jobs = sample_jobs[:SAMPLE]
+    failures = {one.job.id: one.failure for one in sample_jobs if one.failure is not None}
+    sample = JobListing(jobs=tuple(one.job for one in sample_jobs), failures=failures)
     return Preview(total=total, sample=sample, at=search.query.now)
 
 
@@ -131,5 +131,5 @@ class _Shown(Search):
             yield replace(batch, found=[one for one in batch.found if _came_at(one) <= self.query.now])
 
 
-def _came_at(found: Found) -> datetime:
-    return found.job.created_at if found.failure is None else found.failure.failed_at
+def _came_at(match: Found) -> datetime:
+    return match.job.created_at if match.failure is None else match.failure.failed_at

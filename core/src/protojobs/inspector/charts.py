@@ -70,7 +70,7 @@ def rates(
     by_name: defaultdict[str, list[RollupTotal]] = defaultdict(list)
     for total in totals:
         by_name[total.name].append(total)
-    rates = [_rate(name, found) for name, found in by_name.items()]
+    rates = [_rate(name, of_name) for name, of_name in by_name.items()]
     return sorted(rates, key=lambda rate: (-rate.errors, -rate.runs, rate.name))
 
 
@@ -118,17 +118,17 @@ def _point(began_at: datetime, rollups: Iterable[Rollup]) -> Point:
 
 
 def _rate(name: str, totals: Iterable[RollupTotal]) -> Rate:
-    found: Mapping[Result, RollupTotal] = {total.result: total for total in totals}
-    runs = sum(total.count for total in found.values())
-    errors = sum(total.count for result, total in found.items() if result in _ERRORS)
-    attempts = sum(total.count for result, total in found.items() if result in _ATTEMPTS)
-    run_s = sum(total.run_s for total in found.values())
+    by_result: Mapping[Result, RollupTotal] = {total.result: total for total in totals}
+    runs = sum(total.count for total in by_result.values())
+    errors = sum(total.count for result, total in by_result.items() if result in _ERRORS)
+    attempts = sum(total.count for result, total in by_result.items() if result in _ATTEMPTS)
+    run_s = sum(total.run_s for total in by_result.values())
     return Rate(
         name=name,
         runs=runs,
         errors=errors,
         error_rate=errors / attempts if attempts else 0.0,
-        wait_avg_s=sum(total.wait_s for total in found.values()) / runs if runs else 0.0,
+        wait_avg_s=sum(total.wait_s for total in by_result.values()) / runs if runs else 0.0,
         run_avg_s=run_s / runs if runs else 0.0,
         run_s=run_s,
     )

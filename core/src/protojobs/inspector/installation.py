@@ -57,5 +57,5 @@ def _shown(settings: Settings) -> dict[str, str]:
 
 
 def _versions() -> dict[str, str]:
-    found = {one.name.lower(): one.version for one in distributions() if one.name}
-    return {name: found[name] for name in sorted(found) if name.startswith(DISTRIBUTION)}
+    versions = {one.name.lower(): one.version for one in distributions() if one.name}
+    return {name: versions[name] for name in sorted(versions) if name.startswith(DISTRIBUTION)}

@@ -93,8 +93,8 @@ def running(scope: Scope) -> tuple[JobRecord, ...]:
     """The ten jobs that have run longest, of the 500 latest that are running. One round trip."""
     states, chars_max = (JobState.PROCESSING,), _chars(scope, LIST_CHARS_MAX)
     with scope.looking():
-        found = scope.driver.find(JobFilter(states=states), limit=RUNNING_LOOKED_AT, chars_max=chars_max).jobs
-    longest = sorted(found, key=lambda job: (job.reserved_at is None, job.reserved_at, job.id))[:RUNNING_SHOWN]
+        jobs = scope.driver.find(JobFilter(states=states), limit=RUNNING_LOOKED_AT, chars_max=chars_max).jobs
+    longest = sorted(jobs, key=lambda job: (job.reserved_at is None, job.reserved_at, job.id))[:RUNNING_SHOWN]
     return tuple(scope.redaction.listed(job, LIST_CHARS_MAX) for job in longest)
 
 
@@ -110,23 +110,23 @@ def jobs(
     with scope.looking():
         search = _search(scope, asked, chars_max)
         page = wanted if search.is_decided else None
-        found, examined, ends = list[Found](), 0, scope.queue.clock.monotonic() + SEARCH_S
+        matches, examined, ends = list[Found](), 0, scope.queue.clock.monotonic() + SEARCH_S
         for finds, batch in enumerate(search.batches(cursor, page=page), 1):
-            found += batch.found
+            matches += batch.found
             examined, cursor = examined + batch.examined, batch.cursor
             is_over = examined >= EXAMINED_MAX or finds >= FINDS_MAX or scope.queue.clock.monotonic() >= ends
-            if cursor is None or len(found) >= wanted or is_over:
+            if cursor is None or len(matches) >= wanted or is_over:
                 break
-    is_full = len(found) >= wanted
+    is_full = len(matches) >= wanted
     if is_full:
-        found = found[:wanted]
-        cursor = found[-1].cursor
+        matches = matches[:wanted]
+        cursor = matches[-1].cursor
     return JobListing(
-        jobs=tuple(one.job for one in found),
+        jobs=tuple(one.job for one in matches),
         cursor=cursor,
         examined=examined,
         has_ended_early=cursor is not None and not is_full,
-        failures={one.job.id: one.failure for one in found if one.failure is not None},
+        failures={one.job.id: one.failure for one in matches if one.failure is not None},
     )
 
 
@@ -161,8 +161,8 @@ def job(scope: Scope, job_id: str) -> JobView | None:
 def failure(scope: Scope, job_id: str) -> FailedJob | None:
     """A failed job's row with its whole traceback, by the row's id or the job's. One round trip."""
     with scope.looking():
-        found = next(iter(scope.driver.get_failed([job_id])), None)
-    return None if found is None else scope.redaction.of(found)
+        row = next(iter(scope.driver.get_failed([job_id])), None)
+    return None if row is None else scope.redaction.of(row)
 
 
 def errors(scope: Scope, *, limit: int = 50) -> list[ErrorGroup]:
@@ -186,15 +186,15 @@ def error(scope: Scope, fingerprint: str, *, limit: int = 50, cursor: str | None
         chars = _chars(scope, TRACE_CHARS_MAX)
         page = observer.failed_alike(fingerprint, limit=wanted, cursor=cursor, chars_max=chars)
         groups = observer.failure_groups(limit=GROUPS_LOOKED_AT, counted_max=GROUP_COUNTED_MAX, chars_max=chars)
-    known = next((group for group in groups if group.fingerprint == fingerprint), None)
-    if known is None and page.jobs:
+    group = next((group for group in groups if group.fingerprint == fingerprint), None)
+    if group is None and page.jobs:
         is_capped = page.cursor is not None or cursor is not None
         first_at, last = page.jobs[-1].failed_at, page.jobs[0]
-        known = FailureGroup(
+        group = FailureGroup(
             fingerprint=fingerprint, count=len(page.jobs), first_failed_at=first_at, last=last, is_capped=is_capped
         )
     return ErrorPage(
-        group=None if known is None else _group(scope, known),
+        group=None if group is None else _group(scope, group),
         failures=tuple(scope.redaction.listed(row, LIST_CHARS_MAX) for row in page.jobs),
         cursor=page.cursor,
     )
@@ -216,8 +216,8 @@ def stats(scope: Scope, queue: str | None = None) -> Stats:
 def queue(scope: Scope, name: str) -> QueueInfo | None:
     """The queue of that name; None when it has no jobs and is not paused. One round trip."""
     with scope.looking():
-        found = scope.driver.queues(after=just_before(name), limit=1, counted_max=COUNTED_MAX)
-    return next((info for info in found if info.name == name), None)
+        infos = scope.driver.queues(after=just_before(name), limit=1, counted_max=COUNTED_MAX)
+    return next((info for info in infos if info.name == name), None)
 
 
 def workers(scope: Scope) -> list[WorkerView]:
@@ -231,11 +231,11 @@ def worker(scope: Scope, worker_id: str) -> WorkerView | None:
     """One worker and the jobs that it holds, at most 100; None when there is none. Four round trips."""
     with scope.looking():
         now = scope.driver.now()
-        found = next((one for one in scope.driver.workers() if one.id == worker_id), None)
-        if found is None:
+        record = next((one for one in scope.driver.workers() if one.id == worker_id), None)
+        if record is None:
             return None
-        held = _held(scope, found)
-    return WorkerView(worker=found, is_late=found.lease_ends_at <= now, jobs=held)
+        held = _held(scope, record)
+    return WorkerView(worker=record, is_late=record.lease_ends_at <= now, jobs=held)
 
 
 def schedules(scope: Scope, *, limit: int = 50, cursor: str | None = None) -> SchedulePage:
@@ -249,8 +249,8 @@ def schedules(scope: Scope, *, limit: int = 50, cursor: str | None = None) -> Sc
 def schedule(scope: Scope, schedule_id: str) -> Schedule | None:
     """The schedule of that id. One round trip. Raises ScheduleUnreadable."""
     with scope.looking():
-        found = only(scope.driver.get_schedules([schedule_id]))
-    return None if found is None else scope.redaction.of(found)
+        stored = only(scope.driver.get_schedules([schedule_id]))
+    return None if stored is None else scope.redaction.of(stored)
 
 
 def next_times(schedule: Schedule, n: int = 5) -> list[datetime]:

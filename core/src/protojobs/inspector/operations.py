@@ -1,4 +1,4 @@
-"""Acting on all jobs that match a query: on a thread, in bounded chunks, with progress, and a way to stop it."""
+"""Runs bulk operations: each on a thread, in bounded chunks, with its progress, and a way to stop it."""
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ class Operations:
     def stop(self, operation_id: str) -> bool:
         """Let it end after the chunk that it is at. False: it is not running."""
         with self._changed:
-            found = self._known.get(operation_id)
-            if found is None or found.state is not OperationState.RUNNING:
+            operation = self._known.get(operation_id)
+            if operation is None or operation.state is not OperationState.RUNNING:
                 return False
             self._stopping.add(operation_id)
             return True

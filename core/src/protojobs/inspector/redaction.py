@@ -1,4 +1,4 @@
-"""Fields that nobody is to see: hidden before data is shown, searched or sent, and kept when it is edited."""
+"""Redaction: fields that are hidden before data is shown, searched or sent, and kept when it is edited."""
 
 from __future__ import annotations
 
@@ -128,10 +128,10 @@ class Redaction:
 
     def _places(self, values: Sequence[object], path: str) -> dict[bytes, list[int]]:
         """Where the values stand, by how they look without their hidden fields."""
-        found: dict[bytes, list[int]] = {}
+        places: dict[bytes, list[int]] = {}
         for place, value in enumerate(values):
-            found.setdefault(_encode(self._hidden(value, path)), []).append(place)
-        return found
+            places.setdefault(_encode(self._hidden(value, path)), []).append(place)
+        return places
 
 
 def _under(path: str, key: str) -> str:

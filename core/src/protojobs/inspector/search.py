@@ -1,4 +1,4 @@
-"""From a query to jobs: pages of what the store filters, held against the rest of the query, within bounds."""
+"""Finds the jobs that match a query: the store filters what it can, the rest is tested here, page by page."""
 
 from __future__ import annotations
 
@@ -93,13 +93,13 @@ class Search:
             yield self._by_ids(self.query.ids)
             return
         size = page or (HEAVY_PAGE if self._is_heavy or self.is_of_failed else PAGES[0])
-        last, place = _read(cursor)
+        last, page_cursor = _read(cursor)
         while True:
-            batch = self._failed(last, place, size) if self.is_of_failed else self._jobs(last, place, size)
+            batch = self._failed(last, page_cursor, size) if self.is_of_failed else self._jobs(last, page_cursor, size)
             yield batch
             if batch.cursor is None:
                 return
-            last, place = _read(batch.cursor)
+            last, page_cursor = _read(batch.cursor)
             size = page or (PAGES[1] if size >= PAGES[0] else HEAVY_PAGE)
 
     def _by_ids(self, ids: Sequence[str]) -> Batch:
@@ -110,30 +110,31 @@ class Search:
         failures = {row.job_id: row for row in self.driver.get_failed(failed)} if failed else {}
         newest_first = sorted(jobs, key=lambda job: job.id, reverse=True)
         matching = [self._match(_Row(job, failures.get(job.id), None)) for job in newest_first]
-        return Batch([found for found in matching if found is not None], len(jobs), None)
+        return Batch([match for match in matching if match is not None], len(jobs), None)
 
-    def _jobs(self, last: str, place: str | None, size: int) -> Batch:
+    def _jobs(self, last: str, page_cursor: str | None, size: int) -> Batch:
         chars = self._chars(LIST_CHARS_MAX)
-        page = self.driver.find(self.query.which, limit=size, cursor=place, chars_max=chars)
-        rows = [_Row(job, None, f"{job.id}{_MARK}{place or ''}") for job in page.jobs if not last or job.id < last]
+        page = self.driver.find(self.query.which, limit=size, cursor=page_cursor, chars_max=chars)
+        jobs = [job for job in page.jobs if not last or job.id < last]
+        rows = [_Row(job, None, f"{job.id}{_MARK}{page_cursor or ''}") for job in jobs]
         return self._batch(rows, page.cursor)
 
-    def _failed(self, last: str, place: str | None, size: int) -> Batch:
-        page = self._failed_page(place, size)
+    def _failed(self, last: str, page_cursor: str | None, size: int) -> Batch:
+        page = self._failed_page(page_cursor, size)
         rows = [row for row in page.jobs if not last or _key(row) < last]
         jobs = {job.id: job for job in self.driver.get([row.job_id for row in rows])} if rows else {}
         return self._batch(
-            [_Row(jobs.get(row.job_id), row, f"{_key(row)}{_MARK}{place or ''}") for row in rows], page.cursor
+            [_Row(jobs.get(row.job_id), row, f"{_key(row)}{_MARK}{page_cursor or ''}") for row in rows], page.cursor
         )
 
-    def _failed_page(self, place: str | None, size: int) -> FailedPage:
+    def _failed_page(self, page_cursor: str | None, size: int) -> FailedPage:
         chars = self._chars(READ_CHARS_MAX if self.query.needs_failure else ERROR_CHARS_MAX)
         driver = self.driver
         if self.query.fingerprint is not None and driver.capabilities.observing and isinstance(driver, Observes):
             if self._whole is None:
                 return FailedPage(jobs=())
-            return driver.failed_alike(self._whole, limit=size, cursor=place, chars_max=chars)
-        return driver.failed(queue=self.query.which.queue, limit=size, cursor=place, chars_max=chars)
+            return driver.failed_alike(self._whole, limit=size, cursor=page_cursor, chars_max=chars)
+        return driver.failed(queue=self.query.which.queue, limit=size, cursor=page_cursor, chars_max=chars)
 
     @cached_property
     def _whole(self) -> str | None:
@@ -142,10 +143,11 @@ class Search:
         if len(start) >= _FINGERPRINT_CHARS or not isinstance(self.driver, Observes):
             return start
         groups = self.driver.failure_groups(limit=GROUPS_MAX, counted_max=1, chars_max=1)
-        found = [group.fingerprint for group in groups if group.fingerprint.startswith(start)]
-        if len(found) > 1:
-            raise QueryInvalid(f"fp:{start} is the beginning of {len(found)} fingerprints.", mend="Write more of it.")
-        return found[0] if found else None
+        fingerprints = [group.fingerprint for group in groups if group.fingerprint.startswith(start)]
+        if len(fingerprints) > 1:
+            what = f"fp:{start} is the beginning of {len(fingerprints)} fingerprints."
+            raise QueryInvalid(what, mend="Write more of it.")
+        return fingerprints[0] if fingerprints else None
 
     def _chars(self, usual: int) -> int | None:
         """How much to ask for of the data (and traceback) of each row."""
@@ -156,17 +158,17 @@ class Search:
     def _batch(self, rows: Sequence[_Row], following: str | None) -> Batch:
         """Those of the rows that match, up to the one at which the time is over."""
         matching: list[Found] = []
-        found: Found | None = None
+        match: Found | None = None
         ends = self._clock.monotonic() + ROWS_S
         for examined, row in enumerate(rows, 1):
-            found = self._match(row)
-            if found is not None:
-                matching.append(found)
+            match = self._match(row)
+            if match is not None:
+                matching.append(match)
             if examined < len(rows) and self._clock.monotonic() >= ends:
                 return Batch(matching, examined, row.cursor)
         cursor = None if following is None else f"{_MARK}{following}"
-        if found is not None:  # nothing stands behind it in this page
-            matching[-1] = replace(found, cursor=cursor)
+        if match is not None:  # nothing stands behind it in this page
+            matching[-1] = replace(match, cursor=cursor)
         return Batch(matching, len(rows), cursor)
 
     def _match(self, row: _Row) -> Found | None:
@@ -188,10 +190,10 @@ class Search:
 def _read(cursor: str | None) -> tuple[str, str | None]:
     if cursor is None:
         return "", None
-    last, mark, place = cursor.partition(_MARK)
+    last, mark, page_cursor = cursor.partition(_MARK)
     if not mark:
         raise OptionInvalid(f"{shown(cursor, 60)} is no cursor of this list.", mend="Pass one that the list gave.")
-    return last, place or None
+    return last, page_cursor or None
 
 
 def _key(row: FailedJob) -> str:

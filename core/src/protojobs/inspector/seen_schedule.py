@@ -1,4 +1,4 @@
-"""What there is to see of a stored schedule, also of one that means nothing on this machine."""
+"""A stored schedule for display: its state, its words and its next times, also where it is invalid on this machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A job's life as a list of moments, from what the store says of it and what workers noted."""
+"""The timeline of a job: a list of moments, from its row and from the notes of workers."""
 
 from __future__ import annotations
 

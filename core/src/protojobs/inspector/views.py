@@ -1,4 +1,4 @@
-"""What an Inspector answers: frozen values, redacted, fit to be shown or sent as JSON."""
+"""The records that an Inspector returns: frozen, redacted, fit to be shown or sent as JSON."""
 
 from __future__ import annotations
 

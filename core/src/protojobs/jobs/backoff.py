@@ -1,4 +1,4 @@
-"""How long a failed job waits: attempt number -> seconds. Pure; the jitter is derived, not rolled."""
+"""Backoff: how many seconds a failed job waits before its next attempt. Its jitter is derived, not random."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A job's data <-> the text that the store keeps. What would not come back as it went in is refused at push.
+"""Encodes a job's data as the JSON text that the store keeps, and decodes it. What would not come back is refused.
 
 JSON loses things in silence: NaN becomes null, a date becomes text, `{1: ...}` becomes `{"1": ...}`, a misspelt key of
 a typed record is dropped. So `encode` looks at the data first, decodes what it wrote, and compares.
@@ -163,15 +163,15 @@ def _decoder_of(data_type: DataType) -> msgspec.json.Decoder[object]:
     while it is being made, and a second thread that decodes with it meanwhile crashes the process.
     """
     try:
-        known = _decoders.get(data_type)
+        decoder = _decoders.get(data_type)
     except TypeError:  # it cannot be a key
         return _made(data_type)
-    if known is None:
-        known = _made(data_type)
+    if decoder is None:
+        decoder = _made(data_type)
         if len(_decoders) >= _DECODERS_MAX:
             _decoders.clear()
-        _decoders[data_type] = known
-    return known
+        _decoders[data_type] = decoder
+    return decoder
 
 
 def _made(data_type: DataType) -> msgspec.json.Decoder[object]:

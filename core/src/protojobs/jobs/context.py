@@ -1,4 +1,4 @@
-"""What a running job may know and say: the `JobContext` that a parameter annotated with it receives."""
+"""JobContext: what a running job may ask and report. A parameter that is annotated with it receives one."""
 
 from __future__ import annotations
 

@@ -134,22 +134,22 @@ class JobDefinition:
     @cached_property
     def _signature(self) -> inspect.Signature:
         whole = inspect.signature(self._function)
-        named = {name: known for name, known in whole.parameters.items() if name != self.context_parameter}
+        named = {name: parameter for name, parameter in whole.parameters.items() if name != self.context_parameter}
         return whole.replace(parameters=list(named.values()))  # the context comes from the worker
 
     @cached_property
     def _parameters(self) -> tuple[tuple[str, ...], frozenset[str], frozenset[str]]:
         """The names of a function's parameters: those that may be given by position, those that must be, and all."""
-        known = self._signature.parameters
-        positional = tuple(name for name, one in known.items() if one.kind is one.POSITIONAL_OR_KEYWORD)
-        required = frozenset(name for name, one in known.items() if one.default is one.empty)
-        return positional, required, frozenset(known)
+        parameters = self._signature.parameters
+        positional = tuple(name for name, one in parameters.items() if one.kind is one.POSITIONAL_OR_KEYWORD)
+        required = frozenset(name for name, one in parameters.items() if one.default is one.empty)
+        return positional, required, frozenset(parameters)
 
     def arguments(self, args: Sequence[object], kwargs: Mapping[str, object]) -> dict[str, object]:
         """What a call of the function would give to its parameters, by name. Raises DataInvalid if they do not fit."""
-        positional, required, known = self._parameters
+        positional, required, names = self._parameters
         by_name = dict(zip(positional, args, strict=False), **kwargs)
-        if len(by_name) == len(args) + len(kwargs) and required <= by_name.keys() <= known:
+        if len(by_name) == len(args) + len(kwargs) and required <= by_name.keys() <= names:
             return by_name
         try:
             return self._signature.bind(*args, **kwargs).arguments  # a hundred times as dear, and says what is wrong
@@ -158,11 +158,11 @@ class JobDefinition:
 
     def check_arguments(self, data: object) -> None:
         """Refuse one value where a function wants its arguments by name, and say how they are given."""
-        given = data
+        value = data
         if self._type is None and isinstance(data, str | bytes | int | float | list | tuple | set | frozenset):
             first = next(iter(self._parameters[0]), "")
             raise DataInvalid(
-                f'job "{self.name}" takes its arguments by name, and got {shown(given)}.',
+                f'job "{self.name}" takes its arguments by name, and got {shown(value)}.',
                 mend=f'Bind them: push({self._function.__name__}.bind(...)). Or name each: {{"{first}": ...}}.'
                 if first
                 else "It has none: push it without data.",
@@ -201,10 +201,10 @@ class Registry:
     def add(self, definition: JobDefinition, aliases: Sequence[str] = ()) -> None:
         """Make a job known. The same class again replaces it (a reload); another class of that name is an error."""
         for name in (definition.name, *(check_name("alias", alias) for alias in aliases)):
-            known = self._by_name.get(name)
-            if known is not None and known.job_class != definition.job_class:
+            before = self._by_name.get(name)
+            if before is not None and before.job_class != definition.job_class:
                 raise OptionInvalid(
-                    f'Two jobs are called "{name}": {known.job_class} and {definition.job_class}.',
+                    f'Two jobs are called "{name}": {before.job_class} and {definition.job_class}.',
                     mend="Give one of them another name.",
                 )
             self._by_name[name] = definition
@@ -222,8 +222,8 @@ class Registry:
 
     def crons(self) -> list[tuple[str, Cron]]:
         """The jobs that carry a schedule with them, by name."""
-        known = sorted(self._by_name.items())
-        return [(name, job.cron) for name, job in known if job.cron is not None and name == job.name]
+        by_name = sorted(self._by_name.items())
+        return [(name, job.cron) for name, job in by_name if job.cron is not None and name == job.name]
 
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self._by_name))

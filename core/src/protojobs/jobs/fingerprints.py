@@ -1,4 +1,4 @@
-"""The mark by which failures with one cause are known: what raised what, and where, without what varies.
+"""The fingerprint of an exception: equal for failures with one cause, whatever numbers and names vary in them.
 
 Line numbers are left out, so that a deployment does not split a group in two.
 """
@@ -61,8 +61,8 @@ def title(error: BaseException) -> str:
     """
     kind = type(error)
     module = _told(lambda: "" if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}.")
-    said = _told(lambda: str(error)[:MESSAGE_CHARS_MAX])
-    line = next((line.rstrip() for line in said.splitlines() if line.strip()), "")
+    message = _told(lambda: str(error)[:MESSAGE_CHARS_MAX])
+    line = next((line.rstrip() for line in message.splitlines() if line.strip()), "")
     name = f"{module}{_told(lambda: kind.__qualname__)}"
     whole = f"{name}: {line}" if line else name
     if first := _told(lambda: _first_of_group(error)):
@@ -102,8 +102,8 @@ def _place(trace: TracebackType | None) -> str:
         deepest = frame
         if _is_the_applications(frame.f_code.co_filename):
             own = frame
-    found = own or deepest
-    return "" if found is None else f"{found.f_globals.get('__name__', '')}:{found.f_code.co_qualname}"
+    frame = own or deepest
+    return "" if frame is None else f"{frame.f_globals.get('__name__', '')}:{frame.f_code.co_qualname}"
 
 
 def _frames(trace: TracebackType | None) -> Iterator[FrameType]:

@@ -229,7 +229,10 @@ def as_bound(what: object, data: object, registry: Registry) -> BoundJob:
         if data is not None:
             raise OptionInvalid("This job has its data bound already.", mend="Push it without further data.")
         return what
-    data = {} if data is None else data
+    return _bound(what, {} if data is None else data, registry)
+
+
+def _bound(what: object, data: object, registry: Registry) -> BoundJob:
     if isinstance(what, str):
         definition = registry.get(what)
         definition.check_arguments(data)
@@ -252,7 +255,7 @@ def as_bound(what: object, data: object, registry: Registry) -> BoundJob:
 
 
 def _no_job(what: object) -> OptionInvalid:
-    said = shown(what)
+    text = shown(what)
     called = "Did you call the function? Write push(my_job.bind(1)), not push(my_job(1))."
     mend = f"Push a Job class or instance, a function under @job, or a registered name. {called}"
     if isinstance(what, int | float | timedelta):
@@ -262,7 +265,7 @@ def _no_job(what: object) -> OptionInvalid:
         mend = called
     elif callable(what):
         mend = "Push a Job class or instance, a function under @job, or a registered name."
-    return OptionInvalid(f"{said} is not a job.", mend=mend)
+    return OptionInvalid(f"{text} is not a job.", mend=mend)
 
 
 def _declared(cls: type[Job[object]]) -> object:

@@ -91,9 +91,9 @@ def exception_types(what: str, value: object) -> tuple[type[BaseException], ...]
         "tuple[object, ...]", tuple(cast("list[object]", value)) if isinstance(value, list | tuple) else (value,)
     )
     for kind in given:
-        said = shown(kind)
+        text = shown(kind)
         if not (isinstance(kind, type) and issubclass(kind, BaseException)):
-            raise OptionInvalid(f"{what} holds {said}, no exception class.", mend="Write (ValueError, ...).")
+            raise OptionInvalid(f"{what} holds {text}, no exception class.", mend="Write (ValueError, ...).")
     return cast("tuple[type[BaseException], ...]", given)
 
 

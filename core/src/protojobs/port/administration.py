@@ -1,4 +1,4 @@
-"""What people see of a store and do to its jobs: a second part of the port."""
+"""The part of the port for people: to look at jobs, queues and workers, and to act on jobs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a driver says of the health of its store: findings for `protojobs doctor`, another optional part of the port."""
+"""The optional part of the port for `protojobs doctor`: what a driver finds wrong with its store."""
 
 from __future__ import annotations
 

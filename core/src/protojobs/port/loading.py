@@ -1,6 +1,4 @@
-"""Entry-point name -> driver class, loaded on first use, and the names of plugins. Nothing is imported before it is
-asked for.
-"""
+"""Makes the driver for a URL, and finds the installed plugins. Nothing is imported before it is asked for."""
 
 from __future__ import annotations
 
@@ -65,11 +63,11 @@ def create_driver(url: str, **options: object) -> Store:
     if scheme == "postgres":  # what other tools accept, and we do not guess whether the rest is theirs too
         raise DriverNotFound(f'"{one_line(masked(url))}" is spelt otherwise here.', mend='Write "postgresql://".')
     check_url(url)
-    found = [entry for entry in driver_entry_points() if entry.name == scheme]
-    if not found:
+    entries = [entry for entry in driver_entry_points() if entry.name == scheme]
+    if not entries:
         raise _not_found(scheme)
     try:
-        factory = cast("Callable[..., Store]", found[0].load())
+        factory = cast("Callable[..., Store]", entries[0].load())
     except ImportError as error:
         extra = _EXTRAS.get(scheme, scheme)
         raise DriverNotFound(
@@ -98,6 +96,6 @@ def _not_found(scheme: str) -> DriverNotFound:
         return DriverNotFound(
             f'The driver for "{scheme}" is not installed.', mend=f"Try: pip install 'protojobs[{extra}]'"
         )
-    known = [entry.name for entry in driver_entry_points()]
-    mend = did_you_mean(scheme, {*known, *_EXTRAS}) or f"Installed: {', '.join(known) or 'none'}."
+    installed = [entry.name for entry in driver_entry_points()]
+    mend = did_you_mean(scheme, {*installed, *_EXTRAS}) or f"Installed: {', '.join(installed) or 'none'}."
     return DriverNotFound(f'No driver is known for "{one_line(scheme)}".', mend=mend)

@@ -1,4 +1,4 @@
-"""What charts, error pages and the audit log are made of: a second, optional part of the port.
+"""The optional part of the port for charts, error pages and the audit log: counts and notes that a store keeps.
 
 Nothing here decides about a job. Workers note what they did beside their work, every ten seconds in one call; a note
 that is lost with a killed worker costs a chart a point, never a job a run. A driver that keeps notes says so by
@@ -306,13 +306,13 @@ def totalled(rollups: Iterable[Rollup], *, by: Literal["queue", "job_name"], lim
         RollupTotal(
             name=name,
             result=result,
-            count=sum(row.count for row in found),
-            wait_s=sum(row.wait_s for row in found),
-            run_s=sum(row.run_s for row in found),
+            count=sum(row.count for row in of_result),
+            wait_s=sum(row.wait_s for row in of_result),
+            run_s=sum(row.run_s for row in of_result),
         )
         for name, _ in runs.most_common(limit)
         for result in Result
-        if (found := rows.get((name, result)))
+        if (of_result := rows.get((name, result)))
     ]
 
 

@@ -1,4 +1,4 @@
-"""What each verb does to one job, as arithmetic: the record before and what was said give the record after.
+"""What each verb of the port does to one record of a job or schedule, as pure functions: record before -> record after.
 
 For the writer of a driver, who finds the row, asks here what becomes of it, and stores that in the same atomic step. (A
 store with a language of its own, SQL or Lua, says the same there.) Nothing here reads a clock or a store: `now` is the
@@ -149,9 +149,9 @@ def check_jobs(jobs: Sequence[NewJob]) -> None:
 def check_settlements(settlements: Sequence[Settlement]) -> None:
     """Raise `OptionInvalid` for too many, or for a verb that settles nothing. Ask before any of them is applied."""
     check_batch(settlements)
-    for said in settlements:
-        if said.verb not in SETTLES_TO:
-            raise OptionInvalid(f"{shown(said.verb)} does not settle a claim.", mend="Use one of the six that do.")
+    for verb in [settlement.verb for settlement in settlements]:
+        if verb not in SETTLES_TO:
+            raise OptionInvalid(f"{shown(verb)} does not settle a claim.", mend="Use one of the six that do.")
 
 
 def new_row(job: NewJob, now: datetime) -> ExportedJob:
@@ -198,52 +198,52 @@ def is_current(job: JobRecord, claim: Fence | Settlement) -> bool:
     return is_held and job.id == claim.id and job.claim_seq == claim.claim_seq
 
 
-def settle(job: Job | None, said: Settlement, now: datetime, *, failed_id: str) -> tuple[Job | None, Settled]:
+def settle(job: Job | None, settlement: Settlement, now: datetime, *, failed_id: str) -> tuple[Job | None, Settled]:
     """Do what the holder of the current claim says. `job` is the one of that id, None where there is none.
 
     A job that fails comes out with its row of failed_jobs, which is named `failed_id`.
     """
     if job is None:
-        return None, Settled(id=said.id, status=SettleStatus.STALE)
-    if is_current(job, said):
-        job, status = _applied(job, said, now, failed_id), SettleStatus.APPLIED
+        return None, Settled(id=settlement.id, status=SettleStatus.STALE)
+    if is_current(job, settlement):
+        job, status = _applied(job, settlement, now, failed_id), SettleStatus.APPLIED
     else:
-        was_settled = job.claim_seq == said.claim_seq and not job.reserved_by
+        was_settled = job.claim_seq == settlement.claim_seq and not job.reserved_by
         status = SettleStatus.REPEATED if was_settled else SettleStatus.STALE
-    return job, Settled(id=said.id, status=status, state=job.status, available_at=job.available_at)
+    return job, Settled(id=settlement.id, status=status, state=job.status, available_at=job.available_at)
 
 
-def _applied(job: Job, said: Settlement, now: datetime, failed_id: str) -> Job:
-    to, counts, reason = after_settling(job, said)
+def _applied(job: Job, settlement: Settlement, now: datetime, failed_id: str) -> Job:
+    to, counts, reason = after_settling(job, settlement)
     return _moved(
         job,
-        said.verb,
+        settlement.verb,
         to,
-        _due_at(said, now) if to is JobState.PENDING else now,
+        _due_at(settlement, now) if to is JobState.PENDING else now,
         **counts,
         reason=reason,
-        failed=_failure(job, said, now, failed_id) if to is JobState.FAILED else job.failed,
+        failed=_failure(job, settlement, now, failed_id) if to is JobState.FAILED else job.failed,
     )
 
 
-def after_settling(job: Counted, said: Settlement) -> tuple[JobState, dict[str, int], str | None]:
+def after_settling(job: Counted, settlement: Settlement) -> tuple[JobState, dict[str, int], str | None]:
     """The state of a job after a settlement of its current claim, its counts, and its reason."""
-    to = SETTLES_TO[said.verb]
+    to = SETTLES_TO[settlement.verb]
     is_marked = job.cancel_requested_at is not None
     if is_marked and to is not JobState.COMPLETED:  # the person's wish outlives the run; work that was done stays done
         to = JobState.CANCELLED
-    is_counted = said.verb is Verb.RELEASE and said.counts_return
-    is_unspent = said.verb in (Verb.SNOOZE, Verb.RELEASE) and not (is_counted and job.returns >= RETURNS_FREE)
+    is_counted = settlement.verb is Verb.RELEASE and settlement.counts_return
+    is_unspent = settlement.verb in (Verb.SNOOZE, Verb.RELEASE) and not (is_counted and job.returns >= RETURNS_FREE)
     counts = {
         "attempts": job.attempts - is_unspent,
         "returns": job.returns + is_counted,
-        "crashes": job.crashes + said.counts_crash,
+        "crashes": job.crashes + settlement.counts_crash,
     }
-    return to, counts, said.reason if said.reason and not is_marked else job.reason
+    return to, counts, settlement.reason if settlement.reason and not is_marked else job.reason
 
 
-def _failure(job: ExportedJob, said: Settlement, now: datetime, failed_id: str) -> FailedJob:
-    cause = {"exception": said.error, "fingerprint": said.fingerprint}
+def _failure(job: ExportedJob, settlement: Settlement, now: datetime, failed_id: str) -> FailedJob:
+    cause = {"exception": settlement.error, "fingerprint": settlement.fingerprint}
     return convert(asdict(job) | cause | {"id": failed_id, "job_id": job.id, "failed_at": now}, FailedJob)
 
 
@@ -357,31 +357,31 @@ def check_firings(firings: Sequence[Firing]) -> None:
     """Raise `OptionInvalid` for too many or too large ones, and for one that would not lead forward."""
     check_batch(firings)
     check_jobs([firing.job for firing in firings if firing.job is not None])
-    for said in firings:
-        if said.due < said.expected_next or (said.next_due is not None and said.next_due <= said.due):
-            raise OptionInvalid(f"schedule {shown(said.id)}: a firing leads from its time to a later one.")
+    for firing in firings:
+        if firing.due < firing.expected_next or (firing.next_due is not None and firing.next_due <= firing.due):
+            raise OptionInvalid(f"schedule {shown(firing.id)}: a firing leads from its time to a later one.")
 
 
 def fire(
-    schedule: Schedule | None, said: Firing, now: datetime, *, last_job: JobState | None, is_known: bool
+    schedule: Schedule | None, firing: Firing, now: datetime, *, last_job: JobState | None, is_known: bool
 ) -> tuple[Schedule | None, FireStatus]:
     """Move a schedule on. `schedule` is the one of that id, None where there is none.
 
     `last_job` is the state of the job that it fired last, None where there is none (any more). `is_known` says that the
     store has a job of the new one's id. With FIRED the job is to be stored in the same step.
     """
-    if schedule is None or schedule.is_paused or schedule.next_due_at != said.expected_next or said.due > now:
+    if schedule is None or schedule.is_paused or schedule.next_due_at != firing.expected_next or firing.due > now:
         return schedule, FireStatus.LOST
-    if schedule.last_due_at is not None and said.due <= schedule.last_due_at:  # no time ever fires again
+    if schedule.last_due_at is not None and firing.due <= schedule.last_due_at:  # no time ever fires again
         return schedule, FireStatus.LOST
     status = FireStatus.DUPLICATE if is_known else FireStatus.FIRED
-    if said.job is None or _is_held_up(schedule.overlap, last_job):
+    if firing.job is None or _is_held_up(schedule.overlap, last_job):
         status = FireStatus.SKIPPED
-    job_id = schedule.last_job_id if status is FireStatus.SKIPPED or said.job is None else said.job.id
+    job_id = schedule.last_job_id if status is FireStatus.SKIPPED or firing.job is None else firing.job.id
     moved = replace(
         schedule,
-        next_due_at=said.next_due,
-        last_due_at=said.due,
+        next_due_at=firing.next_due,
+        last_due_at=firing.due,
         last_job_id=job_id,
         version=schedule.version + 1,
     )
@@ -417,5 +417,5 @@ def _moved(job: Job, verb: Verb, to: JobState, at: datetime | None, **changes: o
     return replace(job, **after | changes)
 
 
-def _due_at(said: NewJob | Settlement, now: datetime) -> datetime:
-    return said.available_at or now + timedelta(seconds=said.delay)
+def _due_at(source: NewJob | Settlement, now: datetime) -> datetime:
+    return source.available_at or now + timedelta(seconds=source.delay)

@@ -1,4 +1,4 @@
-"""Stored rows that no driver wrote, such as a foreign hand leaves: what of them can be read, and why the rest cannot.
+"""Stored rows that no driver wrote, such as a hand-edited one: what of them can be read, and why the rest cannot.
 
 For the writer of a driver. One such row must hold up nothing else, neither a queue nor a list. Verbs that look build
 their records with `read`, which never fails; a claim lends what can be read, and settles a job that cannot be as failed

@@ -1,4 +1,4 @@
-"""URLs of stores: what a person may see of one, and what is wrong with one before any driver reads it.
+"""URLs of stores: shown without passwords, and checked before a driver reads them.
 
 For the command line and for drivers. A password stands in every URL of a server, so no message shows a URL that has not
 been through `masked`, and no foreign text that has not been through `scrubbed`.
@@ -42,7 +42,7 @@ def scrubbed(text: str) -> str:
 
     A word alone is left, whatever the password is: `role "postgres" does not exist` shall say so.
     """
-    return _DSN.sub(r"\1***", _URLS.sub(lambda found: masked(found[0]), text))
+    return _DSN.sub(r"\1***", _URLS.sub(lambda url: masked(url[0]), text))
 
 
 def check_url(url: str) -> None:

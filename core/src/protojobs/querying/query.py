@@ -109,10 +109,10 @@ class Query(Struct, frozen=True, kw_only=True):
     @property
     def is_decided_by_store(self) -> bool:
         """Whether all that `which` selects matches."""
-        told = {"queue": self.which.queue, "job": self.which.job_name}
+        exact = {"queue": self.which.queue, "job": self.which.job_name}
         return not self.is_void and not any(
             term.is_negated
-            or (not _IN_STORE.issuperset(term.values) if term.key == "state" else (told.get(term.key),) != term.exact)
+            or (not _IN_STORE.issuperset(term.values) if term.key == "state" else (exact.get(term.key),) != term.exact)
             for term in self.terms
         )
 
@@ -124,8 +124,8 @@ class Query(Struct, frozen=True, kw_only=True):
     @property
     def fingerprint(self) -> str | None:
         """The one fingerprint (or the beginning of one) that it asks for."""
-        found = self._exact("fp")
-        return found[0] if found is not None and len(found) == 1 else None
+        values = self._exact("fp")
+        return values[0] if values is not None and len(values) == 1 else None
 
     def at(self, now: datetime) -> Query:
         """The same, asked at another moment."""

@@ -157,7 +157,7 @@ def time_test(key: str, value: str, read: Callable[[Seen], datetime | None]) -> 
 
 def literal(value: str) -> str:
     """The text that is meant by a value as it is written."""
-    return ESCAPED.sub(lambda found: found.group()[1], value)
+    return ESCAPED.sub(lambda match: match.group()[1], value)
 
 
 def has_star(value: str) -> bool:
@@ -190,13 +190,13 @@ def glob(pattern: str, *, is_part: bool = False) -> Callable[[str], bool]:
 
 def _between_stars(pattern: str) -> list[str]:
     parts, place = [""], 0
-    for found in _STAR_OR_ESCAPED.finditer(pattern):
-        parts[-1] += pattern[place : found.start()]
-        place = found.end()
-        if found.group() == "*":
+    for match in _STAR_OR_ESCAPED.finditer(pattern):
+        parts[-1] += pattern[place : match.start()]
+        place = match.end()
+        if match.group() == "*":
             parts.append("")
         else:
-            parts[-1] += literal(found.group())
+            parts[-1] += literal(match.group())
     parts[-1] += pattern[place:]
     return parts
 
@@ -221,11 +221,11 @@ def path_test(path: str, values: Sequence[str]) -> Test:
                 ranges.append(_bounds(value, lambda text: _number(path, text)))
 
     def test(seen: Seen) -> bool:
-        found = seen.at(path)
+        scalars = seen.at(path)
         return (
-            not exact.isdisjoint(found.texts)
-            or any(is_met(text) for is_met in globs for text in found.texts)
-            or any(within(number) for within in ranges for number in found.numbers)
+            not exact.isdisjoint(scalars.texts)
+            or any(is_met(text) for is_met in globs for text in scalars.texts)
+            or any(within(number) for within in ranges for number in scalars.numbers)
         )
 
     return test
@@ -261,9 +261,9 @@ def _opened(text: str) -> object:
 
 
 def _bounds(value: str, number: Callable[[str], float]) -> Callable[[float], bool]:
-    if found := _COMPARISON.fullmatch(value):
-        bound = number(found[2])
-        match found[1]:
+    if comparison := _COMPARISON.fullmatch(value):
+        bound = number(comparison[2])
+        match comparison[1]:
             case ">=":
                 return lambda given: given >= bound
             case "<=":
@@ -297,9 +297,9 @@ _TICK, _DAY = timedelta(microseconds=1), timedelta(days=1)
 
 def _time_bounds(key: str, value: str) -> tuple[_Moment, _Moment]:
     """From the first moment that matches to the first behind that does not."""
-    if found := _COMPARISON.fullmatch(value):
-        start, end = _span(key, found[2])
-        match found[1]:
+    if comparison := _COMPARISON.fullmatch(value):
+        start, end = _span(key, comparison[2])
+        match comparison[1]:
             case ">=":
                 return start, _always(_LAST)
             case "<=":

@@ -1,4 +1,4 @@
-"""What a due schedule is to do now: which of its times fire, which are missed, and what it waits for next.
+"""Plans what a due schedule does now: which of its times fire, which are missed, and which time comes next.
 
 Plain functions of a schedule and the store's time, so that every ticker comes to the same answer.
 """

@@ -117,20 +117,20 @@ def _named(what: str) -> Generator[None]:
 
 
 def _check_known(options: ScheduleOptions) -> None:
-    known = ScheduleOptions.__annotations__
+    options_known = ScheduleOptions.__annotations__
     for name in options:
-        if name not in known:
-            mend = did_you_mean(name, known) or f"There are {', '.join(known)}."
+        if name not in options_known:
+            mend = did_you_mean(name, options_known) or f"There are {', '.join(options_known)}."
             raise OptionInvalid(f'There is no schedule option "{one_line(name)}".', mend=mend)
 
 
 def _moment(name: str, options: dict[str, object], zone: str) -> datetime | None:
-    given = options.get(name)
-    return None if given is None else parse_when(name, given, zone)
+    value = options.get(name)
+    return None if value is None else parse_when(name, value, zone)
 
 
-def _checked_id(given: object) -> str | None:
-    return None if given is None else check_name("schedule id", given, maximum=SCHEDULE_ID_BYTES_MAX)
+def _checked_id(value: object) -> str | None:
+    return None if value is None else check_name("schedule id", value, maximum=SCHEDULE_ID_BYTES_MAX)
 
 
 def _default_id(job_name: str, spec: str, zone: str, data: str) -> str:
@@ -153,10 +153,10 @@ def clock_fields(at: object) -> str:
 def day_field(day: object) -> str:
     """`monday`, `mon` or 1 as the cron field `mon` or `1`."""
     if isinstance(day, str):
-        found = [name for name in _DAYS if day.lower() in (name, name[:3])]
-        if not found:
+        days = [name for name in _DAYS if day.lower() in (name, name[:3])]
+        if not days:
             raise OptionInvalid(f"day {shown(day)} is no day of the week.", mend=did_you_mean(day.lower(), _DAYS))
-        return found[0][:3]
+        return days[0][:3]
     if isinstance(day, bool) or not isinstance(day, int) or not 0 <= day <= 7:
         raise OptionInvalid(f"day {shown(day)} is no day of the week.", mend="1 is Monday, 7 (or 0) is Sunday.")
     return str(day)

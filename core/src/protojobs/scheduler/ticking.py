@@ -1,4 +1,4 @@
-"""Firing what is due: look, plan, fire, tell. Any number of tickers do this at once, and none of them leads.
+"""Fires the schedules that are due: look, plan, fire, announce. Any number of tickers do so at once; none leads.
 
 The store decides by compare-and-set who moves a schedule on, in the step that stores the job. So a ticker may be
 killed, frozen or wrong about the time at any line here: another one goes on from what the store says.
@@ -119,10 +119,10 @@ class Ticker:
         """The steps of the first of them, and how many are left for the next round: none, if it can be."""
         attempts: list[_Attempt] = []
         ends = self._queue.clock.monotonic() + PLAN_S
-        for place, schedule in enumerate(ready, start=1):
+        for number, schedule in enumerate(ready, start=1):
             attempts += self._attempts(schedule, now)
-            if place == ROUND or self._queue.clock.monotonic() >= ends:
-                return attempts, len(ready) - place
+            if number == ROUND or self._queue.clock.monotonic() >= ends:
+                return attempts, len(ready) - number
         return attempts, 0
 
     def _fire(self, batch: Sequence[_Attempt], now: datetime, report: TickReport) -> None:

@@ -1,4 +1,4 @@
-"""How two values differ, in lines that a person reads at a glance."""
+"""The difference of two values, in lines for people."""
 
 from __future__ import annotations
 

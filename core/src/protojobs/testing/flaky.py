@@ -1,4 +1,4 @@
-"""A driver that fails once, at a place of the test's choosing."""
+"""FlakyDriver: a driver that fails once, at the call that the test names."""
 
 from __future__ import annotations
 

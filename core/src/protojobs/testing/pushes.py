@@ -1,4 +1,4 @@
-"""What a test's queue has seen being pushed."""
+"""PushedJob: one push that a TestQueue has seen."""
 
 from __future__ import annotations
 

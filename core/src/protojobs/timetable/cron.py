@@ -51,10 +51,10 @@ class _Field(Struct, frozen=True):
         if self.name == "day of week" and (nth := _NTH.fullmatch(term)):
             outside = nth["nth"] is not None and not 1 <= int(nth["nth"]) <= 5
             return self._outside(nth["day"]) or (f"#{nth['nth']} is not between 1 and 5" if outside else "")
-        found = _TERM.fullmatch(term)
-        if found is None or (found["low"] == "*" and found["high"] is not None):
+        match = _TERM.fullmatch(term)
+        if match is None or (match["low"] == "*" and match["high"] is not None):
             return f"{term!r} cannot be read" + ("; * stands for any" if term == "?" else "")
-        return self._range_fault(term, found["low"], found["high"]) or self._step_fault(found["step"])
+        return self._range_fault(term, match["low"], match["high"]) or self._step_fault(match["step"])
 
     def _outside(self, text: str) -> str:
         value = self.number(text)
@@ -94,49 +94,49 @@ def check_cron(expression: object) -> str:
     """
     if not isinstance(expression, str):
         raise OptionInvalid(f"A cron expression is text, not {type(expression).__name__}.")
-    said = expression.strip()
-    if len(said) > CRON_CHARS_MAX:
-        raise OptionInvalid(f"The cron expression {shown(said, 30)} is too long.", mend=f"{CRON_CHARS_MAX} at most.")
-    if said.startswith("@"):
-        said = _nickname(said)
-    parts = _SMALL.sub(lambda found: found[0].upper(), said).split()
+    written = expression.strip()
+    if len(written) > CRON_CHARS_MAX:
+        raise OptionInvalid(f"The cron expression {shown(written, 30)} is too long.", mend=f"{CRON_CHARS_MAX} at most.")
+    if written.startswith("@"):
+        written = _nickname(written)
+    parts = _SMALL.sub(lambda match: match[0].upper(), written).split()
     if len(parts) not in (5, 6):
         raise OptionInvalid(
-            f"cron {shown(said)} has {len(parts)} field{'s' * (len(parts) != 1)}.",
+            f"cron {shown(written)} has {len(parts)} field{'s' * (len(parts) != 1)}.",
             mend="Write minute, hour, day of month, month, day of week; for seconds one more in front.",
         )
     for field, text in zip(_FIELDS[-len(parts) :], parts, strict=True):
         for term in text.split(","):
             if why := field.fault(term):
-                raise OptionInvalid(f"cron {shown(said)}: the {field.name} {shown(text)} does not work: {why}.")
-    parts[-1] = _LAST_BY_NAME.sub(lambda found: f"{_FIELDS[-1].number(found[1])}L", parts[-1])
+                raise OptionInvalid(f"cron {shown(written)}: the {field.name} {shown(text)} does not work: {why}.")
+    parts[-1] = _LAST_BY_NAME.sub(lambda match: f"{_FIELDS[-1].number(match[1])}L", parts[-1])
     checked = " ".join(parts)
-    _must_come(said, checked)
+    _must_come(written, checked)
     return checked
 
 
-def _must_come(said: str, checked: str) -> None:
+def _must_come(written: str, checked: str) -> None:
     """Raise OptionInvalid for a date that no calendar has."""
     try:
         next(CronSim(checked, datetime(2000, 1, 1, tzinfo=UTC)))
     except CronSimError as error:
         if "day-of-month" not in str(error):
-            raise OptionInvalid(f"cron {shown(said)} does not work: {error}.") from None
-        raise _never(said) from None
+            raise OptionInvalid(f"cron {shown(written)} does not work: {error}.") from None
+        raise _never(written) from None
     except StopIteration:
-        raise _never(said) from None
+        raise _never(written) from None
 
 
-def _nickname(said: str) -> str:
-    if said.lower().startswith("@every"):
-        raise OptionInvalid(f"cron {shown(said)} is an interval.", mend="For intervals there is every().")
-    if (known := _NICKNAMES.get(said.lower())) is None:
-        raise OptionInvalid(f"cron {shown(said)} is not known.", mend=f"Known: {', '.join(_NICKNAMES)}.")
-    return known
+def _nickname(written: str) -> str:
+    if written.lower().startswith("@every"):
+        raise OptionInvalid(f"cron {shown(written)} is an interval.", mend="For intervals there is every().")
+    if (fields := _NICKNAMES.get(written.lower())) is None:
+        raise OptionInvalid(f"cron {shown(written)} is not known.", mend=f"Known: {', '.join(_NICKNAMES)}.")
+    return fields
 
 
-def _never(said: str) -> OptionInvalid:
+def _never(written: str) -> OptionInvalid:
     return OptionInvalid(
-        f"cron {shown(said)}: its day of month, month and day of week never meet, so it would never be due.",
+        f"cron {shown(written)}: its day of month, month and day of week never meet, so it would never be due.",
         mend="Write L for the last day of the month.",
     )

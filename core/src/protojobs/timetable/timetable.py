@@ -69,25 +69,25 @@ class Timetable:
         moment = moment.astimezone(UTC).replace(fold=0)  # in UTC no hour comes twice, whatever somebody says
         if self._start is not None:
             moment = max(moment, self._start - _MICROSECOND)
-        found = self._interval_after(moment) if self._interval else self._cron_after(moment)
-        return None if found is None or (self._end is not None and found > self._end) else found
+        due = self._interval_after(moment) if self._interval else self._cron_after(moment)
+        return None if due is None or (self._end is not None and due > self._end) else due
 
     def upcoming(self, moment: datetime) -> Iterator[datetime]:
         """The due times later than `moment`, one after the other."""
-        while (found := self.after(moment)) is not None:
-            yield found
-            moment = found
+        while (due := self.after(moment)) is not None:
+            yield due
+            moment = due
 
     def last_of(self, first: datetime, until: datetime) -> datetime:
         """The latest due time up to `until`, given one that is: `first`. In a few steps, however many lie between."""
         high = until
-        while (found := self.after(first)) is not None and found <= until:
-            middle = found + (high - found) / 2
+        while (due := self.after(first)) is not None and due <= until:
+            middle = due + (high - due) / 2
             probe = self.after(middle)
             if probe is not None and probe <= until:
                 first = probe
             else:  # none in the upper half: go on in the lower one
-                first, high = found, middle
+                first, high = due, middle
         return first
 
     def count(self, first: datetime, below: datetime) -> int:
@@ -126,15 +126,15 @@ class Timetable:
         """The first moment after this one that shows a time of the expression, in whichever pass."""
         offset = _offset(moment, self._zone)
         while True:
-            found = self._next_face(_face(moment, offset)).replace(tzinfo=UTC) - offset
-            near = min(found, moment + _DAY)
+            due = self._next_face(_face(moment, offset)).replace(tzinfo=UTC) - offset
+            near = min(due, moment + _DAY)
             if _offset(near, self._zone) != offset:  # the clock jumps before: look again from there
                 change = _change(moment, near, self._zone)
                 moment, offset = change - _SECOND, _offset(change, self._zone)
-            elif near == found:
-                return found
+            elif near == due:
+                return due
             else:  # no jump for a day, and none goes over a day: nothing comes before the day that ends in `found`
-                moment = found - _DAY
+                moment = due - _DAY
                 offset = _offset(moment, self._zone)
 
     def _next_face(self, face: datetime) -> datetime:
