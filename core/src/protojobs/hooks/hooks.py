@@ -89,7 +89,7 @@ class Hooks:
         )
         if self.missing:
             self._before_push = self._before_run = (self._refuse,)
-        self.has_before_run = bool(self._before_run)
+        self.has_before_push, self.has_before_run = bool(self._before_push), bool(self._before_run)
         # By the listener's id(), for it need not be hashable; and the listener itself, so that no other has that id.
         self._errors: dict[int, tuple[object, int]] = {}
         self._silent_until: dict[int, tuple[object, float]] = {}

@@ -141,7 +141,7 @@ def check_batch(things: Sequence[Thing]) -> Sequence[Thing]:
 def check_jobs(jobs: Sequence[NewJob]) -> None:
     """Raise `OptionInvalid` for more jobs or payload bytes than one enqueue takes."""
     check_batch(jobs)
-    size = sum(payload_bytes(job.data) for job in jobs)
+    size = sum([payload_bytes(job.data) for job in jobs])
     if size > BATCH_BYTES_MAX:
         raise OptionInvalid(f"{size} payload bytes are too many.", mend=f"Send at most {BATCH_BYTES_MAX}.")
 

@@ -148,7 +148,9 @@ def in_chunks(jobs: Iterable[object], registry: Registry, settings: Settings, ho
     chunk: list[NewJob] = []
     size = 0
     for item in jobs:
-        job = hooks.before_push(new_job(_bound(item, registry), settings))
+        job = new_job(_bound(item, registry), settings)
+        if hooks.has_before_push:
+            job = hooks.before_push(job)
         job_bytes = payload_bytes(job.data)
         if chunk and size + job_bytes > BATCH_BYTES_MAX:
             yield chunk

@@ -124,13 +124,15 @@ class JobQueue:
         seconds, whatever the store or the network does; it carries the id.
         """
         hooks = self.hooks
-        new = hooks.before_push(new_job(as_bound(job, data, self.registry), self.settings, id=id))
+        new = new_job(as_bound(job, data, self.registry), self.settings, id=id)
+        new = hooks.before_push(new) if hooks.has_before_push else new
         return self._pusher.send([new], hooks, session)[0].id
 
     async def apush(self, job: object, data: object = None, *, id: str | None = None, session: object = None) -> str:
         """`push` for coroutines; `session` is an AsyncSession or AsyncConnection."""
         hooks = self.hooks
-        new = hooks.before_push(new_job(as_bound(job, data, self.registry), self.settings, id=id))
+        new = new_job(as_bound(job, data, self.registry), self.settings, id=id)
+        new = hooks.before_push(new) if hooks.has_before_push else new
         return (await self._pusher.asend([new], hooks, session))[0].id
 
     def later(
