@@ -20,13 +20,13 @@ from protojobs.interrupts import Interrupted
 from protojobs.port.lifecycle import Verb
 from protojobs.port.records import ClaimedJob, Settlement
 from protojobs.testing import ManualClock
-from protojobs.worker.lease.watch import Standing
+from protojobs.worker.lease.validity import LeaseValidity
 from protojobs.worker.outcome import Outcome
 from protojobs.worker.runs import timeouts
 from protojobs.worker.runs.event_loop import AsyncExecutor
 from protojobs.worker.runs.executor import NOT_BEGUN, Executor, NotBegun
 from protojobs.worker.runs.threads import ThreadExecutor
-from protojobs.worker.runs.timeouts import SWEEP_S, Deadlines
+from protojobs.worker.runs.timeouts import SWEEP_S, Timeouts
 
 
 def outcome(name: str, verb: Verb) -> Outcome:
@@ -372,14 +372,14 @@ class TestInterruptsThatAreLost:
         monkeypatch.setattr(timeouts, "SWEEP_S", 0.002)
 
     @pytest.fixture
-    def deadlines(self) -> Iterator[tuple[Deadlines, list[object]]]:
+    def deadlines(self) -> Iterator[tuple[Timeouts, list[object]]]:
         stuck: list[object] = []
-        table = Deadlines(SYSTEM_CLOCK, Standing(60.0), stuck.append)
+        table = Timeouts(SYSTEM_CLOCK, LeaseValidity(60.0), stuck.append)
         yield table, stuck
         table.close()
 
     def test_a_run_that_has_swallowed_one_is_ended_by_the_next(
-        self, threads: ThreadExecutor, reported: Reported, deadlines: tuple[Deadlines, list[object]]
+        self, threads: ThreadExecutor, reported: Reported, deadlines: tuple[Timeouts, list[object]]
     ) -> None:
         swallowed: list[BaseException] = []
         has_begun = threading.Event()
@@ -401,7 +401,7 @@ class TestInterruptsThatAreLost:
         assert deadlines[1] == []
 
     def test_a_run_that_cleans_up_is_left_to_it(
-        self, threads: ThreadExecutor, reported: Reported, deadlines: tuple[Deadlines, list[object]]
+        self, threads: ThreadExecutor, reported: Reported, deadlines: tuple[Timeouts, list[object]]
     ) -> None:
         cleaned: list[int] = []
         has_begun = threading.Event()
@@ -644,7 +644,7 @@ class TestDeadlines:
         self, clock: ManualClock, eventually: Callable[[Callable[[], object]], None]
     ) -> None:
         stuck: list[object] = []
-        deadlines, executor = Deadlines(clock, Standing(60.0), stuck.append), self.Recorder()
+        deadlines, executor = Timeouts(clock, LeaseValidity(60.0), stuck.append), self.Recorder()
         run, other = Fake("run", spin), Fake("other", spin)
         deadlines.add(run, executor, 5.0)
         deadlines.add(other, executor, 0)
@@ -662,7 +662,7 @@ class TestDeadlines:
         self, clock: ManualClock, eventually: Callable[[Callable[[], object]], None]
     ) -> None:
         stuck: list[object] = []
-        deadlines, executor = Deadlines(clock, Standing(60.0), stuck.append), self.Recorder()
+        deadlines, executor = Timeouts(clock, LeaseValidity(60.0), stuck.append), self.Recorder()
         run, later = Fake("run", spin), Fake("later", spin)
         deadlines.add(run, executor, 5.0)
         deadlines.add(later, executor, 6.0)
@@ -672,7 +672,7 @@ class TestDeadlines:
         deadlines.close()
 
     def test_cancel_stops_async_runs_and_only_tells_plain_ones(self, clock: ManualClock) -> None:
-        deadlines, executor = Deadlines(clock, Standing(60.0), lambda run: None), self.Recorder()
+        deadlines, executor = Timeouts(clock, LeaseValidity(60.0), lambda run: None), self.Recorder()
         plain, waiting = Fake("plain", spin), Fake("waiting", spin, is_async=True)
         for run in (plain, waiting):
             deadlines.add(run, executor, 0)
@@ -690,9 +690,9 @@ class TestDeadlines:
     def test_an_exclusive_run_ends_two_thirds_of_a_lease_after_the_last_good_beat_and_no_other_does(
         self, clock: ManualClock, eventually: Callable[[Callable[[], object]], None]
     ) -> None:
-        standing, stuck = Standing(60.0), list[object]()
+        standing, stuck = LeaseValidity(60.0), list[object]()
         standing.good_beat("w", 0.0)
-        deadlines, executor = Deadlines(clock, standing, stuck.append), self.Recorder()
+        deadlines, executor = Timeouts(clock, standing, stuck.append), self.Recorder()
         run, other = self.exclusive("run"), Fake("other", spin)
         deadlines.add(other, executor, 0)
         deadlines.add(run, executor, 0)
@@ -713,9 +713,9 @@ class TestDeadlines:
     def test_after_a_freeze_it_is_cut_at_once_if_the_lease_may_have_ended(
         self, clock: ManualClock, eventually: Callable[[Callable[[], object]], None]
     ) -> None:
-        standing = Standing(60.0)
+        standing = LeaseValidity(60.0)
         standing.good_beat("w", 0.0)
-        deadlines, executor = Deadlines(clock, standing, lambda run: None), self.Recorder()
+        deadlines, executor = Timeouts(clock, standing, lambda run: None), self.Recorder()
         run = self.exclusive("run")
         deadlines.add(run, executor, 0)
         clock.advance(3600.0)
@@ -725,9 +725,9 @@ class TestDeadlines:
     def test_the_lease_of_one_identity_says_nothing_of_the_runs_of_another(
         self, clock: ManualClock, eventually: Callable[[Callable[[], object]], None]
     ) -> None:
-        standing = Standing(60.0)
+        standing = LeaseValidity(60.0)
         standing.good_beat("first", 0.0)
-        deadlines, executor = Deadlines(clock, standing, lambda run: None), self.Recorder()
+        deadlines, executor = Timeouts(clock, standing, lambda run: None), self.Recorder()
         old, new = self.exclusive("old", "first"), self.exclusive("new", "second")
         deadlines.add(old, executor, 0)
         standing.lost("first")
@@ -742,9 +742,9 @@ class TestDeadlines:
     def test_where_the_lease_is_short_a_run_has_less_time_to_end(
         self, clock: ManualClock, eventually: Callable[[Callable[[], object]], None]
     ) -> None:
-        standing, stuck = Standing(6.0), list[object]()
+        standing, stuck = LeaseValidity(6.0), list[object]()
         standing.good_beat("w", 0.0)
-        deadlines, executor = Deadlines(clock, standing, stuck.append), self.Recorder()
+        deadlines, executor = Timeouts(clock, standing, stuck.append), self.Recorder()
         run = self.exclusive("run")
         deadlines.add(run, executor, 0)
         clock.advance(4.0)
@@ -754,9 +754,9 @@ class TestDeadlines:
         deadlines.close()
 
     def test_a_run_that_has_ended_is_forgotten_whatever_becomes_of_the_lease(self, clock: ManualClock) -> None:
-        standing = Standing(60.0)
+        standing = LeaseValidity(60.0)
         standing.good_beat("w", 0.0)
-        deadlines, executor = Deadlines(clock, standing, lambda run: None), self.Recorder()
+        deadlines, executor = Timeouts(clock, standing, lambda run: None), self.Recorder()
         run = self.exclusive("run")
         deadlines.add(run, executor, 0)
         deadlines.remove(run.key)
@@ -766,7 +766,7 @@ class TestDeadlines:
         deadlines.close()
 
     def test_the_longest_that_is_left_of_any_run(self, clock: ManualClock) -> None:
-        deadlines, executor = Deadlines(clock, Standing(60.0), lambda run: None), self.Recorder()
+        deadlines, executor = Timeouts(clock, LeaseValidity(60.0), lambda run: None), self.Recorder()
         assert deadlines.left_s(clock.monotonic()) == 0
         for name, timeout in (("a", 60.0), ("b", 300.0)):
             deadlines.add(Fake(name, spin), executor, timeout)
@@ -782,7 +782,7 @@ class TestDeadlines:
         self, clock: ManualClock, eventually: Callable[[Callable[[], object]], None]
     ) -> None:
         stuck: list[object] = []
-        deadlines, executor = Deadlines(clock, Standing(60.0), stuck.append), self.Recorder()
+        deadlines, executor = Timeouts(clock, LeaseValidity(60.0), stuck.append), self.Recorder()
         executor.keeps_time = True
         own, here = Fake("own", spin), self.Recorder()
         deadlines.add(own, executor, 5.0)
@@ -800,7 +800,7 @@ class TestDeadlines:
         self, clock: ManualClock, eventually: Callable[[Callable[[], object]], None]
     ) -> None:
         stuck: list[object] = []
-        deadlines, executor = Deadlines(clock, Standing(60.0), stuck.append), self.Recorder()
+        deadlines, executor = Timeouts(clock, LeaseValidity(60.0), stuck.append), self.Recorder()
         first, second = Fake("same", spin), Fake("same", spin)
         deadlines.add(first, executor, 5.0)
         deadlines.cut([first.key], "shutdown")
@@ -817,7 +817,7 @@ class TestDeadlines:
     def test_a_run_that_comes_and_goes_while_the_sweeper_lies_down_does_not_leave_it_asleep(
         self, clock: ManualClock, monkeypatch: pytest.MonkeyPatch, eventually: Callable[[Callable[[], object]], None]
     ) -> None:
-        deadlines, executor = Deadlines(clock, Standing(60.0), lambda run: None), self.Recorder()
+        deadlines, executor = Timeouts(clock, LeaseValidity(60.0), lambda run: None), self.Recorder()
         lies_down, met = deadlines._has_work.clear, threading.Event()
 
         def clear() -> None:
@@ -839,7 +839,7 @@ class TestDeadlines:
     def test_one_without_an_end_does_not_keep_it_sweeping(
         self, clock: ManualClock, eventually: Callable[[Callable[[], object]], None]
     ) -> None:
-        deadlines, executor = Deadlines(clock, Standing(60.0), lambda run: None), self.Recorder()
+        deadlines, executor = Timeouts(clock, LeaseValidity(60.0), lambda run: None), self.Recorder()
         deadlines.add(Fake("endless", spin), executor, 0)
         deadlines.add(short := Fake("short", spin), executor, 5.0)
         deadlines.remove(short.key)
@@ -860,7 +860,7 @@ class TestDeadlines:
             deadlines.remove(again.key)  # the second ends at this very moment, and its job runs again
             deadlines.add(again, executor, 60.0)
 
-        deadlines, executor = Deadlines(clock, Standing(60.0), told), self.Recorder()
+        deadlines, executor = Timeouts(clock, LeaseValidity(60.0), told), self.Recorder()
         first, second = Fake("first", spin), Fake("second", spin)
         for run in (first, second):
             deadlines.add(run, executor, 5.0)

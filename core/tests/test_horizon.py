@@ -15,7 +15,7 @@ import pytest
 from protojobs import JobQueue, job
 from protojobs.testing import ManualClock
 from protojobs.worker.launch import work
-from protojobs.worker.lease.run_bound import ToldHorizon
+from protojobs.worker.lease.run_bound import ReportedRunBound
 from protojobs.worker.prefetch import LEAD_WAIT_S
 
 BEAT_S = 10.0
@@ -42,19 +42,19 @@ def runs() -> Runs:
 
 
 @pytest.fixture
-def horizon(clock: ManualClock, said: list[float], runs: Runs) -> ToldHorizon:
-    made = ToldHorizon(clock, BEAT_S, said.append)
+def horizon(clock: ManualClock, said: list[float], runs: Runs) -> ReportedRunBound:
+    made = ReportedRunBound(clock, BEAT_S, said.append)
     made.look_at(runs.left_s)
     return made
 
 
 class TestWhatIsSaid:
-    def test_nothing_runs(self, horizon: ToldHorizon, said: list[float]) -> None:
+    def test_nothing_runs(self, horizon: ReportedRunBound, said: list[float]) -> None:
         horizon.beat()
         assert said == [0.0]
 
     def test_the_longest_of_what_is_left_counts(
-        self, horizon: ToldHorizon, said: list[float], clock: ManualClock, runs: Runs
+        self, horizon: ReportedRunBound, said: list[float], clock: ManualClock, runs: Runs
     ) -> None:
         horizon.begins(300.0)
         runs.ends = {"a": 60.0, "b": 300.0}
@@ -68,7 +68,7 @@ class TestWhatIsSaid:
         assert said[-1] == 0  # the other has outlasted its time already
 
     def test_without_a_timeout_there_is_no_end(
-        self, horizon: ToldHorizon, said: list[float], clock: ManualClock, runs: Runs
+        self, horizon: ReportedRunBound, said: list[float], clock: ManualClock, runs: Runs
     ) -> None:
         horizon.begins(math.inf)
         runs.ends = {"a": math.inf}
@@ -82,7 +82,7 @@ class TestWhatIsSaid:
         assert said[-1] == 0
 
     def test_what_is_about_to_begin_counts_until_it_is_in_the_table_however_long_that_takes(
-        self, horizon: ToldHorizon, said: list[float], runs: Runs
+        self, horizon: ReportedRunBound, said: list[float], runs: Runs
     ) -> None:
         """To hand over many jobs may take longer than a beat: a plugin decrypts each of them, say."""
         horizon.beat()
@@ -97,7 +97,7 @@ class TestWhatIsSaid:
         assert said[-1] == 30 + BEAT_S
 
     def test_it_is_said_before_a_run_begins_that_outlasts_what_was_said(
-        self, horizon: ToldHorizon, said: list[float], clock: ManualClock
+        self, horizon: ReportedRunBound, said: list[float], clock: ManualClock
     ) -> None:
         horizon.beat()
         horizon.begins(60.0)
@@ -109,7 +109,7 @@ class TestWhatIsSaid:
         assert said == [0, 60 + BEAT_S, 120 + BEAT_S]
 
     def test_many_short_runs_cost_one_word_a_beat(
-        self, horizon: ToldHorizon, said: list[float], clock: ManualClock, runs: Runs
+        self, horizon: ReportedRunBound, said: list[float], clock: ManualClock, runs: Runs
     ) -> None:
         for _ in range(5):
             horizon.beat()

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from msgspec import structs
 
 from protojobs.port.records import ClaimedJob
-from protojobs.worker.prefetch import BATCH_MAX, LAST_TRY_S, LEAD_RUN_S, LEAD_S, PREFETCH_MAX, PREFETCH_RUN_S, Pace
+from protojobs.worker.prefetch import BATCH_MAX, LAST_TRY_S, LEAD_RUN_S, LEAD_S, PREFETCH_MAX, PREFETCH_RUN_S, Prefetch
 
 AT = datetime(2030, 1, 1, tzinfo=UTC)
 
@@ -20,8 +20,8 @@ def lent(name: str, reclaims: int = 0) -> ClaimedJob:
     )  # fmt: skip
 
 
-def known(duration_s: float, *, concurrency: int = 2, may_lead: bool = True) -> Pace:
-    pace = Pace(concurrency, lambda _name: may_lead)
+def known(duration_s: float, *, concurrency: int = 2, may_lead: bool = True) -> Prefetch:
+    pace = Prefetch(concurrency, lambda _name: may_lead)
     pace.ran("j", duration_s)
     return pace
 
@@ -76,7 +76,7 @@ class TestLead:
         assert (len(pace._mean_of), pace._in_threads, pace._elsewhere) == (1, set(), set())
 
     def test_none_leads_beside_one_that_needs_no_thread_or_whose_worker_died(self) -> None:
-        pace = Pace(2, lambda name: name == "j")
+        pace = Prefetch(2, lambda name: name == "j")
         pace.ran("j", 0.0001)
         other = structs.replace(lent("j"), id="other")
         for job in (lent("elsewhere"), lent("j", reclaims=1)):
@@ -92,7 +92,7 @@ class TestLead:
 
 class TestAhead:
     def test_nothing_is_fetched_ahead_before_the_first_run_has_told_anything(self) -> None:
-        pace = Pace(2, lambda _name: True)
+        pace = Prefetch(2, lambda _name: True)
         for _ in range(10):
             pace.claimed(0.0, 8, 8, 1)
         assert pace.ahead(0.0) == 0

@@ -16,7 +16,7 @@ from protojobs.port.observing import HOUR, MINUTE, NOTES_MAX, AttemptNote, Obser
 from protojobs.port.records import ClaimedJob, ClaimReply, LostJob, Settled, SettleStatus
 from protojobs.testing import ManualClock
 from protojobs.worker.outcome import Outcome, settlement
-from protojobs.worker.reports.rollups import ATTEMPTS_AT_ONCE, KEYS_MAX, Recording
+from protojobs.worker.reports.rollups import ATTEMPTS_AT_ONCE, KEYS_MAX, Rollups
 from protojobs_memory import MemoryDriver
 
 AT = datetime(2030, 1, 1, 12, 0, 30, tzinfo=UTC)
@@ -54,9 +54,9 @@ def store(clock: ManualClock) -> Kept:
 
 
 @pytest.fixture
-def notes(store: Kept, clock: ManualClock) -> Recording:
+def notes(store: Kept, clock: ManualClock) -> Rollups:
     assert isinstance(store, Observes)
-    return Recording(store, "w", clock)
+    return Rollups(store, "w", clock)
 
 
 def ran(name: str = "job", *, seq: int = 1, attempts: int = 1, wait_s: float = 2.0, at: datetime = AT) -> ClaimedJob:
@@ -78,7 +78,7 @@ STATES = {
 
 
 def settle(
-    notes: Recording,
+    notes: Rollups,
     now: float,
     *claims: ClaimedJob,
     verb: Verb = Verb.COMPLETE,
@@ -99,7 +99,7 @@ def counted(rollups: Sequence[Rollup]) -> Counter[tuple[int, str, str, str]]:
     return found
 
 
-def test_each_run_counts_for_its_name_and_for_all_by_the_minute_and_by_the_hour(notes: Recording, store: Kept) -> None:
+def test_each_run_counts_for_its_name_and_for_all_by_the_minute_and_by_the_hour(notes: Rollups, store: Kept) -> None:
     settle(notes, 0.0, ran("a"), ran("a"), ran("b"))
     notes.end()
     ((rollups, attempts),) = store.sent
@@ -124,7 +124,7 @@ def test_each_run_counts_for_its_name_and_for_all_by_the_minute_and_by_the_hour(
         (Verb.COMPLETE, "completed"),
     ],
 )
-def test_the_result_is_what_the_store_made_of_it(notes: Recording, store: Kept, verb: Verb, result: str) -> None:
+def test_the_result_is_what_the_store_made_of_it(notes: Rollups, store: Kept, verb: Verb, result: str) -> None:
     settle(notes, 0.0, ran(), verb=verb)
     notes.end()
     assert {row.result.value for row in store.sent[0][0]} == {result}
@@ -133,19 +133,19 @@ def test_the_result_is_what_the_store_made_of_it(notes: Recording, store: Kept, 
 @pytest.mark.parametrize(
     ("verb", "status"), [(Verb.RELEASE, SettleStatus.APPLIED), (Verb.COMPLETE, SettleStatus.STALE)]
 )
-def test_what_ended_no_run_is_not_counted(notes: Recording, store: Kept, verb: Verb, status: SettleStatus) -> None:
+def test_what_ended_no_run_is_not_counted(notes: Rollups, store: Kept, verb: Verb, status: SettleStatus) -> None:
     settle(notes, 0.0, ran(), verb=verb, status=status)
     notes.end()
     assert store.sent == []
 
 
-def test_a_settlement_that_is_repeated_counts_once(notes: Recording, store: Kept) -> None:
+def test_a_settlement_that_is_repeated_counts_once(notes: Rollups, store: Kept) -> None:
     settle(notes, 0.0, ran(), status=SettleStatus.REPEATED)  # its first answer was lost, and nothing counted
     notes.end()
     assert counted(store.sent[0][0])[MINUTE, "", "", "completed"] == 1
 
 
-def test_the_whole_count_of_a_period_is_sent_again(notes: Recording, store: Kept, clock: ManualClock) -> None:
+def test_the_whole_count_of_a_period_is_sent_again(notes: Rollups, store: Kept, clock: ManualClock) -> None:
     for _ in range(3):
         settle(notes, 0.0, ran())
         notes.end()
@@ -156,7 +156,7 @@ def test_the_whole_count_of_a_period_is_sent_again(notes: Recording, store: Kept
     assert len(store.sent) == 3, "nothing new is nothing to send"
 
 
-def test_a_new_minute_begins_a_new_row_and_the_hour_goes_on(notes: Recording, store: Kept, clock: ManualClock) -> None:
+def test_a_new_minute_begins_a_new_row_and_the_hour_goes_on(notes: Rollups, store: Kept, clock: ManualClock) -> None:
     settle(notes, 0.0, ran())
     clock.advance(60)
     settle(notes, 60.0, ran(at=AT + timedelta(minutes=1)))
@@ -167,7 +167,7 @@ def test_a_new_minute_begins_a_new_row_and_the_hour_goes_on(notes: Recording, st
     assert [row.count for row in rollups if row.period_s == HOUR and not row.queue] == [2]
 
 
-def test_rows_of_the_past_are_dropped_once_they_are_sent(notes: Recording, store: Kept, clock: ManualClock) -> None:
+def test_rows_of_the_past_are_dropped_once_they_are_sent(notes: Rollups, store: Kept, clock: ManualClock) -> None:
     for minute in range(5):
         settle(notes, clock.monotonic(), ran(at=AT + timedelta(minutes=minute)))
         notes.end()
@@ -176,7 +176,7 @@ def test_rows_of_the_past_are_dropped_once_they_are_sent(notes: Recording, store
 
 
 def test_a_late_answer_of_a_period_that_is_over_adds_to_what_was_sent(
-    notes: Recording, store: Kept, clock: ManualClock
+    notes: Rollups, store: Kept, clock: ManualClock
 ) -> None:
     settle(notes, 0.0, *[ran()] * 5)
     clock.advance(31)
@@ -189,7 +189,7 @@ def test_a_late_answer_of_a_period_that_is_over_adds_to_what_was_sent(
 
 
 def test_a_store_that_is_slow_to_take_notes_costs_a_twentieth_of_the_time(
-    notes: Recording, store: Kept, clock: ManualClock
+    notes: Rollups, store: Kept, clock: ManualClock
 ) -> None:
     def slow(*_given: object) -> None:
         store.sent.append(([], []))
@@ -204,7 +204,7 @@ def test_a_store_that_is_slow_to_take_notes_costs_a_twentieth_of_the_time(
     assert 0 < spent_s <= passed_s * 0.06
 
 
-def test_it_sends_every_ten_seconds(notes: Recording, store: Kept, clock: ManualClock) -> None:
+def test_it_sends_every_ten_seconds(notes: Rollups, store: Kept, clock: ManualClock) -> None:
     for _ in range(600):
         settle(notes, clock.monotonic(), ran(at=clock.now()))
         notes.turn(clock.monotonic())
@@ -212,7 +212,7 @@ def test_it_sends_every_ten_seconds(notes: Recording, store: Kept, clock: Manual
     assert 5 <= len(store.sent) <= 8
 
 
-def test_depths_are_sampled_once_a_minute(notes: Recording, store: Kept, clock: ManualClock) -> None:
+def test_depths_are_sampled_once_a_minute(notes: Rollups, store: Kept, clock: ManualClock) -> None:
     for _ in range(600):
         notes.turn(clock.monotonic())
         clock.advance(1)
@@ -220,7 +220,7 @@ def test_depths_are_sampled_once_a_minute(notes: Recording, store: Kept, clock: 
     assert store.sent == []
 
 
-def test_lost_jobs_are_counted_by_the_one_that_took_them_back(notes: Recording, store: Kept) -> None:
+def test_lost_jobs_are_counted_by_the_one_that_took_them_back(notes: Rollups, store: Kept) -> None:
     lost = LostJob(
         id="x", queue="q", job_name="a", job_class="a", attempts=1, state=JobState.PENDING, reserved_by="gone"
     )
@@ -230,7 +230,7 @@ def test_lost_jobs_are_counted_by_the_one_that_took_them_back(notes: Recording, 
 
 
 class TestAttempts:
-    def test_those_that_failed_are_noted_with_their_error(self, notes: Recording, store: Kept) -> None:
+    def test_those_that_failed_are_noted_with_their_error(self, notes: Rollups, store: Kept) -> None:
         settle(notes, 0.0, ran(seq=1), verb=Verb.RETRY)
         settle(notes, 0.0, ran(seq=2, attempts=2), verb=Verb.FAIL)
         notes.end()
@@ -239,22 +239,22 @@ class TestAttempts:
         assert (second.result, second.attempt, second.worker) == (Result.FAILED, 2, "w")
         assert (second.started_at, second.ended_at) == (AT, AT), "not before it was taken"
 
-    def test_a_success_is_noted_only_after_a_failure(self, notes: Recording, store: Kept) -> None:
+    def test_a_success_is_noted_only_after_a_failure(self, notes: Rollups, store: Kept) -> None:
         settle(notes, 0.0, ran(seq=1), ran(seq=7, attempts=2))
         notes.end()
         assert [(note.claim_seq, note.result) for note in store.sent[0][1]] == [(7, Result.COMPLETED)]
 
-    def test_a_snooze_is_none(self, notes: Recording, store: Kept) -> None:
+    def test_a_snooze_is_none(self, notes: Rollups, store: Kept) -> None:
         settle(notes, 0.0, ran(), verb=Verb.SNOOZE)
         notes.end()
         assert store.sent[0][1] == []
 
-    def test_of_many_failures_a_part_is_noted(self, notes: Recording, store: Kept) -> None:
+    def test_of_many_failures_a_part_is_noted(self, notes: Rollups, store: Kept) -> None:
         settle(notes, 0.0, *(ran(seq=seq) for seq in range(ATTEMPTS_AT_ONCE + 5)), verb=Verb.FAIL)
         notes.end()
         assert len(store.sent[0][1]) == ATTEMPTS_AT_ONCE
 
-    def test_a_long_error_is_cut_to_its_end(self, notes: Recording, store: Kept) -> None:
+    def test_a_long_error_is_cut_to_its_end(self, notes: Rollups, store: Kept) -> None:
         claim = ran()
         said = settlement(claim, Verb.FAIL, error="x" * 20_000 + "end")
         settled = (Settled(claim.id, SettleStatus.APPLIED, JobState.FAILED),)
@@ -265,7 +265,7 @@ class TestAttempts:
 
 
 class TestBounds:
-    def test_beyond_two_thousand_names_only_the_totals_count(self, notes: Recording, store: Kept) -> None:
+    def test_beyond_two_thousand_names_only_the_totals_count(self, notes: Rollups, store: Kept) -> None:
         for part in range(4):
             settle(notes, 0.0, *(ran(f"job-{number}") for number in range(part * 1_000, part * 1_000 + 1_000)))
         notes.end()
@@ -275,7 +275,7 @@ class TestBounds:
         assert {row.period_s: row.count for row in totals} == {MINUTE: 4_000, HOUR: 4_000}
 
     def test_what_is_not_taken_goes_with_the_next_and_then_is_dropped(
-        self, notes: Recording, store: Kept, clock: ManualClock
+        self, notes: Rollups, store: Kept, clock: ManualClock
     ) -> None:
         store.is_away = True
         settle(notes, 0.0, ran(), verb=Verb.FAIL)
@@ -389,7 +389,7 @@ class TestInAWorker:
         assert store.sent == []
 
 
-def test_a_mistake_of_the_driver_is_logged_and_no_more(notes: Recording, store: Kept, caplog) -> None:
+def test_a_mistake_of_the_driver_is_logged_and_no_more(notes: Rollups, store: Kept, caplog) -> None:
     def broken(*_given: object, **_more: object) -> bool:
         raise ZeroDivisionError
 

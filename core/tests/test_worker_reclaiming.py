@@ -14,7 +14,7 @@ from protojobs import JobQueue, StopToken, job
 from protojobs.entropy import fresh_id
 from protojobs.port.records import Reclaimed, WorkerInfo
 from protojobs.worker.launch import work
-from protojobs.worker.planner import Decisions
+from protojobs.worker.planner import Planner
 from protojobs_memory import MemoryDriver
 
 Eventually = Callable[[Callable[[], object]], None]
@@ -105,7 +105,7 @@ class TestOneThatEndsSoon:
     @pytest.mark.parametrize("case", ["living", "elsewhere", "reached its maximum", "stopped"])
     def test_stays_for_nothing_else(self, monkeypatch: pytest.MonkeyPatch, case: str) -> None:
         stays: list[float] = []
-        monkeypatch.setattr(Decisions, "stay", lambda _self, until: stays.append(until))
+        monkeypatch.setattr(Planner, "stay", lambda _self, until: stays.append(until))
         store = MemoryDriver()
         queue = JobQueue(store, {"poll_interval": 0.02, "lease": LEASE_S})
 

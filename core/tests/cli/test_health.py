@@ -22,7 +22,7 @@ from protojobs.cli.health_probe.systemd import Systemd
 from protojobs.errors import StoreUnavailable
 from protojobs.port.records import WorkerInfo
 from protojobs.testing import ManualClock
-from protojobs.worker.reports.health import STILL_MIN_S, Vitals
+from protojobs.worker.reports.health import STILL_MIN_S, WorkerHealth
 
 LONG_S = 30.0
 WELL = Health(state="working", is_live=True, is_ready=True)
@@ -65,13 +65,13 @@ class TestVitals:
         return ManualClock()
 
     @pytest.fixture
-    def vitals(self, clock: ManualClock) -> Vitals:
-        vitals = Vitals()
+    def vitals(self, clock: ManualClock) -> WorkerHealth:
+        vitals = WorkerHealth()
         vitals.begins(INFO, clock.monotonic())
         return vitals
 
     def test_before_it_is_registered_it_is_live_and_not_ready(self, clock) -> None:
-        health = worker_health(Vitals(), StopToken(), clock)
+        health = worker_health(WorkerHealth(), StopToken(), clock)
         assert (health.state, health.is_live, health.is_ready) == ("starting", True, False)
 
     def test_once_registered_it_is_both(self, vitals, clock) -> None:
@@ -122,7 +122,7 @@ class FakeSupervisor:
 
 
 class FakeProcess:
-    def __init__(self, vitals: Vitals | None, now: float = 0.0, *, is_lease_renewed: bool = False) -> None:
+    def __init__(self, vitals: WorkerHealth | None, now: float = 0.0, *, is_lease_renewed: bool = False) -> None:
         self.pid, self.is_lease_renewed = 4711, is_lease_renewed
         self.last_sign = None if vitals is None else self
         self.condition = None if vitals is None else vitals.condition(now)
@@ -138,7 +138,7 @@ class TestSupervisor:
         return supervisor_health(FakeSupervisor(*processes, looked_at=offset + looked_at), StopToken(), clock)  # type: ignore[arg-type]
 
     def process(self, *, still_s: float = 0.0, is_lease_renewed: bool = False) -> FakeProcess:
-        vitals = Vitals()
+        vitals = WorkerHealth()
         vitals.begins(INFO, 0.0)
         vitals.beats(still_s, INFO, is_good=True)
         return FakeProcess(vitals, still_s, is_lease_renewed=is_lease_renewed)

@@ -23,7 +23,7 @@ from protojobs.port.lifecycle import JobState, Verb
 from protojobs.port.records import ClaimedJob, Enqueued, NewJob, Reclaimed, Settled, Settlement
 from protojobs.worker.lease.watch import GOOD_BEATS, LeaseWatch
 from protojobs.worker.outcome import Outcome
-from protojobs.worker.planner import Decisions
+from protojobs.worker.planner import Planner
 from protojobs.worker.runs.run import Run, unrun
 from protojobs_memory import MemoryDriver, claiming
 
@@ -158,7 +158,7 @@ class SettlesFirst(SimulatedWorker):
 
     def begin_run(self, run: Run) -> None:
         super().begin_run(run)
-        self.decide.finished(self.world.now, run.key, run.returned(None))
+        self.planner.finished(self.world.now, run.key, run.returned(None))
 
 
 class LeavesJobsBehind(SimulatedWorker):
@@ -166,7 +166,7 @@ class LeavesJobsBehind(SimulatedWorker):
 
     def _take(self, message: object) -> Steps:
         if isinstance(message, int):
-            self.decide.lease_lost(self.world.now)  # forgets what waits
+            self.planner.lease_lost(self.world.now)  # forgets what waits
         yield from super()._take(message)
 
 
@@ -177,7 +177,7 @@ class GivesBackTooMuch(SimulatedWorker):
         yield from super()._take(message)
         if isinstance(message, int):
             for key, active in self.active.items():
-                self.decide.finished(self.world.now, key, unrun(active.run.claimed, Verb.RELEASE, reason="shutdown"))
+                self.planner.finished(self.world.now, key, unrun(active.run.claimed, Verb.RELEASE, reason="shutdown"))
 
     def _leave(self) -> Steps:
         while self.active:
@@ -244,10 +244,10 @@ class CutsAtItsLimit(SimulatedWorker):
 
     def drain(self) -> None:
         super().drain()
-        self.decide.ending.stop(self.world.now, 1, "memory")
+        self.planner.shutdown.stop(self.world.now, 1, "memory")
 
 
-class TakesAnyAnswer(Decisions):
+class TakesAnyAnswer(Planner):
     """Takes what comes under the name of a run for its end, whichever claim it speaks of."""
 
     def finished(self, now: float, key: tuple[str, int], outcome: Outcome | None, *, was_run: bool = True) -> bool:

@@ -16,13 +16,13 @@ from protojobs.jobs.options import JobOptions
 from protojobs.jobs.returns import Snooze
 from protojobs.port.lifecycle import Verb
 from protojobs.port.records import ClaimedJob, ClaimReply, Fence, Heartbeat, Reclaimed, WorkerInfo
-from protojobs.worker.lease.lease import BEATS_PER_LEASE, Beat
+from protojobs.worker.lease.lease import BEATS_PER_LEASE, HeartbeatResult
 from protojobs.worker.lease.watch import LeaseWatch
 from protojobs.worker.outcome import Outcome
-from protojobs.worker.planner import Decisions, WorkLimits
 from protojobs.worker.planner import Plan as Turn
+from protojobs.worker.planner import Planner, WorkLimits
 from protojobs.worker.prefetch import LEAD_WAIT_S
-from protojobs.worker.round_trip import Exchange
+from protojobs.worker.round_trip import RoundTrip
 from protojobs.worker.runs.executor import NOT_BEGUN, NotBegun
 from protojobs.worker.runs.run import Run, prepare, unrun
 from protojobs.worker.runs.timeouts import END_S
@@ -62,7 +62,7 @@ class Active:
 class SimulatedWorker(Party):
     """One worker process."""
 
-    decisions = Decisions
+    decisions = Planner
 
     def __init__(self, world: World, name: str, queues: Sequence[str]) -> None:
         super().__init__()
@@ -97,7 +97,7 @@ class SimulatedWorker(Party):
         limits = WorkLimits(
             concurrency=world.dice.choice((1, 2, 3)), poll_s=1.0, grace_s=GRACE_S, exit_bound_s=EXIT_BOUND_S
         )
-        self.decide = self.decisions(
+        self.planner = self.planner_class(
             limits,
             self.watch,
             world.now,
@@ -130,7 +130,7 @@ class SimulatedWorker(Party):
         """A limit of its own is passed: it ends once its runs are done."""
         self.draining_since = self.world.now
         self.world.hire()
-        self.decide.ending.drain("memory")
+        self.planner.shutdown.drain("memory")
 
     def fork(self) -> None:
         """A job that runs here forks, and its copy goes on."""
@@ -161,16 +161,16 @@ class SimulatedWorker(Party):
         while self.generation == 0 or not self._is_registered:
             yield from self._renew_identity()
         self.world.spawn(self, self._beat())
-        while (turn := self.decide.plan(self.world.now)).ended is None:
+        while (turn := self.planner.plan(self.world.now)).ended is None:
             talks = bool(turn.settle or turn.limit)
             goes_on = talks and turn.goes_on and not self._unknown
             if goes_on:
-                self.decide.asked(turn)
-                self.world.spawn(self, self._carry(Exchange(turn, self.id)))
+                self.planner.asked(turn)
+                self.world.spawn(self, self._carry(RoundTrip(turn, self.id)))
             self._hand_out(turn)
             if talks and not goes_on:
                 yield from self._talk(turn)
-            if not self.decide.is_quiet(self.world.now):
+            if not self.planner.is_quiet(self.world.now):
                 yield from self._keep_up()
             yield from self._listen(0.0 if talks else turn.wait_s)
         if turn.settle:
@@ -189,15 +189,15 @@ class SimulatedWorker(Party):
             self.withdraw(list(self.ready))
 
     def _talk(self, turn: Turn) -> Steps:
-        exchange = Exchange(turn, self.id, asks_held=self._unknown)
+        exchange = RoundTrip(turn, self.id, asks_held=self._unknown)
         yield from self._take_place(exchange)
         yield from self._answered(exchange)
 
-    def _carry(self, exchange: Exchange) -> Steps:
+    def _carry(self, exchange: RoundTrip) -> Steps:
         yield from self._take_place(exchange)
         self.put(exchange)
 
-    def _take_place(self, exchange: Exchange) -> Steps:
+    def _take_place(self, exchange: RoundTrip) -> Steps:
         store, worker, turn = self.world.store, exchange.worker, exchange.plan
         sent = [outcome.settlement for outcome in turn.settle]
         try:
@@ -211,24 +211,24 @@ class SimulatedWorker(Party):
         except StoreUnavailable as error:
             exchange.error = error
 
-    def _answered(self, exchange: Exchange) -> Steps:
+    def _answered(self, exchange: RoundTrip) -> Steps:
         world, turn, reply = self.world, exchange.plan, exchange.reply
-        self.decide.answered()
+        self.planner.answered()
         if exchange.held is not None:
-            self.decide.adopted(world.now, exchange.held)
+            self.planner.adopted(world.now, exchange.held)
             self._unknown = False
         if exchange.error is not None:
             self._unknown = True
-            self.decide.store_failed(world.now)
+            self.planner.store_failed(world.now)
             return
-        self.decide.store_answered()
-        self.decide.settled(reply.settled, turn.settle)
+        self.planner.store_answered()
+        self.planner.settled(reply.settled, turn.settle)
         if exchange.worker != self.id:
             return
         if reply.lease_lost:
             yield from self._lost_lease()
         elif turn.limit:
-            self.decide.claimed(world.now, turn, reply.claimed)
+            self.planner.claimed(world.now, turn, reply.claimed)
 
     def _listen(self, wait_s: float) -> Steps:
         if not self._inbox:
@@ -247,19 +247,19 @@ class SimulatedWorker(Party):
         now = self.world.now
         match message:
             case None:
-                self.decide.rang(now)
+                self.planner.rang(now)
             case int():
-                self.decide.ending.stop(now, message, "stopped")
-            case Beat():
+                self.planner.shutdown.stop(now, message, "stopped")
+            case HeartbeatResult():
                 yield from self._heard(message)
-            case Exchange():
+            case RoundTrip():
                 yield from self._answered(message)
             case (key, NotBegun()):
-                self.decide.withdrawn(now, [cast("_Key", key)], self.id)
+                self.planner.withdrawn(now, [cast("_Key", key)], self.id)
             case (key, outcome):
-                self.decide.finished(now, cast("_Key", key), cast("Outcome", outcome))
+                self.planner.finished(now, cast("_Key", key), cast("Outcome", outcome))
 
-    def _heard(self, beat: Beat) -> Steps:
+    def _heard(self, beat: HeartbeatResult) -> Steps:
         if beat.is_lost:
             if beat.worker == self.id:
                 yield from self._lost_lease()
@@ -273,16 +273,16 @@ class SimulatedWorker(Party):
     def _keep_up(self) -> Steps:
         world, worker = self.world, self.id
         try:
-            if self.decide.ending.has_time and self.watch.may_reclaim(world.now):
+            if self.planner.shutdown.has_time and self.watch.may_reclaim(world.now):
                 until = self.watch.reclaim_until
                 taken = cast("Reclaimed", (yield Call(lambda: world.reclaim(until), PATIENCE_S)))
                 self.watch.reclaimed(world.now, taken.others_end_in, taken.has_more, self._jitter())
             if world.now >= self._compare_at:
                 self._compare_at = world.now + COMPARE_S
                 held = yield Call(lambda: world.store.held(worker), PATIENCE_S)
-                self.decide.compared(world.now, cast("list[ClaimedJob]", held))
+                self.planner.compared(world.now, cast("list[ClaimedJob]", held))
         except StoreUnavailable:
-            self.decide.store_failed(world.now)
+            self.planner.store_failed(world.now)
 
     def _leave(self) -> Steps:
         worker = self.id
@@ -306,14 +306,14 @@ class SimulatedWorker(Party):
             host="sim",
             pid=1,
             queues=tuple(self.queues),
-            concurrency=self.decide.limits.concurrency,
+            concurrency=self.planner.limits.concurrency,
             lease_s=LEASE_S,
         )
         sent_at = self.world.now
         try:
             yield Call(lambda: self.world.register(info), PATIENCE_S)
         except StoreUnavailable:
-            self.decide.store_failed(self.world.now)
+            self.planner.store_failed(self.world.now)
             return
         self._is_registered = True
         self.watch.begin(sent_at)
@@ -322,7 +322,7 @@ class SimulatedWorker(Party):
 
     def _lost_lease(self) -> Steps:
         self.withdraw(list(self.ready))
-        self.decide.lease_lost(self.world.now)
+        self.planner.lease_lost(self.world.now)
         yield from self._renew_identity()
 
     def _beat(self) -> Steps:
@@ -334,11 +334,11 @@ class SimulatedWorker(Party):
                 yield self.starved_until - world.now
             try:
                 reply = yield Call(lambda worker=worker: world.heartbeat(worker), BEAT_S)
-                beat = Beat(sent_at, cast("Heartbeat", reply))
+                beat = HeartbeatResult(sent_at, cast("Heartbeat", reply))
             except LeaseLost:
-                beat = Beat(sent_at, is_lost=True, worker=worker)
+                beat = HeartbeatResult(sent_at, is_lost=True, worker=worker)
             except StoreUnavailable:
-                beat = Beat(sent_at)
+                beat = HeartbeatResult(sent_at)
             self.watch.next_beat_at = max(sent_at + BEAT_S, world.now)
             self.put(beat)
 
@@ -352,11 +352,11 @@ class SimulatedWorker(Party):
         world = self.world
         run = prepare(claimed, REGISTRY, HOOKS, world.clock, lambda fence, share: None)
         if isinstance(run, Outcome):  # cancelled, lent too often, or a killer of workers: settled unrun
-            self.decide.finished(world.now, (claimed.id, claimed.claim_seq), run, was_run=False)
+            self.planner.finished(world.now, (claimed.id, claimed.claim_seq), run, was_run=False)
             return
         if leads:
             run.begins_by = world.now + LEAD_WAIT_S
-        if len(self.active) < self.decide.limits.concurrency:
+        if len(self.active) < self.planner.limits.concurrency:
             self.begin_run(run)
         else:
             self.ready[run.key] = run
@@ -364,7 +364,7 @@ class SimulatedWorker(Party):
     def withdraw(self, keys: list[_Key]) -> None:
         """Take back those of them that have not begun."""
         found = [key for key in keys if self.ready.pop(key, None) is not None]
-        self.decide.withdrawn(self.world.now, found, self.id)
+        self.planner.withdrawn(self.world.now, found, self.id)
 
     def begin_run(self, run: Run) -> None:
         world, claimed = self.world, run.claimed
@@ -376,7 +376,7 @@ class SimulatedWorker(Party):
 
     def _slot_is_free(self) -> None:
         """Its thread takes what lies ready: begins it, or hands it back."""
-        while self.ready and len(self.active) < self.decide.limits.concurrency:
+        while self.ready and len(self.active) < self.planner.limits.concurrency:
             run = self.ready.pop(next(iter(self.ready)))
             if self.world.now > run.begins_by:
                 self.put((run.key, NOT_BEGUN))
@@ -422,9 +422,9 @@ class SimulatedWorker(Party):
 
     def _stuck(self, active: Active) -> None:
         outcome = active.run.ended_outside(ended=False, exit_bound=EXIT_BOUND_S)
-        if self.decide.finished(self.world.now, active.run.key, outcome):
+        if self.planner.finished(self.world.now, active.run.key, outcome):
             active.is_given_up = True
-            self.decide.ending.stuck(self.world.now, self.world.now + EXIT_BOUND_S)
+            self.planner.shutdown.stuck(self.world.now, self.world.now + EXIT_BOUND_S)
 
     def _give_up(self, active: Active) -> None:
         if active.run.key in self.active:
@@ -434,9 +434,9 @@ class SimulatedWorker(Party):
         """A person wants it to end."""
         key = (fence.id, fence.claim_seq)
         self.withdraw([key])
-        if (waiting := self.decide.cancel_waiting(key)) is not None:
+        if (waiting := self.planner.cancel_waiting(key)) is not None:
             outcome = unrun(waiting, Verb.CANCEL, reason="cancelled before it ran")
-            self.decide.finished(self.world.now, key, outcome, was_run=False)
+            self.planner.finished(self.world.now, key, outcome, was_run=False)
         elif (active := self.active.get(key)) is not None and not active.run.cut_by:
             if not self.world.plans[fence.id].is_deaf:  # a plain function is only told, and this one does not ask
                 self._interrupt(active, "cancel")

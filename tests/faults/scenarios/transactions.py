@@ -68,7 +68,7 @@ def push_in_transactions(stage: Stage, crew: Crew, report: Report, transactions:
         share = transactions // APPLICATIONS + (n < transactions % APPLICATIONS)
         seed = stage.dice.getrandbits(32)
         crew.produce(stage.url, module="faults.transacting", seed=seed, count=share, life_s=LIFE_S)
-    crashes = Pace(stage, CRASH_EVERY_S)
+    crashes = Prefetch(stage, CRASH_EVERY_S)
     server_crashes = 0
     ends = time.monotonic() + _fault_seconds(stage) + DRAIN_S
     while any(member.is_there for member in crew.producers):
@@ -229,7 +229,7 @@ def _complain(report: Report, wrong: dict[str, set[str]]) -> None:
             report.complaints.append(f"{what}: {len(ids) - SHOWN} more")
 
 
-class Pace:
+class Prefetch:
     """When it is time for the next one."""
 
     def __init__(self, stage: Stage, every_s: tuple[float, float]) -> None:

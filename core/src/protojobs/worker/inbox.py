@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from queue import Empty, SimpleQueue
 from typing import TypeAlias
 
-from protojobs.worker.lease.lease import Beat
+from protojobs.worker.lease.lease import HeartbeatResult
 from protojobs.worker.outcome import Outcome
-from protojobs.worker.round_trip import Exchange
+from protojobs.worker.round_trip import RoundTrip
 from protojobs.worker.runs.executor import NotBegun, Runnable, Unplaced
 
 __all__ = ["Ended", "Inbox", "Message"]
 
-Message: TypeAlias = Beat | Exchange | Unplaced | Runnable | int | None
+Message: TypeAlias = HeartbeatResult | RoundTrip | Unplaced | Runnable | int | None
 """A heartbeat | the store's answer | no child can do it | a run is stuck | a stop of that level | the doorbell."""
 
 Ended: TypeAlias = tuple[tuple[str, int], Outcome | NotBegun | None]

@@ -14,8 +14,8 @@ from protojobs.worker.lease.resting import RestingLeases
 from protojobs.worker.loop import Worker
 from protojobs.worker.outcome import WorkReport
 from protojobs.worker.planner import WorkLimits
-from protojobs.worker.reports.health import Vitals
-from protojobs.worker.reports.rollups import Recording
+from protojobs.worker.reports.health import WorkerHealth
+from protojobs.worker.reports.rollups import Rollups
 from protojobs.worker.runs.executor import CHILDREN_WORK
 
 __all__ = ["work"]
@@ -35,7 +35,7 @@ def work(  # noqa: PLR0913  (the options of a worker, all by keyword)
     stop: StopToken | None = None,
     resting: RestingLeases | None = None,
     told: Told | None = None,
-    vitals: Vitals | None = None,
+    vitals: WorkerHealth | None = None,
     must_end_by: Callable[[float], None] = lambda _at: None,
 ) -> WorkReport:
     """Run one worker in this thread until its limits, or its stop token, end it.
@@ -62,7 +62,7 @@ def work(  # noqa: PLR0913  (the options of a worker, all by keyword)
     lease = (resting.take() if resting is not None else None) or _new_lease(runtime, names, limits)
     if told is not None:
         lease.keep_posted(told)
-    lease.vitals = vitals or Vitals()
+    lease.health = vitals or WorkerHealth()
     try:
         worker = Worker(runtime, names, limits, lease, must_end_by)
     except BaseException:
@@ -104,7 +104,7 @@ def _new_lease(runtime: Runtime, names: Sequence[str], limits: WorkLimits) -> Wo
         clock=runtime.clock,
         isolates=CHILDREN_WORK,
     )
-    lease.recording = Recording(_observer(runtime), lease.info.id, runtime.clock)
+    lease.rollups = Rollups(_observer(runtime), lease.info.id, runtime.clock)
     return lease
 
 

@@ -8,7 +8,7 @@ from protojobs.port.lifecycle import Verb
 from protojobs.port.records import ClaimedJob
 from protojobs.worker.outcome import Outcome, settlement
 
-__all__ = ["PREFETCH_WAIT_S", "SUSPECT_PAUSE_S", "TICK_S", "Plan", "WorkLimits", "given_back"]
+__all__ = ["PREFETCH_WAIT_S", "SUSPECT_PAUSE_S", "TICK_S", "Plan", "WorkLimits", "released"]
 
 TICK_S = 1.0  # the longest the loop sleeps: memory and time limits are looked at as often
 PREFETCH_WAIT_S = 2.0  # a job that waited so long in memory goes back, for others to run
@@ -46,7 +46,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     gather: int = 1  # so many runs may end before there is anything to do
 
 
-def given_back(job: ClaimedJob, reason: str) -> Outcome:
+def released(job: ClaimedJob, reason: str) -> Outcome:
     """Of a job that was lent and not started: it keeps its place in the line, but for a suspect, which comes later."""
     is_suspect = reason == "suspect"
     back = settlement(

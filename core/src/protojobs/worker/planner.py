@@ -13,11 +13,11 @@ from protojobs.port.lifecycle import SUSPECT_RECLAIMS
 from protojobs.port.records import BATCH_JOBS_MAX, ClaimedJob, Settled
 from protojobs.worker.lease.watch import LeaseWatch
 from protojobs.worker.outcome import Outcome
-from protojobs.worker.plan import PREFETCH_WAIT_S, TICK_S, Plan, WorkLimits, given_back
-from protojobs.worker.prefetch import LEAD_WAIT_S, Pace
-from protojobs.worker.shutdown import Ending
+from protojobs.worker.plan import PREFETCH_WAIT_S, TICK_S, Plan, WorkLimits, released
+from protojobs.worker.prefetch import LEAD_WAIT_S, Prefetch
+from protojobs.worker.shutdown import Shutdown
 
-__all__ = ["Decisions", "Plan", "WorkLimits"]
+__all__ = ["Planner", "Plan", "WorkLimits"]
 
 Key = tuple[str, int]  # (id, claim_seq): one run of one job
 
@@ -26,7 +26,7 @@ PAUSE_FIRST_S, PAUSE_MAX_S = 0.1, 2.0  # between tries while the store is away
 LINGER_S = 0.02  # a result waits so long for others while there is work in the line; the crash window grows by as much
 
 
-class Decisions:
+class Planner:
     """What the claim loop asks, and tells of all that happens."""
 
     def __init__(
@@ -38,11 +38,11 @@ class Decisions:
         may_lead: Callable[[str], bool] = lambda _name: False,
         has_child: Callable[[str], bool] = lambda _name: True,
     ) -> None:
-        """`has_child(name)`: whether a child process can run jobs of that name. `may_lead`: see Pace."""
+        """`has_child(name)`: whether a child process can run jobs of that name. `may_lead`: see Prefetch."""
         self.limits = limits
         self.watch = watch
         self.runs = 0
-        self.ending = Ending(limits)
+        self.shutdown = Shutdown(limits)
         self._roll = roll  # seconds -> jittered seconds
         self._has_child = has_child
         self._waiting: deque[ClaimedJob] = deque()
@@ -52,7 +52,7 @@ class Decisions:
         self._unsettled_since = now
         self._calls = 0  # of those that run: `failed()` at work or waiting for a slot
         self._progress_at = now  # a run ended, or nothing lay ready
-        self._pace = Pace(limits.concurrency, may_lead)
+        self._prefetch = Prefetch(limits.concurrency, may_lead)
         self._claim_at = now
         self._found_nothing = False
         self.is_asked = False  # a call is on its way, and the loop goes on meanwhile
@@ -82,9 +82,9 @@ class Decisions:
         line = {(job.id, job.claim_seq) for job in self._waiting}
         self._waiting.extend([job for job in jobs if (job.id, job.claim_seq) not in line and not self._has_claim(job)])
         self._found_nothing = not jobs and plan.slots > 0
-        self._pace.claimed(now, plan.limit, len(jobs), plan.slots)
+        self._prefetch.claimed(now, plan.limit, len(jobs), plan.slots)
         if any([job.reclaims for job in jobs]):  # one may be a killer: the fewer we hold, the fewer it makes suspect
-            self._pace.calm()
+            self._prefetch.calm()
             self._keep_one_suspect()
         # Nothing is left: trust the doorbell and the next settle, look once in a while.
         if len(jobs) < plan.limit and not self._is_rung:
@@ -110,7 +110,7 @@ class Decisions:
         is_first = not any(job is not None and self._is_apart(job) for job in self._running.values())
         for job in suspects[is_first:]:
             self._waiting.remove(job)
-            self._unsettled[job.id, job.claim_seq] = given_back(job, "suspect")
+            self._unsettled[job.id, job.claim_seq] = released(job, "suspect")
 
     def _is_apart(self, job: ClaimedJob) -> bool:
         """Whether it is a suspect that this process must run itself."""
@@ -134,7 +134,7 @@ class Decisions:
         for key in [key for key in strangers if key in self.watch.strangers]:
             job = strangers.pop(key)
             self._unsettled_since = self._unsettled_since if self._unsettled else now
-            self._unsettled[key] = given_back(job, "not known to its worker")
+            self._unsettled[key] = released(job, "not known to its worker")
         self.watch.strangers = set(strangers)
 
     def _strangers(self, jobs: Sequence[ClaimedJob]) -> dict[Key, ClaimedJob]:
@@ -148,7 +148,7 @@ class Decisions:
         if outcome is not None and key != (outcome.settlement.id, outcome.settlement.claim_seq):
             return False  # of another claim, as from a copy of a child: kept, it would be sent without end
         self._calls -= self._running.pop(key) is None
-        self._pace.ended(key)
+        self._prefetch.ended(key)
         self._progress_at = now
         self._found_nothing = False
         if self.limits.ends_when_empty:
@@ -160,7 +160,7 @@ class Decisions:
                 self._unsettled_since = now
             self._unsettled[key] = outcome
             if was_run:
-                self._pace.ran(outcome.claimed.job_name, outcome.duration_s)
+                self._prefetch.ran(outcome.claimed.job_name, outcome.duration_s)
         return True
 
     def withdrawn(self, now: float, keys: Sequence[Key], holder: str) -> None:
@@ -171,7 +171,7 @@ class Decisions:
         """
         for key in reversed(keys):
             if (job := self._running.pop(key, None)) is not None:
-                self._pace.ended(key)
+                self._prefetch.ended(key)
                 self.runs -= 1
                 self._progress_at, self._waiting_since = now, float("-inf")
                 if job.reserved_by == holder:
@@ -247,10 +247,10 @@ class Decisions:
     def plan(self, now: float) -> Plan:
         """What to do now. Call it again after doing that, or when something happened."""
         self._give_back(now)
-        cut_all = self.ending.cuts(now)
+        cut_all = self.shutdown.cuts(now)
         if ended := self._why_ended(now):  # with results unsettled only when its time is over: one last try
             last = tuple(self._unsettled.values())[self._in_flight :][:BATCH_JOBS_MAX]  # those in flight are the first
-            return Plan(ended=ended, settle=last, call_s=self.ending.call_s(now))
+            return Plan(ended=ended, settle=last, call_s=self.shutdown.call_s(now))
         limits, withdraw = self.limits, self._is_lead_in_vain(now)
         start, short = ((), ()) if withdraw else self._startable(now)
         slots, limit, settle = 0, 0, tuple[Outcome, ...]()
@@ -266,8 +266,8 @@ class Decisions:
             start=start,
             short=frozenset(short),
             cut_all=cut_all,
-            call_s=self.ending.call_s(now),
-            goes_on=self._needs_the_loop() and not (limits.ends_when_empty or limits.is_sync or self.ending.level),
+            call_s=self.shutdown.call_s(now),
+            goes_on=self._needs_the_loop() and not (limits.ends_when_empty or limits.is_sync or self.shutdown.level),
             is_idle=self._free() > 0 and self._may_claim(now),
             wait_s=0.0 if start or cut_all else self._wait_s(now),
             withdraw=withdraw,
@@ -279,7 +279,7 @@ class Decisions:
 
         A suspect that no child can run waits until the store has taken back all others of its kind.
         """
-        if self.ending.level or self.watch.is_in_doubt(now):
+        if self.shutdown.level or self.watch.is_in_doubt(now):
             return (), set()
         chosen, short = list[ClaimedJob](), set[str]()
         if not self._led():
@@ -310,13 +310,13 @@ class Decisions:
                 break
             self._running[job.id, job.claim_seq] = job
             alike.append(self._waiting.popleft())
-        self._pace.begins(alike)
+        self._prefetch.begins(alike)
         self.runs += len(alike)
         return alike
 
     def _lead(self, job: ClaimedJob) -> int:
         """How many jobs like it are so short that they are handed over before a slot is free."""
-        return 0 if job.reclaims or self._calls or self.limits.is_sync else self._pace.lead(job.job_name)
+        return 0 if job.reclaims or self._calls or self.limits.is_sync else self._prefetch.lead(job.job_name)
 
     def _needs_the_loop(self) -> bool:
         """Whether jobs wait in the line for a slot. Short ones lie ready at the threads, and need no loop."""
@@ -325,12 +325,12 @@ class Decisions:
     def _is_lead_in_vain(self, now: float) -> bool:
         """Whether what was handed over beyond the slots shall come back: their runs take longer than was thought."""
         is_late = now >= self._progress_at + LEAD_WAIT_S
-        return self._led() > 0 and (is_late or self.ending.level > 0 or self.watch.is_in_doubt(now))
+        return self._led() > 0 and (is_late or self.shutdown.level > 0 or self.watch.is_in_doubt(now))
 
     def _gather(self, now: float) -> int:
         """How many runs may end before there is something to claim, or nothing left to go on with."""
-        claims = now >= self._claim_at and not (self.ending.level or self.is_asked)
-        enough = max(0, self._pace.ahead(now) // 2 - len(self._waiting)) if claims else 0
+        claims = now >= self._claim_at and not (self.shutdown.level or self.is_asked)
+        enough = max(0, self._prefetch.ahead(now) // 2 - len(self._waiting)) if claims else 0
         return 1 if self._calls else max(1, self._led() - enough)
 
     def _is_settling_due(self, now: float) -> bool:
@@ -339,7 +339,7 @@ class Decisions:
             return False
         first = self._waiting[0] if self._waiting else None
         goes_on = first and not (first.reclaims and self._is_apart(first)) and not self.watch.is_in_doubt(now)
-        if not (goes_on or self._led()) or self.ending.level or self.limits.is_sync:
+        if not (goes_on or self._led()) or self.shutdown.level or self.limits.is_sync:
             return True
         return now >= self._unsettled_since + LINGER_S
 
@@ -356,59 +356,61 @@ class Decisions:
             return 0, 0
         slots = max(0, self._free() - len(self._waiting))
         outstanding = len(self._waiting) - min(0, self._free())
-        limit = slots + (0 if self.limits.is_sync else self._pace.batch(now, outstanding))
+        limit = slots + (0 if self.limits.is_sync else self._prefetch.batch(now, outstanding))
         if self.limits.max_jobs is not None:
             left = self.limits.max_jobs - self.runs - len(self._waiting)
             slots, limit = min(slots, left), min(limit, left)
         return (slots, limit) if slots > 0 or limit >= self.limits.concurrency else (0, 0)
 
     def _may_claim(self, now: float) -> bool:
-        is_held_up = self.is_asked or self.ending.level or self.watch.is_in_doubt(now)
+        is_held_up = self.is_asked or self.shutdown.level or self.watch.is_in_doubt(now)
         return not is_held_up and len(self._unsettled) < UNSETTLED_MAX
 
     def _give_back(self, now: float) -> None:
         """Return what waits in vain: everything at a stop, and what has waited too long."""
         if not self._waiting:
             return
-        if self.ending.level:
+        if self.shutdown.level:
             self._release_waiting("shutdown", keep=0)
         elif now >= self._waiting_since + PREFETCH_WAIT_S:
             if self._free() <= 0 or self.watch.is_in_doubt(now):
-                self._pace.calm()
+                self._prefetch.calm()
                 self._release_waiting("prefetch", keep=0)
             self._waiting_since = now
-        elif self._free() <= 0 and len(self._waiting) > 2 * (bearable := self._pace.bearable):  # they were short once
+        elif self._free() <= 0 and len(self._waiting) > 2 * (
+            bearable := self._prefetch.bearable
+        ):  # they were short once
             self._release_waiting("prefetch", keep=bearable)
 
     def _release_waiting(self, reason: str, *, keep: int) -> None:
         while len(self._waiting) > keep:
             job = self._waiting.pop()
-            self._unsettled[job.id, job.claim_seq] = given_back(job, reason)
+            self._unsettled[job.id, job.claim_seq] = released(job, reason)
             self._found_nothing = False
 
     def _why_ended(self, now: float) -> str | None:
         limits = self.limits
-        if not self.ending.level and limits.max_time_s is not None and now - self._began_at >= limits.max_time_s:
-            self.ending.drain("max_time")
-        if self.ending.is_over(now):
-            return self.ending.reason
+        if not self.shutdown.level and limits.max_time_s is not None and now - self._began_at >= limits.max_time_s:
+            self.shutdown.drain("max_time")
+        if self.shutdown.is_over(now):
+            return self.shutdown.reason
         if self._running or self._waiting or self._unsettled or self.is_asked:
             return None
-        if self.ending.level and not self.ending.has_time:
-            return self.ending.reason
+        if self.shutdown.level and not self.shutdown.has_time:
+            return self.shutdown.reason
         if now < self._stays_until:
             return None
-        if self.ending.level:
-            return self.ending.reason
+        if self.shutdown.level:
+            return self.shutdown.reason
         if limits.max_jobs is not None and self.runs >= limits.max_jobs:
             return "max_jobs"
         return "empty" if limits.ends_when_empty and self._found_nothing else None
 
     def _wait_s(self, now: float) -> float:
-        times = [now + (LINGER_S if self._led() else TICK_S), self.ending.next_at]
+        times = [now + (LINGER_S if self._led() else TICK_S), self.shutdown.next_at]
         if self._quiet_until > now:
             times.append(self._quiet_until)
-        elif self._claim_at > now and self._free() > 0 and not self.ending.level:
+        elif self._claim_at > now and self._free() > 0 and not self.shutdown.level:
             times.append(self._claim_at)  # one that has come, with nothing claimed, waits for something else to happen
         if self.watch.reclaim_at > now:
             times.append(self.watch.reclaim_at)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from protojobs.port.records import ClaimedJob
 
-__all__ = ["LEAD_WAIT_S", "Pace"]
+__all__ = ["LEAD_WAIT_S", "Prefetch"]
 
 BATCH_MAX = 200  # jobs fetched ahead by one claim: the knee of the measured sizes; docs/decisions/0003
 PREFETCH_MAX = 2 * BATCH_MAX  # while the store has one batch in hand, the threads have the other
@@ -20,7 +20,7 @@ LEAD_S = 0.01  # so much work of such jobs lies ready in front of the threads
 LEAD_WAIT_S = 0.25  # one that no thread has begun after so long is taken back
 
 
-class Pace:
+class Prefetch:
     """What runs and claims have told of the work. `may_lead(name)`: whether jobs of that name run in threads."""
 
     def __init__(self, concurrency: int, may_lead: Callable[[str], bool]) -> None:

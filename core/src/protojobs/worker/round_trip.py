@@ -15,12 +15,12 @@ from protojobs.worker.outcome import Outcome
 from protojobs.worker.plan import Plan
 from protojobs.worker.reports.announcements import tries
 
-__all__ = ["Courier", "Exchange", "settled_singly"]
+__all__ = ["RoundTripThread", "RoundTrip", "settled_singly"]
 
 _log = logging.getLogger("protojobs.worker")
 
 
-class Exchange:
+class RoundTrip:
     """One turn: a plan's results and its claim, as a certain worker, and the answer, which may be an error."""
 
     def __init__(self, plan: Plan, worker: str, *, asks_held: bool = False) -> None:
@@ -51,20 +51,20 @@ class Exchange:
             return ()
 
 
-class Courier:
+class RoundTripThread:
     """A thread that carries one exchange at a time, so that the claim loop can go on while the store answers.
 
     At most one is on its way: the store sees what this worker says in the order in which it was decided.
     """
 
-    def __init__(self, driver: Driver, queues: Sequence[str], deliver: Callable[[Exchange], None]) -> None:
+    def __init__(self, driver: Driver, queues: Sequence[str], deliver: Callable[[RoundTrip], None]) -> None:
         self._driver = driver
         self._queues = queues
         self._deliver = deliver
-        self._outgoing: SimpleQueue[Exchange | None] = SimpleQueue()
+        self._outgoing: SimpleQueue[RoundTrip | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
 
-    def send(self, exchange: Exchange) -> None:
+    def send(self, exchange: RoundTrip) -> None:
         """Carry it; it is delivered with its answer."""
         if self._thread is None:
             thread = threading.Thread(target=self._run, name="protojobs-courier", daemon=True)
@@ -85,7 +85,7 @@ class Courier:
             self._carry(exchange)
             del exchange  # else an idle worker keeps up to a thousand outcomes, and what their exceptions hold
 
-    def _carry(self, exchange: Exchange) -> None:
+    def _carry(self, exchange: RoundTrip) -> None:
         exchange.take_place(self._driver, self._queues)
         self._deliver(exchange)
 

@@ -6,13 +6,13 @@ import math
 
 from protojobs.worker.plan import WorkLimits
 
-__all__ = ["LAST_CALL_S", "LAST_WORDS_S", "Ending"]
+__all__ = ["LAST_CALL_S", "LAST_WORDS_S", "Shutdown"]
 
 LAST_CALL_S = 1.0  # for the last word to the store, when a stop should be over
 LAST_WORDS_S = 0.2  # ... and where the process must be gone
 
 
-class Ending:
+class Shutdown:
     """From the first word of a stop to its bound."""
 
     def __init__(self, limits: WorkLimits) -> None:

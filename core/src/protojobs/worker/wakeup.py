@@ -9,13 +9,13 @@ from collections.abc import Callable, Sequence
 from protojobs.errors import DriverError
 from protojobs.port.driver import Driver
 
-__all__ = ["Doorbell"]
+__all__ = ["WakeupThread"]
 
 LISTEN_S = 1.0  # one call to the driver's `wait`; bounds how long the thread outlives its worker
 _log = logging.getLogger("protojobs.worker")
 
 
-class Doorbell:
+class WakeupThread:
     """Calls `rang()` when the store says that a job may be due in one of `queues`."""
 
     def __init__(self, driver: Driver, queues: Sequence[str], rang: Callable[[], None]) -> None:

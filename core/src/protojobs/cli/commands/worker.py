@@ -38,7 +38,7 @@ from protojobs.scheduler.scheduler import Scheduler
 from protojobs.stopping import StopToken
 from protojobs.worker.launch import work
 from protojobs.worker.outcome import WorkReport
-from protojobs.worker.reports.health import Vitals
+from protojobs.worker.reports.health import WorkerHealth
 
 __all__ = ["command"]
 
@@ -151,7 +151,7 @@ def _work(
 ) -> WorkReport:
     jobs, names, scheduler = _prepare(session, queues, options, is_quiet=link is not None)
     jobs.hooks.check()  # in the workers only: a plugin may open a port of its own, and a supervisor needs none
-    vitals = Vitals() if link is None else link.vitals
+    vitals = WorkerHealth() if link is None else link.health
     with ExitStack() as stack:
         stack.enter_context(stopped_by_signals(stop, _notes(jobs, options), is_supervised=link is not None))
         if link is None:

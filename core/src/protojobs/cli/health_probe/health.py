@@ -9,7 +9,7 @@ import msgspec
 from protojobs.cli.showing.text import length
 from protojobs.clock import Clock
 from protojobs.stopping import StopToken
-from protojobs.worker.reports.health import STILL_MIN_S, Condition, Vitals
+from protojobs.worker.reports.health import STILL_MIN_S, Condition, WorkerHealth
 
 if TYPE_CHECKING:  # `protojobs health` is quick: it loads no supervisor
     from protojobs.cli.supervising.supervisor import Supervisor
@@ -37,7 +37,7 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.state}{busy}" + "".join(f"; {reason}" for reason in self.reasons)
 
 
-def worker_health(vitals: Vitals, stop: StopToken, clock: Clock) -> Health:
+def worker_health(vitals: WorkerHealth, stop: StopToken, clock: Clock) -> Health:
     """The health of this process, a worker. Asks neither the store nor any lock that a job could hold."""
     condition = vitals.condition(clock.monotonic())
     if condition is None:

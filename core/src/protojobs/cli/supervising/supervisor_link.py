@@ -20,7 +20,7 @@ from protojobs.clock import SYSTEM_CLOCK
 from protojobs.stopping import StopToken
 from protojobs.worker.lease.lease import BEATS_PER_LEASE
 from protojobs.worker.outcome import WorkReport
-from protojobs.worker.reports.health import Condition, Vitals
+from protojobs.worker.reports.health import Condition, WorkerHealth
 
 __all__ = ["LINK_VARIABLE", "SIGN_OF_LIFE", "SignOfLife", "SupervisorLink", "join_supervisor"]
 
@@ -57,7 +57,7 @@ class SupervisorLink:
     """The worker's end."""
 
     def __init__(self, connection: socket.socket) -> None:
-        self.vitals = Vitals()  # for the worker to write
+        self.health = WorkerHealth()  # for the worker to write
         self._connection = connection
         self._lock = threading.Lock()  # held while a sign of life is sent, so that the last one is the newest
         self._worker, self._lease_s = "", 0.0
@@ -106,7 +106,7 @@ class SupervisorLink:
             worker=self._worker,
             lease_s=self._lease_s,
             lasts_s=None if math.isinf(lasts_s) else lasts_s,
-            condition=self.vitals.condition(self._sent_at),
+            condition=self.health.condition(self._sent_at),
         )
         with suppress(OSError):  # a supervisor that has gone, or does not read: a job need not wait for that
             self._connection.send(SIGN_OF_LIFE + msgspec.json.encode(sign) + b"\n", socket.MSG_DONTWAIT)

@@ -16,12 +16,12 @@ from protojobs.entropy import fresh_id
 from protojobs.errors import DriverError, LeaseLost
 from protojobs.port.driver import Driver
 from protojobs.port.records import Fence, Heartbeat, WorkerInfo
-from protojobs.worker.lease.run_bound import Horizon, ToldHorizon
+from protojobs.worker.lease.run_bound import ReportedRunBound, RunBound
 from protojobs.worker.lease.watch import LeaseWatch
-from protojobs.worker.reports.health import Vitals
-from protojobs.worker.reports.rollups import Recording
+from protojobs.worker.reports.health import WorkerHealth
+from protojobs.worker.reports.rollups import Rollups
 
-__all__ = ["BEATS_PER_LEASE", "Beat", "Told", "WorkerLease"]
+__all__ = ["BEATS_PER_LEASE", "HeartbeatResult", "Told", "WorkerLease"]
 
 BEATS_PER_LEASE = 6
 BEAT_MIN_S = 1.0  # a call may take a sixth of the lease, but of a very short one this long
@@ -32,7 +32,7 @@ Told: TypeAlias = Callable[[str, float, float], None]
 _log = logging.getLogger("protojobs.worker")
 
 
-class Beat(msgspec.Struct, frozen=True):
+class HeartbeatResult(msgspec.Struct, frozen=True):
     """How one heartbeat went. `reply` is None when the store did not answer; `is_lost`: the row of `worker` is gone."""
 
     sent_at: float
@@ -68,10 +68,10 @@ class WorkerLease:
             isolates=isolates,
         )
         self.watch = LeaseWatch(lease_s)
-        self.horizon = Horizon()
-        self.vitals = Vitals()
-        self.recording = Recording(None, self.info.id, clock)  # of all its identities
-        self.upkeep_at: dict[str, float] = {}  # when which is due: many short calls of `work` are one worker
+        self.run_bound = RunBound()
+        self.health = WorkerHealth()
+        self.rollups = Rollups(None, self.info.id, clock)  # of all its identities
+        self.maintenance_at: dict[str, float] = {}  # when which is due: many short calls of `work` are one worker
         self._driver = driver
         self._clock = clock
         self._is_registered = False
@@ -110,14 +110,14 @@ class WorkerLease:
     def keep_posted(self, told: Told) -> None:
         """From the next `start` on call `told` with every beat, and before a run begins that is to take longer."""
         lease_s = self.info.lease_s
-        self.horizon = ToldHorizon(
+        self.run_bound = ReportedRunBound(
             self._clock, lease_s / BEATS_PER_LEASE, lambda lasts_s: told(self.info.id, lease_s, lasts_s)
         )
 
-    def start(self, tell: Callable[[Beat], None]) -> None:
-        """Beat until `stop`, and tell how each beat went."""
-        self.vitals.begins(self.info, self._clock.monotonic())
-        self.horizon.beat()
+    def start(self, tell: Callable[[HeartbeatResult], None]) -> None:
+        """HeartbeatResult until `stop`, and tell how each beat went."""
+        self.health.begins(self.info, self._clock.monotonic())
+        self.run_bound.beat()
         self._end = threading.Event()
         self._thread = threading.Thread(
             target=self._beat, args=(tell, self._end), name="protojobs-heartbeat", daemon=True
@@ -135,7 +135,7 @@ class WorkerLease:
             try:
                 with within(LEAVE_S):
                     self._driver.leave(self.info.id)
-                    self.recording.end()  # with what is left of the time: signing off comes first
+                    self.rollups.end()  # with what is left of the time: signing off comes first
             except DriverError as error:
                 _log.info("worker %s could not sign off, its lease will lapse: %s", self.info.id, error)
 
@@ -148,28 +148,28 @@ class WorkerLease:
         for fence, share in progress.items():
             self._progress.setdefault(fence, share)
 
-    def _beat(self, tell: Callable[[Beat], None], end: threading.Event) -> None:
+    def _beat(self, tell: Callable[[HeartbeatResult], None], end: threading.Event) -> None:
         interval, misses = self.info.lease_s / BEATS_PER_LEASE, 0
         while not end.wait(max(0.0, self.watch.next_beat_at - self._clock.monotonic())):
             worker, sent_at = self.info.id, self._clock.monotonic()
             progress, self._progress = self._progress, {}
             progress = dict(progress)  # a job's thread may still have the old one in hand
             try:
-                self.horizon.beat()  # before the call, which may take its time
+                self.run_bound.beat()  # before the call, which may take its time
                 with within(max(interval, BEAT_MIN_S)):
-                    beat = Beat(sent_at, self._driver.heartbeat(worker, progress), worker=worker)
+                    beat = HeartbeatResult(sent_at, self._driver.heartbeat(worker, progress), worker=worker)
             except LeaseLost:
-                beat = Beat(sent_at, is_lost=True, worker=worker)
+                beat = HeartbeatResult(sent_at, is_lost=True, worker=worker)
             except DriverError as error:
                 _log.debug("heartbeat: %s", error)
-                beat = Beat(sent_at)
+                beat = HeartbeatResult(sent_at)
                 self._keep(progress)
             except Exception:  # noqa: BLE001  (a driver's mistake: without this thread the lease would lapse unseen)
                 _log.exception("heartbeat: the driver failed in a way that it should not")
-                beat = Beat(sent_at)
+                beat = HeartbeatResult(sent_at)
                 self._keep(progress)
             misses = 0 if beat.reply is not None else misses + 1
-            self.vitals.beats(self._clock.monotonic(), self.info, is_good=beat.reply is not None)
+            self.health.beats(self._clock.monotonic(), self.info, is_good=beat.reply is not None)
             pause = interval if misses < 2 else min(interval, DOUBT_PAUSE_S)
             # counted from before it was sent, and never two at once
             self.watch.next_beat_at = max(sent_at + pause, self._clock.monotonic())

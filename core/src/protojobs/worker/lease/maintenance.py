@@ -16,7 +16,7 @@ from protojobs.worker.lease.lease import WorkerLease
 from protojobs.worker.lease.memory import resident_bytes
 from protojobs.worker.reports.joblog import log_event
 
-__all__ = ["Upkeep"]
+__all__ = ["Maintenance"]
 
 RECLAIM_ROUND = 500  # jobs taken back in one step
 RECLAIM_JITTER_S = 0.5  # a fleet does not reclaim in step; with the beats it keeps recovery within lease + 2 s
@@ -30,7 +30,7 @@ _HOUR_S = 3600.0
 _log = logging.getLogger("protojobs.worker")
 
 
-class Upkeep:
+class Maintenance:
     """Each task on its own jittered timer, in bounded rounds between two round trips of the claim loop."""
 
     def __init__(
@@ -46,7 +46,7 @@ class Upkeep:
         self._lease = lease
         self._send = send
         self._compared = compared
-        self._at = lease.upkeep_at
+        self._at = lease.maintenance_at
         self._at.setdefault("compare", runtime.clock.monotonic() + jittered(COMPARE_EVERY_S))
         self._at.setdefault("prune", runtime.clock.monotonic() + jittered(PRUNE_EVERY_S))
         self._max_memory = runtime.settings.max_memory
@@ -65,7 +65,7 @@ class Upkeep:
                 self._at["prune"] = now + jittered(PRUNE_EVERY_S)
                 self._prune()
             if may_write:  # a stop has no time to lose, and at its end the notes are sent
-                self._lease.recording.turn(now)
+                self._lease.rollups.turn(now)
         except Exception as error:  # noqa: BLE001  (a driver's mistake in one of these must not end the worker)
             self._troubled(now, error)
 
@@ -126,7 +126,7 @@ class Upkeep:
         for worker in taken.workers:
             _log.warning("worker %s has not been heard of for its lease; taking back its jobs", worker)
         if taken.jobs and (at := self._lease.watch.store_now(now)) is not None:
-            self._lease.recording.lost(now, at, taken.jobs)
+            self._lease.rollups.lost(now, at, taken.jobs)
         for job in taken.jobs:
             event = JobReclaimed(
                 job_id=job.id,

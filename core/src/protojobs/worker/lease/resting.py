@@ -30,7 +30,7 @@ class RestingLeases:
         if not _in_use:
             atexit.register(_leave_all)
         _in_use.add(self)
-        lease.recording.pause()
+        lease.rollups.pause()
         self._leases.append(lease)
 
     def take(self) -> WorkerLease | None:

@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 from protojobs.clock import Clock
 
-__all__ = ["Horizon", "ToldHorizon"]
+__all__ = ["RunBound", "ReportedRunBound"]
 
 
-class Horizon:
+class RunBound:
     """What the claim loop and the heartbeat thread report to: here, to nobody."""
 
     def look_at(self, left_s: Callable[[float], float]) -> None:
@@ -26,7 +26,7 @@ class Horizon:
         """The worker is about to make a heartbeat."""
 
 
-class ToldHorizon(Horizon):
+class ReportedRunBound(RunBound):
     """The longest time that any run may still take by its timeout, whether that ends in a thread, a loop or a child.
 
     `say(seconds)` is called with every beat, and before a run begins that may outlast what was said: once its call in C

@@ -1,16 +1,20 @@
-"""What a worker shows of itself while it works, so that whoever asks how it is need not ask the store."""
+"""How a worker is: for probes, which do not ask the store, and for the log when the store does not answer."""
 
 from __future__ import annotations
 
+import logging
 import math
+from collections.abc import Callable
 
 import msgspec
 
+from protojobs.events import Event, WorkerDegraded
 from protojobs.port.records import WorkerInfo
 
-__all__ = ["Condition", "Vitals"]
+__all__ = ["Condition", "Outages", "WorkerHealth"]
 
 STILL_MIN_S = 30.0  # longer than a claim loop may wait for a store that is away: an outage is no reason to end a worker
+_log = logging.getLogger("protojobs.worker")
 
 
 class Condition(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,7 +30,7 @@ class Condition(msgspec.Struct, frozen=True, kw_only=True):
     slots: int
 
 
-class Vitals:
+class WorkerHealth:
     """Each field has one thread that writes it; anybody may read."""
 
     _info: WorkerInfo | None = None  # until it is registered
@@ -67,3 +71,25 @@ class Vitals:
             running=self._running,
             slots=info.concurrency,
         )
+
+
+class Outages:
+    """Tells the log and the observers that the store does not answer: once when that begins, once when it is over."""
+
+    def __init__(self, send: Callable[[Event], None]) -> None:
+        self._send = send
+        self._is_away = False
+
+    def missed(self, worker: str, error: Exception | None) -> None:
+        """The store has not answered a call, or (no error) its heartbeats."""
+        if not self._is_away:
+            self._is_away = True
+            reason = str(error or "two heartbeats in a row got no answer")
+            _log.error("degraded: the store does not answer; staying, and trying again: %s", reason)
+            self._send(WorkerDegraded(worker=worker, reason=reason))
+
+    def over(self) -> None:
+        """It answers."""
+        if self._is_away:
+            self._is_away = False
+            _log.warning("the store answers again")

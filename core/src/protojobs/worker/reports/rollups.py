@@ -18,7 +18,7 @@ from protojobs.port.observing import HOUR, MINUTE, NOTES_MAX, AttemptNote, Obser
 from protojobs.port.records import ClaimReply, LostJob, Settled, SettleStatus
 from protojobs.worker.outcome import Outcome
 
-__all__ = ["Recording"]
+__all__ = ["Rollups"]
 
 SEND_EVERY_S = 10.0
 SEND_S = 2.0  # the claim loop waits for it
@@ -73,7 +73,7 @@ class _Row:
                 mine[bucket] = mine.get(bucket, 0) + count
 
 
-class Recording:
+class Rollups:
     """The notes of one worker, whatever identities it has had. Without an `observer` it does nothing."""
 
     def __init__(self, observer: Observes | None, worker: str, clock: Clock) -> None:

@@ -12,11 +12,11 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from protojobs.clock import Clock
-from protojobs.worker.lease.watch import Standing
+from protojobs.worker.lease.validity import LeaseValidity
 from protojobs.worker.runs.executor import Executor, Runnable
 from protojobs.worker.runs.run import LEASE_IN_DOUBT
 
-__all__ = ["Deadlines"]
+__all__ = ["Timeouts"]
 
 SWEEP_S = 0.05  # a timeout is enforced to within this; a sweep over a thousand runs takes microseconds
 END_S = 2.0  # how long an interrupted run may take to end before it counts as stuck
@@ -27,7 +27,7 @@ _Watched: TypeAlias = tuple[Runnable, Executor, float]
 """A run, where it runs, and when its time is over."""
 
 
-class Deadlines:
+class Timeouts:
     """Who runs, where, and until when.
 
     The sweeping thread lives apart from the jobs' threads and the event loop: none of them can hold it up. `stuck(run)`
@@ -37,9 +37,9 @@ class Deadlines:
     What a sweep has seen may have ended since, and its key be another run's: so it looks again right before it acts.
     """
 
-    def __init__(self, clock: Clock, standing: Standing, stuck: Callable[[Runnable], None]) -> None:
+    def __init__(self, clock: Clock, standing: LeaseValidity, stuck: Callable[[Runnable], None]) -> None:
         self._clock = clock
-        self._standing = standing
+        self._validity = standing
         self._stuck = stuck
         self._lock = threading.Lock()  # among those that end runs
         self._runs: dict[tuple[str, int], _Watched] = {}
@@ -145,7 +145,7 @@ class Deadlines:
         if ends_at <= now and not executor.keeps_time and run.began_at + run.timeout <= now:  # it may have begun late
             return "timeout"
         holder = run.exclusive_holder
-        return LEASE_IN_DOUBT if holder and self._standing.safe_until(holder) <= now else ""
+        return LEASE_IN_DOUBT if holder and self._validity.safe_until(holder) <= now else ""
 
     def _interrupt(self, watched: _Watched, why: str) -> None:
         run, executor, _ = watched
@@ -168,5 +168,5 @@ class Deadlines:
 
     def _end_s(self, why: str) -> float:
         if why == LEASE_IN_DOUBT:
-            return min(END_S, max(self._standing.lease_s / 6, EXCLUSIVE_END_MIN_S))
+            return min(END_S, max(self._validity.lease_s / 6, EXCLUSIVE_END_MIN_S))
         return END_S
