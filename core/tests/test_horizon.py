@@ -14,9 +14,9 @@ import pytest
 
 from protojobs import JobQueue, job
 from protojobs.testing import ManualClock
+from protojobs.worker.handover import HANDOVER_WAIT_S
 from protojobs.worker.launch import work
 from protojobs.worker.lease.run_bound import ReportedRunBound
-from protojobs.worker.prefetch import LEAD_WAIT_S
 
 BEAT_S = 10.0
 
@@ -159,7 +159,7 @@ class TestAWorker:
         work(queue.runtime, ends_when_empty=True, told=lambda *word: words.append(word))
         ((first, second),) = seen
         assert first[1:] == (60, 0)
-        assert second[1:] == (60, 500 + LEAD_WAIT_S + BEAT_S)
+        assert second[1:] == (60, 500 + HANDOVER_WAIT_S + BEAT_S)
         assert first[0] == second[0]
 
     def test_of_async_runs_too(self, make_queue: Callable[..., JobQueue]) -> None:
@@ -168,13 +168,13 @@ class TestAWorker:
 
         queue = make_queue(lease=60)
         queue.push(nap.bind())
-        assert [lasts_s for _, _, lasts_s in self.work(queue)] == [0, 400 + LEAD_WAIT_S + BEAT_S]
+        assert [lasts_s for _, _, lasts_s in self.work(queue)] == [0, 400 + HANDOVER_WAIT_S + BEAT_S]
 
     @pytest.mark.skipif(sys.platform == "win32", reason="child processes are for POSIX systems")
     def test_of_runs_in_child_processes_too(self, make_queue: Callable[..., JobQueue], jobs: ModuleType) -> None:
         queue = make_queue(lease=60, executor="process")
         queue.push(jobs.add.with_timeout(300).bind(1, 2))
-        assert [lasts_s for _, _, lasts_s in self.work(queue)] == [0, 300 + LEAD_WAIT_S + BEAT_S]
+        assert [lasts_s for _, _, lasts_s in self.work(queue)] == [0, 300 + HANDOVER_WAIT_S + BEAT_S]
 
     def test_and_with_each_beat(self, make_queue: Callable[..., JobQueue]) -> None:
         words: list[Told] = []

@@ -108,7 +108,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> Iterator[Short]:
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """What lies ready is not taken back for its waiting."""
     for module in (planner, worker):
-        monkeypatch.setattr(module, "LEAD_WAIT_S", 3600.0)
+        monkeypatch.setattr(module, "HANDOVER_WAIT_S", 3600.0)
 
 
 def behind(count: int = 20) -> list[str]:

@@ -164,17 +164,17 @@ class SettlesFirst(SimulatedWorker):
 class LeavesJobsBehind(SimulatedWorker):
     """Ends without giving back what it has not begun."""
 
-    def _take(self, message: object) -> Steps:
+    def _apply_message(self, message: object) -> Steps:
         if isinstance(message, int):
             self.planner.lease_lost(self.world.now)  # forgets what waits
-        yield from super()._take(message)
+        yield from super()._apply_message(message)
 
 
 class GivesBackTooMuch(SimulatedWorker):
     """Gives back at a stop what it goes on to run."""
 
-    def _take(self, message: object) -> Steps:
-        yield from super()._take(message)
+    def _apply_message(self, message: object) -> Steps:
+        yield from super()._apply_message(message)
         if isinstance(message, int):
             for key, active in self.active.items():
                 self.planner.finished(self.world.now, key, unrun(active.run.claimed, Verb.RELEASE, reason="shutdown"))
@@ -206,9 +206,9 @@ class NeverAsks(SimulatedWorker):
         super().begin()
         self._compare_at = float("inf")
 
-    def _talk(self, turn):  # type: ignore[no-untyped-def]
+    def _make_trip(self, turn):  # type: ignore[no-untyped-def]
         self._unknown = False
-        yield from super()._talk(turn)
+        yield from super()._make_trip(turn)
 
 
 class NeverInDoubt(LeaseWatch):
@@ -260,7 +260,7 @@ class TakesAnyAnswer(Planner):
 class BelievesCopies(SimulatedWorker):
     """Takes the answer of a process's copy for that of the next job in its place."""
 
-    decisions = TakesAnyAnswer
+    planner_class = TakesAnyAnswer
 
 
 class NeverPatient(LeaseWatch):

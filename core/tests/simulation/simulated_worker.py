@@ -16,12 +16,12 @@ from protojobs.jobs.options import JobOptions
 from protojobs.jobs.returns import Snooze
 from protojobs.port.lifecycle import Verb
 from protojobs.port.records import ClaimedJob, ClaimReply, Fence, Heartbeat, Reclaimed, WorkerInfo
+from protojobs.worker.handover import HANDOVER_WAIT_S
 from protojobs.worker.lease.lease import BEATS_PER_LEASE, HeartbeatResult
 from protojobs.worker.lease.watch import LeaseWatch
 from protojobs.worker.outcome import Outcome
 from protojobs.worker.planner import Plan as Turn
 from protojobs.worker.planner import Planner, WorkLimits
-from protojobs.worker.prefetch import LEAD_WAIT_S
 from protojobs.worker.round_trip import RoundTrip
 from protojobs.worker.runs.executor import NOT_BEGUN, NotBegun
 from protojobs.worker.runs.run import Run, prepare, unrun
@@ -62,7 +62,7 @@ class Active:
 class SimulatedWorker(Party):
     """One worker process."""
 
-    decisions = Planner
+    planner_class = Planner
 
     def __init__(self, world: World, name: str, queues: Sequence[str]) -> None:
         super().__init__()
@@ -102,7 +102,7 @@ class SimulatedWorker(Party):
             self.watch,
             world.now,
             lambda s: s * world.dice.uniform(0.8, 1.2),
-            may_lead=lambda name: name == SHORT,
+            in_threads=lambda name: name == SHORT,
             has_child=lambda name: False,
         )
         self._compare_at = world.now + COMPARE_S
@@ -165,16 +165,16 @@ class SimulatedWorker(Party):
             talks = bool(turn.settle or turn.limit)
             goes_on = talks and turn.goes_on and not self._unknown
             if goes_on:
-                self.planner.asked(turn)
-                self.world.spawn(self, self._carry(RoundTrip(turn, self.id)))
+                self.planner.sent(turn)
+                self.world.spawn(self, self._send_trip(RoundTrip(turn, self.id)))
             self._hand_out(turn)
             if talks and not goes_on:
-                yield from self._talk(turn)
-            if not self.planner.is_quiet(self.world.now):
-                yield from self._keep_up()
-            yield from self._listen(0.0 if talks else turn.wait_s)
+                yield from self._make_trip(turn)
+            if not self.world.now < self.planner.quiet_until:
+                yield from self._maintain()
+            yield from self._wait(0.0 if talks else turn.wait_s)
         if turn.settle:
-            yield from self._talk(turn)
+            yield from self._make_trip(turn)
         yield from self._leave()
 
     def _hand_out(self, turn: Turn) -> None:
@@ -188,49 +188,48 @@ class SimulatedWorker(Party):
         if turn.withdraw:
             self.withdraw(list(self.ready))
 
-    def _talk(self, turn: Turn) -> Steps:
-        exchange = RoundTrip(turn, self.id, asks_held=self._unknown)
-        yield from self._take_place(exchange)
-        yield from self._answered(exchange)
+    def _make_trip(self, turn: Turn) -> Steps:
+        trip = RoundTrip(turn, self.id, asks_held=self._unknown)
+        yield from self._make(trip)
+        yield from self._apply_reply(trip)
 
-    def _carry(self, exchange: RoundTrip) -> Steps:
-        yield from self._take_place(exchange)
-        self.put(exchange)
+    def _send_trip(self, trip: RoundTrip) -> Steps:
+        yield from self._make(trip)
+        self.put(trip)
 
-    def _take_place(self, exchange: RoundTrip) -> Steps:
-        store, worker, turn = self.world.store, exchange.worker, exchange.plan
+    def _make(self, trip: RoundTrip) -> Steps:
+        store, worker, turn = self.world.store, trip.worker, trip.plan
         sent = [outcome.settlement for outcome in turn.settle]
         try:
-            if exchange.asks_held:
-                exchange.held = cast("list[ClaimedJob]", (yield Call(lambda: store.held(worker), PATIENCE_S)))
+            if trip.asks_held:
+                trip.held = cast("list[ClaimedJob]", (yield Call(lambda: store.held(worker), PATIENCE_S)))
             answer = yield Call(
                 lambda: store.settle_and_claim(worker, sent, self.queues, slots=turn.slots, limit=turn.limit),
                 PATIENCE_S,
             )
-            exchange.reply = cast("ClaimReply", answer)
+            trip.reply = cast("ClaimReply", answer)
         except StoreUnavailable as error:
-            exchange.error = error
+            trip.error = error
 
-    def _answered(self, exchange: RoundTrip) -> Steps:
-        world, turn, reply = self.world, exchange.plan, exchange.reply
-        self.planner.answered()
-        if exchange.held is not None:
-            self.planner.adopted(world.now, exchange.held)
+    def _apply_reply(self, trip: RoundTrip) -> Steps:
+        world, turn, reply = self.world, trip.plan, trip.reply
+        self.planner.returned()
+        if trip.held is not None:
+            self.planner.adopted(world.now, trip.held)
             self._unknown = False
-        if exchange.error is not None:
+        if trip.error is not None:
             self._unknown = True
             self.planner.store_failed(world.now)
             return
-        self.planner.store_answered()
-        self.planner.settled(reply.settled, turn.settle)
-        if exchange.worker != self.id:
+        self.planner.settled(turn.settle)
+        if trip.worker != self.id:
             return
         if reply.lease_lost:
-            yield from self._lost_lease()
+            yield from self._become_new_worker()
         elif turn.limit:
             self.planner.claimed(world.now, turn, reply.claimed)
 
-    def _listen(self, wait_s: float) -> Steps:
+    def _wait(self, wait_s: float) -> Steps:
         if not self._inbox:
             yield max(wait_s, 0.001)  # a real loop cannot turn in no time
         stuck: list[Active] = []
@@ -239,21 +238,21 @@ class SimulatedWorker(Party):
             if isinstance(message, Active):
                 stuck.append(message)  # later: the news that it has ended after all may be in here too
             else:
-                yield from self._take(message)
+                yield from self._apply_message(message)
         for active in stuck:
             self._stuck(active)
 
-    def _take(self, message: object) -> Steps:
+    def _apply_message(self, message: object) -> Steps:
         now = self.world.now
         match message:
             case None:
-                self.planner.rang(now)
+                self.planner.wake(now)
             case int():
                 self.planner.shutdown.stop(now, message, "stopped")
             case HeartbeatResult():
                 yield from self._heard(message)
             case RoundTrip():
-                yield from self._answered(message)
+                yield from self._apply_reply(message)
             case (key, NotBegun()):
                 self.planner.withdrawn(now, [cast("_Key", key)], self.id)
             case (key, outcome):
@@ -262,7 +261,7 @@ class SimulatedWorker(Party):
     def _heard(self, beat: HeartbeatResult) -> Steps:
         if beat.is_lost:
             if beat.worker == self.id:
-                yield from self._lost_lease()
+                yield from self._become_new_worker()
         elif beat.reply is None:
             self.watch.missed_beat()
         else:
@@ -270,7 +269,7 @@ class SimulatedWorker(Party):
             for fence in beat.reply.cancels:
                 self._cancel(fence)
 
-    def _keep_up(self) -> Steps:
+    def _maintain(self) -> Steps:
         world, worker = self.world, self.id
         try:
             if self.planner.shutdown.has_time and self.watch.may_reclaim(world.now):
@@ -320,7 +319,7 @@ class SimulatedWorker(Party):
         if self.world.now < self.starved_until:
             self.world.history.faults.append(Fault("starved", sent_at, self.starved_until, self.id))
 
-    def _lost_lease(self) -> Steps:
+    def _become_new_worker(self) -> Steps:
         self.withdraw(list(self.ready))
         self.planner.lease_lost(self.world.now)
         yield from self._renew_identity()
@@ -355,7 +354,7 @@ class SimulatedWorker(Party):
             self.planner.finished(world.now, (claimed.id, claimed.claim_seq), run, was_run=False)
             return
         if leads:
-            run.begins_by = world.now + LEAD_WAIT_S
+            run.begins_by = world.now + HANDOVER_WAIT_S
         if len(self.active) < self.planner.limits.concurrency:
             self.begin_run(run)
         else:

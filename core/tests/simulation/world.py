@@ -15,7 +15,7 @@ from faults.checker import complaints
 from faults.history import Fault, Final, History, Pushed
 from protojobs.errors import StoreUnavailable
 from protojobs.port.records import CancelAnswer, Heartbeat, NewJob, Reclaimed, WorkerInfo
-from protojobs.worker.prefetch import LEAD_WAIT_S
+from protojobs.worker.handover import HANDOVER_WAIT_S
 from protojobs_memory import MemoryDriver
 
 from .network import Network
@@ -148,7 +148,7 @@ class World(Network):
     def _plan(self) -> Plan:
         takes_s = 0.01 if self._runs_quick_jobs else self.dice.choice((0.01, 0.2, 1.0))
         if self._runs_short_jobs:
-            takes_s = self.dice.choice((SHORT_S, SHORT_S, SHORT_S, 2 * LEAD_WAIT_S))
+            takes_s = self.dice.choice((SHORT_S, SHORT_S, SHORT_S, 2 * HANDOVER_WAIT_S))
         return Plan(
             takes_s=1.25 * LEASE_S if self.dice.random() < 0.1 else takes_s,
             fails=self.dice.choice((0, 0, 0, 0, 0, 1, 2, MAX_RETRIES + 1)),

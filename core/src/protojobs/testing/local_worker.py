@@ -20,7 +20,8 @@ from protojobs.port.lifecycle import JobState, Verb
 from protojobs.port.records import ClaimedJob, Fence, Settled, WorkerInfo
 from protojobs.queue.queue import JobQueue
 from protojobs.worker.outcome import Outcome
-from protojobs.worker.reports.announcements import FailedCall, announcement, beginning
+from protojobs.worker.reports.announcements import announcement, beginning
+from protojobs.worker.runs.failed_call import FailedCall
 from protojobs.worker.runs.run import Run, prepare
 
 __all__ = ["LocalWorker", "Ran"]

@@ -13,7 +13,7 @@ from protojobs.worker.lease.lease import Told, WorkerLease
 from protojobs.worker.lease.resting import RestingLeases
 from protojobs.worker.loop import Worker
 from protojobs.worker.outcome import WorkReport
-from protojobs.worker.planner import WorkLimits
+from protojobs.worker.plan import WorkLimits
 from protojobs.worker.reports.health import WorkerHealth
 from protojobs.worker.reports.rollups import Rollups
 from protojobs.worker.runs.executor import CHILDREN_WORK

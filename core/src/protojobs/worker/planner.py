@@ -1,95 +1,123 @@
-"""What a worker claims, starts, settles and reclaims, and when. No thread, no clock, no I/O.
+"""What a worker claims, starts, settles and gives back, and when. No thread, no clock, no I/O.
 
-The worker tells what happened (`claimed`, `finished`, `settled`, `rang` ...) and when, and asks `plan` what to
-do next. The simulator in the tests drives the very same object under a virtual clock.
+Theory of operation. The claim loop tells the planner what has happened and when (`claimed`, `finished`, `settled`,
+`wake` ...), asks it what to do (`plan`), does that, and sleeps until something happens or the plan's `wait_s` is over.
+The simulation in the tests drives the very same object by a virtual clock.
+
+A job that this worker holds is in one of three places, each in the order of arrival:
+
+    _waiting     claimed, not started. `plan` takes it from here when a slot is free.
+    _running     started, by its key. A `failed()` at work is here too, without a job.
+    _unsettled   its outcome, until the store has answered for it. What is given back unstarted goes here directly.
+
+Claims and results share one round trip. A claim is due when the store has told of new jobs, when a run has ended, and
+once in `poll_s`; while jobs still wait for slots, results gather for LINGER_S so that many share one trip. Of short
+jobs more are claimed than there are free slots (prefetch), and started before a thread is free (handover).
+
+One round trip is on its way at a time. Where jobs wait for slots, the loop does not wait for its end: between `sent`
+and `returned` nothing else is sent, and the first `_in_flight` outcomes of `_unsettled` are the store's to answer for.
+
+When the store does not answer, everything is kept, and asked again after a pause (`store_failed`). When the lease is in
+doubt, nothing is claimed and nothing started. A stop has a plan of its own: `_plan_of_shutdown`.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
-from protojobs.port.lifecycle import SUSPECT_RECLAIMS
-from protojobs.port.records import BATCH_JOBS_MAX, ClaimedJob, Settled
+from protojobs.port.records import BATCH_JOBS_MAX, ClaimedJob
+from protojobs.worker.handover import Handover
 from protojobs.worker.lease.watch import LeaseWatch
 from protojobs.worker.outcome import Outcome
 from protojobs.worker.plan import PREFETCH_WAIT_S, TICK_S, Plan, WorkLimits, released
-from protojobs.worker.prefetch import LEAD_WAIT_S, Prefetch
+from protojobs.worker.prefetch import Prefetch
 from protojobs.worker.shutdown import Shutdown
+from protojobs.worker.suspects import Suspects
 
-__all__ = ["Planner", "Plan", "WorkLimits"]
+__all__ = ["Planner"]
 
 Key = tuple[str, int]  # (id, claim_seq): one run of one job
 
 UNSETTLED_MAX = 2_000  # results that wait for a store that is away; beyond it nothing new is claimed
 PAUSE_FIRST_S, PAUSE_MAX_S = 0.1, 2.0  # between tries while the store is away
-LINGER_S = 0.02  # a result waits so long for others while there is work in the line; the crash window grows by as much
+LINGER_S = 0.02  # results gather so long while other jobs wait for slots; the crash window grows by as much
 
 
 class Planner:
-    """What the claim loop asks, and tells of all that happens."""
+    """The claim loop tells it what has happened, and asks it what to do."""
 
     def __init__(
         self,
         limits: WorkLimits,
         watch: LeaseWatch,
         now: float,
-        roll: Callable[[float], float],
-        may_lead: Callable[[str], bool] = lambda _name: False,
+        jittered: Callable[[float], float],
+        in_threads: Callable[[str], bool] = lambda _name: False,
         has_child: Callable[[str], bool] = lambda _name: True,
     ) -> None:
-        """`has_child(name)`: whether a child process can run jobs of that name. `may_lead`: see Prefetch."""
+        """`in_threads(name)`: whether jobs of that name run in threads; `has_child(name)`: whether they can in a child."""
         self.limits = limits
         self.watch = watch
         self.runs = 0
         self.shutdown = Shutdown(limits)
-        self._roll = roll  # seconds -> jittered seconds
-        self._has_child = has_child
+        self.is_sending = False  # a round trip is on its way, and the loop goes on meanwhile
+        self.quiet_until = now  # the store is away: no call before this
+        self._jittered = jittered
         self._waiting: deque[ClaimedJob] = deque()
         self._waiting_since = now
-        self._running: dict[Key, ClaimedJob | None] = {}  # None: a `failed()` at work
+        self._running: dict[Key, ClaimedJob | None] = {}
         self._unsettled: dict[Key, Outcome] = {}
         self._unsettled_since = now
-        self._calls = 0  # of those that run: `failed()` at work or waiting for a slot
-        self._progress_at = now  # a run ended, or nothing lay ready
-        self._prefetch = Prefetch(limits.concurrency, may_lead)
+        self._failed_calls = 0  # `failed()` at work or waiting for a slot, of those in _running
+        self._prefetch = Prefetch(limits.concurrency)
+        self._handover = Handover(limits.concurrency, in_threads, now)
+        self._suspects = Suspects(has_child)
         self._claim_at = now
-        self._found_nothing = False
-        self.is_asked = False  # a call is on its way, and the loop goes on meanwhile
-        self._in_flight = 0  # results that are in it
-        self._asks = self._compared_in = 0  # how many of these calls there were, and before the last comparison
-        self._is_rung = False  # since it left
-        self._quiet_until = now  # the store is away: no call before this
+        self._is_empty = False  # the last claim found nothing for a free slot
+        self._in_flight = 0  # results in the round trip that is on its way
+        self._sends = self._compared_at_send = 0  # round trips so far; and before the last comparison
+        self._is_woken = False  # since that round trip left
         self._pause = PAUSE_FIRST_S
         self._began_at = now
         self._stays_until = now  # though there is nothing to do
 
-    # ------------------------------------------------------------------------------------------------- what happened
+    def sent(self, plan: Plan) -> None:
+        """The plan's results and its claim are on their way, and the loop does not wait for the reply."""
+        self.is_sending, self._in_flight, self._is_woken = True, len(plan.settle), False
+        self._sends += 1
 
-    def asked(self, plan: Plan) -> None:
-        """The plan's results and its claim are on their way, and the answer is not waited for."""
-        self.is_asked, self._in_flight, self._is_rung = True, len(plan.settle), False
-        self._asks += 1
+    def returned(self) -> None:
+        """The round trip is over, with or without a reply."""
+        self.is_sending, self._in_flight = False, 0
 
-    def answered(self) -> None:
-        """They are no longer, whatever the answer."""
-        self.is_asked, self._in_flight = False, 0
+    def settled(self, outcomes: Sequence[Outcome]) -> None:
+        """The store has answered, for these results too."""
+        self._pause = PAUSE_FIRST_S
+        for outcome in outcomes:
+            self._unsettled.pop((outcome.settlement.id, outcome.settlement.claim_seq), None)
 
     def claimed(self, now: float, plan: Plan, jobs: Sequence[ClaimedJob]) -> None:
-        """The answer to a claim that the plan asked for."""
+        """The reply to the plan's claim."""
+        self._is_empty = not jobs and plan.slots > 0
+        self._prefetch.claimed(now, plan.limit, len(jobs), plan.slots)
+        if jobs:
+            self._take_in(now, jobs)
+        # Nothing is left: the store tells when there is more, and in any case look again once in a while.
+        if len(jobs) < plan.limit and not self._is_woken:
+            self._claim_at = now + self._jittered(self.limits.poll_s)
+        self._is_woken = False
+
+    def _take_in(self, now: float, jobs: Sequence[ClaimedJob]) -> None:
         if not self._waiting:
             self._waiting_since = now
-        line = {(job.id, job.claim_seq) for job in self._waiting}
-        self._waiting.extend([job for job in jobs if (job.id, job.claim_seq) not in line and not self._has_claim(job)])
-        self._found_nothing = not jobs and plan.slots > 0
-        self._prefetch.claimed(now, plan.limit, len(jobs), plan.slots)
+        waiting = {(job.id, job.claim_seq) for job in self._waiting}
+        for job in jobs:
+            if (job.id, job.claim_seq) not in waiting and not self._has_claim(job):
+                self._waiting.append(job)
         if any([job.reclaims for job in jobs]):  # one may be a killer: the fewer we hold, the fewer it makes suspect
-            self._prefetch.calm()
+            self._prefetch.pause()
             self._keep_one_suspect()
-        # Nothing is left: trust the doorbell and the next settle, look once in a while.
-        if len(jobs) < plan.limit and not self._is_rung:
-            self._claim_at = now + self._roll(self.limits.poll_s)
-        self._is_rung = False
 
     def _has_claim(self, job: ClaimedJob) -> bool:
         """Whether this very claim runs here, or has its result on the way: a store after a failover lends it again."""
@@ -99,37 +127,20 @@ class Planner:
         return known is not None and known.reserved_by == job.reserved_by
 
     def adopted(self, now: float, jobs: Sequence[ClaimedJob]) -> None:
-        """What the store says this worker holds, after a claim whose answer was lost: take what is not known here."""
+        """What the store says this worker holds, after a claim whose reply was lost: take what is not known here."""
         self._waiting.extend(self._strangers(jobs).values())
         self._waiting_since = now
         self._keep_one_suspect()
-
-    def _keep_one_suspect(self) -> None:
-        """Of suspects that no child can run a worker holds one: if it dies, that speaks against this one alone."""
-        suspects = [job for job in self._waiting if self._is_apart(job)]
-        is_first = not any(job is not None and self._is_apart(job) for job in self._running.values())
-        for job in suspects[is_first:]:
-            self._waiting.remove(job)
-            self._unsettled[job.id, job.claim_seq] = released(job, "suspect")
-
-    def _is_apart(self, job: ClaimedJob) -> bool:
-        """Whether it is a suspect that this process must run itself."""
-        return job.reclaims >= SUSPECT_RECLAIMS and not self._has_child(job.job_name)
-
-    def holds_another_suspect(self, key: Key) -> bool:
-        """Whether this worker holds a second suspect that no child can run, or a result of one."""
-        held = [*self._waiting, *self._running.values(), *[outcome.claimed for outcome in self._unsettled.values()]]
-        return any(job is not None and (job.id, job.claim_seq) != key and self._is_apart(job) for job in held)
 
     def compared(self, now: float, jobs: Sequence[ClaimedJob]) -> None:
         """What the store says this worker holds, asked once in a while.
 
         A claim may have been executed long after it was given up. What is not known here in two rounds goes back
-        unspent; once could be a matter of timing, and so could twice during one call.
+        unspent; once could be a matter of timing, and so could twice during one round trip.
         """
-        if self.is_asked and self._asks == self._compared_in:
+        if self.is_sending and self._sends == self._compared_at_send:
             return
-        self._compared_in = self._asks
+        self._compared_at_send = self._sends
         strangers = self._strangers(jobs)
         for key in [key for key in strangers if key in self.watch.strangers]:
             job = strangers.pop(key)
@@ -141,16 +152,29 @@ class Planner:
         known = {(job.id, job.claim_seq) for job in self._waiting} | self._running.keys() | self._unsettled.keys()
         return {(job.id, job.claim_seq): job for job in jobs if (job.id, job.claim_seq) not in known}
 
+    def _keep_one_suspect(self) -> None:
+        for job in self._suspects.surplus(self._waiting, self._running.values()):
+            self._waiting.remove(job)
+            self._unsettled[job.id, job.claim_seq] = released(job, "suspect")
+
+    def holds_another_suspect(self, key: Key) -> bool:
+        """Whether this worker holds a second suspect that no child can run, or a result of one."""
+        return self._suspects.is_beside_another(key, self._held())
+
+    def _held(self) -> Iterator[ClaimedJob | None]:
+        yield from self._waiting
+        yield from self._running.values()
+        yield from (outcome.claimed for outcome in self._unsettled.values())
+
     def finished(self, now: float, key: Key, outcome: Outcome | None, *, was_run: bool = True) -> bool:
         """A run has ended, or was lent and not run (`was_run` False). False: nobody waits for it any more."""
         if key not in self._running:
             return False  # reported before, when it counted as stuck
         if outcome is not None and key != (outcome.settlement.id, outcome.settlement.claim_seq):
             return False  # of another claim, as from a copy of a child: kept, it would be sent without end
-        self._calls -= self._running.pop(key) is None
-        self._prefetch.ended(key)
-        self._progress_at = now
-        self._found_nothing = False
+        self._failed_calls -= self._running.pop(key) is None
+        self._handover.end(now, key)
+        self._is_empty = False
         if self.limits.ends_when_empty:
             self._claim_at = min(self._claim_at, now)
         if not was_run:
@@ -160,27 +184,28 @@ class Planner:
                 self._unsettled_since = now
             self._unsettled[key] = outcome
             if was_run:
-                self._prefetch.ran(outcome.claimed.job_name, outcome.duration_s)
+                self._prefetch.measure(outcome.duration_s)
+                self._handover.measure(outcome.claimed.job_name, outcome.duration_s)
         return True
 
-    def withdrawn(self, now: float, keys: Sequence[Key], holder: str) -> None:
-        """These were handed over, and have not begun: they stand first in the line again.
+    def withdrawn(self, now: float, keys: Sequence[Key], worker: str) -> None:
+        """These were handed over and have not begun: they wait again, before all others.
 
-        With all that is behind them they go on to the store, unless a slot is free. What was lent to another than
-        `holder`, as whom we work now, is dropped: its lease was lost.
+        With all that is behind them they go back to the store, unless a slot is free. What was lent to another identity
+        than `worker`, as which we work now, is dropped: its lease was lost.
         """
         for key in reversed(keys):
             if (job := self._running.pop(key, None)) is not None:
-                self._prefetch.ended(key)
+                self._handover.end(now, key)
                 self.runs -= 1
-                self._progress_at, self._waiting_since = now, float("-inf")
-                if job.reserved_by == holder:
+                self._waiting_since = float("-inf")
+                if job.reserved_by == worker:
                     self._waiting.appendleft(job)
 
     def calling_failed(self, key: Key) -> None:
         """A `failed()` wants a slot; `finished` tells its end."""
         self._running[key] = None
-        self._calls += 1
+        self._failed_calls += 1
 
     @property
     def has_unsettled(self) -> bool:
@@ -196,36 +221,23 @@ class Planner:
         """The runs among them."""
         return [key for key, job in self._running.items() if job is not None]
 
-    def settled(self, answers: Sequence[Settled], outcomes: Sequence[Outcome]) -> None:
-        """The store has answered for these results, whatever the answer."""
-        for _, outcome in zip(answers, outcomes, strict=True):
-            self._unsettled.pop((outcome.settlement.id, outcome.settlement.claim_seq), None)
-
     def dropped(self, outcome: Outcome) -> None:
         """This result is not to be sent (again)."""
         self._unsettled.pop((outcome.settlement.id, outcome.settlement.claim_seq), None)
 
-    def store_answered(self) -> None:
-        """The store is (still) there."""
-        self._pause = PAUSE_FIRST_S
-
     def store_failed(self, now: float) -> None:
-        """No answer: pause, a little longer each time, and keep everything."""
-        self._quiet_until = now + self._roll(self._pause)
+        """No reply: pause, a little longer each time, and keep everything."""
+        self.quiet_until = now + self._jittered(self._pause)
         self._pause = min(2 * self._pause, PAUSE_MAX_S)
 
-    def is_quiet(self, now: float) -> bool:
-        """Whether the store failed a moment ago and is left alone."""
-        return now < self._quiet_until
-
-    def rang(self, now: float) -> None:
-        """The doorbell: a job may be due."""
+    def wake(self, now: float) -> None:
+        """The store says that a job may be due."""
         self._claim_at = min(self._claim_at, now)
-        self._is_rung = self.is_asked
+        self._is_woken = self.is_sending
 
     def stay(self, until: float) -> None:
         """Do not end of its own accord before then, nor before another claim has found nothing."""
-        self._stays_until, self._found_nothing = until, False
+        self._stays_until, self._is_empty = until, False
 
     def lease_lost(self, now: float) -> None:
         """Others may have our jobs: forget what was not started. What runs, runs on, and its result is sent."""
@@ -233,7 +245,7 @@ class Planner:
         self._claim_at = now
 
     def cancel_waiting(self, key: Key) -> ClaimedJob | None:
-        """Take a job that was not started out of the line, if it is there."""
+        """Take a job that waits to be started, if it is there; `finished` tells what becomes of it."""
         for job in self._waiting:
             if (job.id, job.claim_seq) == key:
                 self._waiting.remove(job)
@@ -242,67 +254,95 @@ class Planner:
                 return job
         return None
 
-    # -------------------------------------------------------------------------------------------------- what to do now
-
     def plan(self, now: float) -> Plan:
         """What to do now. Call it again after doing that, or when something happened."""
-        self._give_back(now)
-        cut_all = self.shutdown.cuts(now)
-        if ended := self._why_ended(now):  # with results unsettled only when its time is over: one last try
-            last = tuple(self._unsettled.values())[self._in_flight :][:BATCH_JOBS_MAX]  # those in flight are the first
-            return Plan(ended=ended, settle=last, call_s=self.shutdown.call_s(now))
-        limits, withdraw = self.limits, self._is_lead_in_vain(now)
-        start, short = ((), ()) if withdraw else self._startable(now)
+        limits, shutdown = self.limits, self.shutdown
+        if limits.max_time_s is not None and now - self._began_at >= limits.max_time_s:
+            shutdown.drain("max_time")
+        if shutdown.level:
+            return self._plan_of_shutdown(now)
+        if self._waiting:
+            self._give_back_stale(now)
+        if not (self._running or self._waiting or self._unsettled) and (reason := self._end_of_work(now)):
+            return Plan(ended=reason)
+        is_in_doubt = self.watch.is_in_doubt(now)
+        ahead = self._ahead()
+        if not ahead:
+            self._handover.progress_at = now
+        withdraw = ahead > 0 and (is_in_doubt or self._handover.is_late(now))
+        start, short = ((), frozenset[str]()) if is_in_doubt or withdraw else self._startable(now)
+        may_claim = not (is_in_doubt or self.is_sending) and len(self._unsettled) < UNSETTLED_MAX
         slots, limit, settle = 0, 0, tuple[Outcome, ...]()
-        if now >= self._quiet_until and not self.is_asked:
-            is_due = self._is_settling_due(now)
-            slots, limit = self._appetite(now, travels=is_due)
-            if is_due or limit:
+        if now >= self.quiet_until and not self.is_sending:
+            is_settling = bool(self._unsettled) and (now >= self._unsettled_since + LINGER_S or not self._has_more(now))
+            if may_claim and (is_settling or now >= self._claim_at):
+                slots, limit = self._demand(now)
+            if is_settling or limit:
                 settle = tuple(self._unsettled.values())[:BATCH_JOBS_MAX]
         return Plan(
             settle=settle,
             slots=slots,
             limit=limit,
             start=start,
-            short=frozenset(short),
-            cut_all=cut_all,
-            call_s=self.shutdown.call_s(now),
-            goes_on=self._needs_the_loop() and not (limits.ends_when_empty or limits.is_sync or self.shutdown.level),
-            is_idle=self._free() > 0 and self._may_claim(now),
-            wait_s=0.0 if start or cut_all else self._wait_s(now),
+            short=short,
+            goes_on=not (limits.ends_when_empty or limits.is_sync) and self._must_go_on(),
+            is_idle=may_claim and self._free() > 0,
+            wait_s=0.0 if start else self._wait_s(now),
             withdraw=withdraw,
             gather=self._gather(now),
         )
 
-    def _startable(self, now: float) -> tuple[tuple[ClaimedJob, ...], set[str]]:
-        """Take from the line what may start now, and short jobs that may lie ready for the next free slot; their names.
+    def _plan_of_shutdown(self, now: float) -> Plan:
+        """Start and claim nothing; give back what waits, let end or cut what runs, and settle at once."""
+        shutdown = self.shutdown
+        self._give_back("shutdown", keep=0)
+        cut_all = shutdown.cuts(now)
+        call_s = shutdown.call_s(now)
+        is_done = not (self._running or self._unsettled or self.is_sending)
+        if shutdown.is_over(now) or (is_done and not (shutdown.has_time and now < self._stays_until)):
+            # Unsettled results are left only when its time is over: one last try. Those in flight are the first.
+            last = tuple(self._unsettled.values())[self._in_flight :][:BATCH_JOBS_MAX]
+            return Plan(ended=shutdown.reason, settle=last, call_s=call_s)
+        may_send = now >= self.quiet_until and not self.is_sending
+        return Plan(
+            settle=tuple(self._unsettled.values())[:BATCH_JOBS_MAX] if may_send else (),
+            cut_all=cut_all,
+            call_s=call_s,
+            wait_s=0.0 if cut_all else min(self._wait_s(now), max(0.0, shutdown.next_at - now)),
+            withdraw=self._ahead() > 0,
+            gather=1 if self._failed_calls else max(1, self._ahead()),
+        )
+
+    def _end_of_work(self, now: float) -> str:
+        """Why the worker is done, with nothing in hand; empty if it is not."""
+        limits = self.limits
+        if self.is_sending or now < self._stays_until:
+            return ""
+        if limits.max_jobs is not None and self.runs >= limits.max_jobs:
+            return "max_jobs"
+        return "empty" if limits.ends_when_empty and self._is_empty else ""
+
+    def _startable(self, now: float) -> tuple[tuple[ClaimedJob, ...], frozenset[str]]:
+        """Take what may start now from those that wait, and short jobs that are handed over ahead; their names too.
 
         A suspect that no child can run waits until the store has taken back all others of its kind.
         """
-        if self.shutdown.level or self.watch.is_in_doubt(now):
-            return (), set()
         chosen, short = list[ClaimedJob](), set[str]()
-        if not self._led():
-            self._progress_at = now
         while self._waiting:
             job = self._waiting[0]
-            if (room := self._free() + (lead := self._lead(job))) <= 0:
+            if (room := self._free() + (ahead := self._room_ahead(job))) <= 0:
                 break
-            if (
-                job.reclaims
-                and self._is_apart(job)
-                and (self.is_asked or self.holds_another_suspect((job.id, job.claim_seq)))
-            ):
+            if job.reclaims and self._must_wait_for_others(job):
                 break
             chosen += self._start_alike(job, room)
-            if lead:
+            if ahead:
                 short.add(job.job_name)
         if chosen:
             self._waiting_since = now
-        return tuple(chosen), short
+        return tuple(chosen), frozenset(short)
 
     def _start_alike(self, first: ClaimedJob, room: int) -> list[ClaimedJob]:
-        """Take from the line the first job, and those right behind it that are judged as it is."""
+        """Take the first job, and those right behind it that are judged as it is."""
         alike: list[ClaimedJob] = []
         while len(alike) < room and self._waiting:
             job = self._waiting[0]
@@ -310,112 +350,86 @@ class Planner:
                 break
             self._running[job.id, job.claim_seq] = job
             alike.append(self._waiting.popleft())
-        self._prefetch.begins(alike)
+        self._handover.begin(alike)
         self.runs += len(alike)
         return alike
 
-    def _lead(self, job: ClaimedJob) -> int:
-        """How many jobs like it are so short that they are handed over before a slot is free."""
-        return 0 if job.reclaims or self._calls or self.limits.is_sync else self._prefetch.lead(job.job_name)
-
-    def _needs_the_loop(self) -> bool:
-        """Whether jobs wait in the line for a slot. Short ones lie ready at the threads, and need no loop."""
-        return bool(self._waiting) and not self._lead(self._waiting[0])
-
-    def _is_lead_in_vain(self, now: float) -> bool:
-        """Whether what was handed over beyond the slots shall come back: their runs take longer than was thought."""
-        is_late = now >= self._progress_at + LEAD_WAIT_S
-        return self._led() > 0 and (is_late or self.shutdown.level > 0 or self.watch.is_in_doubt(now))
-
-    def _gather(self, now: float) -> int:
-        """How many runs may end before there is something to claim, or nothing left to go on with."""
-        claims = now >= self._claim_at and not (self.shutdown.level or self.is_asked)
-        enough = max(0, self._prefetch.ahead(now) // 2 - len(self._waiting)) if claims else 0
-        return 1 if self._calls else max(1, self._led() - enough)
-
-    def _is_settling_due(self, now: float) -> bool:
-        """At once, unless there are jobs in the line to go on with: then results gather for a moment."""
-        if not self._unsettled:
+    def _must_wait_for_others(self, job: ClaimedJob) -> bool:
+        if not self._suspects.must_be_alone(job):
             return False
-        first = self._waiting[0] if self._waiting else None
-        goes_on = first and not (first.reclaims and self._is_apart(first)) and not self.watch.is_in_doubt(now)
-        if not (goes_on or self._led()) or self.shutdown.level or self.limits.is_sync:
-            return True
-        return now >= self._unsettled_since + LINGER_S
+        return self.is_sending or self.holds_another_suspect((job.id, job.claim_seq))
+
+    def _room_ahead(self, job: ClaimedJob) -> int:
+        """How many jobs like it are so short that they are handed over before a slot is free."""
+        is_plain = not (job.reclaims or self._failed_calls or self.limits.is_sync)
+        return self._handover.room(job.job_name) if is_plain else 0
+
+    def _ahead(self) -> int:
+        """How many runs lie ready beyond the slots. None does while a `failed()` has one."""
+        return max(0, len(self._running) - self._failed_calls - self.limits.concurrency)
 
     def _free(self) -> int:
+        """Slots that are free; below 0 with jobs handed over ahead."""
         return self.limits.concurrency - len(self._running) - (len(self._unsettled) if self.limits.is_sync else 0)
 
-    def _led(self) -> int:
-        """How many runs lie ready beyond the slots. None does while a `failed()` has one."""
-        return max(0, len(self._running) - self._calls - self.limits.concurrency)
+    def _has_more(self, now: float) -> bool:
+        """Whether other jobs go on meanwhile: then results gather for a moment."""
+        if self.limits.is_sync:
+            return False
+        first = self._waiting[0] if self._waiting else None
+        goes_on = first and not (first.reclaims and self._suspects.must_be_alone(first))
+        return bool((goes_on and not self.watch.is_in_doubt(now)) or self._ahead())
 
-    def _appetite(self, now: float, *, travels: bool) -> tuple[int, int]:
-        """(free slots, jobs to claim) for a claim now; (0, 0) for none. `travels`: a settle goes anyway."""
-        if not self._may_claim(now) or (not travels and now < self._claim_at):
-            return 0, 0
-        slots = max(0, self._free() - len(self._waiting))
-        outstanding = len(self._waiting) - min(0, self._free())
-        limit = slots + (0 if self.limits.is_sync else self._prefetch.batch(now, outstanding))
+    def _must_go_on(self) -> bool:
+        """Whether jobs wait for slots. Short ones lie ready at the threads, and need no loop."""
+        return bool(self._waiting) and not self._room_ahead(self._waiting[0])
+
+    def _demand(self, now: float) -> tuple[int, int]:
+        """(free slots, jobs to claim); (0, 0) for none."""
+        free, waiting = self._free(), len(self._waiting)
+        slots = limit = max(0, free - waiting)
+        if not self.limits.is_sync:
+            limit += self._prefetch.batch(now, waiting - min(0, free))
         if self.limits.max_jobs is not None:
-            left = self.limits.max_jobs - self.runs - len(self._waiting)
+            left = self.limits.max_jobs - self.runs - waiting
             slots, limit = min(slots, left), min(limit, left)
         return (slots, limit) if slots > 0 or limit >= self.limits.concurrency else (0, 0)
 
-    def _may_claim(self, now: float) -> bool:
-        is_held_up = self.is_asked or self.shutdown.level or self.watch.is_in_doubt(now)
-        return not is_held_up and len(self._unsettled) < UNSETTLED_MAX
+    def _gather(self, now: float) -> int:
+        """How many runs may end before there is something to claim, or nothing left to go on with."""
+        ahead = self._ahead()
+        if self._failed_calls or ahead <= 1:
+            return 1
+        claims = now >= self._claim_at and not self.is_sending
+        return max(1, ahead - (max(0, self._prefetch.ahead(now) // 2 - len(self._waiting)) if claims else 0))
 
-    def _give_back(self, now: float) -> None:
-        """Return what waits in vain: everything at a stop, and what has waited too long."""
-        if not self._waiting:
-            return
-        if self.shutdown.level:
-            self._release_waiting("shutdown", keep=0)
-        elif now >= self._waiting_since + PREFETCH_WAIT_S:
+    def _give_back_stale(self, now: float) -> None:
+        """Give back what waits in vain: too long, or more than turn out to be short."""
+        if now >= self._waiting_since + PREFETCH_WAIT_S:
             if self._free() <= 0 or self.watch.is_in_doubt(now):
-                self._prefetch.calm()
-                self._release_waiting("prefetch", keep=0)
+                self._prefetch.pause()
+                self._give_back("prefetch", keep=0)
             self._waiting_since = now
-        elif self._free() <= 0 and len(self._waiting) > 2 * (
-            bearable := self._prefetch.bearable
-        ):  # they were short once
-            self._release_waiting("prefetch", keep=bearable)
+        elif self._free() <= 0 and len(self._waiting) > 2 * (bearable := self._prefetch.bearable):
+            self._give_back("prefetch", keep=bearable)
 
-    def _release_waiting(self, reason: str, *, keep: int) -> None:
+    def _give_back(self, reason: str, *, keep: int) -> None:
         while len(self._waiting) > keep:
             job = self._waiting.pop()
             self._unsettled[job.id, job.claim_seq] = released(job, reason)
-            self._found_nothing = False
-
-    def _why_ended(self, now: float) -> str | None:
-        limits = self.limits
-        if not self.shutdown.level and limits.max_time_s is not None and now - self._began_at >= limits.max_time_s:
-            self.shutdown.drain("max_time")
-        if self.shutdown.is_over(now):
-            return self.shutdown.reason
-        if self._running or self._waiting or self._unsettled or self.is_asked:
-            return None
-        if self.shutdown.level and not self.shutdown.has_time:
-            return self.shutdown.reason
-        if now < self._stays_until:
-            return None
-        if self.shutdown.level:
-            return self.shutdown.reason
-        if limits.max_jobs is not None and self.runs >= limits.max_jobs:
-            return "max_jobs"
-        return "empty" if limits.ends_when_empty and self._found_nothing else None
+            self._is_empty = False
 
     def _wait_s(self, now: float) -> float:
-        times = [now + (LINGER_S if self._led() else TICK_S), self.shutdown.next_at]
-        if self._quiet_until > now:
-            times.append(self._quiet_until)
-        elif self._claim_at > now and self._free() > 0 and not self.shutdown.level:
-            times.append(self._claim_at)  # one that has come, with nothing claimed, waits for something else to happen
+        """How long nothing is to be done, if nothing happens."""
+        until = now + (LINGER_S if self._ahead() else TICK_S)
+        if self.quiet_until > now:
+            until = min(until, self.quiet_until)
+        elif self._claim_at > now and not self.shutdown.level and self._free() > 0:
+            until = min(until, self._claim_at)  # one that has come, with nothing claimed, waits for something else
         if self.watch.reclaim_at > now:
-            times.append(self.watch.reclaim_at)
+            until = min(until, self.watch.reclaim_at)
         if self._waiting:
-            times.append(self._waiting_since + PREFETCH_WAIT_S)
-            if self._unsettled and self._quiet_until <= now and not self.is_asked:
-                times.append(self._unsettled_since + LINGER_S)
-        return max(0.0, min(times) - now)
+            until = min(until, self._waiting_since + PREFETCH_WAIT_S)
+            if self._unsettled and self.quiet_until <= now and not self.is_sending:
+                until = min(until, self._unsettled_since + LINGER_S)
+        return max(0.0, until - now)

@@ -1,4 +1,7 @@
-"""What a worker says to the store and is answered, in the claim loop's own thread or beside it."""
+"""One round trip to the store: a plan's results and its claim, by the claim loop itself or by a thread beside it.
+
+The thread is for a loop that has jobs to go on with while the store answers. docs/decisions/0025.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,16 @@ import threading
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 
+from msgspec.structs import replace
+
 from protojobs.clock import within
 from protojobs.errors import ContractBroken
+from protojobs.jobs.fingerprints import fingerprint
 from protojobs.port.driver import Driver
+from protojobs.port.lifecycle import Verb
 from protojobs.port.records import ClaimedJob, ClaimReply, Settled
-from protojobs.worker.outcome import Outcome
+from protojobs.worker.outcome import Outcome, settlement
 from protojobs.worker.plan import Plan
-from protojobs.worker.reports.announcements import tries
 
 __all__ = ["RoundTripThread", "RoundTrip", "settled_singly"]
 
@@ -21,7 +27,7 @@ _log = logging.getLogger("protojobs.worker")
 
 
 class RoundTrip:
-    """One turn: a plan's results and its claim, as a certain worker, and the answer, which may be an error."""
+    """A plan's results and its claim, as a certain worker; and the reply, or an error."""
 
     def __init__(self, plan: Plan, worker: str, *, asks_held: bool = False) -> None:
         self.plan = plan
@@ -31,8 +37,8 @@ class RoundTrip:
         self.error: BaseException | None = None
         self.asks_held = asks_held
 
-    def take_place(self, driver: Driver, queues: Sequence[str]) -> None:
-        """Ask, and note the answer. Raises nothing."""
+    def make(self, driver: Driver, queues: Sequence[str]) -> None:
+        """Call the store, and note its reply. Raises nothing."""
         plan, sent = self.plan, [outcome.settlement for outcome in self.plan.settle]
         try:
             with within(plan.call_s):
@@ -52,9 +58,9 @@ class RoundTrip:
 
 
 class RoundTripThread:
-    """A thread that carries one exchange at a time, so that the claim loop can go on while the store answers.
+    """Makes one trip at a time, so that the claim loop can go on meanwhile.
 
-    At most one is on its way: the store sees what this worker says in the order in which it was decided.
+    At most one is on its way: the store sees what this worker sends in the order in which it was planned.
     """
 
     def __init__(self, driver: Driver, queues: Sequence[str], deliver: Callable[[RoundTrip], None]) -> None:
@@ -64,30 +70,30 @@ class RoundTripThread:
         self._outgoing: SimpleQueue[RoundTrip | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
 
-    def send(self, exchange: RoundTrip) -> None:
-        """Carry it; it is delivered with its answer."""
+    def send(self, trip: RoundTrip) -> None:
+        """Make it; it is delivered with its reply."""
         if self._thread is None:
-            thread = threading.Thread(target=self._run, name="protojobs-courier", daemon=True)
+            thread = threading.Thread(target=self._run, name="protojobs-store", daemon=True)
             try:
                 thread.start()
-            except RuntimeError:  # no thread to be had: the loop carries it itself, and waits
-                self._carry(exchange)
+            except RuntimeError:  # no thread to be had: the loop makes it itself, and waits
+                self._make(trip)
                 return
             self._thread = thread
-        self._outgoing.put(exchange)
+        self._outgoing.put(trip)
 
     def close(self) -> None:
         """End, after what is on its way, for which nobody waits."""
         self._outgoing.put(None)
 
     def _run(self) -> None:
-        while (exchange := self._outgoing.get()) is not None:
-            self._carry(exchange)
-            del exchange  # else an idle worker keeps up to a thousand outcomes, and what their exceptions hold
+        while (trip := self._outgoing.get()) is not None:
+            self._make(trip)
+            del trip  # else an idle worker keeps up to a thousand outcomes, and what their exceptions hold
 
-    def _carry(self, exchange: RoundTrip) -> None:
-        exchange.take_place(self._driver, self._queues)
-        self._deliver(exchange)
+    def _make(self, trip: RoundTrip) -> None:
+        trip.make(self._driver, self._queues)
+        self._deliver(trip)
 
 
 def settled_singly(driver: Driver, outcome: Outcome) -> tuple[Outcome, Settled] | None:
@@ -95,12 +101,23 @@ def settled_singly(driver: Driver, outcome: Outcome) -> tuple[Outcome, Settled] 
 
     Raises DriverError where the store does not answer.
     """
-    for attempt in tries(outcome):
-        said = attempt.settlement
+    for attempt in _attempts(outcome):
+        sent = attempt.settlement
         try:
-            (answer,) = driver.settle([said])
+            (answer,) = driver.settle([sent])
         except ContractBroken as error:
-            _log.error("job %s: its %s was refused: %s", said.id, said.verb, error)
+            _log.error("job %s: its %s was refused: %s", sent.id, sent.verb, error)
         else:
             return attempt, answer
     return None
+
+
+def _attempts(outcome: Outcome) -> tuple[Outcome, Outcome]:
+    """What a run led to, and what is sent where the store cannot take that.
+
+    Where that is refused too, the next comparison of what this worker holds gives the job back.
+    """
+    error = ContractBroken("The store refused the result of this run.")
+    mark = fingerprint(outcome.claimed.job_name, error)
+    refused = settlement(outcome.claimed, Verb.FAIL, error=error.message, fingerprint=mark)
+    return outcome, replace(outcome, settlement=refused)

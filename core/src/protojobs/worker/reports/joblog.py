@@ -18,9 +18,10 @@ from protojobs.events import (
     JobRetrying,
     JobSnoozed,
 )
+from protojobs.hooks.hooks import Hooks
 from protojobs.jobs.fingerprints import last_line
 
-__all__ = ["is_logged", "log_event"]
+__all__ = ["is_told", "log_event"]
 
 MESSAGE_CHARS_MAX = 500  # of an exception, in one line; failed_jobs has the whole
 _log = logging.getLogger("protojobs.worker")
@@ -38,9 +39,9 @@ _LEVELS: dict[type[Event], int] = {
 }
 
 
-def is_logged(kind: type[Event]) -> bool:
-    """Whether a line would be written; ask before building the event."""
-    return kind in _LEVELS and _log.isEnabledFor(_LEVELS[kind])
+def is_told(hooks: Hooks, kind: type[Event]) -> bool:
+    """Whether anybody hears of such events, or a line would be written; ask before making one."""
+    return hooks.listens(kind.event_name) or (kind in _LEVELS and _log.isEnabledFor(_LEVELS[kind]))
 
 
 def log_event(event: JobEvent) -> None:

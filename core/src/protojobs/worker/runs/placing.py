@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from protojobs.clock import Clock
-from protojobs.config import Settings
-from protojobs.jobs.definition import Registry
 from protojobs.port.lifecycle import SUSPECT_RECLAIMS
+from protojobs.runtime import Runtime
 from protojobs.worker.runs.executor import CHILDREN_WORK, Executor, Report, Unplaced
 from protojobs.worker.runs.run import Run
 from protojobs.worker.runs.threads import ThreadExecutor
@@ -23,24 +21,14 @@ __all__ = ["Executors"]
 class Executors:
     """Threads, an event loop, child processes: `size` runs at once in each."""
 
-    def __init__(
-        self,
-        size: int,
-        settings: Settings,
-        registry: Registry,
-        *,
-        clock: Clock,
-        report: Report,
-        give_back: Callable[[Unplaced], None],
-    ) -> None:
+    def __init__(self, runtime: Runtime, size: int, *, report: Report, give_back: Callable[[Unplaced], None]) -> None:
+        """`report`: hears the end of each run. `give_back`: hears of runs that no child can do."""
         self._size = size
-        self._settings = settings
-        self._default = settings.executor
-        self._registry = registry
-        self._clock = clock
+        self._settings, self._registry, self._clock = runtime.settings, runtime.registry, runtime.clock
+        self._default = runtime.settings.executor
         self._report = report
         self._give_back = give_back
-        self._threads = ThreadExecutor(size, report, clock)
+        self._threads = ThreadExecutor(size, report, runtime.clock)
         self._loop: AsyncExecutor | None = None
         self._children: ProcessExecutor | None = None
 
@@ -60,8 +48,8 @@ class Executors:
         job = self._registry.find(name)
         return job is None or job.is_importable
 
-    def may_lead(self, name: str) -> bool:
-        """Whether jobs of that name run in threads, and may lie ready in front of them."""
+    def in_threads(self, name: str) -> bool:
+        """Whether jobs of that name run in threads, and may lie ready in front of them before one is free."""
         job = self._registry.find(name)
         if job is None or job.is_async or job.exclusive:
             return False

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 import traceback
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
 from datetime import timedelta
 from types import TracebackType
 from typing import Unpack, cast
@@ -27,19 +26,16 @@ from protojobs.jobs import codec
 from protojobs.jobs.backoff import from_policy
 from protojobs.jobs.context import JobContext
 from protojobs.jobs.definition import JobDefinition, Registry
-from protojobs.jobs.fingerprints import fingerprint, last_line, title
+from protojobs.jobs.fingerprints import title
 from protojobs.jobs.returns import Discard, Retry, Snooze, undone
 from protojobs.names import check_seconds
 from protojobs.port.lifecycle import CRASHES_MAX, RETURNS_FREE, Verb
 from protojobs.port.records import ClaimedJob, Fence, Settlement
 from protojobs.worker.outcome import Details, Outcome, settlement
+from protojobs.worker.runs.failure_text import forget_locals, with_error
 
 __all__ = ["LEASE_IN_DOUBT", "NOT_BEGUN", "NOT_JUDGED", "NotBegun", "Run", "prepare", "unrun"]
 
-ERROR_CHARS_MAX = 60_000  # with four-byte characters cut by the stores' columns at 64 KiB
-REASON_CHARS_MAX = 500
-EXCEPTIONS_MAX = 1_000  # of a chain or a group, that are shortened, and whose frames are emptied
-NOTES_MAX = 100  # of an exception
 RETRY_AFTER_MAX_S = 86_400.0  # that an exception may ask for: quotas are by the day. Never below the job's retry_delay
 UNRUN_DELAY_MAX_S = 300.0  # between two tries of a job that goes back since it cannot be run here
 UNDECODABLE_RETURNS_MAX = 300  # a day, with these delays; docs/decisions/0027
@@ -222,7 +218,7 @@ class Run:
 
     def _ended_by(self, error: BaseException) -> Outcome:
         outcome = self._end or self._judged(error)
-        _forget_locals(error)
+        forget_locals(error)
         return outcome
 
     def open(self) -> Outcome | None:
@@ -256,7 +252,7 @@ class Run:
             outcome = self.failed(error)
         except BaseException as error:  # noqa: BLE001  (the data type may have code of its own)
             outcome = self.failed(error)
-        _forget_locals(outcome.exception)
+        forget_locals(outcome.exception)
         return outcome
 
     def not_opened(self, error: BaseException, delay: float = 0.0) -> Outcome:
@@ -412,7 +408,7 @@ class Run:
     ) -> Outcome:
         return Outcome(
             claimed=self.claimed,
-            settlement=settlement(self.claimed, verb, **_with_error(self.claimed, rest, exception)),
+            settlement=settlement(self.claimed, verb, **with_error(self.claimed, rest, exception)),
             exception=exception,
             result=result,
             duration_s=self._duration_s,
@@ -440,20 +436,9 @@ def unrun(
     claimed: ClaimedJob, verb: Verb, *, exception: BaseException | None = None, **rest: Unpack[Details]
 ) -> Outcome:
     """The Outcome of a job that was lent, and none of whose own code has run."""
-    said = settlement(claimed, verb, **_with_error(claimed, rest, exception))
-    _forget_locals(exception)
+    said = settlement(claimed, verb, **with_error(claimed, rest, exception))
+    forget_locals(exception)
     return Outcome(claimed=claimed, settlement=said, exception=exception, was_run=False)
-
-
-def _with_error(claimed: ClaimedJob, details: Details, exception: BaseException | None) -> Details:
-    if "reason" in details:
-        details = {
-            **details,
-            "reason": _storable(_said(details["reason"])[:ERROR_CHARS_MAX].strip())[:REASON_CHARS_MAX],
-        }
-    if exception is None:
-        return details
-    return {**details, "error": _error_text(exception), "fingerprint": fingerprint(claimed.job_name, exception)}
 
 
 def _asked_by(error: BaseException, most_s: float) -> float | None:
@@ -468,88 +453,6 @@ def _was_told_to_end() -> bool:
 
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
-
-
-def _forget_locals(exception: BaseException | None) -> None:
-    """Let go of what its frames hold, now that its text is made: an exception lives on in events, and in `failed()`."""
-    left, seen = [] if exception is None else [exception], set[int]()
-    while left and len(seen) < EXCEPTIONS_MAX:
-        error = left.pop()
-        if id(error) not in seen:
-            seen.add(id(error))
-            with suppress(Exception):  # an exception class may define anything
-                traceback.clear_frames(error.__traceback__)
-                left += [one for one in (error.__cause__, error.__context__) if one is not None]
-                if isinstance(error, BaseExceptionGroup):
-                    left += cast("BaseExceptionGroup[BaseException]", error).exceptions
-
-
-def _said(reason: object) -> str:
-    try:
-        return str(reason)
-    except Exception as error:  # noqa: BLE001  (a job may discard itself for a reason with a `__str__` of its own)
-        return f"a {type(reason).__name__} whose text cannot be had: {type(error).__name__}"
-
-
-def _error_text(error: BaseException) -> str:
-    """The traceback as text, without our own frames, cut in the middle beyond ERROR_CHARS_MAX."""
-    try:
-        return _traceback_text(error)
-    except Exception as own:  # noqa: BLE001  (an exception class may define anything, `__traceback__` and `__notes__` too)
-        return f"{type(error).__qualname__}, whose traceback cannot be told: {type(own).__name__}"
-
-
-def _traceback_text(error: BaseException) -> str:
-    trace = _users_part(error.__traceback__)
-    try:
-        told = traceback.TracebackException(type(error), error, trace, compact=True)
-        _shorten(told)
-        lines = list(told.format())
-    except SystemError:  # CPython before 3.11.8 and 3.12.2, when two threads do this at once (its issue 106905)
-        frames = traceback.walk_tb(trace)
-        lines = [f'  File "{frame.f_code.co_filename}", line {n}, in {frame.f_code.co_name}\n' for frame, n in frames]
-    text = _cut(_storable("".join(lines)))
-    # Lists show the last line, and may get no more than the end of the text. But a group of exceptions ends with a
-    # ruler, one with notes with a note, and what has several lines to say with what says little.
-    line = _storable(title(error))
-    return text if last_line(text) == line else f"{text.rstrip()}\n\n{line}\n".lstrip()
-
-
-def _shorten(told: traceback.TracebackException) -> None:
-    """Cut what the exceptions say before it is put together: it is copied a dozen times on the way."""
-    left, seen = [told], set[int]()
-    while left and len(seen) < EXCEPTIONS_MAX:
-        one = left.pop()
-        if id(one) in seen:
-            continue
-        seen.add(id(one))
-        for name in ("_str", "msg"):  # what it says; of a SyntaxError
-            if isinstance(said := vars(one).get(name), str):
-                vars(one)[name] = _cut(said)
-        if isinstance(notes := vars(one).get("__notes__"), list):
-            notes = cast("list[object]", notes)[:NOTES_MAX]
-            vars(one)["__notes__"] = [_cut(note) if isinstance(note, str) else note for note in notes]
-        left += [other for other in (one.__cause__, one.__context__, *(one.exceptions or ())) if other is not None]
-
-
-def _cut(text: str) -> str:
-    """At most ERROR_CHARS_MAX, cut in the middle."""
-    if len(text) <= ERROR_CHARS_MAX:
-        return text
-    half = ERROR_CHARS_MAX // 2
-    return f"{text[:half]}\n... {len(text) - ERROR_CHARS_MAX:,} characters cut ...\n{text[-half:]}"
-
-
-def _storable(text: str) -> str:
-    """Text that every store can keep: neither halves of surrogate pairs nor NUL."""
-    return text.encode("utf-8", "backslashreplace").decode().replace("\x00", "\\x00")
-
-
-def _users_part(trace: TracebackType | None) -> TracebackType | None:
-    first = trace
-    while trace is not None and str(trace.tb_frame.f_globals.get("__name__", "")).startswith("protojobs."):
-        trace = trace.tb_next
-    return trace or first
 
 
 def _growing(claimed: ClaimedJob) -> float:

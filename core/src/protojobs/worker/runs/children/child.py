@@ -49,6 +49,7 @@ from protojobs.worker.runs.children.frames import (
     decode_to_child,
     encode,
 )
+from protojobs.worker.runs.failure_text import storable
 from protojobs.worker.runs.run import Run
 
 __all__ = ["main"]
@@ -187,9 +188,9 @@ class _Relay(logging.Handler):
             message = Logged(
                 name=record.name,
                 level=record.levelno,
-                message=_storable(record.getMessage()),
+                message=storable(record.getMessage()),
                 created=record.created,
-                exception=_storable(logging.Formatter().formatException(record.exc_info)) if record.exc_info else "",
+                exception=storable(logging.Formatter().formatException(record.exc_info)) if record.exc_info else "",
                 job_id=getattr(record, "job_id", None),
                 attempt=getattr(record, "attempt", None),
             )
@@ -280,14 +281,9 @@ def _as_json(result: object) -> bytes | None:
 
 def _said(error: BaseException) -> str:
     try:
-        return _storable(str(error))
+        return storable(str(error))
     except Exception:  # noqa: BLE001  (the user's exception class)
         return "<it has no text>"
-
-
-def _storable(text: str) -> str:
-    """At most TEXT_CHARS_MAX, without halves of surrogate pairs."""
-    return text[:TEXT_CHARS_MAX].encode("utf-8", "backslashreplace").decode()
 
 
 def _flush() -> None:

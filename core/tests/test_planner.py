@@ -1,4 +1,4 @@
-"""The worker's mind, without threads, clocks or stores: what to do, and how long to wait."""
+"""The planner, without threads, clocks or stores: what to do, and how long to wait."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import pytest
 from msgspec import structs
 
 from protojobs.port.lifecycle import SUSPECT_RECLAIMS, Verb
-from protojobs.port.records import ClaimedJob, Heartbeat, Settled, SettleStatus
+from protojobs.port.records import ClaimedJob, Heartbeat
+from protojobs.worker.handover import HANDOVER_WAIT_S
 from protojobs.worker.lease.validity import IDENTITIES_MAX, LeaseValidity
 from protojobs.worker.lease.watch import LeaseWatch
 from protojobs.worker.outcome import Outcome, settlement
 from protojobs.worker.plan import Plan
 from protojobs.worker.planner import LINGER_S, TICK_S, UNSETTLED_MAX, Planner, WorkLimits
-from protojobs.worker.prefetch import BATCH_MAX, LEAD_WAIT_S, PREFETCH_RUN_S
+from protojobs.worker.prefetch import BATCH_MAX, PREFETCH_RUN_S
 
 LEASE_S = 60.0
 AT = datetime(2030, 1, 1, tzinfo=UTC)
@@ -50,7 +51,7 @@ class Worker:
             self.watch,
             0.0,
             lambda seconds: seconds,
-            may_lead=lambda name: name == "j",
+            in_threads=lambda name: name == "j",
             has_child=lambda name: name != "script",
         )
 
@@ -61,8 +62,7 @@ class Worker:
         self.settle(plan.settle)
 
     def settle(self, outcomes: tuple[Outcome, ...]) -> None:
-        answers = [Settled(id=found.settlement.id, status=SettleStatus.APPLIED) for found in outcomes]
-        self.planner.settled(answers, outcomes)
+        self.planner.settled(outcomes)
 
     def start(self, now: float, *names: str) -> None:
         self.claim(now, *map(lent, names))
@@ -102,7 +102,7 @@ class TestWaiting:
             assert worker.planner.plan(3.0 * number + 2.01).limit > 0
         worker.planner.store_failed(24.0)
         assert worker.planner.plan(25.9).limit == 0
-        worker.planner.store_answered()
+        worker.planner.settled(())
         worker.planner.store_failed(28.0)
         assert worker.planner.plan(28.11).limit > 0
 
@@ -162,7 +162,7 @@ class TestClaiming:
         worker = Worker(concurrency=4)
         now, running = self.deep(worker)
         for _ in range(20):
-            worker.planner._prefetch.ran("j", 0.05)
+            worker.planner._prefetch.measure(0.05)
         held = len(worker.planner._waiting)
         plan = worker.planner.plan(now)
         back = [outcome for outcome in worker.planner._unsettled.values() if outcome.settlement.verb is Verb.RELEASE]
@@ -217,7 +217,7 @@ class Leading(Worker):
         """These are lent. What is handed over, and how much of it before a slot is free."""
         self.planner.adopted(now, jobs)
         plan = self.planner.plan(now)
-        return [job.id for job in plan.start], self.planner._led() if plan.short else 0
+        return [job.id for job in plan.start], self.planner._ahead() if plan.short else 0
 
     def withdraw(self, now: float) -> list[str]:
         """Do what the plan says, as the worker does."""
@@ -267,7 +267,7 @@ class TestLeading:
         assert worker.begin(0.0, lent("a"), lent("b")) == ([], 0)
         worker.finish(0.5, "elsewhere")
         plan = worker.planner.plan(0.5)
-        assert ([job.id for job in plan.start], plan.short, worker.planner._led()) == (["a", "b"], {"j"}, 1)
+        assert ([job.id for job in plan.start], plan.short, worker.planner._ahead()) == (["a", "b"], {"j"}, 1)
 
     def test_none_leads_where_each_result_is_stored_before_the_next_run(self) -> None:
         worker = Worker(concurrency=1, is_sync=True)
@@ -329,11 +329,11 @@ class TestWithdrawing:
     def test_behind_a_run_that_takes_longer_than_was_thought_they_go_back_to_the_store_for_others(self) -> None:
         worker = Leading(lent("a"), lent("b"))
         worker.planner.adopted(0.0, [structs.replace(lent("line"), job_name="unknown")])
-        plan = worker.planner.plan(LEAD_WAIT_S - 0.01)
+        plan = worker.planner.plan(HANDOVER_WAIT_S - 0.01)
         assert not plan.withdraw
         assert plan.wait_s == pytest.approx(LINGER_S)
-        assert worker.withdraw(LEAD_WAIT_S) == ["a", "b"]
-        plan = worker.planner.plan(LEAD_WAIT_S)
+        assert worker.withdraw(HANDOVER_WAIT_S) == ["a", "b"]
+        plan = worker.planner.plan(HANDOVER_WAIT_S)
         assert (plan.start, plan.limit) == ((), 0)  # neither handed over again nor fetched again
         back = {found.claimed.id: found.settlement for found in plan.settle}
         assert back.keys() == {"a", "b", "line"}
@@ -341,17 +341,17 @@ class TestWithdrawing:
             (Verb.RELEASE, False, AT, 0.0)
         }
         worker.settle(plan.settle)
-        assert worker.planner.plan(LEAD_WAIT_S).wait_s == TICK_S
+        assert worker.planner.plan(HANDOVER_WAIT_S).wait_s == TICK_S
 
     def test_a_trickle_of_new_ones_does_not_put_that_off(self) -> None:
         worker = Leading(lent("a"))
         for number in (1, 2):
             worker.begin(0.1 * number, lent(f"new-{number}"))
-        worker.planner.adopted(LEAD_WAIT_S, [lent("new-3")])
-        plan = worker.planner.plan(LEAD_WAIT_S)
+        worker.planner.adopted(HANDOVER_WAIT_S, [lent("new-3")])
+        plan = worker.planner.plan(HANDOVER_WAIT_S)
         assert (plan.withdraw, plan.start) == (True, ())
-        assert worker.withdraw(LEAD_WAIT_S) == ["a", "new-1", "new-2"]
-        assert {found.claimed.id for found in worker.planner.plan(LEAD_WAIT_S).settle} == {
+        assert worker.withdraw(HANDOVER_WAIT_S) == ["a", "new-1", "new-2"]
+        assert {found.claimed.id for found in worker.planner.plan(HANDOVER_WAIT_S).settle} == {
             "a",
             "new-1",
             "new-2",
@@ -364,7 +364,7 @@ class TestWithdrawing:
             worker.finish(0.2 * (turn + 1), name, took_s=0.0005)
             assert not worker.planner.plan(0.2 * (turn + 1)).withdraw
         assert not worker.planner.plan(0.6).withdraw
-        assert worker.withdraw(0.4 + LEAD_WAIT_S) == ["c"]
+        assert worker.withdraw(0.4 + HANDOVER_WAIT_S) == ["c"]
 
     def test_at_a_stop_they_go_back_at_once_and_the_store_knows_why(self) -> None:
         worker = Leading(lent("a"), lent("b"))
@@ -513,7 +513,7 @@ class TestWhileACallIsUnderWay:
         plan = worker.planner.plan(now)
         assert plan.goes_on
         assert [found.claimed.id for found in plan.settle] == ["a", "b"]
-        worker.planner.asked(plan)
+        worker.planner.sent(plan)
         self.plan = plan
         return worker
 
@@ -530,7 +530,7 @@ class TestWhileACallIsUnderWay:
         assert [found.id for found in worker.planner.plan(0.3).start] == ["e"]
         worker.planner.adopted(0.3, [lent("f")])
         worker.settle(self.plan.settle)
-        worker.planner.answered()
+        worker.planner.returned()
         worker.planner.claimed(0.3, structs.replace(self.plan, slots=1, limit=1), [])
         assert worker.planner.plan(0.31).settle == ()
         assert [found.claimed.id for found in worker.planner.plan(0.3 + LINGER_S).settle] == ["c"]
@@ -539,13 +539,13 @@ class TestWhileACallIsUnderWay:
         """A worker that has nothing left to do, and whose call has found nothing; in between the doorbell may ring."""
         worker = self.under_way()
         if rings:
-            worker.planner.rang(0.3)
+            worker.planner.wake(0.3)
         for name in "cd":
             worker.finish(0.4, name, took_s=0.01)
         worker.planner.plan(0.4)
         worker.finish(0.41, "e", took_s=0.01)
         worker.settle(self.plan.settle)
-        worker.planner.answered()
+        worker.planner.returned()
         worker.planner.claimed(0.5, structs.replace(self.plan, slots=1, limit=1), [])
         return worker
 
@@ -578,14 +578,14 @@ class TestWhileACallIsUnderWay:
         worker = self.under_way()
         for now in (30.0, 60.0, 90.0):
             worker.planner.compared(now, [lent("c"), lent("d"), lent("e"), lent("brought")])
-        worker.planner.answered()
+        worker.planner.returned()
         assert "brought" not in {found.claimed.id for found in worker.planner.plan(90.0).settle}
 
     def test_what_no_call_has_brought_goes_back(self) -> None:
         worker = self.under_way()
         worker.planner.compared(30.0, [lent("c"), lent("d"), lent("stranger")])
         worker.settle(self.plan.settle)
-        worker.planner.answered()
+        worker.planner.returned()
         worker.planner.compared(60.0, [lent("c"), lent("d"), lent("stranger")])
         assert "stranger" in {found.claimed.id for found in worker.planner.plan(60.1).settle}
 
@@ -646,10 +646,10 @@ class TestSuspects:
         worker = Worker(concurrency=4)
         worker.claim(0.0, suspect("s"))
         plan = worker.planner.plan(0.0)
-        worker.planner.asked(Plan())
+        worker.planner.sent(Plan())
         worker.planner.withdrawn(0.0, [("s", 1)], "w")
         assert ([job.id for job in plan.start], worker.planner.plan(0.1).start) == (["s"], ())
-        worker.planner.answered()
+        worker.planner.returned()
         assert [job.id for job in worker.planner.plan(0.2).start] == ["s"]
 
     def test_none_is_fetched_ahead_beside_a_job_whose_worker_died(self) -> None:

@@ -1,0 +1,47 @@
+"""Runs that were told to end and go on: by when this process must be gone, since others may have their jobs then."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable
+
+from protojobs.worker.lease.validity import LeaseValidity
+from protojobs.worker.runs.executor import Runnable
+from protojobs.worker.shutdown import LAST_WORDS_S
+
+__all__ = ["StuckRuns"]
+
+
+class StuckRuns:
+    """Thread-safe. `must_end_by(moment)` is told by when the process must be gone; infinite once it need not."""
+
+    def __init__(self, validity: LeaseValidity, exit_bound_s: float, must_end_by: Callable[[float], None]) -> None:
+        self._validity = validity
+        self._exit_bound_s = exit_bound_s
+        self._must_end_by = must_end_by
+        self._lock = threading.Lock()
+        self._gone_by: dict[tuple[str, int], float] = {}
+
+    def __bool__(self) -> bool:
+        """Whether there are any."""
+        return bool(self._gone_by)
+
+    def add(self, now: float, run: Runnable) -> None:
+        """It does not end. Its retry may be due after `exit_bound`, that of an exclusive job when its lease ends."""
+        gone_by = now + self._exit_bound_s
+        if run.exclusive_holder:
+            gone_by = min(gone_by, max(self._validity.gone_by(run.exclusive_holder), now + LAST_WORDS_S))
+        with self._lock:
+            self._gone_by[run.key] = gone_by
+            self._must_end_by(min(self._gone_by.values()))
+
+    def remove(self, key: tuple[str, int]) -> None:
+        """It has ended after all."""
+        with self._lock:
+            if self._gone_by.pop(key, None) is not None:
+                self._must_end_by(min(self._gone_by.values(), default=math.inf))
+
+    def gone_by(self, now: float, key: tuple[str, int]) -> float:
+        """By when the process must be gone for this run."""
+        return self._gone_by.get(key, now + self._exit_bound_s)
