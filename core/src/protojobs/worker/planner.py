@@ -56,7 +56,7 @@ class Planner:
         in_threads: Callable[[str], bool] = lambda _name: False,
         has_child: Callable[[str], bool] = lambda _name: True,
     ) -> None:
-        """`in_threads(name)`: whether jobs of that name run in threads; `has_child(name)`: whether a child can do them."""
+        """`in_threads(name)`: whether jobs of that name run in threads; `has_child(name)`: whether a child can."""
         self.limits = limits
         self.watch = watch
         self.runs = 0
