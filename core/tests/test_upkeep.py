@@ -34,7 +34,7 @@ def prunes(*, rounds: int, seconds: float) -> list[float]:
     driver = Full(clock, rounds)
     queue = JobQueue(driver, clock=clock)
     lease = WorkerLease(driver, ["default"], concurrency=1, lease_s=60.0, clock=clock)
-    upkeep = Maintenance(queue, lease, lambda _event: None, lambda _now, _held: None, 0)
+    upkeep = Maintenance(queue.runtime, lease, lambda _event: None, lambda _now, _held: None)
     while clock.monotonic() < seconds:
         upkeep.turn(clock.monotonic(), may_write=True)
         clock.advance(TURN_S)
@@ -55,7 +55,7 @@ def test_while_it_stops_no_notes_are_sent() -> None:
     queue = JobQueue(driver, clock=clock)
     lease = WorkerLease(driver, ["default"], concurrency=1, lease_s=60.0, clock=clock)
     lease.rollups = Rollups(driver, lease.info.id, clock)
-    upkeep = Maintenance(queue, lease, lambda _event: None, lambda _now, _held: None, 0)
+    upkeep = Maintenance(queue.runtime, lease, lambda _event: None, lambda _now, _held: None)
     sampled = list[bool]()
     for may_write in (False, True):
         clock.advance(100)
@@ -83,7 +83,7 @@ def test_what_a_worker_prunes_ended_longer_ago_than_a_push_may_be_sent_again() -
     clock = ManualClock()
     queue = JobQueue(Asked(), {"completed_job_retention": 0.1, "failed_job_retention": 48}, clock=clock)
     lease = WorkerLease(queue.driver, ["default"], concurrency=1, lease_s=60.0, clock=clock)
-    upkeep = Maintenance(queue, lease, lambda _event: None, lambda _now, _held: None, 0)
+    upkeep = Maintenance(queue.runtime, lease, lambda _event: None, lambda _now, _held: None)
     clock.advance(2 * PRUNE_EVERY_S)
     upkeep.turn(clock.monotonic(), may_write=True)
     queue.prune()

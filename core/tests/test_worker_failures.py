@@ -17,9 +17,7 @@ from protojobs.entropy import fresh_id
 from protojobs.events import Event
 from protojobs.port.records import NewJob
 from protojobs.testing import ManualClock
-from protojobs.worker import loop as worker
-from protojobs.worker.reports import announcements
-from protojobs.worker.runs import timeouts
+from protojobs.worker.runs import failed_call, starting, timeouts
 from protojobs.worker.runs.run import UNDECODABLE_RETURNS_MAX
 from protojobs_memory import MemoryDriver
 
@@ -126,8 +124,8 @@ class TestFailed:
     def test_one_that_does_not_return_is_ended_by_its_time_limit(
         self, queue: JobQueue, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, is_async: bool
     ) -> None:
-        monkeypatch.setattr(worker, "FAILED_LIMIT_S", 0.1)
-        assert announcements.FAILED_LIMIT_S == 30.0
+        monkeypatch.setattr(starting, "FAILED_LIMIT_S", 0.1)
+        assert failed_call.FAILED_LIMIT_S == 30.0
 
         def failed(self: object, exception: BaseException, data: object) -> None:
             while True:
@@ -145,7 +143,7 @@ class TestFailed:
         self, queue: JobQueue, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A job that was fetched ahead takes the slot before the store has answered, and keeps it for long."""
-        monkeypatch.setattr(worker, "FAILED_LIMIT_S", 0.1)
+        monkeypatch.setattr(starting, "FAILED_LIMIT_S", 0.1)
         monkeypatch.setattr(timeouts, "END_S", 0.1)
         calls: list[object] = []
 

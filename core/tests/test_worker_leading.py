@@ -15,10 +15,9 @@ from protojobs import Job, JobQueue, job
 from protojobs.events import Event
 from protojobs.port.records import ClaimedJob
 from protojobs.testing import ManualClock
-from protojobs.worker import loop as worker
-from protojobs.worker import planner, prefetch
+from protojobs.worker import handover, prefetch
 from protojobs.worker.lease import maintenance
-from protojobs.worker.runs import timeouts
+from protojobs.worker.runs import starting, timeouts
 from protojobs.worker.runs.executor import Runnable
 from protojobs.worker.runs.threads import ThreadExecutor
 from protojobs_memory import MemoryDriver
@@ -107,7 +106,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> Iterator[Short]:
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """What lies ready is not taken back for its waiting."""
-    for module in (planner, worker):
+    for module in (handover, starting):
         monkeypatch.setattr(module, "HANDOVER_WAIT_S", 3600.0)
 
 

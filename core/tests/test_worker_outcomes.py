@@ -22,7 +22,7 @@ from protojobs.errors import NotSupported
 from protojobs.events import Event
 from protojobs.port.records import JobRecord
 from protojobs.testing import ManualClock
-from protojobs.worker.runs.run import _error_text
+from protojobs.worker.runs.failure_text import _error_text
 from protojobs_memory import MemoryDriver
 
 Heard = Callable[..., list[Event]]

@@ -42,7 +42,7 @@ class NoThreads:
         monkeypatch.setattr(threading.Thread, "start", refuse)
 
 
-@pytest.mark.parametrize("name", ["protojobs-job", "protojobs-loop", "protojobs-deadlines"])
+@pytest.mark.parametrize("name", ["protojobs-job", "protojobs-loop", "protojobs-timeouts"])
 def test_a_run_that_needs_one_goes_back_and_the_worker_stays(
     queue: JobQueue,
     working: Working,
@@ -73,7 +73,7 @@ def test_a_run_that_needs_one_goes_back_and_the_worker_stays(
         eventually(lambda: state()[0] == "completed")
 
 
-@pytest.mark.parametrize("name", ["protojobs-courier", "protojobs-doorbell", "protojobs-observers"])
+@pytest.mark.parametrize("name", ["protojobs-store", "protojobs-wakeup", "protojobs-observers"])
 def test_one_beside_the_runs_is_done_without(
     make_queue: MakeQueue, working: Working, eventually: Eventually, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:

@@ -109,7 +109,7 @@ class Administers(Protocol):
         ...
 
     def resume(self, queue: str) -> bool:
-        """Undo `pause` and ring the doorbell. False: it was not paused."""
+        """Undo `pause`, and wake who waits for the queue. False: it was not paused."""
         ...
 
     def prune(

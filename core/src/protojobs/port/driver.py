@@ -89,7 +89,7 @@ class Driver(Protocol):
         """Store all of `jobs` or none, and answer for each, in order, whether it was stored or already there.
 
         At most BATCH_JOBS_MAX jobs and BATCH_BYTES_MAX payload bytes. An id that the store holds (in any state) is a
-        duplicate and changes nothing, so sending again after an unknown outcome stores once. Rings the doorbell of the
+        duplicate and changes nothing, so sending again after an unknown outcome stores once. Wakes who waits for the
         queues after the jobs are durable.
         """
         ...
@@ -125,8 +125,8 @@ class Driver(Protocol):
         cancel mark makes it cancelled instead of pending.
 
         An orphan is a processing job whose `reserved_by` has no standing worker row; it is taken back the same way
-        (never counting a crash). Rows locked by others are passed over: they are orphans of the next round. Rings the
-        doorbell of the queues.
+        (never counting a crash). Rows locked by others are passed over: they are orphans of the next round. Wakes who
+        waits for the queues.
         """
         ...
 

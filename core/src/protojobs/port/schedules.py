@@ -193,7 +193,7 @@ class Schedules(Protocol):
         the state of its `last_job_id` in this very step: `skip` passes over while that job is pending (or moving) or
         processing, `queue_one` while it is pending. Then `next_due_at` becomes `next_due`, `last_due_at` becomes `due`,
         `last_job_id` the job's id if there is one that was not passed over, version + 1. A job whose id is known is not
-        stored again. Rings the doorbell of the queues. Several firings of one schedule may follow each other.
+        stored again. Wakes who waits for the queues. Several firings of one schedule may follow each other.
 
         At most BATCH_JOBS_MAX firings and BATCH_BYTES_MAX payload bytes. `port.rules.fire` says the same as code.
         """

@@ -1,4 +1,4 @@
-"""Where everything arrives that happens to a worker, from whichever thread: what its claim loop waits for."""
+"""The queue that the claim loop waits at: all that happens in other threads arrives here."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from protojobs.worker.runs.executor import NotBegun, Runnable, Unplaced
 __all__ = ["Ended", "Inbox", "Message"]
 
 Message: TypeAlias = HeartbeatResult | RoundTrip | Unplaced | Runnable | int | None
-"""A heartbeat | the store's answer | no child can do it | a run is stuck | a stop of that level | the doorbell."""
+"""A heartbeat | a round trip is over | no child can do this run | this run is stuck | a stop of that level | None: the
+store says that a job may be due."""
 
 Ended: TypeAlias = tuple[tuple[str, int], Outcome | NotBegun | None]
 """A run, by its key, and how it ended."""

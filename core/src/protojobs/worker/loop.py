@@ -154,7 +154,7 @@ class Worker:
     @property
     def is_busy(self) -> bool:
         """Whether a run of it goes on, though it has ended."""
-        return bool(self._planner.running or self._stuck)
+        return bool(self._planner.running or self._stuck.runs)
 
     def _left_s(self) -> float:
         """How long whatever follows the loop may take: a process that must be gone waits for nobody beyond that."""
@@ -391,7 +391,7 @@ class Worker:
     def _report(self, key: _Key, outcome: Outcome | NotBegun | None) -> None:
         """Called by the executors' threads: that a run has ended is known whatever holds the claim loop up."""
         self._timeouts.remove(key)
-        if self._stuck:
+        if self._stuck.runs:
             self._stuck.remove(key)
         self._inbox.put_ended(key, outcome)
 

@@ -1,4 +1,4 @@
-"""What bounds a worker, and what its decisions tell its claim loop to do next."""
+"""What bounds a worker, and what its planner tells the claim loop to do next."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     call_s: float = float("inf")  # that the call to the store may take, beside the store's own limits
     cut_all: bool = False  # end every running job: the grace is over
     withdraw: bool = False  # take back what was handed over and has not begun
-    is_idle: bool = False  # a slot is free: listen for the doorbell
+    is_idle: bool = False  # a slot is free: wait for the store to say that a job may be due
     wait_s: float = TICK_S
     gather: int = 1  # so many runs may end before there is anything to do
 

@@ -1,4 +1,4 @@
-"""The wait thread: while a slot is idle it listens to the store's doorbell. A lost ring costs latency, never a job."""
+"""A thread that waits for new jobs while a slot is idle. A lost wake-up costs latency, never a job: the loop polls."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _log = logging.getLogger("protojobs.worker")
 
 
 class WakeupThread:
-    """Calls `rang()` when the store says that a job may be due in one of `queues`."""
+    """Calls `wake()` when the store says that a job may be due in one of `queues`."""
 
-    def __init__(self, driver: Driver, queues: Sequence[str], rang: Callable[[], None]) -> None:
+    def __init__(self, driver: Driver, queues: Sequence[str], wake: Callable[[], None]) -> None:
         self._driver = driver
         self._queues = queues
-        self._rang = rang
+        self._wake = wake
         self._wanted = threading.Event()
         self._end = threading.Event()
         self._thread: threading.Thread | None = None
@@ -29,11 +29,11 @@ class WakeupThread:
     def listen(self) -> None:
         """From now until the next ring somebody is interested."""
         if self._thread is None:
-            thread = threading.Thread(target=self._run, name="protojobs-doorbell", daemon=True)
+            thread = threading.Thread(target=self._run, name="protojobs-wakeup", daemon=True)
             try:
                 thread.start()
             except RuntimeError as error:  # polling finds the jobs
-                _log.debug("doorbell: %s", error)
+                _log.debug("waiting for jobs: %s", error)
                 return
             self._thread = thread
         if not self._wanted.is_set():
@@ -48,15 +48,15 @@ class WakeupThread:
         while not self._end.is_set():
             self._wanted.wait()
             try:
-                heard = self._driver.wait(self._queues, LISTEN_S)
+                has_come = self._driver.wait(self._queues, LISTEN_S)
             except DriverError as error:
-                _log.debug("doorbell: %s", error)
-                heard = False
+                _log.debug("waiting for jobs: %s", error)
+                has_come = False
                 self._end.wait(LISTEN_S)
             except Exception:  # noqa: BLE001  (a driver's mistake: polling finds the jobs, and the thread lives on)
-                _log.exception("doorbell: the driver failed in a way that it should not")
-                heard = False
+                _log.exception("waiting for jobs: the driver failed in a way that it should not")
+                has_come = False
                 self._end.wait(LISTEN_S)
-            if heard:
+            if has_come:
                 self._wanted.clear()
-                self._rang()
+                self._wake()

@@ -1,4 +1,4 @@
-"""A worker's lease: one small write every sixth of it, from a thread of its own that no job can hold up."""
+"""A worker's lease: a heartbeat every sixth of it, from a thread of its own that no job can hold up."""
 
 from __future__ import annotations
 

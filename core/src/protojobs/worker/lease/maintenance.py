@@ -1,4 +1,4 @@
-"""What every worker does beside its jobs: take back those of the dead, compare, prune, look at its own memory."""
+"""What every worker does beside its jobs: reclaim those of dead workers, compare, prune, look at its own memory."""
 
 from __future__ import annotations
 

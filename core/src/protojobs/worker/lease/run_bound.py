@@ -1,4 +1,4 @@
-"""How long a worker's runs may go on, told to whoever beats in its place while it cannot."""
+"""How long the runs of a worker may go on at most: for the supervisor, which makes its heartbeats while it cannot."""
 
 from __future__ import annotations
 

@@ -21,11 +21,7 @@ class StuckRuns:
         self._exit_bound_s = exit_bound_s
         self._must_end_by = must_end_by
         self._lock = threading.Lock()
-        self._gone_by: dict[tuple[str, int], float] = {}
-
-    def __bool__(self) -> bool:
-        """Whether there are any."""
-        return bool(self._gone_by)
+        self.runs: dict[tuple[str, int], float] = {}  # by when the process must be gone
 
     def add(self, now: float, run: Runnable) -> None:
         """It does not end. Its retry may be due after `exit_bound`, that of an exclusive job when its lease ends."""
@@ -33,15 +29,15 @@ class StuckRuns:
         if run.exclusive_holder:
             gone_by = min(gone_by, max(self._validity.gone_by(run.exclusive_holder), now + LAST_WORDS_S))
         with self._lock:
-            self._gone_by[run.key] = gone_by
-            self._must_end_by(min(self._gone_by.values()))
+            self.runs[run.key] = gone_by
+            self._must_end_by(min(self.runs.values()))
 
     def remove(self, key: tuple[str, int]) -> None:
         """It has ended after all."""
         with self._lock:
-            if self._gone_by.pop(key, None) is not None:
-                self._must_end_by(min(self._gone_by.values(), default=math.inf))
+            if self.runs.pop(key, None) is not None:
+                self._must_end_by(min(self.runs.values(), default=math.inf))
 
     def gone_by(self, now: float, key: tuple[str, int]) -> float:
         """By when the process must be gone for this run."""
-        return self._gone_by.get(key, now + self._exit_bound_s)
+        return self.runs.get(key, now + self._exit_bound_s)

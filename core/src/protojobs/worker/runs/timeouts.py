@@ -1,6 +1,6 @@
-"""One table of deadlines, swept by one thread: it ends runs that outlast their time, and says when that failed.
+"""One thread ends the runs that outlast their timeout, and says when a run does not end.
 
-Exclusive jobs have a second one that moves on with every good heartbeat: they end before their worker's lease can.
+Exclusive jobs have a second limit that moves on with every good heartbeat: they end before their worker's lease can.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ class Timeouts:
     What a sweep has seen may have ended since, and its key be another run's: so it looks again right before it acts.
     """
 
-    def __init__(self, clock: Clock, standing: LeaseValidity, stuck: Callable[[Runnable], None]) -> None:
+    def __init__(self, clock: Clock, validity: LeaseValidity, stuck: Callable[[Runnable], None]) -> None:
         self._clock = clock
-        self._validity = standing
+        self._validity = validity
         self._stuck = stuck
         self._lock = threading.Lock()  # among those that end runs
         self._runs: dict[tuple[str, int], _Watched] = {}
@@ -97,7 +97,7 @@ class Timeouts:
 
     def _wake(self) -> None:
         if self._thread is None:
-            thread = threading.Thread(target=self._sweep, name="protojobs-deadlines", daemon=True)
+            thread = threading.Thread(target=self._sweep, name="protojobs-timeouts", daemon=True)
             thread.start()
             self._thread = thread
         self._is_sweeping = True
@@ -109,7 +109,7 @@ class Timeouts:
             try:
                 self._turn(self._clock.monotonic())
             except Exception:  # noqa: BLE001  (a mistake of ours: without this thread no run would ever be ended)
-                _log.exception("the table of deadlines failed in a way that it should not")
+                _log.exception("the table of timeouts failed in a way that it should not")
             self._closed.wait(SWEEP_S)
 
     def _turn(self, now: float) -> None:

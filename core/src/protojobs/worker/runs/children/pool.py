@@ -287,7 +287,7 @@ class _Aside(Generic[T]):
 class _Watch:
     """A run in a child: passes on what either side wants the other to know, and ends it when its time is over.
 
-    The limit is kept here and not in the table of deadlines: it counts from when the child has taken the job.
+    The limit is kept here and not in the table of timeouts: it counts from when the child has taken the job.
     """
 
     def __init__(self, pool: ProcessExecutor, run: Run, child: ChildHandle) -> None:
@@ -384,7 +384,7 @@ class _Watch:
         return "timeout" if self._ends is not None and now >= self._ends else ""
 
     def _dead(self) -> Outcome | NotBegun:
-        run = copy(self._run)  # the run's own `cut_by` belongs to the table of deadlines
+        run = copy(self._run)  # the run's own `cut_by` belongs to the table of timeouts
         if self._why:
             run.cut_by = run.cut_by or self._why
             return self._judged(run.cut, lambda: run.cut(asks_job=False))
