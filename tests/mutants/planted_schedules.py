@@ -228,7 +228,7 @@ ON_SQL = (
 # in Lua
 
 FIRE_LUA, SCHEDULING_LUA, DUE_LUA = "scripts/fire.lua", "scripts/scheduling.lua", "scripts/due_schedules.lua"
-LOST = "if is_lost(schedule, moment(said[2]), due) then return 'l' end"
+LOST = "if is_lost(schedule, moment(firing[2]), due) then return 'l' end"
 
 ON_REDIS = (
     mutant(

@@ -1,6 +1,6 @@
 -- Take this minute's sample of the depths upon oneself, and delete notes that have outlived their time, at most
 -- EXPIRED_MAX of each kind. ARGV: offset, for how long rollups by the minute (and depths), rollups by the hour, attempts
--- and actions are kept, and 'on' to go on deleting. Answers {the minute, or '' where another has it, is there more}.
+-- and actions are kept, and 'on' to go on deleting. Returns {the minute, or '' where another has it, is there more}.
 
 local EXPIRED_MAX = 2000  -- everybody waits for it: 10,000 took 85 ms
 
@@ -9,9 +9,9 @@ if ARGV[6] ~= 'on' and call('ZSCORE', DEPTHS, minute) then return pack({'', fals
 local has_more = false
 
 local function outlived(index, kept)
-  local found = call('ZRANGEBYSCORE', index, '-inf', '(' .. text(now - kept), 'LIMIT', 0, EXPIRED_MAX)
-  has_more = has_more or #found == EXPIRED_MAX
-  return found
+  local members = call('ZRANGEBYSCORE', index, '-inf', '(' .. text(now - kept), 'LIMIT', 0, EXPIRED_MAX)
+  has_more = has_more or #members == EXPIRED_MAX
+  return members
 end
 
 for period, kept in pairs({['60'] = ARGV[2], ['3600'] = ARGV[3]}) do

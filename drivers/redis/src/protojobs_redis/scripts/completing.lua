@@ -18,20 +18,20 @@ local function values_of_end(rest)
   return is_read and type(values) == 'table' and values
 end
 
--- `said` are id and claim_seq of each claim of `worker` that succeeded. Answers {id, status, state, available_at} for
--- each, one after the other.
-local function complete(worker, said)
-  local mine, ids, changed, answers, done = char(#worker) .. worker, {}, {}, {}, {}
+-- Complete jobs of `worker`: `claims` are id and claim_seq of each, in one array. Returns {id, status, state,
+-- available_at} for each, one after the other.
+local function complete(worker, claims)
+  local mine, ids, changed, parts, done = char(#worker) .. worker, {}, {}, {}, {}
   local into, marked, count, size = {}, {}, 0, 0
-  for place = 1, #said / 2 do ids[place] = said[2 * place - 1] end
+  for i = 1, #claims / 2 do ids[i] = claims[2 * i - 1] end
   local rows = values_of(ROWS, ids)
-  for place, id in ipairs(ids) do
-    local row = changed[id] or rows[place]
+  for i, id in ipairs(ids) do
+    local row = changed[id] or rows[i]
     local status, state, due = STALE, NOWHERE, ''
     if row and #row >= QUEUE_AT then
       local tail = QUEUE_AT + byte(row, QUEUE_AT - 1)
       state, due = NAMES[sub(row, 1, 1)] or NO_STATE, sub(row, 10, 24)
-      if fields_of('>I4', row, 3) == said[2 * place] then  -- the fence: id, claim_seq and holder, all three
+      if fields_of('>I4', row, 3) == claims[2 * i] then  -- the fence: id, claim_seq and holder, all three
         local behind = tail + #mine
         if (byte(row, tail) or 0) == 0 then
           status = REPEATED
@@ -54,8 +54,8 @@ local function complete(worker, said)
         end
       end
     end
-    answers[size + 1], answers[size + 2], answers[size + 3] = '\148', ID, id  -- an array of four
-    answers[size + 4], answers[size + 5], answers[size + 6] = status, state, due
+    parts[size + 1], parts[size + 2], parts[size + 3] = '\148', ID, id  -- an array of four
+    parts[size + 4], parts[size + 5], parts[size + 6] = status, state, due
     size = size + 6
   end
   -- What gives memory back goes first: a server at its memory limit refuses a script at its first write that may need
@@ -63,11 +63,11 @@ local function complete(worker, said)
   send('SREM', HELD .. worker, done)
   send('SREM', MARKS .. worker, marked)
   local fields = {}
-  for place, id in ipairs(done) do fields[2 * place - 1], fields[2 * place] = id, changed[id] end
+  for i, id in ipairs(done) do fields[2 * i - 1], fields[2 * i] = id, changed[id] end
   send('HSET', ROWS, fields)
   for queue, ended in pairs(into) do
     send('ZADD', ENDED .. COMPLETED .. ':' .. queue, ended)
     moved[queue] = -#ended / 2
   end
-  return head(#ids) .. concat(answers)
+  return head(#ids) .. concat(parts)
 end

@@ -1,8 +1,8 @@
 -- Part of stats.lua and queues.lua: {name, is it paused, five states, how many of the pending are scheduled, for how
 -- long the oldest due job has waited or ''}. All counts are the sizes of what is kept, so they cannot be wrong.
 
-local function number(answer)
-  return tonumber(answer) or 0
+local function number(reply)
+  return tonumber(reply) or 0
 end
 
 local function counted(queue)

@@ -1,4 +1,4 @@
--- Delete the jobs among the ids in ARGV[3] that move under the token ARGV[2]; answers how many there were.
+-- Delete the jobs among the ids in ARGV[3] that move under the token ARGV[2]; returns how many there were.
 
 local moving, dropped = PREFIX .. 'moving:' .. ARGV[2], 0
 for id, row in pairs(rows_of(unpacked(ARGV[3]))) do

@@ -1,5 +1,5 @@
 -- Up to ARGV[2] schedules that are due, by when; with ARGV[3], a score, those behind the one of that score and of the id
--- ARGV[4]. Answers {now, entries, when the first that is not due will be or '', and the score and the id of the last one,
+-- ARGV[4]. Returns {now, entries, when the first that is not due will be or '', and the score and the id of the last one,
 -- or '' when no more are due}. All by DUE, so what it costs depends on how many are due, and not on how many there are.
 
 -- Byte by byte, as the server orders the ids of one score. The < of Lua goes by the server's locale.
@@ -11,7 +11,7 @@ local function is_before(one, other)
   return #one < #other
 end
 
--- How many stand before the first one behind that place. Many may have one score, so it is looked for by halves.
+-- How many stand before the first one behind that score and id. Many may have one score, so it is looked for by halves.
 local function rank_behind(its_score, id)
   local exact = format('%.17g', its_score)
   local first, last = call('ZCOUNT', DUE, '-inf', '(' .. exact), call('ZCOUNT', DUE, '-inf', exact)
@@ -24,15 +24,15 @@ end
 
 local first = ARGV[3] ~= '' and rank_behind(tonumber(ARGV[3]), ARGV[4]) or 0
 local limit = tonumber(ARGV[2])
-local found, ids = call('ZRANGEBYSCORE', DUE, '-inf', now, 'WITHSCORES', 'LIMIT', first, limit + 1), {}
-for place = 1, min(#found, 2 * limit), 2 do ids[#ids + 1] = found[place] end
-local entries = entries_of(ids, math.huge)  -- none is left out, or its place in the line would be lost
+local members, ids = call('ZRANGEBYSCORE', DUE, '-inf', now, 'WITHSCORES', 'LIMIT', first, limit + 1), {}
+for i = 1, min(#members, 2 * limit), 2 do ids[#ids + 1] = members[i] end
+local entries = entries_of(ids, math.huge)  -- none is left out, or the cursor would pass it over
 local ahead = call('ZRANGEBYSCORE', DUE, '(' .. text(now), '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
 local next_due_at = ''
 if ahead[1] then
   local schedule = step_of(call('HGET', SCHEDULES, ahead[1]))
   next_due_at = schedule and schedule[NEXT] or text(tonumber(ahead[2]))
 end
-local has_more = limit > 0 and #found > 2 * limit
-local score_of_last, last_id = has_more and text(tonumber(found[2 * limit])) or '', has_more and ids[limit] or ''
+local has_more = limit > 0 and #members > 2 * limit
+local score_of_last, last_id = has_more and text(tonumber(members[2 * limit])) or '', has_more and ids[limit] or ''
 return '\149' .. pack(now) .. list(entries) .. pack(next_due_at) .. pack(score_of_last) .. bytes_as(last_id)

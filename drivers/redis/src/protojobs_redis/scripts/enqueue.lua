@@ -1,32 +1,32 @@
 -- Store the new jobs of ARGV[2], six values for each: id, queue, priority, max_retries, size, due (see `due_at` in
--- ways.lua); their blobs are the arguments from the third on. Answers a letter for each: s (stored) or d (duplicate:
+-- ways.lua); their blobs are the arguments from the third on. Returns a letter for each: s (stored) or d (duplicate:
 -- the id is known, or came twice).
 --
 -- Most calls bring one job. So tables begin with room for it: each that has to grow costs as much as a command.
 
-local said, answers, is_new = unpacked(ARGV[2]), {false}, {}
+local jobs, results, is_new = unpacked(ARGV[2]), {false}, {}
 local rows, blobs, index, lanes = {false, false}, {false, false}, {false, false}, {}  -- arguments of commands
-local count, stored = #said / 6, 0
+local count, stored = #jobs / 6, 0
 
-for place = 1, count do index[place] = said[6 * place - 5] end
+for i = 1, count do index[i] = jobs[6 * i - 5] end
 local known = call('HMGET', ROWS, unpack(index, 1, min(CHUNK, count)))
 for first = CHUNK + 1, count, CHUNK do
-  local found = call('HMGET', ROWS, unpack(index, first, min(first + CHUNK - 1, count)))
-  for place = 1, #found do known[first + place - 1] = found[place] end
+  local more = call('HMGET', ROWS, unpack(index, first, min(first + CHUNK - 1, count)))
+  for i = 1, #more do known[first + i - 1] = more[i] end
 end
 
 -- Neighbours mostly differ in id and size alone: then the rest of a row, and the lane, are those of the one before.
 local queue, priority, max_retries, due, before_size, behind_size, lane, at
 
-for place = 1, count do
-  local first = 6 * place - 5
-  local id = said[first]
-  if known[place] or is_new[id] then
-    answers[place] = 'd'
+for i = 1, count do
+  local first = 6 * i - 5
+  local id = jobs[first]
+  if known[i] or is_new[id] then
+    results[i] = 'd'
   else
-    if said[first + 5] ~= due or said[first + 3] ~= max_retries or said[first + 2] ~= priority
-      or said[first + 1] ~= queue then
-      queue, priority, max_retries, due = said[first + 1], said[first + 2], said[first + 3], said[first + 5]
+    if jobs[first + 5] ~= due or jobs[first + 3] ~= max_retries or jobs[first + 2] ~= priority
+      or jobs[first + 1] ~= queue then
+      queue, priority, max_retries, due = jobs[first + 1], jobs[first + 2], jobs[first + 3], jobs[first + 5]
       local is_far = type(due) == 'string' and #due > 6  -- and perhaps too far for a number
       at = type(due) == 'string' and tonumber(due) or now + due
       local seconds = is_far and tonumber(sub(due, 1, -7)) or floor(at / 1000000)
@@ -47,12 +47,12 @@ for place = 1, count do
     end
     local pair, last = 2 * stored + 1, 2 * lane.jobs + 1
     if count > 1 then is_new[id] = true end
-    rows[pair], rows[pair + 1] = id, before_size .. bytes_of('>I4', said[first + 4]) .. behind_size
-    blobs[pair], blobs[pair + 1] = id, ARGV[place + 2]
+    rows[pair], rows[pair + 1] = id, before_size .. bytes_of('>I4', jobs[first + 4]) .. behind_size
+    blobs[pair], blobs[pair + 1] = id, ARGV[i + 2]
     index[pair], index[pair + 1] = '0', id  -- all with one score, so by id: the order in which `find` shows them
     lane[last], lane[last + 1] = at, id
     lane.jobs = lane.jobs + 1
-    answers[place] = 's'
+    results[i] = 's'
     stored = stored + 1
   end
 end
@@ -73,4 +73,4 @@ for name, lane in pairs(lanes) do
     redis.pcall('ZADD', BELL .. lane.queue, '0', lane.has_due and TAKE or LOOK)  -- all is stored, whatever that key is
   end
 end
-return concat(answers)
+return concat(results)

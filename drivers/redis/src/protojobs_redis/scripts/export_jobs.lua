@@ -1,5 +1,5 @@
 -- A page of jobs that move under a token. ARGV: offset, token, cursor ('' from the first), how many. Jobs get a number
--- as they begin to move, and a cursor is such a number: so it shows the same jobs for as long as they are here. Answers
+-- as they begin to move, and a cursor is such a number: so it shows the same jobs for as long as they are here. Returns
 -- {cursor or '', jobs as {entry, state that it had, id of failed_jobs or '', row of failed_jobs or ''}}.
 
 local moving, cursor, limit = PREFIX .. 'moving:' .. ARGV[2], ARGV[3], tonumber(ARGV[4])
@@ -10,13 +10,13 @@ local function is_full()
 end
 
 -- Those already moving come first ...
-local found = call('ZRANGEBYSCORE', moving, cursor == '' and '-inf' or '(' .. cursor, '+inf', 'WITHSCORES', 'LIMIT', 0, limit + 1)
-for place = 1, #found, 2 do
+local members = call('ZRANGEBYSCORE', moving, cursor == '' and '-inf' or '(' .. cursor, '+inf', 'WITHSCORES', 'LIMIT', 0, limit + 1)
+for i = 1, #members, 2 do
   has_more = is_full()
   if has_more then break end
-  local id = found[place]
+  local id = members[i]
   ids[#ids + 1] = id
-  numbers[#ids] = found[place + 1]
+  numbers[#ids] = members[i + 1]
   local row = readable(call('HGET', ROWS, id))
   bytes = bytes + (row and row[SIZE] or 0)
 end
@@ -35,10 +35,10 @@ local function begin(id, row)
   bytes = bytes + row[SIZE]
 end
 
--- Answers whether one more job could not begin.
-local function begin_from(place)
-  local candidates = try('ZRANGE', place, 0, limit - #ids)
-  local rows = rows_in(place, candidates, to_zrem)
+-- Returns whether one more job could not begin.
+local function begin_from(key)
+  local candidates = try('ZRANGE', key, 0, limit - #ids)
+  local rows = rows_in(key, candidates, to_zrem)
   for _, id in ipairs(candidates) do
     if is_full() then return true end
     if rows[id] then begin(id, rows[id]) end
@@ -67,11 +67,11 @@ commit()
 if number > numbered then call('SET', PREFIX .. 'exports', text(number)) end
 
 local rows, blobs, jobs = values_of(ROWS, ids), values_of(DATA, ids), {}
-for place, id in ipairs(ids) do
-  local row = readable(rows[place])
+for i, id in ipairs(ids) do
+  local row = readable(rows[i])
   if row then
     local failure = row[FAILED_ID] ~= '' and call('HGET', FAILED, row[FAILED_ID])
-    jobs[#jobs + 1] = '\148' .. entry(id, rows[place], blobs[place]) .. pack(row[MOVED_FROM]) .. pack(row[FAILED_ID])
+    jobs[#jobs + 1] = '\148' .. entry(id, rows[i], blobs[i]) .. pack(row[MOVED_FROM]) .. pack(row[FAILED_ID])
       .. binary(failure or '')
   end
 end

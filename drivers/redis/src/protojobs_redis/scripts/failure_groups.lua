@@ -1,5 +1,5 @@
 -- Failed jobs by fingerprint, the one that failed last first. ARGV: offset, how many to skip, how many to show, up to
--- where to count, how many characters to show ('' for all). Answers groups, until the answer is full, as {fingerprint,
+-- where to count, how many characters to show ('' for all). Returns groups, until the reply is full, as {fingerprint,
 -- how many, when the first failed, row of the last as in showing.lua}.
 
 local first, counted_max, groups, bytes = tonumber(ARGV[2]), tonumber(ARGV[4]), {}, 0

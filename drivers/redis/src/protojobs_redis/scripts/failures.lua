@@ -2,12 +2,12 @@
 
 local function jobs_of(failed_ids)
   local job_ids, of = {}, {}
-  for place, packed in ipairs(values_of(FAILED, failed_ids)) do
+  for i, packed in ipairs(values_of(FAILED, failed_ids)) do
     local is_ours, failure = pcall(unpacked, packed or '')
     local id = is_ours and type(failure) == 'table' and failure[1]
     if type(id) == 'string' then
       job_ids[#job_ids + 1] = id
-      of[failed_ids[place]] = id
+      of[failed_ids[i]] = id
     end
   end
   return of, rows_of(job_ids)

@@ -1,17 +1,17 @@
 -- Move schedules on, and store the jobs of their times. Each of ARGV[2] is {schedule, time that it waits for, time that
 -- is due, next time or '', job as in enqueue.lua or ''}; the blobs of the jobs are the arguments from the third on.
--- Answers a letter for each: f (fired), s (skipped), d (duplicate: the job is known), l (lost: nothing was done).
+-- Returns a letter for each: f (fired), s (skipped), d (duplicate: the job is known), l (lost: nothing was done).
 
 local ALLOW, SKIP = 'a', 's'
 
-local firings, answers, moved = unpacked(ARGV[2]), {}, {}
+local firings, results, moved = unpacked(ARGV[2]), {}, {}
 local schedules, ids, job_ids = {}, {}, {}
-for place, said in ipairs(firings) do
-  ids[place] = said[1]
-  if said[5] ~= '' then job_ids[#job_ids + 1] = said[5][1] end
+for i, firing in ipairs(firings) do
+  ids[i] = firing[1]
+  if firing[5] ~= '' then job_ids[#job_ids + 1] = firing[5][1] end
 end
-for place, packed in ipairs(values_of(SCHEDULES, ids)) do
-  local id = ids[place]
+for i, packed in ipairs(values_of(SCHEDULES, ids)) do
+  local id = ids[i]
   local schedule = not schedules[id] and step_of(packed)
   if schedule then
     schedules[id] = schedule
@@ -37,25 +37,25 @@ local function is_held_up(schedule)
   return state == PENDING or state == MOVING or (schedule[OVERLAP] == SKIP and state == PROCESSING)
 end
 
-local function fire(schedule, said, blob)
-  local due, job = moment(said[3]), said[5]
-  if is_lost(schedule, moment(said[2]), due) then return 'l' end
-  local answer = 's'
+local function fire(schedule, firing, blob)
+  local due, job = moment(firing[3]), firing[5]
+  if is_lost(schedule, moment(firing[2]), due) then return 'l' end
+  local result = 's'
   if job ~= '' and not is_held_up(schedule) then
-    answer = row_of(job[1]) and 'd' or 'f'
-    if answer == 'f' then add_pushed(job, blob) end
+    result = row_of(job[1]) and 'd' or 'f'
+    if result == 'f' then add_pushed(job, blob) end
     schedule[LAST_JOB] = job[1]
   end
-  schedule[NEXT], schedule[LAST] = moment_or_none(said[4]), due
+  schedule[NEXT], schedule[LAST] = moment_or_none(firing[4]), due
   schedule[VERSION] = schedule[VERSION] + 1
-  moved[said[1]] = schedule
-  return answer
+  moved[firing[1]] = schedule
+  return result
 end
 
-for place, said in ipairs(firings) do answers[place] = fire(schedules[said[1]], said, ARGV[place + 2]) end
+for i, firing in ipairs(firings) do results[i] = fire(schedules[firing[1]], firing, ARGV[i + 2]) end
 for id, schedule in pairs(moved) do keep(id, schedule) end
 commit()
 -- Behind what needs memory: as the first write it would let this step through on a server that is at its limit.
 for id, schedule in pairs(moved) do leave_due(id, schedule) end
 commit()
-return concat(answers)
+return concat(results)

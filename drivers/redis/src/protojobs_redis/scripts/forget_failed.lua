@@ -1,4 +1,4 @@
--- Delete failed jobs, and their rows, by the ids of failed_jobs in ARGV[2]; answers how many there were.
+-- Delete failed jobs, and their rows, by the ids of failed_jobs in ARGV[2]; returns how many there were.
 
 local failed_ids, forgotten = unpacked(ARGV[2]), 0
 local job_of, rows = jobs_of(failed_ids)

@@ -1,11 +1,11 @@
 -- Prolong a lease whose row stands, however late. ARGV: offset, worker, progress as {id, claim_seq, holder, share}.
--- Answers nothing when the row is gone; else {claims to cancel, time to the first end of another's lease or '', now}.
+-- Returns nothing when the row is gone; else {claims to cancel, time to the first end of another's lease or '', now}.
 
 local worker, shares = ARGV[2], unpacked(ARGV[3])
 if not call('ZSCORE', LEASES, worker) then return false end
 
 local ids, cancels = {}, {}
-for place, share in ipairs(shares) do ids[place] = share[1] end
+for i, share in ipairs(shares) do ids[i] = share[1] end
 local rows = rows_of(ids)
 for _, share in ipairs(shares) do
   local row = rows[share[1]]
@@ -25,9 +25,9 @@ for _, id in ipairs(marked) do
 end
 
 local ends_in, first = '', call('ZRANGE', LEASES, 0, 1, 'WITHSCORES')
-for place = 1, #first, 2 do
-  if first[place] ~= worker then
-    ends_in = text(first[place + 1] - now)
+for i = 1, #first, 2 do
+  if first[i] ~= worker then
+    ends_in = text(first[i + 1] - now)
     break
   end
 end

@@ -1,23 +1,23 @@
 -- Store jobs as they were elsewhere: each of ARGV[2] is {id, row, row of failed_jobs or ''}; their blobs are the
--- arguments from the third on. Answers a letter for each: s (stored) or d (duplicate).
+-- arguments from the third on. Returns a letter for each: s (stored) or d (duplicate).
 
-local jobs, ids, answers = unpacked(ARGV[2]), {}, {}
-for place, job in ipairs(jobs) do ids[place] = job[1] end
+local jobs, ids, results = unpacked(ARGV[2]), {}, {}
+for i, job in ipairs(jobs) do ids[i] = job[1] end
 local known = values_of(ROWS, ids)
-for place, job in ipairs(jobs) do
+for i, job in ipairs(jobs) do
   local id, row, failure = job[1], opened(job[2]), job[3]
-  if known[place] or dirty[id] then
-    answers[place] = 'd'
+  if known[i] or dirty[id] then
+    results[i] = 'd'
   else
     for _, field in ipairs({CREATED_AT, AVAILABLE_AT, RESERVED_AT, PROCESSED_AT, CANCEL_AT}) do
       row[field] = moment(row[field])
     end
-    add(id, row, ARGV[place + 2])
+    add(id, row, ARGV[i + 2])
     if failure ~= '' then
       add_failure(id, row, row[FAILED_ID], moment(failure[2]), failure[3], failure[4], row[FINGERPRINT])
     end
-    answers[place] = 's'
+    results[i] = 's'
   end
 end
 commit()
-return concat(answers)
+return concat(results)

@@ -1,4 +1,4 @@
--- How many due jobs of its queue would be lent before the pending job ARGV[2]; at most ARGV[3].
+-- How many due jobs of its queue would be claimed before the pending job ARGV[2]; at most ARGV[3].
 
 local row = rows_of({ARGV[2]})[ARGV[2]]
 if not row or row[STATE] ~= PENDING then return 0 end

@@ -1,11 +1,10 @@
--- What the verbs need that look at jobs one by one or bring them to another state: a row as a table, and the one way in
--- which a job changes its place. These scripts decide first, and write in `commit` alone.
+-- What the verbs need that look at jobs one by one or bring them to another state: a row as a table, and `move`, the one
+-- way in which a job changes its state. These scripts decide first, and write in `commit` alone.
 
 local FAILED, FAILURES = PREFIX .. 'failed', PREFIX .. 'failures'
 local ALIKE, CAUSES = PREFIX .. 'alike:', PREFIX .. 'causes'  -- failures by fingerprint; fingerprints by last failure
 local WORKERS, GONE = PREFIX .. 'workers', PREFIX .. 'gone'
 
--- ------------------------------------------------------------------------------------------------------------- rows
 -- As a table a row has these fields; packing.Row has the same list. Fields that are missing are what NOTHING says.
 
 local QUEUE, PRIORITY, MAX_RETRIES, SIZE, CREATED_AT, AVAILABLE_AT, STATE, ATTEMPTS, SEQ, BY = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
@@ -34,7 +33,7 @@ local function open(packed)
     row[BY] = sub(packed, tail + 1, tail + holder)
     row[RESERVED_AT], row[PROCESSED_AT], tail = fields_of('>i8i8', packed, tail + 1 + holder)
     if tail <= #packed then
-      for place, value in ipairs(unpacked(sub(packed, tail))) do row[RECLAIMS + place] = value end
+      for i, value in ipairs(unpacked(sub(packed, tail))) do row[RECLAIMS + i] = value end
     end
   end
   return setmetatable(row, DEFAULTS)
@@ -74,8 +73,8 @@ end
 -- The readable rows that exist among the ids, by id.
 local function rows_of(ids)
   local rows = {}
-  for place, packed in ipairs(values_of(ROWS, ids)) do
-    local id = ids[place]
+  for i, packed in ipairs(values_of(ROWS, ids)) do
+    local id = ids[i]
     if not rows[id] then rows[id] = readable(packed) end
   end
   return rows
@@ -85,13 +84,12 @@ local function text(number)
   return format('%.0f', number)
 end
 
--- ------------------------------------------------------------------------------------------------------------ writes
 -- Collected by command and key, so that a batch of a hundred jobs is a handful of commands, here and in the log that
 -- the server writes to disk and to its replicas.
 
 local to_zrem, to_srem, to_hdel, to_hset, to_zadd, to_sadd = {}, {}, {}, {}, {}, {}
 local dirty, saved = {}, {}  -- rows by id that will be stored, and what was stored of them
-local jobs_moved, running_moved, rings = {}, {}, {}  -- by queue: changes of counts; the doorbells to ring
+local jobs_moved, running_moved, wakes = {}, {}, {}  -- by queue: changes of counts; the waiters to wake
 local causes = {}  -- fingerprints of which a failure came or went
 
 local function put(into, key, first, second)
@@ -161,14 +159,13 @@ local function commit()
   flush('SADD', to_sadd)
   flush_counts()
   flush_causes()
-  for queue in pairs(rings) do
+  for queue in pairs(wakes) do
     if call('SISMEMBER', PAUSED, queue) == 0 then try('ZADD', BELL .. queue, 0, LOOK) end
   end
   to_zrem, to_srem, to_hdel, to_hset, to_zadd, to_sadd, dirty = {}, {}, {}, {}, {}, {}, {}
-  jobs_moved, running_moved, rings, causes = {}, {}, {}, {}
+  jobs_moved, running_moved, wakes, causes = {}, {}, {}, {}
 end
 
--- ------------------------------------------------------------------------------------------------------------ places
 -- A job is in one place for its state: a lane (queue and priority, by due time; delayed jobs too), the set of what a
 -- worker holds, or the jobs of a queue that ended in a state, by when.
 
@@ -217,11 +214,11 @@ end
 
 -- A member's score; nothing as well where somebody has put another type of value there.
 local function score_in(set, member)
-  local found = try('ZSCORE', set, member)
-  return type(found) == 'string' and found
+  local reply = try('ZSCORE', set, member)
+  return type(reply) == 'string' and reply
 end
 
--- Whether the job's place does not know it, so that nobody would ever find it there.
+-- Whether the job is not in the set in which jobs of its state are looked for.
 local function is_misplaced(id, row)
   if row[STATE] == PENDING then return not score_in(lane_of(row[QUEUE], row[PRIORITY]), id) end
   return row[STATE] == PROCESSING and try('SISMEMBER', held_by(row[BY]), id) ~= 1
@@ -234,12 +231,12 @@ local function is_lost(id, row)
   return not row or not ('prcfxm'):find(row[STATE], 1, true) or is_misplaced(id, row)
 end
 
--- The rows of the ids that were found in a place, and which are taken out of it (`from`: to_zrem or to_srem) where there
--- is no job that could be read.
-local function rows_in(place, ids, from)
+-- The rows of the ids that the set `key` holds. Ids without a job that could be read are taken out of it (`from`: to_zrem
+-- or to_srem).
+local function rows_in(key, ids, from)
   local rows = rows_of(ids)
   for _, id in ipairs(ids) do
-    if not rows[id] then put(from, place, id) end
+    if not rows[id] then put(from, key, id) end
   end
   return rows
 end
@@ -248,8 +245,8 @@ local function binary(bytes)
   return '\198' .. bytes_of('>I4', #bytes) .. bytes
 end
 
--- A job in an answer: an array of id, row, blob, and whether it is misplaced. Row and blob are values of their own, in
--- one string each, and empty where they cannot be read: one that is spoilt does not spoil the answer. `packed` is the row
+-- A job in a reply: an array of id, row, blob, and whether it is misplaced. Row and blob are values of their own, in
+-- one string each, and empty where they cannot be read: one that is spoilt does not spoil the reply. `packed` is the row
 -- as it is stored.
 local function entry(id, packed, blob)
   local row = readable(packed)
@@ -279,7 +276,7 @@ local function enter(id, row)
     local lane = lane_of(queue, row[PRIORITY])
     if not to_zadd[lane] then put(to_zadd, lanes_of(queue), -row[PRIORITY], row[PRIORITY]) end
     put(to_zadd, lane, score(row[AVAILABLE_AT]), id)
-    rings[queue] = true
+    wakes[queue] = true
   elseif state == PROCESSING then
     put(to_sadd, held_by(row[BY]), id)
     count(running_moved, queue, 1)
@@ -288,7 +285,7 @@ local function enter(id, row)
   end
 end
 
--- Bring a job to its next state. `at` is the moment that the state asks for: when it is due, was lent, or ended.
+-- Bring a job to its next state. `at` is the moment that the state asks for: when it is due, was claimed, or ended.
 local function move(id, row, to, at, by)
   leave(id, row)
   row[STATE], row[BY] = to, by or ''

@@ -1,11 +1,11 @@
 -- Of up to ARGV[2] queues: the keys that are not of the type which they have here, at most ARGV[3] of them.
 
 local SORTED_SET, NONE = 'zset', 'none'
-local found, most = {}, tonumber(ARGV[3])
+local spoilt, most = {}, tonumber(ARGV[3])
 
 local function look_at(key)
   local kind = call('TYPE', key).ok
-  if kind ~= SORTED_SET and kind ~= NONE and #found < most then found[#found + 1] = pack(key) end
+  if kind ~= SORTED_SET and kind ~= NONE and #spoilt < most then spoilt[#spoilt + 1] = pack(key) end
 end
 
 for _, queue in ipairs(call('ZRANGE', QUEUES, 0, ARGV[2] - 1)) do
@@ -14,4 +14,4 @@ for _, queue in ipairs(call('ZRANGE', QUEUES, 0, ARGV[2] - 1)) do
   for _, priority in ipairs(try('ZRANGE', lanes_of(queue), 0, -1)) do look_at(lane_of(queue, priority)) end
   for _, state in ipairs({COMPLETED, FAILING, CANCELLED}) do look_at(ended_of(queue, state)) end
 end
-return list(found)
+return list(spoilt)

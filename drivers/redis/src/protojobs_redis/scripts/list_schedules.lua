@@ -1,4 +1,4 @@
--- Up to ARGV[3] schedules after the id ARGV[2] ('' from the first), by id. Answers {id of the last one, or '' when no
+-- Up to ARGV[3] schedules after the id ARGV[2] ('' from the first), by id. Returns {id of the last one, or '' when no
 -- more follow, entries}.
 
 local ids = call('ZRANGEBYLEX', SCHEDULE_IDS, ARGV[2] == '' and '-' or '(' .. ARGV[2], '+', 'LIMIT', 0, ARGV[3] + 1)

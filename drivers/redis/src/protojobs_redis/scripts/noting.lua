@@ -20,12 +20,12 @@ local function attempt_of(job_id, seq)
   return job_id .. '\0' .. text(seq)
 end
 
--- Delete the notes of the jobs, but once there were `most` of them, no more; answers of how many jobs.
+-- Delete the notes of the jobs, but once there were `most` of them, no more; returns for how many jobs.
 local function drop_notes(job_ids, most)
   local dropped = 0
-  for place, noted in ipairs(values_of(NOTED, job_ids)) do
-    if most and dropped >= most then return place - 1 end
-    local id = job_ids[place]
+  for i, noted in ipairs(values_of(NOTED, job_ids)) do
+    if most and dropped >= most then return i - 1 end
+    local id = job_ids[i]
     put(to_zrem, NOTED_AT, id)
     if noted then
       local runs = unpacked(noted)

@@ -24,7 +24,7 @@ local PREFIX = KEYS[1]
 local ROWS, DATA, IDS = PREFIX .. 'rows', PREFIX .. 'data', PREFIX .. 'ids'
 local QUEUES, PAUSED, JOBS = PREFIX .. 'queues', PREFIX .. 'paused', PREFIX .. 'jobs'
 local LANE, LANES, BELL = PREFIX .. 'lane:', PREFIX .. 'lanes:', PREFIX .. 'bell:'
-local TAKE, LOOK = 'take', 'look'  -- what a bell says: that a job is due, or that one may be, at some time
+local TAKE, LOOK = 'take', 'look'  -- members of BELL, which wake a waiter: a job is due; a job may be due, at some time
 
 local CHUNK = 1000  -- arguments of one command, and elements of one unpack(): Lua's stack ends at a few thousand
 local EXACT = 9007199254740992  -- 2^53
@@ -32,7 +32,6 @@ local EXACT = 9007199254740992  -- 2^53
 local clock = call('TIME')
 local now = clock[1] * 1000000 + clock[2] + ARGV[1]
 
--- -------------------------------------------------------------------------------------------------------------- jobs
 -- A job is kept in two parts. The blob never changes and scripts only hand it through: MessagePack values in the order
 -- of packing.Blob. The row is what scripts read and change. Every field of it has a fixed place, so that a claim and a
 -- settlement copy most of it and unpack none (to unpack MessagePack and pack it again took half of their time):
@@ -41,7 +40,7 @@ local now = clock[1] * 1000000 + clock[2] + ARGV[1]
 --     2-6    claim_seq, as MessagePack ...                    \xce and 4 bytes
 --     7-9    attempts                                         \xcd and 2 bytes
 --     10-24  available_at                                     \xc7\x0c\xff, nanoseconds in 4 bytes, seconds in 8
---                                                             ... so these three go into an answer in one piece
+--                                                             ... so these three go into a reply in one piece
 --     25-30  crashes, returns, reclaims                       2 bytes each
 --     31-32  max_retries                                      2 bytes
 --     33-36  size: bytes of the payload                       4 bytes

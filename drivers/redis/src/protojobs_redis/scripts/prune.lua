@@ -1,6 +1,6 @@
 -- Delete finished jobs, queue by queue, from those that ended first. ARGV: offset, where to go on as {queue, number of
 -- the state}, for completed, failed and cancelled the age in microseconds that they must exceed or '', how many to
--- delete (ROUND_MAX at most). Answers {completed, failed, cancelled, is there more, where to go on or nothing}. One run
+-- delete (ROUND_MAX at most). Returns {completed, failed, cancelled, is there more, where to go on or nothing}. One run
 -- looks at QUEUES_MAX queues at most, and at one job that it does not delete.
 
 local QUEUES_MAX = 100
@@ -8,7 +8,7 @@ local QUEUES_MAX = 100
 local from, ages, limit = unpacked(ARGV[2]), {ARGV[3], ARGV[4], ARGV[5]}, tonumber(ARGV[6])
 local states, removed, total, has_more = {COMPLETED, FAILING, CANCELLED}, {0, 0, 0}, 0, false
 
--- Delete from the jobs of one queue and state that ended before `bound`; answers whether some are left.
+-- Delete from the jobs of one queue and state that ended before `bound`; returns whether some are left.
 local function prune_from(queue, number)
   local bound, ended = '(' .. text(now - ages[number]), ended_of(queue, states[number])
   while true do
@@ -16,8 +16,8 @@ local function prune_from(queue, number)
     local ids = try('ZRANGEBYSCORE', ended, '-inf', bound, 'LIMIT', 0, math.max(room, 1))
     if #ids == 0 then return false end
     if room <= 0 then return true end
-    for place, packed in ipairs(values_of(ROWS, ids)) do
-      local id, row = ids[place], readable(packed)
+    for i, packed in ipairs(values_of(ROWS, ids)) do
+      local id, row = ids[i], readable(packed)
       if row and row[STATE] == states[number] then
         remove(id, row)
       elseif row then
@@ -34,8 +34,8 @@ end
 
 local queues = call('ZRANGEBYLEX', QUEUES, from[1] == '' and '-' or '[' .. from[1], '+', 'LIMIT', 0, QUEUES_MAX + 1)
 local go_on
-for place, queue in ipairs(queues) do
-  if place > QUEUES_MAX then
+for i, queue in ipairs(queues) do
+  if i > QUEUES_MAX then
     go_on = {queue, 1}
     break
   end

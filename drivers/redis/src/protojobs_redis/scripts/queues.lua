@@ -2,7 +2,7 @@
 
 local queues = {}
 local after = ARGV[2] == '' and '-' or '(' .. ARGV[2]
-for place, queue in ipairs(call('ZRANGEBYLEX', QUEUES, after, '+', 'LIMIT', 0, ARGV[3])) do
-  queues[place] = counted(queue)
+for i, queue in ipairs(call('ZRANGEBYLEX', QUEUES, after, '+', 'LIMIT', 0, ARGV[3])) do
+  queues[i] = counted(queue)
 end
 return list(queues)

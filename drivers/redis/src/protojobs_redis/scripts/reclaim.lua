@@ -1,6 +1,6 @@
--- Delete the rows of workers whose lease has ended, and take their jobs back, and those of workers that went before.
+-- Delete the rows of workers whose lease has ended, and reclaim their jobs and those of workers that left before.
 -- ARGV: offset, how many jobs, until when (or 0): one that was held up by an outage comes too late and does nothing.
--- Answers {jobs as {holder, entry}, workers, is there more, seconds to the next end or ''}.
+-- Returns {jobs as {holder, entry}, workers, is there more, seconds to the next end or ''}.
 
 local WORKERS_MAX = 100  -- rows deleted in one round
 
@@ -11,16 +11,16 @@ local lapsed = call('ZRANGEBYSCORE', LEASES, '-inf', now, 'LIMIT', 0, WORKERS_MA
 local has_more = #lapsed > WORKERS_MAX
 lapsed[WORKERS_MAX + 1] = nil
 local is_isolating, holders = {}, {}
-for place, worker in ipairs(lapsed) do
+for i, worker in ipairs(lapsed) do
   is_isolating[worker] = unpacked(call('HGET', WORKERS, worker))[6]
-  holders[place] = worker
+  holders[i] = worker
 end
 -- Jobs of the workers that lapsed just now come first: only of those it is known how their worker ran them.
 for _, worker in ipairs(call('SRANDMEMBER', GONE, WORKERS_MAX)) do
   if is_isolating[worker] == nil then holders[#holders + 1] = worker end
 end
 
-local function take_back(id, row)
+local function reclaim(id, row)
   local holder = row[BY]
   if is_isolating[holder] == false and row[RECLAIMS] >= SUSPECT_RECLAIMS then
     row[CRASHES] = row[CRASHES] + 1  -- it ran alone there, so the worker's death is its doing
@@ -40,12 +40,12 @@ for _, holder in ipairs(holders) do
   local rows = rows_in(held_by(holder), held, to_srem)
   for _, id in ipairs(held) do
     if rows[id] then
-      bytes = bytes + rows[id][SIZE]  -- the answer carries the blobs, for their names
+      bytes = bytes + rows[id][SIZE]  -- the reply carries the blobs, for their names
       is_full = bytes > BATCH_BYTES_MAX and #ids > 0
       if is_full then break end
       ids[#ids + 1] = id
       from[#ids] = holder
-      take_back(id, rows[id])
+      reclaim(id, rows[id])
     end
   end
   is_full = is_full or #ids >= limit
@@ -63,7 +63,7 @@ end
 has_more = has_more or call('EXISTS', GONE) == 1
 
 local blobs, jobs, workers = values_of(DATA, ids), {}, {}
-for place, id in ipairs(ids) do jobs[place] = '\146' .. pack(from[place]) .. entry(id, saved[id], blobs[place]) end
-for place, worker in ipairs(lapsed) do workers[place] = pack(worker) end
+for i, id in ipairs(ids) do jobs[i] = '\146' .. pack(from[i]) .. entry(id, saved[id], blobs[i]) end
+for i, worker in ipairs(lapsed) do workers[i] = pack(worker) end
 local first = call('ZRANGE', LEASES, 0, 0, 'WITHSCORES')
 return '\148' .. list(jobs) .. list(workers) .. pack(has_more) .. pack(first[2] and text(first[2] - now) or '')

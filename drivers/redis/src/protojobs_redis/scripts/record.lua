@@ -2,7 +2,7 @@
 -- the arguments from the fifth on; ARGV[3] are attempts as {job, claim_seq, when it ended, fingerprint}, whose values
 -- follow those; ARGV[4] is how many attempts the store keeps, the latest.
 --
--- In an incident everything fails all the time, and what is told of it must not fill the server. So of a job's failures
+-- In an incident everything fails all the time, and the notes of it must not fill the server. So of a job's failures
 -- with one fingerprint there are the first ones and the latest, and on a server whose memory is half used by whatever
 -- else, only the counts of all jobs, which are few.
 
@@ -36,26 +36,26 @@ for _, attempt in ipairs(attempts) do
     ids[#ids + 1] = attempt[1]
   end
 end
-for place, noted in ipairs(values_of(NOTED, ids)) do
-  if noted then runs_of[ids[place]] = unpacked(noted) end
+for i, noted in ipairs(values_of(NOTED, ids)) do
+  if noted then runs_of[ids[i]] = unpacked(noted) end
 end
 
 -- Take a run out of the list of its job.
-local function drop(job_id, runs, place)
-  local field = attempt_of(job_id, runs[place])
+local function drop(job_id, runs, i)
+  local field = attempt_of(job_id, runs[i])
   values[field] = nil
   put(to_hdel, NOTES, field)
-  table.remove(runs, place)
-  table.remove(runs, place)
+  table.remove(runs, i)
+  table.remove(runs, i)
 end
 
 local function keep(job_id, seq, fingerprint, value)
   local runs = runs_of[job_id]
-  local place = #runs + 1
-  while place > 1 and runs[place - 2] >= seq do place = place - 2 end
-  if runs[place] == seq then return end
-  table.insert(runs, place, fingerprint)
-  table.insert(runs, place, seq)
+  local i = #runs + 1
+  while i > 1 and runs[i - 2] >= seq do i = i - 2 end
+  if runs[i] == seq then return end
+  table.insert(runs, i, fingerprint)
+  table.insert(runs, i, seq)
   values[attempt_of(job_id, seq)] = value
   local alike = {}
   for pair = 1, #runs, 2 do
@@ -68,9 +68,9 @@ local function keep(job_id, seq, fingerprint, value)
   end
 end
 
-for place, attempt in ipairs(attempts) do
+for i, attempt in ipairs(attempts) do
   local job_id, seq, ended_at, fingerprint = unpack(attempt)
-  keep(job_id, seq, fingerprint, ARGV[at + place - 1])
+  keep(job_id, seq, fingerprint, ARGV[at + i - 1])
   put(to_zadd, NOTED_AT, ended_at, job_id)
 end
 for field, value in pairs(values) do put(to_hset, NOTES, field, value) end

@@ -1,4 +1,4 @@
--- Forget the schedule ARGV[2]; its jobs stay. Answers 0 when there was none.
+-- Forget the schedule ARGV[2]; its jobs stay. Returns 0 when there was none.
 
 local id = ARGV[2]
 local is_known = call('HEXISTS', SCHEDULES, id)

@@ -12,9 +12,9 @@ local function remove(id, row)
   removed_ids[#removed_ids + 1] = id
 end
 
--- Delete what stands in a place as a job and cannot be read as one.
-local function erase(id, place)
-  put(to_zrem, place, id)
+-- Delete what the set `key` holds as a job and what cannot be read as one.
+local function erase(id, key)
+  put(to_zrem, key, id)
   put(to_hdel, ROWS, id)
   put(to_hdel, DATA, id)
   put(to_zrem, IDS, id)

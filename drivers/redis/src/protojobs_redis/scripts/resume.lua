@@ -1,11 +1,11 @@
--- Let the queue ARGV[2] lend again; answers 0 if it was not paused.
+-- Let jobs of the queue ARGV[2] be claimed again; returns 0 if it was not paused.
 
 local was_paused = call('SREM', PAUSED, ARGV[2])
 if was_paused == 1 then
   if call('HEXISTS', JOBS, ARGV[2]) == 0 then
     call('ZREM', QUEUES, ARGV[2])
   else
-    rings[ARGV[2]] = true
+    wakes[ARGV[2]] = true
     commit()
   end
 end

@@ -1,9 +1,9 @@
 -- Rollups of a span, the latest first. ARGV: offset, period, all or each, since, until (itself not), queue and job name
--- ('' for any), where to go on as beginning and place in it ('' from the latest), how many to read. Answers {beginning,
--- place (where to go on, or ''), how many were read, rows as {beginning, field, value}}. A row may come twice.
+-- ('' for any), where to go on as beginning and position in it ('' from the latest), how many to read. Returns {beginning,
+-- position (where to go on, or ''), how many were read, rows as {beginning, field, value}}. A row may come twice.
 
 local period, kind, queue, job_name = ARGV[2], ARGV[3], ARGV[6], ARGV[7]
-local upper, place, budget = ARGV[8] == '' and '(' .. ARGV[5] or ARGV[8], ARGV[9], tonumber(ARGV[10])
+local upper, position, budget = ARGV[8] == '' and '(' .. ARGV[5] or ARGV[8], ARGV[9], tonumber(ARGV[10])
 local rows, read, at = {}, 0, ''
 local begins = call('ZREVRANGEBYSCORE', COUNTED .. period, upper, ARGV[4], 'LIMIT', 0, CHUNK)
 
@@ -18,16 +18,16 @@ for _, began in ipairs(begins) do
   at = began
   if read >= budget then break end
   repeat
-    local found = call('HSCAN', counts_of(kind, period, began), place, 'COUNT', CHUNK)
-    place = found[1]
-    for pair = 1, #found[2], 2 do
-      local field = found[2][pair]
-      if is_wanted(field) then rows[#rows + 1] = '\147' .. pack(began) .. pack(field) .. found[2][pair + 1] end
+    local page = call('HSCAN', counts_of(kind, period, began), position, 'COUNT', CHUNK)
+    position = page[1]
+    for pair = 1, #page[2], 2 do
+      local field = page[2][pair]
+      if is_wanted(field) then rows[#rows + 1] = '\147' .. pack(began) .. pack(field) .. page[2][pair + 1] end
     end
-    read = read + #found[2] / 2
-  until place == '0' or read >= budget
-  if place ~= '0' then break end
+    read = read + #page[2] / 2
+  until position == '0' or read >= budget
+  if position ~= '0' then break end
   at = ''
 end
 if at == '' and #begins == CHUNK then at = '(' .. begins[CHUNK] end
-return '\148' .. pack(at) .. pack(place) .. pack(read) .. list(rows)
+return '\148' .. pack(at) .. pack(position) .. pack(read) .. list(rows)

@@ -1,5 +1,5 @@
 -- Store the schedule ARGV[2] in place of the one whose version is ARGV[3] (0: there is none). ARGV[4] is its small part,
--- with times as text, ARGV[5] its plan. Answers 0 when that is not its version (any more), and does nothing.
+-- with times as text, ARGV[5] its plan. Returns 0 when that is not its version (any more), and does nothing.
 
 local id, version = ARGV[2], tonumber(ARGV[3])
 local known = call('HGET', SCHEDULES, id)

@@ -37,7 +37,7 @@ local function step_of(packed)
   return nil
 end
 
--- As MessagePack bytes: whatever they hold, the answer around them can be read.
+-- As MessagePack bytes: whatever they hold, the reply around them can be read.
 local function bytes_as(stored)
   return '\198' .. bytes_of('>I4', #stored) .. stored
 end
@@ -47,14 +47,14 @@ end
 local function entries_of(ids, bytes_max)
   local entries, bytes, read = {}, 0, 0
   local schedules, plans = values_of(SCHEDULES, ids), values_of(PLANS, ids)
-  for place, id in ipairs(ids) do
+  for i, id in ipairs(ids) do
     if bytes > bytes_max then break end
-    if schedules[place] then
-      local plan = plans[place] or ''
-      entries[#entries + 1] = '\147' .. bytes_as(id) .. bytes_as(schedules[place]) .. bytes_as(plan)
+    if schedules[i] then
+      local plan = plans[i] or ''
+      entries[#entries + 1] = '\147' .. bytes_as(id) .. bytes_as(schedules[i]) .. bytes_as(plan)
       bytes = bytes + #plan
     end
-    read = place
+    read = i
   end
   return entries, read
 end

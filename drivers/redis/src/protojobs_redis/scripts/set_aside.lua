@@ -4,22 +4,22 @@
 
 local FINGERPRINT = 'unreadable'  -- as protojobs.port.unreadable has it
 
-local places = unpacked(ARGV[2])
+local spoilt = unpacked(ARGV[2])
 local ids = {}
-for place, said in ipairs(places) do ids[place] = said[1] end
+for i, each in ipairs(spoilt) do ids[i] = each[1] end
 local packed, blobs = values_of(ROWS, ids), values_of(DATA, ids)
-for place, said in ipairs(places) do
-  local id, queue, priority, failed_id, why = unpack(said)
-  local lane, row = lane_of(queue, priority), readable(packed[place])
+for i, each in ipairs(spoilt) do
+  local id, queue, priority, failed_id, why = unpack(each)
+  local lane, row = lane_of(queue, priority), readable(packed[i])
   local is_mended = row and row[STATE] == PENDING and row[QUEUE] == queue and row[PRIORITY] == priority
   if not is_mended and score_in(lane, id) then
     put(to_zrem, lane, id)
-    if not row and (packed[place] or blobs[place]) then
+    if not row and (packed[i] or blobs[i]) then
       if not score_in(IDS, id) then
         put(to_zadd, IDS, 0, id)
         count(jobs_moved, queue, 1)
       end
-      row = opened({queue, priority, 0, #(blobs[place] or ''), now, now, FAILING})
+      row = opened({queue, priority, 0, #(blobs[i] or ''), now, now, FAILING})
       row[PROCESSED_AT] = now
       enter(id, row)
       dirty[id] = row

@@ -1,5 +1,5 @@
 -- Part of the scripts that show rows of failed_jobs: one as {id, row of failed_jobs, entry of the job}, of whose texts at
--- most so many characters are shown. What cannot be read is told as in `entry`.
+-- most so many characters are shown. What cannot be read is shown as in `entry`.
 
 -- The row of failed_jobs `id`: its job's id, and itself; both nothing where it is none of ours.
 local function failure_of(id)

@@ -3,7 +3,7 @@
 local RUNNING, LEASES, HELD, MARKS = PREFIX .. 'running', PREFIX .. 'leases', PREFIX .. 'held:', PREFIX .. 'marks:'
 local ENDED = PREFIX .. 'ended:'
 
--- As `call`, for keys of one queue: where somebody has put another type of value there, it answers a table with nothing
+-- As `call`, for keys of one queue: where somebody has put another type of value there, it returns a table with nothing
 -- but `err`, and that queue alone has no such jobs.
 local try = redis.pcall
 
@@ -15,8 +15,8 @@ local function values_of(hash, fields)
   local values = {}
   for first = 1, count, CHUNK do
     local last = min(first + CHUNK - 1, count)
-    local found = call('HMGET', hash, unpack(fields, first, last))
-    for place = 1, last - first + 1 do values[first + place - 1] = found[place] end
+    local part = call('HMGET', hash, unpack(fields, first, last))
+    for i = 1, last - first + 1 do values[first + i - 1] = part[i] end
   end
   return values
 end
@@ -35,9 +35,9 @@ local function moment(text)
 end
 
 -- A number is a delay from now, text a moment.
-local function due_at(said)
-  if type(said) == 'number' then return now + said end
-  return moment(said)
+local function due_at(due)
+  if type(due) == 'number' then return now + due end
+  return moment(due)
 end
 
 -- A moment as a score, never earlier than it is.
@@ -47,7 +47,7 @@ local function score(at)
   return number
 end
 
--- A moment as it stands in a row and in an answer: a MessagePack timestamp.
+-- A moment as it stands in a row and in a reply: a MessagePack timestamp.
 local function timestamp(at)
   local seconds, micros
   if type(at) == 'string' and #at > 6 then
@@ -60,8 +60,7 @@ local function timestamp(at)
   return TIMESTAMP .. bytes_of('>I4i8', micros * 1000, seconds)
 end
 
--- ---------------------------------------------------------------------------------------------------------- answers
--- An answer is one MessagePack value in one string. What is stored is MessagePack already, so most of an answer is
+-- A reply is one MessagePack value in one string. What is stored is MessagePack already, so most of a reply is
 -- bytes as they are: nothing is unpacked to be packed again.
 
 local function head(count)

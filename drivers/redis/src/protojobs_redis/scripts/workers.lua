@@ -2,9 +2,9 @@
 
 local leases = call('ZRANGE', LEASES, 0, ARGV[2] - 1, 'WITHSCORES')
 local ids, workers = {}, {}
-for place = 1, #leases, 2 do ids[#ids + 1] = leases[place] end
+for i = 1, #leases, 2 do ids[#ids + 1] = leases[i] end
 local infos = values_of(WORKERS, ids)
-for place, id in ipairs(ids) do
-  workers[place] = '\148' .. pack(id) .. infos[place] .. pack(tonumber(leases[2 * place])) .. pack(call('SCARD', held_by(id)))
+for i, id in ipairs(ids) do
+  workers[i] = '\148' .. pack(id) .. infos[i] .. pack(tonumber(leases[2 * i])) .. pack(call('SCARD', held_by(id)))
 end
 return list(workers)
