@@ -47,8 +47,6 @@ class LmdbDriver(Schedules):
         with self.step(write=True) as step:
             return insert(step, [rules.new_row(job, step.now) for job in jobs])
 
-    # ------------------------------------------------------------------------------------------------ workers' leases
-
     def register(self, worker: records.WorkerInfo) -> None:
         with self.step(write=True) as step:
             put_worker(step, worker)
@@ -83,11 +81,9 @@ class LmdbDriver(Schedules):
             has_more, ends_in = len(rows) > limit, rules.first_end(workers(step).values(), step.now)
             return records.Reclaimed(jobs=tuple(lost), workers=tuple(lapsed), has_more=has_more, others_end_in=ends_in)
 
-    # ----------------------------------------------------------------------------------------------- claim and settle
-
     def claim(self, worker: str, queues: Sequence[str], *, slots: int, limit: int) -> list[ClaimedJob]:
         with self.step(write=True) as step:
-            return lend(step, worker, queues, slots, limit)
+            return claim_due(step, worker, queues, slots, limit)
 
     def settle(self, settlements: Sequence[Settlement]) -> list[Settled]:
         return list(self.settle_and_claim("", settlements, (), slots=0, limit=0).settled)
@@ -97,12 +93,12 @@ class LmdbDriver(Schedules):
     ) -> records.ClaimReply:
         rules.check_settlements(settlements)
         with self.step(write=True) as step:
-            settled = tuple(settle(step, said) for said in settlements)
+            settled = tuple(settle(step, settlement) for settlement in settlements)
             try:
-                lent = lend(step, worker, queues, slots, limit) if limit else []
+                claims = claim_due(step, worker, queues, slots, limit) if limit else []
             except LeaseLost:
                 return records.ClaimReply(settled=settled, lease_lost=True)
-            return records.ClaimReply(settled=settled, claimed=tuple(lent))
+            return records.ClaimReply(settled=settled, claimed=tuple(claims))
 
     def held(self, worker: str) -> list[ClaimedJob]:
         with self.step() as step:
@@ -117,8 +113,6 @@ class LmdbDriver(Schedules):
             if is_due or left <= 0:
                 return is_due
             SYSTEM_CLOCK.sleep(min(LOOK_S, left))
-
-    # ---------------------------------------------------------------------------------------------------- inspection
 
     def get(self, ids: Sequence[str]) -> list[records.JobRecord]:
         with self.step() as step:
@@ -142,16 +136,16 @@ class LmdbDriver(Schedules):
     def _page(
         self, index: str, cursor: str | None, limit: int, is_wanted: Callable[[Row], bool]
     ) -> tuple[list[Row], str | None]:
-        found: list[Row] = []
+        page: list[Row] = []
         if cursor is not None and not cursor.startswith(f"{index}\0"):
             raise OptionInvalid(f"{shown(cursor)} is no cursor of this list.", mend="Pass one that the list gave.")
         with self.step() as step:
             for seen, key in enumerate(step.keys_back(index, cursor)):
-                if len(found) >= limit or seen >= SEEN_MAX:
-                    return found, cursor
+                if len(page) >= limit or seen >= SEEN_MAX:
+                    return page, cursor
                 row, cursor = step.row(id_in(key)), key.decode()
-                found += [row] if row and is_wanted(row) else []
-        return found, None
+                page += [row] if row and is_wanted(row) else []
+        return page, None
 
     def get_failed(self, ids: Sequence[str]) -> list[records.FailedJob]:
         with self.step() as step:
@@ -174,8 +168,6 @@ class LmdbDriver(Schedules):
         with self.step() as step:
             rows = islice(workers(step).values(), SEEN_MAX)
             return [replace(row, processing=sum(1 for _ in step.keys("held", row.id))) for row in rows]
-
-    # ------------------------------------------------------------------------------------------------ administration
 
     def cancel(self, ids: Sequence[str], *, reason: str = "") -> list[CancelAnswer]:
         with self.step(write=True) as step:
@@ -242,9 +234,6 @@ class LmdbDriver(Schedules):
             return remove(step, Verb.DROP_EXPORTED, (row for row in rows if row.token == token))["total"]
 
 
-# ---------------------------------------------------------------------------------------------------- their elements
-
-
 def insert(step: Step, jobs: Iterable[records.ExportedJob]) -> list[Enqueued]:
     answers: list[Enqueued] = []
     for job in jobs:
@@ -261,9 +250,9 @@ def workers(step: Step) -> dict[str, records.WorkerRecord]:
 
 
 def standing(step: Step, worker: str) -> records.WorkerRecord:
-    if (found := step.txn.get(key_of("worker", worker))) is None:
+    if (packed := step.txn.get(key_of("worker", worker))) is None:
         raise LeaseLost(f"worker {worker}: its lease no longer stands.", mend="Register under a new id.")
-    return msgpack.decode(found, type=records.WorkerRecord)
+    return msgpack.decode(packed, type=records.WorkerRecord)
 
 
 def put_worker(step: Step, worker: records.WorkerInfo) -> None:
@@ -278,15 +267,15 @@ def ready(step: Step, queues: Iterable[str]) -> Iterator[bytes]:
             yield from step.keys("due", queue, lane, before=step.now + MICROSECOND)
 
 
-def lend(step: Step, worker: str, queues: Iterable[str], slots: int, limit: int) -> list[ClaimedJob]:
+def claim_due(step: Step, worker: str, queues: Iterable[str], slots: int, limit: int) -> list[ClaimedJob]:
     standing(step, worker)
     rows = rules.lendable(step.rows_at(ready(step, queues)), slots=slots, limit=limit)
     return [step.put(row, rules.claim(row, worker, step.now)) for row in rows]
 
 
-def settle(step: Step, said: Settlement) -> Settled:
-    row = step.row(said.id)
-    return step.put(row, rules.settle(row, said, step.now, failed_id=fresh_id()))
+def settle(step: Step, settlement: Settlement) -> Settled:
+    row = step.row(settlement.id)
+    return step.put(row, rules.settle(row, settlement, step.now, failed_id=fresh_id()))
 
 
 def failures(step: Step, failed_ids: Iterable[str]) -> Iterator[Row | None]:
@@ -323,8 +312,8 @@ def begin(step: Step, row: Row, token: str) -> Row:
 
 def remove(step: Step, verb: Verb, rows: Iterable[Row], limit: int = SEEN_MAX) -> dict[str, int]:
     """Delete those that the verb may delete: how many of each state, in all, and whether there are more."""
-    found = list(islice((row for row in rows if rules.is_removable(row, verb)), limit + 1))
-    for row in found[:limit]:
+    removed = list(islice((row for row in rows if rules.is_removable(row, verb)), limit + 1))
+    for row in removed[:limit]:
         step.write(row, None)
-    counts = Counter(row.status.value for row in found[:limit])
-    return {**counts, "total": counts.total(), "has_more": len(found) > limit}
+    counts = Counter(row.status.value for row in removed[:limit])
+    return {**counts, "total": counts.total(), "has_more": len(removed) > limit}

@@ -1,4 +1,4 @@
-"""A job's row, the keys by which it is found, and the step in which both change together."""
+"""A job's row, the keys by which it is looked for, and the step in which both change together."""
 
 from __future__ import annotations
 
@@ -90,8 +90,8 @@ class Step:
             start = prefix + group + b"\1"
 
     def row(self, job_id: str) -> Row | None:
-        found = self.txn.get(key_of("job", job_id))
-        return None if found is None else _rows.decode(found)
+        packed = self.txn.get(key_of("job", job_id))
+        return None if packed is None else _rows.decode(packed)
 
     def rows(self, *parts: str, start: bytes = b"", before: datetime | None = None) -> Iterator[Row]:
         """The jobs of these keys, in their order."""

@@ -37,8 +37,8 @@ class Schedules(Handle):
 
     def get_schedules(self, ids: Sequence[str]) -> SchedulePage:
         with self.step() as step:
-            found, unreadable = read(step, list(dict.fromkeys(rules.check_batch(ids))))
-            return SchedulePage(schedules=found, unreadable=unreadable)
+            schedules, unreadable = read(step, list(dict.fromkeys(rules.check_batch(ids))))
+            return SchedulePage(schedules=schedules, unreadable=unreadable)
 
     def list_schedules(self, *, limit: int = 100, cursor: str | None = None) -> SchedulePage:
         rules.check_schedule_cursor(cursor)
@@ -54,11 +54,11 @@ class Schedules(Handle):
             after = step.now + MICROSECOND
             start = key_of("next", cursor.next_due_at, cursor.id) + b"\0" if cursor else b""
             due = [place_of(key) for key in islice(step.keys("next", start=start, before=after), limit + 1)]
-            found, unreadable = read(step, [place.id for place in due[:limit]])
+            schedules, unreadable = read(step, [place.id for place in due[:limit]])
             ahead = next(step.keys("next", start=key_of("next", after)), None)
             return DueSchedules(
                 now=step.now,
-                schedules=found,
+                schedules=schedules,
                 unreadable=unreadable,
                 next_due_at=place_of(ahead).next_due_at if ahead else None,
                 cursor=due[limit - 1] if 0 < limit < len(due) else None,
@@ -67,7 +67,7 @@ class Schedules(Handle):
     def fire(self, firings: Sequence[Firing]) -> list[Fired]:
         rules.check_firings(firings)
         with self.step(write=True) as step:
-            return [Fired(id=said.id, status=fire(step, said)) for said in firings]
+            return [Fired(id=firing.id, status=fire(step, firing)) for firing in firings]
 
     def remove_schedule(self, schedule_id: str) -> bool:
         with self.step(write=True) as step:
@@ -80,22 +80,22 @@ class Schedules(Handle):
             return known is not None
 
 
-def fire(step: Step, said: Firing) -> FireStatus:
-    known = find(step, said.id)
+def fire(step: Step, firing: Firing) -> FireStatus:
+    known = find(step, firing.id)
     if isinstance(known, UnreadableSchedule):
         return FireStatus.LOST
     last = step.row(known.last_job_id) if known and known.last_job_id else None
-    is_known = said.job is not None and step.row(said.job.id) is not None
-    after, status = rules.fire(known, said, step.now, last_job=last.status if last else None, is_known=is_known)
+    is_known = firing.job is not None and step.row(firing.job.id) is not None
+    after, status = rules.fire(known, firing, step.now, last_job=last.status if last else None, is_known=is_known)
     put(step, known, after)
-    if status is FireStatus.FIRED and said.job is not None:
-        step.write(None, convert(rules.new_row(said.job, step.now), Row, from_attributes=True))
+    if status is FireStatus.FIRED and firing.job is not None:
+        step.write(None, convert(rules.new_row(firing.job, step.now), Row, from_attributes=True))
     return status
 
 
 def find(step: Step, schedule_id: str) -> Schedule | UnreadableSchedule | None:
-    found = step.txn.get(key_of("schedule", schedule_id))
-    return None if found is None else read_schedule(schedule_id, lambda: msgpack.decode(found, type=Schedule))
+    packed = step.txn.get(key_of("schedule", schedule_id))
+    return None if packed is None else read_schedule(schedule_id, lambda: msgpack.decode(packed, type=Schedule))
 
 
 def read(step: Step, ids: Sequence[str]) -> tuple[tuple[Schedule, ...], tuple[UnreadableSchedule, ...]]:
