@@ -226,9 +226,11 @@ class Worker:
     def _apply_settled(self, now: float, plan: Plan, reply: ClaimReply) -> None:
         """The store has the results."""
         self._answered_at = now
-        self._outages.over()
+        if self._outages.is_away:
+            self._outages.over()
         self._planner.settled(plan.settle)
-        self._lease.rollups.took(now, reply, plan.settle)
+        if self._lease.rollups.is_on:
+            self._lease.rollups.took(now, reply, plan.settle)
         if plan.settle:
             tells_all = self._unsure or is_told(self._hooks, JobProcessed)
             for answer, outcome in zip(reply.settled, plan.settle, strict=True):
@@ -363,13 +365,14 @@ class Worker:
 
     def _maintain(self) -> None:
         """Reclaim and prune when it is time; stop when the memory limit is passed."""
-        now = self._clock.monotonic()
+        now, shutdown = self._clock.monotonic(), self._planner.shutdown
         try:
             if now >= self._planner.quiet_until:
-                self._maintenance.turn(now, may_write=self._planner.shutdown.has_time)
+                self._maintenance.turn(now, may_write=not shutdown.level or shutdown.has_time)
         except DriverError as error:
             self._no_reply((), error)
-        self._look_at_memory(now)
+        if self._maintenance.max_memory:
+            self._look_at_memory(now)
 
     def _look_at_memory(self, now: float) -> None:
         has_run = self._planner.runs > 0

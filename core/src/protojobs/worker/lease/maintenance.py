@@ -49,7 +49,7 @@ class Maintenance:
         self._at = lease.maintenance_at
         self._at.setdefault("compare", runtime.clock.monotonic() + jittered(COMPARE_EVERY_S))
         self._at.setdefault("prune", runtime.clock.monotonic() + jittered(PRUNE_EVERY_S))
-        self._max_memory = runtime.settings.max_memory
+        self.max_memory = runtime.settings.max_memory  # 0: no limit
         self._memory_at = 0.0
         self._is_memory_unknown = False
 
@@ -64,7 +64,7 @@ class Maintenance:
             if may_write and now >= self._at["prune"]:
                 self._at["prune"] = now + jittered(PRUNE_EVERY_S)
                 self._prune()
-            if may_write:  # a stop has no time to lose, and at its end the notes are sent
+            if may_write and self._lease.rollups.is_on:  # a stop has no time to lose, and at its end the notes are sent
                 self._lease.rollups.turn(now)
         except Exception as error:  # noqa: BLE001  (a driver's mistake in one of these must not end the worker)
             self._troubled(now, error)
@@ -81,10 +81,10 @@ class Maintenance:
 
     def is_memory_exceeded(self, now: float, *, has_run: bool) -> bool:
         """Whether this process and its children have more than they may. Measured once a second. Raises nothing."""
-        if not self._max_memory or now < self._memory_at:
+        if not self.max_memory or now < self._memory_at:
             return False
         self._memory_at = now + MEMORY_EVERY_S
-        rss, most = self._resident(), self._max_memory
+        rss, most = self._resident(), self.max_memory
         if rss <= most:
             return False
         if has_run:

@@ -13,6 +13,8 @@ __all__ = ["RunBound", "ReportedRunBound"]
 class RunBound:
     """What the claim loop and the heartbeat thread report to: here, to nobody."""
 
+    is_reported = False
+
     def look_at(self, left_s: Callable[[float], float]) -> None:
         """`left_s(now)` tells the longest time that any run may still take."""
 
@@ -32,6 +34,8 @@ class ReportedRunBound(RunBound):
     `say(seconds)` is called with every beat, and before a run begins that may outlast what was said: once its call in C
     holds the interpreter's lock, nothing more can be said. It is 0 when nothing runs, infinite when a run has no end.
     """
+
+    is_reported = True
 
     def __init__(self, clock: Clock, beat_s: float, say: Callable[[float], None]) -> None:
         self._clock = clock

@@ -78,6 +78,7 @@ class Rollups:
 
     def __init__(self, observer: Observes | None, worker: str, clock: Clock) -> None:
         self._observer = observer
+        self.is_on = observer is not None
         self._worker = worker
         self._clock = clock
         self._store_at: tuple[float, datetime] | None = None  # by the monotonic clock, and by the store's

@@ -63,7 +63,9 @@ class RunStarter:
 
     def start(self, plan: Plan) -> None:
         """Hand jobs to their executors, or settle them unrun. Short ones may wait there for a slot, for a moment."""
-        self._lease.run_bound.begins(max([job.timeout or math.inf for job in plan.start]) + HANDOVER_WAIT_S)
+        bound = self._lease.run_bound
+        if bound.is_reported:
+            bound.begins(max([job.timeout or math.inf for job in plan.start]) + HANDOVER_WAIT_S)
         tells_begin = is_told(self._hooks, JobProcessing)
         for claimed in plan.start:
             run = self._prepared(claimed)
@@ -85,7 +87,8 @@ class RunStarter:
                 executor.start(run)
             except RuntimeError as error:
                 self._not_started(run, error)
-        self._lease.run_bound.begun()
+        if bound.is_reported:
+            bound.begun()
 
     def _prepared(self, claimed: ClaimedJob) -> Run | Outcome:
         if claimed.reclaims >= LOST_WORKERS_MAX and not self._executors.has_child(claimed.job_name):
