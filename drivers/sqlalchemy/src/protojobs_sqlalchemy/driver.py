@@ -70,6 +70,7 @@ class SQLAlchemyDriver:
             where, time_offset=time_offset, timeout=timeout, is_pooled=is_pooled, listen_url=listen_url, archive=archive
         )
         self._dialect = self._connections.dialect
+        self._run, self._run_at = self._connections.run, self._connections.run_at
         self._joining = Joining(self._connections)
         self._clearing = administration.Clearing(self._connections)
         self.capabilities = records.Capabilities(
@@ -131,7 +132,7 @@ class SQLAlchemyDriver:
         self._connections.close()
 
     def now(self) -> datetime:
-        return self._connections.run(self._dialect.now, Mode.SINGLE, needs_tables=False)
+        return self._run(self._dialect.now, Mode.SINGLE, needs_tables=False)
 
     # A job's way
 
@@ -140,7 +141,7 @@ class SQLAlchemyDriver:
             return []
         check_new(jobs)
         mode = self._dialect.enqueue_mode(jobs)
-        stored = self._connections.run(
+        stored = self._run(
             lambda conn: self._dialect.enqueue(conn, jobs),
             mode,
             is_repeatable=True,  # by the ids
@@ -166,9 +167,7 @@ class SQLAlchemyDriver:
 
     def _turn(self, request: TurnRequest, *, rounds_left: int = _SET_ASIDE_ROUNDS) -> ClaimReply:
         rules.check_settlements(request.settlements)
-        reply = self._connections.run(
-            lambda conn: self._dialect.turn(conn, request), self._dialect.turn_mode, use=Use.WORK
-        )
+        reply = self._run(lambda conn: self._dialect.turn(conn, request), self._dialect.turn_mode, use=Use.WORK)
         if isinstance(reply, TurnReply):
             leases.set_aside(self._connections, reply.unreadable)
             if not reply.claimed and rounds_left:  # only such jobs stood in front: the queues are not empty
@@ -184,18 +183,16 @@ class SQLAlchemyDriver:
 
     def register(self, worker: records.WorkerInfo) -> None:
         self._connections.warn_of_few(worker.concurrency)
-        self._connections.run_at(
-            lambda conn, now: leases.register(conn, worker, now), Mode.WORK, use=Use.WORK, is_repeatable=True
-        )
+        self._run_at(lambda conn, now: leases.register(conn, worker, now), Mode.WORK, use=Use.WORK, is_repeatable=True)
 
     def heartbeat(self, worker: str, progress: Mapping[Fence, float]) -> records.Heartbeat:
         return leases.beat(self._connections, worker, progress)
 
     def leave(self, worker: str) -> None:
-        self._connections.run(lambda conn: leases.leave(conn, worker), Mode.WORK, use=Use.WORK)
+        self._run(lambda conn: leases.leave(conn, worker), Mode.WORK, use=Use.WORK)
 
     def reclaim(self, limit: int, *, until: datetime | None = None) -> records.Reclaimed:
-        reclaimed = self._connections.run_at(
+        reclaimed = self._run_at(
             lambda conn, now: leases.reclaim(conn, self._dialect, limit, now, until), Mode.WORK, use=Use.WORK
         )
         self._dialect.wake({job.queue for job in reclaimed.jobs}, takes_none=True, came_back=True)
@@ -208,15 +205,13 @@ class SQLAlchemyDriver:
 
     def get(self, ids: Sequence[str]) -> list[records.JobRecord]:
         rules.check_batch(ids)
-        return self._connections.run(lambda conn: finding.get(conn, self._dialect, ids), Mode.READ)
+        return self._run(lambda conn: finding.get(conn, self._dialect, ids), Mode.READ)
 
     def find(
         self, which: records.JobFilter, *, limit: int = 50, cursor: str | None = None, chars_max: int | None = None
     ) -> records.JobPage:
         check_names(which.queue, which.job_name)
-        return self._connections.run(
-            lambda conn: finding.find(conn, self._dialect, which, limit, cursor, chars_max), Mode.READ
-        )
+        return self._run(lambda conn: finding.find(conn, self._dialect, which, limit, cursor, chars_max), Mode.READ)
 
     def failed(
         self, *, queue: str | None = None, limit: int = 50, cursor: str | None = None, chars_max: int | None = None
@@ -227,19 +222,17 @@ class SQLAlchemyDriver:
 
     def get_failed(self, ids: Sequence[str]) -> list[records.FailedJob]:
         rules.check_batch(ids)
-        return self._connections.run(lambda conn: failures.get_failed(conn, self._dialect, ids), Mode.READ)
+        return self._run(lambda conn: failures.get_failed(conn, self._dialect, ids), Mode.READ)
 
     def stats(self, queue: str | None = None, *, counted_max: int = COUNTED_MAX) -> records.Stats:
         check_names(queue)
-        return self._connections.run_at(
-            lambda conn, now: stats.of_queue(conn, self._dialect, queue, now, counted_max), Mode.READ
-        )
+        return self._run_at(lambda conn, now: stats.of_queue(conn, self._dialect, queue, now, counted_max), Mode.READ)
 
     def queues(
         self, *, after: str = "", limit: int = 10_000, counted_max: int = COUNTED_MAX
     ) -> list[records.QueueInfo]:
         check_names(after)
-        return self._connections.run_at(
+        return self._run_at(
             lambda conn, now: stats.list_queues(
                 conn, self._dialect, now, after=after, limit=limit, counted_max=counted_max
             ),
@@ -247,19 +240,17 @@ class SQLAlchemyDriver:
         )
 
     def workers(self) -> list[records.WorkerRecord]:
-        return self._connections.run(lambda conn: leases.list_workers(conn, self._dialect), Mode.READ)
+        return self._run(lambda conn: leases.list_workers(conn, self._dialect), Mode.READ)
 
     # What people do (port: Administers)
 
     def cancel(self, ids: Sequence[str], *, reason: str = "") -> list[records.CancelAnswer]:
         rules.check_batch(ids)
-        return self._connections.run_at(
-            lambda conn, now: administration.cancel(conn, self._dialect, ids, reason, now), Mode.STORE
-        )
+        return self._run_at(lambda conn, now: administration.cancel(conn, self._dialect, ids, reason, now), Mode.STORE)
 
     def retry_failed(self, ids: Sequence[str]) -> list[records.RetryAnswer]:
         rules.check_batch(ids)
-        replies, queues = self._connections.run_at(
+        replies, queues = self._run_at(
             lambda conn, now: administration.retry_failed(conn, self._dialect, ids, now), Mode.STORE
         )
         self._dialect.wake(queues)
@@ -267,63 +258,55 @@ class SQLAlchemyDriver:
 
     def forget_failed(self, ids: Sequence[str]) -> int:
         rules.check_batch(ids)
-        return self._connections.run(lambda conn: administration.forget_failed(conn, self._dialect, ids), Mode.STORE)
+        return self._run(lambda conn: administration.forget_failed(conn, self._dialect, ids), Mode.STORE)
 
     def clear(self, queue: str, *, limit: int = 1_000) -> records.Cleared:
         return self._clearing.clear(queue, limit)
 
     def pause(self, queue: str) -> bool:
-        return self._connections.run_at(
-            lambda conn, now: administration.pause(conn, self._dialect, queue, now), Mode.STORE
-        )
+        return self._run_at(lambda conn, now: administration.pause(conn, self._dialect, queue, now), Mode.STORE)
 
     def resume(self, queue: str) -> bool:
-        was_paused = self._connections.run(lambda conn: administration.resume(conn, queue), Mode.STORE)
+        was_paused = self._run(lambda conn: administration.resume(conn, queue), Mode.STORE)
         self._dialect.wake([queue])
         return was_paused
 
     def prune(
-        self,
-        *,
-        completed_older_than: float | None = None,
-        failed_older_than: float | None = None,
-        limit: int = 1_000,
+        self, *, completed_older_than: float | None = None, failed_older_than: float | None = None, limit: int = 1_000
     ) -> records.Pruned:
         return administration.prune(self._connections, completed_older_than, failed_older_than, limit)
 
     def export_jobs(
         self, token: str, *, cursor: str | None = None, limit: int = 500
     ) -> tuple[list[records.ExportedJob], str | None]:
-        return self._connections.run(
-            lambda conn: transfer.export_jobs(conn, self._dialect, token, cursor, limit), Mode.STORE
-        )
+        return self._run(lambda conn: transfer.export_jobs(conn, self._dialect, token, cursor, limit), Mode.STORE)
 
     def import_jobs(self, jobs: Sequence[records.ExportedJob]) -> list[Enqueued]:
         rules.check_batch(jobs)
-        stored = self._connections.run(lambda conn: transfer.import_jobs(conn, self._dialect, jobs), Mode.STORE)
+        stored = self._run(lambda conn: transfer.import_jobs(conn, self._dialect, jobs), Mode.STORE)
         self._dialect.wake({job.queue for job in jobs})
         return stored
 
     def drop_exported(self, token: str, ids: Sequence[str]) -> int:
         rules.check_batch(ids)
-        return self._connections.run(lambda conn: transfer.drop_exported(conn, token, ids), Mode.STORE)
+        return self._run(lambda conn: transfer.drop_exported(conn, token, ids), Mode.STORE)
 
     # Schedules
 
     def save_schedule(self, schedule: schedules.Schedule, *, version: int) -> bool:
         # Never run twice by itself: the second run would say False of what the first has stored.
-        return self._connections.run(lambda conn: scheduling.save(conn, self._dialect, schedule, version), Mode.STORE)
+        return self._run(lambda conn: scheduling.save(conn, self._dialect, schedule, version), Mode.STORE)
 
     def get_schedules(self, ids: Sequence[str]) -> schedules.SchedulePage:
         rules.check_batch(ids)
-        return self._connections.run(lambda conn: scheduling.get(conn, ids), Mode.READ)
+        return self._run(lambda conn: scheduling.get(conn, ids), Mode.READ)
 
     def list_schedules(self, *, limit: int = 100, cursor: str | None = None) -> schedules.SchedulePage:
         rules.check_schedule_cursor(cursor)
-        return self._connections.run(lambda conn: scheduling.page_of(conn, limit, cursor), Mode.READ)
+        return self._run(lambda conn: scheduling.page_of(conn, limit, cursor), Mode.READ)
 
     def due_schedules(self, limit: int, *, cursor: schedules.DueCursor | None = None) -> schedules.DueSchedules:
-        return self._connections.run_at(
+        return self._run_at(
             lambda conn, now: scheduling.due(conn, limit, cursor, now), Mode.SINGLE, use=Use.WORK, is_repeatable=True
         )
 
@@ -333,7 +316,7 @@ class SQLAlchemyDriver:
     def remove_schedule(self, schedule_id: str) -> bool:
         if not rules.is_storable(schedule_id):
             return False
-        return self._connections.run(lambda conn: scheduling.remove(conn, schedule_id), Mode.STORE)
+        return self._run(lambda conn: scheduling.remove(conn, schedule_id), Mode.STORE)
 
     # Inside a caller's transaction
 
@@ -370,28 +353,28 @@ class SQLAlchemyDriver:
     ) -> list[observing.Rollup]:
         check_names(queue, job_name)
         span = runs.Span(period_s, since, until)
-        return self._connections.run(lambda conn: runs.rollups(conn, span, queue, job_name), Mode.READ)
+        return self._run(lambda conn: runs.rollups(conn, span, queue, job_name), Mode.READ)
 
     def totals(
         self, period_s: int, since: datetime, until: datetime, *, by: Literal["queue", "job_name"], limit: int = 100
     ) -> list[observing.RollupTotal]:
         span = runs.Span(period_s, since, until)
-        return self._connections.run(lambda conn: runs.totals(conn, span, by, limit), Mode.READ)
+        return self._run(lambda conn: runs.totals(conn, span, by, limit), Mode.READ)
 
     def sample_depths(self, *, limit: int = 50, counted_max: int = 10_000) -> bool:
         return depths.sample_depths(self._connections, limit, counted_max)
 
     def depths(self, since: datetime, until: datetime, *, queue: str | None = None) -> list[observing.DepthSample]:
         check_names(queue)
-        return self._connections.run(lambda conn: depths.depths(conn, since, until, queue), Mode.READ)
+        return self._run(lambda conn: depths.depths(conn, since, until, queue), Mode.READ)
 
     def attempts(self, job_id: str) -> list[observing.AttemptNote]:
-        return self._connections.run(lambda conn: runs.attempts_of(conn, job_id), Mode.READ)
+        return self._run(lambda conn: runs.attempts_of(conn, job_id), Mode.READ)
 
     def failure_groups(
         self, *, limit: int = 100, counted_max: int = 1_000, chars_max: int | None = None
     ) -> list[observing.FailureGroup]:
-        return self._connections.run(lambda conn: groups(conn, self._dialect, limit, counted_max, chars_max), Mode.READ)
+        return self._run(lambda conn: groups(conn, self._dialect, limit, counted_max, chars_max), Mode.READ)
 
     def failed_alike(
         self, fingerprint: str, *, limit: int = 50, cursor: str | None = None, chars_max: int | None = None
@@ -402,7 +385,7 @@ class SQLAlchemyDriver:
     def _failed_page(
         self, which: ColumnElement[bool] | None, limit: int, cursor: str | None, chars_max: int | None
     ) -> records.FailedPage:
-        return self._connections.run(
+        return self._run(
             lambda conn: failures.failed_page(
                 conn, self._dialect, which, limit=limit, cursor=cursor, chars_max=chars_max
             ),
@@ -411,10 +394,10 @@ class SQLAlchemyDriver:
 
     def note_action(self, action: observing.ActionNote) -> None:
         row = actions.action_row(action)
-        self._connections.run(lambda conn: self._dialect.inserts(conn, audit, row), Mode.WORK, is_repeatable=True)
+        self._run(lambda conn: self._dialect.inserts(conn, audit, row), Mode.WORK, is_repeatable=True)
 
     def actions(self, *, limit: int = 50, cursor: str | None = None) -> observing.ActionPage:
-        return self._connections.run(lambda conn: actions.actions(conn, limit, cursor), Mode.READ)
+        return self._run(lambda conn: actions.actions(conn, limit, cursor), Mode.READ)
 
     # The doctor (port: Diagnoses)
 
@@ -422,9 +405,9 @@ class SQLAlchemyDriver:
         return diagnosing.diagnose(self._connections, self.migration_sql())
 
     def in_front(self, job_id: str, *, counted_max: int = IN_FRONT_MAX) -> int:
-        return self._connections.run_at(
+        return self._run_at(
             lambda conn, now: diagnosing.in_front(conn, self._dialect, job_id, counted_max, now), Mode.READ
         )
 
     def oldest_ended(self) -> Mapping[JobState, datetime]:
-        return self._connections.run(lambda conn: diagnosing.oldest_ended(conn, self._dialect), Mode.READ)
+        return self._run(lambda conn: diagnosing.oldest_ended(conn, self._dialect), Mode.READ)
