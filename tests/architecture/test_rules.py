@@ -71,9 +71,9 @@ LATE_IMPORTS: dict[tuple[str, str], str] = {
         SQL_JOINING,
         "protojobs_sqlalchemy.sessions.transactions",
     ): "loads the ORM, which a worker without sessions does without",
-    (SQL_JOINING, "protojobs_sqlalchemy"): "as above",
+    (SQL_JOINING, "protojobs_sqlalchemy.sessions"): "as above",
     (SQL_JOINING, "sqlalchemy.orm"): "as above",
-    ("drivers/sqlalchemy/src/protojobs_sqlalchemy/__init__.py", "protojobs_sqlalchemy"): "as above",
+    ("drivers/sqlalchemy/src/protojobs_sqlalchemy/__init__.py", "protojobs_sqlalchemy.tables"): "as above",
 }
 
 
