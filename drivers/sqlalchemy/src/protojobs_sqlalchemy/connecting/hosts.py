@@ -21,15 +21,15 @@ _URL = re.compile(r"(?P<head>postgresql(?:\+\w+)?://(?:[^:/]*(?::[^@]*)?@)?)(?P<
 
 def read_url(text: str | URL) -> URL:
     """As SQLAlchemy's make_url, which takes several hosts with ports only in the query: `?host=one:1,two:2`."""
-    found = _URL.fullmatch(text) if isinstance(text, str) else None
-    if found is None or "," not in found["hosts"]:
+    match = _URL.fullmatch(text) if isinstance(text, str) else None
+    if match is None or "," not in match["hosts"]:
         return make_url(text)
-    if "@" in found["hosts"]:
+    if "@" in match["hosts"]:
         raise ConfigurationError("The URL has an @ too many.", mend="Write that in the password as %40.")
-    url = make_url(found["head"] + found["tail"])
+    url = make_url(match["head"] + match["tail"])
     if "host" in url.query:
         raise ConfigurationError("The URL names hosts before its path and after it.", mend="Name them in one place.")
-    return url.update_query_dict({"host": found["hosts"]})
+    return url.update_query_dict({"host": match["hosts"]})
 
 
 def with_hosts_apart(url: URL) -> URL:
@@ -76,8 +76,8 @@ def shown(url: URL) -> str:
 
 
 def _listed(url: URL, name: str) -> list[str]:
-    said = url.query.get(name, ())
-    return [part for one in ((said,) if isinstance(said, str) else said) for part in one.split(",")]
+    values = url.query.get(name, ())
+    return [part for one in ((values,) if isinstance(values, str) else values) for part in one.split(",")]
 
 
 def _host(name: str, port: int | None) -> Host:

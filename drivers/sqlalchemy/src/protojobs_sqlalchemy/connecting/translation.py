@@ -109,8 +109,8 @@ def _refusal(error: BaseException) -> tuple[str, str] | None:
         return None if mend is None else (str(error.args[-1]), mend)
     # The library tries each address of each host, and tells of all attempts: one that is only away may let us in later.
     head, *attempts = re.split(r"(?m)^- host: ", str(error))
-    found = [_refusal_in(attempt) for attempt in attempts or [head]]
-    return found[0] if all(found) else None
+    refusals = [_refusal_in(attempt) for attempt in attempts or [head]]
+    return refusals[0] if all(refusals) else None
 
 
 def _refusal_in(text: str) -> tuple[str, str] | None:

@@ -74,13 +74,13 @@ def parse(text: str | URL) -> URL:
 
 
 def archive_of(url: URL, option: str | None = None) -> tuple[URL, bool]:
-    """The URL without the option `archive`, and whether completed jobs go into the archive; `option` is said apart."""
-    said = url.query.get("archive", option)
-    if said is None:
+    """The URL without the option `archive`, and whether completed jobs go into the archive; `option` is given apart."""
+    value = url.query.get("archive", option)
+    if value is None:
         return url, False
-    if said != _DAILY or (option is not None and option != said):
+    if value != _DAILY or (option is not None and option != value):
         raise OptionInvalid(
-            f"archive={said if said != _DAILY else option} is not known.",
+            f"archive={value if value != _DAILY else option} is not known.",
             mend=f"Write archive={_DAILY}, or leave it out.",
         )
     if url.get_backend_name() != "postgresql":
@@ -105,13 +105,13 @@ def _file_url(url: URL) -> URL:
         )
     if path.startswith("file:"):
         return url
-    place = Path(path).absolute()
-    if not place.parent.is_dir():
-        folder, name = one_line(str(place.parent)), one_line(place.name)
+    file = Path(path).absolute()
+    if not file.parent.is_dir():
+        folder, name = one_line(str(file.parent)), one_line(file.name)
         raise ConfigurationError(
             f'The folder "{folder}" of the SQLite database "{name}" does not exist.', mend="Make it."
         )
-    return url.set(database=str(place))
+    return url.set(database=str(file))
 
 
 def make_engine(url: URL, *, timeout: float, is_pooled: bool) -> Engine:
@@ -144,13 +144,13 @@ def make_engine(url: URL, *, timeout: float, is_pooled: bool) -> Engine:
 
 def _check_options(engine: Engine) -> None:
     """Raise ConfigurationError for an option of the URL that PyMySQL does not know, before it meets a connection."""
-    _, given = engine.dialect.create_connect_args(engine.url)
-    known = inspect.signature(engine.dialect.loaded_dbapi.connect).parameters
-    for name in given:
-        if name not in known:
+    _, options = engine.dialect.create_connect_args(engine.url)
+    arguments = inspect.signature(engine.dialect.loaded_dbapi.connect).parameters
+    for name in options:
+        if name not in arguments:
             raise ConfigurationError(
                 f'{one_line(masked(engine.url))} has an option that there is not: "{one_line(name)}".',
-                mend=did_you_mean(name, known),
+                mend=did_you_mean(name, arguments),
             )
 
 
@@ -216,8 +216,8 @@ def _postgresql_arguments(url: URL, timeout: float, *, is_pooled: bool) -> dict[
 
 def _options(url: URL) -> list[str]:
     """The settings that a PostgreSQL URL asks of the server, such as a search_path."""
-    said = url.query.get("options", ())
-    return [said] if isinstance(said, str) else list(said)
+    options = url.query.get("options", ())
+    return [options] if isinstance(options, str) else list(options)
 
 
 def _check_sqlite_version(engine: Engine) -> None:

@@ -60,19 +60,19 @@ def connected(arguments: Sequence[Any], options: Mapping[str, Any]) -> BoundedCo
 
 def keep_alive(raw: Connection[Any]) -> None:
     """Let the kernel notice a server that vanished. PyMySQL itself leaves that to two hours of the system's own."""
-    found = socket_of(raw)
-    if found is None:
+    sock = socket_of(raw)
+    if sock is None:
         return
-    found.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in _KEEP_ALIVE.items():
         if (option := getattr(socket, name, None)) is not None:
-            found.setsockopt(socket.IPPROTO_TCP, option, value)
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 def socket_of(raw: Connection[Any]) -> socket.socket | None:
     """The connection's way over a network, TLS or plain; None where it is the file of a socket."""
-    found = vars(raw).get("_sock")  # PyMySQL shows it in no other way
-    return found if isinstance(found, socket.socket) and found.family != socket.AF_UNIX else None
+    sock = vars(raw).get("_sock")  # PyMySQL shows it in no other way
+    return sock if isinstance(sock, socket.socket) and sock.family != socket.AF_UNIX else None
 
 
 def _bounded(usual_s: float | None) -> float | None:

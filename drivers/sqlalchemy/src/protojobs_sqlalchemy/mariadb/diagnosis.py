@@ -27,8 +27,8 @@ _SHOWN_MAX = 5
 
 def _durability(conn: Connection) -> Iterator[Finding]:
     """Whether what was acknowledged outlives a power cut."""
-    found = _variables(conn, "innodb_flush_log_at_trx_commit", "innodb_doublewrite", "sync_binlog", "log_bin")
-    flush = found.get("innodb_flush_log_at_trx_commit", "1")
+    variables = _variables(conn, "innodb_flush_log_at_trx_commit", "innodb_doublewrite", "sync_binlog", "log_bin")
+    flush = variables.get("innodb_flush_log_at_trx_commit", "1")
     yield judged(
         "innodb_flush_log_at_trx_commit",
         f"innodb_flush_log_at_trx_commit is {flush}.",
@@ -36,8 +36,8 @@ def _durability(conn: Connection) -> Iterator[Finding]:
         why="Other than 1, about a second of acknowledged jobs is lost in a power cut.",
         mend="SET GLOBAL innodb_flush_log_at_trx_commit = 1, and the same in the configuration.",
     )
-    if found.get("log_bin", "OFF") in ("ON", "1"):
-        sync = found.get("sync_binlog", "1")
+    if variables.get("log_bin", "OFF") in ("ON", "1"):
+        sync = variables.get("sync_binlog", "1")
         yield judged(
             "sync_binlog",
             f"sync_binlog is {sync}.",
@@ -45,7 +45,7 @@ def _durability(conn: Connection) -> Iterator[Finding]:
             why="Other than 1, a replica may lack acknowledged jobs after a crash of this server.",
             mend="SET GLOBAL sync_binlog = 1, and the same in the configuration.",
         )
-    double = found.get("innodb_doublewrite", "ON")
+    double = variables.get("innodb_doublewrite", "ON")
     yield judged(
         "innodb_doublewrite",
         f"innodb_doublewrite is {double}.",
@@ -57,11 +57,11 @@ def _durability(conn: Connection) -> Iterator[Finding]:
 
 def _locking(conn: Connection) -> Iterator[Finding]:
     """What the connections of this driver are given, as far as a claim depends on it."""
-    found = _variables(
+    variables = _variables(
         conn, "tx_isolation", "transaction_isolation", "innodb_lock_wait_timeout", "binlog_format", "log_bin",
         "innodb_deadlock_detect", "max_allowed_packet", scope="SESSION",
     )  # fmt: skip
-    level = found.get("transaction_isolation") or found.get("tx_isolation", "")
+    level = variables.get("transaction_isolation") or variables.get("tx_isolation", "")
     is_strict = level.upper() == "SERIALIZABLE"
     yield judged(
         "transaction_isolation",
@@ -70,16 +70,17 @@ def _locking(conn: Connection) -> Iterator[Finding]:
         why="Each single statement locks what it reads: workers wait for each other. Claims set READ COMMITTED.",
         mend="SET GLOBAL transaction_isolation = 'READ-COMMITTED'.",
     )
-    is_statement = found.get("log_bin") in ("ON", "1") and found.get("binlog_format", "").upper() == "STATEMENT"
+    is_statement = variables.get("log_bin") in ("ON", "1") and variables.get("binlog_format", "").upper() == "STATEMENT"
     yield judged(
         "binlog_format",
-        f"binlog_format is {found.get('binlog_format', 'not set')}, the binary log {found.get('log_bin', 'OFF')}.",
+        f"binlog_format is {variables.get('binlog_format', 'not set')},"
+        f" the binary log {variables.get('log_bin', 'OFF')}.",
         is_good=not is_statement,
         why="READ COMMITTED, which claims need, cannot be logged by statement: every claim is refused.",
         mend="SET GLOBAL binlog_format = 'MIXED', and the same in the configuration.",
         bad=Severity.ERROR,
     )
-    wait_s = int(found.get("innodb_lock_wait_timeout", "50"))
+    wait_s = int(variables.get("innodb_lock_wait_timeout", "50"))
     yield judged(
         "innodb_lock_wait_timeout",
         f"innodb_lock_wait_timeout is {wait_s} s.",
@@ -87,7 +88,7 @@ def _locking(conn: Connection) -> Iterator[Finding]:
         why="A verb that meets a lock waits for so long before it tries again; a heartbeat must not.",
         mend="SET SESSION innodb_lock_wait_timeout = 3 on your own engine's connections.",
     )
-    detects = found.get("innodb_deadlock_detect", "ON")
+    detects = variables.get("innodb_deadlock_detect", "ON")
     yield judged(
         "innodb_deadlock_detect",
         f"innodb_deadlock_detect is {detects}.",
@@ -95,7 +96,7 @@ def _locking(conn: Connection) -> Iterator[Finding]:
         why="Two transactions that wait for each other do so until innodb_lock_wait_timeout.",
         mend="SET GLOBAL innodb_deadlock_detect = ON.",
     )
-    packet = int(found.get("max_allowed_packet", "0"))
+    packet = int(variables.get("max_allowed_packet", "0"))
     yield judged(
         "max_allowed_packet",
         f"max_allowed_packet is {packet:,} bytes.",
@@ -170,8 +171,8 @@ def _transactions(conn: Connection) -> Iterator[Finding]:
 
 
 def _server(conn: Connection) -> Iterator[Finding]:
-    found = _variables(conn, "max_connections", "read_only")
-    most = int(found.get("max_connections", "0"))
+    variables = _variables(conn, "max_connections", "read_only")
+    most = int(variables.get("max_connections", "0"))
     used = int(dict(_pairs(conn, "SHOW GLOBAL STATUS LIKE 'Threads_connected'"))["Threads_connected"])
     yield judged(
         "max_connections",
@@ -180,7 +181,7 @@ def _server(conn: Connection) -> Iterator[Finding]:
         why="Beyond it a worker that starts, or a push, is refused.",
         mend="Raise max_connections, or use fewer processes; each worker holds three, and more while its jobs push.",
     )
-    is_read_only = found.get("read_only", "OFF").upper() not in ("OFF", "0")
+    is_read_only = variables.get("read_only", "OFF").upper() not in ("OFF", "0")
     yield judged(
         "read_only",
         f"The server is {'' if is_read_only else 'not '}read-only.",
@@ -193,8 +194,8 @@ def _server(conn: Connection) -> Iterator[Finding]:
 
 def _encryption(conn: Connection) -> Iterator[Finding]:
     """PyMySQL encrypts where the server offers it, and goes on in plain text where it does not; older ones never do."""
-    found = socket_of(raw_of(conn))
-    host = "" if found is None else str(found.getpeername()[0])
+    network = socket_of(raw_of(conn))
+    host = "" if network is None else str(network.getpeername()[0])
     cipher = dict(_pairs(conn, "SHOW SESSION STATUS LIKE 'Ssl_cipher'"))["Ssl_cipher"]
     mend = "Add ssl_ca=FILE&ssl_verify_cert=true to the URL."
     yield encryption(host, is_encrypted=bool(cipher), mend=mend)

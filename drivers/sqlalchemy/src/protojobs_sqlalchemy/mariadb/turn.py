@@ -131,10 +131,10 @@ class Turn:
             current.append(self._filled(_CURRENT, ids, seq, holder))
             current.append(self._filled(_COMPLETE, self._offset, ids, seq, holder))
         due = [self._due(lanes, 0, request.limit)] if lanes.order else []
-        answers, stands = self._begin([*current, *due])
-        rows = answers.pop() if due else None
+        replies, stands = self._begin([*current, *due])
+        rows = replies.pop() if due else None
         counts = Counter[str]()
-        for queue, jobs in (row for answer in answers for row in answer):
+        for queue, jobs in (row for reply in replies for row in reply):
             counts[queue] += jobs
         if counts.total() < len(request.settlements):
             return None
@@ -144,13 +144,13 @@ class Turn:
         return self._finish([_applied(s.id) for s in request.settlements], stands=stands)
 
     def _begin(self, packet: Sequence[str]) -> tuple[list[Rows], bool]:
-        """Open the transaction and send `packet`; its answers, and whether the worker still stands."""
+        """Open the transaction and send `packet`; its replies, and whether the worker still stands."""
         first = [self._filled(_STANDS, self._request.worker)] if self._request.limit else []
         # The time comes last: what was due in this packet is not lent before it was due.
-        answers = self._send([*self._opening, *first, *packet, _NOW])
-        ((now,),) = answers.pop()
+        replies = self._send([*self._opening, *first, *packet, _NOW])
+        ((now,),) = replies.pop()
         self._now = now + timedelta(seconds=self._time_offset)
-        return answers[len(first) :], not first or bool(answers[0])
+        return replies[len(first) :], not first or bool(replies[0])
 
     def _finish(self, settled: Sequence[Settled], *, stands: bool) -> ClaimReply:
         jobs, unreadable = self._batch.jobs, self._batch.unreadable
@@ -158,9 +158,9 @@ class Turn:
             ids = [job.id for job in jobs] + [settlement.id for settlement in unreadable]
             self._at_end.append(self._filled(_LEND, self._now, self._request.worker, ids))
         large = [self._filled(_DATA, self._batch.large)] if self._batch.large else []
-        answers = self._send([*large, *self._at_end, "COMMIT"])
+        replies = self._send([*large, *self._at_end, "COMMIT"])
         if large:
-            data: dict[str, str] = dict(answers[0])
+            data: dict[str, str] = dict(replies[0])
             jobs = [replace(job, data=data[job.id]) if job.id in data else job for job in jobs]
         if unreadable:
             return TurnReply(settled=tuple(settled), claimed=tuple(jobs), unreadable=tuple(unreadable))
@@ -178,23 +178,23 @@ class Turn:
 
     def _settle(self, round_: Sequence[Settlement]) -> list[Settled]:
         plain, others = settling.split(round_)
-        answers = self._complete(plain) if plain else {}
+        replies = self._complete(plain) if plain else {}
         if others:
             applied = settling.settle(self._conn, self._dialect, others, self._now.replace(tzinfo=UTC), self._shard)
-            answers |= {answer.id: answer for answer in applied}
-        return [answers[s.id] for s in round_]
+            replies |= {reply.id: reply for reply in applied}
+        return [replies[s.id] for s in round_]
 
     def _complete(self, done: Sequence[Settlement]) -> dict[str, Settled]:
         claims = {s.id: (s.claim_seq, s.reserved_by) for s in done if is_job_id(s.id)}
         (rows,) = self._send([self._filled(_LOCK, list(claims))]) if claims else ((),)
         current = [row for row in rows if claims[row[0]] == (row[2], row[3])]
-        answers = {row[0]: _applied(row[0]) for row in current}
-        for (holder, seq), ids in _groups([s for s in done if s.id in answers]):
+        replies = {row[0]: _applied(row[0]) for row in current}
+        for (holder, seq), ids in _groups([s for s in done if s.id in replies]):
             self._send([self._filled(_COMPLETE, self._offset, ids, seq, holder)])
         count(self._conn, self._dialect, Counter((row[1], "completed") for row in current), self._shard)
-        if len(answers) < len(done):
-            answers |= settling.settle_unmatched(self._conn, self._dialect, [s for s in done if s.id not in answers])
-        return answers
+        if len(replies) < len(done):
+            replies |= settling.settle_unmatched(self._conn, self._dialect, [s for s in done if s.id not in replies])
+        return replies
 
     def _lanes(self) -> tuple[Lanes, bool]:
         """The lanes of the asked queues, and whether they were read just now."""
@@ -248,15 +248,15 @@ class Turn:
         if len(statements) > 1 and takes_blocks(self._conn):
             # Not by CLIENT.MULTI_STATEMENTS, which would open the application's own sessions to it too.
             statements = [f"BEGIN NOT ATOMIC {'; '.join(statements)}; END"]
-        answers: list[Rows] = []
+        replies: list[Rows] = []
         with raw_of(self._conn).cursor() as cursor:
             for statement in statements:
                 cursor.execute(statement)
                 while cursor.description is not None:
-                    answers.append(cursor.fetchall())
+                    replies.append(cursor.fetchall())
                     if not cursor.nextset():
                         break
-        return answers
+        return replies
 
 
 class _Batch:

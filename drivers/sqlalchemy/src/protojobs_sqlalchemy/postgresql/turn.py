@@ -75,7 +75,7 @@ class Turn:
         started = SYSTEM_CLOCK.monotonic()
         rows = self._claim(lanes, done)
         took_s = SYSTEM_CLOCK.monotonic() - started
-        applied, stands, found, *_ = rows[0]
+        applied, stands, looked_at, *_ = rows[0]
         settled = self._replies(done, applied) if done else ()
         if not stands:
             return ClaimReply(settled=settled, lease_lost=True)
@@ -88,7 +88,7 @@ class Turn:
         elif is_full:
             self._memory.note_full(self._queues)
         # What was found and not lent stood before others: jobs on their last attempt, or more bytes than fit.
-        if not is_full and (lanes is not None or found > len(claimed)):
+        if not is_full and (lanes is not None or looked_at > len(claimed)):
             passes_over = PASSED_OVER_MAX if self._request.slots < self._request.limit else 0
             claimed += self._jobs(self._rows(sql.CLAIM_ANEW, claim_values(self._request, None, claimed, passes_over)))
         if self._unreadable:
