@@ -8,6 +8,7 @@ from protojobs.errors import OptionInvalid
 from protojobs_sqlalchemy.connecting.connections import Connections
 from protojobs_sqlalchemy.connecting.urls import archive_of, check_engine, make_engine, make_sessions_engine, parse
 from protojobs_sqlalchemy.dialect import Dialect
+from protojobs_sqlalchemy.migrations.version import check
 
 __all__ = ["opened"]
 
@@ -45,7 +46,7 @@ def opened(
         dialect.prepare_sessions(sessions)
         return sessions
 
-    connections = Connections(engine, dialect, make_sessions=make_sessions if is_ours else None)
+    connections = Connections(engine, dialect, make_sessions=make_sessions if is_ours else None, check=check)
     dialect.attach(connections.run)
     return connections
 

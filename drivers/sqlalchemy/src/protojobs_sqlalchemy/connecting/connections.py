@@ -25,7 +25,6 @@ from protojobs_sqlalchemy.connecting.pools import OursPool, PoolBeside, StepPool
 from protojobs_sqlalchemy.connecting.translation import is_read_only, original, translated
 from protojobs_sqlalchemy.connecting.urls import masked
 from protojobs_sqlalchemy.dialect import Dialect, Mode, Use
-from protojobs_sqlalchemy.migrations.version import check
 
 __all__ = ["Connections"]
 
@@ -57,10 +56,21 @@ class Connections:
     setting of its connections outlives a verb.
     """
 
-    def __init__(self, engine: Engine, dialect: Dialect, *, make_sessions: Callable[[], Engine] | None) -> None:
-        """`make_sessions` makes the engine for the application's sessions; None says that `engine` is such a one."""
+    def __init__(
+        self,
+        engine: Engine,
+        dialect: Dialect,
+        *,
+        make_sessions: Callable[[], Engine] | None,
+        check: Callable[[Connection, Dialect], None],
+    ) -> None:
+        """`make_sessions` makes the engine for the application's sessions; None says that `engine` is such a one.
+
+        `check` raises unless the tables are of a version that this release works on.
+        """
         self.engine = engine
         self.dialect = dialect
+        self._check = check
         self.are_tables_checked = False  # once: a table that vanishes later is told by the database's own error
         self.is_ours = make_sessions is not None
         self._make_sessions = make_sessions
@@ -143,7 +153,7 @@ class Connections:
 
     def check_tables_on(self, conn: Connection) -> None:
         """The same on a connection, such as a caller's."""
-        check(conn, self.dialect)
+        self._check(conn, self.dialect)
         self.dialect.archive.has_jobs(conn)  # asked here, and known to the verbs
         self.are_tables_checked = True
 
