@@ -23,13 +23,15 @@ SQL_TYPES = "drivers/sqlalchemy/src/protojobs_sqlalchemy/tables/types.py"
 PROMETHEUS = "contrib/prometheus/src/protojobs_prometheus/"
 OPENTELEMETRY = "contrib/opentelemetry/src/protojobs_opentelemetry/"
 LATE_IMPORTS: dict[tuple[str, str], str] = {
-    ("core/src/protojobs/worker/reports/announcements.py", "asyncio"): "for a `failed` that is async",
+    ("core/src/protojobs/worker/runs/failed_call.py", "asyncio"): "for a `failed` that is async",
     ("core/src/protojobs/queue/offload.py", "asyncio"): "where a coroutine runs it is loaded",
     ("core/src/protojobs/queue/offload.py", "concurrent.futures"): "for coroutines only",
-    ("core/src/protojobs/__init__.py", "protojobs.hooks"): "pluggy is for plugins",
-    ("core/src/protojobs/__init__.py", "protojobs.scheduler"): "cronsim and hashlib are for those who schedule",
-    ("core/src/protojobs/jobs/definition.py", "protojobs.timetable.timetable"): "cronsim is for jobs with a schedule",
-    ("core/src/protojobs/queue/queue.py", "protojobs.hooks"): "pluggy is a sixth of the import time",
+    ("core/src/protojobs/__init__.py", "importlib"): "pluggy, cronsim and the worker are loaded on first use",
+    ("core/src/protojobs/entropy.py", "hashlib"): "for schedules and edited jobs only",
+    ("core/src/protojobs/jobs/cron_option.py", "protojobs.timetable.cron"): "cronsim is for jobs with a schedule",
+    ("core/src/protojobs/queue/queue.py", "protojobs.hooks.hooks"): "pluggy is a sixth of the import time",
+    ("core/src/protojobs/queue/queue.py", "protojobs.runtime"): "its types are pluggy's",
+    ("core/src/protojobs/queue/queue.py", "protojobs.worker.lease.resting"): "for processes that work",
     ("core/src/protojobs/queue/queue.py", "protojobs.hooks.loading"): "pluggy again",
     ("core/src/protojobs/config.py", "tomllib"): "many programs have no file to read",
     ("core/src/protojobs/port/loading.py", "importlib.metadata"): "a quarter of the import time, for plugins",
