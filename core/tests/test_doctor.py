@@ -19,7 +19,7 @@ from protojobs.port.diagnosis import Finding, Severity
 from protojobs.port.lifecycle import JobState, Verb
 from protojobs.port.records import JobFilter, JobPage, JobRecord, Settlement, WorkerInfo
 from protojobs.port.schedules import Schedule, UnreadableSchedule
-from protojobs.port.unreadable import read, set_aside, why_unreadable
+from protojobs.port.unreadable_rows import read, set_aside, why_unreadable
 from protojobs.testing import ManualClock
 from protojobs.testing.conformance.steps import lend, new_job, push, settle
 from protojobs_memory import MemoryDriver

@@ -13,7 +13,7 @@ from protojobs.doctor.explaining import Check, Explanation, explain
 from protojobs.entropy import fresh_id
 from protojobs.port.lifecycle import CRASHES_MAX, RETURNS_FREE, JobState, Verb
 from protojobs.port.records import ClaimedJob, JobRecord, NewJob, Settlement, WorkerInfo
-from protojobs.port.unreadable import read
+from protojobs.port.unreadable_rows import read
 from protojobs.testing import ManualClock
 from protojobs.testing.conformance.steps import join, lend, new_job, push, settle
 from protojobs_memory import MemoryDriver

@@ -553,7 +553,7 @@ class TestLoading:
             both_are_here.wait(10)
             found.append(queue.hooks)
 
-        monkeypatch.setattr("protojobs.hooks.loading.load_hooks", load)
+        monkeypatch.setattr("protojobs.hooks.installed_plugins.load_hooks", load)
         found: list[object] = []
         threads = [threading.Thread(target=ask) for _ in range(2)]
         for thread in threads:
@@ -577,7 +577,7 @@ class TestLoading:
             queue.push(note)
             return Hooks([("one", made[-1])])
 
-        monkeypatch.setattr("protojobs.hooks.loading.load_hooks", load)
+        monkeypatch.setattr("protojobs.hooks.installed_plugins.load_hooks", load)
         queue.push(note)
         assert queue.hooks.plugins == ["one"]
         assert queue.stats().pending == 2

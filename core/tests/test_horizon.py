@@ -16,7 +16,7 @@ from protojobs import JobQueue, job
 from protojobs.testing import ManualClock
 from protojobs.worker.handover import HANDOVER_WAIT_S
 from protojobs.worker.launch import work
-from protojobs.worker.lease.run_bound import ReportedRunBound
+from protojobs.worker.lease.longest_run import ReportedRunBound
 
 BEAT_S = 10.0
 

@@ -13,7 +13,7 @@ from protojobs import Job, JobQueue, Settings, hookimpl
 from protojobs.doctor import examine
 from protojobs.errors import ConfigurationError
 from protojobs.events import Event
-from protojobs.hooks.loading import load_hooks
+from protojobs.hooks.installed_plugins import load_hooks
 from protojobs.port.diagnosis import Finding
 from protojobs_memory import MemoryDriver
 

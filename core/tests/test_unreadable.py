@@ -12,7 +12,7 @@ from msgspec.structs import asdict
 from protojobs.port import rules
 from protojobs.port.lifecycle import STORED, JobState, Verb
 from protojobs.port.records import ClaimedJob, FailedJob, Fence, JobRecord, NewJob
-from protojobs.port.unreadable import UNREADABLE, read, set_aside, why_unreadable
+from protojobs.port.unreadable_rows import UNREADABLE, read, set_aside, why_unreadable
 
 T0 = datetime(2030, 1, 1, tzinfo=UTC)
 NEW = NewJob(id="j", queue="q", job_name="n", job_class="m:C", data="{}")

@@ -18,9 +18,9 @@ from protojobs.errors import OptionInvalid, StoreUnavailable
 from protojobs.events import Event
 from protojobs.port.lifecycle import RETURNS_FREE
 from protojobs.testing import FlakyDriver, ManualClock
+from protojobs.worker import memory
 from protojobs.worker.launch import work
-from protojobs.worker.lease import memory
-from protojobs.worker.lease.memory import resident_bytes
+from protojobs.worker.memory import resident_bytes
 from protojobs_memory import MemoryDriver
 
 MakeQueue = Callable[..., JobQueue]

@@ -21,7 +21,7 @@ PLANTED = {
     "a module that is in no layer": ("core points one way", "protojobs/stray.py", "x = 1"),
     "production uses the kit": ("core points one way", "protojobs/port/records.py", "import protojobs.testing"),
     "core uses a library of a store": ("core knows no store", "protojobs/port/driver.py", "import sqlalchemy"),
-    "core uses a driver": ("core knows no store", "protojobs/port/loading.py", "import protojobs_memory"),
+    "core uses a driver": ("core knows no store", "protojobs/port/installed_drivers.py", "import protojobs_memory"),
     "a driver uses another": ("drivers do not know", "protojobs_memory/driver.py", "import protojobs_redis"),
     "a driver uses a contribution": ("a driver knows no", "protojobs_redis/__init__.py", "import protojobs_examples"),
     "the memory driver grows a need": ("the memory driver", "protojobs_memory/driver.py", "import sqlalchemy"),

@@ -18,9 +18,9 @@ from pages import DOCS, ROOT, all_pages, anchors_of, blocks_of, links_of, name_o
 
 from architecture.rules import DRIVER_MAY_USE
 from protojobs import events
+from protojobs.cli.command_table import BUILT_IN, CommandTable
 from protojobs.cli.entry import root
 from protojobs.cli.exits import MEANINGS
-from protojobs.cli.table import BUILT_IN, CommandTable
 from protojobs.config import Settings
 from protojobs.hooks import HookSpecs
 from protojobs.port.administration import Administers, Inspects

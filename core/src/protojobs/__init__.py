@@ -26,7 +26,7 @@ from protojobs.jobs.context import JobContext
 from protojobs.jobs.cron_option import Cron
 from protojobs.jobs.job_class import BoundJob, FunctionJob, Job, job
 from protojobs.jobs.returns import Discard, Retry, Snooze
-from protojobs.port.loading import create_driver
+from protojobs.port.installed_drivers import create_driver
 from protojobs.queue.queue import JobQueue
 from protojobs.stopping import StopToken
 

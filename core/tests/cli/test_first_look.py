@@ -13,11 +13,11 @@ from pathlib import Path
 import click
 import pytest
 
-from protojobs.cli import foreign_names
+from protojobs.cli import other_tools
+from protojobs.cli.command_table import BUILT_IN
 from protojobs.cli.commands.worker import command as worker
 from protojobs.cli.entry import root
 from protojobs.cli.exits import MEANINGS
-from protojobs.cli.table import BUILT_IN
 
 
 def every_command() -> list[tuple[str, ...]]:
@@ -93,7 +93,7 @@ def test_help_takes_little_longer_than_the_libraries_that_it_needs(tmp_path: Pat
 
 class TestCommandsOfOtherDistributions:
     def test_one_that_is_not_installed_says_how_to_install_it(self, type_, monkeypatch) -> None:
-        monkeypatch.setattr("protojobs.cli.table.entry_points", lambda group: ())
+        monkeypatch.setattr("protojobs.cli.command_table.entry_points", lambda group: ())
         typed = type_("demo")
         assert (typed.code, typed.out) == (2, "")
         assert 'try: pip install "protojobs[demo]"' in typed.err
@@ -136,7 +136,7 @@ def offers(monkeypatch):
             return self.what
 
     def offer(name: str, what: object) -> None:
-        monkeypatch.setattr("protojobs.cli.table.entry_points", lambda group: (Entry(name, what),))
+        monkeypatch.setattr("protojobs.cli.command_table.entry_points", lambda group: (Entry(name, what),))
 
     return offer
 
@@ -171,17 +171,17 @@ def test_what_is_only_alike_by_its_dashes_is_not_suggested(type_, words) -> None
 
 def test_each_option_that_is_told_to_users_of_other_libraries_exists_and_theirs_does_not() -> None:
     have = {name for param in worker.get_params(click.Context(worker)) for name in param.opts}
-    assert have & set(foreign_names.OPTIONS) == set()
-    assert {name for words in foreign_names.OPTIONS.values() for name in re.findall(r"--[a-z-]+", words)} - have <= {
+    assert have & set(other_tools.OPTIONS) == set()
+    assert {name for words in other_tools.OPTIONS.values() for name in re.findall(r"--[a-z-]+", words)} - have <= {
         "--burst"
     }
 
 
 def test_each_command_that_is_told_to_users_of_other_libraries_exists_and_theirs_does_not() -> None:
     ctx = click.Context(root)
-    told = {name for words in foreign_names.COMMANDS.values() for name in re.findall(r"protojobs ([a-z]+)", words)}
+    told = {name for words in other_tools.COMMANDS.values() for name in re.findall(r"protojobs ([a-z]+)", words)}
     assert told <= {*root.list_commands(ctx)}
-    assert not set(foreign_names.COMMANDS) & {*root.list_commands(ctx)}
+    assert not set(other_tools.COMMANDS) & {*root.list_commands(ctx)}
 
 
 def test_the_root_lists_what_get_command_finds() -> None:

@@ -53,7 +53,7 @@ def installed(monkeypatch):
 
     def install(**plugins: object) -> None:
         entries = [Entry(name, plugin) for name, plugin in plugins.items()]
-        monkeypatch.setattr("protojobs.hooks.loading.plugin_entry_points", lambda: entries)
+        monkeypatch.setattr("protojobs.hooks.installed_plugins.plugin_entry_points", lambda: entries)
 
     install()
     return install

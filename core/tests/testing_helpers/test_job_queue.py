@@ -317,7 +317,9 @@ class Size:
 
 class TestPlugins:
     def test_installed_ones_are_left_out(self, job_queue: TestQueue, monkeypatch) -> None:
-        monkeypatch.setattr("protojobs.hooks.loading.load_hooks", lambda *_, **__: pytest.fail("plugins were loaded"))
+        monkeypatch.setattr(
+            "protojobs.hooks.installed_plugins.load_hooks", lambda *_, **__: pytest.fail("plugins were loaded")
+        )
         assert job_queue.hooks.plugins == []
         assert TestQueue({"plugins": ["json"]}).hooks.plugins == []
 

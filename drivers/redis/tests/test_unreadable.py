@@ -12,7 +12,7 @@ from msgspec.msgpack import encode
 from protojobs.errors import ContractBroken
 from protojobs.port.lifecycle import JobState, Verb
 from protojobs.port.records import CancelAnswer, JobFilter, RetryAnswer
-from protojobs.port.unreadable import UNREADABLE, is_unreadable
+from protojobs.port.unreadable_rows import UNREADABLE, is_unreadable
 from protojobs.testing.conformance.steps import (
     all_failed,
     fresh_ids,

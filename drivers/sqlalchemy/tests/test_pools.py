@@ -263,14 +263,14 @@ def test_closing_a_driver_closes_what_it_opened_beside_an_application_s_pool(
     driver.enqueue([new_job()])
     work(driver)
     count = text("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()")
-    for connections in (3, 1):
+    for wanted in (3, 1):
         # Each in a transaction of its own: within one the server shows the processes of its first look.
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as conn:
             for _ in range(600):  # a server process takes a moment to end
-                if conn.execute(count).scalar_one() == connections:
+                if conn.execute(count).scalar_one() == wanted:
                     break
                 conn.execute(text("SELECT pg_sleep(0.05)"))
-            assert conn.execute(count).scalar_one() == connections
+            assert conn.execute(count).scalar_one() == wanted
         driver.close()
     engine.dispose()
 

@@ -12,11 +12,11 @@ from importlib.metadata import version
 
 import click
 
+from protojobs.cli.command_table import CommandTable
 from protojobs.cli.error_messages import print_error
 from protojobs.cli.exits import MEANINGS, Exit
 from protojobs.cli.options import NAMES
 from protojobs.cli.session import Session
-from protojobs.cli.table import CommandTable
 from protojobs.errors import shown
 
 __all__ = ["main", "root"]

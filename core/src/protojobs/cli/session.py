@@ -16,7 +16,7 @@ from protojobs.cli.showing.output import Output
 from protojobs.config import Settings, load_settings, source_of
 from protojobs.errors import ConfigurationError, DriverError
 from protojobs.port.driver import Store
-from protojobs.port.loading import create_driver
+from protojobs.port.installed_drivers import create_driver
 from protojobs.port.urls import masked
 from protojobs.queue.queue import JobQueue
 

@@ -16,7 +16,7 @@ from protojobs.names import just_before
 from protojobs.port.diagnosis import IN_FRONT_MAX, Diagnoses
 from protojobs.port.lifecycle import CRASHES_MAX, SUSPECT_RECLAIMS, JobState
 from protojobs.port.records import JobRecord, QueueInfo, WorkerRecord
-from protojobs.port.unreadable import is_unreadable
+from protojobs.port.unreadable_rows import is_unreadable
 
 if TYPE_CHECKING:
     from protojobs.port.driver import Store

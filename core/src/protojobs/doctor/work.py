@@ -16,7 +16,7 @@ from protojobs.port.diagnosis import Diagnoses, Finding, Severity, judged
 from protojobs.port.lifecycle import JobState
 from protojobs.port.observing import Observes
 from protojobs.port.records import JobFilter, JobRecord, QueueInfo, WorkerRecord
-from protojobs.port.unreadable import UNREADABLE, is_unreadable
+from protojobs.port.unreadable_rows import UNREADABLE, is_unreadable
 
 if TYPE_CHECKING:
     from protojobs.port.driver import Store

@@ -18,7 +18,7 @@ Rules for every verb:
   give.
 * Names are compared byte by byte.
 * A stored row that no driver wrote holds up nothing else: `claim` settles such a job as failed in the same call, and
-  verbs that look show stand-ins and why, and never raise for it (`protojobs.port.unreadable`).
+  verbs that look show stand-ins and why, and never raise for it (`protojobs.port.unreadable_rows`).
 * No verb waits without a bound. Ask `clock.time_left(usual_s)` how long a wait may last: the caller may have set a
   limit (`clock.within`) to all that its thread asks for. A driver may set one itself, around what it calls.
 * A driver opens nothing before its first verb and starts afresh in a forked child: there it uses nothing that its

@@ -36,7 +36,7 @@ from protojobs.port.records import (
 )
 from protojobs.port.schedules import Schedule
 from protojobs.port.transactions import SupportsAsyncTransaction, SupportsTransaction
-from protojobs.queue.offload import offload
+from protojobs.queue.coroutines import offload
 
 if TYPE_CHECKING:
     from protojobs.hooks.hooks import Hooks

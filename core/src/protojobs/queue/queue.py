@@ -16,7 +16,7 @@ from protojobs.jobs.definition import REGISTRY, Registry
 from protojobs.jobs.job_class import as_bound
 from protojobs.names import check_name, check_seconds, check_text
 from protojobs.port.driver import Store
-from protojobs.port.loading import create_driver
+from protojobs.port.installed_drivers import create_driver
 from protojobs.port.records import (
     CancelAnswer,
     Cleared,
@@ -32,7 +32,7 @@ from protojobs.port.records import (
     WorkerRecord,
 )
 from protojobs.queue import administration
-from protojobs.queue.offload import in_thread, offload, on_own_thread
+from protojobs.queue.coroutines import in_thread, offload, on_own_thread
 from protojobs.queue.pushing import Delay, Pusher, in_chunks, new_job
 from protojobs.stopping import StopToken
 
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from protojobs.hooks.hooks import Hooks
     from protojobs.runtime import Runtime
-    from protojobs.worker.lease.resting import RestingLeases
+    from protojobs.worker.lease.between_calls import RestingLeases
     from protojobs.worker.outcome import WorkReport
 
 __all__ = ["JobQueue", "push_made"]
@@ -196,7 +196,7 @@ class JobQueue:
         cannot be reached at the start; a later outage is sat out.
         """
         from protojobs.worker.launch import work  # processes that only push never load the worker
-        from protojobs.worker.lease.resting import RestingLeases
+        from protojobs.worker.lease.between_calls import RestingLeases
 
         self.hooks.check()
         with self._loading:  # two threads may begin to work at the same moment
@@ -347,7 +347,7 @@ class JobQueue:
 
     def _load_hooks(self) -> Hooks:
         from protojobs.hooks.hooks import Hooks
-        from protojobs.hooks.loading import load_hooks  # pluggy is a sixth of our import time
+        from protojobs.hooks.installed_plugins import load_hooks  # pluggy is a sixth of our import time
 
         if self._is_loading:  # a plugin that is being made uses this queue: with no plugins, or it would be made again
             return Hooks(clock=self.clock)

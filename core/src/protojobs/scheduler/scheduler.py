@@ -18,11 +18,11 @@ from protojobs.hooks.dispatcher import Dispatcher
 from protojobs.jobs.cron_option import ScheduleOptions
 from protojobs.names import check_seconds
 from protojobs.port.schedules import Schedule, SchedulePage
-from protojobs.queue.offload import in_thread
+from protojobs.queue.coroutines import in_thread
 from protojobs.queue.queue import JobQueue, push_made
 from protojobs.scheduler.planning import due_times, job_of
 from protojobs.scheduler.registering import Registering, clock_fields, day_field
-from protojobs.scheduler.stored import StoredSchedules
+from protojobs.scheduler.stored_schedules import StoredSchedules
 from protojobs.scheduler.ticking import Ticker, TickReport
 from protojobs.stopping import StopToken, Wakeup
 from protojobs.timetable.cron import check_cron

@@ -13,8 +13,8 @@ from protojobs.config import Settings
 from protojobs.hooks.hooks import Hooks
 from protojobs.jobs.definition import REGISTRY, Registry
 from protojobs.jobs.job_class import BoundJob, as_bound
+from protojobs.port.installed_drivers import create_driver
 from protojobs.port.lifecycle import JobState
-from protojobs.port.loading import create_driver
 from protojobs.port.records import Enqueued, NewJob
 from protojobs.queue.pushing import Pusher
 from protojobs.queue.queue import JobQueue

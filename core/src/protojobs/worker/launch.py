@@ -9,8 +9,8 @@ from protojobs.names import check_count, check_name
 from protojobs.port.observing import Observes
 from protojobs.runtime import Runtime
 from protojobs.stopping import StopToken
+from protojobs.worker.lease.between_calls import RestingLeases
 from protojobs.worker.lease.lease import Told, WorkerLease
-from protojobs.worker.lease.resting import RestingLeases
 from protojobs.worker.loop import Worker
 from protojobs.worker.outcome import WorkReport
 from protojobs.worker.plan import WorkLimits

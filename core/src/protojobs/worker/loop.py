@@ -23,7 +23,7 @@ from protojobs.stopping import StopToken
 from protojobs.worker.inbox import Inbox, Message
 from protojobs.worker.lease.lease import HeartbeatResult, WorkerLease
 from protojobs.worker.lease.maintenance import Maintenance
-from protojobs.worker.lease.staying import STAY_S, Staying
+from protojobs.worker.lease.stay_to_reclaim import STAY_S, Staying
 from protojobs.worker.lease.validity import LeaseValidity
 from protojobs.worker.outcome import Outcome, WorkReport
 from protojobs.worker.plan import Plan, WorkLimits

@@ -15,7 +15,7 @@ from protojobs.entropy import fresh_id
 from protojobs.errors import OptionInvalid
 from protojobs.port.records import BATCH_BYTES_MAX, ClaimedJob, ClaimReply, Enqueued, Fence, NewJob, Settled, Settlement
 from protojobs.port.rules import check_batch
-from protojobs.port.unreadable import set_aside
+from protojobs.port.unreadable_rows import set_aside
 from protojobs_redis.inspection import entries_of
 from protojobs_redis.leases import lease_lost
 from protojobs_redis.packing import (

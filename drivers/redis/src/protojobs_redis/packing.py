@@ -23,7 +23,7 @@ from protojobs.port.records import (
     payload_bytes,
 )
 from protojobs.port.rules import as_claimed
-from protojobs.port.unreadable import is_unreadable, read, why_unreadable
+from protojobs.port.unreadable_rows import is_unreadable, read, why_unreadable
 
 __all__ = [
     "LETTERS",
@@ -301,7 +301,7 @@ def failed_job(failed_id: str, packed: bytes, entry: Entry) -> FailedJob:
 
 
 def _readable_values(entry: Entry) -> dict[str, object]:
-    """What can be read of a job, by the names of JobRecord, for `protojobs.port.unreadable` to judge."""
+    """What can be read of a job, by the names of JobRecord, for `protojobs.port.unreadable_rows` to judge."""
     return _as_record(entry, _NO_ROW | _values_of(Blob, entry.blob) | _values_of(Row, entry.row))
 
 

@@ -24,7 +24,7 @@ from protojobs.cli.showing.conformance_report import Ended, Report, shown_progre
 from protojobs.cli.showing.text import counted
 from protojobs.errors import ConfigurationError, SchemaOutdated
 from protojobs.port.driver import Store
-from protojobs.port.loading import create_driver
+from protojobs.port.installed_drivers import create_driver
 from protojobs.port.urls import masked
 
 __all__ = ["command"]

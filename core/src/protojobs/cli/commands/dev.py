@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from protojobs.cli.command_table import ENTRY_POINTS
 from protojobs.cli.development.code_changes import CodeChanges
 from protojobs.cli.development.prefixed_output import PrefixedOutput
 from protojobs.cli.development.processes import DRAIN_S, Dashboard, DevWorker
@@ -18,7 +19,6 @@ from protojobs.cli.options import StoreCommand
 from protojobs.cli.session import Session
 from protojobs.cli.supervising.start_checks import check_shared
 from protojobs.cli.supervising.stop_signals import stopped_by_signals
-from protojobs.cli.table import ENTRY_POINTS
 from protojobs.clock import SYSTEM_CLOCK
 from protojobs.config import ENV_PREFIX
 from protojobs.errors import NotSupported

@@ -20,7 +20,7 @@ from protojobs.clock import SYSTEM_CLOCK, within
 from protojobs.entropy import fresh_id
 from protojobs.errors import ConfigurationError, DriverError, StoreUnavailable
 from protojobs.port.driver import Store
-from protojobs.port.loading import create_driver
+from protojobs.port.installed_drivers import create_driver
 from protojobs.port.urls import masked
 
 __all__ = ["command"]

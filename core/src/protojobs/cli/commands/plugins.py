@@ -12,7 +12,7 @@ from protojobs.cli.exits import Exit
 from protojobs.cli.options import StoreCommand
 from protojobs.cli.session import Session
 from protojobs.cli.showing.tables import Cell, Column
-from protojobs.hooks.loading import made_plugin, plugins_wanted
+from protojobs.hooks.installed_plugins import made_plugin, plugins_wanted
 from protojobs.hooks.specs import hooks_of
 
 __all__ = ["command"]

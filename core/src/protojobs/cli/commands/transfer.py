@@ -18,7 +18,7 @@ from protojobs.cli.showing.output import Output
 from protojobs.cli.showing.text import counted
 from protojobs.errors import SchemaOutdated
 from protojobs.port.driver import Store
-from protojobs.port.loading import create_driver
+from protojobs.port.installed_drivers import create_driver
 from protojobs.port.records import Stats
 from protojobs.port.urls import masked
 from protojobs.transfer import TransferReport, are_one_store, token_for, transfer

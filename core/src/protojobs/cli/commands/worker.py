@@ -17,11 +17,11 @@ import click
 import msgspec
 
 from protojobs.cli.exits import Exit
-from protojobs.cli.foreign_names import WorkerCommand
 from protojobs.cli.health_probe.health import Health, supervisor_health, worker_health
 from protojobs.cli.health_probe.probe import Probe
 from protojobs.cli.health_probe.systemd import Systemd
 from protojobs.cli.option_types import duration, size
+from protojobs.cli.other_tools import WorkerCommand
 from protojobs.cli.session import Session
 from protojobs.cli.showing.logs import FORMATS, LEVELS, json_line, level_of, logging_to_stderr, say_json
 from protojobs.cli.supervising.hard_exit import HardExit

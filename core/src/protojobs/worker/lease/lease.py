@@ -16,7 +16,7 @@ from protojobs.entropy import fresh_id
 from protojobs.errors import DriverError, LeaseLost
 from protojobs.port.driver import Driver
 from protojobs.port.records import Fence, Heartbeat, WorkerInfo
-from protojobs.worker.lease.run_bound import ReportedRunBound, RunBound
+from protojobs.worker.lease.longest_run import ReportedRunBound, RunBound
 from protojobs.worker.lease.watch import LeaseWatch
 from protojobs.worker.reports.health import WorkerHealth
 from protojobs.worker.reports.rollups import Rollups

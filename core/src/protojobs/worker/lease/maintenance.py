@@ -13,7 +13,7 @@ from protojobs.port.lifecycle import JobState
 from protojobs.port.records import ClaimedJob, JobFilter
 from protojobs.runtime import Runtime
 from protojobs.worker.lease.lease import WorkerLease
-from protojobs.worker.lease.memory import resident_bytes
+from protojobs.worker.memory import resident_bytes
 from protojobs.worker.reports.joblog import log_event
 
 __all__ = ["Maintenance"]

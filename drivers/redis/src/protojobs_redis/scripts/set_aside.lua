@@ -2,7 +2,7 @@
 -- failed_jobs, what to say}. Of a job whose row is spoilt a failed one is left, so that people see it; one that is in
 -- another state than pending stays as it is, and of an id without a job nothing is left.
 
-local FINGERPRINT = 'unreadable'  -- as protojobs.port.unreadable has it
+local FINGERPRINT = 'unreadable'  -- as protojobs.port.unreadable_rows has it
 
 local spoilt = unpacked(ARGV[2])
 local ids = {}

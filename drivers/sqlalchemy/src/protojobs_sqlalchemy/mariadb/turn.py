@@ -20,7 +20,7 @@ from sqlalchemy import Connection
 from protojobs.port.lifecycle import JobState, Verb
 from protojobs.port.records import BATCH_BYTES_MAX, ClaimedJob, ClaimReply, Fence, Settled, Settlement, SettleStatus
 from protojobs.port.rules import DELAY_MAX_S, PASSED_OVER_MAX
-from protojobs.port.unreadable import set_aside, why_unreadable
+from protojobs.port.unreadable_rows import set_aside, why_unreadable
 from protojobs_sqlalchemy.dialect import Dialect, TurnReply, TurnRequest
 from protojobs_sqlalchemy.mariadb.waiting import walk_lanes
 from protojobs_sqlalchemy.tables.types import TIMES_FROM, TIMES_UNTIL, from_microseconds, is_job_id

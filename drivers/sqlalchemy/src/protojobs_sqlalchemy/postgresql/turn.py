@@ -15,7 +15,7 @@ from protojobs.clock import SYSTEM_CLOCK
 from protojobs.port.lifecycle import JobState
 from protojobs.port.records import BATCH_BYTES_MAX, ClaimedJob, ClaimReply, Fence, Settled, Settlement, SettleStatus
 from protojobs.port.rules import DELAY_MAX_S, PASSED_OVER_MAX, payload_bytes
-from protojobs.port.unreadable import set_aside, why_unreadable
+from protojobs.port.unreadable_rows import set_aside, why_unreadable
 from protojobs_sqlalchemy.dialect import Dialect, TurnReply, TurnRequest
 from protojobs_sqlalchemy.postgresql import statements as sql
 from protojobs_sqlalchemy.postgresql.values import completions_of

@@ -29,7 +29,7 @@ from protojobs.port.records import (
     SettleStatus,
 )
 from protojobs.port.rules import DELAY_MAX_S, PASSED_OVER_MAX, payload_bytes
-from protojobs.port.unreadable import set_aside, why_unreadable
+from protojobs.port.unreadable_rows import set_aside, why_unreadable
 from protojobs_sqlalchemy.dialect import Dialect, Mode, TurnReply, TurnRequest
 from protojobs_sqlalchemy.tables.types import (
     TIMES_FROM,

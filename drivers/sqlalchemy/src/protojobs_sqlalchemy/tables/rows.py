@@ -9,7 +9,7 @@ from sqlalchemy import Row
 
 from protojobs.port.lifecycle import STORED, JobState
 from protojobs.port.records import ClaimedJob, FailedJob, Fence, JobRecord, Settlement
-from protojobs.port.unreadable import read, set_aside, why_unreadable
+from protojobs.port.unreadable_rows import read, set_aside, why_unreadable
 from protojobs_sqlalchemy.tables.types import stored_value
 
 __all__ = ["AnyRow", "claimed_job", "failed_job", "job_record", "state_of"]

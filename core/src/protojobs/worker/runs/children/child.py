@@ -24,7 +24,7 @@ import msgspec
 from protojobs.clock import SYSTEM_CLOCK
 from protojobs.forks import this_process
 from protojobs.hooks.hooks import Hooks
-from protojobs.hooks.loading import load_hooks
+from protojobs.hooks.installed_plugins import load_hooks
 from protojobs.interrupts import Interrupted
 from protojobs.jobs.definition import REGISTRY
 from protojobs.logs import RUNNING

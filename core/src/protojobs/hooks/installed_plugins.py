@@ -15,7 +15,7 @@ from protojobs.clock import SYSTEM_CLOCK, Clock
 from protojobs.errors import ProtojobsError
 from protojobs.hooks.hooks import Hooks
 from protojobs.hooks.specs import hooks_of
-from protojobs.port.loading import plugin_entry_points, plugins_named
+from protojobs.port.installed_drivers import plugin_entry_points, plugins_named
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint

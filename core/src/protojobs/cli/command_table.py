@@ -9,7 +9,7 @@ from typing import cast
 
 import click
 
-from protojobs.cli.foreign_names import ForeignNamesGroup
+from protojobs.cli.other_tools import ForeignNamesGroup
 from protojobs.errors import ConfigurationError, shown
 
 __all__ = ["BUILT_IN", "ENTRY_POINTS", "CommandTable"]
