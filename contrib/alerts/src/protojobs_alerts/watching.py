@@ -82,7 +82,7 @@ class Watcher:
         """What is wrong now, whatever was sent before: 200 things, and the number of the others. Raises DriverError."""
         return _listed(self._findings())
 
-    def _found(self) -> list[Finding]:
+    def _findings(self) -> list[Finding]:
         with within(ANSWER_S):
             now, workers = self._driver.now(), self._driver.workers()
             queues = self._driver.queues(counted_max=self._counted_max)
