@@ -55,7 +55,7 @@ class Throttle:
                 if (notice := self._absent(now_s, key)) is not None:
                     notices.append(notice)
         if (surplus := len(self._alerts) - ALERTS_MAX) > 0:  # the longest silent ones go
-            for key in sorted(self._alerts, key=lambda key: self._alerts[key].told_s)[:surplus]:
+            for key in sorted(self._alerts, key=lambda key: self._alerts[key].sent_s)[:surplus]:
                 del self._alerts[key]
         return notices
 
@@ -65,34 +65,34 @@ class Throttle:
             self._alerts[finding.key] = _Alert(finding, now_s, now_s)
             return Notice(status="firing", finding=finding)
         self._goes_on(now_s, alert, finding)
-        if now_s - alert.told_s < self._interval_s:
+        if now_s - alert.sent_s < self._interval_s:
             return None
         notice = Notice(status="firing", finding=finding, lasts_s=now_s - alert.began_s, held_back=alert.held_back)
-        alert.told_s, alert.held_back, alert.is_told, alert.has_untold_end = now_s, 0, True, False
+        alert.sent_s, alert.held_back, alert.is_sent, alert.has_unsent_end = now_s, 0, True, False
         return notice
 
     def _goes_on(self, now_s: float, alert: _Alert, finding: Finding) -> None:
         alert.finding = finding
         alert.held_back += finding.new
         if not alert.is_firing:
-            alert.is_firing, alert.is_told, alert.began_s = True, False, now_s
+            alert.is_firing, alert.is_sent, alert.began_s = True, False, now_s
 
     def _absent(self, now_s: float, key: tuple[str, str, str, str]) -> Notice | None:
         alert = self._alerts[key]
         if alert.is_firing:
             alert.is_firing = False
-            if not alert.is_told:  # it began and ended while messages were held back
-                alert.has_untold_end = True
+            if not alert.is_sent:  # it began and ended while messages were held back
+                alert.has_unsent_end = True
                 return None
             return self._over(now_s, alert)
-        if now_s - alert.told_s < self._interval_s:
+        if now_s - alert.sent_s < self._interval_s:
             return None
-        if alert.has_untold_end:
-            alert.told_s, alert.has_untold_end = now_s, False
+        if alert.has_unsent_end:
+            alert.sent_s, alert.has_unsent_end = now_s, False
             return self._over(now_s, alert)
         del self._alerts[key]
         return None
 
     def _over(self, now_s: float, alert: _Alert) -> Notice:
-        held_back, alert.held_back, alert.is_told = alert.held_back, 0, False
+        held_back, alert.held_back, alert.is_sent = alert.held_back, 0, False
         return Notice(status="resolved", finding=alert.finding, lasts_s=now_s - alert.began_s, held_back=held_back)

@@ -36,16 +36,16 @@ def delete_old_rows(  # noqa: PLR0913  (what, how old, how many, and how to stop
     it has no primary key, or the column holds no date or time; DatabaseUnavailable when the database does not answer.
     """
     try:
-        rows = _reflected(engine, table)
-        is_old = _older(rows, column, before)
+        reflected = _reflected(engine, table)
+        is_old = _older(reflected, column, before)
         if dry_run:
             with engine.connect() as connection:
-                count = connection.scalar(sa.select(sa.func.count()).select_from(rows).where(is_old))
+                count = connection.scalar(sa.select(sa.func.count()).select_from(reflected).where(is_old))
             return RowsDone(count or 0, has_more=False)
         rows = 0
         while not stop():
             with engine.begin() as connection:
-                deleted = _delete_batch(connection, rows, is_old, batch)
+                deleted = _delete_batch(connection, reflected, is_old, batch)
             rows += deleted
             if deleted < batch:
                 return RowsDone(rows, has_more=False)
