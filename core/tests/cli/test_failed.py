@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from protojobs.cli import bulk
+from protojobs.cli.acting import bulk
 from protojobs.cli.showing.output import Output
 from protojobs.inspector import counting
 

@@ -19,7 +19,7 @@ from protojobs.cli.exits import CommandFailed, Exit
 from protojobs.cli.health_probe.health import supervisor_health
 from protojobs.cli.supervising import supervisor
 from protojobs.cli.supervising.supervisor import STARTS_MAX, Supervisor
-from protojobs.cli.supervising.supervisor_link import LINE
+from protojobs.cli.supervising.supervisor_link import LINK_VARIABLE
 from protojobs.cli.supervising.worker_process import worker_command
 from protojobs.clock import SYSTEM_CLOCK, SystemClock
 from protojobs.port.lifecycle import JobState
@@ -240,7 +240,7 @@ class Hasty(SystemClock):
 
 REPORTS = f"""
 import os, socket, time
-line = socket.socket(fileno=int(os.environ["{LINE}"]))
+line = socket.socket(fileno=int(os.environ["{LINK_VARIABLE}"]))
 line.sendall(b'alive {{"worker": "w", "lease_s": 60, "lasts_s": 0}}\\n')
 line.sendall(b'{{"done": 3, "failed": 0, "runs": 3, "reason": "REASON"}}\\n')
 time.sleep(600)

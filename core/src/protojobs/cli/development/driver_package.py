@@ -16,8 +16,8 @@ from string import Template
 
 from protojobs.cli.exits import CommandFailed, Exit
 from protojobs.errors import OptionInvalid
-from protojobs.port import driver as protocols
-from protojobs.port import records
+from protojobs.port import administration, records, schedules
+from protojobs.port import driver as port
 from protojobs.port.urls import driver_entry_points
 
 __all__ = ["checked_name", "package_files"]
@@ -27,6 +27,7 @@ _NAME_LENGTH_MAX = 40
 _OURS = ("sqlalchemy", "examples", "dashboard", "scheduler", "testing")  # protojobs-... is or may become one of ours
 _TEMPLATES = files("protojobs") / "testing" / "scaffold"  # data; nothing there is imported
 _LINE_MAX = 120
+_MODULES = (port, administration, schedules)  # where the protocols of a store stand
 
 
 def checked_name(name: str) -> str:
@@ -56,7 +57,7 @@ def package_files(name: str) -> dict[str, str]:
     }
     verbs = list(_verbs())
     driver = {
-        "port_version": str(protocols.PORT_VERSION),
+        "port_version": str(port.PORT_VERSION),
         "imports": _imports([node for _, node in verbs]),
         "capabilities": "\n".join(_capabilities()),
         "verbs": "\n\n".join(text for text, _ in verbs),
@@ -77,16 +78,15 @@ def _filled(template: str, values: dict[str, str]) -> str:
 
 def _verbs() -> Iterator[tuple[str, ast.FunctionDef]]:
     """Each verb of `Store` as text, its `...` turned into NotImplementedError; a line before those of each protocol."""
-    for protocol in protocols.Store.__bases__:
-        if protocol.__module__ != protocols.__name__:
+    for protocol in port.Store.__bases__:
+        if protocol.__module__ not in {module.__name__ for module in _MODULES}:
             continue
         lines = inspect.getsource(protocol).splitlines()
         (tree,) = ast.parse("\n".join(lines)).body
         assert isinstance(tree, ast.ClassDef)
-        rule = f"    # {'-' * (_LINE_MAX - len(protocol.__name__) - 7)} {protocol.__name__}"
         for place, node in enumerate(node for node in tree.body if isinstance(node, ast.FunctionDef)):
             contract = "\n".join(lines[node.lineno - 1 : node.body[-1].lineno - 1])
-            heading = f"{rule}\n\n" if place == 0 else ""
+            heading = f"    # {protocol.__name__}\n\n" if place == 0 else ""
             yield f"{heading}{contract}\n        raise NotImplementedError", node
 
 
@@ -103,14 +103,20 @@ def _capabilities() -> Iterator[str]:
 
 
 def _imports(verbs: Iterable[ast.FunctionDef]) -> str:
-    """What the signatures need, imported from where protocols.py has it, in its order."""
+    """What the signatures need, imported from where the port's modules have it."""
     signatures = [part for verb in verbs for part in (verb.args, verb.returns) if part is not None]
     used = {node.id for part in signatures for node in ast.walk(part) if isinstance(node, ast.Name)} | {"Capabilities"}
+    names: dict[str, set[str]] = {}
+    for module in _MODULES:
+        for node in ast.parse(inspect.getsource(module)).body:
+            if isinstance(node, ast.ImportFrom) and node.module not in (None, "__future__", "typing"):
+                names.setdefault(node.module, set()).update(alias.name for alias in node.names if alias.name in used)
+            elif isinstance(node, ast.ClassDef) and node.name in used:
+                names.setdefault(module.__name__, set()).add(node.name)
     lines: dict[bool, list[str]] = {False: [], True: []}
-    for node in ast.parse(inspect.getsource(protocols)).body:
-        if isinstance(node, ast.ImportFrom) and node.module not in (None, "__future__", "typing"):
-            if names := [alias.name for alias in node.names if alias.name in used]:
-                lines[node.module.startswith("protojobs")].append(_import(node.module, names))
+    for module_name in sorted(names):
+        if names[module_name]:
+            lines[module_name.startswith("protojobs")].append(_import(module_name, sorted(names[module_name])))
     return "\n\n".join("\n".join(block) for block in lines.values())
 
 
