@@ -105,6 +105,7 @@ def test_the_first_that_does_not_answer_costs_a_moment_and_condemns_the_others(
 def test_on_mariadb_the_kernel_looks_after_connections_that_say_nothing(make_store_url: Callable[[str], str]) -> None:
     """As PostgreSQL's library lets it do."""
     driver = SQLAlchemyDriver(make_store_url("mariadb"))
+    driver.setup()
 
     def options(conn: Connection) -> list[int]:
         raw: Any = conn.connection.driver_connection
