@@ -102,8 +102,8 @@ def _place(trace: TracebackType | None) -> str:
         deepest = frame
         if _is_the_applications(frame.f_code.co_filename):
             own = frame
-    frame = own or deepest
-    return "" if frame is None else f"{frame.f_globals.get('__name__', '')}:{frame.f_code.co_qualname}"
+    place = own or deepest
+    return "" if place is None else f"{place.f_globals.get('__name__', '')}:{place.f_code.co_qualname}"
 
 
 def _frames(trace: TracebackType | None) -> Iterator[FrameType]:

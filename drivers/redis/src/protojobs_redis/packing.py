@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
 from msgspec import Raw, Struct, convert
 from msgspec.msgpack import Decoder, Encoder, decode
@@ -224,7 +225,7 @@ def imported_row(job: ExportedJob) -> Row:
     """The row of a job as it was where it came from; its times are text, as scripts/import_jobs.lua reads them."""
     is_failed, failed = job.status is JobState.FAILED, job.failed
     ended_at = job.processed_at or (failed.failed_at if failed else None)
-    values = asdict(job) | {
+    values: dict[str, Any] = asdict(job) | {
         "size": payload_bytes(job.data),
         "state": LETTERS[job.status],
         "reserved_by": "",
@@ -233,7 +234,8 @@ def imported_row(job: ExportedJob) -> Row:
         "fingerprint": failed.fingerprint if failed else "",
     }
     fields = {name: value for name in Row.__struct_fields__ if (value := values.get(name)) is not None}
-    return Row(**{name: moment_text(at) if isinstance(at, datetime) else at for name, at in fields.items()})
+    texts: dict[str, Any] = {name: moment_text(at) if isinstance(at, datetime) else at for name, at in fields.items()}
+    return Row(**texts)
 
 
 def claims_of(packed: Sequence[PackedClaim]) -> list[ClaimedJob]:

@@ -13,8 +13,17 @@ from sqlalchemy import Connection
 
 from protojobs.clock import SYSTEM_CLOCK
 from protojobs.port.lifecycle import JobState
-from protojobs.port.records import BATCH_BYTES_MAX, ClaimedJob, ClaimReply, Fence, Settled, Settlement, SettleStatus
-from protojobs.port.rules import DELAY_MAX_S, PASSED_OVER_MAX, payload_bytes
+from protojobs.port.records import (
+    BATCH_BYTES_MAX,
+    ClaimedJob,
+    ClaimReply,
+    Fence,
+    Settled,
+    Settlement,
+    SettleStatus,
+    payload_bytes,
+)
+from protojobs.port.rules import DELAY_MAX_S, PASSED_OVER_MAX
 from protojobs.port.unreadable_rows import set_aside, why_unreadable
 from protojobs_sqlalchemy.dialect import Dialect, TurnReply, TurnRequest
 from protojobs_sqlalchemy.postgresql import statements as sql

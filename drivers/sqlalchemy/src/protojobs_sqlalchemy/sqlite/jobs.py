@@ -27,8 +27,9 @@ from protojobs.port.records import (
     Settled,
     Settlement,
     SettleStatus,
+    payload_bytes,
 )
-from protojobs.port.rules import DELAY_MAX_S, PASSED_OVER_MAX, payload_bytes
+from protojobs.port.rules import DELAY_MAX_S, PASSED_OVER_MAX
 from protojobs.port.unreadable_rows import set_aside, why_unreadable
 from protojobs_sqlalchemy.dialect import Dialect, Mode, TurnReply, TurnRequest
 from protojobs_sqlalchemy.tables.types import (
