@@ -90,6 +90,6 @@ def _found_by_mysql(conn: Connection, bounds: dict[str, int]) -> list[_Group]:
             values |= {f"alike_{place}": row.fingerprint, f"place_{place}": place}
         union = " UNION ALL ".join(_LAST.format(place) for place in range(len(part)))
         for row in conn.execute(text(union), values):
-            group = part[row.place]
+            group = part[int(row.place)]
             found.append(_Group(group.fingerprint, group.first_at, row.id, row.number))
     return found

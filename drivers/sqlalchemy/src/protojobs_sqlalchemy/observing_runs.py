@@ -169,4 +169,5 @@ def _total(row: Found) -> RollupTotal:
 
 def _attempt(row: Found) -> AttemptNote:
     values: dict[str, Any] = {name: getattr(row, name) for name in attempts.c.keys()}
-    return AttemptNote(**values | {"result": _RESULTS[row.result]})
+    values["result"] = _RESULTS[row.result]
+    return AttemptNote(**values)

@@ -62,7 +62,7 @@ def failed_job(row: Found) -> FailedJob:
 
 def _values(row: Found, kind: type[Struct]) -> dict[str, object]:
     """What is stored in the columns of these names. Nobody holds a job whose `reserved_by` is NULL."""
-    there = row._mapping
+    there = row._mapping  # pyright: ignore[reportPrivateUsage]  (documented)
     values = {name: stored_value(there[name]) for name in kind.__struct_fields__ if name in there}
     if values.get("reserved_by", "") is None:
         values["reserved_by"] = ""

@@ -212,7 +212,8 @@ def save(conn: Connection, schedule: Schedule, version: int) -> bool:
 
 def get(conn: Connection, ids: Sequence[str]) -> SchedulePage:
     """The schedules that exist among `ids`."""
-    found, unreadable = apart(map(_read, conn.execute(select(*_columns).where(schedules.c.id.in_(ids)))))
+    rows = conn.execute(select(*_columns).where(schedules.c.id.in_(ids))).fetchall()
+    found, unreadable = apart(map(_read, rows))
     return SchedulePage(schedules=found, unreadable=unreadable)
 
 
@@ -331,4 +332,4 @@ def _schedule(row: Found) -> Schedule:
 
 def _row(schedule: Schedule) -> dict[str, object]:
     enums = {"misfire": schedule.misfire.value, "overlap": schedule.overlap.value}
-    return asdict(schedule) | enums | {"is_paused": int(schedule.is_paused)}
+    return {**asdict(schedule), **enums, "is_paused": int(schedule.is_paused)}
