@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -209,6 +210,13 @@ class TestImportsStandAtTheTop:
 
     def test_type_checking_imports_at_the_top_pass(self) -> None:
         assert rules.imports_inside_functions("if TYPE_CHECKING:\n    import rich\n") == []
+
+
+class TestPyrightReadsEveryDistribution:
+    def test_by_name_since_it_does_not_look_behind_a_wildcard(self) -> None:
+        settings = tomllib.loads((rules.ROOT / "pyproject.toml").read_text())["tool"]["pyright"]
+        folders = [*rules.ROOT.glob("core/src"), *rules.ROOT.glob("drivers/*/src"), *rules.ROOT.glob("contrib/*/src")]
+        assert sorted(settings["include"]) == sorted(map(rules.shown, folders))
 
 
 class TestEveryModuleSaysWhatItIsFor:

@@ -1,6 +1,7 @@
 """Ticks, and nothing else: `python -m faults.ticking URL`.
 
-Its journal says what it fired, which times it missed, where it was overtaken, and what its wall clock showed.
+Its journal says what the store answered to its firings (how many fired, where another scheduler was faster), and what
+its wall clock showed. It watches at the driver, where every firing passes, and not inside the scheduler.
 On SIGUSR1 it stops itself (SIGSTOP) the next time that it stands between reading what is due and firing that: the place
 where a scheduler that leads would, on waking, fire what others have fired long ago.
 """
@@ -12,41 +13,34 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 
 from protojobs import JobQueue, Scheduler, create_driver
-from protojobs.port.schedules import Fired, Firing
-from protojobs.scheduler import TickReport
+from protojobs.port.schedules import Fired, FireStatus, Firing
 
 from .jobs import WORKER_VARIABLE, journal
 
-__all__ = ["Watched", "stop_itself_when_told"]
+__all__ = ["watch"]
 
 
-class Watched(Scheduler):
-    """A Scheduler that writes down what its ticks did."""
-
-    def _tick(self, is_over: Callable[[], bool]) -> TickReport:
-        report = super()._tick(is_over)
-        if report.fired or report.missed or report.overtaken:
-            did = {"fired": report.fired, "missed": report.missed, "overtaken": report.overtaken}
-            _write("ticked", wall_ahead_s=time.time() - time.monotonic(), **did)
-        return report
-
-
-def stop_itself_when_told(queue: JobQueue) -> None:
-    """From now on SIGUSR1 stops this process in the middle of its next tick that has something to fire."""
+def watch(queue: JobQueue) -> None:
+    """Write down what the firings of `queue` did, and from now on stop this process before one when told (SIGUSR1)."""
     fire, is_told = queue.driver.fire, threading.Event()
     signal.signal(signal.SIGUSR1, lambda *_: is_told.set())
 
-    def fire_later(firings: Sequence[Firing]) -> list[Fired]:
+    def fire_watched(firings: Sequence[Firing]) -> list[Fired]:
         if is_told.is_set():
             is_told.clear()
             _write("caught", due=[firing.due.isoformat() for firing in firings])
             os.kill(os.getpid(), signal.SIGSTOP)
-        return fire(firings)
+        answers = fire(firings)
+        did = Counter(answer.status for answer in answers)
+        told = {"fired": did[FireStatus.FIRED], "overtaken": did[FireStatus.LOST]}
+        _write("ticked", wall_ahead_s=time.time() - time.monotonic(), **told)
+        return answers
 
-    queue.driver.fire = fire_later  # type: ignore[method-assign]
+    queue.driver.fire = fire_watched  # type: ignore[method-assign]
 
 
 def _write(what: str, **facts: object) -> None:
@@ -56,9 +50,9 @@ def _write(what: str, **facts: object) -> None:
 def main(url: str) -> None:
     """Until the process is killed."""
     queue = JobQueue(create_driver(url))
-    stop_itself_when_told(queue)
+    watch(queue)
     _write("ticking")
-    Watched(queue).run()
+    Scheduler(queue).run()
 
 
 if __name__ == "__main__":

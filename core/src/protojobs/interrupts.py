@@ -10,7 +10,7 @@ from typing import TypeAlias, cast
 
 __all__ = ["Interrupted", "interrupt", "is_handling_one", "take_back"]
 
-_BYTECODES = 1_000  # the first that ends a round of a loop is where it strikes
+_ROUNDS = 1_000  # of a loop; it is raised at the end of the first
 _CHAIN_MAX = 100  # exceptions that were raised while others were handled
 _Handled: TypeAlias = "BaseException | tuple[type[BaseException], BaseException, TracebackType] | None"
 
@@ -20,27 +20,23 @@ class Interrupted(BaseException):
 
 
 def interrupt(thread: threading.Thread) -> None:
-    """Raise Interrupted in another thread, at its next bytecode."""
-    _aim_at(thread)
+    """Raise Interrupted in that thread, at its next bytecode."""
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(Interrupted))
 
 
 def take_back() -> None:
-    """Called by a thread that may have been interrupted and is no more: what has not struck yet shall not strike later.
+    """Called by a thread that may have been interrupted and is no more: no Interrupted is raised in it after this.
 
-    It strikes here. To take it back unraised, Python's interface has another way, which up to 3.12 leaves a mark that
-    something is aimed at some thread: all threads look for it from then on, at every bytecode that looks for signals,
+    It interrupts itself, and catches that. Python can also take an exception back that was not raised yet, but up to
+    3.12 it then keeps a mark that some thread has one to raise. From then on all threads look for it, again and again;
     and on 3.11 the first one with a profiler or a tracer set (`cProfile`, coverage, a debugger) looks for ever.
     """
     try:
-        _aim_at(threading.current_thread())
-        for _ in range(_BYTECODES):
+        interrupt(threading.current_thread())
+        for _ in range(_ROUNDS):
             pass
     except Interrupted:
-        pass
-
-
-def _aim_at(thread: threading.Thread) -> None:
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(Interrupted))
+        return  # as it was to be
 
 
 def is_handling_one(thread: threading.Thread) -> bool:

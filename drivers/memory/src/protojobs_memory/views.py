@@ -39,4 +39,4 @@ def exported(state: State, row: Row) -> ExportedJob:
 
 
 def _values(row: Row) -> dict[str, object]:
-    return asdict(row.job) | asdict(row) | {"status": row.state}
+    return {**asdict(row.job), **asdict(row), "status": row.state}

@@ -39,16 +39,16 @@ class BoundedConnection(AbstractConnection):
         return _bounded(self._usual_s)
 
     @socket_timeout.setter
-    def socket_timeout(self, seconds: float | None) -> None:
-        self._usual_s = seconds
+    def socket_timeout(self, value: float | None) -> None:
+        self._usual_s = value
 
     @property
     def _socket_timeout(self) -> float | None:  # the library's own place for it
         return _bounded(self._usual_s)
 
     @_socket_timeout.setter
-    def _socket_timeout(self, seconds: float | None) -> None:
-        self._usual_s = seconds
+    def _socket_timeout(self, value: float | None) -> None:
+        self._usual_s = value
 
     @property
     def socket_connect_timeout(self) -> float | None:
@@ -56,15 +56,15 @@ class BoundedConnection(AbstractConnection):
         return _bounded(self._usual_connect_s)
 
     @socket_connect_timeout.setter
-    def socket_connect_timeout(self, seconds: float | None) -> None:
-        self._usual_connect_s = seconds
+    def socket_connect_timeout(self, value: float | None) -> None:
+        self._usual_connect_s = value
 
     def send_packed_command(self, command: object, check_health: bool = True) -> None:
         """Send what is ready to be sent."""
         open_socket = cast("socket.socket | None", self._sock)
         if open_socket is not None:
             open_socket.settimeout(self.socket_timeout)
-        super().send_packed_command(command, check_health)  # type: ignore[no-untyped-call]  # the library's
+        super().send_packed_command(command, check_health)  # type: ignore[no-untyped-call]  # pyright: ignore[reportUnknownMemberType]
 
     def ask(self, command: bytes) -> object:
         """Send a packed command and return its reply, which is text, a number or nothing; raise what it refuses.
@@ -80,13 +80,13 @@ class BoundedConnection(AbstractConnection):
             open_socket.sendall(command)
             kind, reply = _reply_from(open_socket)
         except TimeoutError as error:
-            self.disconnect()  # type: ignore[no-untyped-call]  # the library's
+            self.disconnect()  # type: ignore[no-untyped-call]  # pyright: ignore[reportUnknownMemberType]
             raise exceptions.TimeoutError(f"Timeout: {error}") from error
         except OSError as error:
-            self.disconnect()  # type: ignore[no-untyped-call]  # the library's
+            self.disconnect()  # type: ignore[no-untyped-call]  # pyright: ignore[reportUnknownMemberType]
             raise exceptions.ConnectionError(str(error)) from error
         except BaseException:
-            self.disconnect()  # type: ignore[no-untyped-call]  # the library's
+            self.disconnect()  # type: ignore[no-untyped-call]  # pyright: ignore[reportUnknownMemberType]
             raise
         self.next_health_check = SYSTEM_CLOCK.monotonic() + self.health_check_interval  # type: ignore[assignment]  # the library's
         if kind == b"-":
@@ -118,7 +118,7 @@ class BoundedConnection(AbstractConnection):
     def read_response(self, disable_decoding: bool = False, **options: object) -> object:
         """The next reply."""
         options["timeout"] = _bounded(cast("float | None", options.get("timeout", self._usual_s)))
-        return super().read_response(disable_decoding, **options)
+        return super().read_response(disable_decoding, **options)  # pyright: ignore[reportArgumentType, reportUnknownVariableType]
 
 
 class _OverTCP(BoundedConnection, Connection):

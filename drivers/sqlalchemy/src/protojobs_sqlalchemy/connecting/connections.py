@@ -77,7 +77,7 @@ class Connections:
         self._sessions = engine if make_sessions is None else None
         self._pools: dict[Use, StepPool]
         if make_sessions is None:
-            self._pools = {use: PoolBeside(engine) for use in Use} | {Use.CALL: TheirPool(engine)}
+            self._pools = {**{use: PoolBeside(engine) for use in Use}, Use.CALL: TheirPool(engine)}
         else:
             self._pools = {use: OursPool(engine, _IDLE_MAX[use]) for use in Use}
         self._has_connected = False

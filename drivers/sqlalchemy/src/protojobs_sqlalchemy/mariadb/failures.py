@@ -40,6 +40,6 @@ def failed_alike(conn: Connection, values: Mapping[str, int]) -> list[FailedAlik
             parameters |= {f"alike_{place}": row.fingerprint, f"place_{place}": place}
         union = " UNION ALL ".join(_LAST.format(place) for place in range(len(part)))
         for row in conn.execute(text(union), parameters):
-            group = part[row.place]
+            group = part[int(row.place)]
             alike.append(FailedAlike(group.fingerprint, group.first_at, row.id, row.number))
     return alike

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, select
 from protojobs.errors import OptionInvalid, shown
 from protojobs.port import rules
 from protojobs.port.observing import ActionNote, ActionPage
+from protojobs_sqlalchemy.tables.rows import values_of
 from protojobs_sqlalchemy.tables.tables import audit
 from protojobs_sqlalchemy.tables.types import is_job_id
 from protojobs_sqlalchemy.verbs.settling import storable
@@ -31,5 +32,5 @@ def actions(conn: Connection, limit: int, cursor: str | None) -> ActionPage:
     rules.check_cursor(cursor)
     query = select(audit).order_by(audit.c.id.desc()).limit(limit + 1)
     rows = conn.execute(query.where(audit.c.id < cursor) if cursor else query).fetchall()
-    page = tuple(ActionNote(**row._mapping) for row in rows[:limit])
+    page = tuple(ActionNote(**values_of(row)) for row in rows[:limit])
     return ActionPage(actions=page, cursor=page[-1].id if len(rows) > limit else None)

@@ -18,6 +18,7 @@ from protojobs_sqlalchemy.dialect import Dialect, Mode, Use
 from protojobs_sqlalchemy.inspecting.live import Live, pending_by_queue
 from protojobs_sqlalchemy.inspecting.stats import pending_of, processing_by_queue
 from protojobs_sqlalchemy.observing.expiry import KINDS, expire
+from protojobs_sqlalchemy.tables.rows import values_of
 from protojobs_sqlalchemy.tables.tables import depths as table
 
 __all__ = ["depths", "sample_depths"]
@@ -95,7 +96,7 @@ def depths(conn: Connection, since: datetime, until: datetime, queue: str | None
     query = query.where(table.c.queue != _NOBODY if queue is None else table.c.queue == queue)
     query = query.order_by(table.c.at.desc(), table.c.queue.desc()).limit(_SAMPLES_MAX)
     rows = reversed(conn.execute(query).fetchall())
-    return [DepthSample(**{**row._mapping, "is_capped": bool(row.is_capped)}) for row in rows]
+    return [DepthSample(**dict(values_of(row), is_capped=bool(row.is_capped))) for row in rows]
 
 
 def _minute(now: datetime) -> datetime:

@@ -30,7 +30,7 @@ from protojobs.port.observing import (
 )
 from protojobs_sqlalchemy.connecting.connections import Connections
 from protojobs_sqlalchemy.dialect import Dialect, Mode, Use
-from protojobs_sqlalchemy.tables.rows import AnyRow
+from protojobs_sqlalchemy.tables.rows import AnyRow, values_of
 from protojobs_sqlalchemy.tables.tables import FINGERPRINT_MAX, attempts
 from protojobs_sqlalchemy.tables.tables import rollups as rollups_table
 from protojobs_sqlalchemy.tables.types import is_job_id
@@ -184,4 +184,4 @@ def _total(row: AnyRow) -> RollupTotal:
 
 
 def _attempt(row: AnyRow) -> AttemptNote:
-    return AttemptNote(**{**row._mapping, "result": _RESULTS[row.result]})
+    return AttemptNote(**dict(values_of(row), result=_RESULTS[row.result]))

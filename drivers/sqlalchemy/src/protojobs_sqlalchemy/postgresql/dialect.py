@@ -98,9 +98,8 @@ class PostgreSQLDialect(Dialect):
         # A client that froze inside a transaction must not hold its locks for ever: not behind a pooler either, nor on
         # an application's engine. One packet for both statements.
         limit_ms = int(self._timeout * 1000)
-        raw_of(conn).execute(
-            f"BEGIN ISOLATION LEVEL {level}; SET LOCAL idle_in_transaction_session_timeout = {limit_ms}"
-        )
+        begin = f"BEGIN ISOLATION LEVEL {level}; SET LOCAL idle_in_transaction_session_timeout = {limit_ms}"
+        raw_of(conn).execute(begin.encode())
 
     def end(self, conn: Connection, mode: Mode) -> None:
         raw_of(conn).execute("COMMIT")
@@ -126,7 +125,7 @@ class PostgreSQLDialect(Dialect):
         raw = raw_of(conn)
         raw.execute("SET LOCAL statement_timeout = 0")  # a large table takes its time ...
         # Whoever waits for a table makes all wait that come after, also those who only want to store a result.
-        raw.execute(f"SET LOCAL lock_timeout = {_TABLE_LOCK_MS}")
+        raw.execute(f"SET LOCAL lock_timeout = {_TABLE_LOCK_MS}".encode())
         if isinstance(raw, BoundedConnection):
             raw.wait_s = _MIGRATION_S
         for _ in range(_SCHEMA_TRIES):  # ... but nobody waits for ever
@@ -282,7 +281,9 @@ class PostgreSQLDialect(Dialect):
         if self._listen_url is None:
             return None
         statement = "SELECT pg_notify(%s, %s)"
-        return is_heard(self._open_listener, lambda *note: conn.exec_driver_sql(statement, note))
+        return is_heard(
+            self._open_listener, lambda channel, payload: conn.exec_driver_sql(statement, (channel, payload))
+        )
 
     def close(self) -> None:
         self._listener.close()

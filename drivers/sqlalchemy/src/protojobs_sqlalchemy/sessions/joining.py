@@ -29,7 +29,7 @@ __all__ = ["Joining", "load_if_the_orm_is"]
 def load_if_the_orm_is() -> None:
     """Load what sessions need, where the program is likely to have some."""
     if "sqlalchemy.orm" in sys.modules:
-        from protojobs_sqlalchemy.sessions import transactions  # noqa: F401
+        from protojobs_sqlalchemy.sessions import transactions  # noqa: F401  # pyright: ignore[reportUnusedImport]
 
 
 class Joining:

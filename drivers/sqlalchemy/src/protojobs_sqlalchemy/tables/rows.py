@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, cast
 
 from msgspec import Struct, convert
 from sqlalchemy import Row
@@ -12,7 +13,7 @@ from protojobs.port.records import ClaimedJob, FailedJob, Fence, JobRecord, Sett
 from protojobs.port.unreadable_rows import read, set_aside, why_unreadable
 from protojobs_sqlalchemy.tables.types import stored_value
 
-__all__ = ["AnyRow", "claimed_job", "failed_job", "job_record", "state_of"]
+__all__ = ["AnyRow", "claimed_job", "failed_job", "job_record", "state_of", "values_of"]
 
 _STATES = frozenset(state.value for state in STORED)
 
@@ -43,9 +44,14 @@ def failed_job(row: AnyRow) -> FailedJob:
     return read(FailedJob, _values(row, FailedJob))
 
 
+def values_of(row: AnyRow) -> Mapping[str, Any]:
+    """The values of a row by the names of their columns."""
+    return cast(Mapping[str, Any], row._mapping)  # pyright: ignore[reportPrivateUsage]  (it is documented)
+
+
 def _values(row: AnyRow, kind: type[Struct]) -> dict[str, object]:
     """What is stored in the columns of these names. Nobody holds a job whose `reserved_by` is NULL."""
-    there = row._mapping
+    there = values_of(row)
     values = {name: stored_value(there[name]) for name in kind.__struct_fields__ if name in there}
     if values.get("reserved_by", "") is None:
         values["reserved_by"] = ""

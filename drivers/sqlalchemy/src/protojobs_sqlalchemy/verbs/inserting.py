@@ -39,7 +39,7 @@ _UNTRIED = {"status": "pending", "attempts": 0, "claim_seq": 0, "crashes": 0, "r
 def new_row(job: NewJob, now: datetime) -> dict[str, object]:
     """The row of a job that arrives now."""
     due = job.available_at or now + timedelta(seconds=job.delay)
-    return {name: getattr(job, name) for name in _PUSHED} | _UNTRIED | {"created_at": now, "available_at": due}
+    return {**{name: getattr(job, name) for name in _PUSHED}, **_UNTRIED, "created_at": now, "available_at": due}
 
 
 def insert_absent(conn: Connection, dialect: Dialect, rows: Sequence[Mapping[str, object]]) -> set[str]:

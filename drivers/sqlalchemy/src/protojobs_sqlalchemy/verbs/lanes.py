@@ -89,7 +89,8 @@ class Lanes:
     def set_order(self, order: Sequence[Lane], before: Lanes | None) -> None:
         """The lanes were read. The floors of those `before` stay until the next walk is due."""
         self.order = list(order)
-        self.floors, self.firsts = [None] * len(order), [_NO_ID] * len(order)
+        self.floors = [None for _ in order]
+        self.firsts = [_NO_ID] * len(order)
         if before is None:
             return
         self._walk_every_s, self._usual_s, self._excess_s = before._walk_every_s, before._usual_s, before._excess_s

@@ -26,7 +26,7 @@ from protojobs.port.records import (
 )
 from protojobs_sqlalchemy.connecting.connections import Connections
 from protojobs_sqlalchemy.dialect import Dialect, Mode, Use
-from protojobs_sqlalchemy.tables.rows import AnyRow, claimed_job
+from protojobs_sqlalchemy.tables.rows import AnyRow, claimed_job, values_of
 from protojobs_sqlalchemy.tables.tables import COUNT_MAX, jobs, next_claim_seq, workers
 from protojobs_sqlalchemy.tables.types import job_ids
 from protojobs_sqlalchemy.verbs.counting import count, shard_of
@@ -180,7 +180,7 @@ def list_workers(conn: Connection, dialect: Dialect) -> list[WorkerRecord]:
         .limit(_WORKERS_MAX)
     )
     return [
-        WorkerRecord(**{**row._mapping, "queues": tuple(json.loads(row.queues)), "isolates": bool(row.isolates)})
+        WorkerRecord(**dict(values_of(row), queues=tuple(json.loads(row.queues)), isolates=bool(row.isolates)))
         for row in rows
     ]
 
@@ -237,7 +237,8 @@ def _orphans(conn: Connection, dialect: Dialect, limit: int, first: list[str]) -
 
 def _values_after(job: AnyRow, now: datetime, *, dies_with_its_jobs: bool) -> dict[str, object]:
     state, counts = rules.after_reclaim(cast(rules.Counted, job), dies_with_its_jobs=dies_with_its_jobs)
-    return {f"b_{name}": min(number, COUNT_MAX) for name, number in counts.items()} | {
+    return {
+        **{f"b_{name}": min(number, COUNT_MAX) for name, number in counts.items()},
         "b_id": job.id,
         "b_status": state.value,
         "b_processed_at": None if state is JobState.PENDING else now,

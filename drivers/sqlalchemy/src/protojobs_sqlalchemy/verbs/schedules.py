@@ -142,7 +142,8 @@ def save(conn: Connection, dialect: Dialect, schedule: Schedule, version: int) -
 def get(conn: Connection, ids: Sequence[str]) -> SchedulePage:
     """The schedules that exist among `ids`."""
     stored = [schedule_id for schedule_id in ids if is_storable(schedule_id)]
-    readable, unreadable = apart(map(_read, conn.execute(select(*_columns).where(schedules.c.id.in_(stored)))))
+    rows = conn.execute(select(*_columns).where(schedules.c.id.in_(stored))).fetchall()
+    readable, unreadable = apart(map(_read, rows))
     return SchedulePage(schedules=readable, unreadable=unreadable)
 
 
@@ -246,4 +247,4 @@ def _schedule(row: AnyRow) -> Schedule:
 def schedule_row(schedule: Schedule) -> dict[str, object]:
     """The row of a schedule."""
     enums = {"misfire": schedule.misfire.value, "overlap": schedule.overlap.value}
-    return asdict(schedule) | enums | {"is_paused": int(schedule.is_paused)}
+    return {**asdict(schedule), **enums, "is_paused": int(schedule.is_paused)}

@@ -127,7 +127,8 @@ def _values_after(job: AnyRow, s: Settlement, now: datetime) -> dict[str, object
     """The row's new values. `now` is the store's, so that delays count from its clock."""
     state, counts, reason = rules.after_settling(cast(rules.Counted, job), s)
     is_pending = state is JobState.PENDING
-    return {name: min(number, COUNT_MAX) for name, number in counts.items()} | {
+    return {
+        **{name: min(number, COUNT_MAX) for name, number in counts.items()},
         "id": s.id,
         "status": state.value,
         "available_at": (s.available_at or now + timedelta(seconds=s.delay)) if is_pending else job.available_at,
