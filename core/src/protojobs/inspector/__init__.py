@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from protojobs.inspector.inspector import (
-    HIDDEN,
-    Action,
+from protojobs.inspector.access import Role, Viewer
+from protojobs.inspector.inspector import Inspector
+from protojobs.inspector.operations import Action
+from protojobs.inspector.redaction import HIDDEN
+from protojobs.inspector.seen_schedule import SeenSchedule
+from protojobs.inspector.views import (
     Count,
     ErrorGroup,
     ErrorPage,
     ForgetAnswer,
-    Inspector,
     JobListing,
     JobView,
     Moment,
@@ -19,11 +21,8 @@ from protojobs.inspector.inspector import (
     Point,
     Preview,
     Rate,
-    Role,
-    SeenSchedule,
     Series,
     SystemView,
-    Viewer,
     WorkerView,
 )
 

@@ -11,58 +11,15 @@ from functools import wraps
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 from protojobs.inspector import actions, bulk_actions, charts, installation, looking
-from protojobs.inspector.access import Role, Viewer
-from protojobs.inspector.operations import Action, Operations
-from protojobs.inspector.redaction import HIDDEN, Redaction
+from protojobs.inspector.access import Viewer
+from protojobs.inspector.operations import Operations
+from protojobs.inspector.redaction import Redaction
 from protojobs.inspector.scope import Scope
-from protojobs.inspector.seen_schedule import SeenSchedule
-from protojobs.inspector.views import (
-    Count,
-    ErrorGroup,
-    ErrorPage,
-    ForgetAnswer,
-    JobListing,
-    JobView,
-    Moment,
-    Operation,
-    OperationState,
-    Overview,
-    Point,
-    Preview,
-    Rate,
-    Series,
-    SystemView,
-    WorkerView,
-)
 
 if TYPE_CHECKING:
     from protojobs.queue.queue import JobQueue
 
-__all__ = [
-    "HIDDEN",
-    "Action",
-    "Count",
-    "ErrorGroup",
-    "ErrorPage",
-    "ForgetAnswer",
-    "Inspector",
-    "JobListing",
-    "JobView",
-    "Moment",
-    "Operation",
-    "OperationState",
-    "Overview",
-    "Point",
-    "Preview",
-    "Rate",
-    "Role",
-    "SeenSchedule",
-    "Series",
-    "SystemView",
-    "Viewer",
-    "WorkerView",
-]
-
+__all__ = ["Inspector"]
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -13,7 +13,7 @@ from protojobs.cli.acting.confirmation import confirm
 from protojobs.cli.exits import CommandFailed, Exit
 from protojobs.cli.session import Session
 from protojobs.cli.showing.text import counted
-from protojobs.inspector.inspector import Action, Count, Inspector, JobListing, Operation, OperationState, Preview
+from protojobs.inspector import Action, Count, Inspector, JobListing, Operation, OperationState, Preview
 from protojobs.jobs.fingerprints import last_line
 
 __all__ = ["Bulk"]

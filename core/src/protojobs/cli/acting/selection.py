@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import click
 
 from protojobs.cli.session import Session
-from protojobs.inspector.inspector import Inspector, JobListing, Viewer
+from protojobs.inspector import Inspector, JobListing, Viewer
 from protojobs.names import check_name
 from protojobs.querying.query import quoted
 

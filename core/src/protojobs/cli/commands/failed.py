@@ -24,7 +24,7 @@ from protojobs.cli.options import StoreCommand, StoreGroup
 from protojobs.cli.session import Session
 from protojobs.cli.showing.tables import Cell, Column
 from protojobs.cli.showing.text import counted, pretty_json
-from protojobs.inspector.inspector import ForgetAnswer
+from protojobs.inspector import ForgetAnswer
 from protojobs.jobs.fingerprints import last_line
 from protojobs.port.records import FailedJob, RetryAnswer
 

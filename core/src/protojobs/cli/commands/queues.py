@@ -15,7 +15,7 @@ from protojobs.cli.showing.queue_rows import COUNTS, counts, queue_item
 from protojobs.cli.showing.tables import Cell, Column
 from protojobs.cli.showing.text import counted
 from protojobs.errors import did_you_mean
-from protojobs.inspector.inspector import Inspector
+from protojobs.inspector import Inspector
 from protojobs.port.records import Cleared, QueueInfo
 
 __all__ = ["command"]

@@ -9,7 +9,7 @@ from typing import cast
 from protojobs.cli.showing.output import plain_values
 from protojobs.cli.showing.tables import Cell
 from protojobs.cli.showing.text import iso
-from protojobs.inspector import inspector
+from protojobs.inspector import seen_schedule
 from protojobs.port.schedules import Misfire, Overlap
 
 __all__ = ["SeenSchedule", "moment_item", "moments", "moments_block"]
@@ -26,7 +26,7 @@ _OVERLAP = {
 }
 
 
-class SeenSchedule(inspector.SeenSchedule):
+class SeenSchedule(seen_schedule.SeenSchedule):
     """A schedule as the command line shows it."""
 
     def item(self) -> dict[str, object]:
