@@ -42,12 +42,14 @@ __all__ = ["SQLiteDialect"]
 _BUSY_S = 5.0  # how long a step waits for the write lock
 _BUSY_PAUSE_S = 0.0005  # a turn takes 3 ms. SQLite's own handler sleeps up to 100 ms: 342 ms at worst against 5
 _POLL_S = 0.025  # PRAGMA data_version costs 2.4 us; 40 a second are 0.1 ms
+_ADDRESS_S = 1.0  # so long a file is taken for the same: to look costs a tenth of a push
 _LIVELY_POLL_S, _LIVELY_S = 0.002, 2.0  # where jobs came lately, more are likely: 500 a second are 1 ms
 
 _UNUSABLE = (sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOTADB)
 
 _PRAGMAS = ("journal_mode = WAL", "temp_store = MEMORY", "cache_size = -16000", "mmap_size = 268435456")
 _SET_FOR_NOW = ("synchronous", "busy_timeout")  # on an application's connection, which gets its own back after a verb
+_LEVEL = "protojobs_synchronous"  # in the `info` of a connection of ours
 _UNDECODABLE = "Could not decode to UTF-8"  # so the module refuses to hand a text out
 
 _MOVE_SCHEDULES = text("""
@@ -84,6 +86,7 @@ class SQLiteDialect(Dialect):
         self._is_ours = is_ours
         self._wakeup = Wakeup()
         self._lively_until = 0.0
+        self._address, self._address_until = "", 0.0
 
     def prepare(self, engine: Engine) -> None:
 
@@ -99,7 +102,7 @@ class SQLiteDialect(Dialect):
             if options.get("isolation_level") != "AUTOCOMMIT":  # a session of the application's on our engine
                 # A writer had better ask for IMMEDIATE: one that reads first may find the lock taken when it writes.
                 kind = options.get("sqlite_begin", "DEFERRED")
-                raw_of(conn).execute("PRAGMA synchronous = FULL")  # the last verb here may have needed less
+                raw_of(conn).execute("PRAGMA synchronous = FULL")  # the application may have set another level
                 _patiently(raw_of(conn).execute, f"BEGIN {kind}")
 
     def prepare_sessions(self, engine: Engine) -> None:
@@ -119,7 +122,7 @@ class SQLiteDialect(Dialect):
             raw.execute("BEGIN")
             return
         if self._is_ours:
-            raw.execute("PRAGMA synchronous = FULL" if mode is Mode.STORE else "PRAGMA synchronous = NORMAL")
+            _set_synchronous(conn, "FULL" if mode is Mode.STORE else "NORMAL")
         elif mode is Mode.STORE:
             _set_for_now(conn, "synchronous", 2)  # FULL
         _patiently(raw.execute, "BEGIN IMMEDIATE")
@@ -269,17 +272,31 @@ class SQLiteDialect(Dialect):
 
     def _store(self) -> str:
         """What those who use this file call it, by whatever path they reach it."""
-        try:
-            file = os.stat(self._engine.url.database or "")
-        except OSError:  # named as a file: URI, or not there (any more)
-            return f"sqlite/{zlib.crc32(str(self._engine.url.database).encode())}"
-        return f"sqlite/{file.st_dev}-{file.st_ino}"
+        now = SYSTEM_CLOCK.monotonic()
+        if now >= self._address_until:  # another file may have its name by now; who is not woken for that, polls
+            self._address, self._address_until = _address(self._engine.url.database or ""), now + _ADDRESS_S
+        return self._address
 
     def _open(self) -> sqlite3.Connection:
         """A connection apart from the pool's: it looks and sleeps, and nobody shall wait for it."""
         arguments, options = self._engine.dialect.create_connect_args(self._engine.url)
         options.update(isolation_level=None, timeout=0.1)
         return sqlite3.connect(arguments[0], **options)
+
+
+def _address(path: str) -> str:
+    try:
+        file = os.stat(path)
+    except OSError:  # named as a file: URI, or not there (any more)
+        return f"sqlite/{zlib.crc32(path.encode())}"
+    return f"sqlite/{file.st_dev}-{file.st_ino}"
+
+
+def _set_synchronous(conn: Connection, level: str) -> None:
+    """On a connection of ours, which remembers it: the PRAGMA costs as much as the INSERT of a job."""
+    if conn.info.get(_LEVEL) != level:
+        raw_of(conn).execute(f"PRAGMA synchronous = {level}")
+        conn.info[_LEVEL] = level
 
 
 def _set_for_now(conn: Connection, pragma: str, value: int) -> None:
