@@ -16,13 +16,16 @@ from sqlalchemy import event
 from protojobs.entropy import fresh_id
 from protojobs.port.records import BATCH_JOBS_MAX, Enqueued, NewJob
 from protojobs_sqlalchemy import SQLAlchemyDriver
+from protojobs_sqlalchemy.sqlite import dialect
 
 # BEGIN and COMMIT, and what the dialect needs besides to store a thousand jobs.
 STATEMENTS_MAX = {
-    "sqlite": 14,  # ten INSERTs of a hundred, PRAGMA synchronous; 13 in fact
+    "sqlite": 13,  # ten INSERTs of a hundred, PRAGMA synchronous
     "postgresql": 1,
     "mariadb": 7,  # its time, a savepoint; the INSERT, which PyMySQL cuts at about a megabyte
 }
+
+ONE_AFTER_ANOTHER = {"sqlite": 3, "postgresql": 1, "mariadb": 1}  # SQLite's are BEGIN, INSERT and COMMIT
 
 
 @pytest.fixture
@@ -104,6 +107,33 @@ class TestManyAtOnce:
         assert [answer.duplicate_of for answer in answers[:-1]] == [job.id if job.id in there else None for job in jobs]
         assert answers[-1].duplicate_of == jobs[0].id
         assert driver.stats().total == len(jobs)
+
+
+class TestOneAtATime:
+    def test_a_push_like_the_last_one_sends_its_statements_and_nothing_else(self, driver: SQLAlchemyDriver) -> None:
+        with counted(driver) as asked:
+            driver.enqueue(jobs_of_one_kind(1))
+            asked.clear()
+            driver.enqueue(jobs_of_one_kind(1))
+        assert len(asked) == ONE_AFTER_ANOTHER[driver.engine.dialect.name], [statement[:80] for statement in asked]
+
+    def test_a_file_is_looked_at_once_for_many_pushes(
+        self, make_store_url: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        looked: list[str] = []
+        driver = SQLAlchemyDriver(make_store_url("sqlite"))
+        driver.setup()
+
+        def look(path: str) -> str:
+            looked.append(path)
+            return "sqlite/test"
+
+        monkeypatch.setattr(dialect, "_address", look)
+        monkeypatch.setattr(dialect, "_ADDRESS_S", 600.0)
+        for _ in range(5):
+            driver.enqueue(jobs_of_one_kind(1))
+        driver.close()
+        assert len(looked) == 1
 
 
 @contextmanager
