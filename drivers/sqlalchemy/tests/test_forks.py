@@ -34,7 +34,7 @@ def test_a_lock_that_another_thread_held_at_the_fork_is_free_in_the_child() -> N
         wakeup.wake(["q"])
         lanes.read(("q",), 0.0, list)
         listener.want()
-        notifier.notify(["q"], is_here=False)
+        notifier.notify(["q"])
         return {"is_heard": wakeup.wait(0, ["q"], 0)}
 
     holder = threading.Thread(target=hold_all, daemon=True)

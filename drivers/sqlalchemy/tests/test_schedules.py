@@ -30,7 +30,7 @@ from protojobs.testing.conformance.plans import (
     store_schedule,
 )
 from protojobs_sqlalchemy import SQLAlchemyDriver
-from protojobs_sqlalchemy.dialect import Mode
+from protojobs_sqlalchemy.dialect import Mode, Stored
 from protojobs_sqlalchemy.tables import tables
 from protojobs_sqlalchemy.verbs import schedules
 from protojobs_sqlalchemy.verbs.inserting import new_row
@@ -320,7 +320,7 @@ def frozen_while_it_inserts(
     got: list[object] = []
     real = driver._dialect.enqueue
 
-    def stand_still(conn: Connection, jobs: Sequence[NewJob]) -> set[str]:
+    def stand_still(conn: Connection, jobs: Sequence[NewJob]) -> Stored:
         if not has_locked.is_set():
             conn.exec_driver_sql(IDLE_SOON[conn.dialect.name])
             has_locked.set()

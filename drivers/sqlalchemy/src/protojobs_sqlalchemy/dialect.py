@@ -7,7 +7,7 @@ there. Which of them a store has is decided once, in `driver.py`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from enum import Enum
 from typing import Any, Protocol, TypeAlias
@@ -33,6 +33,7 @@ __all__ = [
     "Look",
     "Mode",
     "Run",
+    "Stored",
     "TurnReply",
     "TurnRequest",
     "Use",
@@ -70,6 +71,13 @@ class TurnReply(ClaimReply, frozen=True, kw_only=True):
     """The reply to a turn that has lent rows which no driver wrote: `unreadable` are the settlements that fail them."""
 
     unreadable: tuple[Settlement, ...]
+
+
+class Stored(Struct, frozen=True):
+    """What `enqueue` did."""
+
+    ids: set[str]  # of the jobs that it stored; the others were there
+    told: Collection[str] = ()  # queues whose workers in other processes heard of it by its commit
 
 
 class FailedAlike(Struct, frozen=True):
@@ -251,8 +259,8 @@ class Dialect(ABC):
         """How `enqueue` of these is to be run."""
 
     @abstractmethod
-    def enqueue(self, conn: Connection, jobs: Sequence[NewJob]) -> set[str]:
-        """Insert the jobs whose id is not there; the ids that were stored."""
+    def enqueue(self, conn: Connection, jobs: Sequence[NewJob]) -> Stored:
+        """Insert the jobs whose id is not there: at least one."""
 
     @abstractmethod
     def turn(self, conn: Connection, request: TurnRequest) -> ClaimReply:
@@ -281,12 +289,13 @@ class Dialect(ABC):
     # Waking who waits
 
     @abstractmethod
-    def wake(self, queues: Iterable[str], *, takes_none: bool = False, came_back: bool = False) -> None:
+    def wake(self, queues: Iterable[str], *, told: Collection[str] = (), came_back: bool = False) -> None:
         """Wake those who wait for these queues, here and in other processes. After the commit; never raises.
 
-        `takes_none`: take no connection in this thread. After a session's commit it may have the only one of its pool,
-        and be that of an event loop; and a worker's thread waits for no pool that jobs share. `came_back`: the jobs
-        have their old places in the line, where claims that remember a lane may not look again for a while.
+        It takes no connection in this thread: after a session's commit that may have the only one of its pool, and be
+        that of an event loop; and a worker's thread waits for no pool that jobs share. `told`: of these queues other
+        processes have heard (see `Stored`). `came_back`: the jobs have their old places in the line, where claims that
+        remember a lane may not look again for a while.
         """
 
     def wake_inside(self, conn: Connection, queues: Iterable[str]) -> None:

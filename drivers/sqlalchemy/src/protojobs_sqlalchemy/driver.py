@@ -146,8 +146,8 @@ class SQLAlchemyDriver:
             mode,
             is_repeatable=True,  # by the ids
         )
-        self._dialect.wake(due_queues(jobs))
-        return enqueued(jobs, stored)
+        self._dialect.wake(due_queues(jobs), told=stored.told)
+        return enqueued(jobs, stored.ids)
 
     def claim(self, worker: str, queues: Sequence[str], *, slots: int, limit: int) -> list[ClaimedJob]:
         reply = self._turn(TurnRequest(worker=worker, queues=queues, slots=slots, limit=limit))
@@ -195,7 +195,7 @@ class SQLAlchemyDriver:
         reclaimed = self._run_at(
             lambda conn, now: leases.reclaim(conn, self._dialect, limit, now, until), Mode.WORK, use=Use.WORK
         )
-        self._dialect.wake({job.queue for job in reclaimed.jobs}, takes_none=True, came_back=True)
+        self._dialect.wake({job.queue for job in reclaimed.jobs}, came_back=True)
         return reclaimed
 
     def held(self, worker: str) -> list[ClaimedJob]:

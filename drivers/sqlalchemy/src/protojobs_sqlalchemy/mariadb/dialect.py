@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,7 +16,7 @@ from protojobs.errors import ConfigurationError
 from protojobs.port.records import ClaimReply, NewJob, Pruned
 from protojobs.port.schedules import Schedule
 from protojobs_sqlalchemy.connecting.urls import masked
-from protojobs_sqlalchemy.dialect import Age, Change, Dialect, FailedAlike, LiveLane, Look, Mode, TurnRequest
+from protojobs_sqlalchemy.dialect import Age, Change, Dialect, FailedAlike, LiveLane, Look, Mode, Stored, TurnRequest
 from protojobs_sqlalchemy.mariadb import live
 from protojobs_sqlalchemy.mariadb.conditions import GeneratedColumns
 from protojobs_sqlalchemy.mariadb.connection import connected, keep_alive
@@ -168,14 +168,14 @@ class MariaDBDialect(Dialect):
     def enqueue_mode(self, jobs: Sequence[NewJob]) -> Mode:
         return Mode.SINGLE if len(jobs) == 1 else Mode.STORE
 
-    def enqueue(self, conn: Connection, jobs: Sequence[NewJob]) -> set[str]:
+    def enqueue(self, conn: Connection, jobs: Sequence[NewJob]) -> Stored:
         if len(jobs) == 1:
             stored = {jobs[0].id} if self._insert(conn, jobs[0]) else set[str]()
         else:
             now = self.now(conn)
             stored = insert_absent(conn, self, [new_row(job, now) for job in jobs])
         self._lanes.note_enqueue({job.queue for job in jobs})
-        return stored
+        return Stored(stored)
 
     def _insert(self, conn: Connection, job: NewJob) -> bool:
         offset = round(self.time_offset * 1e6)
@@ -224,7 +224,7 @@ class MariaDBDialect(Dialect):
     def failed_alike(self, conn: Connection, values: Mapping[str, int]) -> list[FailedAlike]:
         return failed_alike(conn, values)
 
-    def wake(self, queues: Iterable[str], *, takes_none: bool = False, came_back: bool = False) -> None:
+    def wake(self, queues: Iterable[str], *, told: Collection[str] = (), came_back: bool = False) -> None:
         names = set(queues)
         self._lanes.note_enqueue(names)  # what was reclaimed has its old place in the line, below the floors
         self._wakeup.wake(names)

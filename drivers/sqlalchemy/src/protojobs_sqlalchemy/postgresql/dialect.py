@@ -6,7 +6,7 @@ One statement settles what is finished and claims what comes next: `statements.p
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, LiteralString
@@ -14,6 +14,7 @@ from typing import Any, LiteralString
 import psycopg
 from msgspec.structs import replace
 from psycopg import errors
+from psycopg.pq import TransactionStatus
 from sqlalchemy import URL, Connection, Engine, Insert, String, Table, column, event, func, select, table, text
 from sqlalchemy.dialects import postgresql
 
@@ -22,7 +23,18 @@ from protojobs.port.lifecycle import Verb
 from protojobs.port.records import ClaimReply, NewJob, Pruned
 from protojobs.port.schedules import Schedule
 from protojobs_sqlalchemy.connecting.urls import masked
-from protojobs_sqlalchemy.dialect import Age, Change, Dialect, FailedAlike, LiveLane, Look, Mode, Run, TurnRequest
+from protojobs_sqlalchemy.dialect import (
+    Age,
+    Change,
+    Dialect,
+    FailedAlike,
+    LiveLane,
+    Look,
+    Mode,
+    Run,
+    Stored,
+    TurnRequest,
+)
 from protojobs_sqlalchemy.inspecting.live import walked_lanes
 from protojobs_sqlalchemy.observing.failures import walked_groups
 from protojobs_sqlalchemy.postgresql import pruning
@@ -31,11 +43,12 @@ from protojobs_sqlalchemy.postgresql.archive import DailyArchive
 from protojobs_sqlalchemy.postgresql.connection import BoundedConnection
 from protojobs_sqlalchemy.postgresql.listener import BACK_CHANNEL, CHANNEL, Listener, is_heard
 from protojobs_sqlalchemy.postgresql.notifier import Notifier
-from protojobs_sqlalchemy.postgresql.turn import Row, Turn, fetched, is_plain, raw_of
+from protojobs_sqlalchemy.postgresql.turn import Row, Turn, fetched, is_plain, raw_of, run
 from protojobs_sqlalchemy.postgresql.values import are_alike, columns_of, span_of, values_of
 from protojobs_sqlalchemy.tables.types import is_job_id, within_calendar
 from protojobs_sqlalchemy.verbs import settling
 from protojobs_sqlalchemy.verbs.counting import shard_of
+from protojobs_sqlalchemy.verbs.inserting import due_queues
 from protojobs_sqlalchemy.verbs.lanes import LaneMemory
 from protojobs_sqlalchemy.verbs.schedules import MOVED
 from protojobs_sqlalchemy.waking.threads import Wakeup
@@ -193,17 +206,39 @@ class PostgreSQLDialect(Dialect):
     def enqueue_mode(self, jobs: Sequence[NewJob]) -> Mode:
         return Mode.SINGLE
 
-    def enqueue(self, conn: Connection, jobs: Sequence[NewJob]) -> set[str]:
-        alike = are_alike(jobs)
-        values = values_of(jobs) if alike else columns_of(jobs)
-        if self.archive.has_jobs(conn):
-            values |= span_of(jobs)
-            rows = self._rows(conn, sql.ENQUEUE_ALIKE_ABSENT if alike else sql.ENQUEUE_ABSENT, values)
+    def enqueue(self, conn: Connection, jobs: Sequence[NewJob]) -> Stored:
+        is_alone = raw_of(conn).info.transaction_status is TransactionStatus.IDLE
+        queue, told = jobs[0].queue, False
+        if not are_alike(jobs):
+            ids = self._store(conn, jobs, sql.ENQUEUE, columns_of(jobs), is_alone=is_alone)
+        elif not is_alone or not due_queues(jobs):
+            ids = self._store(conn, jobs, sql.ENQUEUE_ALIKE, values_of(jobs), is_alone=is_alone)
         else:
-            rows = self._rows(conn, sql.ENQUEUE_ALIKE if alike else sql.ENQUEUE, values)
-        stored = {str(row[0]) for row in rows}
+            with self._notifier.along(queue) as told:
+                storing = sql.ENQUEUE_ALIKE_AND_NOTIFY if told else sql.ENQUEUE_ALIKE
+                ids = self._store(conn, jobs, storing, values_of(jobs) | {"channel": CHANNEL}, is_alone=True)
         self._lanes.note_enqueue({job.queue for job in jobs})
-        return stored
+        return Stored(ids, told={queue} if told else ())
+
+    def _store(
+        self,
+        conn: Connection,
+        jobs: Sequence[NewJob],
+        storing: sql.Storing,
+        values: dict[str, object],
+        *,
+        is_alone: bool,
+    ) -> set[str]:
+        if self.archive.has_jobs(conn):
+            rows = self._rows(conn, storing.besides_archive, values | span_of(jobs))
+            return {str(row[0]) for row in rows}
+        if is_alone:  # in a longer transaction what fails would take all of it along
+            try:
+                run(conn, storing.plain, values, self.time_offset)
+                return {job.id for job in jobs}
+            except errors.UniqueViolation:
+                pass  # some are there, perhaps since this call is sent again
+        return {str(row[0]) for row in self._rows(conn, storing.unless_there, values)}
 
     def turn(self, conn: Connection, request: TurnRequest) -> ClaimReply:
         if request.limit:
@@ -229,7 +264,7 @@ class PostgreSQLDialect(Dialect):
             reply = ClaimReply(lease_lost=not is_standing)
         self.end(conn, Mode.WORK)
         if back:
-            self._back_notifier.notify({str(row[0]) for row in back}, is_here=False)
+            self._back_notifier.notify({str(row[0]) for row in back})
         return replace(reply, settled=tuple(settled))
 
     def prune(self, conn: Connection, ages: Sequence[Age], *, limit: int, now: datetime) -> Pruned:
@@ -258,14 +293,14 @@ class PostgreSQLDialect(Dialect):
     def _rows(self, conn: Connection, statement: LiteralString, values: dict[str, object]) -> list[Row]:
         return fetched(conn, statement, values, self.time_offset)
 
-    def wake(self, queues: Iterable[str], *, takes_none: bool = False, came_back: bool = False) -> None:
+    def wake(self, queues: Iterable[str], *, told: Collection[str] = (), came_back: bool = False) -> None:
         names = set(queues)
         if names:
             self._lanes.note_enqueue(names)  # what was reclaimed has its old place in the line, below the floors
             self._wakeup.wake(names)
-            self._notifier.notify(names, is_here=not takes_none)
+            self._notifier.notify(names.difference(told))
             if came_back:
-                self._back_notifier.notify(names, is_here=False)
+                self._back_notifier.notify(names)
 
     def wake_inside(self, conn: Connection, queues: Iterable[str]) -> None:
         for queue in sorted(queues):
@@ -286,6 +321,8 @@ class PostgreSQLDialect(Dialect):
         )
 
     def close(self) -> None:
+        self._notifier.finish()
+        self._back_notifier.finish()
         self._listener.close()
 
     def _notify(self, channel: str, queues: list[str]) -> None:

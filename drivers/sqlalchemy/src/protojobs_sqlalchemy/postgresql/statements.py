@@ -10,9 +10,8 @@ __all__ = [
     "CLAIM",
     "CLAIM_ANEW",
     "ENQUEUE",
-    "ENQUEUE_ABSENT",
     "ENQUEUE_ALIKE",
-    "ENQUEUE_ALIKE_ABSENT",
+    "ENQUEUE_ALIKE_AND_NOTIFY",
     "INTO_ARCHIVE",
     "IN_PLACE",
     "LANES",
@@ -20,6 +19,7 @@ __all__ = [
     "NOTIFY",
     "QUEUES_OF",
     "Settling",
+    "Storing",
 ]
 
 _NO_ID: LiteralString = "00000000-0000-0000-0000-000000000000"  # none is less
@@ -43,11 +43,13 @@ _NOT_ARCHIVED: LiteralString = f"WHERE id <> ALL ((SELECT jobs_archive_known(%(i
 # One job, as push sends it, or many that differ in their data only, as push_many mostly does. Thirteen arrays cost the
 # server a third more, and the client three times as much. COPY costs it about the same, and cannot leave anything out.
 _ALIKE: LiteralString = f"""{_INTO}
-SELECT id, %(queue)s, %(class)s, %(name)s, data, 0, %(retries)s, %(timeout)s, 'pending', {_NOW},
+SELECT new.id, %(queue)s, %(class)s, %(name)s, data, 0, %(retries)s, %(timeout)s, 'pending', {_NOW},
        coalesce(%(moment)s::timestamptz, {_NOW} + %(delay)s::interval), %(priority)s, %(retry_delay)s, %(policy)s,
        0, 0, 0, 0, %(meta)s
 FROM unnest(%(ids)s::uuid[], %(datas)s::text[]) AS new (id, data)
 """
+_AND_NOTIFIED: LiteralString = ", notified\n"  # once, however many jobs there are
+_NOTIFIED: LiteralString = "notified AS MATERIALIZED (SELECT pg_notify(%(channel)s, %(queue)s))"
 _VARIED: LiteralString = f"""{_INTO}
 SELECT id, queue, job_class, job_name, data, 0, max_retries, timeout, 'pending', {_NOW},
        coalesce(available_at, {_NOW} + delay), priority, retry_delay, retry_policy, 0, 0, 0, 0, meta
@@ -59,16 +61,29 @@ FROM unnest(%(ids)s::uuid[], %(queues)s::text[], %(classes)s::text[], %(names)s:
 """
 
 
-def _besides_archive(inserted: LiteralString) -> LiteralString:
-    return f"""
-WITH stored AS ({inserted}{_NOT_ARCHIVED}{_UNLESS_THERE})
-SELECT unnest(jobs_archive_absent(array_agg(id)::uuid[], {_SPAN}))::text FROM stored"""
+class Storing(NamedTuple):
+    """Storing jobs in three ways. All of them are given the same values, the last one those of `span_of` besides."""
+
+    plain: LiteralString  # fails where an id is there: a speculative insertion takes the server a third longer
+    unless_there: LiteralString  # returns the ids that were stored, as the next one does
+    besides_archive: LiteralString
 
 
-ENQUEUE_ALIKE: LiteralString = f"{_ALIKE}{_UNLESS_THERE}"
-ENQUEUE: LiteralString = f"{_VARIED}{_UNLESS_THERE}"
-ENQUEUE_ALIKE_ABSENT: LiteralString = _besides_archive(_ALIKE)
-ENQUEUE_ABSENT: LiteralString = _besides_archive(_VARIED)
+def _storing(inserted: LiteralString, *besides: LiteralString) -> Storing:
+    stored: LiteralString = f"stored AS ({inserted}{_NOT_ARCHIVED}{_UNLESS_THERE})"
+    before: LiteralString = f"WITH {', '.join(besides)}" if besides else ""
+    return Storing(
+        plain=f"{before}{inserted}",
+        unless_there=f"{before}{inserted}{_UNLESS_THERE}",
+        besides_archive=f"""
+WITH {", ".join([*besides, stored])}
+SELECT unnest(jobs_archive_absent(array_agg(id)::uuid[], {_SPAN}))::text FROM stored""",
+    )
+
+
+ENQUEUE = _storing(_VARIED)
+ENQUEUE_ALIKE = _storing(_ALIKE)
+ENQUEUE_ALIKE_AND_NOTIFY = _storing(f"{_ALIKE}{_AND_NOTIFIED}", _NOTIFIED)
 
 # Jumps from one (queue, priority) to the next in jobs_ready: two probes each, however many jobs wait there.
 _LANES: LiteralString = """

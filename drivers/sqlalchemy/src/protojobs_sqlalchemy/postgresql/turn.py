@@ -33,7 +33,7 @@ from protojobs_sqlalchemy.verbs import settling
 from protojobs_sqlalchemy.verbs.counting import fresh_shard, shard_of
 from protojobs_sqlalchemy.verbs.lanes import Lane, LaneMemory, Lanes
 
-__all__ = ["Row", "Turn", "claim_values", "fetched", "is_plain", "raw_of"]
+__all__ = ["Row", "Turn", "claim_values", "fetched", "is_plain", "raw_of", "run"]
 
 Row = tuple[Any, ...]
 
@@ -208,8 +208,15 @@ def claim_values(
 
 def fetched(conn: Connection, statement: LiteralString, values: dict[str, object], time_offset: float) -> list[Row]:
     """Run one of the hot statements on psycopg's own cursor."""
+    return run(conn, statement, values, time_offset).fetchall()
+
+
+def run(
+    conn: Connection, statement: LiteralString, values: dict[str, object], time_offset: float
+) -> psycopg.Cursor[Row]:
+    """The same for a statement that returns no rows."""
     values["offset"] = timedelta(seconds=time_offset)
-    return raw_of(conn).execute(statement, values, binary=True).fetchall()
+    return raw_of(conn).execute(statement, values, binary=True)
 
 
 def raw_of(conn: Connection) -> psycopg.Connection[Row]:

@@ -75,7 +75,7 @@ class Joining:
             if session is None:
                 self._dialect.wake_inside(conn, queues)
         if session is not None:
-            when_committed(session, conn, lambda: self._dialect.wake(queues, takes_none=True))
+            when_committed(session, conn, lambda: self._dialect.wake(queues))
             if on_commit is not None:
                 when_committed(session, conn, on_commit)
         return enqueued(jobs, stored)

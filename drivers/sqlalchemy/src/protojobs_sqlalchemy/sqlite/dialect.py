@@ -10,7 +10,7 @@ import os
 import sqlite3
 import time
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import closing
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -26,7 +26,7 @@ from protojobs.port.records import ClaimReply, NewJob, Pruned
 from protojobs.port.schedules import Schedule
 from protojobs_sqlalchemy.connecting.translation import MIGRATE
 from protojobs_sqlalchemy.connecting.urls import masked
-from protojobs_sqlalchemy.dialect import Age, Change, Dialect, FailedAlike, LiveLane, Look, Mode, TurnRequest
+from protojobs_sqlalchemy.dialect import Age, Change, Dialect, FailedAlike, LiveLane, Look, Mode, Stored, TurnRequest
 from protojobs_sqlalchemy.inspecting.live import walked_lanes
 from protojobs_sqlalchemy.observing.failures import walked_groups
 from protojobs_sqlalchemy.sqlite import jobs as sql
@@ -206,9 +206,9 @@ class SQLiteDialect(Dialect):
     def enqueue_mode(self, jobs: Sequence[NewJob]) -> Mode:
         return Mode.STORE
 
-    def enqueue(self, conn: Connection, jobs: Sequence[NewJob]) -> set[str]:
+    def enqueue(self, conn: Connection, jobs: Sequence[NewJob]) -> Stored:
         with closing(raw_of(conn).cursor()) as cursor:
-            return sql.enqueue(cursor, jobs, to_microseconds(self.now(conn)))
+            return Stored(sql.enqueue(cursor, jobs, to_microseconds(self.now(conn))))
 
     def turn(self, conn: Connection, request: TurnRequest) -> ClaimReply:
         try:
@@ -241,7 +241,7 @@ class SQLiteDialect(Dialect):
     def failed_alike(self, conn: Connection, values: Mapping[str, int]) -> list[FailedAlike]:
         return walked_groups(conn, self, values)
 
-    def wake(self, queues: Iterable[str], *, takes_none: bool = False, came_back: bool = False) -> None:
+    def wake(self, queues: Iterable[str], *, told: Collection[str] = (), came_back: bool = False) -> None:
         names = set(queues)
         self._wakeup.wake(names)
         processes.send(self._store(), names)  # those in other containers see it by the file's data_version

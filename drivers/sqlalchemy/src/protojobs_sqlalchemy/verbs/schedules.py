@@ -126,7 +126,7 @@ def _fire_once(connections: Connections, firings: Sequence[Firing]) -> list[Fire
     )
     pairs = zip(firings, statuses, strict=True)
     stored = [firing.job for firing, status in pairs if firing.job and status is FireStatus.FIRED]
-    connections.dialect.wake(due_queues(stored), takes_none=True)
+    connections.dialect.wake(due_queues(stored))
     return statuses
 
 
@@ -210,7 +210,7 @@ def fire_all(conn: Connection, dialect: Dialect, firings: Sequence[Firing], now:
             new.append(job)
             states[job.id] = JobState.PENDING
         statuses.append(status)
-    stored = dialect.enqueue(conn, new) if new else set[str]()
+    stored = dialect.enqueue(conn, new).ids if new else set[str]()
     if changed := [schedule for name, schedule in after.items() if schedule is not before[name]]:
         dialect.move_schedules(conn, changed)
     # Somebody may have pushed a job of that very id since it was looked for: the schedule moves on all the same.
