@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from protojobs_sqlalchemy.sqlite import dialect
 STATEMENTS_MAX = {
     "sqlite": 13,  # ten INSERTs of a hundred, PRAGMA synchronous
     "postgresql": 1,
-    "mariadb": 7,  # its time, a savepoint; the INSERT, which PyMySQL cuts at about a megabyte
+    "mariadb": 1,
 }
 
 ONE_AFTER_ANOTHER = {"sqlite": 3, "postgresql": 1, "mariadb": 1}  # SQLite's are BEGIN, INSERT and COMMIT
@@ -107,6 +108,23 @@ class TestManyAtOnce:
         assert [answer.duplicate_of for answer in answers[:-1]] == [job.id if job.id in there else None for job in jobs]
         assert answers[-1].duplicate_of == jobs[0].id
         assert driver.stats().total == len(jobs)
+
+    def test_what_is_too_much_for_a_packet_is_sent_in_several_and_stored_together(
+        self, make_store_url: Callable[[str], str]
+    ) -> None:
+        driver = SQLAlchemyDriver(make_store_url("mariadb"))
+        driver.setup()
+        large = f'"{"x" * 800_000}"'
+        jobs = [replace(job, data=large) for job in jobs_of_one_kind(5)]
+        with counted(driver) as asked:
+            assert driver.enqueue(jobs) == [Enqueued(id=job.id) for job in jobs]
+        assert max(map(len, asked)) < 1_000_000
+        verbs = [re.findall("START|SAVEPOINT|INSERT|COMMIT", statement)[0] for statement in asked]
+        assert verbs == ["START", "SAVEPOINT", *["INSERT"] * 5, "COMMIT"]
+        answers = driver.enqueue([*jobs_of_one_kind(1), *jobs])
+        assert [answer.duplicate_of for answer in answers] == [None, *[job.id for job in jobs]]
+        assert {record.data for record in driver.get([job.id for job in jobs])} == {large}
+        driver.close()
 
 
 class TestOneAtATime:

@@ -8,6 +8,8 @@ from typing import Any
 
 import pymysql
 from pymysql.connections import Connection as Raw
+from pymysql.constants import SERVER_STATUS
+from pymysql.cursors import Cursor
 from sqlalchemy import Connection, Engine, Insert, Table, event, func, insert, select
 from sqlalchemy.dialects import mysql
 from sqlalchemy.exc import IntegrityError
@@ -26,7 +28,7 @@ from protojobs_sqlalchemy.mariadb.waiting import Watcher
 from protojobs_sqlalchemy.tables.indexes import other_indexes
 from protojobs_sqlalchemy.tables.tables import schedules as schedules_table
 from protojobs_sqlalchemy.verbs.administration import prune_rows
-from protojobs_sqlalchemy.verbs.inserting import insert_absent, new_row
+from protojobs_sqlalchemy.verbs.inserting import kind_of
 from protojobs_sqlalchemy.verbs.lanes import LaneMemory
 from protojobs_sqlalchemy.verbs.schedules import MOVED, schedule_row
 from protojobs_sqlalchemy.waking.threads import Wakeup
@@ -47,9 +49,11 @@ _START = "START TRANSACTION"
 _INSERT = """
 INSERT INTO jobs (id, queue, job_class, job_name, data, attempts, max_retries, timeout, status, created_at,
                   available_at, priority, retry_delay, retry_policy, claim_seq, crashes, returns, reclaims, meta)
-VALUES (%s, %s, %s, %s, %s, 0, %s, %s, 'pending', UTC_TIMESTAMP(6) + INTERVAL %s MICROSECOND,
-        coalesce(%s, UTC_TIMESTAMP(6) + INTERVAL %s MICROSECOND), %s, %s, %s, 0, 0, 0, 0, %s)
-"""
+VALUES """
+_FRONT = ",%s,%s,%s,"
+_BACK = """,0,%s,%s,'pending',UTC_TIMESTAMP(6) + INTERVAL %s MICROSECOND,
+coalesce(%s,UTC_TIMESTAMP(6) + INTERVAL %s MICROSECOND),%s,%s,%s,0,0,0,0,%s)"""
+_PACKET_BYTES = 1_000_000  # max_allowed_packet is 16 MiB or more; where somebody had a reason for less, a MiB
 
 
 class MariaDBDialect(Dialect):
@@ -166,43 +170,49 @@ class MariaDBDialect(Dialect):
         return {str(row["id"]) for row in rows}
 
     def enqueue_mode(self, jobs: Sequence[NewJob]) -> Mode:
-        return Mode.SINGLE if len(jobs) == 1 else Mode.STORE
+        return Mode.SINGLE
 
     def enqueue(self, conn: Connection, jobs: Sequence[NewJob]) -> Stored:
-        if len(jobs) == 1:
-            stored = {jobs[0].id} if self._insert(conn, jobs[0]) else set[str]()
+        raw = raw_of(conn)
+        cursor, statements = raw.cursor(), self._inserts(raw, jobs)
+        is_alone = not vars(raw)["server_status"] & SERVER_STATUS.SERVER_STATUS_IN_TRANS
+        if is_alone and len(statements) == 1 and _is_inserted(cursor, statements[0]):
+            stored = {job.id for job in jobs}
+        elif is_alone and len(jobs) == 1:
+            stored = set[str]()
+        elif is_alone:
+            self.begin(conn, Mode.STORE)
+            stored = self._insert_absent(raw, jobs, statements)
+            self.end(conn, Mode.STORE)
         else:
-            now = self.now(conn)
-            stored = insert_absent(conn, self, [new_row(job, now) for job in jobs])
+            stored = self._insert_absent(raw, jobs, statements)
         self._lanes.note_enqueue({job.queue for job in jobs})
         return Stored(stored)
 
-    def _insert(self, conn: Connection, job: NewJob) -> bool:
-        offset = round(self.time_offset * 1e6)
-        moment = job.available_at and job.available_at.astimezone(UTC).replace(tzinfo=None)
-        values = (
-            job.id,
-            job.queue,
-            job.job_class,
-            job.job_name,
-            job.data,
-            job.max_retries,
-            job.timeout,
-            offset,
-            moment,
-            offset + round(job.delay * 1e6),
-            job.priority,
-            job.retry_delay,
-            job.retry_policy,
-            job.meta,
-        )
-        try:
-            raw_of(conn).cursor().execute(_INSERT, values)
-        except pymysql.IntegrityError as error:
-            if _code(error) != _DUPLICATE:
-                raise
-            return False
-        return True
+    def _insert_absent(self, raw: Raw[Any], jobs: Sequence[NewJob], statements: Sequence[str]) -> set[str]:
+        """Within a transaction, as `inserts_each`."""
+        cursor = raw.cursor()
+        cursor.execute("SAVEPOINT protojobs_insert")
+        if all(_is_inserted(cursor, statement) for statement in statements):
+            return {job.id for job in jobs}
+        cursor.execute("ROLLBACK TO SAVEPOINT protojobs_insert")
+        return {job.id for job in jobs if _is_inserted(cursor, self._inserts(raw, [job])[0])}
+
+    def _inserts(self, raw: Raw[Any], jobs: Sequence[NewJob]) -> list[str]:
+        """INSERTs of plain text, each small enough for a packet. What jobs have in common is put into words once."""
+        cursor, offset = raw.cursor(), round(self.time_offset * 1e6)
+        statements: list[list[str]] = [[]]
+        size, kind, front, back = 0, None, "", ""
+        for job in jobs:
+            if (its_kind := kind_of(job)) != kind:
+                kind, (front, back) = its_kind, _around_data(cursor, job, offset)
+            row = f"('{job.id}'{front}{raw.escape(job.data)}{back}"
+            size += len(row.encode())
+            if size > _PACKET_BYTES and statements[-1]:
+                statements.append([])
+                size = len(row.encode())
+            statements[-1].append(row)
+        return [_INSERT + ",".join(rows) for rows in statements]
 
     def turn(self, conn: Connection, request: TurnRequest) -> ClaimReply:
         if request.limit:
@@ -244,3 +254,25 @@ def _code(error: pymysql.Error) -> int:
 def _check_is_duplicate(error: IntegrityError) -> None:
     if error.orig is None or error.orig.args[0] != _DUPLICATE:
         raise error
+
+
+def _is_inserted(cursor: Cursor, statement: str) -> bool:
+    """False: one of its rows is there already, and none was inserted."""
+    try:
+        cursor.execute(statement)
+    except pymysql.IntegrityError as error:
+        if _code(error) != _DUPLICATE:
+            raise
+        return False
+    return True
+
+
+def _around_data(cursor: Cursor, job: NewJob, offset: int) -> tuple[str, str]:
+    """The text of a row between the id and the data, and behind the data."""
+    moment = job.available_at and job.available_at.astimezone(UTC).replace(tzinfo=None)
+    front = (job.queue, job.job_class, job.job_name)
+    back = (
+        *(job.max_retries, job.timeout, offset, moment, offset + round(job.delay * 1e6)),
+        *(job.priority, job.retry_delay, job.retry_policy, job.meta),
+    )
+    return cursor.mogrify(_FRONT, front), cursor.mogrify(_BACK, back)

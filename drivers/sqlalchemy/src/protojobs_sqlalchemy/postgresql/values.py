@@ -4,23 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
-from operator import attrgetter
 
 from protojobs.port.records import NewJob, Settlement
 from protojobs_sqlalchemy.tables.types import is_job_id
+from protojobs_sqlalchemy.verbs.inserting import kind_of
 
 __all__ = ["are_alike", "columns_of", "completions_of", "span_of", "values_of"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_kind_of = attrgetter(
-    *("queue", "job_class", "job_name", "max_retries", "timeout", "available_at", "delay", "priority"),
-    *("retry_delay", "retry_policy", "meta"),
-)
 
 
 def are_alike(jobs: Sequence[NewJob]) -> bool:
     """Whether they differ in nothing but their ids and data."""
-    return len(jobs) == 1 or len(set(map(_kind_of, jobs))) == 1
+    return len(jobs) == 1 or len(set(map(kind_of, jobs))) == 1
 
 
 def values_of(jobs: Sequence[NewJob]) -> dict[str, object]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from operator import attrgetter
 
 from sqlalchemy import Connection
 
@@ -14,7 +15,14 @@ from protojobs_sqlalchemy.dialect import Dialect
 from protojobs_sqlalchemy.tables.tables import JOB_CLASS_MAX, jobs
 from protojobs_sqlalchemy.tables.types import is_job_id
 
-__all__ = ["check_new", "due_queues", "enqueued", "insert_absent", "new_row"]
+__all__ = ["check_new", "due_queues", "enqueued", "insert_absent", "kind_of", "new_row"]
+
+
+kind_of = attrgetter(
+    *("queue", "job_class", "job_name", "max_retries", "timeout", "available_at", "delay", "priority"),
+    *("retry_delay", "retry_policy", "meta"),
+)
+"""All of a new job but its id and its data, in which the jobs of one call mostly differ alone."""
 
 
 def check_new(jobs: Sequence[NewJob]) -> None:
