@@ -7,6 +7,7 @@ import gc
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from types import FrameType
 
 import pytest
@@ -14,6 +15,7 @@ import redis
 from msgspec.structs import replace
 
 import servers
+from protojobs.clock import SYSTEM_CLOCK
 from protojobs.port.lifecycle import Verb
 from protojobs.port.records import BATCH_BYTES_MAX, ClaimedJob, Settlement
 from protojobs.testing.conformance.steps import join, lend, new_job, push, settlement
@@ -112,6 +114,29 @@ def test_a_push_is_one_round_trip_and_few_commands(driver: RedisDriver, url: str
         push(driver)
     assert counted.pop("evalsha") == 1
     assert 0 < counted.total() <= PUSH_COMMANDS_MAX, counted
+
+
+def until_one_is_blocked(client: redis.Redis) -> None:
+    """Return when a client waits in a command that blocks; at most ten seconds."""
+    ends_at = SYSTEM_CLOCK.monotonic() + 10
+    while client.info("clients")["blocked_clients"] != 1:
+        assert SYSTEM_CLOCK.monotonic() < ends_at, "nobody waits"
+        SYSTEM_CLOCK.sleep(0.005)
+
+
+def test_between_a_push_and_the_claim_of_an_idle_worker_the_server_is_asked_nothing(
+    driver: RedisDriver, url: str
+) -> None:
+    worker = join(driver)
+    with ThreadPoolExecutor(1) as pool, contextlib.closing(redis.Redis.from_url(url)) as client:
+        is_due = pool.submit(driver.wait, ["idle"], 20)
+        until_one_is_blocked(client)
+        with commands(url) as counted:
+            push(driver, new_job("idle"))
+            assert is_due.result(20)
+            assert len(driver.claim(worker, ["idle"], slots=1, limit=1)) == 1
+    assert counted["evalsha"] == 2  # the push, and the claim
+    assert not {"ping", "eval", "hello", "client|setinfo"} & counted.keys()
 
 
 def test_many_pushed_at_once_are_one_round_trip_and_few_commands(driver: RedisDriver, url: str) -> None:
