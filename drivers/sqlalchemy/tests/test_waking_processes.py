@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -123,6 +124,35 @@ def test_ringing_never_waits_for_one_who_does_not_listen(
         processes.send(store, ["a"])
         assert processes.receives(second, ["a"], LONG_S)
     assert processes.receives(first, ["a"], LONG_S)
+
+
+def test_where_nobody_waits_nobody_is_looked_for_at_each_of_many_pushes(
+    store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, looked = 100.0, list[bytes]()
+
+    def nobody(_names: bytes, address: bytes) -> None:
+        looked.append(address)
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr(processes, "SYSTEM_CLOCK", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(processes, "_sender", lambda: SimpleNamespace(sendto=nobody))
+    for _ in range(3):
+        processes.send(store, ["a"])
+    assert len(looked) == 2  # and one behind an empty place
+    processes.send(f"{store}x", ["a"])
+    assert len(looked) == 4
+    now += 0.003
+    processes.send(store, ["a"])
+    assert len(looked) == 6
+
+
+def test_who_begins_to_wait_in_this_process_is_woken_whoever_was_not_there_before(store: str) -> None:
+    processes.send(store, ["a"])
+    with processes.receiver(store) as receiver:
+        assert receiver is not None
+        processes.send(store, ["a"])
+        assert processes.receives(receiver, ["a"], LONG_S)
 
 
 def test_without_such_sockets_nobody_hears_and_nothing_fails(store: str, monkeypatch: pytest.MonkeyPatch) -> None:

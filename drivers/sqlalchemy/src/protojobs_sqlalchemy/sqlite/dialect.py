@@ -116,7 +116,7 @@ class SQLiteDialect(Dialect):
             raw.execute("COMMIT")
         if not self._is_ours:
             _set_for_now(conn, "busy_timeout", 0)  # SQLite would wait as long as the application does, we know better
-        conn.info.setdefault("text_factory", raw.text_factory)
+            conn.info.setdefault("text_factory", raw.text_factory)
         raw.text_factory = _text
         if mode is Mode.READ:
             raw.execute("BEGIN")
@@ -132,6 +132,8 @@ class SQLiteDialect(Dialect):
         self.restore(conn)
 
     def restore(self, conn: Connection) -> None:
+        if self._is_ours:
+            return
         if (factory := conn.info.pop("text_factory", None)) is not None:
             raw_of(conn).text_factory = factory
         for pragma in _SET_FOR_NOW:

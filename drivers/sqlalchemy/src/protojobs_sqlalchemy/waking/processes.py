@@ -21,26 +21,37 @@ __all__ = ["receiver", "receives", "send"]
 
 _NUMBERS = 16  # of receivers of one store; more waiting processes than that poll
 _GAP = 1  # so many numbers without a receiver are passed over: to look for one at the next costs a call each
+_ABSENT_S = 0.002  # so long nobody is looked for again: that is two calls that fail, for each of many pushes in a row
 _BYTES_MAX = 2_048  # of names; a longer list wakes all
+
+_nobody_until: dict[str, float] = {}  # by store
 
 
 def send(store: str, queues: Iterable[str]) -> None:
-    """Wake the processes of this machine that wait for one of `queues` of this store. Never waits, never raises."""
+    """Wake the processes of this machine that wait for one of `queues` of this store. Never waits, never raises.
+
+    Where nobody waited two milliseconds ago, who has begun since is not woken: it has looked, and looks again soon.
+    """
+    now = SYSTEM_CLOCK.monotonic()
+    if now < _nobody_until.get(store, 0.0):
+        return
     names = "\n".join(queues).encode()  # no name holds a control character
     sender = _sender() if names and sys.platform == "linux" else None
     if sender is None:
         return
-    absent = 0
+    absent = met = 0
     for number in range(_NUMBERS):
         try:
             sender.sendto(names if len(names) <= _BYTES_MAX else b"", f"\0protojobs/{store}/{number}".encode())
-            absent = 0
+            absent, met = 0, met + 1
         except BlockingIOError:
-            absent = 0  # so much was sent there that it cannot have looked yet
+            absent, met = 0, met + 1  # so much was sent there that it cannot have looked yet
         except OSError:
             absent += 1
             if absent > _GAP:
-                return
+                break
+    if not met:
+        _nobody_until[store] = now + _ABSENT_S
 
 
 @cache
@@ -62,6 +73,7 @@ def receiver(store: str) -> Generator[socket.socket | None]:
     What was stored before it was open does not arrive: look after that.
     """
     bound = _bound(store) if sys.platform == "linux" else None
+    _nobody_until.pop(store, None)  # this process at least knows
     try:
         yield bound
     finally:
