@@ -30,8 +30,10 @@ def fresh_id() -> str:
         if tick <= _last_tick:
             tick = _last_tick + 1
         _last_tick = tick
-    moment, dice = f"{tick:015x}", os.urandom(8).hex("-", 6)
-    return f"{moment[:8]}-{moment[8:12]}-7{moment[12:]}-{_VARIANT[dice[0]]}{dice[1:]}"
+    # By bytes: to format a number costs several times as much.
+    moment = ((tick & ~0xFFF) << 4 | 0x7000 | tick & 0xFFF).to_bytes(8, "big").hex()
+    dice = os.urandom(8).hex("-", 6)
+    return f"{moment[:8]}-{moment[8:12]}-{moment[12:]}-{_VARIANT[dice[0]]}{dice[1:]}"
 
 
 def jittered(seconds: float, share: float = 0.2) -> float:
