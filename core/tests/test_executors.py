@@ -94,7 +94,7 @@ def threads(reported: Reported) -> Iterator[ThreadExecutor]:
 
 @pytest.fixture
 def loop(reported: Reported) -> Iterator[AsyncExecutor]:
-    executor = AsyncExecutor(reported)
+    executor = AsyncExecutor(5, reported)
     yield executor
     executor.close()
 
@@ -603,7 +603,7 @@ class TestLoop:
     def test_what_has_not_begun_when_it_closes_never_does(
         self, reported: Reported, eventually: Callable[[Callable[[], object]], None]
     ) -> None:
-        executor = AsyncExecutor(reported)
+        executor = AsyncExecutor(5, reported)
         entered, may_go, ran = threading.Event(), threading.Event(), threading.Event()
 
         def hold() -> None:
@@ -621,10 +621,64 @@ class TestLoop:
     def test_its_thread_ends_with_it_and_cancels_what_still_runs(
         self, reported: Reported, eventually: Callable[[Callable[[], object]], None]
     ) -> None:
-        executor = AsyncExecutor(reported)
+        executor = AsyncExecutor(5, reported)
         executor.start(Fake("endless", lambda: None, is_async=True))
         executor.close()
         eventually(lambda: not executor._thread.is_alive())
+
+    def test_no_more_run_at_once_than_it_has_room_for(self, reported: Reported) -> None:
+        executor, begun = AsyncExecutor(1, reported), SimpleQueue[str]()
+        first, back, second = (
+            Fake(name, lambda name=name: begun.put(name), is_async=True) for name in ("first", "back", "second")
+        )
+        for run in (first, back, second):
+            executor.start(run)
+        assert begun.get(timeout=5) == "first"
+        assert executor.withdraw([first.key, back.key]) == [back.key]  # the first has begun
+        for run in (second, first):
+            interrupt(executor, run)
+            assert reported.next() == (run.name, Verb.RELEASE)
+        assert begun.empty()  # the second lay ready, and was told to end before there was room
+        executor.start(third := Fake("third", lambda: begun.put("third"), is_async=True))
+        assert begun.get(timeout=5) == "third"
+        interrupt(executor, third)
+        assert reported.next() == ("third", Verb.RELEASE)
+        executor.close()
+
+    def test_one_that_lay_ready_for_too_long_goes_back_unrun(self, loop: AsyncExecutor, reported: Reported) -> None:
+        ran = threading.Event()
+        late = Fake("late", ran.set, is_async=True)
+        late.begins_by = -math.inf
+        loop.start(late)
+        assert reported.inbox.get(timeout=5) == (late.key, NOT_BEGUN)
+        assert not ran.is_set()
+
+    def test_a_task_that_does_not_end_keeps_no_place_once_it_is_given_up(self, reported: Reported) -> None:
+        executor, begun, told = AsyncExecutor(1, reported), SimpleQueue[str](), threading.Event()
+
+        class Deaf(Fake):
+            async def aexecute(self) -> Outcome | None:
+                begun.put("deaf")
+                try:
+                    await asyncio.sleep(60)
+                finally:
+                    told.set()
+                    await asyncio.sleep(60)
+
+        deaf, other = (
+            Deaf("deaf", lambda: None, is_async=True),
+            Fake("other", lambda: begun.put("other"), is_async=True),
+        )
+        executor.start(deaf)
+        assert begun.get(timeout=5) == "deaf"
+        interrupt(executor, deaf)
+        assert told.wait(5)
+        executor.start(other)
+        executor.give_up()
+        assert begun.get(timeout=5) == "other"
+        interrupt(executor, other)
+        assert reported.next() == ("other", Verb.RELEASE)
+        executor.close()
 
 
 class TestDeadlines:

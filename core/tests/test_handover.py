@@ -1,4 +1,4 @@
-"""Short jobs are handed to the threads before one is free: which, how many, and when not."""
+"""Short jobs are handed to the threads, or the event loop, before one is free: which, how many, and when not."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from msgspec import structs
 
 from protojobs.port.records import ClaimedJob
-from protojobs.worker.handover import AHEAD_MAX, AHEAD_S, SHORT_RUN_S, Handover
+from protojobs.worker.handover import AHEAD_MAX, AHEAD_S, SHORT_RUN_S, Handover, Line
 
 AT = datetime(2030, 1, 1, tzinfo=UTC)
 
@@ -20,8 +20,8 @@ def lent(name: str, reclaims: int = 0) -> ClaimedJob:
     )  # fmt: skip
 
 
-def known(duration_s: float, *, concurrency: int = 2, in_threads: bool = True) -> Handover:
-    handover = Handover(concurrency, lambda _name: in_threads, 0.0)
+def known(duration_s: float, *, concurrency: int = 2, line: Line | None = "threads") -> Handover:
+    handover = Handover(concurrency, lambda _name: line, 0.0)
     handover.measure("j", duration_s)
     return handover
 
@@ -29,24 +29,24 @@ def known(duration_s: float, *, concurrency: int = 2, in_threads: bool = True) -
 class TestRoom:
     def test_jobs_of_which_nothing_is_known_are_not_handed_over(self) -> None:
         handover = known(0.0001)
-        assert handover.room("j") > 0
-        assert handover.room("another") == 0
+        assert handover.room("j", 0) > 0
+        assert handover.room("another", 0) == 0
 
     def test_no_more_than_are_run_within_10_ms_and_never_more_than_one_claim_fetches_ahead(self) -> None:
-        assert known(0.0005).room("j") == round(AHEAD_S * 2 / 0.0005) == 40
-        assert known(0.0005, concurrency=1).room("j") == 20
-        assert known(0.0).room("j") == known(0.000001, concurrency=50).room("j") == AHEAD_MAX
+        assert known(0.0005).room("j", 0) == round(AHEAD_S * 2 / 0.0005) == 40
+        assert known(0.0005, concurrency=1).room("j", 0) == 20
+        assert known(0.0).room("j", 0) == known(0.000001, concurrency=50).room("j", 0) == AHEAD_MAX
 
     def test_jobs_of_a_millisecond_or_more_are_not_handed_over(self) -> None:
-        assert known(SHORT_RUN_S).room("j") == 0
-        assert known(SHORT_RUN_S * 0.99).room("j") > 0
+        assert known(SHORT_RUN_S).room("j", 0) == 0
+        assert known(SHORT_RUN_S * 0.99).room("j", 0) > 0
 
-    def test_jobs_that_do_not_run_in_threads_are_never_handed_over(self) -> None:
-        assert known(0.0, in_threads=False).room("j") == 0
+    def test_jobs_that_run_neither_in_threads_nor_on_the_loop_are_never_handed_over(self) -> None:
+        assert known(0.0, line=None).room("j", 0) == 0
 
     def test_a_name_that_was_short_and_is_slow_now_is_handed_over_no_more_after_a_few_runs(self) -> None:
         handover, runs = known(0.0001), 0
-        while handover.room("j"):
+        while handover.room("j", 0):
             handover.measure("j", 60.0)
             runs += 1
             assert runs <= 10
@@ -54,7 +54,7 @@ class TestRoom:
 
     def test_and_is_again_once_it_is_short_again(self) -> None:
         handover, runs = known(0.01), 0
-        while not handover.room("j"):
+        while not handover.room("j", 0):
             handover.measure("j", 0.0001)
             runs += 1
             assert runs <= 30
@@ -63,28 +63,42 @@ class TestRoom:
         handover = known(0.0001)
         for _ in range(10):
             handover.measure("slow", 5.0)
-        assert (handover.room("j") > 0, handover.room("slow")) == (True, 0)
+        assert (handover.room("j", 0) > 0, handover.room("slow", 0)) == (True, 0)
 
     def test_names_that_run_nowhere_here_are_not_remembered(self) -> None:
         """Anybody may push any name."""
-        handover = known(0.0001, in_threads=False)
+        handover = known(0.0001, line=None)
         for number in range(1_000):
             job = lent(f"name-{number}")
             handover.begin([job])
             handover.end(0.0, (job.id, 1))
-            assert handover.room(job.job_name) == 0
-        assert (len(handover._mean_s), handover._names, handover._elsewhere) == (1, set(), set())
+            assert handover.room(job.job_name, 0) == 0
+        assert (len(handover._mean_s), handover._lines, handover._elsewhere) == (1, {}, set())
 
     def test_none_is_handed_over_beside_one_that_needs_no_thread_or_whose_worker_died(self) -> None:
-        handover = Handover(2, lambda name: name == "j", 0.0)
+        handover = Handover(2, lambda name: "threads" if name == "j" else None, 0.0)
         handover.measure("j", 0.0001)
         other = structs.replace(lent("j"), id="other")
         for job in (lent("elsewhere"), lent("j", reclaims=1)):
             handover.begin([other])
-            assert handover.room("j") > 0
+            assert handover.room("j", 1) > 0
             handover.begin([job])
-            assert handover.room("j") == 0
+            assert handover.room("j", 2) == 0
             handover.end(0.0, ("other", 1))
-            assert handover.room("j") == 0
+            assert handover.room("j", 1) == 0
             handover.end(0.0, (job.id, 1))
-            assert handover.room("j") > 0
+            assert handover.room("j", 0) > 0
+
+    def test_one_line_at_a_time_lies_ready_the_threads_or_the_loops(self) -> None:
+        """Beside runs of the other kind there is a thread or a task that would begin at once what only lies ready."""
+        handover = Handover(2, lambda name: "loop" if name == "async" else "threads", 0.0)
+        handover.measure("async", 0.0001)
+        handover.measure("plain", 0.0001)
+        task, run = structs.replace(lent("async"), id="task"), structs.replace(lent("plain"), id="run")
+        assert (handover.room("async", 0) > 0, handover.room("plain", 0) > 0) == (True, True)
+        handover.begin([task])
+        assert (handover.room("async", 1) > 0, handover.room("plain", 1)) == (True, 0)
+        handover.begin([run])
+        assert (handover.room("async", 2), handover.room("plain", 2)) == (0, 0)
+        handover.end(0.0, ("task", 1))
+        assert (handover.room("async", 1), handover.room("plain", 1) > 0) == (0, True)

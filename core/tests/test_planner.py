@@ -51,7 +51,7 @@ class Worker:
             self.watch,
             0.0,
             lambda seconds: seconds,
-            in_threads=lambda name: name == "j",
+            line_of=lambda name: "threads" if name == "j" else None,
             has_child=lambda name: name != "script",
         )
 

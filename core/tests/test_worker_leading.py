@@ -17,6 +17,8 @@ from protojobs.port.records import ClaimedJob
 from protojobs.testing import ManualClock
 from protojobs.worker import handover, prefetch
 from protojobs.worker.lease import maintenance
+from protojobs.worker.plan import Plan
+from protojobs.worker.planner import Planner
 from protojobs.worker.runs import starting, timeouts
 from protojobs.worker.runs.executor import Runnable
 from protojobs.worker.runs.threads import ThreadExecutor
@@ -440,3 +442,39 @@ def test_failed_has_a_thread_beside_one_that_cannot_be_ended(
         assert called.is_set()
     finally:
         may_end.set()
+
+
+class TestOnTheEventLoop:
+    def test_short_async_jobs_lie_ready_too_so_that_the_claim_loop_is_not_woken_for_each(
+        self, make_queue: MakeQueue, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        turns, plan = list[float](), Planner.plan
+
+        def counted(planner: Planner, now: float) -> Plan:
+            turns.append(now)
+            return plan(planner, now)
+
+        @job(name="short-async", max_retries=1)
+        async def short_async() -> None: ...
+
+        monkeypatch.setattr(Planner, "plan", counted)
+        queue = make_queue(concurrency=2)
+        queue.push_many([short_async.bind() for _ in range(2_000)])
+        assert queue.work(max_jobs=2_000).done == 2_000
+        assert len(turns) < 1_000  # and some 2,000 if each run's end woke it
+
+    def test_no_more_of_them_are_at_work_at_once_than_there_are_slots(self, make_queue: MakeQueue) -> None:
+        at_work, most = 0, list[int]()
+
+        @job(name="short-async", max_retries=1)
+        async def short_async() -> None:
+            nonlocal at_work
+            at_work += 1
+            most.append(at_work)
+            await asyncio.sleep(0)
+            at_work -= 1
+
+        queue = make_queue(concurrency=3)
+        queue.push_many([short_async.bind() for _ in range(1_000)])
+        assert queue.work(max_jobs=1_000).done == 1_000
+        assert max(most) <= 3

@@ -102,7 +102,7 @@ class SimulatedWorker(Party):
             self.watch,
             world.now,
             lambda s: s * world.dice.uniform(0.8, 1.2),
-            in_threads=lambda name: name == SHORT,
+            line_of=lambda name: "threads" if name == SHORT else None,
             has_child=lambda name: False,
         )
         self._compare_at = world.now + COMPARE_S

@@ -1,16 +1,21 @@
-"""Short jobs are handed to the threads before one is free: so many as are run within 10 ms. docs/decisions/0019.
+"""Short jobs are handed over before a slot is free: so many as are run within 10 ms. docs/decisions/0019.
 
-A thread that waits for the claim loop after each run loses 50 us, much for a job of less than a millisecond. So such
-jobs lie ready in front of the threads, which take the next one by themselves. What lies there too long comes back.
+A thread that waits for the claim loop after each run loses 50 us, much for a job of less than a millisecond, and so
+does the event loop. So such jobs lie ready in a line in front of the threads, or of the event loop, which take the next
+one by themselves. What lies there too long comes back.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Literal, TypeAlias
 
 from protojobs.port.records import ClaimedJob
 
-__all__ = ["HANDOVER_WAIT_S", "Handover"]
+__all__ = ["HANDOVER_WAIT_S", "Handover", "Line"]
+
+Line: TypeAlias = Literal["threads", "loop"]
+"""In front of what a job lies ready."""
 
 SHORT_RUN_S = 0.001  # jobs that take longer do not mind the claim loop's 50 us
 AHEAD_S = 0.01  # so much work of short jobs lies ready in front of the threads
@@ -19,33 +24,42 @@ HANDOVER_WAIT_S = 0.25  # a job that no thread has begun after so long is taken 
 
 
 class Handover:
-    """Knows how long the jobs of each name run. `in_threads(name)`: whether jobs of that name run in threads."""
+    """Knows how long the jobs of each name run. `line_of(name)`: where jobs of that name may lie ready, if anywhere.
 
-    def __init__(self, concurrency: int, in_threads: Callable[[str], bool], now: float) -> None:
+    Only in one line at a time, and in none beside a run that is at work elsewhere: a thread (or the event loop) has
+    room then that is not free, and would begin at once what is meant to lie ready.
+    """
+
+    def __init__(self, concurrency: int, line_of: Callable[[str], Line | None], now: float) -> None:
         self.progress_at = now  # when a run ended, or nothing lay ready
         self._concurrency = concurrency
-        self._in_threads = in_threads
+        self._line_of = line_of
         self._mean_s: dict[str, float] = {}  # by name
-        self._names: set[str] = set()  # known to run in threads: it is asked for each job
-        self._elsewhere: set[tuple[str, int]] = set()  # runs that may have a slot and no thread
+        self._lines: dict[str, Line] = {}  # by name, of those that have one: it is asked for each job
+        self._on_loop: set[tuple[str, int]] = set()
+        self._elsewhere: set[tuple[str, int]] = set()  # runs that have a slot, and neither a thread nor a task
 
-    def room(self, name: str) -> int:
-        """How many jobs may be handed over beyond those that the threads can run at once, if this is the next."""
+    def room(self, name: str, running: int) -> int:
+        """How many jobs may be handed over beyond those that have a slot, if this is the next and so many run."""
         mean_s = self._mean_s.get(name, SHORT_RUN_S)
-        if mean_s >= SHORT_RUN_S or self._elsewhere or not self._runs_in_thread(name):
+        if mean_s >= SHORT_RUN_S or self._elsewhere or (line := self._line(name)) is None:
+            return 0
+        if len(self._on_loop) != (running if line == "loop" else 0):
             return 0
         return int(min(AHEAD_MAX, AHEAD_S * self._concurrency / max(mean_s, 1e-6)))
 
     def begin(self, jobs: Sequence[ClaimedJob]) -> None:
-        """These, all alike, are started. Beside one that needs no thread a thread is idle, and would begin at once
-        what is meant to lie ready.
-        """
-        if jobs[0].reclaims or not self._runs_in_thread(jobs[0].job_name):
-            self._elsewhere.update([(job.id, job.claim_seq) for job in jobs])
+        """These, all alike, are started."""
+        line = None if jobs[0].reclaims else self._line(jobs[0].job_name)
+        if line != "threads":
+            place = self._elsewhere if line is None else self._on_loop
+            place.update([(job.id, job.claim_seq) for job in jobs])
 
     def end(self, now: float, key: tuple[str, int]) -> None:
         """It has a slot no more."""
         self.progress_at = now
+        if self._on_loop:
+            self._on_loop.discard(key)
         if self._elsewhere:
             self._elsewhere.discard(key)
 
@@ -58,7 +72,8 @@ class Handover:
         """Whether no run has ended for so long that what lies ready shall come back: others may be quicker."""
         return now >= self.progress_at + HANDOVER_WAIT_S
 
-    def _runs_in_thread(self, name: str) -> bool:
-        if name not in self._names and self._in_threads(name):  # else not remembered: anybody may push any name
-            self._names.add(name)
-        return name in self._names
+    def _line(self, name: str) -> Line | None:
+        line = self._lines.get(name)
+        if line is None and (line := self._line_of(name)) is not None:  # else not remembered: anybody may push any name
+            self._lines[name] = line
+        return line

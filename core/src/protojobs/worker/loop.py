@@ -73,8 +73,8 @@ class Worker:
         self._wakeup = WakeupThread(self._driver, names, lambda: self._inbox.put(None))
         self._dispatcher = Dispatcher(self._hooks)
         self._executors = Executors(runtime, limits.concurrency, report=self._report, give_back=self._inbox.put)
-        in_threads, has_child = self._executors.in_threads, self._executors.has_child
-        self._planner = Planner(limits, lease.watch, self._clock.monotonic(), jittered, in_threads, has_child)
+        line_of, has_child = self._executors.line_of, self._executors.has_child
+        self._planner = Planner(limits, lease.watch, self._clock.monotonic(), jittered, line_of, has_child)
         self._starter = RunStarter(
             runtime, lease, self._planner, self._executors, self._timeouts, self._report, self._send
         )

@@ -27,7 +27,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
 from protojobs.port.records import BATCH_JOBS_MAX, ClaimedJob
-from protojobs.worker.handover import Handover
+from protojobs.worker.handover import Handover, Line
 from protojobs.worker.lease.watch import LeaseWatch
 from protojobs.worker.outcome import Outcome
 from protojobs.worker.plan import PREFETCH_WAIT_S, TICK_S, Plan, WorkLimits, released
@@ -53,10 +53,10 @@ class Planner:
         watch: LeaseWatch,
         now: float,
         jittered: Callable[[float], float],
-        in_threads: Callable[[str], bool] = lambda _name: False,
+        line_of: Callable[[str], Line | None] = lambda _name: None,
         has_child: Callable[[str], bool] = lambda _name: True,
     ) -> None:
-        """`in_threads(name)`: whether jobs of that name run in threads; `has_child(name)`: whether a child can."""
+        """`line_of(name)`: where jobs of that name may lie ready; `has_child(name)`: whether a child can run them."""
         self.limits = limits
         self.watch = watch
         self.runs = 0
@@ -71,7 +71,7 @@ class Planner:
         self._unsettled_since = now
         self._failed_calls = 0  # `failed()` at work or waiting for a slot, of those in _running
         self._prefetch = Prefetch(limits.concurrency)
-        self._handover = Handover(limits.concurrency, in_threads, now)
+        self._handover = Handover(limits.concurrency, line_of, now)
         self._suspects = Suspects(has_child)
         self._claim_at = now
         self._is_empty = False  # the last claim found nothing for a free slot
@@ -362,7 +362,7 @@ class Planner:
     def _room_ahead(self, job: ClaimedJob) -> int:
         """How many jobs like it are so short that they are handed over before a slot is free."""
         is_plain = not (job.reclaims or self._failed_calls or self.limits.is_sync)
-        return self._handover.room(job.job_name) if is_plain else 0
+        return self._handover.room(job.job_name, len(self._running)) if is_plain else 0
 
     def _ahead(self) -> int:
         """How many runs lie ready beyond the slots. None does while a `failed()` has one."""

@@ -11,9 +11,11 @@ from collections.abc import Iterable
 from typing import cast
 from weakref import WeakSet
 
+from protojobs.clock import SYSTEM_CLOCK, Clock
 from protojobs.forks import end_if_copied, this_process
 from protojobs.logs import RUNNING
-from protojobs.worker.runs.executor import Report, Runnable, not_judged
+from protojobs.worker.outcome import Outcome
+from protojobs.worker.runs.executor import NOT_BEGUN, NotBegun, Report, Runnable, not_judged
 
 __all__ = ["AsyncExecutor"]
 
@@ -31,12 +33,17 @@ if hasattr(os, "register_at_fork"):  # a copy that a job makes of this process m
 
 
 class AsyncExecutor:
-    """One event loop; how many tasks it has at once is the worker's decision."""
+    """One event loop, with at most `size` tasks at once. What is handed over beyond those lies ready."""
 
     keeps_time = False
 
-    def __init__(self, report: Report) -> None:
+    def __init__(self, size: int, report: Report, clock: Clock = SYSTEM_CLOCK) -> None:
         self._report = report
+        self._monotonic = clock.monotonic
+        self._size = size
+        self._busy = 0  # tasks that were made and have not ended
+        self._cut: set[Runnable] = set()  # of those, the ones that were told to end
+        self._has_deaf = False
         self._is_closed = False
         self._loop = asyncio.new_event_loop()
         _loops.add(self._loop)
@@ -65,33 +72,56 @@ class AsyncExecutor:
     def interrupt_again(self, run: Runnable) -> None:
         """Nothing to do: a task hears of its cancellation, and what it awaits to clean up is its own affair."""
 
+    def give_up(self) -> None:
+        """Do not wait for the tasks that were told to end: the next run may have the place of one."""
+        self._has_deaf = True
+        self._loop.call_soon_threadsafe(self._begin)
+
     def close(self) -> None:
         self._is_closed = True
         self._loop.call_soon_threadsafe(self._loop.stop)
 
     def _begin(self) -> None:
+        """Make tasks of what lies ready, as many as there is room for. Runs on the loop."""
         self._is_called = False
-        while self._ready:
-            self._loop.create_task(self._perform(self._ready.popleft()))
+        gone = len(self._cut) if self._has_deaf else 0
+        while self._ready and self._busy - gone < self._size and not self._is_closed:
+            run = self._ready.popleft()
+            if run in self._handed:  # else it was withdrawn
+                self._busy += 1
+                self._loop.create_task(self._perform(run))
 
     async def _perform(self, run: Runnable) -> None:
-        if not self._handed.pop(run, False):
-            return  # withdrawn
+        try:
+            if self._handed.pop(run, False):  # else it was withdrawn
+                self._report(run.key, await self._outcome(run))
+        finally:
+            self._busy -= 1
+            self._cut.discard(run)
+            if self._ready:
+                self._begin()
+
+    async def _outcome(self, run: Runnable) -> Outcome | NotBegun | None:
+        if self._monotonic() > run.begins_by:  # first, as in threads: a timeout would cost it an attempt
+            return NOT_BEGUN
         RUNNING.set(run.claimed)  # in the context of this task only
         # From here on it can be cancelled: not before its first step.
         self._tasks[run.key] = cast("asyncio.Task[None]", asyncio.current_task())
         try:
-            outcome = run.cut() if run.cut_by or self._is_closed else await run.aexecute()
+            return run.cut() if run.cut_by or self._is_closed else await run.aexecute()
         except asyncio.CancelledError:  # of a `failed()` that was ended; a job's own says what it comes to
-            outcome = run.cut() if run.cut_by else not_judged(run)
+            return run.cut() if run.cut_by else not_judged(run)
         except BaseException:  # noqa: BLE001  (else the run would never be answered for)
-            outcome = not_judged(run)
-        self._tasks.pop(run.key, None)
-        self._report(run.key, outcome)
+            return not_judged(run)
+        finally:
+            self._tasks.pop(run.key, None)
 
     def _cancel(self, run: Runnable) -> None:
-        if task := self._tasks.get(run.key):  # one that has not begun sees that it was cut when it does
+        if task := self._tasks.get(run.key):
+            self._cut.add(run)
             task.cancel()
+        elif self._handed.pop(run, False):  # it lies ready, and may do so for long
+            self._report(run.key, _cut_unbegun(run))
 
     def _run_loop(self) -> None:
         asyncio.set_event_loop(self._loop)
@@ -106,3 +136,10 @@ class AsyncExecutor:
             task.cancel()
         self._loop.run_until_complete(self._loop.shutdown_asyncgens())
         self._loop.close()
+
+
+def _cut_unbegun(run: Runnable) -> Outcome | NotBegun | None:
+    try:
+        return run.cut()
+    except BaseException:  # noqa: BLE001  (as above)
+        return not_judged(run)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from protojobs.port.lifecycle import SUSPECT_RECLAIMS
 from protojobs.runtime import Runtime
+from protojobs.worker.handover import Line
 from protojobs.worker.runs.executor import CHILDREN_WORK, Executor, Report, Unplaced
 from protojobs.worker.runs.run import Run
 from protojobs.worker.runs.threads import ThreadExecutor
@@ -48,12 +49,14 @@ class Executors:
         job = self._registry.find(name)
         return job is None or job.is_importable
 
-    def in_threads(self, name: str) -> bool:
-        """Whether jobs of that name run in threads, and may lie ready in front of them before one is free."""
+    def line_of(self, name: str) -> Line | None:
+        """Where jobs of that name may lie ready before there is a slot for them; None: nowhere."""
         job = self._registry.find(name)
-        if job is None or job.is_async or job.exclusive:
-            return False
-        return (job.executor or self._default) == "thread" or not CHILDREN_WORK
+        if job is None or job.exclusive:
+            return None
+        if job.is_async:
+            return "loop"
+        return "threads" if (job.executor or self._default) == "thread" or not CHILDREN_WORK else None
 
     def here(self, *, is_async: bool) -> Executor:
         """The one in this process."""
@@ -64,7 +67,7 @@ class Executors:
                 AsyncExecutor,  # asyncio costs 30 ms that plain workers need not pay
             )
 
-            self._loop = AsyncExecutor(self._report)
+            self._loop = AsyncExecutor(self._size, self._report, self._clock)
         return self._loop
 
     def _in_children(self) -> Executor:
@@ -87,8 +90,10 @@ class Executors:
         return self._threads.withdraw(keys) + (self._loop.withdraw(keys) if self._loop is not None else [])
 
     def give_up(self) -> None:
-        """Do not wait for threads that cannot be ended."""
+        """Do not wait for threads and tasks that cannot be ended."""
         self._threads.give_up()
+        if self._loop is not None:
+            self._loop.give_up()
 
     def close(self, within_s: float) -> None:
         """Close those that there are. Waits for the end of children, up to so many seconds."""
