@@ -10,6 +10,7 @@ import time
 import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from types import FrameType
 from uuid import UUID
 
 import pytest
@@ -477,3 +478,21 @@ class TestCoroutines:
         queue.push(goes_on.bind())
         asyncio.run(asyncio.wait_for(story(), 8))
         assert queue.stats().processing == 0
+
+
+def test_a_push_makes_no_more_python_calls_than_it_did(queue: JobQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bound for what core itself does, by count. Whoever adds to it raises the number here, and says why."""
+    monkeypatch.setattr(queue.driver, "enqueue", lambda jobs: [Enqueued(id=one.id) for one in jobs])
+    calls, push = 0, Send.bind({"to": "a"})
+
+    def count(_frame: FrameType, event: str, _argument: object) -> None:
+        nonlocal calls
+        calls += event == "call"
+
+    queue.push(push)
+    sys.setprofile(count)
+    try:
+        queue.push(push)
+    finally:
+        sys.setprofile(None)
+    assert calls <= 20, calls
