@@ -77,6 +77,9 @@ class Capabilities(Struct, frozen=True, kw_only=True):
     """Store time is a server's clock. Otherwise it is this machine's, and stepping it moves due times."""
     durable: bool = True
     """An acknowledged job outlives the process, at the latest with the settings that the driver's page names."""
+    concurrent_calls: bool = False
+    """Two calls at once are answered sooner than one after the other: a worker settles beside its claim. So it is with
+    a server, and not with a file that has one writer."""
     observing: bool = False
     """Keeps what charts, error groups and the audit log need (`protojobs.port.observing.Observes`)."""
     unique_keys: bool = False

@@ -56,6 +56,7 @@ def work(  # noqa: PLR0913  (the options of a worker, all by keyword)
         max_time_s=max_time_s,
         ends_when_empty=ends_when_empty,
         is_sync=settings.settle == "sync",
+        trips_max=2 if runtime.driver.capabilities.concurrent_calls else 1,
     )
     if settings.executor == "process" and not CHILDREN_WORK:
         raise NotSupported("On this system jobs cannot run in child processes.", mend='Set executor = "thread".')

@@ -31,7 +31,7 @@ from protojobs.worker.planner import Planner
 from protojobs.worker.reports.announcements import announcement
 from protojobs.worker.reports.health import Outages
 from protojobs.worker.reports.joblog import is_told, log_event
-from protojobs.worker.round_trip import RoundTrip, RoundTripThread, settled_singly
+from protojobs.worker.round_trip import RoundTrip, RoundTripThreads, settled_singly
 from protojobs.worker.runs.executor import NotBegun, Runnable, Unplaced
 from protojobs.worker.runs.placing import Executors
 from protojobs.worker.runs.run import unrun
@@ -69,7 +69,7 @@ class Worker:
         self._stuck = StuckRuns(self._validity, limits.exit_bound_s, must_end_by)
         self._timeouts = Timeouts(self._clock, self._validity, self._is_stuck)
         lease.run_bound.look_at(self._timeouts.left_s)
-        self._sender = RoundTripThread(self._driver, names, self._inbox.put)
+        self._sender = RoundTripThreads(self._driver, names, self._inbox.put, limits.trips_max)
         self._wakeup = WakeupThread(self._driver, names, lambda: self._inbox.put(None))
         self._dispatcher = Dispatcher(self._hooks)
         self._executors = Executors(runtime, limits.concurrency, report=self._report, give_back=self._inbox.put)
@@ -82,7 +82,7 @@ class Worker:
         self._staying = Staying(self._maintenance, lease.watch, names, lease.info.lease_s)
         self._outages = Outages(self._send)
         self._done = self._failed = self._late = 0
-        self._answered_at, self._is_unsure = 0.0, False  # a claim's reply was lost: ask the store what we hold
+        self._answered_at = 0.0
         self._unsure: set[_Key] = set()  # results whose settling got no reply
 
     def run(self, stop: StopToken) -> WorkReport:
@@ -122,10 +122,10 @@ class Worker:
                 self._make_last_trip(plan)
                 return plan.ended
             has_trip = bool(plan.settle or plan.limit)
-            goes_on = has_trip and plan.goes_on and not self._is_unsure
+            goes_on = has_trip and plan.goes_on and not self._planner.is_unsure
             if goes_on:
+                self._sender.send(RoundTrip(plan, self._lease.info.id), beside=self._planner.trips)
                 self._planner.sent(plan)
-                self._sender.send(RoundTrip(plan, self._lease.info.id))
             if plan.start:
                 self._starter.start(plan)
             if self._starter.failed_calls:
@@ -149,7 +149,7 @@ class Worker:
     @property
     def signs_off(self) -> bool:
         """Not where a run that goes on needs the lease, nor where the last round trip got no reply."""
-        return not (self._is_unsure or (self.is_busy and self._planner.has_unsettled))
+        return not (self._planner.is_unsure or (self.is_busy and self._planner.has_unsettled))
 
     @property
     def is_busy(self) -> bool:
@@ -178,30 +178,29 @@ class Worker:
             while self._planner.running and (left_s := began + END_S - self._clock.monotonic()) > 0:
                 self._wait(left_s, 1)
             self._starter.withdraw(self._planner.running_jobs())
-            if (plan := self._planner.plan(self._clock.monotonic())).settle and not self._planner.is_sending:
+            if (plan := self._planner.plan(self._clock.monotonic())).settle and not self._planner.trips:
                 with within(LAST_CALL_S):
                     self._make_trip(plan)
         except Exception:  # noqa: BLE001  (most likely what has ended the loop; that one is raised)
             _log.exception("what runs were cut to could not be told; their jobs go back when the lease has ended")
 
     def _make_last_trip(self, plan: Plan) -> None:
-        is_sending = self._planner.is_sending
         if plan.settle:
             self._make_trip(plan)
-        self._is_unsure = self._is_unsure or is_sending  # a call that takes too long may have brought jobs
+        if self._planner.trips:  # a call that takes too long may have brought jobs
+            self._planner.is_unsure = True
 
     def _make_trip(self, plan: Plan) -> None:
         """Settle and claim in one round trip, and wait for the reply."""
-        trip = RoundTrip(plan, self._lease.info.id, asks_held=self._is_unsure)
+        trip = RoundTrip(plan, self._lease.info.id, asks_held=self._planner.is_unsure)
         trip.make(self._driver, self._names)
         self._apply_reply(trip)
 
     def _apply_reply(self, trip: RoundTrip) -> None:
         now, plan, reply = self._clock.monotonic(), trip.plan, trip.reply
-        self._planner.returned()
         if trip.held is not None:
             self._planner.adopted(now, trip.held)
-            self._is_unsure = False
+            self._planner.is_unsure = False
         if trip.error is not None:
             self._apply_error(plan, trip.error)
             return
@@ -218,7 +217,7 @@ class Worker:
             _log.error("the store refuses a result, sending them one by one: %s", error)
             self._settle_singly(plan)
         elif isinstance(error, ProtojobsError):  # also a password that was changed: what runs here is not lost for that
-            self._is_unsure = True  # it may have been done all the same
+            self._planner.is_unsure = True  # it may have been done all the same
             self._no_reply(plan.settle, error)
         else:
             raise error
@@ -310,6 +309,7 @@ class Worker:
             case HeartbeatResult():
                 self._apply_heartbeat(now, message)
             case RoundTrip():
+                self._planner.returned(message.plan)
                 self._apply_reply(message)
             case Unplaced():
                 self._starter.start_unplaced(now, message.run)

@@ -26,6 +26,7 @@ class WorkLimits(Struct, frozen=True, kw_only=True):
     max_time_s: float | None = None
     ends_when_empty: bool = False
     is_sync: bool = False  # settle = "sync": a slot is free again only when its result is stored
+    trips_max: int = 1  # round trips on their way at once
 
 
 class Plan(Struct, frozen=True, kw_only=True):

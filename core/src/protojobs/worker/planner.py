@@ -14,8 +14,10 @@ Claims and results share one round trip. A claim is due when the store has told 
 once in `poll_s`; while jobs still wait for slots, results gather for LINGER_S so that many share one trip. Of short
 jobs more are claimed than there are free slots (prefetch), and started before a thread is free (handover).
 
-One round trip is on its way at a time. Where jobs wait for slots, the loop does not wait for its end: between `sent`
-and `returned` nothing else is sent, and the first `_in_flight` outcomes of `_unsettled` are the store's to answer for.
+Where there is something to go on with, the loop does not wait for the end of a round trip: between `sent` and
+`returned` its outcomes are in `_sent` too, the store's to answer for. At most one trip that claims is on its way, so jobs
+arrive in the order in which the store lends them. Where the store answers two calls at once, another trip may settle
+beside it: results of different claims have no order.
 
 When the store does not answer, everything is kept, and asked again after a pause (`store_failed`). When the lease is in
 doubt, nothing is claimed and nothing started. A stop has a plan of its own: `_plan_of_shutdown`.
@@ -41,6 +43,7 @@ Key = tuple[str, int]  # (id, claim_seq): one run of one job
 
 UNSETTLED_MAX = 2_000  # results that wait for a store that is away; beyond it nothing new is claimed
 PAUSE_FIRST_S, PAUSE_MAX_S = 0.1, 2.0  # between tries while the store is away
+SETTLED_BESIDE = 100  # so many results are sent beside a claim that is on its way
 LINGER_S = 0.02  # results gather so long while other jobs wait for slots; the crash window grows by as much
 
 
@@ -61,7 +64,8 @@ class Planner:
         self.watch = watch
         self.runs = 0
         self.shutdown = Shutdown(limits)
-        self.is_sending = False  # a round trip is on its way, and the loop goes on meanwhile
+        self.trips = 0  # on their way, while the loop goes on
+        self.is_unsure = False  # the reply of a trip was lost: the next one is alone, and asks the store what we hold
         self.quiet_until = now  # the store is away: no call before this
         self._jittered = jittered
         self._waiting: deque[ClaimedJob] = deque()
@@ -75,21 +79,28 @@ class Planner:
         self._suspects = Suspects(has_child)
         self._claim_at = now
         self._is_empty = False  # the last claim found nothing for a free slot
-        self._in_flight = 0  # results in the round trip that is on its way
-        self._sends = self._compared_at_send = 0  # round trips so far; and before the last comparison
-        self._is_woken = False  # since that round trip left
+        self._sent = set[Key]()  # of those in _unsettled: in a trip that is on its way
+        self._is_claiming = False  # a trip that claims is on its way
+        self._claims = self._compared_at_claim = 0  # such trips so far; and before the last comparison
+        self._is_woken = False  # since that trip left
         self._pause = PAUSE_FIRST_S
         self._began_at = now
         self._stays_until = now  # though there is nothing to do
 
     def sent(self, plan: Plan) -> None:
         """The plan's results and its claim are on their way, and the loop does not wait for the reply."""
-        self.is_sending, self._in_flight, self._is_woken = True, len(plan.settle), False
-        self._sends += 1
+        self.trips += 1
+        self._sent.update([(outcome.settlement.id, outcome.settlement.claim_seq) for outcome in plan.settle])
+        if plan.limit:
+            self._is_claiming, self._is_woken = True, False
+            self._claims += 1
 
-    def returned(self) -> None:
-        """The round trip is over, with or without a reply."""
-        self.is_sending, self._in_flight = False, 0
+    def returned(self, plan: Plan) -> None:
+        """That round trip is over, with or without a reply."""
+        self.trips -= 1
+        self._sent.difference_update([(outcome.settlement.id, outcome.settlement.claim_seq) for outcome in plan.settle])
+        if plan.limit:
+            self._is_claiming = False
 
     def settled(self, outcomes: Sequence[Outcome]) -> None:
         """The store has answered, for these results too."""
@@ -136,11 +147,11 @@ class Planner:
         """What the store says this worker holds, asked once in a while.
 
         A claim may have been executed long after it was given up. What is not known here in two rounds goes back
-        unspent; once could be a matter of timing, and so could twice during one round trip.
+        unspent; once could be a matter of timing, and so could twice during one claim.
         """
-        if self.is_sending and self._sends == self._compared_at_send:
+        if self._is_claiming and self._claims == self._compared_at_claim:
             return
-        self._compared_at_send = self._sends
+        self._compared_at_claim = self._claims
         strangers = self._strangers(jobs)
         for key in [key for key in strangers if key in self.watch.strangers]:
             job = strangers.pop(key)
@@ -180,7 +191,7 @@ class Planner:
         if not was_run:
             self.runs -= 1
         if outcome is not None:
-            if len(self._unsettled) == self._in_flight:
+            if len(self._unsettled) == len(self._sent):
                 self._unsettled_since = now
             self._unsettled[key] = outcome
             if was_run:
@@ -233,7 +244,7 @@ class Planner:
     def wake(self, now: float) -> None:
         """The store says that a job may be due."""
         self._claim_at = min(self._claim_at, now)
-        self._is_woken = self.is_sending
+        self._is_woken = self._is_claiming
 
     def stay(self, until: float) -> None:
         """Do not end of its own accord before then, nor before another claim has found nothing."""
@@ -271,21 +282,21 @@ class Planner:
             self._handover.progress_at = now
         withdraw = ahead > 0 and (is_in_doubt or self._handover.is_late(now))
         start, short = ((), frozenset[str]()) if is_in_doubt or withdraw else self._startable(now)
-        may_claim = not (is_in_doubt or self.is_sending) and len(self._unsettled) < UNSETTLED_MAX
+        may_claim = not (is_in_doubt or self._is_claiming) and len(self._unsettled) < UNSETTLED_MAX
         slots, limit, settle = 0, 0, tuple[Outcome, ...]()
-        if now >= self.quiet_until and not self.is_sending:
-            is_settling = bool(self._unsettled) and (now >= self._unsettled_since + LINGER_S or not self._has_more(now))
+        if self._may_send(now):
+            is_settling = self._is_settling(now)
             if may_claim and (is_settling or now >= self._claim_at):
                 slots, limit = self._demand(now)
             if is_settling or limit:
-                settle = tuple(self._unsettled.values())[:BATCH_JOBS_MAX]
+                settle = self._to_settle()
         return Plan(
             settle=settle,
             slots=slots,
             limit=limit,
             start=start,
             short=short,
-            goes_on=not (limits.ends_when_empty or limits.is_sync) and self._must_go_on(),
+            goes_on=self._goes_on(ahead),
             is_idle=may_claim and self._free() > 0,
             wait_s=0.0 if start else self._wait_s(now),
             withdraw=withdraw,
@@ -298,14 +309,12 @@ class Planner:
         self._give_back("shutdown", keep=0)
         cut_all = shutdown.cuts(now)
         call_s = shutdown.call_s(now)
-        is_done = not (self._running or self._unsettled or self.is_sending)
+        is_done = not (self._running or self._unsettled or self.trips)
         if shutdown.is_over(now) or (is_done and not (shutdown.has_time and now < self._stays_until)):
             # Unsettled results are left only when its time is over: one last try. Those in flight are the first.
-            last = tuple(self._unsettled.values())[self._in_flight :][:BATCH_JOBS_MAX]
-            return Plan(ended=shutdown.reason, settle=last, call_s=call_s)
-        may_send = now >= self.quiet_until and not self.is_sending
+            return Plan(ended=shutdown.reason, settle=self._to_settle(), call_s=call_s)
         return Plan(
-            settle=tuple(self._unsettled.values())[:BATCH_JOBS_MAX] if may_send else (),
+            settle=self._to_settle() if not self.trips and now >= self.quiet_until else (),
             cut_all=cut_all,
             call_s=call_s,
             wait_s=0.0 if cut_all else min(self._wait_s(now), max(0.0, shutdown.next_at - now)),
@@ -316,7 +325,7 @@ class Planner:
     def _end_of_work(self, now: float) -> str:
         """Why the worker is done, with nothing in hand; empty if it is not."""
         limits = self.limits
-        if self.is_sending or now < self._stays_until:
+        if self.trips or now < self._stays_until:
             return ""
         if limits.max_jobs is not None and self.runs >= limits.max_jobs:
             return "max_jobs"
@@ -357,7 +366,7 @@ class Planner:
     def _must_wait_for_others(self, job: ClaimedJob) -> bool:
         if not self._suspects.must_be_alone(job):
             return False
-        return self.is_sending or self.holds_another_suspect((job.id, job.claim_seq))
+        return self.trips > 0 or self.holds_another_suspect((job.id, job.claim_seq))
 
     def _room_ahead(self, job: ClaimedJob) -> int:
         """How many jobs like it are so short that they are handed over before a slot is free."""
@@ -380,9 +389,37 @@ class Planner:
         goes_on = first and not (first.reclaims and self._suspects.must_be_alone(first))
         return bool((goes_on and not self.watch.is_in_doubt(now)) or self._ahead())
 
-    def _must_go_on(self) -> bool:
-        """Whether jobs wait for slots. Short ones lie ready at the threads, and need no loop."""
+    def _goes_on(self, ahead: int) -> bool:
+        """Whether the loop does not wait for the reply: jobs wait for slots, or another trip may be sent meanwhile.
+
+        Short jobs lie ready at the threads, and need no loop: with one trip at a time the way to another thread and
+        back would only cost.
+        """
+        if self.limits.ends_when_empty or self.limits.is_sync:
+            return False
+        if self.trips or (ahead and self.limits.trips_max > 1):
+            return True
         return bool(self._waiting) and not self._room_ahead(self._waiting[0])
+
+    def _may_send(self, now: float) -> bool:
+        if now < self.quiet_until:
+            return False
+        return not self.trips or (self.trips < self.limits.trips_max and not self.is_unsure)
+
+    def _is_settling(self, now: float) -> bool:
+        """Whether results are to be sent now: they have gathered long enough, or are many, or nothing else goes on."""
+        count = len(self._unsettled) - len(self._sent)
+        if not count:
+            return False
+        if self._is_claiming and count >= SETTLED_BESIDE:
+            return True
+        return now >= self._unsettled_since + LINGER_S or not self._has_more(now)
+
+    def _to_settle(self) -> tuple[Outcome, ...]:
+        """The first results that are not on their way already."""
+        if self._sent:
+            return tuple([outcome for key, outcome in self._unsettled.items() if key not in self._sent])[:BATCH_JOBS_MAX]
+        return tuple(self._unsettled.values())[:BATCH_JOBS_MAX]
 
     def _demand(self, now: float) -> tuple[int, int]:
         """(free slots, jobs to claim); (0, 0) for none."""
@@ -400,7 +437,10 @@ class Planner:
         ahead = self._ahead()
         if self._failed_calls or ahead <= 1:
             return 1
-        claims = now >= self._claim_at and not self.is_sending
+        if self._is_claiming:
+            beside = SETTLED_BESIDE - (len(self._unsettled) - len(self._sent))
+            return max(1, min(ahead, beside) if self.trips < self.limits.trips_max else ahead)
+        claims = now >= self._claim_at
         return max(1, ahead - (max(0, self._prefetch.ahead(now) // 2 - len(self._waiting)) if claims else 0))
 
     def _give_back_stale(self, now: float) -> None:
@@ -430,6 +470,6 @@ class Planner:
             until = min(until, self.watch.reclaim_at)
         if self._waiting:
             until = min(until, self._waiting_since + PREFETCH_WAIT_S)
-            if self._unsettled and self.quiet_until <= now and not self.is_sending:
+            if len(self._unsettled) > len(self._sent) and self._may_send(now):
                 until = min(until, self._unsettled_since + LINGER_S)
         return max(0.0, until - now)

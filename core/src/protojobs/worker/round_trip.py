@@ -21,7 +21,7 @@ from protojobs.port.records import ClaimedJob, ClaimReply, Settled
 from protojobs.worker.outcome import Outcome, settlement
 from protojobs.worker.plan import Plan
 
-__all__ = ["RoundTripThread", "RoundTrip", "settled_singly"]
+__all__ = ["RoundTrip", "RoundTripThreads", "settled_singly"]
 
 _log = logging.getLogger("protojobs.worker")
 
@@ -57,34 +57,37 @@ class RoundTrip:
             return ()
 
 
-class RoundTripThread:
-    """Makes one trip at a time, so that the claim loop can go on meanwhile.
-
-    At most one is on its way: the store sees what this worker sends in the order in which it was planned.
+class RoundTripThreads:
+    """Make trips, each in a thread of its own while there are no more than `threads_max`, so that the claim loop can go
+    on meanwhile.
     """
 
-    def __init__(self, driver: Driver, queues: Sequence[str], deliver: Callable[[RoundTrip], None]) -> None:
+    def __init__(
+        self, driver: Driver, queues: Sequence[str], deliver: Callable[[RoundTrip], None], threads_max: int = 1
+    ) -> None:
         self._driver = driver
         self._queues = queues
         self._deliver = deliver
+        self._threads_max = threads_max
         self._outgoing: SimpleQueue[RoundTrip | None] = SimpleQueue()
-        self._thread: threading.Thread | None = None
+        self._threads: list[threading.Thread] = []
 
-    def send(self, trip: RoundTrip) -> None:
-        """Make it; it is delivered with its reply."""
-        if self._thread is None:
+    def send(self, trip: RoundTrip, beside: int = 0) -> None:
+        """Make it; it is delivered with its reply. `beside`: how many others are on their way."""
+        if len(self._threads) <= beside and len(self._threads) < self._threads_max:
             thread = threading.Thread(target=self._run, name="protojobs-store", daemon=True)
             try:
                 thread.start()
             except RuntimeError:  # no thread to be had: the loop makes it itself, and waits
                 self._make(trip)
                 return
-            self._thread = thread
+            self._threads.append(thread)
         self._outgoing.put(trip)
 
     def close(self) -> None:
         """End, after what is on its way, for which nobody waits."""
-        self._outgoing.put(None)
+        for _ in self._threads:
+            self._outgoing.put(None)
 
     def _run(self) -> None:
         while (trip := self._outgoing.get()) is not None:

@@ -83,7 +83,7 @@ class RedisDriver:
     """
 
     port_version = PORT_VERSION
-    capabilities = Capabilities(observing=True)
+    capabilities = Capabilities(concurrent_calls=True, observing=True)
 
     def __init__(
         self,

@@ -74,7 +74,11 @@ class SQLAlchemyDriver:
         self._joining = Joining(self._connections)
         self._clearing = administration.Clearing(self._connections)
         self.capabilities = records.Capabilities(
-            transactions=True, async_transactions=True, server_time=self._dialect.has_server_time, observing=True
+            transactions=True,
+            async_transactions=True,
+            server_time=self._dialect.has_server_time,
+            concurrent_calls=self._dialect.has_server_time,
+            observing=True,
         )
 
     @classmethod
