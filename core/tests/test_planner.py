@@ -15,7 +15,7 @@ from protojobs.worker.lease.validity import IDENTITIES_MAX, LeaseValidity
 from protojobs.worker.lease.watch import LeaseWatch
 from protojobs.worker.outcome import Outcome, settlement
 from protojobs.worker.plan import Plan
-from protojobs.worker.planner import LINGER_S, TICK_S, UNSETTLED_MAX, Planner, WorkLimits
+from protojobs.worker.planner import LINGER_S, SETTLED_BESIDE, TICK_S, UNSETTLED_MAX, Planner, WorkLimits
 from protojobs.worker.prefetch import BATCH_MAX, PREFETCH_RUN_S
 
 LEASE_S = 60.0
@@ -38,11 +38,17 @@ class Worker:
     """Drives a Planner through virtual time."""
 
     def __init__(
-        self, *, concurrency: int = 2, max_jobs: int | None = None, poll_s: float = 1.0, is_sync: bool = False
+        self,
+        *,
+        concurrency: int = 2,
+        max_jobs: int | None = None,
+        poll_s: float = 1.0,
+        is_sync: bool = False,
+        trips_max: int = 1,
     ) -> None:
         limits = WorkLimits(
             concurrency=concurrency, poll_s=poll_s, grace_s=25.0, exit_bound_s=10.0, max_jobs=max_jobs,
-            ends_when_empty=max_jobs is not None, is_sync=is_sync,
+            ends_when_empty=max_jobs is not None, is_sync=is_sync, trips_max=trips_max,
         )  # fmt: skip
         self.watch = LeaseWatch(LEASE_S)
         self.watch.begin(0.0)
@@ -530,7 +536,7 @@ class TestWhileACallIsUnderWay:
         assert [found.id for found in worker.planner.plan(0.3).start] == ["e"]
         worker.planner.adopted(0.3, [lent("f")])
         worker.settle(self.plan.settle)
-        worker.planner.returned()
+        worker.planner.returned(self.plan)
         worker.planner.claimed(0.3, structs.replace(self.plan, slots=1, limit=1), [])
         assert worker.planner.plan(0.31).settle == ()
         assert [found.claimed.id for found in worker.planner.plan(0.3 + LINGER_S).settle] == ["c"]
@@ -545,7 +551,7 @@ class TestWhileACallIsUnderWay:
         worker.planner.plan(0.4)
         worker.finish(0.41, "e", took_s=0.01)
         worker.settle(self.plan.settle)
-        worker.planner.returned()
+        worker.planner.returned(self.plan)
         worker.planner.claimed(0.5, structs.replace(self.plan, slots=1, limit=1), [])
         return worker
 
@@ -578,14 +584,14 @@ class TestWhileACallIsUnderWay:
         worker = self.under_way()
         for now in (30.0, 60.0, 90.0):
             worker.planner.compared(now, [lent("c"), lent("d"), lent("e"), lent("brought")])
-        worker.planner.returned()
+        worker.planner.returned(self.plan)
         assert "brought" not in {found.claimed.id for found in worker.planner.plan(90.0).settle}
 
     def test_what_no_call_has_brought_goes_back(self) -> None:
         worker = self.under_way()
         worker.planner.compared(30.0, [lent("c"), lent("d"), lent("stranger")])
         worker.settle(self.plan.settle)
-        worker.planner.returned()
+        worker.planner.returned(self.plan)
         worker.planner.compared(60.0, [lent("c"), lent("d"), lent("stranger")])
         assert "stranger" in {found.claimed.id for found in worker.planner.plan(60.1).settle}
 
@@ -596,6 +602,82 @@ class TestWhileACallIsUnderWay:
         worker.finish(0.1, "a")
         assert worker.planner.plan(0.1).settle
         assert not worker.planner.plan(0.1).goes_on
+
+
+class TestTwoRoundTripsAtOnce:
+    """Where the store answers two calls at once, results are settled beside a claim that is on its way."""
+
+    def claiming(self) -> Worker:
+        """Two jobs run, two wait; a claim that carries the results of "a" and "b" is on its way."""
+        worker = Worker(concurrency=2, trips_max=2)
+        worker.start(0.0, "a", "b")
+        worker.finish(0.01, "a", took_s=0.01)
+        worker.finish(0.01, "b", took_s=0.01)
+        worker.planner.adopted(0.01, [lent(name) for name in "cdef"])
+        self.claim = structs.replace(worker.planner.plan(0.2), slots=1, limit=4)
+        assert [outcome.claimed.id for outcome in self.claim.settle] == ["a", "b"]
+        worker.planner.sent(self.claim)
+        return worker
+
+    def test_results_are_sent_beside_a_claim_each_once_and_none_is_claimed_twice(self) -> None:
+        worker = self.claiming()
+        worker.finish(0.3, "c", took_s=0.01)
+        assert worker.planner.plan(0.3).settle == ()  # they gather
+        plan = worker.planner.plan(0.3 + LINGER_S)
+        assert ([outcome.claimed.id for outcome in plan.settle], plan.limit, plan.goes_on) == (["c"], 0, True)
+        worker.planner.sent(plan)
+        worker.finish(0.4, "d", took_s=0.01)
+        assert worker.planner.plan(0.4 + LINGER_S).settle == ()  # a third trip would be one too many
+        worker.planner.returned(plan)
+        worker.settle(plan.settle)
+        assert [outcome.claimed.id for outcome in worker.planner.plan(0.5).settle] == ["d"]
+
+    def test_many_results_do_not_wait_to_gather(self) -> None:
+        worker = self.claiming()
+        names = [f"more {number}" for number in range(SETTLED_BESIDE + 10)]
+        for name in ("c", "d"):
+            worker.finish(0.3, name, took_s=1e-5)
+        worker.planner.adopted(0.3, [*map(lent, names)])
+        for name in ["e", "f", *names][: SETTLED_BESIDE - 2]:
+            assert worker.planner.plan(0.3).settle == ()
+            assert worker.finish(0.3, name, took_s=1e-5)
+        assert len(worker.planner.plan(0.3).settle) == SETTLED_BESIDE
+
+    def test_a_claim_goes_beside_results_that_are_on_their_way(self) -> None:
+        worker = self.claiming()
+        worker.finish(0.3, "c", took_s=0.01)
+        settling = worker.planner.plan(0.3 + LINGER_S)
+        worker.planner.sent(settling)
+        worker.planner.returned(self.claim)
+        worker.settle(self.claim.settle)
+        worker.planner.claimed(0.4, self.claim, [])
+        for name in "defg":
+            worker.finish(0.4, name, took_s=0.01)
+            worker.planner.plan(0.4)
+        plan = worker.planner.plan(2.0)
+        assert plan.limit > 0
+        assert "c" not in [outcome.claimed.id for outcome in plan.settle]
+
+    def test_after_a_lost_reply_the_next_trip_is_alone(self) -> None:
+        """It asks what the store says is lent here: a claim on its way beside it would make that an old answer."""
+        worker = self.claiming()
+        worker.finish(0.3, "c", took_s=0.01)
+        settling = worker.planner.plan(0.3 + LINGER_S)
+        worker.planner.sent(settling)
+        worker.planner.returned(settling)
+        worker.planner.is_unsure = True
+        worker.planner.store_failed(0.4)
+        plan = worker.planner.plan(1.0)
+        assert (plan.settle, plan.limit) == ((), 0)
+        assert plan.wait_s > 0.01
+        worker.planner.returned(self.claim)
+        worker.settle(self.claim.settle)
+        assert [outcome.claimed.id for outcome in worker.planner.plan(1.0).settle] == ["c"]
+
+    def test_a_trip_that_got_no_reply_leaves_its_results_to_be_sent_again(self) -> None:
+        worker = self.claiming()
+        worker.planner.returned(self.claim)
+        assert [outcome.claimed.id for outcome in worker.planner.plan(0.3).settle] == ["a", "b"]
 
 
 def suspect(name: str, job_name: str = "script") -> ClaimedJob:
@@ -646,10 +728,11 @@ class TestSuspects:
         worker = Worker(concurrency=4)
         worker.claim(0.0, suspect("s"))
         plan = worker.planner.plan(0.0)
-        worker.planner.sent(Plan())
+        claim = Plan(slots=1, limit=1)
+        worker.planner.sent(claim)
         worker.planner.withdrawn(0.0, [("s", 1)], "w")
         assert ([job.id for job in plan.start], worker.planner.plan(0.1).start) == (["s"], ())
-        worker.planner.returned()
+        worker.planner.returned(claim)
         assert [job.id for job in worker.planner.plan(0.2).start] == ["s"]
 
     def test_none_is_fetched_ahead_beside_a_job_whose_worker_died(self) -> None:

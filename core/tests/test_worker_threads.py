@@ -18,7 +18,7 @@ from protojobs.port.records import Fence, Heartbeat
 from protojobs.testing import ManualClock
 from protojobs.worker.lease.lease import WorkerLease
 from protojobs.worker.plan import Plan
-from protojobs.worker.round_trip import RoundTrip, RoundTripThread
+from protojobs.worker.round_trip import RoundTrip, RoundTripThreads
 from protojobs_memory import MemoryDriver
 
 MakeQueue = Callable[..., JobQueue]
@@ -95,7 +95,7 @@ def test_one_beside_the_runs_is_done_without(
 def test_a_courier_that_waits_keeps_nothing_of_what_it_carried(eventually: Eventually) -> None:
     store = MemoryDriver()
     delivered: list[RoundTrip] = []
-    courier = RoundTripThread(store, ["default"], delivered.append)
+    courier = RoundTripThreads(store, ["default"], delivered.append)
     exchange = RoundTrip(Plan(), "nobody")
     kept = weakref.ref(exchange)
     courier.send(exchange)

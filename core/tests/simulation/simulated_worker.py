@@ -77,7 +77,6 @@ class SimulatedWorker(Party):
         self.active: dict[_Key, Active] = {}
         self.ready: dict[_Key, Run] = {}  # handed over before a slot is free
         self._inbox: deque[object] = deque()
-        self._unknown = False
 
     @property
     def id(self) -> str:
@@ -95,7 +94,11 @@ class SimulatedWorker(Party):
         world = self.world
         self.watch = self.make_watch()
         limits = WorkLimits(
-            concurrency=world.dice.choice((1, 2, 3)), poll_s=1.0, grace_s=GRACE_S, exit_bound_s=EXIT_BOUND_S
+            concurrency=world.dice.choice((1, 2, 3)),
+            poll_s=1.0,
+            grace_s=GRACE_S,
+            exit_bound_s=EXIT_BOUND_S,
+            trips_max=world.dice.choice((1, 2)),
         )
         self.planner = self.planner_class(
             limits,
@@ -163,7 +166,7 @@ class SimulatedWorker(Party):
         self.world.spawn(self, self._beat())
         while (turn := self.planner.plan(self.world.now)).ended is None:
             talks = bool(turn.settle or turn.limit)
-            goes_on = talks and turn.goes_on and not self._unknown
+            goes_on = talks and turn.goes_on and not self.planner.is_unsure
             if goes_on:
                 self.planner.sent(turn)
                 self.world.spawn(self, self._send_trip(RoundTrip(turn, self.id)))
@@ -189,7 +192,7 @@ class SimulatedWorker(Party):
             self.withdraw(list(self.ready))
 
     def _make_trip(self, turn: Turn) -> Steps:
-        trip = RoundTrip(turn, self.id, asks_held=self._unknown)
+        trip = RoundTrip(turn, self.id, asks_held=self.planner.is_unsure)
         yield from self._make(trip)
         yield from self._apply_reply(trip)
 
@@ -213,12 +216,11 @@ class SimulatedWorker(Party):
 
     def _apply_reply(self, trip: RoundTrip) -> Steps:
         world, turn, reply = self.world, trip.plan, trip.reply
-        self.planner.returned()
         if trip.held is not None:
             self.planner.adopted(world.now, trip.held)
-            self._unknown = False
+            self.planner.is_unsure = False
         if trip.error is not None:
-            self._unknown = True
+            self.planner.is_unsure = True
             self.planner.store_failed(world.now)
             return
         self.planner.settled(turn.settle)
@@ -252,6 +254,7 @@ class SimulatedWorker(Party):
             case HeartbeatResult():
                 yield from self._heard(message)
             case RoundTrip():
+                self.planner.returned(message.plan)
                 yield from self._apply_reply(message)
             case (key, NotBegun()):
                 self.planner.withdrawn(now, [cast("_Key", key)], self.id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Iterator
 from queue import Empty, SimpleQueue
@@ -23,7 +24,7 @@ Ended: TypeAlias = tuple[tuple[str, int], Outcome | NotBegun | None]
 
 
 class _WakeUp:
-    """Enough runs have ended."""
+    """Enough runs have ended, or there is something else to do."""
 
 
 _WAKE_UP = _WakeUp()
@@ -51,18 +52,34 @@ class Inbox:
             self._is_woken = True
             self._messages.put(_WAKE_UP)
 
-    def messages(self, wait_s: float, gather: int) -> Iterator[Message]:
-        """All messages. When nothing has happened, wait up to `wait_s` for one, or for so many runs to end."""
+    def look(self) -> None:
+        """Nothing has happened, but there is something to do."""
+        self._messages.put(_WAKE_UP)
+
+    def messages(self, wait_s: float, gather: int, in_turn: threading.Lock | None = None) -> Iterator[Message]:
+        """All messages. When nothing has happened, wait up to `wait_s` for one, or for so many runs to end.
+
+        `in_turn` is released while this waits.
+        """
         self._is_woken, self._gather = False, gather  # before the look at what has ended: so none falls in between
         waits = wait_s > 0 and len(self._ended) < gather
         try:
-            message = self._messages.get(timeout=wait_s) if waits else self._messages.get_nowait()
+            message = self._next(wait_s, in_turn) if waits else self._messages.get_nowait()
             while True:
                 if not isinstance(message, _WakeUp):
                     yield message
                 message = self._messages.get_nowait()
         except Empty:
             return
+
+    def _next(self, wait_s: float, in_turn: threading.Lock | None) -> Message | _WakeUp:
+        if in_turn is None:
+            return self._messages.get(timeout=wait_s)
+        in_turn.release()
+        try:
+            return self._messages.get(timeout=wait_s)
+        finally:
+            in_turn.acquire()
 
     def ended(self) -> list[Ended]:
         """The runs that have ended since, in order."""

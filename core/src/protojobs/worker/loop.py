@@ -2,11 +2,15 @@
 
 It alone decides, by its planner. The threads around it carry round trips, run jobs, keep the lease and time runs; what
 happens there arrives in one inbox.
+
+While the loop waits there, the thread that hears of a new job carries out a turn in its place: a job for an idle worker
+is claimed by the thread that heard of it, and changes threads once. `_in_turn` is held by whoever is at a turn.
 """
 
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
@@ -70,7 +74,8 @@ class Worker:
         self._timeouts = Timeouts(self._clock, self._validity, self._is_stuck)
         lease.run_bound.look_at(self._timeouts.left_s)
         self._sender = RoundTripThreads(self._driver, names, self._inbox.put, limits.trips_max)
-        self._wakeup = WakeupThread(self._driver, names, lambda: self._inbox.put(None))
+        self._wakeup = WakeupThread(self._driver, names, self._woken)
+        self._in_turn = threading.Lock()  # of the loop, but while it waits: planner, starter and timeouts are its own
         self._dispatcher = Dispatcher(self._hooks)
         self._executors = Executors(runtime, limits.concurrency, report=self._report, give_back=self._inbox.put)
         line_of, has_child = self._executors.line_of, self._executors.has_child
@@ -81,6 +86,7 @@ class Worker:
         self._maintenance = Maintenance(runtime, lease, self._send, self._planner.compared)
         self._staying = Staying(self._maintenance, lease.watch, names, lease.info.lease_s)
         self._outages = Outages(self._send)
+        self._broken: BaseException | None = None  # by a turn of another thread
         self._done = self._failed = self._late = 0
         self._answered_at = 0.0
         self._unsure: set[_Key] = set()  # results whose settling got no reply
@@ -111,8 +117,9 @@ class Worker:
         return WorkReport(done=done, failed=failed, runs=self._planner.runs, reason=reason, late=self._late)
 
     def _loop(self) -> str:
+        self._in_turn.acquire()  # for good: after the end nobody takes a turn
         self._look_at_memory(self._clock.monotonic())  # before the first claim: it may be too much without any job
-        while True:
+        while self._broken is None:
             now = self._clock.monotonic()
             self._lease.health.turns(now, self._planner.running, self._answered_at)
             plan = self._planner.plan(now)
@@ -121,24 +128,48 @@ class Worker:
                     continue
                 self._make_last_trip(plan)
                 return plan.ended
-            has_trip = bool(plan.settle or plan.limit)
-            goes_on = has_trip and plan.goes_on and not self._planner.is_unsure
-            if goes_on:
-                self._sender.send(RoundTrip(plan, self._lease.info.id), beside=self._planner.trips)
-                self._planner.sent(plan)
-            if plan.start:
-                self._starter.start(plan)
-            if self._starter.failed_calls:
-                self._starter.start_failed_calls()
-            if plan.cut_all or plan.withdraw:
-                self._end_runs(plan)
-            if has_trip and not goes_on:
-                self._make_trip(plan)
-            elif plan.is_idle and not (has_trip or self._planner.limits.ends_when_empty):
-                self._wakeup.listen()
+            has_trip = self._carry_out(plan)
             self._maintain()
             # Last, so that the next plan knows of what happened meanwhile.
             self._wait(0.0 if has_trip else plan.wait_s, plan.gather)
+        raise self._broken
+
+    def _carry_out(self, plan: Plan) -> bool:
+        """Do what the plan says. Whether it had a round trip: then there may be more to do at once."""
+        has_trip = bool(plan.settle or plan.limit)
+        goes_on = has_trip and plan.goes_on and not self._planner.is_unsure
+        if goes_on:
+            self._sender.send(RoundTrip(plan, self._lease.info.id), beside=self._planner.trips)
+            self._planner.sent(plan)
+        if plan.start:
+            self._starter.start(plan)
+        if self._starter.failed_calls:
+            self._starter.start_failed_calls()
+        if plan.cut_all or plan.withdraw:
+            self._end_runs(plan)
+        if has_trip and not goes_on:
+            self._make_trip(plan)
+        elif plan.is_idle and not (has_trip or self._planner.limits.ends_when_empty):
+            self._wakeup.listen()
+        return has_trip
+
+    def _woken(self) -> None:
+        """Called by the thread that waits for jobs: one may be due. While the loop waits, this thread claims it."""
+        if not self._in_turn.acquire(blocking=False):
+            self._inbox.put(None)
+            return
+        try:
+            self._planner.wake(self._clock.monotonic())
+            for _ in ("claim", "start"):
+                plan = self._planner.plan(self._clock.monotonic())
+                if plan.ended is not None or not self._carry_out(plan):
+                    return
+            self._inbox.look()  # there is more to do
+        except BaseException as error:  # noqa: BLE001  (raised again by the claim loop)
+            self._broken = error
+            self._inbox.look()
+        finally:
+            self._in_turn.release()
 
     def _end_runs(self, plan: Plan) -> None:
         if plan.cut_all:
@@ -282,7 +313,7 @@ class Worker:
     def _wait(self, wait_s: float, gather: int) -> None:
         """Take in all that has happened; with nothing wait up to `wait_s`, or for so many ends of runs."""
         stuck = list[Runnable]()
-        for message in self._inbox.messages(wait_s, gather):
+        for message in self._inbox.messages(wait_s, gather, self._in_turn):
             if message is None:
                 self._planner.wake(self._clock.monotonic())
             elif (run := self._apply_message(message)) is not None:

@@ -15,9 +15,9 @@ once in `poll_s`; while jobs still wait for slots, results gather for LINGER_S s
 jobs more are claimed than there are free slots (prefetch), and started before a thread is free (handover).
 
 Where there is something to go on with, the loop does not wait for the end of a round trip: between `sent` and
-`returned` its outcomes are in `_sent` too, the store's to answer for. At most one trip that claims is on its way, so jobs
-arrive in the order in which the store lends them. Where the store answers two calls at once, another trip may settle
-beside it: results of different claims have no order.
+`returned` its outcomes are in `_sent` too, the store's to answer for. At most one trip that claims is on its way, so
+jobs arrive in the order in which the store lends them. Where the store answers two calls at once, another trip may
+settle beside it: results of different claims have no order.
 
 When the store does not answer, everything is kept, and asked again after a pause (`store_failed`). When the lease is in
 doubt, nothing is claimed and nothing started. A stop has a plan of its own: `_plan_of_shutdown`.
@@ -366,7 +366,7 @@ class Planner:
     def _must_wait_for_others(self, job: ClaimedJob) -> bool:
         if not self._suspects.must_be_alone(job):
             return False
-        return self.trips > 0 or self.holds_another_suspect((job.id, job.claim_seq))
+        return self._is_claiming or self.holds_another_suspect((job.id, job.claim_seq))
 
     def _room_ahead(self, job: ClaimedJob) -> int:
         """How many jobs like it are so short that they are handed over before a slot is free."""
@@ -418,7 +418,9 @@ class Planner:
     def _to_settle(self) -> tuple[Outcome, ...]:
         """The first results that are not on their way already."""
         if self._sent:
-            return tuple([outcome for key, outcome in self._unsettled.items() if key not in self._sent])[:BATCH_JOBS_MAX]
+            return tuple([outcome for key, outcome in self._unsettled.items() if key not in self._sent])[
+                :BATCH_JOBS_MAX
+            ]
         return tuple(self._unsettled.values())[:BATCH_JOBS_MAX]
 
     def _demand(self, now: float) -> tuple[int, int]:

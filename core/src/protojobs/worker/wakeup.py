@@ -16,7 +16,7 @@ _log = logging.getLogger("protojobs.worker")
 
 
 class WakeupThread:
-    """Calls `wake()` when the store says that a job may be due in one of `queues`."""
+    """Calls `wake()`, in its own thread, when the store says that a job may be due in one of `queues`."""
 
     def __init__(self, driver: Driver, queues: Sequence[str], wake: Callable[[], None]) -> None:
         self._driver = driver
@@ -57,6 +57,6 @@ class WakeupThread:
                 _log.exception("waiting for jobs: the driver failed in a way that it should not")
                 has_come = False
                 self._end.wait(LISTEN_S)
-            if has_come:
+            if has_come and not self._end.is_set():
                 self._wanted.clear()
                 self._wake()
