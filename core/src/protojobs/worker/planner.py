@@ -288,7 +288,7 @@ class Planner:
             is_settling = self._is_settling(now)
             if may_claim and (is_settling or now >= self._claim_at):
                 slots, limit = self._demand(now)
-            if is_settling or limit:
+            if (is_settling or limit) and not (limit and self._settles_beside()):
                 settle = self._to_settle()
         return Plan(
             settle=settle,
@@ -296,7 +296,7 @@ class Planner:
             limit=limit,
             start=start,
             short=short,
-            goes_on=self._goes_on(ahead),
+            goes_on=self._goes_on(),
             is_idle=may_claim and self._free() > 0,
             wait_s=0.0 if start else self._wait_s(now),
             withdraw=withdraw,
@@ -389,7 +389,7 @@ class Planner:
         goes_on = first and not (first.reclaims and self._suspects.must_be_alone(first))
         return bool((goes_on and not self.watch.is_in_doubt(now)) or self._ahead())
 
-    def _goes_on(self, ahead: int) -> bool:
+    def _goes_on(self) -> bool:
         """Whether the loop does not wait for the reply: jobs wait for slots, or another trip may be sent meanwhile.
 
         Short jobs lie ready at the threads, and need no loop: with one trip at a time the way to another thread and
@@ -397,7 +397,7 @@ class Planner:
         """
         if self.limits.ends_when_empty or self.limits.is_sync:
             return False
-        if self.trips or (ahead and self.limits.trips_max > 1):
+        if self.trips or (self.limits.trips_max > 1 and self._ahead()):
             return True
         return bool(self._waiting) and not self._room_ahead(self._waiting[0])
 
@@ -414,6 +414,12 @@ class Planner:
         if self._is_claiming and count >= SETTLED_BESIDE:
             return True
         return now >= self._unsettled_since + LINGER_S or not self._has_more(now)
+
+    def _settles_beside(self) -> bool:
+        """Whether so much is to be settled that a trip of its own, beside the claim, is sooner done."""
+        if self.limits.trips_max < 2 or self.trips or not self._ahead():
+            return False
+        return len(self._unsettled) >= SETTLED_BESIDE
 
     def _to_settle(self) -> tuple[Outcome, ...]:
         """The first results that are not on their way already."""
