@@ -12,6 +12,7 @@ from protojobs.entropy import fresh_id
 from protojobs.port.lifecycle import Verb
 from protojobs.port.records import Fence, NewJob, Settlement, WorkerInfo
 from protojobs_sqlalchemy import SQLAlchemyDriver
+from protojobs_sqlalchemy.dialect import Mode, Use
 from protojobs_sqlalchemy.tables import tables
 from protojobs_sqlalchemy.tables.tables import COUNTER_SHARDS
 from protojobs_sqlalchemy.verbs import counting
@@ -93,3 +94,21 @@ def test_rows_that_cancel_each_other_out_go_together(driver: SQLAlchemyDriver) -
         conn.execute(insert(tables.counters), [row | {"shard": 1, "count": 3}, row | {"shard": 2, "count": -3}])
     driver.prune(completed_older_than=3600)
     assert shards(driver) == {}
+
+
+@pytest.mark.parametrize("driver", ["postgresql", "mariadb"], indirect=True)  # SQLite has one writer at a time
+def test_two_steps_of_one_worker_in_flight_count_in_rows_of_their_own(driver: SQLAlchemyDriver) -> None:
+    driver.enqueue([NewJob(id=fresh_id(), queue="q", job_name="n", job_class="c", data="{}") for _ in range(3)])
+    worker = fresh_id()
+    driver.register(WorkerInfo(id=worker, host="h", pid=1, queues=("q",), concurrency=1, lease_s=60))
+    done = [
+        Settlement(id=claim.id, claim_seq=claim.claim_seq, reserved_by=worker, verb=Verb.COMPLETE)
+        for claim in driver.claim(worker, ["q"], slots=3, limit=3)
+    ]
+    driver.settle(done[:1])
+    driver.settle(done[1:2])
+    assert list(shards(driver).values()) == [2]  # one connection, one row
+    # The outer step has the pool's connection, so the settlement in it takes another.
+    driver._connections.run(lambda _conn: driver.settle(done[2:3]), Mode.READ, use=Use.WORK)
+    assert sorted(shards(driver).values()) == [1, 2]
+    assert driver.stats("q").completed == 3

@@ -105,7 +105,7 @@ class Turn:
         self._opening = opening  # begins the transaction
         self._memory = memory
         self._time_offset = dialect.time_offset
-        self._shard = shard_of(request.worker)
+        self._shard = shard_of(conn, request.worker)
         self._queues = tuple(dict.fromkeys(request.queues))
         self._at_end: list[str] = []  # what the last packet writes before it commits
         self._batch = _Batch(request)

@@ -251,7 +251,7 @@ class PostgreSQLDialect(Dialect):
         self.begin(conn, Mode.WORK)
         lock = "SELECT id FROM workers WHERE id = %(worker)s FOR KEY SHARE"
         is_standing = not request.limit or bool(self._rows(conn, lock, {"worker": request.worker}))
-        now, shard = self.now(conn), shard_of(request.worker)
+        now, shard = self.now(conn), shard_of(conn, request.worker)
         settled = settling.in_rounds(
             request.settlements, lambda settlements: settling.settle(conn, self, settlements, now, shard)
         )

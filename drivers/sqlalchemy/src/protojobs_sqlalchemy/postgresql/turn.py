@@ -31,7 +31,7 @@ from protojobs_sqlalchemy.postgresql.values import completions_of
 from protojobs_sqlalchemy.tables.types import TIMES_FROM, TIMES_UNTIL
 from protojobs_sqlalchemy.verbs import settling
 from protojobs_sqlalchemy.verbs.counting import fresh_shard, shard_of
-from protojobs_sqlalchemy.verbs.lanes import Lane, LaneMemory, Lanes
+from protojobs_sqlalchemy.verbs.lanes import Lane, LaneMemory, Lanes, firsts_of
 
 __all__ = ["Row", "Turn", "claim_values", "fetched", "is_plain", "raw_of", "run"]
 
@@ -72,9 +72,8 @@ class Turn:
         """The hot path: one statement that is its own transaction."""
         if self._request.limit:
             return self.claim(self._request.settlements)
-        rows = self._rows(
-            self._settling.alone, completions_of(self._request.settlements, shard_of(self._request.worker))
-        )
+        values = completions_of(self._request.settlements, shard_of(self._conn, self._request.worker))
+        rows = self._rows(self._settling.alone, values)
         return ClaimReply(settled=self._replies(self._request.settlements, rows[0][0]))
 
     def claim(self, done: Sequence[Settlement] = ()) -> ClaimReply:
@@ -120,9 +119,8 @@ class Turn:
         values = claim_values(self._request, lanes)
         if not done:
             return self._rows(sql.CLAIM if lanes else sql.CLAIM_ANEW, values)
-        worker = self._request.worker
-        is_put_off = lanes is not None and lanes.is_put_off
-        values |= completions_of(done, fresh_shard(worker) if is_put_off else shard_of(worker))
+        shard = fresh_shard if lanes is not None and lanes.is_put_off else shard_of
+        values |= completions_of(done, shard(self._conn, self._request.worker))
         return self._rows(self._settling.and_claim if lanes else self._settling.and_claim_anew, values)
 
     def _jobs(self, rows: list[Row]) -> list[ClaimedJob]:

@@ -35,7 +35,7 @@ VERSION_TABLE = "protojobs_schema_version"
 JOB_CLASS_MAX = 512  # characters; module and qualified name, for people
 WORKER_ID_MAX = 64
 FINGERPRINT_MAX = 32  # characters
-COUNTER_SHARDS = 16  # settling workers are spread over this many rows per counter
+COUNTER_SHARDS = 64  # the connections of settling workers are spread over this many rows per counter
 
 metadata = MetaData()
 

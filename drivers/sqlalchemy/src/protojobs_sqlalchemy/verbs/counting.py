@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import zlib
 from collections import Counter, defaultdict
 from collections.abc import Mapping
@@ -24,22 +25,36 @@ _SHARDS_END = COUNTER_SHARDS + _LONE_SHARDS  # behind it come those of archived 
 DAY_SHARDS = 10_000
 _FRESH_S = 10.0
 _GATHERED_MAX = 1_000  # counters that one prune sums up: 60 ms of SQLite's only write lock
+_NUMBER = "protojobs_counting"  # in the `info` of a connection
+_numbers = itertools.count()
 _COLUMNS = (counters.c.queue, counters.c.status, counters.c.shard)
 _KEY = tuple_(*_COLUMNS)
 _Key = tuple[str, str, int]
 
 
-def shard_of(worker: str) -> int:
-    """The row that this worker counts in, so that workers seldom wait for each other's."""
-    return zlib.crc32(worker.encode()) % COUNTER_SHARDS
+def shard_of(conn: Connection, worker: str) -> int:
+    """The row that this worker counts in over this connection.
+
+    So workers seldom wait for each other's commit, and one that has two steps in flight not for its own.
+    """
+    return (zlib.crc32(worker.encode()) + _number_of(conn)) % COUNTER_SHARDS
 
 
-def fresh_shard(worker: str) -> int:
-    """A row that this worker counts in for some seconds, where an old snapshot keeps all versions of a row.
+def fresh_shard(conn: Connection, worker: str) -> int:
+    """A row that it counts in for some seconds, where an old snapshot keeps all versions of a row.
 
     One that is counted in turn by turn would take longer with each. `gather` sums them up.
     """
-    return COUNTER_SHARDS + zlib.crc32(f"{worker} {SYSTEM_CLOCK.monotonic() // _FRESH_S}".encode()) % _LONE_SHARDS
+    period = int(SYSTEM_CLOCK.monotonic() // _FRESH_S)
+    return COUNTER_SHARDS + zlib.crc32(f"{worker} {_number_of(conn)} {period}".encode()) % _LONE_SHARDS
+
+
+def _number_of(conn: Connection) -> int:
+    """Of this connection among those of the process that have counted; they are numbered as they come."""
+    number = conn.info.get(_NUMBER)
+    if number is None:
+        number = conn.info[_NUMBER] = next(_numbers)
+    return int(number)
 
 
 def lone_shard(job_id: str) -> int:

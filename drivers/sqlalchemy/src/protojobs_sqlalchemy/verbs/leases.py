@@ -95,10 +95,10 @@ def held(connections: Connections, worker: str) -> list[ClaimedJob]:
 def set_aside(connections: Connections, unreadable: Sequence[Settlement]) -> None:
     """Fail jobs that were lent and cannot be read. Where that does not come about, the next `held` finds them."""
     if unreadable:
-        shard = shard_of(unreadable[0].reserved_by)
+        holder = unreadable[0].reserved_by
         with suppress(StoreUnavailable):
             connections.run_at(
-                lambda conn, now: settle(conn, connections.dialect, unreadable, now, shard),
+                lambda conn, now: settle(conn, connections.dialect, unreadable, now, shard_of(conn, holder)),
                 Mode.WORK,
                 is_repeatable=True,
                 use=Use.WORK,
