@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+from msgspec import structs
+
 from protojobs.port.records import ClaimedJob
-from protojobs_sqlalchemy.verbs.lanes import Lane, LaneMemory, Lanes
+from protojobs_sqlalchemy.verbs.lanes import Lane, LaneMemory, Lanes, firsts_of
 
 QUEUES = ("q",)
 LANE: Lane = ("q", 0)
@@ -43,7 +45,7 @@ def is_walked(memory: LaneMemory, at_s: float, *, walk_s: float) -> bool:
     """A moment of a busy lane: it is read, claimed from, and again. Whether that began at its front."""
     lanes = read(memory, at_s)
     has_walked = not lanes.has_floors
-    lanes.note_claim([claim(1)], is_full=True)
+    lanes.note_claim(firsts_of([claim(1)]), is_full=True)
     lanes.note_time(walk_s if has_walked else 0.01, has_walked=has_walked)
     lanes.note_time(0.01, has_walked=False)
     return has_walked
@@ -57,23 +59,31 @@ def walks(seconds: int, *, walk_s: float) -> int:
 
 def test_a_floor_is_the_first_job_of_the_last_full_claim_and_ids_tell_equal_times_apart() -> None:
     lanes = read(LaneMemory(), 0.0)
-    lanes.note_claim([claim(7), claim(5), claim(6, due=MOMENT + timedelta(seconds=1))], is_full=True)
+    lanes.note_claim(firsts_of([claim(5), claim(7), claim(6, due=MOMENT + timedelta(seconds=1))]), is_full=True)
     assert (lanes.floors, lanes.firsts) == ([MOMENT], [claim(5).id])
 
 
-def test_a_floor_does_not_move_past_a_job_that_was_passed_over() -> None:
+def test_a_claim_of_several_lanes_has_a_first_job_of_each() -> None:
+    other = structs.replace(claim(3), priority=-1)
+    assert firsts_of([claim(5), claim(7), other, structs.replace(other, id="z")]) == {
+        LANE: (MOMENT, claim(5).id),
+        ("q", -1): (MOMENT, claim(3).id),
+    }
+
+
+def test_a_lane_of_which_a_claim_saw_nothing_keeps_its_floor() -> None:
     lanes = read(LaneMemory(), 0.0, ("q", 9))
     earlier, later = MOMENT - timedelta(seconds=1), MOMENT + timedelta(seconds=1)
-    lanes.note_claim([claim(5)], is_full=True, passed_over={LANE: (earlier, claim(7).id), ("q", 9): (later, "one")})
+    lanes.note_claim({LANE: (earlier, claim(7).id), ("q", 9): (later, "one")}, is_full=True)
     assert lanes.floors == [later, earlier]
-    lanes.note_claim([claim(5)], is_full=True, passed_over={LANE: (later, claim(8).id)})
+    lanes.note_claim(firsts_of([claim(5)]), is_full=True)
     assert lanes.floors == [later, MOMENT]
 
 
 def test_what_is_remembered_holds_for_a_second_at_most() -> None:
     memory = LaneMemory()
     lanes = read(memory, 0.0)
-    lanes.note_claim([claim(1)], is_full=True)
+    lanes.note_claim(firsts_of([claim(1)]), is_full=True)
     assert memory.fresh(QUEUES, 0.5) is lanes
     assert memory.fresh(QUEUES, 1.1) is None
     assert not read(memory, 1.1).has_floors
@@ -81,9 +91,9 @@ def test_what_is_remembered_holds_for_a_second_at_most() -> None:
 
 def test_a_claim_that_is_not_full_and_an_enqueue_make_everything_be_read_again() -> None:
     memory = LaneMemory()
-    for forget in (lambda lanes: lanes.note_claim([], is_full=False), lambda _: memory.note_enqueue(["q", "other"])):
+    for forget in (lambda lanes: lanes.note_claim({}, is_full=False), lambda _: memory.note_enqueue(["q", "other"])):
         lanes = read(memory, 0.0)
-        lanes.note_claim([claim(1)], is_full=True)
+        lanes.note_claim(firsts_of([claim(1)]), is_full=True)
         forget(lanes)
         assert memory.fresh(QUEUES, 0.0) is None
         assert not memory.is_busy(QUEUES)
@@ -127,7 +137,7 @@ def test_a_claim_that_is_not_full_ends_the_putting_off() -> None:
         is_walked(memory, at_s, walk_s=2.0)
     lanes = read(memory, 6.0)
     assert lanes.has_floors
-    lanes.note_claim([], is_full=False)
+    lanes.note_claim({}, is_full=False)
     assert not read(memory, 6.0).has_floors
 
 

@@ -213,8 +213,7 @@ class Turn:
         if not self._batch.is_full and not is_new:  # what was remembered may have overlooked something
             lanes = self._memory.read(self._queues, self._time_offset, self._look)
             self._fill(lanes, None)
-        jobs = self._batch.jobs
-        lanes.note_claim(jobs, is_full=len(jobs) >= self._request.limit, passed_over=self._batch.passed_over)
+        lanes.note_claim(self._batch.firsts, is_full=len(self._batch.jobs) >= self._request.limit)
 
     def _fill(self, lanes: Lanes, rows: Rows | None) -> None:
         batch = self._batch
@@ -266,7 +265,7 @@ class _Batch:
         self.jobs: list[ClaimedJob] = []
         self.large: list[str] = []  # those of them whose payload is still to be read
         self.unreadable: list[Settlement] = []  # they are lent too: it is by their claims that they are set aside
-        self.passed_over: dict[Lane, Place] = {}  # the first of each lane
+        self.firsts: dict[Lane, Place] = {}  # of each lane, what was taken or passed over first
         self._request = request
         self._bytes = BATCH_BYTES_MAX
         self._taken: set[str] = set()
@@ -284,7 +283,7 @@ class _Batch:
     def add(self, rows: Rows, lane: Lane, now: datetime) -> bool:
         """Take what may be taken, in order; True if some were passed over."""
         is_choosy = False
-        lent_at = now.replace(tzinfo=UTC)
+        lent_at, before = now.replace(tzinfo=UTC), len(self.jobs)
         for (text,) in rows:
             if self.is_full:
                 break
@@ -297,7 +296,7 @@ class _Batch:
                 continue
             if len(self.jobs) >= self._request.slots and row[5] > row[6]:
                 is_choosy = True  # it would wait in the worker's memory with its last attempt spent
-                self.passed_over.setdefault(lane, (from_microseconds(row[10]), row[0]))
+                self._note_first(lane, (from_microseconds(row[10]), row[0]))
                 continue
             self._bytes -= row[16]
             if self._bytes < 0 and self.jobs:
@@ -306,7 +305,12 @@ class _Batch:
             if row[4] is None:
                 self.large.append(row[0])
             self.jobs.append(_job(row, lane, self._request.worker, lent_at))
+        if len(self.jobs) > before:
+            self._note_first(lane, (self.jobs[before].available_at, self.jobs[before].id))
         return is_choosy
+
+    def _note_first(self, lane: Lane, place: Place) -> None:
+        self.firsts[lane] = min(self.firsts.get(lane, place), place)  # a second look may find an older one
 
     def _note_unreadable(self, text: str) -> None:
         id_, seq, *others = row = _any_decoder.decode(text)

@@ -90,7 +90,7 @@ class Turn:
         claimed = self._jobs(rows)
         is_full = len(claimed) >= self._request.limit
         if lanes is not None:
-            lanes.note_claim(claimed, is_full=is_full)
+            lanes.note_claim(firsts_of(claimed), is_full=is_full)
             if is_full:
                 lanes.note_time(took_s, has_walked=not has_floors)
         elif is_full:
@@ -136,16 +136,21 @@ class Turn:
         if len({(row[6], row[10]) for row in rows}) > 1:
             place = {queue: place for place, queue in enumerate(self._queues)}
             rows.sort(key=lambda row: (place[row[6]], -row[10]))
-        worker, moment = self._request.worker, datetime.fromtimestamp
-        reserved_at = moment(lent_at, UTC)
-        return [
-            ClaimedJob(
-                id_, seq, worker, queue, name, class_, data, priority, attempts, retries, delay, policy, timeout,
-                moment(due, UTC), reserved_at, crashes, returns, reclaims, meta, is_cancelled,
-            )
-            for (_, _, _, _, id_, seq, queue, name, class_, data, priority, attempts, retries, delay, policy, timeout,
-                 due, crashes, returns, reclaims, meta, is_cancelled) in rows
-        ]  # fmt: skip
+        worker = self._request.worker
+        reserved_at = datetime.fromtimestamp(lent_at, UTC)
+        jobs: list[ClaimedJob] = []
+        last, due_at = lent_at, reserved_at
+        for (_, _, _, _, id_, seq, queue, name, class_, data, priority, attempts, retries, delay, policy, timeout,
+             due, crashes, returns, reclaims, meta, is_cancelled) in rows:  # fmt: skip
+            if due != last:  # what was pushed together is due together
+                last, due_at = due, datetime.fromtimestamp(due, UTC)
+            jobs.append(
+                ClaimedJob(
+                    id_, seq, worker, queue, name, class_, data, priority, attempts, retries, delay, policy, timeout,
+                    due_at, reserved_at, crashes, returns, reclaims, meta, is_cancelled,
+                )
+            )  # fmt: skip
+        return jobs
 
     def _readable(self, rows: list[Row]) -> list[Row]:
         """Those rows that drivers write; the others are noted."""
@@ -164,11 +169,12 @@ class Turn:
 
     def _replies(self, done: Sequence[Settlement], applied: list[str] | None) -> tuple[Settled, ...]:
         """Each completion's fate. `applied` are the ids that did; None when all of them did."""
+        status, state = SettleStatus.APPLIED, JobState.COMPLETED  # an enum's members are slow to find
         if applied is None:
-            return tuple([_completed(s.id) for s in done])
+            return tuple([Settled(s.id, status, state) for s in done])
         ids = set(applied)
         others = settling.settle_unmatched(self._conn, self._dialect, [s for s in done if s.id not in ids])
-        return tuple([_completed(s.id) if s.id in ids else others[s.id] for s in done])
+        return tuple([Settled(s.id, status, state) if s.id in ids else others[s.id] for s in done])
 
     def _rows(self, statement: LiteralString, values: dict[str, object]) -> list[Row]:
         return fetched(self._conn, statement, values, self._offset)
@@ -222,7 +228,3 @@ def raw_of(conn: Connection) -> psycopg.Connection[Row]:
     raw: psycopg.Connection[Row] | None = conn.connection.driver_connection
     assert isinstance(raw, psycopg.Connection)
     return raw
-
-
-def _completed(job_id: str) -> Settled:
-    return Settled(job_id, SettleStatus.APPLIED, JobState.COMPLETED)

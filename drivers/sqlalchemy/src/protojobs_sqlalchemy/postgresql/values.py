@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 
 from protojobs.port.records import NewJob, Settlement
-from protojobs_sqlalchemy.tables.types import is_job_id
+from protojobs_sqlalchemy.tables.types import are_job_ids, is_job_id
 from protojobs_sqlalchemy.verbs.inserting import kind_of
 
 __all__ = ["are_alike", "columns_of", "completions_of", "span_of", "values_of"]
@@ -72,9 +72,12 @@ def span_of(jobs: Sequence[NewJob]) -> dict[str, object]:
 
 def completions_of(done: Sequence[Settlement], shard: int) -> dict[str, object]:
     """Plain completions of one holder's claims, for the statements of `Settling`."""
-    known = [s for s in done if is_job_id(s.id)]
+    known, ids = done, ",".join([s.id for s in done])
+    if not are_job_ids(ids, len(done)):
+        known = [s for s in done if is_job_id(s.id)]
+        ids = ",".join([s.id for s in known])
     return {
-        "ids": _numbers([s.id for s in known]),
+        "ids": f"{{{ids}}}",
         "seqs": _numbers([s.claim_seq for s in known]),
         "holder": done[0].reserved_by,
         "sent": len(done),

@@ -204,10 +204,10 @@ def _complete(
         cursor.execute(_COUNT, (queue, _SHARD, number))
     applied, completed = SettleStatus.APPLIED, JobState.COMPLETED
     if len(rows) == len(done):
-        return [Settled(id=s.id, status=applied, state=completed) for s in done]
+        return [Settled(s.id, applied, completed) for s in done]
     ids = {row[0] for row in rows}
     others = settling.settle_unmatched(conn, dialect, [s for s in done if s.id not in ids])
-    return [others.get(s.id) or Settled(id=s.id, status=applied, state=completed) for s in done]
+    return [others.get(s.id) or Settled(s.id, applied, completed) for s in done]
 
 
 def _claim(cursor: sqlite3.Cursor, request: TurnRequest, now: int) -> Lent:

@@ -22,7 +22,7 @@ from protojobs.clock import SYSTEM_CLOCK
 from protojobs.port.records import ClaimedJob
 from protojobs_sqlalchemy.connecting.forks import start_afresh_in_children
 
-__all__ = ["Lane", "LaneMemory", "Lanes", "Place"]
+__all__ = ["Lane", "LaneMemory", "Lanes", "Place", "firsts_of"]
 
 _FRESH_S = 1.0  # the port's bound, in store time
 _WALK_SHARE = 20  # walking all of the dead may take a twentieth of the time ...
@@ -58,23 +58,18 @@ class Lanes:
         """Whether the floors stay for longer than usual, since so much that is dead lies before them."""
         return self._walk_every_s > _FRESH_S
 
-    def note_claim(
-        self, jobs: Sequence[ClaimedJob], *, is_full: bool, passed_over: Mapping[Lane, Place] | None = None
-    ) -> None:
+    def note_claim(self, firsts: Mapping[Lane, Place], *, is_full: bool) -> None:
         """Move the floors up after a full claim; after any other one everything is read again.
 
-        `passed_over` are the first jobs that a claim left where they are: the next one shall look at them too.
+        `firsts` are the places of the first job of each lane that the claim lent, or left where it is: the next one
+        shall look at that too.
         """
         if not is_full:
             self.is_stale = True
             return
-        first = dict(passed_over or {})
-        for job in jobs:
-            lane, place = (job.queue, job.priority), (job.available_at, job.id)
-            first[lane] = min(first.get(lane, place), place)
         for number, lane in enumerate(self.order):
-            if lane in first:
-                self.floors[number], self.firsts[number] = first[lane]
+            if lane in firsts:
+                self.floors[number], self.firsts[number] = firsts[lane]
 
     def note_time(self, took_s: float, *, has_walked: bool) -> None:
         """How long a full claim took. Two slow walks on end, beside what is usual, put the next ones off."""
@@ -102,6 +97,17 @@ class Lanes:
         for place, lane in enumerate(order):
             if lane in known:
                 self.floors[place], self.firsts[place] = before.floors[known[lane]], before.firsts[known[lane]]
+
+
+def firsts_of(jobs: Sequence[ClaimedJob]) -> dict[Lane, Place]:
+    """The place of each lane's first job, of jobs in the order of a claim: one look at each lane, not at each job."""
+    firsts: dict[Lane, Place] = {}
+    queue, priority = "", 0
+    for job in jobs:
+        if job.priority != priority or job.queue != queue:  # no queue has the name ""
+            queue, priority = job.queue, job.priority
+            firsts[queue, priority] = job.available_at, job.id
+    return firsts
 
 
 class LaneMemory:
