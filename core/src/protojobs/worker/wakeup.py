@@ -12,6 +12,7 @@ from protojobs.port.driver import Driver
 __all__ = ["WakeupThread"]
 
 LISTEN_S = 1.0  # one call to the driver's `wait`; bounds how long the thread outlives its worker
+PAUSE_S = 0.0003  # after a job was begun: to listen at once would keep the interpreter's lock from its thread
 _log = logging.getLogger("protojobs.worker")
 
 
@@ -60,3 +61,4 @@ class WakeupThread:
             if has_come and not self._end.is_set():
                 self._wanted.clear()
                 self._wake()
+                self._end.wait(PAUSE_S)
