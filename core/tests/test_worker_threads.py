@@ -5,16 +5,16 @@ from __future__ import annotations
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
 
-from protojobs import JobQueue, events, job
+from protojobs import JobQueue, StopToken, events, job
 from protojobs.clock import SYSTEM_CLOCK
 from protojobs.errors import StoreUnavailable
-from protojobs.port.records import Fence, Heartbeat
+from protojobs.port.records import ClaimReply, Fence, Heartbeat, Settlement
 from protojobs.testing import ManualClock
 from protojobs.worker.lease.lease import WorkerLease
 from protojobs.worker.plan import Plan
@@ -90,6 +90,81 @@ def test_one_beside_the_runs_is_done_without(
         eventually(lambda: threads.refused)
         queue.push(quick.bind())
         eventually(lambda: queue.stats().completed == 61)
+
+
+class Claims(MemoryDriver):
+    """Notes in which thread a claim found jobs, and whether somebody listens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.threads: list[str] = []
+        self.mistake: Exception | None = None
+        self.listening = False
+
+    def wait(self, queues: Sequence[str], timeout: float) -> bool:
+        self.listening = True
+        try:
+            return super().wait(queues, timeout)
+        finally:
+            self.listening = False
+
+    def settle_and_claim(
+        self, worker: str, settlements: Sequence[Settlement], queues: Sequence[str], *, slots: int, limit: int
+    ) -> ClaimReply:
+        thread = threading.current_thread().name
+        if self.mistake is not None and thread == "protojobs-wakeup":
+            raise self.mistake
+        reply = super().settle_and_claim(worker, settlements, queues, slots=slots, limit=limit)
+        self.threads += [thread] * len(reply.claimed)
+        return reply
+
+
+def test_a_job_for_an_idle_worker_is_claimed_by_the_thread_that_hears_of_it(eventually: Eventually) -> None:
+    ran: list[str] = []
+
+    @job(name="here")
+    def here() -> None:
+        ran.append(threading.current_thread().name)
+
+    driver, stop = Claims(), StopToken()
+    queue = JobQueue(driver, {"poll_interval": 60.0})
+    worker = threading.Thread(target=lambda: queue.work(stop=stop), name="test-worker", daemon=True)
+    worker.start()
+
+    def is_claimed_there() -> bool:
+        """Of one more job: the loop itself claims it where it is not back at its inbox yet."""
+        count = len(ran)
+        eventually(lambda: driver.listening)
+        queue.push(here)
+        eventually(lambda: queue.stats().completed > count)
+        return driver.threads[-1] == "protojobs-wakeup"
+
+    eventually(is_claimed_there)
+    stop.stop()
+    worker.join(10)
+    assert set(ran) == {"protojobs-job"}
+
+
+def test_what_breaks_in_that_thread_ends_the_worker_as_in_its_own(eventually: Eventually) -> None:
+    @job(name="here")
+    def here() -> None: ...
+
+    driver, raised = Claims(), list[Exception]()
+    queue = JobQueue(driver, {"poll_interval": 60.0})
+
+    def work() -> None:
+        try:
+            queue.work()
+        except ZeroDivisionError as error:
+            raised.append(error)
+
+    worker = threading.Thread(target=work, daemon=True)
+    worker.start()
+    eventually(lambda: driver.listening)
+    driver.mistake = ZeroDivisionError("a driver's mistake")
+    queue.push(here)
+    eventually(lambda: raised == [driver.mistake])
+    worker.join(10)
 
 
 def test_a_courier_that_waits_keeps_nothing_of_what_it_carried(eventually: Eventually) -> None:

@@ -68,6 +68,24 @@ class Racing(Fixtures):
         lent = all_well(at_once(*[partial(claim_until_dry, driver, worker)] * CROWD))
         assert Counter(claim.id for claims in lent for claim in claims) == Counter(ids)
 
+    def test_a_worker_settles_beside_its_own_claim(self, driver: Store) -> None:
+        """Two calls of one worker at once, as core makes them where a driver has `concurrent_calls`."""
+        ids, worker = push(driver, *[new_job() for _ in range(JOBS)]), join(driver)
+        first = lend(driver, worker, limit=JOBS // 2)
+        settled: list[SettleStatus] = []
+
+        def settle_in_bites() -> list[ClaimedJob]:
+            for start in range(0, len(first), 7):
+                done = [settlement(claim, Verb.COMPLETE) for claim in first[start : start + 7]]
+                settled.extend([reply.status for reply in driver.settle(done)])
+            return first
+
+        lent = all_well(at_once(settle_in_bites, partial(claim_until_dry, driver, worker)))
+        assert Counter(claim.id for claims in lent for claim in claims) == Counter(ids)
+        assert settled == [SettleStatus.APPLIED] * (JOBS // 2)
+        stats = driver.stats("q")
+        assert (stats.completed, stats.processing) == (JOBS // 2, JOBS - JOBS // 2)
+
     def test_a_full_run_by_many_completes_each_job_once(self, driver: Store, handles: Handles) -> None:
         ids = push(driver, *[new_job() for _ in range(JOBS)])
         drivers = [handles() for _ in range(CROWD)]
