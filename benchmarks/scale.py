@@ -1,7 +1,7 @@
 """`python3 dev.py scale`: what a turn touches in the store, with a thousand jobs in it and with a million. It is flat.
 
     python3 dev.py scale                                    what CI runs
-    python3 dev.py scale --rows 10000000 --stores sqlite    deeper, by hand: minutes, and 10 GB of disk
+    python3 dev.py scale --jobs 10000000 --stores sqlite    deeper, by hand: minutes, and 10 GB of disk
     python3 dev.py scale --stores postgresql --shapes delayed,retention
     python3 dev.py scale --json out.json                    all counts, by table and index
     python3 dev.py scale --dashboard                        the dashboard's pages instead: statements, scans, times
@@ -28,16 +28,19 @@ import held
 import retention
 import shapes
 import stores
+import workers
 from bounds import Finding
 from options import positive, some_of
 
 if TYPE_CHECKING:
     from dashboard_pages import PageFinding
 
-ROWS = {"sqlite": 1_000_000, "postgresql": 1_000_000, "valkey": 100_000}  # in Valkey a million take 550 MB of memory
+# In Valkey a million take 550 MB of memory; MariaDB's are pushed, as the database copies none.
+ROWS = {"sqlite": 1_000_000, "postgresql": 1_000_000, "mariadb": 100_000, "valkey": 100_000}
 ROWS_MAX = {"valkey": 1_000_000}
-RETENTION, HELD = "retention", "held"
-KINDS = {RETENTION: ("sqlite", "postgresql"), HELD: ("postgresql",)}  # on which stores; the others on all
+RETENTION, HELD, WORKERS = "retention", "held", "workers"
+KINDS = {RETENTION: ("sqlite", "postgresql"), HELD: ("postgresql",), WORKERS: ("postgresql", "mariadb", "valkey")}
+STORES = ("sqlite", "postgresql", "valkey")  # of the other shapes, and when none is named
 
 
 def main(words: list[str]) -> int:
@@ -62,8 +65,8 @@ def main(words: list[str]) -> int:
 
 def _measured(options: argparse.Namespace, urls: dict[str, str], folder: Path) -> Iterator[list[Finding]]:
     for store in options.stores:
-        rows = min(options.rows or ROWS[store], ROWS_MAX.get(store, sys.maxsize))
-        for name in (name for name in options.shapes if store in KINDS.get(name, (store,))):
+        rows = min(options.jobs or ROWS[store], ROWS_MAX.get(store, sys.maxsize))
+        for name in (name for name in options.shapes if store in KINDS.get(name, STORES)):
             began = time.monotonic()
             place = Path(tempfile.mkdtemp(prefix=f"{store}-{name}-", dir=folder))
             server = urls.get(store, "")
@@ -71,6 +74,8 @@ def _measured(options: argparse.Namespace, urls: dict[str, str], folder: Path) -
                 found = list(retention.measured(store, server, place, options.finished, options.pairs))
             elif name == HELD:
                 found = list(held.measured(store, server, place))
+            elif name == WORKERS:
+                found = list(workers.measured(store, server, place, rows))
             else:
                 small, large = (shapes.measured(name, store, server, place, depth) for depth in (shapes.SMALL, rows))
                 found = list(bounds.compared(store, name, (shapes.SMALL, rows), (small, large)))
@@ -84,7 +89,7 @@ def _pages(options: argparse.Namespace, urls: dict[str, str], folder: Path) -> l
     found: list[PageFinding] = []
     for store in (name for name in options.stores if name in pages.STORES):
         began = time.monotonic()
-        found += (one := list(pages.measured(store, urls.get(store, ""), folder, options.rows or ROWS[store])))
+        found += (one := list(pages.measured(store, urls.get(store, ""), folder, options.jobs or ROWS[store])))
         _say(f"{store:10}  dashboard   measured in {time.monotonic() - began:.0f} s")
         print(pages.table(one), flush=True)
     return found
@@ -93,11 +98,11 @@ def _pages(options: argparse.Namespace, urls: dict[str, str], folder: Path) -> l
 def _options(words: list[str]) -> argparse.Namespace:
     text = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(prog="dev.py scale", description=__doc__, formatter_class=text)
-    names = [*shapes.SHAPES, RETENTION, HELD]
-    parser.add_argument("--rows", type=positive, help="the large depth, in place of each store's own")
+    names = [*shapes.SHAPES, RETENTION, HELD, WORKERS]
+    parser.add_argument("--jobs", type=positive, help="the large depth, in place of each store's own")
     parser.add_argument("--finished", type=positive, default=300_000, help="finished jobs that retention prunes among")
     parser.add_argument("--pairs", type=positive, default=2, help="windows of its worker, each with and without")
-    parser.add_argument("--stores", type=some_of(ROWS), default=list(ROWS), metavar="A,B")
+    parser.add_argument("--stores", type=some_of(ROWS), default=list(STORES), metavar="A,B")
     parser.add_argument("--shapes", type=some_of(names), default=names, metavar="A,B", help=", ".join(names))
     parser.add_argument("--dashboard", action="store_true", help="measure the dashboard's pages")
     parser.add_argument("--folder", type=Path, help="where SQLite's files lie")

@@ -18,7 +18,7 @@ from protojobs.port.driver import Store
 from protojobs.port.lifecycle import Verb
 from protojobs.port.records import ClaimedJob, Settlement, WorkerInfo
 from protojobs_sqlalchemy import SQLAlchemyDriver
-from touched import CommandsOfValkey, Counts, Meter, PagesOfPostgresql, PagesOfSqlite
+from touched import CommandsOfValkey, Counts, Meter, PagesOfMariadb, PagesOfPostgresql, PagesOfSqlite
 
 SMALL = 1_000  # jobs, of the smaller store
 BATCH = 100
@@ -120,8 +120,10 @@ def metered(driver: Store, url: str) -> Iterator[Meter]:
         meter = CommandsOfValkey(url)
     elif driver.engine.dialect.name == "sqlite":
         meter = PagesOfSqlite(driver)
-    else:
+    elif driver.engine.dialect.name == "postgresql":
         meter = PagesOfPostgresql(driver, url)
+    else:
+        meter = PagesOfMariadb(url)
     try:
         yield meter
     finally:

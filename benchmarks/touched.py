@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -10,15 +11,17 @@ from pathlib import Path
 from typing import Any, LiteralString, Protocol
 
 import psycopg
+import pymysql
 import redis
 from psycopg import sql
-from sqlalchemy import event
+from sqlalchemy import event, make_url
 
 from protojobs_sqlalchemy import SQLAlchemyDriver
 from stores import servers
 
 IO = Path("/proc/self/io")
 PAGES, STEPS, COMMANDS = "pages", "steps", "commands"
+STILL_S, STILL_MAX_S = 0.05, 30.0  # nothing was touched for so long; and how long that may take
 
 Counts = Counter[str]
 
@@ -76,6 +79,43 @@ class PagesOfPostgresql:
         found: Counts = Counter({str(name): int(count or 0) for name, count in rows})
         found[PAGES] = sum(found.values())
         return found
+
+
+class PagesOfMariadb:
+    """Pages that InnoDB looked up in its buffers, by the server's own counter. A page is counted each time.
+
+    The server deletes dead rows by itself soon after: it is waited for until it touches nothing more, and counts too.
+    """
+
+    def __init__(self, url: str) -> None:
+        at = make_url(url)
+        self._admin = pymysql.connect(
+            host=at.host, port=at.port or 3306, user=at.username, password=at.password or "", autocommit=True
+        )
+
+    def of(self, action: Callable[[], object]) -> Counts:
+        before = self._when_still()
+        action()
+        return Counter({PAGES: self._when_still() - before})
+
+    def close(self) -> None:
+        self._admin.close()
+
+    def _when_still(self) -> int:
+        ends_at = time.monotonic() + STILL_MAX_S
+        seen, count = -1, self._now()
+        while seen != count:
+            if time.monotonic() > ends_at:
+                raise AssertionError(f"MariaDB went on touching pages for {STILL_MAX_S:g} s")
+            time.sleep(STILL_S)
+            seen, count = count, self._now()
+        return count
+
+    def _now(self) -> int:
+        with self._admin.cursor() as cursor:
+            cursor.execute("SHOW GLOBAL STATUS LIKE 'Innodb_buffer_pool_read_requests'")
+            (_name, count) = cursor.fetchone() or ("", 0)
+        return int(count)
 
 
 class PagesOfSqlite:

@@ -149,7 +149,7 @@ def test_sqlite_is_flat_and_the_command_says_so(tmp_path: Path, capsys: pytest.C
     import scale
 
     out = tmp_path / "out.json"
-    words = ["--stores", "sqlite", "--shapes", "pending,delayed,queues", "--rows", "20000"]
+    words = ["--stores", "sqlite", "--shapes", "pending,delayed,queues", "--jobs", "20000"]
     assert scale.main([*words, "--json", str(out)]) == 0
     found = json.loads(out.read_text())["findings"]
     steps = [one for one in found if one["what"] == "steps"]
@@ -172,7 +172,7 @@ def test_a_store_that_lost_its_index_is_seen(
             conn.exec_driver_sql("DROP INDEX jobs_ready")
 
     monkeypatch.setattr(shapes, "fill", without_its_index)
-    assert scale.main(["--stores", "sqlite", "--shapes", "pending", "--rows", "5000"]) == 1
+    assert scale.main(["--stores", "sqlite", "--shapes", "pending", "--jobs", "5000"]) == 1
     assert "sqlite, pending: claim touches" in capsys.readouterr().out
 
 
