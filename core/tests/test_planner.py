@@ -519,7 +519,7 @@ class TestWhileACallIsUnderWay:
         plan = worker.planner.plan(now)
         assert plan.goes_on
         assert [found.claimed.id for found in plan.settle] == ["a", "b"]
-        worker.planner.sent(plan)
+        worker.planner.trips.sent(plan)
         self.plan = plan
         return worker
 
@@ -536,7 +536,7 @@ class TestWhileACallIsUnderWay:
         assert [found.id for found in worker.planner.plan(0.3).start] == ["e"]
         worker.planner.adopted(0.3, [lent("f")])
         worker.settle(self.plan.settle)
-        worker.planner.returned(self.plan)
+        worker.planner.trips.returned(self.plan)
         worker.planner.claimed(0.3, structs.replace(self.plan, slots=1, limit=1), [])
         assert worker.planner.plan(0.31).settle == ()
         assert [found.claimed.id for found in worker.planner.plan(0.3 + LINGER_S).settle] == ["c"]
@@ -551,7 +551,7 @@ class TestWhileACallIsUnderWay:
         worker.planner.plan(0.4)
         worker.finish(0.41, "e", took_s=0.01)
         worker.settle(self.plan.settle)
-        worker.planner.returned(self.plan)
+        worker.planner.trips.returned(self.plan)
         worker.planner.claimed(0.5, structs.replace(self.plan, slots=1, limit=1), [])
         return worker
 
@@ -584,14 +584,14 @@ class TestWhileACallIsUnderWay:
         worker = self.under_way()
         for now in (30.0, 60.0, 90.0):
             worker.planner.compared(now, [lent("c"), lent("d"), lent("e"), lent("brought")])
-        worker.planner.returned(self.plan)
+        worker.planner.trips.returned(self.plan)
         assert "brought" not in {found.claimed.id for found in worker.planner.plan(90.0).settle}
 
     def test_what_no_call_has_brought_goes_back(self) -> None:
         worker = self.under_way()
         worker.planner.compared(30.0, [lent("c"), lent("d"), lent("stranger")])
         worker.settle(self.plan.settle)
-        worker.planner.returned(self.plan)
+        worker.planner.trips.returned(self.plan)
         worker.planner.compared(60.0, [lent("c"), lent("d"), lent("stranger")])
         assert "stranger" in {found.claimed.id for found in worker.planner.plan(60.1).settle}
 
@@ -616,7 +616,7 @@ class TestTwoRoundTripsAtOnce:
         worker.planner.adopted(0.01, [lent(name) for name in "cdef"])
         self.claim = structs.replace(worker.planner.plan(0.2), slots=1, limit=4)
         assert [outcome.claimed.id for outcome in self.claim.settle] == ["a", "b"]
-        worker.planner.sent(self.claim)
+        worker.planner.trips.sent(self.claim)
         return worker
 
     def test_results_are_sent_beside_a_claim_each_once_and_none_is_claimed_twice(self) -> None:
@@ -625,10 +625,10 @@ class TestTwoRoundTripsAtOnce:
         assert worker.planner.plan(0.3).settle == ()  # they gather
         plan = worker.planner.plan(0.3 + LINGER_S)
         assert ([outcome.claimed.id for outcome in plan.settle], plan.limit, plan.goes_on) == (["c"], 0, True)
-        worker.planner.sent(plan)
+        worker.planner.trips.sent(plan)
         worker.finish(0.4, "d", took_s=0.01)
         assert worker.planner.plan(0.4 + LINGER_S).settle == ()  # a third trip would be one too many
-        worker.planner.returned(plan)
+        worker.planner.trips.returned(plan)
         worker.settle(plan.settle)
         assert [outcome.claimed.id for outcome in worker.planner.plan(0.5).settle] == ["d"]
 
@@ -647,8 +647,8 @@ class TestTwoRoundTripsAtOnce:
         worker = self.claiming()
         worker.finish(0.3, "c", took_s=0.01)
         settling = worker.planner.plan(0.3 + LINGER_S)
-        worker.planner.sent(settling)
-        worker.planner.returned(self.claim)
+        worker.planner.trips.sent(settling)
+        worker.planner.trips.returned(self.claim)
         worker.settle(self.claim.settle)
         worker.planner.claimed(0.4, self.claim, [])
         for name in "defg":
@@ -663,20 +663,20 @@ class TestTwoRoundTripsAtOnce:
         worker = self.claiming()
         worker.finish(0.3, "c", took_s=0.01)
         settling = worker.planner.plan(0.3 + LINGER_S)
-        worker.planner.sent(settling)
-        worker.planner.returned(settling)
-        worker.planner.is_unsure = True
+        worker.planner.trips.sent(settling)
+        worker.planner.trips.returned(settling)
+        worker.planner.trips.is_unsure = True
         worker.planner.store_failed(0.4)
         plan = worker.planner.plan(1.0)
         assert (plan.settle, plan.limit) == ((), 0)
         assert plan.wait_s > 0.01
-        worker.planner.returned(self.claim)
+        worker.planner.trips.returned(self.claim)
         worker.settle(self.claim.settle)
         assert [outcome.claimed.id for outcome in worker.planner.plan(1.0).settle] == ["c"]
 
     def test_a_trip_that_got_no_reply_leaves_its_results_to_be_sent_again(self) -> None:
         worker = self.claiming()
-        worker.planner.returned(self.claim)
+        worker.planner.trips.returned(self.claim)
         assert [outcome.claimed.id for outcome in worker.planner.plan(0.3).settle] == ["a", "b"]
 
 
@@ -729,10 +729,10 @@ class TestSuspects:
         worker.claim(0.0, suspect("s"))
         plan = worker.planner.plan(0.0)
         claim = Plan(slots=1, limit=1)
-        worker.planner.sent(claim)
+        worker.planner.trips.sent(claim)
         worker.planner.withdrawn(0.0, [("s", 1)], "w")
         assert ([job.id for job in plan.start], worker.planner.plan(0.1).start) == (["s"], ())
-        worker.planner.returned(claim)
+        worker.planner.trips.returned(claim)
         assert [job.id for job in worker.planner.plan(0.2).start] == ["s"]
 
     def test_none_is_fetched_ahead_beside_a_job_whose_worker_died(self) -> None:

@@ -166,9 +166,9 @@ class SimulatedWorker(Party):
         self.world.spawn(self, self._beat())
         while (turn := self.planner.plan(self.world.now)).ended is None:
             talks = bool(turn.settle or turn.limit)
-            goes_on = talks and turn.goes_on and not self.planner.is_unsure
+            goes_on = talks and turn.goes_on and not self.planner.trips.is_unsure
             if goes_on:
-                self.planner.sent(turn)
+                self.planner.trips.sent(turn)
                 self.world.spawn(self, self._send_trip(RoundTrip(turn, self.id)))
             self._hand_out(turn)
             if talks and not goes_on:
@@ -192,7 +192,7 @@ class SimulatedWorker(Party):
             self.withdraw(list(self.ready))
 
     def _make_trip(self, turn: Turn) -> Steps:
-        trip = RoundTrip(turn, self.id, asks_held=self.planner.is_unsure)
+        trip = RoundTrip(turn, self.id, asks_held=self.planner.trips.is_unsure)
         yield from self._make(trip)
         yield from self._apply_reply(trip)
 
@@ -218,9 +218,9 @@ class SimulatedWorker(Party):
         world, turn, reply = self.world, trip.plan, trip.reply
         if trip.held is not None:
             self.planner.adopted(world.now, trip.held)
-            self.planner.is_unsure = False
+            self.planner.trips.is_unsure = False
         if trip.error is not None:
-            self.planner.is_unsure = True
+            self.planner.trips.is_unsure = True
             self.planner.store_failed(world.now)
             return
         self.planner.settled(turn.settle)
@@ -254,7 +254,7 @@ class SimulatedWorker(Party):
             case HeartbeatResult():
                 yield from self._heard(message)
             case RoundTrip():
-                self.planner.returned(message.plan)
+                self.planner.trips.returned(message.plan)
                 yield from self._apply_reply(message)
             case (key, NotBegun()):
                 self.planner.withdrawn(now, [cast("_Key", key)], self.id)

@@ -78,8 +78,8 @@ class Capabilities(Struct, frozen=True, kw_only=True):
     durable: bool = True
     """An acknowledged job outlives the process, at the latest with the settings that the driver's page names."""
     concurrent_calls: bool = False
-    """Two calls at once are answered sooner than one after the other: a worker settles beside its claim. So it is with
-    a server, and not with a file that has one writer."""
+    """Two calls at once are answered sooner than one after the other, as by a server: a worker then settles
+    beside its claim."""
     observing: bool = False
     """Keeps what charts, error groups and the audit log need (`protojobs.port.observing.Observes`)."""
     unique_keys: bool = False

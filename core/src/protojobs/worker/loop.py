@@ -3,8 +3,8 @@
 It alone decides, by its planner. The threads around it carry round trips, run jobs, keep the lease and time runs; what
 happens there arrives in one inbox.
 
-While the loop waits there, the thread that hears of a new job carries out a turn in its place: a job for an idle worker
-is claimed by the thread that heard of it, and changes threads once. `_in_turn` is held by whoever is at a turn.
+While it waits there, the thread that hears of a new job takes a turn in its place: the job is claimed by the thread that
+heard of it, and changes threads once. `_in_turn` is held by whoever is at a turn.
 """
 
 from __future__ import annotations
@@ -137,10 +137,10 @@ class Worker:
     def _carry_out(self, plan: Plan) -> bool:
         """Do what the plan says. Whether it had a round trip: then there may be more to do at once."""
         has_trip = bool(plan.settle or plan.limit)
-        goes_on = has_trip and plan.goes_on and not self._planner.is_unsure
+        goes_on = has_trip and plan.goes_on and not self._planner.trips.is_unsure
         if goes_on:
-            self._sender.send(RoundTrip(plan, self._lease.info.id), beside=self._planner.trips)
-            self._planner.sent(plan)
+            self._sender.send(RoundTrip(plan, self._lease.info.id), beside=self._planner.trips.count)
+            self._planner.trips.sent(plan)
         if plan.start:
             self._starter.start(plan)
         if self._starter.failed_calls:
@@ -180,7 +180,7 @@ class Worker:
     @property
     def signs_off(self) -> bool:
         """Not where a run that goes on needs the lease, nor where the last round trip got no reply."""
-        return not (self._planner.is_unsure or (self.is_busy and self._planner.has_unsettled))
+        return not (self._planner.trips.is_unsure or (self.is_busy and self._planner.has_unsettled))
 
     @property
     def is_busy(self) -> bool:
@@ -209,7 +209,7 @@ class Worker:
             while self._planner.running and (left_s := began + END_S - self._clock.monotonic()) > 0:
                 self._wait(left_s, 1)
             self._starter.withdraw(self._planner.running_jobs())
-            if (plan := self._planner.plan(self._clock.monotonic())).settle and not self._planner.trips:
+            if (plan := self._planner.plan(self._clock.monotonic())).settle and not self._planner.trips.count:
                 with within(LAST_CALL_S):
                     self._make_trip(plan)
         except Exception:  # noqa: BLE001  (most likely what has ended the loop; that one is raised)
@@ -218,12 +218,12 @@ class Worker:
     def _make_last_trip(self, plan: Plan) -> None:
         if plan.settle:
             self._make_trip(plan)
-        if self._planner.trips:  # a call that takes too long may have brought jobs
-            self._planner.is_unsure = True
+        if self._planner.trips.count:  # a call that takes too long may have brought jobs
+            self._planner.trips.is_unsure = True
 
     def _make_trip(self, plan: Plan) -> None:
         """Settle and claim in one round trip, and wait for the reply."""
-        trip = RoundTrip(plan, self._lease.info.id, asks_held=self._planner.is_unsure)
+        trip = RoundTrip(plan, self._lease.info.id, asks_held=self._planner.trips.is_unsure)
         trip.make(self._driver, self._names)
         self._apply_reply(trip)
 
@@ -231,7 +231,7 @@ class Worker:
         now, plan, reply = self._clock.monotonic(), trip.plan, trip.reply
         if trip.held is not None:
             self._planner.adopted(now, trip.held)
-            self._planner.is_unsure = False
+            self._planner.trips.is_unsure = False
         if trip.error is not None:
             self._apply_error(plan, trip.error)
             return
@@ -248,7 +248,7 @@ class Worker:
             _log.error("the store refuses a result, sending them one by one: %s", error)
             self._settle_singly(plan)
         elif isinstance(error, ProtojobsError):  # also a password that was changed: what runs here is not lost for that
-            self._planner.is_unsure = True  # it may have been done all the same
+            self._planner.trips.is_unsure = True  # it may have been done all the same
             self._no_reply(plan.settle, error)
         else:
             raise error
@@ -340,7 +340,7 @@ class Worker:
             case HeartbeatResult():
                 self._apply_heartbeat(now, message)
             case RoundTrip():
-                self._planner.returned(message.plan)
+                self._planner.trips.returned(message.plan)
                 self._apply_reply(message)
             case Unplaced():
                 self._starter.start_unplaced(now, message.run)

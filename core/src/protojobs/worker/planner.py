@@ -14,10 +14,8 @@ Claims and results share one round trip. A claim is due when the store has told 
 once in `poll_s`; while jobs still wait for slots, results gather for LINGER_S so that many share one trip. Of short
 jobs more are claimed than there are free slots (prefetch), and started before a thread is free (handover).
 
-Where there is something to go on with, the loop does not wait for the end of a round trip: between `sent` and
-`returned` its outcomes are in `_sent` too, the store's to answer for. At most one trip that claims is on its way, so
-jobs arrive in the order in which the store lends them. Where the store answers two calls at once, another trip may
-settle beside it: results of different claims have no order.
+Where there is something to go on with, the loop does not wait for the end of a round trip: `trips` knows which are on
+their way, and which outcomes of `_unsettled` with them.
 
 When the store does not answer, everything is kept, and asked again after a pause (`store_failed`). When the lease is in
 doubt, nothing is claimed and nothing started. A stop has a plan of its own: `_plan_of_shutdown`.
@@ -28,7 +26,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
-from protojobs.port.records import BATCH_JOBS_MAX, ClaimedJob
+from protojobs.port.records import ClaimedJob
 from protojobs.worker.handover import Handover, Line
 from protojobs.worker.lease.watch import LeaseWatch
 from protojobs.worker.outcome import Outcome
@@ -36,6 +34,7 @@ from protojobs.worker.plan import PREFETCH_WAIT_S, TICK_S, Plan, WorkLimits, rel
 from protojobs.worker.prefetch import Prefetch
 from protojobs.worker.shutdown import Shutdown
 from protojobs.worker.suspects import Suspects
+from protojobs.worker.trips import Trips
 
 __all__ = ["Planner"]
 
@@ -64,8 +63,7 @@ class Planner:
         self.watch = watch
         self.runs = 0
         self.shutdown = Shutdown(limits)
-        self.trips = 0  # on their way, while the loop goes on
-        self.is_unsure = False  # the reply of a trip was lost: the next one is alone, and asks the store what we hold
+        self.trips = Trips(limits.trips_max)
         self.quiet_until = now  # the store is away: no call before this
         self._jittered = jittered
         self._waiting: deque[ClaimedJob] = deque()
@@ -79,28 +77,10 @@ class Planner:
         self._suspects = Suspects(has_child)
         self._claim_at = now
         self._is_empty = False  # the last claim found nothing for a free slot
-        self._sent = set[Key]()  # of those in _unsettled: in a trip that is on its way
-        self._is_claiming = False  # a trip that claims is on its way
-        self._claims = self._compared_at_claim = 0  # such trips so far; and before the last comparison
-        self._is_woken = False  # since that trip left
+        self._compared_at_claim = 0
         self._pause = PAUSE_FIRST_S
         self._began_at = now
         self._stays_until = now  # though there is nothing to do
-
-    def sent(self, plan: Plan) -> None:
-        """The plan's results and its claim are on their way, and the loop does not wait for the reply."""
-        self.trips += 1
-        self._sent.update([(outcome.settlement.id, outcome.settlement.claim_seq) for outcome in plan.settle])
-        if plan.limit:
-            self._is_claiming, self._is_woken = True, False
-            self._claims += 1
-
-    def returned(self, plan: Plan) -> None:
-        """That round trip is over, with or without a reply."""
-        self.trips -= 1
-        self._sent.difference_update([(outcome.settlement.id, outcome.settlement.claim_seq) for outcome in plan.settle])
-        if plan.limit:
-            self._is_claiming = False
 
     def settled(self, outcomes: Sequence[Outcome]) -> None:
         """The store has answered, for these results too."""
@@ -115,9 +95,9 @@ class Planner:
         if jobs:
             self._take_in(now, jobs)
         # Nothing is left: the store tells when there is more, and in any case look again once in a while.
-        if len(jobs) < plan.limit and not self._is_woken:
+        if len(jobs) < plan.limit and not self.trips.is_woken:
             self._claim_at = now + self._jittered(self.limits.poll_s)
-        self._is_woken = False
+        self.trips.is_woken = False
 
     def _take_in(self, now: float, jobs: Sequence[ClaimedJob]) -> None:
         if not self._waiting:
@@ -149,9 +129,9 @@ class Planner:
         A claim may have been executed long after it was given up. What is not known here in two rounds goes back
         unspent; once could be a matter of timing, and so could twice during one claim.
         """
-        if self._is_claiming and self._claims == self._compared_at_claim:
+        if self.trips.is_claiming and self.trips.claims == self._compared_at_claim:
             return
-        self._compared_at_claim = self._claims
+        self._compared_at_claim = self.trips.claims
         strangers = self._strangers(jobs)
         for key in [key for key in strangers if key in self.watch.strangers]:
             job = strangers.pop(key)
@@ -191,7 +171,7 @@ class Planner:
         if not was_run:
             self.runs -= 1
         if outcome is not None:
-            if len(self._unsettled) == len(self._sent):
+            if len(self._unsettled) == self.trips.results:
                 self._unsettled_since = now
             self._unsettled[key] = outcome
             if was_run:
@@ -244,7 +224,7 @@ class Planner:
     def wake(self, now: float) -> None:
         """The store says that a job may be due."""
         self._claim_at = min(self._claim_at, now)
-        self._is_woken = self._is_claiming
+        self.trips.is_woken = self.trips.is_claiming
 
     def stay(self, until: float) -> None:
         """Do not end of its own accord before then, nor before another claim has found nothing."""
@@ -282,14 +262,16 @@ class Planner:
             self._handover.progress_at = now
         withdraw = ahead > 0 and (is_in_doubt or self._handover.is_late(now))
         start, short = ((), frozenset[str]()) if is_in_doubt or withdraw else self._startable(now)
-        may_claim = not (is_in_doubt or self._is_claiming) and len(self._unsettled) < UNSETTLED_MAX
+        may_claim = not (is_in_doubt or self.trips.is_claiming) and len(self._unsettled) < UNSETTLED_MAX
         slots, limit, settle = 0, 0, tuple[Outcome, ...]()
-        if self._may_send(now):
+        if now >= self.quiet_until and self.trips.has_room:
             is_settling = self._is_settling(now)
             if may_claim and (is_settling or now >= self._claim_at):
                 slots, limit = self._demand(now)
-            if (is_settling or limit) and not (limit and self._settles_beside()):
-                settle = self._to_settle()
+            if is_settling or limit:
+                settle = self.trips.others(self._unsettled)
+            if limit and len(settle) >= SETTLED_BESIDE and self._is_busy_beside():
+                settle = ()  # by a trip of their own
         return Plan(
             settle=settle,
             slots=slots,
@@ -309,12 +291,12 @@ class Planner:
         self._give_back("shutdown", keep=0)
         cut_all = shutdown.cuts(now)
         call_s = shutdown.call_s(now)
-        is_done = not (self._running or self._unsettled or self.trips)
+        is_done = not (self._running or self._unsettled or self.trips.count)
         if shutdown.is_over(now) or (is_done and not (shutdown.has_time and now < self._stays_until)):
             # Unsettled results are left only when its time is over: one last try. Those in flight are the first.
-            return Plan(ended=shutdown.reason, settle=self._to_settle(), call_s=call_s)
+            return Plan(ended=shutdown.reason, settle=self.trips.others(self._unsettled), call_s=call_s)
         return Plan(
-            settle=self._to_settle() if not self.trips and now >= self.quiet_until else (),
+            settle=self.trips.others(self._unsettled) if not self.trips.count and now >= self.quiet_until else (),
             cut_all=cut_all,
             call_s=call_s,
             wait_s=0.0 if cut_all else min(self._wait_s(now), max(0.0, shutdown.next_at - now)),
@@ -325,7 +307,7 @@ class Planner:
     def _end_of_work(self, now: float) -> str:
         """Why the worker is done, with nothing in hand; empty if it is not."""
         limits = self.limits
-        if self.trips or now < self._stays_until:
+        if self.trips.count or now < self._stays_until:
             return ""
         if limits.max_jobs is not None and self.runs >= limits.max_jobs:
             return "max_jobs"
@@ -366,7 +348,7 @@ class Planner:
     def _must_wait_for_others(self, job: ClaimedJob) -> bool:
         if not self._suspects.must_be_alone(job):
             return False
-        return self._is_claiming or self.holds_another_suspect((job.id, job.claim_seq))
+        return self.trips.is_claiming or self.holds_another_suspect((job.id, job.claim_seq))
 
     def _room_ahead(self, job: ClaimedJob) -> int:
         """How many jobs like it are so short that they are handed over before a slot is free."""
@@ -392,42 +374,24 @@ class Planner:
     def _goes_on(self) -> bool:
         """Whether the loop does not wait for the reply: jobs wait for slots, or another trip may be sent meanwhile.
 
-        Short jobs lie ready at the threads, and need no loop: with one trip at a time the way to another thread and
-        back would only cost.
+        Short jobs lie ready and need no loop: with one trip at a time the way to a thread and back would only cost.
         """
         if self.limits.ends_when_empty or self.limits.is_sync:
             return False
-        if self.trips or (self.limits.trips_max > 1 and self._ahead()):
+        if self.trips.count or self._is_busy_beside():
             return True
         return bool(self._waiting) and not self._room_ahead(self._waiting[0])
 
-    def _may_send(self, now: float) -> bool:
-        if now < self.quiet_until:
-            return False
-        return not self.trips or (self.trips < self.limits.trips_max and not self.is_unsure)
+    def _is_busy_beside(self) -> bool:
+        """Whether two trips may be sent at once, and threads have enough to do meanwhile."""
+        return self.trips.count_max > 1 and not self.trips.count and self._ahead() > 0
 
     def _is_settling(self, now: float) -> bool:
         """Whether results are to be sent now: they have gathered long enough, or are many, or nothing else goes on."""
-        count = len(self._unsettled) - len(self._sent)
-        if not count:
-            return False
-        if self._is_claiming and count >= SETTLED_BESIDE:
-            return True
+        count = len(self._unsettled) - self.trips.results
+        if not count or (self.trips.is_claiming and count >= SETTLED_BESIDE):
+            return count > 0
         return now >= self._unsettled_since + LINGER_S or not self._has_more(now)
-
-    def _settles_beside(self) -> bool:
-        """Whether so much is to be settled that a trip of its own, beside the claim, is sooner done."""
-        if self.limits.trips_max < 2 or self.trips or not self._ahead():
-            return False
-        return len(self._unsettled) >= SETTLED_BESIDE
-
-    def _to_settle(self) -> tuple[Outcome, ...]:
-        """The first results that are not on their way already."""
-        if self._sent:
-            return tuple([outcome for key, outcome in self._unsettled.items() if key not in self._sent])[
-                :BATCH_JOBS_MAX
-            ]
-        return tuple(self._unsettled.values())[:BATCH_JOBS_MAX]
 
     def _demand(self, now: float) -> tuple[int, int]:
         """(free slots, jobs to claim); (0, 0) for none."""
@@ -445,9 +409,9 @@ class Planner:
         ahead = self._ahead()
         if self._failed_calls or ahead <= 1:
             return 1
-        if self._is_claiming:
-            beside = SETTLED_BESIDE - (len(self._unsettled) - len(self._sent))
-            return max(1, min(ahead, beside) if self.trips < self.limits.trips_max else ahead)
+        if self.trips.is_claiming:
+            beside = SETTLED_BESIDE - (len(self._unsettled) - self.trips.results)
+            return max(1, min(ahead, beside) if self.trips.has_room else ahead)
         claims = now >= self._claim_at
         return max(1, ahead - (max(0, self._prefetch.ahead(now) // 2 - len(self._waiting)) if claims else 0))
 
@@ -478,6 +442,6 @@ class Planner:
             until = min(until, self.watch.reclaim_at)
         if self._waiting:
             until = min(until, self._waiting_since + PREFETCH_WAIT_S)
-            if len(self._unsettled) > len(self._sent) and self._may_send(now):
+            if len(self._unsettled) > self.trips.results and self.quiet_until <= now and self.trips.has_room:
                 until = min(until, self._unsettled_since + LINGER_S)
         return max(0.0, until - now)

@@ -8,6 +8,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Iterable
+from contextvars import copy_context
 from typing import cast
 from weakref import WeakSet
 
@@ -45,6 +46,7 @@ class AsyncExecutor:
         self._cut: set[Runnable] = set()  # of those, the ones that were told to end
         self._has_deaf = False
         self._is_closed = False
+        self._context = copy_context()
         self._loop = asyncio.new_event_loop()
         _loops.add(self._loop)
         self._ready: deque[Runnable] = deque()
@@ -89,7 +91,8 @@ class AsyncExecutor:
             run = self._ready.popleft()
             if run in self._handed:  # else it was withdrawn
                 self._busy += 1
-                self._loop.create_task(self._perform(run))
+                # Not in the context of the task before, whose end has led here: what that one set is not for this one.
+                self._loop.create_task(self._perform(run), context=self._context.copy())
 
     async def _perform(self, run: Runnable) -> None:
         try:
