@@ -3,8 +3,8 @@
 It alone decides, by its planner. The threads around it carry round trips, run jobs, keep the lease and time runs; what
 happens there arrives in one inbox.
 
-While it waits there, the thread that hears of a new job takes a turn in its place: the job is claimed by the thread that
-heard of it, and changes threads once. `_in_turn` is held by whoever is at a turn.
+While it waits there, the thread that hears of a job takes a turn in its place, so that the job changes threads once.
+`_in_turn` is held by whoever is at a turn.
 """
 
 from __future__ import annotations
@@ -143,8 +143,7 @@ class Worker:
             self._planner.trips.sent(plan)
         if plan.start:
             self._starter.start(plan)
-        if self._starter.failed_calls:
-            self._starter.start_failed_calls()
+        self._starter.start_failed_calls()
         if plan.cut_all or plan.withdraw:
             self._end_runs(plan)
         if has_trip and not goes_on:
@@ -164,12 +163,11 @@ class Worker:
                 plan = self._planner.plan(self._clock.monotonic())
                 if plan.ended is not None or not self._carry_out(plan):
                     return
-            self._inbox.look()  # there is more to do
         except BaseException as error:  # noqa: BLE001  (raised again by the claim loop)
             self._broken = error
-            self._inbox.look()
         finally:
             self._in_turn.release()
+        self._inbox.look()  # there is more to do
 
     def _end_runs(self, plan: Plan) -> None:
         if plan.cut_all:
@@ -218,8 +216,7 @@ class Worker:
     def _make_last_trip(self, plan: Plan) -> None:
         if plan.settle:
             self._make_trip(plan)
-        if self._planner.trips.count:  # a call that takes too long may have brought jobs
-            self._planner.trips.is_unsure = True
+        self._planner.trips.is_unsure |= self._planner.trips.count > 0  # one that takes too long may have brought jobs
 
     def _make_trip(self, plan: Plan) -> None:
         """Settle and claim in one round trip, and wait for the reply."""

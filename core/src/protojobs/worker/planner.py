@@ -293,7 +293,7 @@ class Planner:
         call_s = shutdown.call_s(now)
         is_done = not (self._running or self._unsettled or self.trips.count)
         if shutdown.is_over(now) or (is_done and not (shutdown.has_time and now < self._stays_until)):
-            # Unsettled results are left only when its time is over: one last try. Those in flight are the first.
+            # Unsettled results are left only when its time is over: one last try.
             return Plan(ended=shutdown.reason, settle=self.trips.others(self._unsettled), call_s=call_s)
         return Plan(
             settle=self.trips.others(self._unsettled) if not self.trips.count and now >= self.quiet_until else (),
@@ -378,9 +378,8 @@ class Planner:
         """
         if self.limits.ends_when_empty or self.limits.is_sync:
             return False
-        if self.trips.count or self._is_busy_beside():
-            return True
-        return bool(self._waiting) and not self._room_ahead(self._waiting[0])
+        is_busy = self.trips.count > 0 or self._is_busy_beside()
+        return is_busy or (bool(self._waiting) and not self._room_ahead(self._waiting[0]))
 
     def _is_busy_beside(self) -> bool:
         """Whether two trips may be sent at once, and threads have enough to do meanwhile."""
