@@ -12,7 +12,6 @@ import re
 import threading
 import typing
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import suppress
 from datetime import datetime, time, timedelta
 from functools import lru_cache
 from typing import Any, TypeAlias, cast
@@ -47,7 +46,6 @@ _FINE = re.compile(r"[.,]\d{6}\d*[1-9]")  # a fraction of a second finer than Py
 _SPELLINGS_MAX = 1_000  # elements of a set with which one that is spelled otherwise is compared
 _ROWS: tuple[type, ...] = (list, tuple, set, frozenset)
 _encode = msgspec.json.Encoder().encode
-_encode_in_order = msgspec.json.Encoder(order="deterministic").encode  # as to_builtins orders the keys of typed data
 _encode_sorted = msgspec.json.Encoder(order="sorted").encode
 _decode_any = msgspec.json.Decoder().decode
 _DECODERS_MAX = 1_024
@@ -71,15 +69,16 @@ def encode(data: object, data_type: DataType, *, what: str, bytes_max: int = PAY
     if left < max(0, values_max - _FEW):  # a few texts are a few times what is in memory already
         _must_be_small(data, what, bytes_max)
     plain = data if left >= 0 else _made_plain(data, data_type, values_max, what)
+    is_sorted = data_type is not None and plain is data
     try:
-        encoded = (_encode if data_type is None or plain is not data else _encode_in_order)(plain)
+        encoded = (_encode_sorted if is_sorted else _encode)(plain)
     except UnicodeEncodeError:
         _check(plain, "$", what)  # names the place
         raise
     if len(encoded) > bytes_max:
         raise _too_large(f"takes {len(encoded):,} bytes", "$", bytes_max, what)
     if data_type is not None:
-        came_back = _must_come_back(plain, encoded, data_type, what)
+        came_back = _must_come_back(plain, encoded, data_type, what, is_sorted=is_sorted)
         if left < 0:
             _must_be_made_again(data, came_back, "$", what)
         if _holds_moments(data_type):
@@ -132,13 +131,15 @@ def _in_json(value: object) -> object:
         return msgspec.to_builtins(value)
 
 
-def _must_come_back(plain: object, encoded: bytes, data_type: DataType, what: str) -> object:
+def _must_come_back(plain: object, encoded: bytes, data_type: DataType, what: str, *, is_sorted: bool) -> object:
     """What the worker will get. Refuse data of which the declared type drops or changes anything."""
     try:
         value = _decoder_of(data_type).decode(encoded)
-        with suppress(TypeError):  # the records in a set may have no order
-            if _encode_sorted(value) == _encode_sorted(plain):  # the usual case: not a byte differs
+        try:
+            if _encode_sorted(value) == (encoded if is_sorted else _encode_sorted(plain)):  # mostly no byte differs
                 return value
+        except TypeError:  # the records in a set may have no order
+            pass
         came_back = _in_json(value)
     except (TypeError, UnicodeEncodeError, msgspec.ValidationError) as error:
         raise _misfit(error, what) from (None if isinstance(error, msgspec.ValidationError) else error)
@@ -213,10 +214,12 @@ def _left_of_plain(value: Any, depth: int, left: int) -> int:  # noqa: ANN401, C
     if left < 0 or _ALWAYS_PLAIN.issuperset(map(type, items)):
         return left
     for item in items:
-        if type(item) not in _ALWAYS_PLAIN:
-            left = _left_of_plain(item, depth + 1, left)
-            if left < 0:
-                return left
+        kind = type(item)
+        if kind in _ALWAYS_PLAIN or (kind is int and _INT_MIN <= item <= _INT_MAX):
+            continue
+        left = _left_of_plain(item, depth + 1, left)
+        if left < 0:
+            return left
     return left
 
 
@@ -451,6 +454,9 @@ def _must_be_made_again(sent: object, came_back: object, path: str, what: str) -
         if getattr(sent, name, None) != getattr(came_back, name, None):
             place = _under(path, name)
             raise DataInvalid(f"{what}: {place} is private, and would be left out.", path=place, mend="Rename it.")
+    names = _attributes(type(sent))  # type: ignore[arg-type]  # a class is hashable
+    if names and _SCALARS.issuperset([type(getattr(sent, name, None)) for name in names.values()]):
+        return  # the usual case: a record of what JSON has
     for place, item, other in _parts(sent, came_back, path):
         if type(item) not in _SCALARS:
             _must_be_made_again(item, other, place, what)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar, cast
 from uuid import UUID
 
 from msgspec import convert
+from msgspec.structs import replace
 
 from protojobs.clock import Clock, within
 from protojobs.config import Settings
@@ -63,9 +64,7 @@ def new_job(bound: BoundJob, settings: Settings, *, id: str | None = None, delay
         )
     definition, options = bound.definition, bound.options
     moment, delay_s = (None, AT_ONCE) if delay is AT_ONCE else _when(delay, settings.timezone)
-    data = codec.encode(
-        bound.data, definition.data_type, what=f'job "{definition.name}"', bytes_max=settings.payload_bytes_max
-    )
+    data = _encoded(bound, settings)
     return NewJob(
         id=id or fresh_id(),
         queue=options.queue or settings.default_queue,
@@ -80,6 +79,11 @@ def new_job(bound: BoundJob, settings: Settings, *, id: str | None = None, delay
         delay=delay_s,
         available_at=moment,
     )
+
+
+def _encoded(bound: BoundJob, settings: Settings) -> str:
+    definition, bytes_max = bound.definition, settings.payload_bytes_max
+    return codec.encode(bound.data, definition.data_type, what=f'job "{definition.name}"', bytes_max=bytes_max)
 
 
 def job_like(source: JobRecord | Schedule, job_id: str, **changes: object) -> NewJob:
@@ -147,8 +151,14 @@ def in_chunks(jobs: Iterable[object], registry: Registry, settings: Settings, ho
     """As much as one enqueue takes, in jobs and in bytes. Each job is encoded as it comes, for it may change."""
     chunk: list[NewJob] = []
     size = 0
+    like: tuple[BoundJob, NewJob] | None = None  # the last one that was made from its options
     for item in jobs:
-        job = new_job(_bound(item, registry), settings)
+        bound = _bound(item, registry)
+        if like is not None and bound.definition is like[0].definition and bound.options is like[0].options:
+            job = replace(like[1], id=fresh_id(), data=_encoded(bound, settings))
+        else:
+            job = new_job(bound, settings)
+            like = bound, job
         if hooks.has_before_push:
             job = hooks.before_push(job)
         job_bytes = payload_bytes(job.data)
