@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import cast
 
@@ -13,7 +14,7 @@ from pymysql.connections import Connection as Raw
 from sqlalchemy import Connection, create_engine
 
 from protojobs.entropy import fresh_id
-from protojobs.port.lifecycle import Verb
+from protojobs.port.lifecycle import JobState, Verb
 from protojobs.port.records import ClaimReply, NewJob, Settlement, SettleStatus, WorkerInfo
 from protojobs_sqlalchemy import SQLAlchemyDriver
 from protojobs_sqlalchemy.dialect import Mode
@@ -23,6 +24,8 @@ from protojobs_sqlalchemy.mariadb import turn as mariadb_turn
 SQLITE_STATEMENTS_MAX = 9
 # One packet that settles, locks and reads, and one that writes and commits.
 MARIADB_TRIPS_MAX = 2
+# The same, and between them: lock, write, count, look for lanes and due jobs.
+MARIADB_MIXED_TRIPS_MAX = 8
 BATCH = 50
 
 
@@ -119,6 +122,27 @@ class TestOnMariaDB:
         packets.clear()
         assert len(working.turn(batch).claimed) == batch
         assert len(packets) <= MARIADB_TRIPS_MAX, packets
+
+    @pytest.mark.parametrize("batch", [2, BATCH])
+    def test_what_has_failed_is_settled_in_as_many_trips_however_much_it_is(
+        self, driver: SQLAlchemyDriver, packets: list[str], batch: int
+    ) -> None:
+        driver.enqueue([new_job() for _ in range(2 * batch)])
+        working = Working(driver)
+        working.turn(batch)
+        verbs = (Verb.RETRY, Verb.FAIL)
+        working.done = [
+            structs.replace(done, verb=verbs[n % 2], delay=60.0 + n, error="50% of 'it'; \\ and ä", fingerprint="f")
+            for n, done in enumerate(working.done)
+        ]
+        settled = working.done
+        packets.clear()
+        working.turn(batch)
+        assert len(packets) <= MARIADB_MIXED_TRIPS_MAX, packets
+        failed = driver.failed(limit=100).jobs
+        assert [job.exception for job in failed] == ["50% of 'it'; \\ and ä"] * (batch // 2)
+        states = [(job.status, job.reserved_by) for job in driver.get([done.id for done in settled])]
+        assert Counter(states) == {(JobState.PENDING, ""): batch // 2, (JobState.FAILED, ""): batch // 2}
 
     def test_a_claim_reads_no_more_payload_than_it_may_lend(
         self, driver: SQLAlchemyDriver, packets: list[str], monkeypatch: pytest.MonkeyPatch

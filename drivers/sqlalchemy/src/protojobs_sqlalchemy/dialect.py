@@ -263,6 +263,12 @@ class Dialect(ABC):
         """Insert the jobs whose id is not there: at least one."""
 
     @abstractmethod
+    def write_settled(
+        self, conn: Connection, settled: Sequence[Mapping[str, object]], failures: Sequence[Mapping[str, object]]
+    ) -> None:
+        """Write what `verbs.settling` has made of jobs that it locked, in as few round trips as there may be."""
+
+    @abstractmethod
     def turn(self, conn: Connection, request: TurnRequest) -> ClaimReply:
         """Settle, then claim; the worker's row is locked first, and `lease_lost` says that it is gone."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -23,7 +23,7 @@ from protojobs_sqlalchemy.mariadb import live
 from protojobs_sqlalchemy.mariadb.conditions import GeneratedColumns
 from protojobs_sqlalchemy.mariadb.connection import connected, keep_alive
 from protojobs_sqlalchemy.mariadb.failures import failed_alike
-from protojobs_sqlalchemy.mariadb.turn import Turn, raw_of
+from protojobs_sqlalchemy.mariadb.turn import Turn, raw_of, send
 from protojobs_sqlalchemy.mariadb.waiting import Watcher
 from protojobs_sqlalchemy.tables.indexes import other_indexes
 from protojobs_sqlalchemy.tables.tables import schedules as schedules_table
@@ -50,6 +50,17 @@ _INSERT = """
 INSERT INTO jobs (id, queue, job_class, job_name, data, attempts, max_retries, timeout, status, created_at,
                   available_at, priority, retry_delay, retry_policy, claim_seq, crashes, returns, reclaims, meta)
 VALUES """
+_WRITE = """
+UPDATE jobs FORCE INDEX (PRIMARY)
+SET status = %(status)s, attempts = %(attempts)s, returns = %(returns)s, crashes = %(crashes)s, reason = %(reason)s,
+    available_at = %(available_at)s, processed_at = %(processed_at)s, reserved_at = %(reserved_at)s, reserved_by = NULL
+WHERE id = %(id)s
+"""
+_GIVE_UP = """
+INSERT INTO failed_jobs (id, job_id, queue, job_class, job_name, data, attempts, exception, fingerprint, failed_at)
+SELECT %(failed_id)s, id, queue, job_class, job_name, data, attempts, %(exception)s, %(fingerprint)s, %(failed_at)s
+FROM jobs FORCE INDEX (PRIMARY) WHERE id = %(id)s
+"""
 _FRONT = ",%s,%s,%s,"
 _BACK = """,0,%s,%s,'pending',UTC_TIMESTAMP(6) + INTERVAL %s MICROSECOND,
 coalesce(%s,UTC_TIMESTAMP(6) + INTERVAL %s MICROSECOND),%s,%s,%s,0,0,0,0,%s)"""
@@ -214,6 +225,15 @@ class MariaDBDialect(Dialect):
             statements[-1].append(row)
         return [_INSERT + ",".join(rows) for rows in statements]
 
+    def write_settled(
+        self, conn: Connection, settled: Sequence[Mapping[str, object]], failures: Sequence[Mapping[str, object]]
+    ) -> None:
+        with raw_of(conn).cursor() as cursor:
+            statements = [str(cursor.mogrify(_WRITE, _values_of(values))) for values in settled]
+            statements += [str(cursor.mogrify(_GIVE_UP, _values_of(failure))) for failure in failures]
+        for packet in in_packets(statements):
+            send(conn, packet)
+
     def turn(self, conn: Connection, request: TurnRequest) -> ClaimReply:
         if request.limit:
             self._mark = self._wakeup.mark()
@@ -265,6 +285,28 @@ def _is_inserted(cursor: Cursor, statement: str) -> bool:
             raise
         return False
     return True
+
+
+def in_packets(statements: Sequence[str]) -> Iterator[list[str]]:
+    """In order, as many at a time as fit a packet; one at least."""
+    packet, size = list[str](), 0
+    for statement in statements:
+        length = len(statement.encode())
+        if packet and size + length > _PACKET_BYTES:
+            yield packet
+            packet, size = [], 0
+        packet.append(statement)
+        size += length
+    if packet:
+        yield packet
+
+
+def _values_of(values: Mapping[str, object]) -> dict[str, object]:
+    """As this database has them: a DATETIME has no zone, and ours hold UTC."""
+    return {
+        name: value.astimezone(UTC).replace(tzinfo=None) if isinstance(value, datetime) else value
+        for name, value in values.items()
+    }
 
 
 def _around_data(cursor: Cursor, job: NewJob, offset: int) -> tuple[str, str]:

@@ -28,7 +28,7 @@ from protojobs_sqlalchemy.verbs import settling
 from protojobs_sqlalchemy.verbs.counting import count, shard_of
 from protojobs_sqlalchemy.verbs.lanes import Lane, LaneMemory, Lanes, Place
 
-__all__ = ["Turn", "raw_of", "takes_blocks"]
+__all__ = ["Turn", "raw_of", "send", "takes_blocks"]
 
 Rows = Sequence[tuple[Any, ...]]
 
@@ -243,19 +243,23 @@ class Turn:
             return str(cursor.mogrify(statement, values))
 
     def _send(self, statements: Sequence[str]) -> list[Rows]:
-        """Run them in order, in one packet where the server can; the rows of those that have rows."""
-        if len(statements) > 1 and takes_blocks(self._conn):
-            # Not by CLIENT.MULTI_STATEMENTS, which would open the application's own sessions to it too.
-            statements = [f"BEGIN NOT ATOMIC {'; '.join(statements)}; END"]
-        replies: list[Rows] = []
-        with raw_of(self._conn).cursor() as cursor:
-            for statement in statements:
-                cursor.execute(statement)
-                while cursor.description is not None:
-                    replies.append(cursor.fetchall())
-                    if not cursor.nextset():
-                        break
-        return replies
+        return send(self._conn, statements)
+
+
+def send(conn: Connection, statements: Sequence[str]) -> list[Rows]:
+    """Run them in order, in one packet where the server can; the rows of those that have rows."""
+    if len(statements) > 1 and takes_blocks(conn):
+        # Not by CLIENT.MULTI_STATEMENTS, which would open the application's own sessions to it too.
+        statements = [f"BEGIN NOT ATOMIC {'; '.join(statements)}; END"]
+    replies: list[Rows] = []
+    with raw_of(conn).cursor() as cursor:
+        for statement in statements:
+            cursor.execute(statement)
+            while cursor.description is not None:
+                replies.append(cursor.fetchall())
+                if not cursor.nextset():
+                    break
+    return replies
 
 
 class _Batch:

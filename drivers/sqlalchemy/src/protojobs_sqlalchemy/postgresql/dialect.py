@@ -240,6 +240,13 @@ class PostgreSQLDialect(Dialect):
                 pass  # some are there, perhaps since this call is sent again
         return {str(row[0]) for row in self._rows(conn, storing.unless_there, values)}
 
+    def write_settled(
+        self, conn: Connection, settled: Sequence[Mapping[str, object]], failures: Sequence[Mapping[str, object]]
+    ) -> None:
+        settling.write_each(
+            conn, settled, failures
+        )  # of which psycopg makes one round trip for each of the two statements
+
     def turn(self, conn: Connection, request: TurnRequest) -> ClaimReply:
         if request.limit:
             self._mark = self._wakeup.mark()

@@ -33,6 +33,7 @@ from protojobs_sqlalchemy.sqlite import jobs as sql
 from protojobs_sqlalchemy.sqlite.jobs import next_due, raw_of
 from protojobs_sqlalchemy.tables.indexes import other_indexes
 from protojobs_sqlalchemy.tables.types import to_microseconds
+from protojobs_sqlalchemy.verbs import settling
 from protojobs_sqlalchemy.verbs.administration import prune_rows
 from protojobs_sqlalchemy.waking import processes
 from protojobs_sqlalchemy.waking.threads import Wakeup
@@ -211,6 +212,11 @@ class SQLiteDialect(Dialect):
     def enqueue(self, conn: Connection, jobs: Sequence[NewJob]) -> Stored:
         with closing(raw_of(conn).cursor()) as cursor:
             return Stored(sql.enqueue(cursor, jobs, to_microseconds(self.now(conn))))
+
+    def write_settled(
+        self, conn: Connection, settled: Sequence[Mapping[str, object]], failures: Sequence[Mapping[str, object]]
+    ) -> None:
+        settling.write_each(conn, settled, failures)  # there are no round trips
 
     def turn(self, conn: Connection, request: TurnRequest) -> ClaimReply:
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
@@ -18,7 +18,7 @@ from protojobs_sqlalchemy.tables.rows import AnyRow, state_of
 from protojobs_sqlalchemy.tables.tables import COUNT_MAX, FINGERPRINT_MAX, failed_jobs, jobs
 from protojobs_sqlalchemy.verbs.counting import count
 
-__all__ = ["are_plain", "in_rounds", "settle", "settle_unmatched", "split", "storable"]
+__all__ = ["are_plain", "in_rounds", "settle", "settle_unmatched", "split", "storable", "write_each"]
 
 _COMPLETE = Verb.COMPLETE  # an enum's members are slow to find
 _COLUMNS = ("status", "attempts", "returns", "crashes", "available_at", "processed_at", "reserved_at", "reason")
@@ -100,9 +100,8 @@ def settle(
     applied: dict[str, Settled] = {}
     if current:
         after = {s.id: _values_after(rows[s.id], s, now) for s in current}
-        conn.execute(_write, [{f"b_{name}": value for name, value in values.items()} for values in after.values()])
-        if failures := [_failure(s, now) for s in current if after[s.id]["status"] == JobState.FAILED]:
-            conn.execute(_give_up, failures)
+        failures = [_failure(s, now) for s in current if after[s.id]["status"] == JobState.FAILED]
+        dialect.write_settled(conn, list(after.values()), failures)
         states = {i: JobState(str(values["status"])) for i, values in after.items()}
         if archived := _to_be_archived(dialect, rows, states):
             dialect.archive.move(conn, archived, now, shard)
@@ -146,13 +145,22 @@ def settle_unmatched(conn: Connection, dialect: Dialect, settlements: Sequence[S
     return {s.id: _unmatched(rows.get(s.id), s) for s in settlements}
 
 
+def write_each(
+    conn: Connection, settled: Sequence[Mapping[str, object]], failures: Sequence[Mapping[str, object]]
+) -> None:
+    """Write the new values of locked jobs, and a failure beside each that has failed for good; row by row."""
+    conn.execute(_write, [{f"b_{name}": value for name, value in values.items()} for values in settled])
+    if failures:
+        conn.execute(_give_up, [{f"b_{name}": value for name, value in values.items()} for values in failures])
+
+
 def _failure(s: Settlement, now: datetime) -> dict[str, object]:
     return {
-        "b_id": s.id,
-        "b_failed_id": fresh_id(),
-        "b_exception": storable(s.error),
-        "b_fingerprint": storable(s.fingerprint)[:FINGERPRINT_MAX],
-        "b_failed_at": now,
+        "id": s.id,
+        "failed_id": fresh_id(),
+        "exception": storable(s.error),
+        "fingerprint": storable(s.fingerprint)[:FINGERPRINT_MAX],
+        "failed_at": now,
     }
 
 
