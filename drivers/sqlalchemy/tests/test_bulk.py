@@ -186,3 +186,11 @@ def noting(method: Callable[..., object], place: int, seen: list[str]) -> Callab
         return method(self, *arguments, **options)
 
     return noted
+
+
+def test_a_payload_with_a_control_character_as_it_is_comes_back(driver: SQLAlchemyDriver) -> None:
+    """No JSON has one, and payloads of one kind are put into one text with such a character between them."""
+    jobs = [replace(job, data=f'"{n}\x1f","\\{{"') for n, job in enumerate(jobs_of_one_kind(3))]
+    driver.enqueue(jobs)
+    stored = {job.id: job.data for job in driver.get([job.id for job in jobs])}
+    assert stored == {job.id: job.data for job in jobs}

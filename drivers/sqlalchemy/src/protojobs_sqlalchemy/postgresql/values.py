@@ -12,6 +12,7 @@ from protojobs_sqlalchemy.verbs.inserting import kind_of
 __all__ = ["are_alike", "columns_of", "completions_of", "span_of", "values_of"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_BETWEEN = "\x1f"
 
 
 def are_alike(jobs: Sequence[NewJob]) -> bool:
@@ -24,7 +25,7 @@ def values_of(jobs: Sequence[NewJob]) -> dict[str, object]:
     job = jobs[0]
     return {
         "ids": _numbers([each.id for each in jobs]),
-        "datas": _texts([each.data for each in jobs]),
+        "datas": _payloads([each.data for each in jobs]),
         "queue": job.queue,
         "class": job.job_class,
         "name": job.job_name,
@@ -88,6 +89,14 @@ def completions_of(done: Sequence[Settlement], shard: int) -> dict[str, object]:
 def _numbers(values: Iterable[object]) -> str:
     """The text of an array of what needs no quotes: numbers, and UUIDs that were checked."""
     return "{" + ",".join(map(str, values)) + "}"
+
+
+def _payloads(texts: Sequence[str]) -> str:
+    """As `_texts`, for many that are JSON: escaped all at once, since no JSON has a control character as it is."""
+    joined = _BETWEEN.join(texts)
+    if joined.count(_BETWEEN) != len(texts) - 1:
+        return _texts(texts)
+    return '{"' + joined.replace("\\", "\\\\").replace('"', '\\"').replace(_BETWEEN, '","') + '"}'
 
 
 def _texts(values: Iterable[str | None]) -> str:

@@ -13,7 +13,7 @@ from protojobs.port import rules
 from protojobs.port.records import Enqueued, ExportedJob, NewJob
 from protojobs_sqlalchemy.dialect import Dialect
 from protojobs_sqlalchemy.tables.tables import JOB_CLASS_MAX, jobs
-from protojobs_sqlalchemy.tables.types import is_job_id
+from protojobs_sqlalchemy.tables.types import are_job_ids, is_job_id
 
 __all__ = ["check_new", "due_queues", "enqueued", "insert_absent", "kind_of", "new_row"]
 
@@ -28,13 +28,13 @@ kind_of = attrgetter(
 def check_new(jobs: Sequence[NewJob]) -> None:
     """Refuse too many jobs, too large ones, and what a column would cut."""
     rules.check_jobs(jobs)
-    for job in jobs:
-        if not is_job_id(job.id):
-            raise OptionInvalid(
-                f"{shown(job.id, 60)} is no UUID in lower case.", mend="Leave id= out, or use fresh_id()."
-            )
-        if len(job.job_class) > JOB_CLASS_MAX:
-            raise OptionInvalid(f"job_class {shown(job.job_class, 40)} is longer than {JOB_CLASS_MAX} characters.")
+    ids = [job.id for job in jobs]
+    if not are_job_ids(",".join(ids), len(ids)):
+        wrong = next(job_id for job_id in ids if not is_job_id(job_id))
+        raise OptionInvalid(f"{shown(wrong, 60)} is no UUID in lower case.", mend="Leave id= out, or use fresh_id().")
+    for job_class in {job.job_class for job in jobs}:
+        if len(job_class) > JOB_CLASS_MAX:
+            raise OptionInvalid(f"job_class {shown(job_class, 40)} is longer than {JOB_CLASS_MAX} characters.")
 
 
 _PUSHED = (
@@ -65,6 +65,8 @@ def due_queues(jobs: Sequence[NewJob]) -> set[str]:
 
 def enqueued(jobs: Sequence[NewJob | ExportedJob], stored: set[str]) -> list[Enqueued]:
     """For each job, in order, whether this call stored it; the second of two with one id is a duplicate."""
+    if len(stored) == len(jobs):
+        return [Enqueued(id=job.id) for job in jobs]
     left = set(stored)
     replies: list[Enqueued] = []
     for job in jobs:
