@@ -43,7 +43,7 @@ class Notifier:
         self._lock = threading.Lock()
         self._along_from = 0.0
         self._later: set[str] = set()
-        self._has_loud = False  # whether one of those was sent just before
+        self._loud_until = 0.0  # when the last of those that were sent just before may be sent again
         self._has_some = threading.Event()
         self._hurry = threading.Event()
         self._thread: threading.Thread | None = None
@@ -69,10 +69,10 @@ class Notifier:
 
     def notify(self, queues: Iterable[str]) -> None:
         """Send it in the thread: now what was quiet, and soon the rest."""
-        now = SYSTEM_CLOCK.monotonic()
         with self._lock:
             if later := set(queues):
-                self._has_loud |= any(now - self._sent_at.get(queue, -1.0) < _QUIET_S for queue in later)
+                loud_until = [self._sent_at.get(queue, -1.0) + _QUIET_S for queue in later]
+                self._loud_until = max(self._loud_until, *loud_until)
                 self._later |= later
                 self._be_sent()
 
@@ -104,11 +104,10 @@ class Notifier:
                 if not self._later:
                     self._thread = None
                     return
-                has_loud = self._has_loud
-            if has_loud:
-                self._hurry.wait(_QUIET_S)
+                wait_s = self._loud_until - SYSTEM_CLOCK.monotonic()
+            if wait_s > 0:
+                self._hurry.wait(wait_s)
             with self._lock:
-                self._has_loud = False
                 queues, self._later = list(self._later), set()
                 if not self._hurry.is_set():
                     self._has_some.clear()
