@@ -214,8 +214,8 @@ def _left_of_plain(value: Any, depth: int, left: int) -> int:  # noqa: ANN401, C
     if left < 0 or _ALWAYS_PLAIN.issuperset(map(type, items)):
         return left
     for item in items:
-        kind = type(item)
-        if kind in _ALWAYS_PLAIN or (kind is int and _INT_MIN <= item <= _INT_MAX):
+        its_kind = type(item)  # pyright: ignore[reportUnknownVariableType]  (as above)
+        if its_kind in _ALWAYS_PLAIN or (its_kind is int and _INT_MIN <= item <= _INT_MAX):
             continue
         left = _left_of_plain(item, depth + 1, left)
         if left < 0:
@@ -455,7 +455,8 @@ def _must_be_made_again(sent: object, came_back: object, path: str, what: str) -
             place = _under(path, name)
             raise DataInvalid(f"{what}: {place} is private, and would be left out.", path=place, mend="Rename it.")
     names = _attributes(type(sent))  # type: ignore[arg-type]  # a class is hashable
-    if names and _SCALARS.issuperset([type(getattr(sent, name, None)) for name in names.values()]):
+    values: list[object] = [getattr(sent, name, None) for name in names.values()]
+    if values and _SCALARS.issuperset(map(type, values)):
         return  # the usual case: a record of what JSON has
     for place, item, other in _parts(sent, came_back, path):
         if type(item) not in _SCALARS:
