@@ -18,6 +18,7 @@ from protojobs.entropy import fresh_id
 from protojobs.port.records import BATCH_JOBS_MAX, Enqueued, NewJob
 from protojobs_sqlalchemy import SQLAlchemyDriver
 from protojobs_sqlalchemy.sqlite import dialect
+from protojobs_sqlalchemy.verbs.inserting import check_new
 
 # BEGIN and COMMIT, and what the dialect needs besides to store a thousand jobs.
 STATEMENTS_MAX = {
@@ -194,3 +195,7 @@ def test_a_payload_with_a_control_character_as_it_is_comes_back(driver: SQLAlche
     driver.enqueue(jobs)
     stored = {job.id: job.data for job in driver.get([job.id for job in jobs])}
     assert stored == {job.id: job.data for job in jobs}
+
+
+def test_none_at_all_is_nothing_to_refuse() -> None:
+    check_new([])
