@@ -96,10 +96,14 @@ class Nemesis:
         self._hire(is_skewed=self._dice.random() < 1 / self._count)
 
     def _stop(self, member: Member, _: float) -> None:
-        wait_for("a worker that has begun", lambda: self._crew.ready, STOP_S)
+        wait_for("a worker that has begun", self._has_one_that_began, STOP_S)
         if member in self._crew.ready:
             self._hire()
             self._crew.stop(member, within_s=STOP_S)
+
+    def _has_one_that_began(self) -> bool:
+        self.replenish()  # all of them may have found no store at their start, and nobody else hires meanwhile
+        return bool(self._crew.ready)
 
     def _freeze(self, member: Member, longer_s: float) -> None:
         self._during(member, longer_s, self._crew.freeze(member))
