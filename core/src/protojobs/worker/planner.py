@@ -388,9 +388,9 @@ class Planner:
     def _is_settling(self, now: float) -> bool:
         """Whether results are to be sent now: they have gathered long enough, or are many, or nothing else goes on."""
         count = len(self._unsettled) - self.trips.results
-        if not count or (self.trips.is_claiming and count >= SETTLED_BESIDE):
-            return count > 0
-        return now >= self._unsettled_since + LINGER_S or not self._has_more(now)
+        is_many = self.trips.is_claiming and count >= SETTLED_BESIDE
+        has_gathered = now >= self._unsettled_since + LINGER_S or not self._has_more(now)
+        return count > 0 and (is_many or has_gathered)
 
     def _demand(self, now: float) -> tuple[int, int]:
         """(free slots, jobs to claim); (0, 0) for none."""

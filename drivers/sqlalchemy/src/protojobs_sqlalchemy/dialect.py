@@ -115,7 +115,7 @@ class Dialect(ABC):
 
     time_offset: float  # seconds added to the clock of the store
     turn_mode = Mode.SINGLE  # how `turn` is run: it begins and commits by itself
-    has_server_time = True
+    is_server = True
     has_marked_index = False  # whether jobs_marked leads to the jobs of a worker that somebody has cancelled
     conditions: Conditions = Conditions()
     archive: Archive = Archive()

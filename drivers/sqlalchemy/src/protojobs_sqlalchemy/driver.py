@@ -76,8 +76,8 @@ class SQLAlchemyDriver:
         self.capabilities = records.Capabilities(
             transactions=True,
             async_transactions=True,
-            server_time=self._dialect.has_server_time,
-            concurrent_calls=self._dialect.has_server_time,
+            server_time=self._dialect.is_server,
+            concurrent_calls=self._dialect.is_server,
             observing=True,
         )
 

@@ -74,7 +74,7 @@ def _text(stored: bytes) -> str | bytes:
 class SQLiteDialect(Dialect):
     """SQLite, in the time of this machine's clock."""
 
-    has_server_time = False
+    is_server = False
     busy_mend = (
         "Another connection holds SQLite's only write lock; most often it is a job's own transaction that stays"
         " open while the job runs. Commit it sooner, or push with session= inside it."
