@@ -26,6 +26,8 @@ BATCH = 1_000  # jobs in one call of `enqueue`
 AGED_S = 30 * 24 * 3600.0  # the age of finished jobs: beyond every retention that anybody sets
 TOLD_S = 5.0  # a fill that is done sooner says nothing
 SAID_S = 2.0
+VISIBLE_SHARE = 0.9  # of the pages of jobs
+VACUUMED_S = 60.0  # a snapshot that is held for longer is not one of upkeep
 
 # Each column that differs from the template's row, of row `n` of `total`; %(...)s are filled in by `_filled`.
 # An id has the template's millisecond, 4,096 ids to each one that follows, then twelve bits and a tail of n.
@@ -101,11 +103,31 @@ def _copy(driver: SQLAlchemyDriver, backlog: Backlog) -> None:
                 f" VALUES ('{backlog.queue}', 'completed', 0, {backlog.rows})"
                 " ON CONFLICT (queue, status, shard) DO UPDATE SET count = counters.count + excluded.count"
             )
-        for statement in ("VACUUM (ANALYZE) jobs", "CHECKPOINT") if is_postgresql else ():
-            conn.exec_driver_sql(statement)
-        if not is_postgresql:
+        if is_postgresql:
+            _vacuum(conn)
+            conn.exec_driver_sql("CHECKPOINT")
+        else:
             conn.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     engine.dispose()
+
+
+def _vacuum(conn: Connection) -> None:
+    """Vacuum jobs until nearly all of its pages are known to be visible to everybody.
+
+    While any session has an older snapshot, such as an autovacuum of another table, VACUUM marks none of them. Each
+    count by an index then reads the table too, and takes five times as long: by chance, if this did not wait.
+    """
+    ends = time.monotonic() + VACUUMED_S
+    while True:
+        conn.exec_driver_sql("VACUUM (ANALYZE) jobs")
+        share = conn.exec_driver_sql(
+            "SELECT relallvisible / greatest(relpages, 1)::float FROM pg_class WHERE oid = 'jobs'::regclass"
+        ).scalar_one()
+        if share >= VISIBLE_SHARE:
+            return
+        if time.monotonic() > ends:
+            raise TimeoutError(f"a snapshot is held open: {share:.0%} of the pages of jobs are visible to everybody")
+        time.sleep(0.2)
 
 
 @contextlib.contextmanager
