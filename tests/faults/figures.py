@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from itertools import pairwise
 
 from protojobs.port.lifecycle import SUSPECT_RECLAIMS
@@ -39,6 +41,8 @@ def summed_up(stage: Stage, crew: Crew, count: int, *, drain_s: float, schedules
             report.complaints.append(str(error))
         fired = {job: pushed for one in times for job, pushed in one.fired().items()}
         history = crew.history(queue, fired)
+    # Beside the journals: whoever looks into a broken promise needs to know what was done when.
+    (crew.folder / "faults.json").write_text(json.dumps([asdict(fault) for fault in history.faults], indent=1))
     killed = {fault.worker for fault in crew.faults if fault.kind == "kill"}
     codes = {p.name: p.process.poll() for p in crew.producers if p.name not in killed}
     report.complaints += [f"producer {name} ended with {code}" for name, code in codes.items() if code != 0]
