@@ -225,7 +225,7 @@ def ensure_environment() -> None:
     if PYTHON.exists() and stamp.exists() and stamp.read_text() == wanted:
         return
     started = time.monotonic()
-    say(f"setting up {VENV} with Python {sys.version.split()[0]}, once; about half a minute with an empty cache")
+    say(f"setting up {VENV} with Python {sys.version.split()[0]}, once; one or two minutes with an empty cache")
     make_venv()
     # Two steps: with our build backend pinned and installed first, the editables need no isolated build each, and
     # with --no-deps nothing that is not in pins.txt can slip in. `pip check` below says if a pin is missing.

@@ -129,16 +129,20 @@ def complete_in_transactions(stage: Stage, crew: Crew, queue: JobQueue, report: 
     trouble.end()
     kinds = Counter(fault.kind for fault in crew.faults)
     report.figures |= {"workers killed": kinds["kill"], "workers frozen": kinds["freeze"]}
-    report.figures["workers that began while the server was away"] = trouble.in_vain
     report.figures["server crashes while working"] = trouble.server_crashes
     report.figures["done under faults"] = queue.stats("work").completed
     try:
         report.figures["drained in s"] = round(wait_for("all jobs to end", lambda: _is_over(queue), DRAIN_S), 1)
         for member in crew.at_work:
-            wait_for("a worker that has begun", lambda member=member: member in crew.ready, STOP_S)
-            crew.stop(member, within_s=STOP_S)
+            # One that was hired at the server's last crash may have found no store, and ended.
+            wait_for("a worker to begin", lambda member=member: member in crew.ready or not member.is_there, STOP_S)
+            if member.is_there:
+                crew.stop(member, within_s=STOP_S)
+            else:
+                trouble.in_vain += 1
     except TimeoutError as error:
         report.complaints.append(str(error))
+    report.figures["workers that began while the server was away"] = trouble.in_vain
 
 
 class Trouble:
