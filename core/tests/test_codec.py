@@ -441,6 +441,31 @@ class At(msgspec.Struct):
     other: dict[str, datetime] = {}
 
 
+OnTheWall = Annotated[datetime, msgspec.Meta(tz=False)]
+
+
+class Offer(msgspec.Struct):
+    opens: OnTheWall
+    until: datetime | None = None
+    next_one: Offer | None = None
+
+
+@dataclasses.dataclass
+class Window:
+    opens: OnTheWall
+    until: datetime
+
+
+class Shift(TypedDict):
+    opens: OnTheWall
+    until: datetime
+
+
+class Named(NamedTuple):
+    opens: OnTheWall
+    until: datetime
+
+
 class TestMoments:
     @pytest.mark.parametrize(
         ("data", "path"),
@@ -493,11 +518,47 @@ class TestMoments:
         assert refusal.value.path == path
         assert "timezone.utc" in refusal.value.mend
 
-    def test_one_inside_lists_unions_and_records_is_found(self) -> None:
-        for data_type in (list[datetime], tuple[int, dict[str, list[datetime | None]]], list[At], datetime):
-            assert codec._holds_moments(data_type)  # pyright: ignore[reportPrivateUsage]
-        for data_type in (list[date], Size, Person, dict[str, time]):
-            assert not codec._holds_moments(data_type)  # pyright: ignore[reportPrivateUsage]
+    @pytest.mark.parametrize(
+        ("data_type", "data", "path"),
+        [
+            (datetime, NAIVE, "$"),
+            (list[datetime], [LMT.replace(tzinfo=UTC), NAIVE], "$[1]"),
+            (tuple[int, dict[str, list[datetime | None]]], (1, {"a": [None, NAIVE]}), "$[1].a[1]"),
+            (list[At], [At(), At(moment=NAIVE)], "$[1].moment"),
+            (frozenset[datetime], {NAIVE}, "$[0]"),
+            (dict[datetime, int], {NAIVE: 1}, "$ (a key)"),
+            (Annotated[datetime, msgspec.Meta(description="when it ends")], NAIVE, "$"),
+        ],
+    )
+    def test_one_inside_lists_unions_and_records_is_found(self, data_type: object, data: object, path: str) -> None:
+        with pytest.raises(DataInvalid, match="has no time zone") as refusal:
+            encode(data, data_type)
+        assert refusal.value.path == path
+        text = msgspec.json.encode(data).decode()
+        with pytest.raises(PayloadNotDecodable, match=r"does not decode: .* has no time zone"):
+            decode(text, data_type)
+
+    def test_a_field_for_times_on_the_wall_excuses_no_other_field(self) -> None:
+        offer = Offer(opens=NAIVE, until=LMT.replace(tzinfo=UTC), next_one=Offer(opens=NAIVE))
+        assert decode(encode(offer, Offer), Offer) == offer
+        for wrong, path in (
+            (Offer(opens=NAIVE, until=NAIVE), "$.until"),
+            (Offer(opens=NAIVE, next_one=Offer(opens=NAIVE, until=NAIVE)), "$.next_one.until"),
+            ({"opens": "2030-01-01T00:00:00", "until": "2030-01-01T00:00:00"}, "$.until"),
+        ):
+            with pytest.raises(DataInvalid, match="has no time zone") as refusal:
+                encode(wrong, Offer)
+            assert refusal.value.path == path
+        with pytest.raises(DataInvalid, match=r"no timezone component at \$.opens"):
+            encode(Offer(opens=LMT.replace(tzinfo=UTC)), Offer)
+
+    @pytest.mark.parametrize("data_type", [Window, Shift, Named])
+    def test_so_it_is_in_every_kind_of_record(self, data_type: type[Any]) -> None:
+        data = data_type(opens=NAIVE, until=LMT.replace(tzinfo=UTC))
+        assert decode(encode(data, data_type), data_type) == data
+        with pytest.raises(DataInvalid, match="has no time zone") as refusal:
+            encode(data_type(opens=NAIVE, until=NAIVE), data_type)
+        assert refusal.value.path == "$.until"
 
     def test_a_time_on_the_wall_is_declared_as_such_and_times_and_dates_have_no_zone(self) -> None:
         wall = Annotated[datetime, msgspec.Meta(tz=False)]

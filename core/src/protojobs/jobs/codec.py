@@ -11,14 +11,18 @@ import os
 import re
 import threading
 import typing
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from datetime import datetime, time, timedelta
 from functools import lru_cache
-from typing import Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 
 import msgspec
 
 from protojobs.errors import DataInvalid, PayloadNotDecodable, PayloadNotEncodable, PayloadTooLarge, one_line, shown
+from protojobs.jobs.parts import KINDS_MAX, ROWS, attributes, by_name, under
+
+if TYPE_CHECKING:
+    from protojobs.jobs.naive_datetimes import Finder
 
 __all__ = ["DEPTH_MAX", "PAYLOAD_BYTES_MAX", "decode", "encode"]
 
@@ -26,7 +30,6 @@ PAYLOAD_BYTES_MAX = (
     1024 * 1024
 )  # default of the setting `payload_bytes_max`; a store holds references to more, not blobs
 DEPTH_MAX = 100  # nested lists and objects; deeper data is a mistake or an attack, and would exhaust the stack
-_KEY_MAX, _PATH_MAX = 100, 300  # characters of a key, and of a path, in a message
 _INT_MIN, _INT_MAX = -(2**63), 2**64 - 1  # what every JSON reader of the field keeps exactly
 
 DataType: TypeAlias = object
@@ -44,13 +47,19 @@ _FEW = 100  # values, of which none can be so large in JSON that it matters
 _DEEP = -(2**62)  # instead of a number of values: nested too deep
 _FINE = re.compile(r"[.,]\d{6}\d*[1-9]")  # a fraction of a second finer than Python has it
 _SPELLINGS_MAX = 1_000  # elements of a set with which one that is spelled otherwise is compared
-_ROWS: tuple[type, ...] = (list, tuple, set, frozenset)
 _encode = msgspec.json.Encoder().encode
 _encode_sorted = msgspec.json.Encoder(order="sorted").encode
 _decode_any = msgspec.json.Decoder().decode
-_DECODERS_MAX = 1_024
-_decoders: dict[DataType, msgspec.json.Decoder[object]] = {}
+_READERS_MAX = 1_024
+_readers: dict[DataType, _Reader] = {}
 _making = threading.Lock()
+
+
+class _Reader(NamedTuple):
+    """How data of one type is read."""
+
+    decode: Callable[[bytes | str], object]
+    naive: Finder | None  # where a datetime of this type must have a zone
 
 
 def _unlock_in_copy() -> None:
@@ -81,15 +90,20 @@ def encode(data: object, data_type: DataType, *, what: str, bytes_max: int = PAY
         came_back = _must_come_back(plain, encoded, data_type, what, is_sorted=is_sorted)
         if left < 0:
             _must_be_made_again(data, came_back, "$", what)
-        if _holds_moments(data_type):
-            _must_be_moments(came_back, "$", what)
+        if (naive := _reader_of(data_type).naive) is not None:
+            _must_have_zones(naive(came_back), what)
     return encoded.decode()
 
 
 def decode(text: str, data_type: DataType, *, what: str) -> object:
     """The data as the job wants it. Raises PayloadNotDecodable when the text is not (or no longer) that."""
     try:
-        return _decode_any(text) if data_type is None else _decoder_of(data_type).decode(text)
+        if data_type is None:
+            return _decode_any(text)
+        value = _reader_of(data_type).decode(text)
+        if (naive := _reader_of(data_type).naive) is not None:
+            _must_have_zones(naive(value), "its data")
+        return value
     except (msgspec.DecodeError, UnicodeError, RecursionError, ValueError, TypeError) as error:
         raise PayloadNotDecodable(
             f"{what}: the stored data does not decode: {one_line(str(error))}.",
@@ -134,7 +148,7 @@ def _in_json(value: object) -> object:
 def _must_come_back(plain: object, encoded: bytes, data_type: DataType, what: str, *, is_sorted: bool) -> object:
     """What the worker will get. Refuse data of which the declared type drops or changes anything."""
     try:
-        value = _decoder_of(data_type).decode(encoded)
+        value = _reader_of(data_type).decode(encoded)
         try:
             if _encode_sorted(value) == (encoded if is_sorted else _encode_sorted(plain)):  # mostly no byte differs
                 return value
@@ -159,25 +173,39 @@ def _misfit(error: Exception, what: str) -> DataInvalid:
     )
 
 
-def _decoder_of(data_type: DataType) -> msgspec.json.Decoder[object]:
-    """The decoder for a type. Each is made once, and by one thread at a time: what msgspec knows of a type is not whole
+def _reader_of(data_type: DataType) -> _Reader:
+    """The reader for a type. Each is made once, and by one thread at a time: what msgspec knows of a type is not whole
     while it is being made, and a second thread that decodes with it meanwhile crashes the process.
     """
     try:
-        decoder = _decoders.get(data_type)
+        reader = _readers.get(data_type)
     except TypeError:  # it cannot be a key
         return _made(data_type)
-    if decoder is None:
-        decoder = _made(data_type)
-        if len(_decoders) >= _DECODERS_MAX:
-            _decoders.clear()
-        _decoders[data_type] = decoder
-    return decoder
+    if reader is None:
+        reader = _made(data_type)
+        if len(_readers) >= _READERS_MAX:
+            _readers.clear()
+        _readers[data_type] = reader
+    return reader
 
 
-def _made(data_type: DataType) -> msgspec.json.Decoder[object]:
+def _made(data_type: DataType) -> _Reader:
+    from protojobs.jobs.naive_datetimes import finder_of  # with msgspec.inspect
+
     with _making:
-        return msgspec.json.Decoder(cast("type[object]", data_type), dec_hook=_of_no_known_type)
+        decoder = msgspec.json.Decoder(cast("type[object]", data_type), dec_hook=_of_no_known_type)
+        return _Reader(decoder.decode, finder_of(data_type))
+
+
+def _must_have_zones(naive: Iterator[tuple[str, datetime]], what: str) -> None:
+    """Refuse a datetime without a zone, as `later` does: the worker's machine would guess another moment."""
+    for path, moment in naive:
+        raise DataInvalid(
+            f"{what}: {path} ({moment.isoformat()}) has no time zone, so its moment is a guess.",
+            path=path,
+            mend="Use datetime.now(timezone.utc) or give tzinfo=; in JSON write 2030-01-31T12:00:00Z. For a time on"
+            " the wall wherever it is read declare Annotated[datetime, msgspec.Meta(tz=False)].",
+        )
 
 
 def _of_no_known_type(kind: type[object], value: object) -> object:
@@ -266,9 +294,9 @@ def _parts_of(value: object) -> Collection[object] | None:
     if isinstance(value, dict):
         entries = cast("dict[object, object]", value)
         return [*entries, *entries.values()]
-    if isinstance(value, _ROWS):
+    if isinstance(value, ROWS):
         return cast("Collection[object]", value)
-    names = _attributes(type(value))  # type: ignore[arg-type]  # a class is hashable
+    names = attributes(type(value))  # type: ignore[arg-type]  # a class is hashable
     return [getattr(value, name, None) for name in names.values()] if names else None
 
 
@@ -319,14 +347,7 @@ def _check_container(value: list[object] | dict[object, object], path: str, what
                 mend="Use string keys.",
             )
         _check(key, f"{path} (a key)", what)
-        _check(item, _under(path, key), what)
-
-
-def _under(path: str, key: str) -> str:
-    """The place of that key. Keys are whatever somebody sent: on one line, and no longer than a sentence can bear."""
-    if len(path) > _PATH_MAX:
-        path = f"{path[: _PATH_MAX // 2]}...{path[-_PATH_MAX // 2 :]}"
-    return f"{path}.{one_line(key, _KEY_MAX)}"
+        _check(item, under(path, key), what)
 
 
 def _compare(sent: object, came_back: object, made: object, path: str, what: str) -> None:
@@ -335,9 +356,9 @@ def _compare(sent: object, came_back: object, made: object, path: str, what: str
     `made` is what the type has made of it, and `came_back` that as JSON again.
     """
     if isinstance(sent, dict) and isinstance(came_back, dict):
-        there, parts = cast("dict[str, object]", came_back), _by_name(made)
+        there, parts = cast("dict[str, object]", came_back), by_name(made)
         for key, item in cast("dict[str, object]", sent).items():
-            place = _under(path, key)
+            place = under(path, key)
             if key not in there:
                 raise _no_field(place, what)
             _compare(item, there[key], parts.get(key), place, what)
@@ -388,49 +409,8 @@ def _no_field(path: str, what: str) -> DataInvalid:
 
 def _in_rows(made: object, number: int) -> list[object]:
     """The parts of what comes back as that many places; those of a Struct stand behind its tag."""
-    parts = list(cast("list[object]", made)) if isinstance(made, list | tuple) else list(_by_name(made).values())
+    parts = list(cast("list[object]", made)) if isinstance(made, list | tuple) else list(by_name(made).values())
     return [*[None] * (number - len(parts)), *parts]
-
-
-@lru_cache(maxsize=_DECODERS_MAX)
-def _holds_moments_of(data_type: DataType) -> bool:
-    from msgspec import inspect  # costs as much as the rest of msgspec
-
-    with _making:
-        left: list[object] = [inspect.type_info(data_type)]
-    zones, seen = set[bool | None](), set[int]()
-    while left:
-        part = left.pop()
-        if isinstance(part, inspect.DateTimeType):
-            zones.add(part.tz)
-        elif isinstance(part, tuple):
-            left.extend(cast("tuple[object, ...]", part))
-        elif isinstance(part, inspect.Type | inspect.Field) and id(part) not in seen:
-            seen.add(id(part))
-            left.extend(getattr(part, name) for name in part.__struct_fields__)
-    return None in zones and False not in zones
-
-
-def _holds_moments(data_type: DataType) -> bool:
-    """Whether a datetime in data of this type means a moment: unless one of them is declared to have no zone."""
-    try:
-        return _holds_moments_of(data_type)
-    except TypeError:  # it cannot be a key, or msgspec cannot tell
-        return True
-
-
-def _must_be_moments(value: object, path: str, what: str) -> None:
-    """Refuse a datetime without a zone, as `later` does: the worker's machine would guess another moment."""
-    if isinstance(value, datetime) and value.utcoffset() is None:
-        raise DataInvalid(
-            f"{what}: {path} ({value.isoformat()}) has no time zone, so its moment is a guess.",
-            path=path,
-            mend="Use datetime.now(timezone.utc) or give tzinfo=; in JSON write 2030-01-31T12:00:00Z. For a time on"
-            " the wall wherever it is read declare Annotated[datetime, msgspec.Meta(tz=False)].",
-        )
-    if type(value) not in _SCALARS:
-        for place, part, _ in _parts(value, value, path):
-            _must_be_moments(part, place, what)
 
 
 def _must_be_made_again(sent: object, came_back: object, path: str, what: str) -> None:
@@ -452,9 +432,9 @@ def _must_be_made_again(sent: object, came_back: object, path: str, what: str) -
         return
     for name in _left_out(type(sent)):  # type: ignore[arg-type]  # a class is hashable
         if getattr(sent, name, None) != getattr(came_back, name, None):
-            place = _under(path, name)
+            place = under(path, name)
             raise DataInvalid(f"{what}: {place} is private, and would be left out.", path=place, mend="Rename it.")
-    names = _attributes(type(sent))  # type: ignore[arg-type]  # a class is hashable
+    names = attributes(type(sent))  # type: ignore[arg-type]  # a class is hashable
     values: list[object] = [getattr(sent, name, None) for name in names.values()]
     if values and _SCALARS.issuperset(map(type, values)):
         return  # the usual case: a record of what JSON has
@@ -470,46 +450,28 @@ def _on_the_clock(moment: datetime | time) -> tuple[object, object, bool]:
 
 def _parts(sent: object, came_back: object, path: str) -> Iterator[tuple[str, object, object]]:
     """Each part of what was sent, with its place and what came back of it."""
-    if isinstance(sent, _ROWS):
+    if isinstance(sent, ROWS):
         has_order = not isinstance(came_back, set | frozenset)
         pairs = zip(_in_order(sent, has_order), _in_order(came_back, has_order), strict=False)
         yield from ((f"{path}[{index}]", item, other) for index, (item, other) in enumerate(pairs))
         return
-    there = _by_name(came_back)
-    for name, item in _by_name(sent).items():
+    there = by_name(came_back)
+    for name, item in by_name(sent).items():
         if name in there:
-            yield _under(path, shown(name) if type(name) is not str else name), item, there[name]
+            yield under(path, shown(name) if type(name) is not str else name), item, there[name]
         elif type(name) is not str:
             yield f"{path} (a key)", name, ""  # as its text
 
 
 def _in_order(value: object, has_order: bool) -> list[object]:
-    items = list(cast("list[object]", value)) if isinstance(value, _ROWS) else []
+    items = list(cast("list[object]", value)) if isinstance(value, ROWS) else []
     if has_order:
         return items
     by_text = {_encode(_in_json(item)): item for item in items}
     return [by_text[text] for text in sorted(by_text)]
 
 
-def _by_name(value: object) -> dict[object, object]:
-    """The parts of an object by the names that they have in JSON."""
-    if isinstance(value, dict):
-        return cast("dict[object, object]", value)
-    names = _attributes(type(value))  # type: ignore[arg-type]  # a class is hashable
-    return {name: getattr(value, attribute, None) for name, attribute in names.items()}
-
-
-@lru_cache(maxsize=_DECODERS_MAX)
+@lru_cache(maxsize=KINDS_MAX)
 def _left_out(kind: type[object]) -> tuple[str, ...]:
     """The attributes of a class of attrs that msgspec takes for its own business."""
     return tuple(field.name for field in getattr(kind, "__attrs_attrs__", ()) if field.name.startswith("_"))
-
-
-@lru_cache(maxsize=_DECODERS_MAX)
-def _attributes(kind: type[object]) -> dict[str, str]:
-    """The names in JSON of what an instance holds, and those of its attributes."""
-    of_attrs: list[str] = [field.name for field in getattr(kind, "__attrs_attrs__", ())]
-    names: Iterable[str] = getattr(kind, "__dataclass_fields__", of_attrs)
-    if issubclass(kind, msgspec.Struct):
-        return {field.encode_name: field.name for field in msgspec.structs.fields(kind)}
-    return {name: name for name in names}
