@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -190,7 +191,7 @@ def test_a_newer_database_that_does_not_say_so_is_refused(
     driver.setup()
     become_newer(driver, readable_from=readable_from)
     late = SQLAlchemyDriver(store_url)
-    for verb in (late.stats, late.setup):
+    for verb in (late.stats, late.setup, late.pending_migrations):
         with pytest.raises(SchemaOutdated, match="9999, which is newer"):
             verb()
     late.close()
@@ -221,8 +222,130 @@ def test_each_step_says_which_releases_can_work_on_its_tables(driver: SQLAlchemy
         for script in ScriptDirectory.from_config(alembic_config()).walk_revisions()
     }
     assert all(said[revision] in REVISIONS for revision in REVISIONS[REVISIONS.index("0005") :])
+    assert readable_from(driver) == said[HEAD]
+
+
+def readable_from(driver: SQLAlchemyDriver) -> str:
     with driver.engine.connect() as conn:
-        assert conn.execute(text(f"SELECT readable_from FROM {VERSION_TABLE}")).scalar_one() == said[HEAD]
+        return conn.execute(text(f"SELECT readable_from FROM {VERSION_TABLE}")).scalar_one()
+
+
+def shape(driver: SQLAlchemyDriver) -> dict[str, Shape]:
+    look = inspect(driver.engine)
+    return {
+        name: Shape(
+            columns={column["name"]: {**column, "type": repr(column["type"])} for column in look.get_columns(name)},
+            keys={tuple(look.get_pk_constraint(name)["constrained_columns"])},
+            unique={
+                tuple(str(column) for column in index["column_names"])
+                for index in look.get_indexes(name)
+                if index["unique"]
+            },
+            rules={repr(rule["sqltext"]) for rule in look.get_check_constraints(name)}
+            | {repr(key["constrained_columns"]) for key in look.get_foreign_keys(name)},
+        )
+        for name in look.get_table_names()
+    }
+
+
+@dataclass
+class Shape:
+    columns: dict[str, dict[str, object]]
+    keys: set[tuple[str, ...]]
+    unique: set[tuple[str, ...]]
+    rules: set[str]
+
+
+def what_an_older_release_would_trip_over(before: dict[str, Shape], after: dict[str, Shape]) -> list[str]:
+    """What is gone, what has changed, and what a row that an older release writes could break."""
+    trouble = [f"table {name} is gone" for name in before.keys() - after.keys()]
+    for name in before.keys() & after.keys():
+        old, new = before[name], after[name]
+        for column in old.columns.keys() - new.columns.keys():
+            trouble.append(f"column {name}.{column} is gone")
+        for column in old.columns.keys() & new.columns.keys():
+            was, now = old.columns[column], new.columns[column]
+            if (was["type"], was["nullable"]) != (now["type"], now["nullable"]):
+                trouble.append(f"column {name}.{column} is another")
+        added = new.columns.keys() - old.columns.keys()
+        for column in added:
+            made = new.columns[column]
+            if not made["nullable"] and made["default"] is None and "computed" not in made:
+                trouble.append(f"column {name}.{column} must be written")
+        for columns in new.unique - old.unique:
+            if not added & set(columns):
+                trouble.append(f"{name} has a new unique index of {', '.join(columns)}")
+        if new.keys != old.keys or new.rules - old.rules:
+            trouble.append(f"{name} has a new key or rule")
+    return trouble
+
+
+def test_a_step_that_says_it_is_additive_is_so(driver: SQLAlchemyDriver) -> None:
+    """CONTRIBUTING.md has the rule. A step is additive where it does not say its own revision."""
+    scripts = {script.revision: script for script in ScriptDirectory.from_config(alembic_config()).walk_revisions()}
+    driver.migrate(to="0005")
+    for revision in REVISIONS[REVISIONS.index("0005") + 1 :]:
+        before = shape(driver)
+        assert driver.migrate(to=revision) == [revision]
+        if scripts[revision].module.readable_from != revision:
+            assert what_an_older_release_would_trip_over(before, shape(driver)) == [], revision
+
+
+@pytest.mark.parametrize(
+    ("statement", "trouble"),
+    [
+        ("ALTER TABLE audit DROP COLUMN address", ["column audit.address is gone"]),
+        ("DROP TABLE depths", ["table depths is gone"]),
+        ("ALTER TABLE audit ADD COLUMN x integer DEFAULT 3 NOT NULL", []),
+        ("ALTER TABLE audit ADD COLUMN x integer", []),
+        ("CREATE TABLE later_notes (id varchar(64) NOT NULL PRIMARY KEY)", []),
+        ("CREATE UNIQUE INDEX one_a_moment ON audit (at)", ["audit has a new unique index of at"]),
+    ],
+)
+def test_what_is_not_additive_is_seen(driver: SQLAlchemyDriver, statement: str, trouble: list[str]) -> None:
+    driver.setup()
+    before = shape(driver)
+    with driver.engine.begin() as conn:
+        conn.execute(text(statement))
+    assert what_an_older_release_would_trip_over(before, shape(driver)) == trouble
+
+
+def test_each_step_says_what_a_step_back_loses() -> None:
+    for script in ScriptDirectory.from_config(alembic_config()).walk_revisions():
+        assert isinstance(script.module.step_back_loses, str), script.revision
+
+
+def test_a_step_back_that_loses_nothing_leaves_the_tables_as_they_were(driver: SQLAlchemyDriver) -> None:
+    driver.migrate(to="0005")
+    before, said = shape(driver), readable_from(driver)
+    driver.migrate()
+    assert works(driver)
+    with driver.engine.begin() as conn:  # as if the last step had not been additive
+        conn.execute(text(f"UPDATE {VERSION_TABLE} SET readable_from = '{HEAD}'"))
+    assert driver.migrate(to="0005") == list(reversed(REVISIONS[REVISIONS.index("0005") + 1 :]))
+    assert (shape(driver), readable_from(driver)) == (before, said)
+    assert driver.pending_migrations() == list(REVISIONS[REVISIONS.index("0005") + 1 :])
+    with pytest.raises(SchemaOutdated, match="protojobs migrate"):
+        driver.stats()
+    driver.migrate()
+    assert driver.stats("q").pending == 1
+
+
+def test_a_step_back_that_would_lose_something_is_refused_before_anything_is_done(driver: SQLAlchemyDriver) -> None:
+    driver.setup()
+    before = shape(driver)
+    with pytest.raises(ConfigurationError, match=r"from 0003 to 0002 would lose the completed jobs"):
+        driver.migrate(to="0002")
+    assert shape(driver) == before
+    assert works(driver)
+
+
+def test_tables_of_a_newer_release_are_taken_back_by_that_release_only(driver: SQLAlchemyDriver) -> None:
+    driver.setup()
+    become_newer(driver, readable_from=HEAD)
+    with pytest.raises(SchemaOutdated, match=f"protojobs migrate --to {HEAD}"):
+        driver.migrate(to="0005")
+    assert driver.pending_migrations() == []
 
 
 @pytest.mark.slow

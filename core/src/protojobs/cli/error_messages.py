@@ -18,6 +18,7 @@ from protojobs.errors import ProtojobsError, SchemaOutdated, StoreUnavailable, d
 __all__ = ["print_error"]
 
 _SENTENCE_END = re.compile(r"(?<=[a-z0-9\"'`)\]]\.) (?=[A-Z])")
+_MIGRATE = re.compile(r"protojobs migrate(?! --)")  # with an option it is something else, and said whole
 _LEADING_WORDS = re.compile(r"^(?:Try|Type):? +")
 
 
@@ -62,7 +63,7 @@ def _usage(error: click.UsageError) -> int:
 
 
 def _mend(error: ProtojobsError, session: Session) -> str:
-    if isinstance(error, SchemaOutdated) and "migrate" in error.mend:
+    if isinstance(error, SchemaOutdated) and _MIGRATE.search(error.mend):
         return session.to_type("protojobs migrate")
     if isinstance(error, StoreUnavailable) and error.job_ids:
         return f"the same command with --id {error.job_ids[0]}, which stores the job once"

@@ -24,6 +24,7 @@ from protojobs_sqlalchemy.connecting.urls import masked
 from protojobs_sqlalchemy.dialect import Mode, TurnReply, TurnRequest, Use
 from protojobs_sqlalchemy.inspecting import failures, finding, stats
 from protojobs_sqlalchemy.inspecting.finding import check_names
+from protojobs_sqlalchemy.migrations import version
 from protojobs_sqlalchemy.observing import actions, depths, runs
 from protojobs_sqlalchemy.observing.failures import groups
 from protojobs_sqlalchemy.opening import opened
@@ -113,17 +114,16 @@ class SQLAlchemyDriver:
         """Remove the tables, jobs included."""
         self.migrate(down=True)
 
-    def migrate(self, *, down: bool = False) -> list[str]:
-        """As `setup` (or `teardown`); the revisions that were run."""
+    def migrate(self, *, down: bool = False, to: str | None = None) -> list[str]:
+        """As `setup` (or `teardown`); the revisions that were run. `to` names another version of the tables."""
         from protojobs_sqlalchemy.migrations.migrating import Schema  # Alembic is a quarter of the import time
 
-        applied = Schema(self._connections).migrate(down=down)
-        self._connections.are_tables_checked = False
-        if not down:
-            self._connections.check_tables()
-            if self._dialect.archive.takes_completed:
-                administration.turn_over(self._connections, None)
-        return applied
+        return Schema(self._connections).migrate(down=down, to=to)
+
+    def pending_migrations(self) -> list[str]:
+        """The revisions that `migrate` would run; none where this release can work on the tables. Changes nothing."""
+        self._dialect.check_file()
+        return self._run(lambda conn: version.pending(conn, self._dialect), Mode.READ, needs_tables=False)
 
     def migration_sql(self, *, down: bool = False) -> str:
         """The statements of a whole migration, to be read or run by hand."""

@@ -5,6 +5,9 @@ rolls, start again, and come back by a rollback. It makes tables, indexes and co
 or has a default of the server's (in `jobs_archive` too); it removes only what no release reads. Every step from 0005 on
 says `readable_from`: the oldest version whose releases can work on the tables after it. An additive step repeats what
 the step before it says; any other says its own revision, and then older releases refuse the tables.
+
+Every step says in `step_back_loses` what its `downgrade` throws away; the text is empty where that is nothing, and only
+then `protojobs migrate --to` goes back over it. CONTRIBUTING.md has the rules for a new step.
 """
 
 HEAD = "0006"

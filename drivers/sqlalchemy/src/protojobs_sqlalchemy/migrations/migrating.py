@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from sqlalchemy import Column, Connection, text
+from sqlalchemy import Column, Connection, String, column, table, text, update
 
-from protojobs.errors import ConfigurationError, shown
+from protojobs.errors import ConfigurationError, OptionInvalid, shown
 from protojobs_sqlalchemy.connecting.connections import Connections
 from protojobs_sqlalchemy.connecting.urls import masked
 from protojobs_sqlalchemy.dialect import Mode
@@ -19,6 +19,7 @@ from protojobs_sqlalchemy.migrations import HEAD, REVISIONS
 from protojobs_sqlalchemy.migrations.making import Tables, lacking
 from protojobs_sqlalchemy.migrations.version import is_readable, outdated, version_of
 from protojobs_sqlalchemy.tables.tables import VERSION_TABLE
+from protojobs_sqlalchemy.verbs.administration import turn_over
 
 __all__ = ["Schema", "alembic_config"]
 
@@ -32,8 +33,17 @@ class Schema:
         self._connections = connections
         self._dialect = connections.dialect
 
-    def migrate(self, *, down: bool = False) -> list[str]:
-        """Bring the tables to this release's version, or remove them; answers the revisions that were run."""
+    def migrate(self, *, down: bool = False, to: str | None = None) -> list[str]:
+        """Bring the tables to this release's version or to that of `to`, or remove them.
+
+        Answers the revisions that were run. Raises ConfigurationError where a step back to `to` would lose something,
+        and OptionInvalid for a version that this release does not know; nothing is done then.
+        """
+        if to is not None and to not in REVISIONS:
+            raise OptionInvalid(
+                f"There is no version {shown(to)} of the tables.", mend=f"This release knows {', '.join(REVISIONS)}."
+            )
+        target = "base" if down else to or HEAD
         applied: list[str] = []
 
         def step(conn: Connection) -> None:
@@ -41,13 +51,18 @@ class Schema:
             self._dialect.check_place(conn)
             unlock = self._dialect.lock_schema(conn)
             try:
-                self._alembic(conn, applied, down=down)
+                self._alembic(conn, applied, target)
                 if down:
                     conn.execute(text(f"DROP TABLE IF EXISTS {VERSION_TABLE}"))
             finally:
                 unlock()
 
         self._connections.run(step, Mode.STORE, is_repeatable=True, needs_tables=False)
+        self._connections.are_tables_checked = False
+        if target == HEAD:
+            self._connections.check_tables()
+            if self._dialect.archive.takes_completed:
+                turn_over(self._connections, None)
         return applied
 
     def sql(self, *, down: bool = False) -> str:
@@ -63,30 +78,52 @@ class Schema:
             command.upgrade(config, "head", sql=True)
         return out.getvalue()
 
-    def _alembic(self, conn: Connection, applied: list[str], *, down: bool) -> None:
+    def _alembic(self, conn: Connection, applied: list[str], target: str) -> None:
         config = alembic_config()
         config.attributes["connection"] = conn
         config.attributes["on_version_apply"] = [_noting(applied)]
         with _alembic:
             version = version_of(conn)
             if version is not None and version not in REVISIONS:
-                if not down and is_readable(conn, version):
+                if target == HEAD and is_readable(conn, version):
                     return  # a newer release has migrated, and this one goes on working
                 raise outdated(conn, version)
-            if down:
-                command.downgrade(config, "base")
+            if target == "base":
+                command.downgrade(config, target)
+            elif version is not None and REVISIONS.index(target) < REVISIONS.index(version):
+                _check_nothing_is_lost(config, version, target)
+                command.downgrade(config, target)
+                _note_readable_from_of(conn, config, target)
             else:
-                if version != HEAD:
+                if version != target:
                     self._dialect.check_may_create(conn)
-                    _check_names_are_free(conn, self._dialect.schema(conn), _to_come(config, version))
-                command.upgrade(config, "head")
+                    _check_names_are_free(conn, self._dialect.schema(conn), _to_come(config, version, target))
+                command.upgrade(config, target)
 
 
-def _to_come(config: Config, version: str | None) -> Iterator[tuple[str, Sequence[Column[object]]]]:
-    """The tables that an upgrade from this version makes, with their columns."""
-    for script in ScriptDirectory.from_config(config).iterate_revisions(HEAD, version or "base"):
+def _to_come(config: Config, version: str | None, target: str) -> Iterator[tuple[str, Sequence[Column[object]]]]:
+    """The tables that an upgrade from this version to `target` makes, with their columns."""
+    for script in ScriptDirectory.from_config(config).iterate_revisions(target, version or "base"):
         made: Tables = getattr(script.module, "tables", dict)()
         yield from made.items()
+
+
+def _check_nothing_is_lost(config: Config, version: str, target: str) -> None:
+    """Raise where a step back on the way from this version to `target` throws something away, before any is run."""
+    for script in ScriptDirectory.from_config(config).iterate_revisions(version, target):
+        if lost := script.module.step_back_loses:
+            raise ConfigurationError(
+                f"The step back from {script.revision} to {script.down_revision} would lose {lost}. Nothing was done.",
+                mend=f"Go back to {script.revision} at most. To remove all tables with all jobs, there is"
+                " protojobs migrate --down.",
+            )
+
+
+def _note_readable_from_of(conn: Connection, config: Config, version: str) -> None:
+    """Let the tables say again what they said before the steps that were taken back."""
+    since: str | None = getattr(ScriptDirectory.from_config(config).get_revision(version).module, "readable_from", None)
+    if since is not None:
+        conn.execute(update(table(VERSION_TABLE, column("readable_from", String))).values(readable_from=since))
 
 
 def _check_names_are_free(

@@ -11,7 +11,7 @@ from protojobs_sqlalchemy.dialect import Dialect
 from protojobs_sqlalchemy.migrations import HEAD, REVISIONS
 from protojobs_sqlalchemy.tables.tables import VERSION_TABLE
 
-__all__ = ["check", "is_readable", "outdated", "version_of"]
+__all__ = ["check", "is_readable", "outdated", "pending", "version_of"]
 
 
 def check(conn: Connection, dialect: Dialect) -> None:
@@ -20,6 +20,22 @@ def check(conn: Connection, dialect: Dialect) -> None:
     version = version_of(conn)
     if version != HEAD and not is_readable(conn, version):
         raise outdated(conn, version)
+
+
+def pending(conn: Connection, dialect: Dialect) -> list[str]:
+    """The revisions that are to be run before this release can work on the tables.
+
+    Raises SchemaOutdated for tables of a newer version that it cannot work on.
+    """
+    dialect.check_place(conn)
+    version = version_of(conn)
+    if version is None:
+        return list(REVISIONS)
+    if version in REVISIONS:
+        return list(REVISIONS[REVISIONS.index(version) + 1 :])
+    if is_readable(conn, version):
+        return []
+    raise outdated(conn, version)
 
 
 def version_of(conn: Connection) -> str | None:
@@ -32,12 +48,7 @@ def version_of(conn: Connection) -> str | None:
 
 def is_readable(conn: Connection, version: str | None) -> bool:
     """Whether tables of a newer version say that this release can work on them."""
-    if version is None or version in REVISIONS:
-        return False
-    if "readable_from" not in {stored["name"] for stored in inspect(conn).get_columns(VERSION_TABLE)}:
-        return False
-    since = conn.execute(select(column("readable_from", String())).select_from(table(VERSION_TABLE))).scalar()
-    return since in REVISIONS
+    return version is not None and version not in REVISIONS and _readable_from(conn) in REVISIONS
 
 
 def outdated(conn: Connection, version: str | None) -> SchemaOutdated:
@@ -47,7 +58,16 @@ def outdated(conn: Connection, version: str | None) -> SchemaOutdated:
         return SchemaOutdated(f"The database {place} has no tables of protojobs yet.", mend=MIGRATE)
     if version in REVISIONS:
         return SchemaOutdated(f"The tables in {place} are of version {version}; this is {HEAD}.", mend=MIGRATE)
+    since = _readable_from(conn)
     return SchemaOutdated(
-        f"The tables in {place} are of version {version}, which is newer than this release ({HEAD}) can work on.",
-        mend="Upgrade protojobs-sqlalchemy here too.",
+        f"The tables in {place} are of version {version}, which is newer than this release ({HEAD})"
+        + (" can work on." if since is None else f": only a release that knows {since} can work on them."),
+        mend="Upgrade protojobs-sqlalchemy here too. Or stop the newer release, and with it take the tables back:"
+        f" protojobs migrate --to {HEAD}",
     )
+
+
+def _readable_from(conn: Connection) -> str | None:
+    if "readable_from" not in {stored["name"] for stored in inspect(conn).get_columns(VERSION_TABLE)}:
+        return None
+    return conn.execute(select(column("readable_from", String())).select_from(table(VERSION_TABLE))).scalar()

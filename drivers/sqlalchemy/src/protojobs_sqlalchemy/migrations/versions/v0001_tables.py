@@ -11,6 +11,7 @@ from protojobs_sqlalchemy.tables.types import LongText, Name, StoredId, StoredTi
 
 revision = "0001"
 down_revision = None
+step_back_loses = "every job"
 
 _PENDING = "status = 'pending'"
 _PROCESSING = "status = 'processing'"

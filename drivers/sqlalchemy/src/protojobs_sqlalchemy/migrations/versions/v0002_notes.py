@@ -17,6 +17,7 @@ from protojobs_sqlalchemy.tables.types import LongText, Name, StoredId, StoredTi
 
 revision = "0002"
 down_revision = "0001"
+step_back_loses = "the audit log, the notes of runs, and the figures for charts"
 
 # A worker rewrites its rows of the minute and of the hour every ten seconds, in place where the page has room.
 _POSTGRESQL_ROLLUPS = {"fillfactor": 70}

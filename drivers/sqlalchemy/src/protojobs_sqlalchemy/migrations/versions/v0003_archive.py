@@ -8,6 +8,7 @@ from protojobs_sqlalchemy.migrations.making import is_on
 
 revision = "0003"
 down_revision = "0002"
+step_back_loses = "the completed jobs in the archive by days"
 
 # What lies in no day's partition: nothing ever fails because one is missing.
 _TABLE = """

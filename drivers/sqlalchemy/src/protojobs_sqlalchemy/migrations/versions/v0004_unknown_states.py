@@ -12,6 +12,7 @@ from protojobs_sqlalchemy.tables.types import Name
 
 revision = "0004"
 down_revision = "0003"
+step_back_loses = ""
 
 _NOT_LIVE = "status NOT IN ('pending', 'processing')"
 _FINISHED = "status IN ('completed', 'failed', 'cancelled')"

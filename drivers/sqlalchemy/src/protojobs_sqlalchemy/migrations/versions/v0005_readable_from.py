@@ -10,6 +10,7 @@ from protojobs_sqlalchemy.tables.tables import VERSION_TABLE
 revision = "0005"
 down_revision = "0004"
 readable_from = "0005"
+step_back_loses = ""
 
 
 def upgrade() -> None:

@@ -10,6 +10,7 @@ from protojobs_sqlalchemy.migrations.making import drop_index, is_on, make_index
 revision = "0006"
 down_revision = "0005"
 readable_from = "0005"
+step_back_loses = ""
 
 
 def upgrade() -> None:
