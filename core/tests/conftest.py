@@ -11,6 +11,7 @@ import pytest
 
 from protojobs import JobQueue, Settings, StopToken, WorkReport, events
 from protojobs.events import Event
+from protojobs.jobs import resources
 from protojobs.jobs.definition import REGISTRY
 from protojobs.testing import ManualClock
 from protojobs_memory import MemoryDriver
@@ -19,6 +20,8 @@ from protojobs_memory import MemoryDriver
 @pytest.fixture(autouse=True)
 def _jobs_and_listeners_of_this_test_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(REGISTRY, "_by_name", {})
+    monkeypatch.setattr(REGISTRY, "resources", {})
+    monkeypatch.setattr(resources, "DECLARED", REGISTRY.resources)
     monkeypatch.setattr(events, "LISTENERS", {})
 
 

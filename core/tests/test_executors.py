@@ -615,16 +615,53 @@ class TestLoop:
         executor.start(Fake("late", ran.set, is_async=True))
         executor.close()
         may_go.set()
-        eventually(lambda: not executor._thread.is_alive())
+        eventually(lambda: not executor._where.thread.is_alive())
         assert not ran.is_set()
 
-    def test_its_thread_ends_with_it_and_cancels_what_still_runs(
+    def test_the_thread_ends_with_it_and_cancels_what_still_runs(
         self, reported: Reported, eventually: Callable[[Callable[[], object]], None]
     ) -> None:
-        executor = AsyncExecutor(5, reported)
-        executor.start(Fake("endless", lambda: None, is_async=True))
+        executor, begun = AsyncExecutor(5, reported), threading.Event()
+        executor.start(Fake("endless", begun.set, is_async=True))
+        assert begun.wait(5)
         executor.close()
-        eventually(lambda: not executor._thread.is_alive())
+        eventually(lambda: not executor._where.thread.is_alive())
+        other = AsyncExecutor(5, reported)
+        assert other._where is not executor._where
+        other.close()
+
+    def test_the_loop_stays_where_all_has_ended(self, reported: Reported) -> None:
+        executor = AsyncExecutor(5, reported)
+        executor.start(run := Fake("first", lambda: None, is_async=True))
+        interrupt(executor, run)
+        assert reported.next() == ("first", Verb.RELEASE)
+        executor.close()
+        other = AsyncExecutor(5, reported)
+        assert other._where is executor._where
+        other.close()
+
+    def test_a_loop_that_is_held_up_serves_no_further_worker_and_stays_for_those_that_it_has(
+        self, reported: Reported, eventually: Callable[[Callable[[], object]], None]
+    ) -> None:
+        first, entered, may_go = AsyncExecutor(5, reported), threading.Event(), threading.Event()
+
+        def hold() -> None:
+            entered.set()
+            may_go.wait(20)
+
+        first.start(holding := Fake("holding", hold, is_async=True))
+        assert entered.wait(5)
+        second, begun = AsyncExecutor(5, reported), threading.Event()
+        second.start(other := Fake("other", begun.set, is_async=True))
+        assert begun.wait(5)
+        may_go.set()
+        for executor, run in ((second, other), (first, holding)):
+            interrupt(executor, run)
+            assert reported.next() == (run.name, Verb.RELEASE)
+        first.close()
+        eventually(lambda: not first._where.thread.is_alive())
+        assert second._where.thread.is_alive()
+        second.close()
 
     def test_no_more_run_at_once_than_it_has_room_for(self, reported: Reported) -> None:
         executor, begun = AsyncExecutor(1, reported), SimpleQueue[str]()

@@ -19,6 +19,7 @@ from protojobs.testing import ManualClock
 from protojobs.worker.lease.lease import WorkerLease
 from protojobs.worker.plan import Plan
 from protojobs.worker.round_trip import RoundTrip, RoundTripThreads
+from protojobs.worker.runs.jobs_loop import stop_jobs_loop
 from protojobs_memory import MemoryDriver
 
 MakeQueue = Callable[..., JobQueue]
@@ -57,6 +58,7 @@ def test_a_run_that_needs_one_goes_back_and_the_worker_stays(
     @job(name="waiting", timeout=60)
     async def waiting() -> None: ...
 
+    stop_jobs_loop()  # that an earlier test has left
     threads = NoThreads(monkeypatch, name)
     job_id = queue.push(waiting.bind() if name == "protojobs-loop" else plain.bind())
 

@@ -2,15 +2,34 @@
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
 
-from protojobs import Job, JobContext, JobQueue, Settings, create_driver, job
+from protojobs import Job, JobContext, JobQueue, Settings, create_driver, job, resource
+
+
+class Client:
+    """Stands for a client of HTTP or of a database: it is made once, and belongs to the event loop that made it."""
+
+    def __init__(self) -> None:
+        self.requests = 0
+
+    async def get(self, page: int) -> int:
+        self.requests += 1
+        await asyncio.sleep(0.2)  # it waits, and while it waits the others run
+        return page
+
+
+@resource
+async def client() -> AsyncIterator[Client]:
+    """The worker opens it before its first job, and closes it after its last."""
+    opened = Client()
+    yield opened
+    print(f"  one client has made {opened.requests} requests, and is closed")
 
 
 @job(queue="web")
-async def fetch(page: int) -> int:
-    """Stands for a request: it waits, and while it waits the others run."""
-    await asyncio.sleep(0.2)
-    return page
+async def fetch(page: int, ctx: JobContext) -> int:
+    return await ctx.resource(client).get(page)
 
 
 class Stream(Job):
@@ -42,6 +61,8 @@ async def main() -> None:
     await queue.awork("web", 1)
     failed = [job async for job in queue.afailed_jobs()]
     print("  its failed job says:", failed[0].exception.strip().splitlines()[-1])
+
+    await asyncio.to_thread(queue.close)  # closes the driver, and the client
 
 
 if __name__ == "__main__":

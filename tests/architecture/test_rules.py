@@ -55,7 +55,17 @@ LATE_IMPORTS: dict[tuple[str, str], str] = {
         "core/src/protojobs/worker/runs/placing.py",
         "protojobs.worker.runs.children.pool",
     ): "only jobs in children pay for it",
-    ("core/src/protojobs/worker/runs/children/child.py", "asyncio"): "only async suspects pay for it",
+    ("core/src/protojobs/queue/queue.py", "protojobs.worker.kept_resources"): "for processes that work",
+    ("core/src/protojobs/worker/kept_resources.py", "protojobs.worker.runs.jobs_loop"): "asyncio, for resources only",
+    ("core/src/protojobs/worker/kept_resources.py", "protojobs.worker.runs.open_resources"): "as above",
+    (
+        "core/src/protojobs/worker/runs/children/child_resources.py",
+        "asyncio",
+    ): "for async suspects and resources only",
+    (
+        "core/src/protojobs/worker/runs/children/child_resources.py",
+        "protojobs.worker.runs.open_resources",
+    ): "as above",
     ("core/src/protojobs/worker/runs/children/child.py", "ctypes"): "for Linux only",
     ("core/src/protojobs/cli/development/code_changes.py", "watchfiles"): "an optional dependency",
     ("contrib/dashboard/src/protojobs_dashboard/mounting.py", "a2wsgi"): "an optional dependency",

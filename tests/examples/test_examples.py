@@ -31,6 +31,7 @@ SAYS = {
         "50 jobs of 0.2 s each, at once: less than 5 s",
         "job stopped after its timeout, in attempt 1",
         "JobTimeout: the run outlasted its timeout of 0.3 s",
+        "one client has made 50 requests, and is closed",
     ],
     "transactional-push": [
         "Jo: committed",

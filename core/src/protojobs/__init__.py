@@ -25,6 +25,7 @@ from protojobs.jobs.backoff import Backoff
 from protojobs.jobs.context import JobContext
 from protojobs.jobs.cron_option import Cron
 from protojobs.jobs.job_class import BoundJob, FunctionJob, Job, job
+from protojobs.jobs.resources import Resource, resource
 from protojobs.jobs.returns import Discard, Retry, Snooze
 from protojobs.port.installed_drivers import create_driver
 from protojobs.queue.queue import JobQueue
@@ -45,6 +46,7 @@ __all__ = [
     "JobContext",
     "JobQueue",
     "ProtojobsError",
+    "Resource",
     "Retry",
     "Scheduler",
     "Settings",
@@ -55,6 +57,7 @@ __all__ = [
     "events",
     "hookimpl",
     "job",
+    "resource",
 ]
 
 

@@ -36,6 +36,7 @@ __all__ = [
     "ProtojobsError",
     "PushRejected",
     "QueryInvalid",
+    "ResourceFailed",
     "ResultInvalid",
     "ScheduleUnknown",
     "ScheduleUnreadable",
@@ -102,6 +103,10 @@ class Forbidden(ProtojobsError):
 
 class PushRejected(ProtojobsError):
     """A plugin vetoed the push, or failed while it transformed the job; nothing was stored."""
+
+
+class ResourceFailed(ProtojobsError):
+    """A resource could not be opened, so the worker has not started; `__cause__` says why. No job was claimed."""
 
 
 class PayloadError(ProtojobsError, ValueError):

@@ -37,7 +37,9 @@ class Exit(IntEnum):
 
 MEANINGS = {
     Exit.OK: "done (a list may be empty)",
-    Exit.BAD: "the answer is bad: a worker got stuck or was killed, or something unexpected happened",
+    Exit.BAD: (
+        "the answer is bad: a worker got stuck or was killed, a resource did not open, or something unexpected happened"
+    ),
     Exit.USAGE: "wrong usage, data or configuration; or refused, since nobody said yes",
     Exit.NOT_FOUND: "no such job, failed job, queue or schedule",
     Exit.CONFLICT: "it is in another state than this needs",

@@ -5,15 +5,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import cast
+from types import MappingProxyType
+from typing import TypeVar, cast
 
 from protojobs.clock import Clock
 from protojobs.errors import NotSupported, OptionInvalid, shown
+from protojobs.jobs.resources import Resource
 from protojobs.port.records import Fence
 
-__all__ = ["JobContext"]
+__all__ = ["NO_RESOURCES", "JobContext"]
 
+NO_RESOURCES: Mapping[Resource[object], object] = MappingProxyType({})
 _NOTHING = nullcontext()
+T = TypeVar("T")
 
 
 class JobContext:
@@ -33,12 +37,14 @@ class JobContext:
         "fence",
         "has_heard_cancel",
         "id",
+        "is_async",
         "is_completed",
         "is_out_of_place",
         "job_name",
         "log",
         "meta",
         "queue",
+        "resources",
     )
 
     def __init__(  # noqa: PLR0913  (built in one place, by the worker)
@@ -61,6 +67,8 @@ class JobContext:
         self.meta = meta
         self.effect_probe: Callable[[str], AbstractContextManager[None]] | None = None  # set by assert_idempotent only
         self.completer: Callable[[object, Fence], None] | None = None  # set by the worker where its driver has it
+        self.resources = NO_RESOURCES  # that are open in this process; set by the worker
+        self.is_async = False  # whether the run is on the event loop; set by the worker
         self.is_completed = False  # in a transaction of the job's own, which may still be rolled back
         self.is_out_of_place = False  # it wanted to complete the job where that cannot be done
         self.log = logging.LoggerAdapter(logging.getLogger("protojobs.job"), {"job_id": fence.id, "attempt": attempt})
@@ -128,6 +136,24 @@ class JobContext:
         each effect, as a crash would, runs the job again, and compares.
         """
         return _NOTHING if self.effect_probe is None else self.effect_probe(name)
+
+    def resource(self, declared: Resource[T]) -> T:
+        """The value that this process has made of a function under `@resource`; every job here gets the same one.
+
+        Raises NotSupported where a plain job asks for an async resource, which belongs to the event loop, and
+        OptionInvalid for what was not declared when the worker started.
+        """
+        if getattr(declared, "is_async", False) and not self.is_async:
+            raise NotSupported(
+                f"The resource {declared.name} is for async jobs: it belongs to the event loop, and this job does not.",
+                mend="Make the job an `async def`, or the resource a plain function.",
+            )
+        if declared not in self.resources:
+            raise OptionInvalid(
+                f"{shown(declared)} is not open here.",
+                mend="Declare it under @resource, at the top of a module that is imported before the worker starts.",
+            )
+        return cast("T", self.resources[declared])
 
     @property
     def is_cancel_requested(self) -> bool:

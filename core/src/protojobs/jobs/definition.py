@@ -22,6 +22,7 @@ from protojobs.errors import DataInvalid, JobUnknown, OptionInvalid, did_you_mea
 from protojobs.jobs.context import JobContext
 from protojobs.jobs.cron_option import Cron, check_schedule
 from protojobs.jobs.options import JobOptions, Where, check_exclusive, check_executor, exception_types
+from protojobs.jobs.resources import DECLARED, Resource
 from protojobs.names import check_name, check_seconds
 
 __all__ = ["REGISTRY", "JobClass", "JobDefinition", "Registry", "name_of"]
@@ -193,10 +194,11 @@ class JobDefinition:
 
 
 class Registry:
-    """The jobs that this process knows, by name and alias."""
+    """The jobs that this process knows, by name and alias; and the resources that are opened for them, by name."""
 
-    def __init__(self) -> None:
+    def __init__(self, resources: dict[str, Resource[object]] | None = None) -> None:
         self._by_name: dict[str, JobDefinition] = {}
+        self.resources = {} if resources is None else resources
 
     def add(self, definition: JobDefinition, aliases: Sequence[str] = ()) -> None:
         """Make a job known. The same class again replaces it (a reload); another class of that name is an error."""
@@ -229,7 +231,7 @@ class Registry:
         return iter(sorted(self._by_name))
 
 
-REGISTRY = Registry()
+REGISTRY = Registry(DECLARED)
 
 
 def _is_context(hint: object) -> bool:

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from protojobs.hooks.hooks import Hooks
     from protojobs.runtime import Runtime
+    from protojobs.worker.kept_resources import KeptResources
     from protojobs.worker.lease.between_calls import RestingLeases
     from protojobs.worker.outcome import WorkReport
 
@@ -74,6 +75,7 @@ class JobQueue:
         self.clock = clock
         self._pusher = Pusher(driver, self.settings, clock)
         self._resting: RestingLeases | None = None  # made by the first `work`
+        self._kept: KeptResources | None = None  # likewise
         self._hooks: Hooks | None = None
         self._loading = threading.RLock()  # a plugin may use this very queue while it is loaded
         self._is_loading = False
@@ -92,7 +94,7 @@ class JobQueue:
         return cls(create_driver(settings.url), settings)
 
     def close(self) -> None:
-        """Sign off what `work` registered, and close the driver. A later call opens both again."""
+        """Sign off what `work` registered, close its resources, and close the driver. A later call opens both again."""
         self.leave()
         self.driver.close()
 
@@ -105,7 +107,9 @@ class JobQueue:
         self.close()
 
     def leave(self) -> None:
-        """Sign off the worker that earlier calls of `work(queue, n)` have registered."""
+        """Sign off the worker that earlier calls of `work(queue, n)` have registered, and close its resources."""
+        if self._kept is not None:
+            self._kept.close()
         if self._resting is not None:
             self._resting.leave()
 
@@ -195,12 +199,13 @@ class JobQueue:
         when `stop` is told to. Raises StoreUnavailable if the store
         cannot be reached at the start; a later outage is sat out.
         """
+        from protojobs.worker.kept_resources import KeptResources
         from protojobs.worker.launch import work  # processes that only push never load the worker
         from protojobs.worker.lease.between_calls import RestingLeases
 
         self.hooks.check()
         with self._loading:  # two threads may begin to work at the same moment
-            self._resting = self._resting or RestingLeases()
+            self._resting, self._kept = self._resting or RestingLeases(), self._kept or KeptResources()
         ends = max_jobs is not None
         return work(
             self.runtime,
@@ -210,6 +215,7 @@ class JobQueue:
             concurrency=concurrency,
             stop=stop,
             resting=self._resting,
+            kept=self._kept,
         )
 
     async def awork(

@@ -141,14 +141,15 @@ class _Trial:
         queue = self._fresh_world()
         probe = _Probe(stop)
         worker = LocalWorker(queue, probe.watch)
-        worker.__enter__()  # and never left: it dies
+        worker.__enter__()  # and never left: it dies; only what it holds of this process is closed
         claimed = worker.claim(None)
         assert claimed is not None
         try:
             outcome = worker.perform(claimed)
         except _Crash:
-            pass
+            worker.close()
         else:
+            worker.close()
             if stop.effect and not isinstance(outcome.exception, _Crash):  # async runs hand it over
                 why = (
                     "caught the crash: catch Exception, not BaseException" if probe.has_struck else "did not get there"

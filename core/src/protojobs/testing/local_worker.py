@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import TypeVar
 
 from msgspec import Struct
 
 from protojobs.entropy import fresh_id
 from protojobs.errors import JobError, JobUnknown
+from protojobs.jobs.context import NO_RESOURCES
 from protojobs.jobs.definition import JobDefinition
+from protojobs.jobs.resources import Resource
 from protojobs.port.lifecycle import JobState, Verb
 from protojobs.port.records import ClaimedJob, Fence, Settled, WorkerInfo
 from protojobs.queue.queue import JobQueue
 from protojobs.worker.outcome import Outcome
 from protojobs.worker.reports.announcements import announcement, beginning
 from protojobs.worker.runs.failed_call import FailedCall
+from protojobs.worker.runs.open_resources import OpenResources
 from protojobs.worker.runs.run import Run, prepare
 
 __all__ = ["LocalWorker", "Ran"]
@@ -39,13 +42,25 @@ class Ran(Struct, frozen=True, kw_only=True):
 
 
 class LocalWorker:
-    """Registered while it is entered as a context manager. `watch` sees each run just before it begins."""
+    """Registered while it is entered as a context manager. `watch` sees each run just before it begins.
 
-    def __init__(self, queue: JobQueue, watch: Callable[[Run], None] | None = None) -> None:
+    Its async jobs share one event loop, and its jobs their resources, of which some may be `replaced`; both are made
+    when the first job needs them.
+    """
+
+    def __init__(
+        self,
+        queue: JobQueue,
+        watch: Callable[[Run], None] | None = None,
+        replaced: Mapping[Resource[object], object] = NO_RESOURCES,
+    ) -> None:
         self.id = fresh_id()
         self._queue = queue
         self._driver = queue.driver
         self._watch = watch
+        self._replaced = replaced
+        self._opened: OpenResources | None = None
+        self._runner: asyncio.Runner | None = None
 
     def __enter__(self) -> LocalWorker:
         """Register."""
@@ -56,8 +71,23 @@ class LocalWorker:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Sign off."""
+        """Close what its jobs have used, and sign off."""
+        self.close()
         self._driver.leave(self.id)
+
+    def close(self) -> None:
+        """Close the resources, and the loop. One that has been used by `arun` must have been closed by `aclose`."""
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            self._in_a_loop(opened.close)
+        if self._runner is not None:
+            self._runner.close()
+
+    async def aclose(self) -> None:
+        """Close the resources that `arun` has opened on the caller's loop."""
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            await opened.close()
 
     def claim(self, queues: Sequence[str] | None) -> ClaimedJob | None:
         """The next due job of these queues, or of all."""
@@ -76,13 +106,16 @@ class LocalWorker:
         begun = self._begin(claimed)
         if not isinstance(begun, Run):
             return begun
-        return _in_a_loop(begun.aexecute) if begun.is_async else begun.execute()
+        if (opened := self._to_open()) is not None:
+            self._in_a_loop(opened.open)
+        self._give_resources(begun)
+        return self._in_a_loop(begun.aexecute) if begun.is_async else begun.execute()
 
     def settle(self, outcome: Outcome) -> Ran:
         """The second half: the store is told, and `failed()` is called where it should be."""
         ran, call = self._finish(outcome)
         if call is not None:
-            _in_a_loop(call.aexecute) if call.is_async else call.execute()
+            self._in_a_loop(call.aexecute) if call.is_async else call.execute()
             call.raise_error()
         return ran
 
@@ -90,6 +123,9 @@ class LocalWorker:
         """`run` for coroutines: an async job runs on the caller's loop, and a plain one holds it up."""
         begun = self._begin(claimed)
         if isinstance(begun, Run):
+            if (opened := self._to_open()) is not None:
+                await opened.open()
+            self._give_resources(begun)
             begun = await begun.aexecute() if begun.is_async else begun.execute()
         ran, call = self._finish(begun)
         if call is not None:
@@ -106,6 +142,30 @@ class LocalWorker:
             if queue.hooks.listens("job.processing"):
                 queue.hooks.notify(beginning(claimed))
         return begun
+
+    def _to_open(self) -> OpenResources | None:
+        """The resources, if they are not open yet, and there are any."""
+        if self._opened is not None or not self._queue.registry.resources:
+            return None
+        self._opened = OpenResources(self._queue.registry.resources.values(), self._replaced)
+        return self._opened
+
+    def _give_resources(self, run: Run) -> None:
+        if self._opened is not None:
+            run.resources = self._opened.values
+
+    def _in_a_loop(self, function: Callable[[], Coroutine[object, object, _T]]) -> _T:
+        """Run a coroutine function to its end, on this worker's own loop."""
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            # By a factory: then asyncio does not make it the loop of this thread.
+            self._runner = self._runner or asyncio.Runner(loop_factory=asyncio.new_event_loop)
+            return self._runner.run(function())
+        raise RuntimeError(
+            "An async job, or a resource, cannot be used from here, inside a running event loop."
+            " Await adrain() instead."
+        )
 
     def _finish(self, outcome: Outcome) -> tuple[Ran, _LoudFailedCall | None]:
         queue, claimed = self._queue, outcome.claimed
@@ -147,15 +207,6 @@ class _LoudFailedCall(FailedCall):
 
     def _complain(self, error: BaseException) -> None:
         self.error = error
-
-
-def _in_a_loop(function: Callable[[], Coroutine[object, object, _T]]) -> _T:
-    """Run a coroutine function to its end on a loop of its own."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(function())
-    raise RuntimeError("An async job cannot be run from here, inside a running event loop. Await adrain() instead.")
 
 
 def _no_progress(_claim: Fence, _share: float) -> None:

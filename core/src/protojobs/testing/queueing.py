@@ -13,6 +13,7 @@ from protojobs.config import Settings
 from protojobs.hooks.hooks import Hooks
 from protojobs.jobs.definition import REGISTRY, Registry
 from protojobs.jobs.job_class import BoundJob, as_bound
+from protojobs.jobs.resources import Resource
 from protojobs.port.installed_drivers import create_driver
 from protojobs.port.lifecycle import JobState
 from protojobs.port.records import Enqueued, NewJob
@@ -66,6 +67,14 @@ class TestQueue(JobQueue):
         self._pushed: list[PushedJob] = []
         self._raises_inline: bool | None = None  # None: not inline
         self._is_draining = False
+        self._replaced: dict[Resource[object], object] = {}
+
+    def replace_resource(self, declared: Resource[object], value: object) -> None:
+        """From now on, give this value to jobs of this queue that ask for the resource, and do not open it.
+
+        The others are opened by each drain for its first job, and closed at its end.
+        """
+        self._replaced[declared] = value
 
     def travel(self, *, days: float = 0, hours: float = 0, minutes: float = 0, seconds: float = 0) -> None:
         """Let time pass, for the store and the queue. What becomes due meanwhile runs at the next drain."""
@@ -95,7 +104,7 @@ class TestQueue(JobQueue):
         """
         names = [queues] if isinstance(queues, str) else queues
         report = DrainReport()
-        with self._draining(), LocalWorker(self) as worker:
+        with self._draining(), LocalWorker(self, replaced=self._replaced) as worker:
             while (claimed := worker.claim(names)) is not None:
                 report = _counted(report, worker.run(claimed), raises=raises)
         return report
@@ -104,9 +113,12 @@ class TestQueue(JobQueue):
         """`drain` for coroutines: async jobs run on the caller's loop."""
         names = [queues] if isinstance(queues, str) else queues
         report = DrainReport()
-        with self._draining(), LocalWorker(self) as worker:
-            while (claimed := worker.claim(names)) is not None:
-                report = _counted(report, await worker.arun(claimed), raises=raises)
+        with self._draining(), LocalWorker(self, replaced=self._replaced) as worker:
+            try:
+                while (claimed := worker.claim(names)) is not None:
+                    report = _counted(report, await worker.arun(claimed), raises=raises)
+            finally:
+                await worker.aclose()
         return report
 
     @contextmanager

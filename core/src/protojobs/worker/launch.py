@@ -1,4 +1,4 @@
-"""From `queue.work(...)` to a running Worker: its limits, and the lease that a JobQueue keeps between two calls."""
+"""From `queue.work(...)` to a running Worker: its limits, and what a JobQueue keeps between two calls."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from protojobs.names import check_count, check_name
 from protojobs.port.observing import Observes
 from protojobs.runtime import Runtime
 from protojobs.stopping import StopToken
+from protojobs.worker.kept_resources import KeptResources, StoppedWhileOpening
 from protojobs.worker.lease.between_calls import RestingLeases
 from protojobs.worker.lease.lease import Told, WorkerLease
 from protojobs.worker.loop import Worker
@@ -17,6 +18,7 @@ from protojobs.worker.plan import WorkLimits
 from protojobs.worker.reports.health import WorkerHealth
 from protojobs.worker.reports.rollups import Rollups
 from protojobs.worker.runs.executor import CHILDREN_WORK
+from protojobs.worker.shutdown import LAST_CALL_S
 
 __all__ = ["work"]
 
@@ -34,6 +36,7 @@ def work(  # noqa: PLR0913  (the options of a worker, all by keyword)
     max_time_s: float | None = None,
     stop: StopToken | None = None,
     resting: RestingLeases | None = None,
+    kept: KeptResources | None = None,
     told: Told | None = None,
     vitals: WorkerHealth | None = None,
     must_end_by: Callable[[float], None] = lambda _at: None,
@@ -41,7 +44,10 @@ def work(  # noqa: PLR0913  (the options of a worker, all by keyword)
     """Run one worker in this thread until its limits, or its stop token, end it.
 
     With `resting` a loop around `work("default", 1)` goes on with one lease, and so gathers the good heartbeats that
-    reclaiming asks for. `told`: see WorkerLease. `vitals` shows how it is meanwhile; `must_end_by`: see Worker.
+    reclaiming asks for; with `kept` it goes on with the resources of its jobs. `told`: see WorkerLease. `vitals` shows
+    how it is meanwhile; `must_end_by`: see Worker.
+
+    Raises ResourceFailed, with nothing claimed, when a resource cannot be opened.
     """
     settings, names = runtime.settings, _names(queues, runtime.settings.default_queue)
     slots = check_count(
@@ -60,28 +66,39 @@ def work(  # noqa: PLR0913  (the options of a worker, all by keyword)
     )
     if settings.executor == "process" and not CHILDREN_WORK:
         raise NotSupported("On this system jobs cannot run in child processes.", mend='Set executor = "thread".')
-    lease = (resting.take() if resting is not None else None) or _new_lease(runtime, names, limits)
-    if told is not None:
-        lease.keep_posted(told)
-    lease.health = vitals or WorkerHealth()
+    token, kept = stop or StopToken(), kept or KeptResources()
     try:
-        worker = Worker(runtime, names, limits, lease, must_end_by)
-    except BaseException:
-        lease.leave()
-        raise
+        opened = kept.enter(runtime.registry.resources, token)
+    except StoppedWhileOpening:
+        return WorkReport(done=0, failed=0, runs=0, reason="stopped", late=0)
+    keeps, worker = False, None
     try:
-        report = worker.run(stop or StopToken())
+        lease = (resting.take() if resting is not None else None) or _new_lease(runtime, names, limits)
+        if told is not None:
+            lease.keep_posted(told)
+        lease.health = vitals or WorkerHealth()
+        try:
+            worker = Worker(runtime, names, limits, lease, must_end_by, opened)
+        except BaseException:
+            lease.leave()
+            raise
+        report = _run(worker, lease, token)
+        if worker.signs_off:  # else the lease shall lapse
+            keeps = resting is not None and ends_when_empty and report.reason in ENDS_OF_ITS_OWN
+            resting.keep(lease) if resting is not None and keeps else lease.leave()
+        return report
+    finally:
+        if opened is not None:
+            kept.leave(LAST_CALL_S if worker is None else worker.closing_s, keeps=keeps)
+
+
+def _run(worker: Worker, lease: WorkerLease, token: StopToken) -> WorkReport:
+    try:
+        return worker.run(token)
     except BaseException:
         if not worker.is_busy:  # else the lease shall lapse: until then nobody is lent what still runs here
             lease.leave()
         raise
-    if not worker.signs_off:
-        return report  # the lease shall lapse
-    if resting is not None and ends_when_empty and report.reason in ENDS_OF_ITS_OWN:
-        resting.keep(lease)
-    else:
-        lease.leave()
-    return report
 
 
 def _names(queues: str | Sequence[str] | None, default: str) -> Sequence[str]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from protojobs import events
 from protojobs.clock import within
@@ -45,6 +45,9 @@ from protojobs.worker.runs.timeouts import END_S, Timeouts
 from protojobs.worker.shutdown import LAST_CALL_S
 from protojobs.worker.wakeup import WakeupThread
 
+if TYPE_CHECKING:
+    from protojobs.worker.kept_resources import Opened
+
 __all__ = ["Worker"]
 
 OBSERVERS_END_S = 5.0  # how long `work()` waits for observers before it returns
@@ -63,8 +66,12 @@ class Worker:
         limits: WorkLimits,
         lease: WorkerLease,
         must_end_by: Callable[[float], None] = lambda _at: None,
+        opened: Opened | None = None,
     ) -> None:
-        """`must_end_by(moment)` is told by when this process must be gone: infinite once it need not any more."""
+        """`must_end_by(moment)` is told by when this process must be gone: infinite once it need not any more.
+
+        `opened`: the resources of its jobs.
+        """
         self._driver, self._clock, self._hooks = runtime.driver, runtime.clock, runtime.hooks
         self._lease = lease
         self._names = names
@@ -77,7 +84,7 @@ class Worker:
         self._wakeup = WakeupThread(self._driver, names, self._woken)
         self._in_turn = threading.Lock()  # of the loop, but while it waits: planner, starter and timeouts are its own
         self._dispatcher = Dispatcher(self._hooks)
-        self._executors = Executors(runtime, limits.concurrency, report=self._report, give_back=self._inbox.put)
+        self._executors = Executors(runtime, limits.concurrency, opened, report=self._report, give_back=self._inbox.put)
         line_of, has_child = self._executors.line_of, self._executors.has_child
         self._planner = Planner(limits, lease.watch, self._clock.monotonic(), jittered, line_of, has_child)
         self._starter = RunStarter(
@@ -179,6 +186,12 @@ class Worker:
     def signs_off(self) -> bool:
         """Not where a run that goes on needs the lease, nor where the last round trip got no reply."""
         return not (self._planner.trips.is_unsure or (self.is_busy and self._planner.has_unsettled))
+
+    @property
+    def closing_s(self) -> float:
+        """How long the resources of its jobs may take to close: no longer than the grace, nor than a stop may take."""
+        grace_s = max(self._planner.limits.grace_s, LAST_CALL_S)
+        return min(grace_s, self._planner.shutdown.call_s(self._clock.monotonic()))
 
     @property
     def is_busy(self) -> bool:

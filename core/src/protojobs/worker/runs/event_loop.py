@@ -1,44 +1,33 @@
-"""Async jobs, as tasks of one event loop on a thread of its own."""
+"""Async jobs of one worker, as tasks on the event loop of this process."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
-import os
-import threading
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextvars import copy_context
 from typing import cast
-from weakref import WeakSet
 
 from protojobs.clock import SYSTEM_CLOCK, Clock
-from protojobs.forks import end_if_copied, this_process
 from protojobs.logs import RUNNING
 from protojobs.worker.outcome import Outcome
 from protojobs.worker.runs.executor import NOT_BEGUN, NotBegun, Report, Runnable, not_judged
+from protojobs.worker.runs.jobs_loop import JobsLoop, jobs_loop
 
 __all__ = ["AsyncExecutor"]
 
-_log = logging.getLogger("protojobs.worker")
-_loops: WeakSet[asyncio.AbstractEventLoop] = WeakSet()  # of this process
-
-
-def _stop_in_copy() -> None:
-    for loop in _loops:
-        loop.stop()
-
-
-if hasattr(os, "register_at_fork"):  # a copy that a job makes of this process must not go on with its neighbours
-    os.register_at_fork(after_in_child=_stop_in_copy)
-
 
 class AsyncExecutor:
-    """One event loop, with at most `size` tasks at once. What is handed over beyond those lies ready."""
+    """At most `size` tasks at once. What is handed over beyond those lies ready.
+
+    `where`: the loop on which the resources of these jobs were opened, if they have any.
+    """
 
     keeps_time = False
 
-    def __init__(self, size: int, report: Report, clock: Clock = SYSTEM_CLOCK) -> None:
+    def __init__(
+        self, size: int, report: Report, clock: Clock = SYSTEM_CLOCK, where: Callable[[], JobsLoop] = jobs_loop
+    ) -> None:
         self._report = report
         self._monotonic = clock.monotonic
         self._size = size
@@ -47,14 +36,12 @@ class AsyncExecutor:
         self._has_deaf = False
         self._is_closed = False
         self._context = copy_context()
-        self._loop = asyncio.new_event_loop()
-        _loops.add(self._loop)
+        self._where = where()
+        self._loop = self._where.loop
         self._ready: deque[Runnable] = deque()
         self._handed: dict[Runnable, bool] = {}  # and not begun. Whoever pops a run from it has it
         self._is_called = False  # the loop is about to begin what is ready: to call it costs more than a short job
         self._tasks: dict[tuple[str, int], asyncio.Task[None]] = {}  # of the runs that have begun
-        self._thread = threading.Thread(target=self._run_loop, name="protojobs-loop", daemon=True)
-        self._thread.start()
 
     def start(self, run: Runnable) -> None:
         self._handed[run] = True
@@ -80,8 +67,12 @@ class AsyncExecutor:
         self._loop.call_soon_threadsafe(self._begin)
 
     def close(self) -> None:
+        """The loop stays, for what later jobs find there; not where a run of ours goes on."""
         self._is_closed = True
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        if self._tasks:  # no run may outlive its worker, and one that is still there may end only with the loop
+            self._where.is_given_up = True
+            self._loop.call_soon_threadsafe(self._cancel_all)
+        self._where.release()
 
     def _begin(self) -> None:
         """Make tasks of what lies ready, as many as there is room for. Runs on the loop."""
@@ -126,19 +117,9 @@ class AsyncExecutor:
         elif self._handed.pop(run, False):  # it lies ready, and may do so for long
             self._report(run.key, _cut_unbegun(run))
 
-    def _run_loop(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        process = this_process()
-        while not self._is_closed:
-            try:
-                self._loop.run_forever()
-            except BaseException as error:  # noqa: BLE001  (a task that a job has left behind called sys.exit(), say)
-                _log.error("something on the event loop of the jobs wanted to end it, and may not: %r", error)
-            end_if_copied(process)
+    def _cancel_all(self) -> None:
         for task in self._tasks.values():
             task.cancel()
-        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
-        self._loop.close()
 
 
 def _cut_unbegun(run: Runnable) -> Outcome | NotBegun | None:

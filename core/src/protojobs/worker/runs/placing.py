@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
+from protojobs.jobs.context import NO_RESOURCES
 from protojobs.port.lifecycle import SUSPECT_RECLAIMS
 from protojobs.runtime import Runtime
 from protojobs.worker.handover import Line
@@ -13,6 +14,7 @@ from protojobs.worker.runs.run import Run
 from protojobs.worker.runs.threads import ThreadExecutor
 
 if TYPE_CHECKING:
+    from protojobs.worker.kept_resources import Opened
     from protojobs.worker.runs.children.pool import ProcessExecutor
     from protojobs.worker.runs.event_loop import AsyncExecutor
 
@@ -22,13 +24,23 @@ __all__ = ["Executors"]
 class Executors:
     """Threads, an event loop, child processes: `size` runs at once in each."""
 
-    def __init__(self, runtime: Runtime, size: int, *, report: Report, give_back: Callable[[Unplaced], None]) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        size: int,
+        opened: Opened | None,
+        *,
+        report: Report,
+        give_back: Callable[[Unplaced], None],
+    ) -> None:
         """`report`: hears the end of each run. `give_back`: hears of runs that no child can do."""
         self._size = size
         self._settings, self._registry, self._clock = runtime.settings, runtime.registry, runtime.clock
         self._default = runtime.settings.executor
         self._report = report
         self._give_back = give_back
+        self._opened = opened
+        self.resources = NO_RESOURCES if opened is None else opened.values
         self._threads = ThreadExecutor(size, report, runtime.clock)
         self._loop: AsyncExecutor | None = None
         self._children: ProcessExecutor | None = None
@@ -67,7 +79,10 @@ class Executors:
                 AsyncExecutor,  # asyncio costs 30 ms that plain workers need not pay
             )
 
-            self._loop = AsyncExecutor(self._size, self._report, self._clock)
+            if self._opened is None:
+                self._loop = AsyncExecutor(self._size, self._report, self._clock)
+            else:
+                self._loop = AsyncExecutor(self._size, self._report, self._clock, self._opened.loop)
         return self._loop
 
     def _in_children(self) -> Executor:

@@ -24,7 +24,7 @@ from protojobs.hooks.hooks import Hooks
 from protojobs.interrupts import Interrupted
 from protojobs.jobs import codec
 from protojobs.jobs.backoff import from_policy
-from protojobs.jobs.context import JobContext
+from protojobs.jobs.context import NO_RESOURCES, JobContext
 from protojobs.jobs.definition import JobDefinition, Registry
 from protojobs.jobs.fingerprints import title
 from protojobs.jobs.returns import Discard, Retry, Snooze, undone
@@ -57,7 +57,7 @@ class Run:
 
     __slots__ = (
         *("_clock", "_context", "_end", "_hooks", "_is_cancelled", "_is_opening", "_process", "_report"),
-        *("began_at", "begins_by", "claimed", "completer", "cut_by", "definition", "is_open", "key"),
+        *("began_at", "begins_by", "claimed", "completer", "cut_by", "definition", "is_open", "key", "resources"),
     )
 
     def __init__(
@@ -76,6 +76,7 @@ class Run:
         self.began_at = -math.inf  # on the monotonic clock; until it begins
         self.is_open = False  # whether the transforms have been undone
         self.completer: Callable[[object, Fence], None] | None = None  # of the driver, where it has transactions
+        self.resources = NO_RESOURCES
         self._hooks = hooks
         self._clock = clock
         self._report = report
@@ -101,6 +102,7 @@ class Run:
                 report=self._report,
             )
             context.completer = self.completer
+            context.resources, context.is_async = self.resources, self.is_async
             self._context = context
             if self._is_cancelled:  # said before anybody could hear it, or just now
                 context.request_cancel()

@@ -72,7 +72,7 @@ class RunStarter:
             if isinstance(run, Outcome):
                 self._planner.finished(self._clock.monotonic(), (claimed.id, claimed.claim_seq), run, was_run=False)
                 continue
-            run.completer = self._complete_in
+            run.completer, run.resources = self._complete_in, self._executors.resources
             if tells_begin:
                 event = beginning(claimed)
                 log_event(event)

@@ -22,6 +22,7 @@ from queue import SimpleQueue
 import msgspec
 
 from protojobs.clock import SYSTEM_CLOCK
+from protojobs.errors import ResourceFailed
 from protojobs.forks import this_process
 from protojobs.hooks.hooks import Hooks
 from protojobs.hooks.installed_plugins import load_hooks
@@ -30,6 +31,7 @@ from protojobs.jobs.definition import REGISTRY
 from protojobs.logs import RUNNING
 from protojobs.port.records import Fence
 from protojobs.worker.outcome import Outcome
+from protojobs.worker.runs.children.child_resources import ChildResources
 from protojobs.worker.runs.children.frames import (
     RESULT_BYTES_MAX,
     Begin,
@@ -72,6 +74,7 @@ class Child:
         self._cancelled: Fence | None = None  # may be heard of before the run begins
         self._is_ending = False
         self._hooks = Hooks()
+        self._resources = ChildResources()
         self._process = this_process()
         os.register_at_fork(after_in_child=_end_by_sigterm)
 
@@ -92,6 +95,7 @@ class Child:
         except Interrupted:
             _flush()
             os._exit(0)
+        self._resources.close()
 
     def _begin(self, message: Begin) -> None:
         sys.path[:] = message.path
@@ -102,6 +106,11 @@ class Child:
             root.addHandler(_Relay(self._say, self._process))
             root.setLevel(message.log_levels[0])
             ours.setLevel(message.log_levels[1])
+        try:
+            self._resources.open(is_async=False)
+        except ResourceFailed as error:
+            _log.exception("%s", error)  # said to the worker; it gives the job back
+            raise SystemExit(1) from error
         self._say(Ready())
 
     def _perform(self, message: Work) -> None:
@@ -115,15 +124,20 @@ class Child:
             return
         run = self._run = Run(claimed, definition, self._hooks, SYSTEM_CLOCK, self._report)
         run.is_open = True  # by the worker
+        run.resources = self._resources.values
         if self._cancelled == run.context.fence:
             run.tell_cancelled()
         try:
-            outcome = copy_context().run(_execute, run)  # what it sets must not be there for the next one
+            outcome = copy_context().run(self._execute, run)  # what it sets must not be there for the next one
         finally:
             self._run = None
             _flush()
         is_out_of_place = message.is_guest and run.context.is_out_of_place and outcome.exception is not None
         self._say(OutOfPlace() if is_out_of_place else _ended(outcome))
+
+    def _execute(self, run: Run) -> Outcome:
+        RUNNING.set(run.claimed)
+        return self._resources.run_async(run) if run.is_async else run.execute()
 
     def _report(self, fence: Fence, share: float) -> None:
         self._say(Progress(fence, share))
@@ -244,17 +258,6 @@ def _import_all(modules: Iterable[str]) -> None:
             raise
         except BaseException as error:  # noqa: BLE001  (the application's code; a job that is not found runs in the worker)
             _log.exception("%s cannot be imported in a child process: %r", module, error)
-
-
-def _execute(run: Run) -> Outcome:
-    RUNNING.set(run.claimed)
-    return _in_a_loop(run) if run.is_async else run.execute()
-
-
-def _in_a_loop(run: Run) -> Outcome:
-    import asyncio  # only for async jobs that took their worker down before
-
-    return asyncio.run(run.aexecute())
 
 
 def _ended(outcome: Outcome) -> Ended:

@@ -123,7 +123,9 @@ class ProcessExecutor:
         settings = self._settings
         known = (self._registry.get(name) for name in self._registry)
         modules = [app.partition(":")[0] for app in settings.app]
-        modules += sorted({definition.module for definition in known if definition.is_importable} - {*modules})
+        named = {definition.module for definition in known if definition.is_importable}
+        named |= {resource.module for resource in self._registry.resources.values()} - {"__main__"}
+        modules += sorted(named - {*modules})
         return Begin(
             path=tuple(sys.path),
             modules=tuple(modules),
