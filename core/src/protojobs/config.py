@@ -19,7 +19,7 @@ import msgspec
 
 from protojobs.errors import ConfigurationError, OptionInvalid, did_you_mean, one_line, shown
 from protojobs.jobs.cron_option import CATCH_UP_MAX_S, ScheduleSetting
-from protojobs.names import check_count, check_name, check_seconds, check_zone
+from protojobs.names import check_count, check_name, check_seconds, check_served, check_zone
 from protojobs.port.records import RESEND_WINDOW_S
 from protojobs.port.urls import names_file
 
@@ -51,6 +51,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Hours."""
     completed_job_retention: float = 24.0
     """Hours; cancelled jobs too."""
+    queues: tuple[str, ...] = ()
+    """What a worker serves that is not told: names in strict order, `mail.*`, or weights such as `urgent=5`. Empty:
+    every queue that its jobs name, in fair turn."""
     concurrency: int = 8
     """Jobs that one worker runs at once."""
     executor: Literal["thread", "process"] = "thread"
@@ -86,6 +89,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     def __post_init__(self) -> None:
         check_name("default_queue", self.default_queue)
+        if self.queues:
+            check_served(self.queues)
         check_count("max_retries", self.max_retries, maximum=10_000)
         for field in ("retry_delay", "timeout", "failed_job_retention", "completed_job_retention"):
             check_seconds(field, getattr(self, field))
@@ -103,7 +108,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 _FIELDS = {field.name: field for field in msgspec.structs.fields(Settings)}
-_LISTS = ("app", "plugins", "plugins_disabled")
+_LISTS = ("app", "queues", "plugins", "plugins_disabled")
 
 
 def load_settings(

@@ -7,6 +7,8 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
+from functools import lru_cache
+from typing import NamedTuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from protojobs.errors import OptionInvalid, shown
@@ -14,9 +16,12 @@ from protojobs.errors import OptionInvalid, shown
 __all__ = [
     "DELAY_MAX_S",
     "NAME_BYTES_MAX",
+    "QUEUES_MAX",
+    "ServedQueue",
     "check_count",
     "check_name",
     "check_seconds",
+    "check_served",
     "check_text",
     "check_text_choice",
     "check_zone",
@@ -24,13 +29,17 @@ __all__ = [
     "just_before",
     "parse_seconds",
     "parse_when",
+    "served_queue",
 ]
 
 NAME_BYTES_MAX = 100  # fits an indexed column of every store, four-byte characters included
+QUEUES_MAX = 100  # of one worker: each costs an index probe or two in every claim
+WEIGHT_MAX = 1_000  # of a queue beside others
 TEXT_CHARS_MAX = 500
 DELAY_MAX_S = 100 * 366 * 86400.0  # a century: far beyond use, and no store's calendar overflows
 _YEAR_MIN, _YEAR_MAX = 1970, 9999
 _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+_WEIGHTED = re.compile(r"(.+)=(-?\d{1,9})", re.ASCII | re.DOTALL)
 _PART = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|min|s|m|h|d|w)", re.ASCII)
 
 
@@ -55,6 +64,67 @@ def check_name(what: str, name: object, *, maximum: int = NAME_BYTES_MAX) -> str
     if all(unicodedata.category(c)[0] in "CZ" for c in name):
         raise OptionInvalid(f"{what} {shown(name)} is blank.", mend="Use characters that can be seen.")
     return name
+
+
+class ServedQueue(NamedTuple):
+    """What a worker was told to serve: a queue, or by a `*` all whose names match; and with which weight, if any."""
+
+    name: str
+    weight: int | None = None
+
+    @property
+    def is_wildcard(self) -> bool:
+        """Whether it may stand for other names than its own."""
+        return "*" in self.name
+
+    def matches(self, queue: str) -> bool:
+        """Whether it stands for that queue. A `*` is any text, empty or not; all else is itself."""
+        if self.name == queue or not self.is_wildcard:
+            return self.name == queue
+        first, *parts, last = self.name.split("*")
+        at, end = len(first), len(queue) - len(last)
+        if not queue.startswith(first) or not queue.endswith(last):
+            return False
+        for part in parts:
+            if (found := queue.find(part, at, max(at, end))) < 0:
+                return False
+            at = found + len(part)
+        return at <= end
+
+
+@lru_cache(maxsize=1_024)
+def served_queue(text: str) -> ServedQueue:
+    """`urgent`, `mail.*` or `urgent=5`. A queue whose own name ends in such a number takes a weight: `a=5=1`."""
+    weighted = _WEIGHTED.fullmatch(text)
+    return ServedQueue(weighted[1], int(weighted[2])) if weighted else ServedQueue(text)
+
+
+def check_served(told: Sequence[object]) -> tuple[str, ...]:
+    """What a worker is told to serve, if it can be served so."""
+    entries = [_checked_served(text) for text in told]
+    if not 1 <= len(entries) <= QUEUES_MAX or len({entry.name for entry in entries}) != len(entries):
+        raise OptionInvalid(f"A worker serves 1 to {QUEUES_MAX} different queues.", mend=f"These are {len(entries)}.")
+    bare = [entry.name for entry in entries if entry.weight is None]
+    if bare and len(bare) < len(entries):
+        raise OptionInvalid(
+            f"Some queues have a weight, and {shown(bare[0])} has none.",
+            mend="Give each one a weight, as in urgent=5 bulk=1, or none of them: then the first goes first.",
+        )
+    return tuple(map(str, told))
+
+
+def _checked_served(text: object) -> ServedQueue:
+    entry = served_queue(check_name("queue", text, maximum=2 * NAME_BYTES_MAX))
+    name, sign, weight = check_name("queue", entry.name).rpartition("=")
+    if entry.weight is None:
+        if sign:
+            raise OptionInvalid(
+                f"The weight of queue {shown(name)} is {shown(weight)}.",
+                mend=f"Write a whole number. A queue whose own name holds = takes a weight too: {entry.name}=1.",
+            )
+    else:
+        check_count(f"the weight of queue {shown(entry.name)}", entry.weight, minimum=1, maximum=WEIGHT_MAX)
+    return entry
 
 
 def is_storable(text: str) -> bool:

@@ -16,6 +16,7 @@ import pytest
 from protojobs.cli.showing.snapshot import COUNTED, look
 from protojobs.cli.showing.thresholds import WORDS, counted_for, threshold
 from protojobs.errors import StoreUnavailable
+from protojobs.port.records import WorkerInfo
 
 LONG_S = 30.0
 
@@ -48,7 +49,7 @@ class TestStatus:
 
     def test_workers_and_slots(self, type_, url, push, start) -> None:
         push("slow", '{"seconds": 60}')
-        start("worker", "--app", "shop", "--concurrency", "3").says("slow began")
+        start("worker", "default", "--app", "shop", "--concurrency", "3").says("slow began")
         typed = type_("status")
         assert typed.err == f"{url}: 1 worker, 1 of 3 slots busy\n"
         assert typed.lines[0][:4] == ["default", "active", "0", "1"]
@@ -89,7 +90,18 @@ class TestFailIf:
         push("broken")
         typed = type_("status", "--fail-if", "workers<1", "--fail-if", "ready>=1", "--fail-if", "failed>0")
         assert typed.code == 1
-        assert typed.err.splitlines()[1:] == ["failed: workers<1: 0 alive", "failed: ready>=1: 1 ready"]
+        assert typed.err.splitlines()[1:3] == ["failed: workers<1: 0 alive", "failed: ready>=1: 1 ready"]
+
+    def test_a_queue_with_due_jobs_that_nobody_serves_is_told_with_the_command(self, type_, push, queue) -> None:
+        push("broken", "--queue", "partners")
+        push("broken", "--queue", "mail.acme")
+        assert "No worker serves" in type_("status").err
+        told = WorkerInfo(id="w", host="h", pid=1, queues=("mail.*=2",), concurrency=1, lease_s=600.0)
+        queue.driver.register(told)
+        err = type_("status").err
+        assert 'No worker serves "partners", where jobs are due. Start one: protojobs worker partners --app' in err
+        queue.pause("partners")
+        assert "No worker serves" not in type_("status").err
 
     def test_how_long_the_oldest_has_waited(self, type_, push) -> None:
         push("broken")
@@ -248,7 +260,7 @@ class TestTop:
     def test_queues_workers_and_running_jobs(self, screen, push, start) -> None:
         running = push("slow", '{"seconds": 60}')
         push("mail.welcome", '{"email": "jo@example.com"}')
-        start("worker", "--app", "shop", "--concurrency", "3").says("slow began")
+        start("worker", "default", "--app", "shop", "--concurrency", "3").says("slow began")
         shown = screen("top", "--every", "200ms")
         shown.shows(r"1 worker, 1 of 3 slots busy, 0 completed, 0\.0 a second")
         shown.shows(r"emails +active +1 +0")

@@ -21,22 +21,51 @@ def log_lines(err: str) -> list[dict[str, object]]:
 
 
 class TestWhatItWorks:
-    def test_the_default_queue_unless_told(self, push, type_, queue) -> None:
+    def test_the_queues_that_its_jobs_name_unless_told(self, push, type_, queue) -> None:
         push("broken")
+        push("broken", "--queue", "partners")
         push("add", '{"a": 1, "b": 2}')
-        assert type_("worker", *END).code == 0
-        assert (queue.stats("default").failed, queue.stats("math").pending) == (1, 1)
+        typed = type_("worker", *END)
+        assert "queues       default, emails, math, in fair turn" in typed.err
+        assert (queue.stats("default").failed, queue.stats("math").completed) == (1, 1)
+        assert queue.stats("partners").pending == 1
+
+    def test_the_setting_unless_told(self, push, type_, queue, monkeypatch) -> None:
+        monkeypatch.setenv("PROTOJOBS_QUEUES", "math=5,default=1")
+        assert "queues       math=5, default=1, by weight" in type_("worker", *END).err
+        assert "queues       emails" in type_("worker", "emails", *END).err
+
+    @pytest.mark.parametrize(
+        ("words", "error"),
+        [
+            (("urgent=5", "bulk"), "Some queues have a weight, and 'bulk' has none."),
+            (("urgent=high",), "The weight of queue 'urgent' is 'high'."),
+            (("urgent=0",), "weight of queue 'urgent' is 0."),
+            (("urgent=5", "urgent=4"), "different queues"),
+        ],
+    )
+    def test_weights_that_are_none(self, type_, url, words, error: str) -> None:
+        typed = type_("worker", *words, *END)
+        assert typed.code != 0
+        assert error in typed.err
+
+    def test_all_queues_that_match(self, push, type_, queue) -> None:
+        for name in ("mail.a", "mail.b", "post"):
+            push("broken", "--queue", name)
+        typed = type_("worker", "mail.*", *END)
+        assert "queues       mail.* (now mail.a, mail.b, in fair turn)" in typed.err
+        assert (queue.stats("post").pending, queue.stats().failed) == (1, 2)
 
     def test_queues_in_the_order_given(self, push, type_, queue) -> None:
         jobs = {name: push("broken", "--queue", name) for name in ("a", "b", "c")}
         assert type_("worker", "c", "a", *END, "--max-jobs", "2", "--concurrency", "1").code == 0
         assert [queue.get(jobs[name]).status for name in "abc"] == ["failed", "pending", "failed"]
 
-    def test_all_queues_are_those_of_the_start_those_of_the_jobs_and_the_default_one(self, push, type_, queue) -> None:
+    def test_all_queues_are_those_of_the_store_those_of_the_jobs_and_the_default_one(self, push, type_, queue) -> None:
         for name in ("a", "b"):
             push("broken", "--queue", name)
         typed = type_("worker", "--all-queues", *END)
-        assert "queues       a, b, default, emails, math, in this order" in typed.err
+        assert "queues       * (now a, b, default, emails, math, in fair turn)" in typed.err
         assert queue.stats().failed == 2
 
     def test_names_and_all_queues_contradict(self, type_, url) -> None:
@@ -143,7 +172,7 @@ class TestWhatItSays:
         push("chatty")
         lines = log_lines(type_("worker", *END, "--log-format", "json", "-v").err)
         assert all({"time", "level", "logger", "message"} <= line.keys() for line in lines)
-        assert (lines[0]["message"], lines[0]["queues"]) == ("worker starting", "default")
+        assert (lines[0]["message"], lines[0]["queues"]) == ("worker starting", "default,emails,math")
         (failed,) = [line for line in lines if "failed for good" in str(line["message"])]
         assert (failed["level"], failed["job_id"], failed["attempt"]) == ("error", job_id, 1)
         assert "ValueError: no luck" in str(failed["exception"])

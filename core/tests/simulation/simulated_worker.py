@@ -169,7 +169,7 @@ class SimulatedWorker(Party):
             goes_on = talks and turn.goes_on and not self.planner.trips.is_unsure
             if goes_on:
                 self.planner.trips.sent(turn)
-                self.world.spawn(self, self._send_trip(RoundTrip(turn, self.id)))
+                self.world.spawn(self, self._send_trip(RoundTrip(turn, self.id, self.queues)))
             self._hand_out(turn)
             if talks and not goes_on:
                 yield from self._make_trip(turn)
@@ -192,7 +192,7 @@ class SimulatedWorker(Party):
             self.withdraw(list(self.ready))
 
     def _make_trip(self, turn: Turn) -> Steps:
-        trip = RoundTrip(turn, self.id, asks_held=self.planner.trips.is_unsure)
+        trip = RoundTrip(turn, self.id, self.queues, asks_held=self.planner.trips.is_unsure)
         yield from self._make(trip)
         yield from self._apply_reply(trip)
 
@@ -207,7 +207,7 @@ class SimulatedWorker(Party):
             if trip.asks_held:
                 trip.held = cast("list[ClaimedJob]", (yield Call(lambda: store.held(worker), PATIENCE_S)))
             answer = yield Call(
-                lambda: store.settle_and_claim(worker, sent, self.queues, slots=turn.slots, limit=turn.limit),
+                lambda: store.settle_and_claim(worker, sent, trip.queues, slots=turn.slots, limit=turn.limit),
                 PATIENCE_S,
             )
             trip.reply = cast("ClaimReply", answer)

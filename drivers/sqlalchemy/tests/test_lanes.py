@@ -57,6 +57,14 @@ def walks(seconds: int, *, walk_s: float) -> int:
     return sum(is_walked(memory, float(second), walk_s=walk_s) for second in range(0, seconds, 2))
 
 
+def test_lanes_are_remembered_for_a_set_of_queues_and_asked_in_the_order_of_each_claim() -> None:
+    memory, lanes = LaneMemory(), [("a", 0), ("b", 5), ("b", 0), ("c", 0)]
+    known = memory.read(("a", "b", "c"), 0.0, lambda: lanes)
+    assert memory.fresh(("c", "b", "a"), 0.0) is known
+    assert [known.order[place] for place in known.places(("b", "c", "a"))] == [("b", 5), ("b", 0), ("c", 0), ("a", 0)]
+    assert known.order == lanes
+
+
 def test_a_floor_is_the_first_job_of_the_last_full_claim_and_ids_tell_equal_times_apart() -> None:
     lanes = read(LaneMemory(), 0.0)
     lanes.note_claim(firsts_of([claim(5), claim(7), claim(6, due=MOMENT + timedelta(seconds=1))]), is_full=True)

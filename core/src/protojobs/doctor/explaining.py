@@ -6,13 +6,14 @@ Looks only, in at most eight round trips, whatever the store holds.
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from protojobs.doctor.wording import at, counted, cut, listed, named, span, typed, worker_of
 from protojobs.jobs.fingerprints import last_line
-from protojobs.names import just_before
+from protojobs.names import just_before, served_queue
 from protojobs.port.diagnosis import IN_FRONT_MAX, Diagnoses
 from protojobs.port.lifecycle import CRASHES_MAX, SUSPECT_RECLAIMS, JobState
 from protojobs.port.records import JobRecord, QueueInfo, WorkerRecord
@@ -105,7 +106,7 @@ class _Waiting:
         self._start = worker_of(queue.settings.app, job.queue)
         self._info = _queue_info(queue.driver, job.queue)
         self._alive = [worker for worker in queue.driver.workers() if worker.lease_ends_at > now]
-        self._listeners = [worker for worker in self._alive if job.queue in worker.queues]
+        self._listeners = [worker for worker in self._alive if worker.serves(job.queue)]
         self._is_cross_process = queue.driver.capabilities.cross_process
         self._mends: dict[str, str] = {}
 
@@ -338,8 +339,12 @@ def _queue_info(driver: Store, name: str) -> QueueInfo | None:
     return next((info for info in infos if info.name == name), None)
 
 
-def _served_before(worker: WorkerRecord, queue: str) -> tuple[str, ...]:
-    return worker.queues[: worker.queues.index(queue)]
+def _served_before(worker: WorkerRecord, queue: str) -> list[str]:
+    """What this worker serves first; nothing where it goes by weights."""
+    entries = [served_queue(text) for text in worker.queues]
+    if any(entry.weight is not None for entry in entries):
+        return []
+    return [entry.name for entry in takewhile(lambda entry: not entry.matches(queue), entries)]
 
 
 def _of(job: JobRecord, code: str, verdict: str, mend: str, *checks: Check) -> Explanation:

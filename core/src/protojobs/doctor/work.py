@@ -17,6 +17,7 @@ from protojobs.port.lifecycle import JobState
 from protojobs.port.observing import Observes
 from protojobs.port.records import JobFilter, JobRecord, QueueInfo, WorkerRecord
 from protojobs.port.unreadable_rows import UNREADABLE, is_unreadable
+from protojobs.worker.reports.unserved import every_queue, unserved
 
 if TYPE_CHECKING:
     from protojobs.port.driver import Store
@@ -26,8 +27,6 @@ __all__ = ["of_jobs", "of_pruning", "of_queues", "of_workers"]
 
 READY_MAX_S = 300.0  # for how long a due job may wait before that is worth a warning
 PRUNE_LATE_S = 7_200.0  # how far pruning may be behind: workers prune every minute
-_QUEUES_PAGE, _QUEUES_PAGES_MAX = 500, 20
-_COUNTED_MAX = 1_000  # of each queue: whether there are many, not how many
 _JOBS_PAGE, _JOBS_PAGES_MAX = 500, 5  # jobs of a state that are looked at, the latest
 _WHY_CHARS = 1_000
 
@@ -71,20 +70,19 @@ def _of_lapsed(lapsed: Sequence[WorkerRecord], alive: int, now: datetime) -> Fin
 def of_queues(queue: JobQueue) -> Iterator[Finding]:
     """Queues with due jobs that nobody takes, or that wait too long."""
     now, workers = queue.driver.now(), queue.driver.workers()
-    served = {name for worker in workers if worker.lease_ends_at > now for name in worker.queues}
-    ready = [info for info in _queues(queue.driver) if info.oldest_ready_s is not None]
+    ready = [info for info in every_queue(queue.driver) if info.oldest_ready_s is not None]
     paused = [info for info in ready if info.is_paused]
-    unserved = [info for info in ready if not info.is_paused and info.name not in served]
-    slow = [info for info in ready if not info.is_paused and info.name in served and _waited(info) > READY_MAX_S]
+    left = unserved(ready, workers, now)
+    slow = [info for info in ready if not info.is_paused and info not in left and _waited(info) > READY_MAX_S]
     yield _of_queues(
-        unserved,
+        left,
         good="Every queue with due jobs has a worker that serves it.",
         bad=Finding(
             code="queue_unserved",
             severity=Severity.ERROR,
             what="No living worker serves",
             why="Its jobs wait until one does.",
-            mend=worker_of(queue.settings.app, *[info.name for info in unserved[:3]]),
+            mend=worker_of(queue.settings.app, *[info.name for info in left[:3]]),
         ),
     )
     yield _of_queues(
@@ -125,16 +123,6 @@ def _of_queues(queues: Sequence[QueueInfo], *, good: str, bad: Finding) -> Findi
 
 def _waited(info: QueueInfo) -> float:
     return info.oldest_ready_s or 0.0
-
-
-def _queues(driver: Store) -> Iterator[QueueInfo]:
-    after = ""
-    for _ in range(_QUEUES_PAGES_MAX):
-        page = driver.queues(after=after, limit=_QUEUES_PAGE, counted_max=_COUNTED_MAX)
-        yield from page
-        if len(page) < _QUEUES_PAGE:
-            return
-        after = page[-1].name
 
 
 def of_jobs(queue: JobQueue) -> Iterator[Finding]:

@@ -22,6 +22,7 @@ from protojobs.port.records import FailedJob, JobFilter, JobRecord, QueueInfo, S
 from protojobs.port.schedules import Schedule, SchedulePage, only
 from protojobs.querying.query import Query, parse
 from protojobs.scheduler.planning import due_times
+from protojobs.worker.reports.unserved import unserved
 
 __all__ = [
     "COUNTED_MAX",
@@ -84,6 +85,7 @@ def overview(scope: Scope, *, is_brief: bool = False) -> Overview:
         oldest_ready_queue=oldest,
         oldest_ready_s=oldest_s,
         paused=tuple(queue.name for queue in queues if queue.is_paused),
+        unserved=tuple(info.name for info in unserved(queues, alive, now)),
         failed_24h=failed,
         running=() if is_brief else running(scope),
     )

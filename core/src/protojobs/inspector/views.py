@@ -50,6 +50,7 @@ class Overview(Struct, frozen=True, kw_only=True):
     oldest_ready_queue: str = ""  # of the first 1,000 queues by name
     oldest_ready_s: float | None = None
     paused: tuple[str, ...] = ()  # likewise
+    unserved: tuple[str, ...] = ()  # likewise: with due jobs, and no worker whose lease stands
     failed_24h: int | None = None  # runs that failed for good; None: the store keeps no notes
     running: tuple[JobRecord, ...] = ()  # the ten that have run longest
 

@@ -11,6 +11,7 @@ from enum import StrEnum
 
 from msgspec import Struct
 
+from protojobs.names import served_queue
 from protojobs.port.lifecycle import JobState, Verb
 
 __all__ = [
@@ -230,6 +231,7 @@ class WorkerInfo(Struct, frozen=True, kw_only=True):
     host: str
     pid: int
     queues: tuple[str, ...]
+    """As it was told: names, `mail.*` for all that begin so, `urgent=5` with a weight. A driver keeps the texts."""
     concurrency: int
     lease_s: float
     isolates: bool = False
@@ -280,6 +282,10 @@ class WorkerRecord(WorkerInfo, frozen=True, kw_only=True):
     lease_ends_at: datetime
     processing: int = 0
     """How many jobs it holds."""
+
+    def serves(self, queue: str) -> bool:
+        """Whether it claims jobs of that queue."""
+        return any(served_queue(text).matches(queue) for text in self.queues)
 
 
 class JobRecord(Struct, frozen=True, kw_only=True):

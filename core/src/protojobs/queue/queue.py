@@ -186,7 +186,7 @@ class JobQueue:
 
     def work(
         self,
-        queues: str | Sequence[str] | None = None,
+        queues: str | Sequence[str] | Mapping[str, int] | None = None,
         max_jobs: int | None = None,
         *,
         concurrency: int | None = None,
@@ -194,10 +194,11 @@ class JobQueue:
     ) -> WorkReport:
         """Work jobs here, in this process, and say what was done.
 
-        `queues` is one name or a list, served in that order; None the default queue. With `max_jobs` it returns after
-        that many runs (1 at least: a count that came out as 0 must not work for ever), or when nothing is due; without,
-        when `stop` is told to. Raises StoreUnavailable if the store
-        cannot be reached at the start; a later outage is sat out.
+        `queues` is one name; a list, served in that order; or a dict of names and weights. A `*` in a name stands for
+        any text. None: the setting `queues`, or else every queue that the registered jobs name, in fair turn. With
+        `max_jobs` it returns after that many runs (1 at least: a count that came out as 0 must not work for ever), or
+        when nothing is due; without, when `stop` is told to. Raises StoreUnavailable if the store cannot be reached at
+        the start; a later outage is sat out.
         """
         from protojobs.worker.kept_resources import KeptResources
         from protojobs.worker.launch import work  # processes that only push never load the worker
@@ -220,7 +221,7 @@ class JobQueue:
 
     async def awork(
         self,
-        queues: str | Sequence[str] | None = None,
+        queues: str | Sequence[str] | Mapping[str, int] | None = None,
         max_jobs: int | None = None,
         *,
         concurrency: int | None = None,

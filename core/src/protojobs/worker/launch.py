@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from protojobs.errors import NotSupported, OptionInvalid
-from protojobs.names import check_count, check_name
+from protojobs.errors import NotSupported
+from protojobs.names import check_count
 from protojobs.port.observing import Observes
 from protojobs.runtime import Runtime
 from protojobs.stopping import StopToken
@@ -15,20 +15,21 @@ from protojobs.worker.lease.lease import Told, WorkerLease
 from protojobs.worker.loop import Worker
 from protojobs.worker.outcome import WorkReport
 from protojobs.worker.plan import WorkLimits
+from protojobs.worker.queue_order import queue_order
 from protojobs.worker.reports.health import WorkerHealth
 from protojobs.worker.reports.rollups import Rollups
+from protojobs.worker.reports.unserved import every_queue
 from protojobs.worker.runs.executor import CHILDREN_WORK
 from protojobs.worker.shutdown import LAST_CALL_S
 
 __all__ = ["work"]
 
 ENDS_OF_ITS_OWN = ("empty", "max_jobs")  # with nothing held, nothing running and all results stored
-QUEUES_MAX = 100  # each costs an index probe or two in every claim
 
 
 def work(  # noqa: PLR0913  (the options of a worker, all by keyword)
     runtime: Runtime,
-    queues: str | Sequence[str] | None = None,
+    queues: str | Sequence[str] | Mapping[str, int] | None = None,
     *,
     max_jobs: int | None = None,
     ends_when_empty: bool = False,
@@ -49,7 +50,7 @@ def work(  # noqa: PLR0913  (the options of a worker, all by keyword)
 
     Raises ResourceFailed, with nothing claimed, when a resource cannot be opened.
     """
-    settings, names = runtime.settings, _names(queues, runtime.settings.default_queue)
+    settings, order = runtime.settings, queue_order(queues, runtime.settings, runtime.registry)
     slots = check_count(
         "concurrency", settings.concurrency if concurrency is None else concurrency, minimum=1, maximum=10_000
     )
@@ -66,6 +67,8 @@ def work(  # noqa: PLR0913  (the options of a worker, all by keyword)
     )
     if settings.executor == "process" and not CHILDREN_WORK:
         raise NotSupported("On this system jobs cannot run in child processes.", mend='Set executor = "thread".')
+    if order.is_open:  # before the first claim, which may be the last
+        order.found(every_queue(runtime.driver))
     token, kept = stop or StopToken(), kept or KeptResources()
     try:
         opened = kept.enter(runtime.registry.resources, token)
@@ -73,12 +76,12 @@ def work(  # noqa: PLR0913  (the options of a worker, all by keyword)
         return WorkReport(done=0, failed=0, runs=0, reason="stopped", late=0)
     keeps, worker = False, None
     try:
-        lease = (resting.take() if resting is not None else None) or _new_lease(runtime, names, limits)
+        lease = (resting.take() if resting is not None else None) or _new_lease(runtime, order.told, limits)
         if told is not None:
             lease.keep_posted(told)
         lease.health = vitals or WorkerHealth()
         try:
-            worker = Worker(runtime, names, limits, lease, must_end_by, opened)
+            worker = Worker(runtime, order, limits, lease, must_end_by, opened)
         except BaseException:
             lease.leave()
             raise
@@ -101,22 +104,10 @@ def _run(worker: Worker, lease: WorkerLease, token: StopToken) -> WorkReport:
         raise
 
 
-def _names(queues: str | Sequence[str] | None, default: str) -> Sequence[str]:
-    if isinstance(queues, int):
-        raise OptionInvalid(
-            f"The first argument names queues; {queues} is no name.", mend=f"Try work(max_jobs={queues})."
-        )
-    given = [default] if queues is None else [queues] if isinstance(queues, str) else queues
-    names = [check_name("queue", name) for name in given]
-    if not 1 <= len(names) <= QUEUES_MAX or len(set(names)) != len(names):
-        raise OptionInvalid(f"A worker serves 1 to {QUEUES_MAX} different queues.", mend=f"These are {len(names)}.")
-    return names
-
-
-def _new_lease(runtime: Runtime, names: Sequence[str], limits: WorkLimits) -> WorkerLease:
+def _new_lease(runtime: Runtime, told: Sequence[str], limits: WorkLimits) -> WorkerLease:
     lease = WorkerLease(
         runtime.driver,
-        names,
+        told,
         concurrency=limits.concurrency,
         lease_s=runtime.settings.lease,
         clock=runtime.clock,

@@ -32,6 +32,7 @@ from protojobs.worker.lease.validity import LeaseValidity
 from protojobs.worker.outcome import Outcome, WorkReport
 from protojobs.worker.plan import Plan, WorkLimits
 from protojobs.worker.planner import Planner
+from protojobs.worker.queue_order import QueueOrder
 from protojobs.worker.reports.announcements import announcement
 from protojobs.worker.reports.health import Outages
 from protojobs.worker.reports.joblog import is_told, log_event
@@ -62,7 +63,7 @@ class Worker:
     def __init__(
         self,
         runtime: Runtime,
-        names: Sequence[str],
+        order: QueueOrder,
         limits: WorkLimits,
         lease: WorkerLease,
         must_end_by: Callable[[float], None] = lambda _at: None,
@@ -74,14 +75,14 @@ class Worker:
         """
         self._driver, self._clock, self._hooks = runtime.driver, runtime.clock, runtime.hooks
         self._lease = lease
-        self._names = names
+        self._order = order
         self._inbox = Inbox()
         self._validity = LeaseValidity(lease.info.lease_s)
         self._stuck = StuckRuns(self._validity, limits.exit_bound_s, must_end_by)
         self._timeouts = Timeouts(self._clock, self._validity, self._is_stuck)
         lease.run_bound.look_at(self._timeouts.left_s)
-        self._sender = RoundTripThreads(self._driver, names, self._inbox.put, limits.trips_max)
-        self._wakeup = WakeupThread(self._driver, names, self._woken)
+        self._sender = RoundTripThreads(self._driver, self._inbox.put, limits.trips_max)
+        self._wakeup = WakeupThread(self._driver, order, self._woken)
         self._in_turn = threading.Lock()  # of the loop, but while it waits: planner, starter and timeouts are its own
         self._dispatcher = Dispatcher(self._hooks)
         self._executors = Executors(runtime, limits.concurrency, opened, report=self._report, give_back=self._inbox.put)
@@ -90,8 +91,8 @@ class Worker:
         self._starter = RunStarter(
             runtime, lease, self._planner, self._executors, self._timeouts, self._report, self._send
         )
-        self._maintenance = Maintenance(runtime, lease, self._send, self._planner.compared)
-        self._staying = Staying(self._maintenance, lease.watch, names, lease.info.lease_s)
+        self._maintenance = Maintenance(runtime, lease, order, self._send, self._planner.compared)
+        self._staying = Staying(self._maintenance, lease.watch, lease.info.lease_s)
         self._outages = Outages(self._send)
         self._broken: BaseException | None = None  # by a turn of another thread
         self._done = self._failed = self._late = 0
@@ -103,7 +104,7 @@ class Worker:
         self._lease.resume()
         worker, slots = self._lease.info.id, self._planner.limits.concurrency
         self._validity.good_beat(worker, self._lease.watch.last_good_at)
-        self._send(events.WorkerStarting(worker=worker, queues=tuple(self._names), concurrency=slots))
+        self._send(events.WorkerStarting(worker=worker, queues=self._order.told, concurrency=slots))
         unsubscribe = stop.subscribe(self._inbox.put)
         self._lease.start(self._on_heartbeat)
         try:
@@ -146,7 +147,8 @@ class Worker:
         has_trip = bool(plan.settle or plan.limit)
         goes_on = has_trip and plan.goes_on and not self._planner.trips.is_unsure
         if goes_on:
-            self._sender.send(RoundTrip(plan, self._lease.info.id), beside=self._planner.trips.count)
+            trip = RoundTrip(plan, self._lease.info.id, self._order.next())
+            self._sender.send(trip, beside=self._planner.trips.count)
             self._planner.trips.sent(plan)
         if plan.start:
             self._starter.start(plan)
@@ -233,8 +235,9 @@ class Worker:
 
     def _make_trip(self, plan: Plan) -> None:
         """Settle and claim in one round trip, and wait for the reply."""
-        trip = RoundTrip(plan, self._lease.info.id, asks_held=self._planner.trips.is_unsure)
-        trip.make(self._driver, self._names)
+        is_unsure = self._planner.trips.is_unsure
+        trip = RoundTrip(plan, self._lease.info.id, self._order.next(), asks_held=is_unsure)
+        trip.make(self._driver)
         self._apply_reply(trip)
 
     def _apply_reply(self, trip: RoundTrip) -> None:
@@ -252,6 +255,8 @@ class Worker:
             self._become_new_worker(now)
         elif plan.limit:
             self._planner.claimed(now, plan, reply.claimed)
+            if self._order.takes_turns:
+                self._order.lent(reply.claimed)
 
     def _apply_error(self, plan: Plan, error: BaseException) -> None:
         if isinstance(error, ContractBroken) and plan.settle:  # refused whole: nothing was settled, and nothing lent

@@ -29,22 +29,23 @@ _log = logging.getLogger("protojobs.worker")
 class RoundTrip:
     """A plan's results and its claim, as a certain worker; and the reply, or an error."""
 
-    def __init__(self, plan: Plan, worker: str, *, asks_held: bool = False) -> None:
+    def __init__(self, plan: Plan, worker: str, queues: Sequence[str], *, asks_held: bool = False) -> None:
         self.plan = plan
         self.worker = worker
+        self.queues = queues
         self.held: Sequence[ClaimedJob] | None = None
         self.reply = ClaimReply()
         self.error: BaseException | None = None
         self.asks_held = asks_held
 
-    def make(self, driver: Driver, queues: Sequence[str]) -> None:
+    def make(self, driver: Driver) -> None:
         """Call the store, and note its reply. Raises nothing."""
         plan, sent = self.plan, [outcome.settlement for outcome in self.plan.settle]
         try:
             with within(plan.call_s):
                 if self.asks_held:
                     self.held = self._held(driver)
-                self.reply = driver.settle_and_claim(self.worker, sent, queues, slots=plan.slots, limit=plan.limit)
+                self.reply = driver.settle_and_claim(self.worker, sent, self.queues, slots=plan.slots, limit=plan.limit)
         except BaseException as error:  # noqa: BLE001  (raised again by the claim loop, whichever thread this is)
             self.error = error
 
@@ -62,11 +63,8 @@ class RoundTripThreads:
     on meanwhile.
     """
 
-    def __init__(
-        self, driver: Driver, queues: Sequence[str], deliver: Callable[[RoundTrip], None], threads_max: int = 1
-    ) -> None:
+    def __init__(self, driver: Driver, deliver: Callable[[RoundTrip], None], threads_max: int = 1) -> None:
         self._driver = driver
-        self._queues = queues
         self._deliver = deliver
         self._threads_max = threads_max
         self._outgoing: SimpleQueue[RoundTrip | None] = SimpleQueue()
@@ -95,7 +93,7 @@ class RoundTripThreads:
             del trip  # else an idle worker keeps up to a thousand outcomes, and what their exceptions hold
 
     def _make(self, trip: RoundTrip) -> None:
-        trip.make(self._driver, self._queues)
+        trip.make(self._driver)
         self._deliver(trip)
 
 

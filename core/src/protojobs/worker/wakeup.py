@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from protojobs.errors import DriverError
 from protojobs.port.driver import Driver
+from protojobs.worker.queue_order import QueueOrder
 
 __all__ = ["WakeupThread"]
 
@@ -17,11 +18,11 @@ _log = logging.getLogger("protojobs.worker")
 
 
 class WakeupThread:
-    """Calls `wake()`, in its own thread, when the store says that a job may be due in one of `queues`."""
+    """Calls `wake()`, in its own thread, when the store says that a job may be due in one of its queues."""
 
-    def __init__(self, driver: Driver, queues: Sequence[str], wake: Callable[[], None]) -> None:
+    def __init__(self, driver: Driver, order: QueueOrder, wake: Callable[[], None]) -> None:
         self._driver = driver
-        self._queues = queues
+        self._order = order
         self._wake = wake
         self._wanted = threading.Event()
         self._end = threading.Event()
@@ -49,7 +50,7 @@ class WakeupThread:
         while not self._end.is_set():
             self._wanted.wait()
             try:
-                has_come = self._driver.wait(self._queues, LISTEN_S)
+                has_come = self._driver.wait(self._order.names, LISTEN_S)
             except DriverError as error:
                 _log.debug("waiting for jobs: %s", error)
                 has_come = False

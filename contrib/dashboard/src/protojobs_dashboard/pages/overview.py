@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from starlette.responses import Response
 
 from protojobs.port.observing import Result
@@ -12,6 +14,7 @@ from protojobs_dashboard.pages import drawn
 __all__ = ["overview"]
 
 RATES_SHOWN = 8
+UNSERVED_SHOWN = 5
 
 
 def overview(page: Page) -> Response:
@@ -32,6 +35,14 @@ def overview(page: Page) -> Response:
             drawn.depths(page.inspector.depths(minutes, now=page.now)),
         ]
         rates = list(page.inspector.rates(minutes, now=page.now)[:RATES_SHOWN])
+    worker = shlex.join(["protojobs", "worker", *seen.unserved[:UNSERVED_SHOWN], "--app", "your.module"])
     return page.render(
-        "overview.html", seen=seen, failed=failed, charts=charts, rates=rates, minutes=minutes, spans=drawn.MINUTES
+        "overview.html",
+        seen=seen,
+        worker=worker,
+        failed=failed,
+        charts=charts,
+        rates=rates,
+        minutes=minutes,
+        spans=drawn.MINUTES,
     )

@@ -15,9 +15,12 @@ from protojobs.cli.showing.queue_rows import LOAD_COLUMNS, load_row, workers_lin
 from protojobs.cli.showing.snapshot import Snapshot, look
 from protojobs.cli.showing.thresholds import Threshold, counted_for, threshold
 from protojobs.cli.showing.watching import WATCH, watched
+from protojobs.doctor.wording import listed, worker_of
 from protojobs.errors import did_you_mean
 
 __all__ = ["command"]
+
+_TYPED_MAX = 10  # queues in a command to be copied
 
 
 @click.command("status", cls=StoreCommand, short_help="Whether all is well, on one screen.")
@@ -54,6 +57,7 @@ def command(session: Session, thresholds: tuple[Threshold, ...], watch: float | 
         crossed = [why for one in thresholds if (why := one.crossed(seen))]
         for why in crossed:
             session.out.note(f"failed: {why}")
+        _note_unserved(session, seen, queue.settings.app)
         _note_unknown(session, seen, thresholds)
         code = Exit.BAD if crossed else Exit.OK
         return not crossed
@@ -76,6 +80,14 @@ def _show(session: Session, seen: Snapshot, store_name: str) -> None:
     out.items("status@1", (), LOAD_COLUMNS, [load_row(load, is_plain=not out.is_terminal) for load in loads])
     if not loads:
         out.note("There are no jobs.")
+
+
+def _note_unserved(session: Session, seen: Snapshot, apps: Sequence[str]) -> None:
+    left = [load for load in seen.queues if load.ready and not load.workers and not load.is_paused]
+    if left:
+        names = [load.queue for load in left]
+        command = worker_of(apps, *names[:_TYPED_MAX])
+        session.out.note(f"No worker serves {listed(names)}, where jobs are due. Start one: {command}")
 
 
 def _note_unknown(session: Session, seen: Snapshot, thresholds: Sequence[Threshold]) -> None:

@@ -6,7 +6,7 @@ import logging
 import os
 import shlex
 import sys
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from importlib.metadata import version
@@ -26,18 +26,20 @@ from protojobs.cli.session import Session
 from protojobs.cli.showing.logs import FORMATS, LEVELS, json_line, level_of, logging_to_stderr, say_json
 from protojobs.cli.supervising.hard_exit import HardExit
 from protojobs.cli.supervising.scheduler_thread import declared, ticking
-from protojobs.cli.supervising.start_checks import check_shared, unserved
+from protojobs.cli.supervising.start_checks import check_shared, of_queues
 from protojobs.cli.supervising.stop_signals import stopped_by_signals
 from protojobs.cli.supervising.supervisor import Supervisor
 from protojobs.cli.supervising.supervisor_link import SupervisorLink, join_supervisor
 from protojobs.cli.supervising.worker_process import worker_command
 from protojobs.clock import SYSTEM_CLOCK
 from protojobs.errors import NotSupported
+from protojobs.port.records import QueueInfo
 from protojobs.queue.queue import JobQueue
 from protojobs.scheduler.scheduler import Scheduler
 from protojobs.stopping import StopToken
 from protojobs.worker.launch import work
 from protojobs.worker.outcome import WorkReport
+from protojobs.worker.queue_order import EVERY_QUEUE, QueueOrder, queue_order
 from protojobs.worker.reports.health import WorkerHealth
 
 __all__ = ["command"]
@@ -73,7 +75,7 @@ class _Options(TypedDict):
 
 
 @click.command("worker", cls=WorkerCommand, short_help="Run jobs until told to stop.")
-@click.argument("queues", metavar="[QUEUE]...", nargs=-1)
+@click.argument("queues", metavar="[QUEUE[=WEIGHT]]...", nargs=-1)
 @click.option(
     "--processes",
     type=click.IntRange(1, 1_000),
@@ -94,7 +96,7 @@ class _Options(TypedDict):
     is_flag=True,
     help="End when nothing is due. Stays for half a lease where a worker died, to take back its jobs.",
 )
-@click.option("--all-queues", is_flag=True, help="All queues that there are at the start, or that your jobs name.")
+@click.option("--all-queues", is_flag=True, help="All queues that there are, in fair turn; new ones too.")
 @click.option("--no-scheduler", is_flag=True, help="Fire no schedules; let others do it.")
 @click.option("--max-memory", type=size, metavar="SIZE", help="End after its jobs beyond 512M, 2G ...; 0 = no limit.")
 @click.option(
@@ -114,7 +116,10 @@ class _Options(TypedDict):
 )
 @click.pass_obj
 def command(session: Session, queues: Sequence[str], **options: Unpack[_Options]) -> int:
-    """Run jobs until told to stop: of the QUEUEs, in that order; by default of the default queue.
+    """Run jobs until told to stop: of the QUEUEs, in that order; by default of all queues that your jobs name.
+
+    With weights, urgent=5 bulk=1, five jobs of urgent are taken for each one of bulk, while both wait. A * in a name
+    stands for any text; quote it. Queues without weights that no order was given for are asked in fair turn.
 
     Name the modules that define your jobs with --app. Ctrl-C or SIGTERM lets running jobs finish for shutdown_grace
     (25 s); a second one cuts them short. What was not finished runs again; none of it counts as an attempt.
@@ -122,6 +127,7 @@ def command(session: Session, queues: Sequence[str], **options: Unpack[_Options]
     \b
     protojobs worker --app shop.jobs
     protojobs worker urgent default --app shop.jobs --concurrency 20 --max-memory 512M
+    protojobs worker urgent=5 bulk=1 'mail.*=2' --app shop.jobs
     protojobs worker --app shop.jobs --processes 4
     protojobs worker --app shop.jobs --stop-when-empty
     """
@@ -149,7 +155,7 @@ def command(session: Session, queues: Sequence[str], **options: Unpack[_Options]
 def _work(
     session: Session, queues: Sequence[str], options: _Options, stop: StopToken, link: SupervisorLink | None
 ) -> WorkReport:
-    jobs, names, scheduler = _prepare(session, queues, options, is_quiet=link is not None)
+    jobs, order, scheduler = _prepare(session, queues, options, is_quiet=link is not None)
     jobs.hooks.check()  # in the workers only: a plugin may open a port of its own, and a supervisor needs none
     vitals = WorkerHealth() if link is None else link.health
     with ExitStack() as stack:
@@ -163,7 +169,7 @@ def _work(
             stack.enter_context(ticking(scheduler, stop))
         report = work(
             jobs.runtime,
-            names,
+            order.told,
             max_jobs=options["max_jobs"] or None,
             ends_when_empty=options["stop_when_empty"],
             max_time_s=options["max_time"] or None,
@@ -207,7 +213,7 @@ def _supervise(session: Session, queues: Sequence[str], options: _Options, proce
 
 def _prepare(
     session: Session, queues: Sequence[str], options: _Options, *, is_quiet: bool = False
-) -> tuple[JobQueue, Sequence[str], Scheduler | None]:
+) -> tuple[JobQueue, QueueOrder, Scheduler | None]:
     """The store, the queues to work, and what to tick, announced on stderr unless `is_quiet`."""
     changes: dict[str, object] = {
         "concurrency": options["concurrency"],
@@ -218,23 +224,20 @@ def _prepare(
     jobs = session.queue(needs_jobs=True, changes=changes)
     check_shared(session, jobs, is_several=options["processes"] is not None)
     # Asked before anything is promised: is the store there, and migrated?
-    stored = {info.name: info.is_paused for info in jobs.queues()}
-    names = list(queues) or [jobs.settings.default_queue]
-    if options["all_queues"]:
-        named = {jobs.registry.get(name).options.queue for name in jobs.registry}
-        names = sorted({*stored, jobs.settings.default_queue, *filter(None, named)})
+    stored = jobs.queues()
+    order = queue_order([EVERY_QUEUE] if options["all_queues"] else queues or None, jobs.settings, jobs.registry)
+    if order.is_open:
+        order.found(stored)
     scheduler = None if options["no_scheduler"] else Scheduler(jobs)
     own = 0 if scheduler is None else len(declared(scheduler))
     if not is_quiet:
-        _begin(session, jobs, names, options, own)
-        for warning in _warnings(session, jobs, names, stored):
+        _begin(session, jobs, order, options, own)
+        for warning in (*_warnings(session, jobs, order, stored), *of_queues(jobs, order, stored)):
             _log.warning("%s", warning)
-        for warning in unserved(jobs, names, stored, are_given=bool(queues)):
-            _log.warning("%s", warning)
-    return jobs, names, scheduler
+    return jobs, order, scheduler
 
 
-def _begin(session: Session, jobs: JobQueue, names: Sequence[str], options: _Options, own: int) -> None:
+def _begin(session: Session, jobs: JobQueue, order: QueueOrder, options: _Options, own: int) -> None:
     """The banner: who works what, and how to stop it."""
     registered = list(jobs.registry)
     store_name, settings, processes = session.store_name(jobs), jobs.settings, options["processes"]
@@ -242,7 +245,7 @@ def _begin(session: Session, jobs: JobQueue, names: Sequence[str], options: _Opt
         facts: dict[str, object] = {
             "version": version("protojobs"),
             "store": store_name,
-            "queues": ",".join(names),
+            "queues": ",".join(order.told if order.is_open else order.names),
             "jobs_known": len(registered),
             "schedules_declared": own,
             "fires_schedules": not options["no_scheduler"],
@@ -255,13 +258,12 @@ def _begin(session: Session, jobs: JobQueue, names: Sequence[str], options: _Opt
     else:
         more = f" and {len(registered) - _JOBS_SHOWN} more" if len(registered) > _JOBS_SHOWN else ""
         listed = f" ({', '.join(islice(registered, _JOBS_SHOWN))}{more})" if registered else ""
-        order = ", in this order" if len(names) > 1 else ""
         how = ", in child processes" if settings.executor == "process" else ""
         who, each = ("worker", "") if processes is None else ("supervisor", f" in each of {processes} workers")
         for line in (
             f"protojobs {version('protojobs')} {who}, pid {os.getpid()}",
             f"  store        {store_name}",
-            f"  queues       {', '.join(names)}{order}",
+            f"  queues       {order.words}",
             f"  concurrency  {settings.concurrency}{how}{each}",
             f"  jobs known   {len(registered)}{listed}",
             f"  schedules    {'not ticked here' if options['no_scheduler'] else f'{own:,} declared here'}",
@@ -293,12 +295,13 @@ def _probe_at(options: _Options) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{options['probe_port']}/livez, /readyz"
 
 
-def _warnings(session: Session, jobs: JobQueue, names: Sequence[str], stored: Mapping[str, bool]) -> Iterator[str]:
+def _warnings(session: Session, jobs: JobQueue, order: QueueOrder, stored: Sequence[QueueInfo]) -> Iterator[str]:
     """What looks like a mistake."""
-    for name in names:
-        if stored.get(name):
-            yield f'queue "{name}" is paused; {session.to_type(f"protojobs queues resume {name}")}'
-        if "," in name and name not in stored:
+    for info in stored:
+        if info.is_paused and info.name in order.names:
+            yield f'queue "{info.name}" is paused; {session.to_type(f"protojobs queues resume {info.name}")}'
+    for name in order.told:
+        if "," in name and all(info.name != name for info in stored):
             apart = shlex.join(part for part in map(str.strip, name.split(",")) if part)
             yield f'"{name}" is taken for one queue; did you mean: protojobs worker {apart}'
         if name.isdigit():

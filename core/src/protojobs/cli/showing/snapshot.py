@@ -60,7 +60,7 @@ def look(store: Store, *, counted_max: int = COUNTED) -> Snapshot:
 
 def _load(info: QueueInfo, alive: list[WorkerRecord]) -> Load:
     stats = info.stats
-    serving = [worker for worker in alive if info.name in worker.queues]
+    serving = [worker for worker in alive if worker.serves(info.name)]
     return Load(
         queue=info.name,
         is_paused=info.is_paused,

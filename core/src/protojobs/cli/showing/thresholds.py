@@ -98,7 +98,7 @@ def _of_queue(seen: Snapshot, name: str) -> Load:
     load = next((load for load in seen.queues if load.queue == name), None)
     if load is not None:
         return load
-    serving = [worker for worker in seen.workers if name in worker.queues]
+    serving = [worker for worker in seen.workers if worker.serves(name)]
     return msgspec.structs.replace(
         seen.total, queue=name, ready=0, running=0, scheduled=0, completed=0, failed=0, oldest_s=None,
         is_estimate=False, workers=len(serving), slots=sum(worker.concurrency for worker in serving),

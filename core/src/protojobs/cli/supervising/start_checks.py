@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from protojobs.cli.session import Session
-from protojobs.doctor.wording import listed, named, typed
+from protojobs.doctor.wording import counted, listed, named, typed
 from protojobs.errors import NotSupported, closest
+from protojobs.names import served_queue
+from protojobs.port.records import QueueInfo
 from protojobs.queue.queue import JobQueue
+from protojobs.worker.queue_order import QueueOrder
+from protojobs.worker.reports.unserved import unserved
 
-__all__ = ["check_shared", "unserved"]
+__all__ = ["check_shared", "of_queues"]
 
 _TYPED_MAX = 10  # queues in a command to be copied
 
@@ -34,24 +38,21 @@ def check_shared(session: Session, jobs: JobQueue, *, is_several: bool) -> None:
         )
 
 
-def unserved(jobs: JobQueue, names: Sequence[str], stored: Collection[str], *, are_given: bool) -> Iterator[str]:
-    """What looks like a mistake about the queues: one that is misspelt; and those that the jobs of this application
-    name and no worker serves, unless the queues were given (`are_given`): then the others are somebody else's.
-    """
+def of_queues(jobs: JobQueue, order: QueueOrder, stored: Sequence[QueueInfo]) -> Iterator[str]:
+    """What looks like a mistake about the queues: one that is misspelt, and those with due jobs that nobody serves."""
     default = jobs.settings.default_queue
-    wanted = {jobs.registry.get(name).options.queue or default for name in jobs.registry}
-    for name in names:
-        if name not in stored and name not in wanted and name != default and not name.isdigit():
-            if meant := closest(name, {*stored, *wanted}.difference(names)):
-                yield f"queue {named(name)} has no jobs, and none of yours names it; did you mean {named(meant)}?"
-    missing = wanted.difference(names)
-    if are_given or not missing:
-        return
-    now = jobs.driver.now()
-    missing.difference_update(*(worker.queues for worker in jobs.driver.workers() if worker.lease_ends_at > now))
-    if missing:
-        left = sorted(missing)
-        yield (
-            f"no worker serves {listed(left)}, which your jobs name:"
-            f" {typed('worker', *names, *left[:_TYPED_MAX])}, or --all-queues"
-        )
+    known = {jobs.registry.get(name).options.queue or default for name in jobs.registry}
+    known |= {default, *(info.name for info in stored)}
+    for entry in map(served_queue, order.told):
+        name = entry.name
+        if name in known or entry.is_wildcard or name.isdigit():
+            continue
+        if meant := closest(name, known.difference(order.names)):
+            yield f"queue {named(name)} has no jobs, and none of yours names it; did you mean {named(meant)}?"
+    workers, now = jobs.driver.workers(), jobs.driver.now()
+    left = [info for info in unserved(stored, workers, now) if not order.serves(info.name)]
+    if left:
+        names = [info.name for info in left]
+        number = sum(info.stats.pending - info.stats.scheduled for info in left)
+        due = counted(number, "due job") + (" or more" if any(info.stats.is_estimate for info in left) else "")
+        yield f"no worker serves {listed(names)} ({due}); start one: {typed('worker', *names[:_TYPED_MAX])}"

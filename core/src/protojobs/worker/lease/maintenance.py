@@ -14,13 +14,17 @@ from protojobs.port.records import ClaimedJob, JobFilter
 from protojobs.runtime import Runtime
 from protojobs.worker.lease.lease import WorkerLease
 from protojobs.worker.memory import resident_bytes
+from protojobs.worker.queue_order import QueueOrder
 from protojobs.worker.reports.joblog import log_event
+from protojobs.worker.reports.unserved import Unserved, every_queue
 
 __all__ = ["Maintenance"]
 
 RECLAIM_ROUND = 500  # jobs taken back in one step
 RECLAIM_JITTER_S = 0.5  # a fleet does not reclaim in step; with the beats it keeps recovery within lease + 2 s
 COMPARE_EVERY_S = 30.0  # between what the store says this worker holds, and what it knows of
+QUEUES_EVERY_S = 5.0  # a new queue whose name a `*` stands for is found so late; it costs as much as a page of `queues`
+UNSERVED_EVERY_S = 60.0
 PRUNE_EVERY_S = 60.0
 PRUNE_ROUND = 1_000
 PRUNE_SHARE = 0.05  # of the claim loop's time, while there is more to prune: without a pause claims fall to a quarter
@@ -37,6 +41,7 @@ class Maintenance:
         self,
         runtime: Runtime,
         lease: WorkerLease,
+        order: QueueOrder,
         send: Callable[[Event], None],
         compared: Callable[[float, Sequence[ClaimedJob]], None],
     ) -> None:
@@ -44,11 +49,16 @@ class Maintenance:
         self._clock = runtime.clock
         self._settings = runtime.settings
         self._lease = lease
+        self._order = order
+        self._unserved = Unserved(runtime.driver)
         self._send = send
         self._compared = compared
         self._at = lease.maintenance_at
         self._at.setdefault("compare", runtime.clock.monotonic() + jittered(COMPARE_EVERY_S))
         self._at.setdefault("prune", runtime.clock.monotonic() + jittered(PRUNE_EVERY_S))
+        every_s = QUEUES_EVERY_S if order.is_open else UNSERVED_EVERY_S
+        self._at.setdefault("queues", runtime.clock.monotonic() + jittered(every_s))
+        self._at.setdefault("unserved", runtime.clock.monotonic() + jittered(UNSERVED_EVERY_S))
         self.max_memory = runtime.settings.max_memory  # 0: no limit
         self._memory_at = 0.0
         self._is_memory_unknown = False
@@ -61,6 +71,9 @@ class Maintenance:
             if now >= self._at["compare"]:
                 self._at["compare"] = now + jittered(COMPARE_EVERY_S)
                 self._compared(now, self._driver.held(self._lease.info.id))
+            if now >= self._at["queues"]:
+                self._at["queues"] = now + jittered(QUEUES_EVERY_S if self._order.is_open else UNSERVED_EVERY_S)
+                self._look_at_queues(now)
             if may_write and now >= self._at["prune"]:
                 self._at["prune"] = now + jittered(PRUNE_EVERY_S)
                 self._prune()
@@ -68,6 +81,14 @@ class Maintenance:
                 self._lease.rollups.turn(now)
         except Exception as error:  # noqa: BLE001  (a driver's mistake in one of these must not end the worker)
             self._troubled(now, error)
+
+    def _look_at_queues(self, now: float) -> None:
+        queues = list(every_queue(self._driver))
+        if self._order.is_open:
+            self._order.found(queues)
+        if now >= self._at["unserved"]:
+            self._at["unserved"] = now + jittered(UNSERVED_EVERY_S)
+            self._unserved.look(now, queues)
 
     def _troubled(self, now: float, error: Exception) -> None:
         if isinstance(error, DriverError):
@@ -100,16 +121,17 @@ class Maintenance:
         self._send(WorkerMemoryExceeded(worker=worker, rss_bytes=rss, limit_bytes=most))
         return True
 
-    def left_behind(self, names: Sequence[str]) -> str:
-        """The id of a dead worker whose jobs of these queues nobody has taken back, or nothing. Raises DriverErrors."""
+    def left_behind(self) -> str:
+        """The id of a dead worker whose jobs of our queues nobody has taken back, or nothing. Raises DriverErrors."""
         # In this order: a claim that is settled meanwhile has no holder that is gone.
         held = self._driver.find(JobFilter(states=(JobState.PROCESSING,)), limit=LEFT_BEHIND_PAGE, chars_max=0).jobs
         rows, now = self._driver.workers(), self._driver.now()
         for row in rows:
-            if row.lease_ends_at <= now and row.processing and not {*row.queues}.isdisjoint(names):
+            if row.lease_ends_at <= now and row.processing and any(map(row.serves, self._order.names)):
                 return row.id
         known = {row.id for row in rows}
-        return next((job.reserved_by for job in held if job.queue in names and job.reserved_by not in known), "")
+        orphans = (job for job in held if job.reserved_by not in known)
+        return next((job.reserved_by for job in orphans if self._order.serves(job.queue)), "")
 
     def _resident(self) -> int:
         try:

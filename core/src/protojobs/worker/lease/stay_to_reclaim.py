@@ -7,7 +7,6 @@ of workers that live shorter would never do it. So one stays that long, where th
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 
 from protojobs.errors import DriverError
 from protojobs.worker.lease.maintenance import Maintenance
@@ -21,12 +20,11 @@ _log = logging.getLogger("protojobs.worker")
 
 
 class Staying:
-    """Of one `work()`. `queues`: those that it serves."""
+    """Of one `work()`."""
 
-    def __init__(self, maintenance: Maintenance, watch: LeaseWatch, queues: Sequence[str], lease_s: float) -> None:
+    def __init__(self, maintenance: Maintenance, watch: LeaseWatch, lease_s: float) -> None:
         self._maintenance = maintenance
         self._watch = watch
-        self._queues = queues
         self._lease_s = lease_s
         self._at_most: float | None = None
         self._waits_for = ""  # the id of a dead worker
@@ -48,7 +46,7 @@ class Staying:
 
     def _left_behind(self) -> str:
         try:
-            dead = self._maintenance.left_behind(self._queues)
+            dead = self._maintenance.left_behind()
         except DriverError:
             return ""
         if dead and dead != self._waits_for:

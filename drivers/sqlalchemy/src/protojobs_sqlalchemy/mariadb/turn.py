@@ -130,7 +130,7 @@ class Turn:
         for (holder, seq), ids in _groups(request.settlements):
             current.append(self._filled(_CURRENT, ids, seq, holder))
             current.append(self._filled(_COMPLETE, self._offset, ids, seq, holder))
-        due = [self._due(lanes, 0, request.limit)] if lanes.order else []
+        due = [self._due(lanes, lanes.places(self._queues)[0], request.limit)] if lanes.order else []
         replies, stands = self._begin([*current, *due])
         rows = replies.pop() if due else None
         counts = Counter[str]()
@@ -217,9 +217,10 @@ class Turn:
 
     def _fill(self, lanes: Lanes, rows: Rows | None) -> None:
         batch = self._batch
-        for place, lane in enumerate(lanes.order):
+        for place in lanes.places(self._queues):
             if batch.is_full:
                 return
+            lane = lanes.order[place]
             looks_at = batch.room + len(batch.jobs)  # those taken already are still pending
             if rows is None:
                 (rows,) = self._send([self._due(lanes, place, looks_at)])

@@ -190,10 +190,10 @@ def claim_values(
     request: TurnRequest, lanes: Lanes | None, claimed: Sequence[ClaimedJob] = (), passes_over: int = 0
 ) -> dict[str, object]:
     """What the claiming statements are given; `claimed` are the jobs that the turn has already."""
-    limit = request.limit - len(claimed)
+    limit, queues = request.limit - len(claimed), list(dict.fromkeys(request.queues))
     values: dict[str, object] = {
         "worker": request.worker,
-        "queues": list(dict.fromkeys(request.queues)),
+        "queues": queues,
         "limit": limit,
         "looks_at": limit + passes_over,
         "slots": max(0, request.slots - len(claimed)),
@@ -201,11 +201,13 @@ def claim_values(
         "bytes": BATCH_BYTES_MAX - sum([payload_bytes(job.data) for job in claimed]),
     }
     if lanes is not None:
+        places = lanes.places(queues)
+        floors = [lanes.floors[place] for place in places]
         values |= {
-            "queues": [queue for queue, _ in lanes.order],
-            "priorities": [priority for _, priority in lanes.order],
-            "floors": [floor.isoformat() if floor else "-infinity" for floor in lanes.floors],
-            "firsts": lanes.firsts,
+            "queues": [lanes.order[place][0] for place in places],
+            "priorities": [lanes.order[place][1] for place in places],
+            "floors": [floor.isoformat() if floor else "-infinity" for floor in floors],
+            "firsts": [lanes.firsts[place] for place in places],
         }
     return values
 

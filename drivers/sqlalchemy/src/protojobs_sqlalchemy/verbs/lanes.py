@@ -27,7 +27,7 @@ __all__ = ["Lane", "LaneMemory", "Lanes", "Place", "firsts_of"]
 _FRESH_S = 1.0  # the port's bound, in store time
 _WALK_SHARE = 20  # walking all of the dead may take a twentieth of the time ...
 _WALK_EVERY_MAX_S = 60.0  # ... but is never put off for longer; docs/decisions/0020
-_KNOWN_MAX = 64  # lists of queues that are remembered
+_KNOWN_MAX = 64  # sets of queues that are remembered
 _NO_ID = "00000000-0000-0000-0000-000000000000"
 
 Lane = tuple[str, int]
@@ -35,7 +35,7 @@ Place = tuple[datetime, str]  # in the line: available_at, then the id
 
 
 class Lanes:
-    """The lanes of one list of queues, in the order in which they are claimed."""
+    """The lanes of some queues. A claim asks them in the order that `places` gives for its list of queues."""
 
     def __init__(self, order: Sequence[Lane], read_at: float) -> None:
         self.order = list(order)
@@ -47,6 +47,11 @@ class Lanes:
         self._walk_every_s = _FRESH_S
         self._usual_s: float | None = None  # how long a claim from the floors takes
         self._excess_s = 0.0  # how much longer the last walk took
+
+    def places(self, queues: Sequence[str]) -> list[int]:
+        """Where the lanes stand in `order`, for a claim on these queues: by queue as they are listed, then priority."""
+        rank = {queue: number for number, queue in enumerate(queues)}
+        return sorted(range(len(self.order)), key=lambda place: (rank[self.order[place][0]], -self.order[place][1]))
 
     @property
     def has_floors(self) -> bool:
@@ -111,7 +116,10 @@ def firsts_of(jobs: Sequence[ClaimedJob]) -> dict[Lane, Place]:
 
 
 class LaneMemory:
-    """The lanes of every list of queues that was asked for lately. Threads may share it."""
+    """The lanes of every set of queues that was asked for lately. Threads may share it.
+
+    In whichever order they are asked: workers with weights ask in another one each time.
+    """
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, ...], Lanes] = {}
@@ -124,37 +132,38 @@ class LaneMemory:
 
     def fresh(self, queues: tuple[str, ...], offset: float) -> Lanes | None:
         """What is remembered of these queues, if it may still be used."""
-        lanes = self._known.get(queues)
+        lanes = self._known.get(_set_of(queues))
         if lanes is None or lanes.is_stale or not 0 <= _store_clock(offset) - lanes.read_at < _FRESH_S:
             return None
         return lanes
 
     def is_put_off(self, queues: Sequence[str]) -> bool:
         """Whether the floors of these queues stay for longer than usual."""
-        lanes = self._known.get(tuple(dict.fromkeys(queues)))
+        lanes = self._known.get(_set_of(queues))
         return lanes is not None and lanes.is_put_off
 
     def is_busy(self, queues: tuple[str, ...]) -> bool:
         """Whether the last claim on these queues was full: then it pays to know the lanes."""
-        lanes = self._known.get(queues)
+        lanes = self._known.get(_set_of(queues))
         return lanes is not None and not lanes.is_stale
 
     def read(self, queues: tuple[str, ...], offset: float, look: Callable[[], Sequence[Lane]]) -> Lanes:
         """Look again, and remember."""
         started = _store_clock(offset)
         lanes = Lanes((), started)
+        known = _set_of(queues)
         with self._lock:
-            before = self._known.get(queues)
+            before = self._known.get(known)
             if len(self._known) >= _KNOWN_MAX:
                 self._known.clear()
-            self._known[queues] = lanes  # before the look, so that a job enqueued meanwhile marks it stale
+            self._known[known] = lanes  # before the look, so that a job enqueued meanwhile marks it stale
         lanes.set_order(look(), before)
         return lanes
 
     def note_full(self, queues: tuple[str, ...]) -> None:
         """A claim that knew no lanes was full."""
         with self._lock:
-            self._known[queues] = Lanes((), float("-inf"))
+            self._known[_set_of(queues)] = Lanes((), float("-inf"))
 
     def note_enqueue(self, queues: Iterable[str]) -> None:
         """Jobs came in through this driver: the next claim on these queues must see them."""
@@ -163,6 +172,10 @@ class LaneMemory:
             for known, lanes in self._known.items():
                 if not names.isdisjoint(known):
                     lanes.is_stale = True
+
+
+def _set_of(queues: Sequence[str]) -> tuple[str, ...]:
+    return tuple(queues) if len(queues) == 1 else tuple(sorted(set(queues)))
 
 
 def _store_clock(offset: float) -> float:
