@@ -7,6 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+from protojobs import job
+from protojobs.testing import TestQueue
+
+
+@job(name="left-over")
+def left_over() -> None: ...
+
+
 A_TEST = """
 from protojobs import job
 from protojobs.testing import TestQueue, assert_pushed
@@ -42,6 +50,46 @@ def test_the_fixture_is_there_without_a_conftest_and_failures_are_readable(tmp_p
 
 def test_it_is_listed_among_the_fixtures_with_its_words(tmp_path: Path) -> None:
     assert "job_queue" in pytest_in(tmp_path, "--fixtures").stdout
+
+
+ON_A_FILE = """
+import pytest
+from protojobs import job
+
+@job(name="add")
+def add(a: int, b: int) -> int:
+    return a + b
+
+@pytest.fixture
+def job_queue_store():
+    return "sqlite:///jobs.db"
+
+def test_one(job_queue):
+    job_queue.push(add.bind(1, 2))
+    job_queue.push(add.bind(3, 4))
+    job_queue.travel(days=1)
+
+def test_another_finds_nothing_of_it(job_queue):
+    assert job_queue.drain().runs == 0
+    assert job_queue.stats().total == 0
+"""
+
+
+def test_a_store_that_a_test_names_is_made_and_is_empty_for_the_next_test(tmp_path: Path) -> None:
+    (tmp_path / "test_add.py").write_text(ON_A_FILE)
+    ran = pytest_in(tmp_path)
+    assert "2 passed" in ran.stdout, ran.stdout
+
+
+def test_a_store_that_holds_jobs_already_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "test_add.py").write_text(ON_A_FILE)
+    url = f"sqlite:///{tmp_path / 'jobs.db'}"
+    with TestQueue(store=url) as queue:
+        queue.push(left_over)
+        ran = pytest_in(tmp_path)
+        assert "2 errors" in ran.stdout, ran.stdout
+        assert "holds 1 job(s) before the test begins" in ran.stdout
+        assert queue.stats().pending == 1
 
 
 def test_loaded_it_loads_neither_driver_nor_hypothesis_nor_asyncio() -> None:

@@ -32,7 +32,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from protojobs.port.administration import Administers, Inspects
 from protojobs.port.records import (
@@ -50,7 +50,7 @@ from protojobs.port.records import (
 )
 from protojobs.port.schedules import Schedules
 
-__all__ = ["PORT_VERSION", "Driver", "Store"]
+__all__ = ["PORT_VERSION", "Driver", "MovesTime", "Store"]
 
 PORT_VERSION = 1
 
@@ -186,3 +186,11 @@ class Driver(Protocol):
 
 class Store(Driver, Inspects, Administers, Schedules, Protocol):
     """The whole of what the first-party drivers give, and what `JobQueue` asks for."""
+
+
+@runtime_checkable
+class MovesTime(Protocol):
+    """A driver that a test can take to another time while it is open. Optional; the kit makes a new driver for that."""
+
+    time_offset: float
+    """Seconds that are added to the store's clock; 0 in production."""

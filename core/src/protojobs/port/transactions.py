@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 
 from protojobs.port.records import Enqueued, Fence, NewJob
 
-__all__ = ["Begins", "BeginsNested", "SupportsAsyncTransaction", "SupportsTransaction"]
+__all__ = ["Begins", "BeginsNested", "InOneTransaction", "SupportsAsyncTransaction", "SupportsTransaction"]
 
 
 @runtime_checkable
@@ -61,4 +61,16 @@ class SupportsAsyncTransaction(Protocol):
         self, transaction: object, jobs: Sequence[NewJob], *, on_commit: Callable[[], None] | None = None
     ) -> list[Enqueued]:
         """As `enqueue_in`, for an AsyncSession or AsyncConnection."""
+        ...
+
+
+@runtime_checkable
+class InOneTransaction(Protocol):
+    """A driver for tests: all its verbs run inside one transaction of the test's, which is rolled back at its end.
+
+    So each verb sees what is not committed, and what a verb has stored may be rolled back later.
+    """
+
+    def when_rolled_back(self, callback: Callable[[], None]) -> None:
+        """Call `callback` once if what the last verb has stored is rolled back: by a savepoint around it, or wholly."""
         ...

@@ -131,14 +131,18 @@ class Pusher:
         _tell_queuing(jobs, hooks)
         if not isinstance(self._driver, SupportsAsyncTransaction):
             raise _no_sessions(self._driver)
-        return await self._driver.aenqueue_in(session, jobs, on_commit=_queued_later(jobs, hooks))
+        return await self._driver.aenqueue_in(session, jobs, on_commit=partial(self.committed, jobs, hooks))
 
     def _send_in(self, session: object, jobs: Sequence[NewJob], hooks: Hooks) -> list[Enqueued]:
         """Store them in the caller's own transaction. Observers of `job.queued` are told once it has committed."""
         _tell_queuing(jobs, hooks)
         if not isinstance(self._driver, SupportsTransaction):
             raise _no_sessions(self._driver)
-        return self._driver.enqueue_in(session, jobs, on_commit=_queued_later(jobs, hooks))
+        return self._driver.enqueue_in(session, jobs, on_commit=partial(self.committed, jobs, hooks))
+
+    def committed(self, jobs: Sequence[NewJob], hooks: Hooks) -> None:
+        """What follows the root commit of a session in which jobs were stored."""
+        _tell_queued(jobs, [Enqueued(id=job.id) for job in jobs], hooks)
 
     def _late_try_s(self) -> float:
         """For a coroutine's push whose time is over before a thread was free. They may all wait for the store."""
@@ -226,10 +230,6 @@ def _tell_queued(jobs: Sequence[NewJob], enqueued: Sequence[Enqueued], hooks: Ho
     if hooks.listens("job.queued"):
         for job, answer in zip(jobs, enqueued, strict=True):
             hooks.notify(about(JobQueued, job, duplicate_of=answer.duplicate_of))
-
-
-def _queued_later(jobs: Sequence[NewJob], hooks: Hooks) -> Callable[[], None]:
-    return lambda: _tell_queued(jobs, [Enqueued(id=job.id) for job in jobs], hooks)
 
 
 def _unsure(jobs: Sequence[NewJob], error: StoreUnavailable) -> StoreUnavailable:

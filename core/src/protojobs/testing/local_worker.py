@@ -20,14 +20,15 @@ from protojobs.jobs.definition import JobDefinition
 from protojobs.jobs.resources import Resource
 from protojobs.port.lifecycle import JobState, Verb
 from protojobs.port.records import ClaimedJob, Fence, Settled, WorkerInfo
+from protojobs.port.transactions import SupportsTransaction
 from protojobs.queue.queue import JobQueue
 from protojobs.worker.outcome import Outcome
 from protojobs.worker.reports.announcements import announcement, beginning
 from protojobs.worker.runs.failed_call import FailedCall
 from protojobs.worker.runs.open_resources import OpenResources
-from protojobs.worker.runs.run import Run, prepare
+from protojobs.worker.runs.run import NOT_COMMITTED, Run, prepare
 
-__all__ = ["LocalWorker", "Ran"]
+__all__ = ["LocalWorker", "Ran", "in_a_loop"]
 
 _T = TypeVar("_T")
 
@@ -56,7 +57,8 @@ class LocalWorker:
     ) -> None:
         self.id = fresh_id()
         self._queue = queue
-        self._driver = queue.driver
+        self._driver = driver = queue.driver
+        self._complete_in = driver.complete_in if isinstance(driver, SupportsTransaction) else None
         self._watch = watch
         self._replaced = replaced
         self._opened: OpenResources | None = None
@@ -137,6 +139,7 @@ class LocalWorker:
         queue = self._queue
         begun = prepare(claimed, queue.registry, queue.hooks, queue.clock, _no_progress)
         if isinstance(begun, Run):
+            begun.completer = self._complete_in
             if self._watch is not None:
                 self._watch(begun)
             if queue.hooks.listens("job.processing"):
@@ -156,16 +159,14 @@ class LocalWorker:
 
     def _in_a_loop(self, function: Callable[[], Coroutine[object, object, _T]]) -> _T:
         """Run a coroutine function to its end, on this worker's own loop."""
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            # By a factory: then asyncio does not make it the loop of this thread.
-            self._runner = self._runner or asyncio.Runner(loop_factory=asyncio.new_event_loop)
-            return self._runner.run(function())
-        raise RuntimeError(
-            "An async job, or a resource, cannot be used from here, inside a running event loop."
-            " Await adrain() instead."
-        )
+        if in_a_loop():
+            raise RuntimeError(
+                "An async job, or a resource, cannot be used from here, inside a running event loop."
+                " Await adrain() instead."
+            )
+        # By a factory: then asyncio does not make it the loop of this thread.
+        self._runner = self._runner or asyncio.Runner(loop_factory=asyncio.new_event_loop)
+        return self._runner.run(function())
 
     def _finish(self, outcome: Outcome) -> tuple[Ran, _LoudFailedCall | None]:
         queue, claimed = self._queue, outcome.claimed
@@ -173,13 +174,13 @@ class LocalWorker:
         event = announcement(outcome, answer, late_s=0.0)
         if queue.hooks.listens(event.event_name):
             queue.hooks.notify(event)
-        ran = Ran(job=claimed, outcome=outcome, answer=answer, trouble=self._trouble(outcome))
+        ran = Ran(job=claimed, outcome=outcome, answer=answer, trouble=self._trouble(outcome, answer))
         definition = queue.registry.find(claimed.job_name)
         if answer.state is JobState.FAILED and definition is not None and definition.has_failed and outcome.exception:
             return ran, _LoudFailedCall(claimed, definition, outcome.exception)
         return ran, None
 
-    def _trouble(self, outcome: Outcome) -> BaseException | None:
+    def _trouble(self, outcome: Outcome, answer: Settled) -> BaseException | None:
         """What went wrong, if that was nobody's intention: not a returned Retry, and nothing of `discard_on`."""
         verb, error = outcome.settlement.verb, outcome.exception
         if outcome.settlement.reason == "unknown_name":
@@ -188,6 +189,8 @@ class LocalWorker:
             except JobUnknown as unknown:
                 return unknown
         is_asked_for = verb is Verb.RETRY and type(error) is JobError
+        if isinstance(error, JobError) and error.message == NOT_COMMITTED:
+            is_asked_for = answer.state is JobState.COMPLETED  # it has been: the store knows
         return None if verb is Verb.CANCEL or is_asked_for else error
 
 
@@ -207,6 +210,15 @@ class _LoudFailedCall(FailedCall):
 
     def _complain(self, error: BaseException) -> None:
         self.error = error
+
+
+def in_a_loop() -> bool:
+    """Whether an event loop runs in this thread."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _no_progress(_claim: Fence, _share: float) -> None:

@@ -1,8 +1,8 @@
-"""TestQueue: a JobQueue for tests, on a memory store whose time the test owns."""
+"""TestQueue: a JobQueue for tests, on a store whose time the test moves."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import ClassVar
@@ -10,21 +10,27 @@ from typing import ClassVar
 from msgspec import Struct
 
 from protojobs.config import Settings
+from protojobs.errors import ConfigurationError
 from protojobs.hooks.hooks import Hooks
 from protojobs.jobs.definition import REGISTRY, Registry
 from protojobs.jobs.job_class import BoundJob, as_bound
 from protojobs.jobs.resources import Resource
+from protojobs.port.driver import Store
 from protojobs.port.installed_drivers import create_driver
 from protojobs.port.lifecycle import JobState
-from protojobs.port.records import Enqueued, NewJob
+from protojobs.port.records import BATCH_JOBS_MAX, Enqueued, NewJob
+from protojobs.port.transactions import InOneTransaction
 from protojobs.queue.pushing import Pusher
 from protojobs.queue.queue import JobQueue
-from protojobs.testing.local_worker import LocalWorker, Ran
+from protojobs.testing.emptying import empty
+from protojobs.testing.local_worker import LocalWorker, Ran, in_a_loop
 from protojobs.testing.manual_clock import ManualClock
 from protojobs.testing.pushes import PushedJob, pushed_job
+from protojobs.testing.store_clock import StoreClock
 
 __all__ = ["DrainReport", "TestQueue"]
 
+MEMORY = "memory://"
 RUNS_MAX = 10_000  # of one drain; beyond it a job is taken to push or snooze itself without end
 
 
@@ -38,11 +44,15 @@ class DrainReport(Struct, frozen=True, kw_only=True):
 
 
 class TestQueue(JobQueue):
-    """A JobQueue on a memory store of its own, for tests. All that JobQueue can, and:
+    """A JobQueue for tests, on a memory store of its own unless `store` names another. All that JobQueue can, and:
 
     * `drain()` runs what is due, here, in this thread; `inline()` does so at each push.
-    * time stands still; `travel(hours=1)` moves it, and delayed jobs and retries become due.
+    * `travel(hours=1)` moves the time, and delayed jobs and retries become due. In memory time stands still otherwise;
+      a database has a time of its own that goes on, and `travel` adds to it.
     * `pushed()` lists what was pushed; see also `assert_pushed`.
+
+    `store` is a URL, of which the tables are made here, or a driver that you have made and set up. On a SQLAlchemy
+    driver `session=` and `complete_in` work as in production.
 
     Data passes through the codec and the store as in production, and so do options and names. Settings come from
     `config`, the environment and the configuration file, as always. Installed plugins are left out; name those that
@@ -57,14 +67,16 @@ class TestQueue(JobQueue):
         self,
         config: Mapping[str, object] | Settings | None = None,
         *,
+        store: str | Store = MEMORY,
         registry: Registry = REGISTRY,
         plugins: Sequence[tuple[str, object]] = (),
     ) -> None:
-        clock = ManualClock()
-        super().__init__(create_driver("memory://", clock=clock), config, registry=registry, clock=clock)
+        driver, clock = _opened(store)
+        super().__init__(driver, config, registry=registry, clock=clock)
         self._hooks = Hooks(plugins, clock=clock)
         self._pusher = _WatchedPusher(self, self._note)
         self._pushed: list[PushedJob] = []
+        self._unconfirmed: set[str] = set()  # ids of jobs in transactions of which the end is not known
         self._raises_inline: bool | None = None  # None: not inline
         self._is_draining = False
         self._replaced: dict[Resource[object], object] = {}
@@ -81,19 +93,35 @@ class TestQueue(JobQueue):
         self.clock.advance(timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds).total_seconds())
 
     def reset(self) -> None:
-        """Forget every job and every push. The time stays what it is."""
-        self.driver.teardown()
+        """Delete everything in the store, jobs, schedules and notes, and forget every push. The time stays what it is.
+
+        On a store that is not the tests' own this deletes what others have stored.
+        """
+        empty(self.driver)
         self._pushed.clear()
+        self._unconfirmed.clear()
+
+    def check_empty(self) -> None:
+        """Raise ConfigurationError where the store holds jobs: `drain` would run them, and a test's end delete them."""
+        if number := self.driver.stats().total:
+            raise ConfigurationError(
+                f"{self.driver!r} holds {number} job(s) before the test begins.",
+                mend="Give each test process a store of its own. One that an interrupted run has left is emptied by"
+                " TestQueue(store=...).reset().",
+            )
 
     def pushed(self, job: object = None) -> list[PushedJob]:
         """What was pushed to this queue, in order, whether it has run since or not; of one job, or all.
 
-        `job` is whatever `push` takes; its options do not matter here.
+        `job` is whatever `push` takes; its options do not matter here. What was pushed with `session=` counts from its
+        commit on; in a test's own transaction at once, and until it is rolled back.
         """
+        self._confirm()
+        pushed = [push for push in self._pushed if push.id not in self._unconfirmed]
         if job is None:
-            return list(self._pushed)
+            return pushed
         bound = job if isinstance(job, BoundJob) else as_bound(job, None, self.registry)
-        return [push for push in self._pushed if push.job_name == bound.definition.name]
+        return [push for push in pushed if push.job_name == bound.definition.name]
 
     def drain(self, queues: str | Sequence[str] | None = None, *, raises: bool = True) -> DrainReport:
         """Run all due jobs in this thread, and those that they push, until none is due.
@@ -125,7 +153,9 @@ class TestQueue(JobQueue):
     def inline(self, *, raises: bool = True) -> Generator[None]:
         """Inside, each push first stores the job, then drains: what is due has run when `push` returns.
 
-        What a job pushes runs right after that job, not in the middle of it. Delayed jobs wait for their time.
+        What a job pushes runs right after that job, not in the middle of it. Delayed jobs wait for their time. What is
+        pushed with `session=` runs when the Session has committed; with an AsyncSession or a connection, of whose
+        commit nobody tells in time, at the next push. In a test's own transaction it runs at once.
         """
         before, self._raises_inline = self._raises_inline, raises
         try:
@@ -133,12 +163,31 @@ class TestQueue(JobQueue):
         finally:
             self._raises_inline = before
 
-    def _note(self, jobs: Sequence[NewJob], answers: Sequence[Enqueued]) -> bool | None:
-        """What has been pushed, for `pushed()`. Returns what `drain` is to be told, where it is to run at once."""
+    @property
+    def drains_at_once(self) -> bool | None:
+        """What `drain` is to be told, where a push is to run at once; else None."""
+        return None if self._is_draining else self._raises_inline
+
+    def _note(self, jobs: Sequence[NewJob], answers: Sequence[Enqueued], session: object) -> None:
+        """What has been pushed, for `pushed()`."""
         now = self.driver.now()
         pairs = zip(jobs, answers, strict=True)
-        self._pushed += [pushed_job(job, now) for job, answer in pairs if answer.duplicate_of is None]
-        return None if self._is_draining else self._raises_inline
+        noted = [pushed_job(job, now) for job, answer in pairs if answer.duplicate_of is None]
+        self._pushed += noted
+        ids = {push.id for push in noted}
+        if isinstance(self.driver, InOneTransaction):
+            self.driver.when_rolled_back(lambda: self._forget(ids))
+        elif session is not None:
+            self._unconfirmed |= ids
+
+    def _forget(self, ids: Collection[str]) -> None:
+        self._pushed = [push for push in self._pushed if push.id not in ids]
+
+    def _confirm(self) -> None:
+        """Ask the store which of the jobs in others' transactions have been committed."""
+        ids = sorted(self._unconfirmed)
+        for first in range(0, len(ids), BATCH_JOBS_MAX):
+            self._unconfirmed -= {job.id for job in self.driver.get(ids[first : first + BATCH_JOBS_MAX])}
 
     @contextmanager
     def _draining(self) -> Generator[None]:
@@ -152,7 +201,7 @@ class TestQueue(JobQueue):
 class _WatchedPusher(Pusher):
     """Sends as in production, notes what was sent, and runs it where the queue works inline."""
 
-    def __init__(self, queue: TestQueue, note: Callable[[Sequence[NewJob], Sequence[Enqueued]], bool | None]) -> None:
+    def __init__(self, queue: TestQueue, note: Callable[[Sequence[NewJob], Sequence[Enqueued], object], None]) -> None:
         super().__init__(queue.driver, queue.settings, queue.clock)
         self._queue = queue
         self._note = note
@@ -161,17 +210,40 @@ class _WatchedPusher(Pusher):
         self, jobs: Sequence[NewJob], hooks: Hooks, session: object = None, called_at: float | None = None
     ) -> list[Enqueued]:
         answers = super().send(jobs, hooks, session, called_at)
-        if (raises := self._note(jobs, answers)) is not None:
+        self._note(jobs, answers, session)
+        if self._sees(session) and (raises := self._queue.drains_at_once) is not None:
             self._queue.drain(raises=raises)
         return answers
 
     async def asend(self, jobs: Sequence[NewJob], hooks: Hooks, session: object = None) -> list[Enqueued]:
-        if session is not None:
-            return await super().asend(jobs, hooks, session)
-        answers = super().send(jobs, hooks)  # memory does not keep a loop waiting
-        if (raises := self._note(jobs, answers)) is not None:
+        # Without a session in this thread: a test has nothing else to do, and its connection may be of this thread.
+        answers = super().send(jobs, hooks) if session is None else await super().asend(jobs, hooks, session)
+        self._note(jobs, answers, session)
+        if self._sees(session) and (raises := self._queue.drains_at_once) is not None:
             await self._queue.adrain(raises=raises)
         return answers
+
+    def committed(self, jobs: Sequence[NewJob], hooks: Hooks) -> None:
+        super().committed(jobs, hooks)
+        raises = self._queue.drains_at_once
+        if raises is not None and not in_a_loop():  # there an async job could not run: the next push runs it
+            self._queue.drain(raises=raises)
+
+    def _sees(self, session: object) -> bool:
+        """Whether the store's own connections see what was just stored, and need not wait for it."""
+        return session is None or isinstance(self._queue.driver, InOneTransaction)
+
+
+def _opened(store: str | Store) -> tuple[Store, ManualClock]:
+    """The driver of a TestQueue, with its tables, and the clock that moves its time."""
+    if store == MEMORY:
+        clock = ManualClock()
+        return create_driver(MEMORY, clock=clock), clock
+    driver = store
+    if isinstance(driver, str):
+        driver = create_driver(driver)
+        driver.setup()
+    return driver, StoreClock(driver)
 
 
 def _counted(report: DrainReport, ran: Ran, *, raises: bool) -> DrainReport:

@@ -108,6 +108,15 @@ class RedisDriver:
     def __repr__(self) -> str:
         return f"<RedisDriver {self._connections.address.shown} {self.namespace}>"
 
+    @property
+    def time_offset(self) -> float:
+        """Seconds that the store's clock is ahead of the server's."""
+        return self._scripts.time_offset
+
+    @time_offset.setter
+    def time_offset(self, seconds: float) -> None:
+        self._scripts.move(seconds)
+
     def setup(self) -> None:
         """Mark the namespace with the version of its layout; there is nothing else to make."""
         self._connections.check_layout()

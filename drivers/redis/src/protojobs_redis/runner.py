@@ -23,6 +23,10 @@ class ScriptRunner:
 
     def __init__(self, connections: Connections, time_offset: float) -> None:
         self.connections = connections
+        self.move(time_offset)
+
+    def move(self, time_offset: float) -> None:
+        """Take another offset from here on."""
         self.time_offset = time_offset
         self.offset = micros(time_offset)
 

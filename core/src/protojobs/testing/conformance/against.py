@@ -8,9 +8,9 @@ import pytest
 
 from protojobs import create_driver
 from protojobs.port.driver import Store
-from protojobs.testing.conformance.emptying import empty
 from protojobs.testing.conformance.fixtures import DriverFactory
 from protojobs.testing.conformance.suite import DriverConformance
+from protojobs.testing.emptying import empty
 
 __all__ = ["STORE_URL", "TestTheStore"]
 

@@ -13,8 +13,8 @@ import pytest
 from protojobs.entropy import fresh_id
 from protojobs.port.driver import Store
 from protojobs.port.transactions import Begins, BeginsNested
-from protojobs.testing.conformance.emptying import empty
 from protojobs.testing.conformance.levels import NOT_CLAIMED
+from protojobs.testing.emptying import empty
 
 __all__ = ["Begin", "DriverFactory", "Fixtures", "Handles", "Later", "Savepoint"]
 

@@ -18,10 +18,10 @@ from protojobs.port.driver import Store
 from protojobs.port.urls import masked
 from protojobs.testing.conformance import against
 from protojobs.testing.conformance.against import STORE_URL
-from protojobs.testing.conformance.emptying import empty
 from protojobs.testing.conformance.levels import Contract, Level, contract_of
 from protojobs.testing.conformance.report import Outcome, Report, Subject, TestReport, reported, skipped_as, unfinished
 from protojobs.testing.conformance.steps import push
+from protojobs.testing.emptying import empty
 
 __all__ = ["run"]
 

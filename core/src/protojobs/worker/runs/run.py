@@ -34,13 +34,14 @@ from protojobs.port.records import ClaimedJob, Fence, Settlement
 from protojobs.worker.outcome import Details, Outcome, settlement
 from protojobs.worker.runs.failure_text import forget_locals, with_error
 
-__all__ = ["LEASE_IN_DOUBT", "NOT_BEGUN", "NOT_JUDGED", "NotBegun", "Run", "prepare", "unrun"]
+__all__ = ["LEASE_IN_DOUBT", "NOT_BEGUN", "NOT_COMMITTED", "NOT_JUDGED", "NotBegun", "Run", "prepare", "unrun"]
 
 RETRY_AFTER_MAX_S = 86_400.0  # that an exception may ask for: quotas are by the day. Never below the job's retry_delay
 UNRUN_DELAY_MAX_S = 300.0  # between two tries of a job that goes back since it cannot be run here
 UNDECODABLE_RETURNS_MAX = 300  # a day, with these delays; docs/decisions/0027
 LEASE_IN_DOUBT = "lease in doubt"  # why a run of an exclusive job was cut, or not begun
 CANCELLED_RUNNING = "cancelled while running"
+NOT_COMMITTED = "the transaction in which the job was completed has not been committed"
 NOT_JUDGED = "its end could not be judged"  # a mistake of ours or of a plugin: the job goes back
 _PLAIN = frozenset({type(None), bool, int, float, str, list, dict})  # results that need no look
 
@@ -323,7 +324,7 @@ class Run:
         So it is sent as a failed attempt. If the job is completed, the store says so and does nothing: the claim has
         no holder any more. If the transaction is still open, the store lets us wait for its end.
         """
-        error = JobError("the transaction in which the job was completed has not been committed")
+        error = JobError(NOT_COMMITTED)
         return msgspec.structs.replace(self._again(error, None), result=result)
 
     def cut(

@@ -1,0 +1,420 @@
+"""TestQueue on each kind of store: the same assertions, the same drain, and the application's own transactions."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.orm import Session
+
+from protojobs import Job, JobContext, Scheduler, hookimpl, job
+from protojobs.entropy import fresh_id
+from protojobs.errors import ConfigurationError, JobError, NotSupported
+from protojobs.port.lifecycle import JobState
+from protojobs.testing import TestQueue, assert_not_pushed, assert_pushed
+from protojobs_sqlalchemy import SQLAlchemyDriver
+
+STORES = ["memory", "sqlite file"]
+SQL_STORES = [store for store in STORES if store != "memory"]
+
+ran: list[object] = []
+
+
+@pytest.fixture(autouse=True)
+def _nothing_has_run() -> None:
+    ran.clear()
+
+
+class Note(Job):
+    name = "suite.note"
+    queue = "notes"
+
+    def handle(self, data: dict[str, object]) -> None:
+        ran.append(data["text"])
+
+
+class Broken(Job):
+    name = "suite.broken"
+    queue = "notes"
+    max_retries = 1
+    retry_delay = 60
+
+    def handle(self, data: dict[str, object]) -> None:
+        ran.append("broken")
+        raise ValueError("no luck")
+
+
+@dataclass
+class Application:
+    """A queue and, where the store has transactions, the application's database."""
+
+    queue: TestQueue
+    session: Callable[[], Session]
+    connection: Callable[[], AbstractContextManager[Connection]]
+
+    def orders(self) -> int:
+        with self.session() as session:
+            return int(session.execute(text("select count(*) from orders")).scalar_one())
+
+
+def tables_of_the_application(engine: Engine) -> None:
+    with engine.begin() as conn:
+        conn.execute(text("create table orders (number integer)"))
+
+
+def on_sqlite_file(path: Path) -> Iterator[Application]:
+    url = f"sqlite:///{path / 'app.db'}"
+    engine = create_engine(url)
+    event.listen(engine, "connect", lambda raw, _record: setattr(raw, "isolation_level", None))
+    event.listen(engine, "begin", lambda conn: conn.exec_driver_sql("BEGIN"))
+    tables_of_the_application(engine)
+    with TestQueue(store=url) as queue:
+        yield Application(queue, lambda: Session(engine), engine.begin)
+    engine.dispose()
+
+
+@pytest.fixture
+def application(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Application]:
+    match request.param:
+        case "sqlite file":
+            yield from on_sqlite_file(tmp_path)
+        case _:
+
+            def no_database() -> Session:
+                raise AssertionError("memory has no sessions")
+
+            yield Application(TestQueue(), no_database, no_database)
+
+
+@pytest.fixture
+def queue(application: Application) -> TestQueue:
+    return application.queue
+
+
+@pytest.mark.parametrize("application", STORES, indirect=True)
+class TestOnEveryStore:
+    def test_a_push_is_seen_with_what_it_was_pushed_with(self, queue: TestQueue) -> None:
+        queue.push(Note, {"text": "now"})
+        queue.later(3600, Note, {"text": "later"})
+        assert_pushed(queue, Note, count=2)
+        assert_pushed(queue, Note, {"text": "later"}, delay=3600, queue_name="notes", count=1)
+        assert_not_pushed(queue, Broken)
+        with pytest.raises(AssertionError, match="should not have been pushed"):
+            assert_not_pushed(queue, Note, {"text": "now"})
+        with pytest.raises(AssertionError, match=r"\+ \{'text': 'now'\}"):
+            assert_pushed(queue, Note, {"text": "never"})
+
+    def test_a_delayed_job_runs_when_its_time_has_come(self, queue: TestQueue) -> None:
+        queue.later(3600, Note, {"text": "later"})
+        assert queue.drain().runs == 0
+        queue.travel(minutes=59)
+        assert queue.drain().runs == 0
+        queue.travel(minutes=2)
+        assert queue.drain().done == 1
+        assert ran == ["later"]
+
+    def test_a_job_that_fails_is_tried_again_when_time_has_passed_and_then_given_up(self, queue: TestQueue) -> None:
+        job_id = queue.push(Broken, {})
+        with pytest.raises(ValueError, match="no luck"):
+            queue.drain()
+        assert queue.drain(raises=False).runs == 0
+        queue.travel(minutes=10)
+        assert queue.drain(raises=False).failed == 1
+        assert ran == ["broken", "broken"]
+        assert [row.job_id for row in queue.failed_jobs()] == [job_id]
+        queue.retry_failed(job_id)
+        assert queue.stats().pending == 1
+        assert_pushed(queue, Broken, count=1)
+
+    def test_what_a_job_pushes_runs_in_the_same_drain(self, queue: TestQueue) -> None:
+        @job(name="suite.first", queue="first")
+        def first(rest: int) -> None:
+            ran.append(rest)
+            if rest:
+                queue.push(first.bind(rest - 1))
+
+        queue.push(first.bind(3))
+        assert queue.drain().done == 4
+        assert ran == [3, 2, 1, 0]
+        assert_pushed(queue, first, count=4)
+
+    def test_an_id_is_stored_once_and_seen_once(self, queue: TestQueue) -> None:
+        job_id = fresh_id()
+        assert queue.push(Note, {"text": "a"}, id=job_id) == queue.push(Note, {"text": "a"}, id=job_id) == job_id
+        assert_pushed(queue, Note, count=1)
+        assert queue.drain().runs == 1
+        queue.push(Note, {"text": "a"}, id=job_id)
+        assert queue.drain().runs == 0
+        assert_pushed(queue, Note, count=1)
+
+    def test_many_are_pushed_and_drained(self, queue: TestQueue) -> None:
+        queue.push_many((Note, {"text": str(number)}) for number in range(250))
+        assert_pushed(queue, Note, count=250)
+        assert queue.drain().done == 250
+        assert len(ran) == 250
+        assert queue.stats().completed == 250
+
+    def test_inline_runs_each_push_and_what_it_leads_to(self, queue: TestQueue) -> None:
+        with queue.inline():
+            queue.push(Note, {"text": "at once"})
+            assert ran == ["at once"]
+            queue.later(60, Note, {"text": "later"})
+            with pytest.raises(ValueError, match="no luck"):
+                queue.push(Broken, {})
+        queue.push(Note, {"text": "not inline"})
+        assert ran == ["at once", "broken"]
+
+    def test_a_schedule_pushes_when_it_is_due(self, queue: TestQueue) -> None:
+        scheduler = Scheduler(queue)
+        scheduler.every(Note, 3600, {"text": "tick"}, id="hourly")
+        scheduler.tick()
+        assert queue.drain().runs == 0
+        for _ in range(2):
+            queue.travel(hours=1, seconds=5)
+            scheduler.tick()
+        assert queue.drain().done == 2
+
+    def test_a_cancelled_job_does_not_run(self, queue: TestQueue) -> None:
+        job_id = queue.push(Note, {"text": "a"})
+        queue.cancel(job_id)
+        assert queue.drain().runs == 0
+        record = queue.get(job_id)
+        assert record is not None
+        assert record.status is JobState.CANCELLED
+        assert_pushed(queue, Note, count=1)
+
+    def test_coroutines_push_and_drain_on_their_own_loop(self, queue: TestQueue) -> None:
+        loops: list[object] = []
+
+        @job(name="suite.async")
+        async def on_loop() -> None:
+            loops.append(asyncio.get_running_loop())
+
+        async def test() -> None:
+            await queue.apush(on_loop)
+            await queue.alater(60, on_loop)
+            assert_pushed(queue, on_loop, count=2)
+            assert (await queue.adrain()).done == 1
+            queue.travel(minutes=2)
+            assert (await queue.adrain()).done == 1
+            assert loops == [asyncio.get_running_loop()] * 2
+
+        asyncio.run(test())
+
+    def test_reset_leaves_nothing(self, queue: TestQueue) -> None:
+        queue.push(Note, {"text": "a"})
+        queue.drain()
+        queue.push(Broken, {})
+        queue.reset()
+        assert queue.pushed() == []
+        assert queue.stats().total == 0
+        assert queue.drain().runs == 0
+        queue.check_empty()
+
+    def test_a_store_that_holds_jobs_is_told_before_the_test_begins(self, queue: TestQueue) -> None:
+        queue.push(Note, {"text": "a"})
+        with pytest.raises(ConfigurationError, match=r"holds 1 job\(s\) before the test begins"):
+            queue.check_empty()
+
+    def test_plugins_see_the_pushes(self, application: Application) -> None:
+        seen: list[str] = []
+
+        class Watch:
+            @hookimpl
+            def protojobs_job_queued(self) -> None:
+                seen.append("queued")
+
+            @hookimpl
+            def protojobs_job_processed(self) -> None:
+                seen.append("processed")
+
+        queue = TestQueue(store=application.queue.driver, plugins=[("watch", Watch())])
+        queue.push(Note, {"text": "a"})
+        queue.drain()
+        assert seen == ["queued", "processed"]
+
+
+def closing(application: Application, ending: str) -> object:
+    """A job that stores an order and completes itself in one transaction, which then ends like this."""
+
+    @job(name=f"suite.close-{ending}", queue="orders", retry_delay=60)
+    def close(context: JobContext) -> None:
+        with application.session() as session:
+            session.execute(text("insert into orders values (1)"))
+            context.complete_in(session)
+            if ending == "rollback":
+                session.rollback()
+            else:
+                session.commit()
+        if ending == "raise":
+            raise ValueError("after the commit")
+
+    return close
+
+
+@pytest.mark.parametrize("application", SQL_STORES, indirect=True)
+class TestInTheApplicationsTransaction:
+    def test_a_push_is_seen_and_runs_after_the_commit(self, application: Application) -> None:
+        queue = application.queue
+        with application.session() as session:
+            session.execute(text("insert into orders values (1)"))
+            queue.push(Note, {"text": "a"}, session=session)
+            queue.later(60, Note, {"text": "later"}, session=session)
+            queue.push_many([(Note, {"text": "b"}), (Note, {"text": "c"})], session=session)
+            session.commit()
+        assert_pushed(queue, Note, count=4)
+        assert_pushed(queue, Note, {"text": "later"}, delay=60)
+        assert queue.drain().done == 3
+        queue.travel(minutes=2)
+        assert queue.drain().done == 1
+        assert ran == ["a", "b", "c", "later"]
+        assert application.orders() == 1
+
+    def test_what_the_application_rolls_back_was_not_pushed(self, application: Application) -> None:
+        queue = application.queue
+        with application.session() as session:
+            queue.push(Note, {"text": "a"}, session=session)
+            session.rollback()
+            queue.push(Note, {"text": "b"}, session=session)
+            session.commit()
+        with pytest.raises(RuntimeError, match="out of stock"), application.session() as session, session.begin():
+            session.execute(text("insert into orders values (1)"))
+            queue.push(Note, {"text": "c"}, session=session)
+            raise RuntimeError("out of stock")
+        assert_not_pushed(queue, Note, {"text": "a"})
+        assert_not_pushed(queue, Note, {"text": "c"})
+        assert_pushed(queue, Note, count=1)
+        assert queue.drain().done == 1
+        assert ran == ["b"]
+        assert application.orders() == 0
+
+    def test_a_savepoint_takes_its_pushes_along(self, application: Application) -> None:
+        queue = application.queue
+        with application.session() as session:
+            kept = session.begin_nested()
+            queue.push(Note, {"text": "kept"}, session=session)
+            inner = session.begin_nested()
+            queue.push(Note, {"text": "dropped"}, session=session)
+            inner.rollback()
+            kept.commit()
+            outer = session.begin_nested()
+            with session.begin_nested():
+                queue.push(Note, {"text": "released, and dropped"}, session=session)
+            outer.rollback()
+            session.commit()
+        assert [push.data for push in queue.pushed()] == [{"text": "kept"}]
+        queue.drain()
+        assert ran == ["kept"]
+
+    def test_a_connection_will_do(self, application: Application) -> None:
+        queue = application.queue
+        with application.connection() as connection:
+            connection.execute(text("insert into orders values (1)"))
+            queue.push(Note, {"text": "a"}, session=connection)
+        assert_pushed(queue, Note, count=1)
+        assert queue.drain().done == 1
+
+    def test_a_job_completes_itself_with_its_effects(self, application: Application) -> None:
+        queue = application.queue
+        job_id = queue.push(closing(application, "commit"))
+        report = queue.drain()
+        assert (report.runs, report.done, report.errors) == (1, 1, ())
+        record = queue.get(job_id)
+        assert record is not None
+        assert record.status is JobState.COMPLETED
+        assert application.orders() == 1
+        queue.travel(hours=1)
+        assert queue.drain().runs == 0
+
+    def test_a_job_that_never_commits_its_completion_is_told(self, application: Application) -> None:
+        queue = application.queue
+        job_id = queue.push(closing(application, "rollback"))
+        with pytest.raises(JobError, match="has not been committed"):
+            queue.drain()
+        record = queue.get(job_id)
+        assert record is not None
+        assert (record.status, record.attempts) == (JobState.PENDING, 1)
+        assert application.orders() == 0
+
+    def test_a_job_that_has_completed_itself_and_raises_is_told_and_does_not_run_again(
+        self, application: Application
+    ) -> None:
+        queue = application.queue
+        queue.push(closing(application, "raise"))
+        with pytest.raises(ValueError, match="after the commit"):
+            queue.drain()
+        queue.travel(hours=1)
+        assert queue.drain().runs == 0
+        assert queue.stats().completed == 1
+        assert application.orders() == 1
+
+    def test_a_job_pushes_the_next_one_in_its_own_transaction(self, application: Application) -> None:
+        queue = application.queue
+
+        @job(name="suite.step", queue="steps")
+        def step(number: int, context: JobContext) -> None:
+            with application.session() as session, session.begin():
+                session.execute(text("insert into orders values (:number)"), {"number": number})
+                if number < 3:
+                    queue.push(step.bind(number + 1), session=session)
+                context.complete_in(session)
+
+        queue.push(step.bind(1))
+        assert queue.drain().done == 3
+        assert application.orders() == 3
+        assert_pushed(queue, step, count=3)
+
+    def test_inline_runs_what_a_session_has_committed(self, application: Application) -> None:
+        queue = application.queue
+        with queue.inline():
+            with application.session() as session, session.begin():
+                session.execute(text("insert into orders values (1)"))
+                queue.push(closing(application, "commit"), session=session)
+            assert application.orders() == 2
+        assert queue.stats().completed == 1
+
+
+class TestASQLiteFile:
+    def test_sessions_of_coroutines_push_and_complete(self, tmp_path: Path) -> None:
+        engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path / 'app.db'}")
+
+        @job(name="suite.async-close")
+        async def close(context: JobContext) -> None:
+            async with AsyncSession(engine) as session, session.begin():
+                await context.acomplete_in(session)
+
+        async def test() -> None:
+            with TestQueue(store=f"sqlite:///{tmp_path / 'app.db'}") as queue:
+                async with AsyncSession(engine) as session, session.begin():
+                    await queue.apush(close, session=session)
+                    assert_not_pushed(queue, close)
+                assert_pushed(queue, close)
+                async with AsyncSession(engine) as session:
+                    await queue.apush(close, session=session)
+                assert_pushed(queue, close, count=1)
+                assert (await queue.adrain()).done == 1
+            await engine.dispose()
+
+        asyncio.run(test())
+
+    def test_a_driver_of_the_application_s_is_taken_as_it_is(self, tmp_path: Path) -> None:
+        driver = SQLAlchemyDriver(create_engine(f"sqlite:///{tmp_path / 'app.db'}"))
+        driver.setup()
+        queue = TestQueue(store=driver)
+        queue.push(Note, {"text": "a"})
+        assert queue.drain().done == 1
+        driver.close()
+
+
+class TestMemory:
+    def test_still_has_no_sessions_and_says_what_to_do(self) -> None:
+        queue = TestQueue()
+        with pytest.raises(NotSupported, match="Use a SQLAlchemy driver on the same database"):
+            queue.push(Note, {"text": "a"}, session=object())
+        assert queue.pushed() == []
