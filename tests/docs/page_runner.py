@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import importlib.util
 import io
 import json
 import os
@@ -77,7 +78,7 @@ class Reader:
         self._printed = ""
         self._code = 0
         name = re.sub(r"\W", "_", Path(page).stem).lower()
-        self._module = types.ModuleType(f"{name}_page" if name in sys.stdlib_module_names else name)
+        self._module = types.ModuleType(f"{name}_page" if importlib.util.find_spec(name) else name)
         sys.modules[self._module.__name__] = self._module
         sys.path.insert(0, os.getcwd())
 

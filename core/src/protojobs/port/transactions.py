@@ -8,7 +8,14 @@ from typing import Protocol, runtime_checkable
 
 from protojobs.port.records import Enqueued, Fence, NewJob
 
-__all__ = ["Begins", "BeginsNested", "InOneTransaction", "SupportsAsyncTransaction", "SupportsTransaction"]
+__all__ = [
+    "Begins",
+    "BeginsNested",
+    "HasCurrentTransaction",
+    "InOneTransaction",
+    "SupportsAsyncTransaction",
+    "SupportsTransaction",
+]
 
 
 @runtime_checkable
@@ -27,6 +34,18 @@ class SupportsTransaction(Protocol):
 
     def complete_in(self, transaction: object, claim: Fence) -> None:
         """Settle the claim as completed inside the caller's transaction; `LeaseLost` when it is not current."""
+        ...
+
+
+@runtime_checkable
+class HasCurrentTransaction(Protocol):
+    """A driver that knows which transaction the calling thread is in, as a framework keeps one for each thread.
+
+    Optional, beside SupportsTransaction. A push without `session=` joins that transaction.
+    """
+
+    def current_transaction(self) -> object | None:
+        """The transaction for `enqueue_in`, or None: then the push is stored at once. Asks no store."""
         ...
 
 

@@ -36,7 +36,7 @@ from protojobs.port.records import (
     payload_bytes,
 )
 from protojobs.port.schedules import Schedule
-from protojobs.port.transactions import SupportsAsyncTransaction, SupportsTransaction
+from protojobs.port.transactions import HasCurrentTransaction, SupportsAsyncTransaction, SupportsTransaction
 from protojobs.queue.coroutines import offload
 
 if TYPE_CHECKING:
@@ -98,6 +98,7 @@ class Pusher:
         self._driver = driver
         self._settings = settings
         self._clock = clock
+        self._joins = driver if isinstance(driver, HasCurrentTransaction) else None
         self._is_answered = True  # the store has answered the last push
 
     def send(
@@ -108,6 +109,8 @@ class Pusher:
         `called_at`: when the caller asked for it, on the monotonic clock. Raises StoreUnavailable, with the ids, when
         `push_timeout` is over since then.
         """
+        if session is None and self._joins is not None:
+            session = self._joins.current_transaction()
         if session is not None:
             return self._send_in(session, jobs, hooks)
         called_at = self._clock.monotonic() if called_at is None else called_at
