@@ -118,8 +118,8 @@ class RedisDriver:
         self._scripts.move(seconds)
 
     def setup(self) -> None:
-        """Mark the namespace with the version of its layout; there is nothing else to make."""
-        self._connections.check_layout()
+        """Mark the namespace with this release's layout; there is nothing else to make."""
+        self._connections.set_up_layout()
 
     def teardown(self) -> None:
         """Delete the keys of the namespace."""

@@ -20,7 +20,7 @@ from redis.exceptions import (
 )
 
 from protojobs.clock import time_left
-from protojobs.errors import ProtojobsError, SchemaOutdated, shown
+from protojobs.errors import ProtojobsError
 from protojobs_redis.connecting.clients import (
     Client,
     Connection,
@@ -34,6 +34,7 @@ from protojobs_redis.connecting.clients import (
     server_of,
 )
 from protojobs_redis.connecting.held_connections import HeldConnections, packed, packed_words
+from protojobs_redis.connecting.layout import Mark, outdated
 from protojobs_redis.connecting.readiness import check_server, facts_of
 from protojobs_redis.connecting.replicas import Replicas
 from protojobs_redis.connecting.translation import translated
@@ -43,7 +44,6 @@ from protojobs_redis.scripting import Script, script
 __all__ = ["Connections"]
 
 MOVES_MAX = 4  # how often a step follows a namespace that moves
-LAYOUT = 3  # the version of how jobs are kept, see scripts/prelude.lua
 
 Sender = Callable[..., object]  # of a server and a command
 
@@ -136,10 +136,13 @@ class Connections:
         """How many replicas must have a write before it counts."""
         return self._replicas.number
 
-    def check_layout(self) -> None:
-        """Mark the namespace with the version of its layout, or raise SchemaOutdated for the mark of another."""
+    def set_up_layout(self) -> None:
+        """Mark the namespace with this release's layout; one of an older layout too, where what is stored can stay.
+
+        Raises SchemaOutdated for the mark of a layout that this release cannot work on.
+        """
         with self.translating():
-            self._check_layout(self._client())
+            self._check_layout(self._client(may_upgrade=True), may_upgrade=True)
 
     def moved(self, error: MovedError) -> None:
         """Note where a cluster said that the namespace is now."""
@@ -194,7 +197,7 @@ class Connections:
         self._was_ready = False
         self._pid = os.getpid()  # last: from now on other threads use what is here
 
-    def _client(self) -> Client:
+    def _client(self, *, may_upgrade: bool = False) -> Client:
         if self._pid != os.getpid():
             self._start_afresh()
         client = self._ready
@@ -206,12 +209,12 @@ class Connections:
             try:
                 client = self._ready
                 if client is None:
-                    client = self._ready = self._checked()
+                    client = self._ready = self._checked(may_upgrade=may_upgrade)
             finally:
                 lock.release()
         return client
 
-    def _checked(self) -> Client:
+    def _checked(self, *, may_upgrade: bool) -> Client:
         """A client whose server is fit for jobs."""
         client: Client
         is_plain = not self.address.is_cluster and not self.address.sentinels
@@ -229,21 +232,29 @@ class Connections:
                 client = cluster_client(self.address)
                 facts = facts_of(server_of(client, self.prefix))
         check_server(facts, self.address.shown, was_ready=self._was_ready)
-        self._check_layout(client)
+        self._check_layout(client, may_upgrade=may_upgrade)
         self._was_ready = True
         if is_plain:
             self._held = HeldConnections(server_of(client, self.prefix))
         return client
 
-    def _check_layout(self, client: Client) -> None:
-        layout = self._send_to_owner(client, _send, "EVAL", script("setup").text, 1, self.prefix, 0, LAYOUT)
-        if layout != str(LAYOUT).encode():
-            is_older = isinstance(layout, bytes) and layout.isdigit() and int(layout) < LAYOUT
-            raise SchemaOutdated(
-                f"The namespace {self.prefix[:-1]} in {self.address.shown} has layout {shown(layout)}, this version of"
-                f" protojobs-redis knows {LAYOUT}.",
-                mend="Transfer its jobs with the version that stored them." if is_older else "Upgrade protojobs-redis.",
-            )
+    def _check_layout(self, client: Client, *, may_upgrade: bool) -> None:
+        """Mark a namespace that has no mark, and raise SchemaOutdated unless this release can work on it.
+
+        `may_upgrade`: also give the mark of this release to one of an older layout.
+        """
+        text = self._marked(client, "")
+        mark = Mark.parsed(text)
+        if may_upgrade and mark is not None and mark.may_be_upgraded:
+            text = self._marked(client, mark.text)  # unless another process was first: then it is that one's mark
+            mark = Mark.parsed(text)
+        if mark is None or not mark.fits:
+            raise outdated(text, mark, self.prefix[:-1], self.address.shown)
+
+    def _marked(self, client: Client, replaced: str) -> object:
+        text = script("setup").text
+        new = Mark.of_this_release().text
+        return self._send_to_owner(client, _send, "EVAL", text, 1, self.prefix, 0, new, replaced)
 
     def _forget(self, client: Client | None) -> None:
         """Let go of the client, unless another thread has seen to it."""
