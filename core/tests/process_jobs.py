@@ -222,3 +222,29 @@ def long(folder: str, holds_lock: bool) -> None:
 @job(name="p.async-exits", max_retries=0)
 async def async_exits() -> None:
     os._exit(4)
+
+
+@job(name="told.thread", timeout=60)
+def told_in_thread(context: JobContext) -> Snooze | str:
+    return _told(context)
+
+
+@job(name="told.child", timeout=60, executor="process")
+def told_in_child(context: JobContext) -> Snooze | str:
+    return _told(context)
+
+
+@job(name="told.async", timeout=60)
+async def told_on_the_loop(context: JobContext) -> Snooze | str:
+    context.progress(0.25)
+    while not (context.stopping or context.cancelled()):
+        await asyncio.sleep(0.01)
+    return Snooze(3_600) if context.stopping else "cancelled"
+
+
+def _told(context: JobContext) -> Snooze | str:
+    """Until somebody wants something of it: as a job that keeps a checkpoint would."""
+    context.progress(0.25)
+    while not (context.stopping or context.cancelled()):
+        time.sleep(0.01)
+    return Snooze(3_600) if context.stopping else "cancelled"

@@ -60,6 +60,8 @@ class Fake:
         await asyncio.sleep(60)
         return outcome(self.name, Verb.COMPLETE)
 
+    def tell_stopping(self) -> None: ...
+
     def tell_cancelled(self) -> None:
         self.told = True
 

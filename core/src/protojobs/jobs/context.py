@@ -31,6 +31,7 @@ class JobContext:
         "_clock",
         "_ends",
         "_report",
+        "_stopping",
         "attempt",
         "completer",
         "effect_probe",
@@ -76,6 +77,7 @@ class JobContext:
         self._ends = ends_at
         self._report = report
         self._cancelled = False
+        self._stopping = False
         self.has_heard_cancel = False  # and not only been told
 
     @property
@@ -89,7 +91,7 @@ class JobContext:
         return None if self._ends is None else self._ends - self._clock.monotonic()
 
     def progress(self, share: float) -> None:
-        """Report how much is done, from 0 to 1. Stored with the next heartbeat, so call it as often as you like."""
+        """Report how much is done, from 0 to 1. Stored within about a second, so call it as often as you like."""
         if not 0 <= share <= 1:
             raise OptionInvalid(f"progress is {shown(share)}.", mend="It goes from 0 to 1.")
         self._report(self.fence, share)
@@ -101,6 +103,17 @@ class JobContext:
         """
         self.has_heard_cancel = self.has_heard_cancel or self._cancelled
         return self._cancelled
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the worker was told to stop: by SIGTERM, Ctrl-C, or its stop token.
+
+        From then on the run has `shutdown_grace` left at most; then it is cut short, and runs again from its beginning.
+        A long one looks at this now and then, stores how far it is, and returns `Snooze(0)`: another worker goes on,
+        and no attempt is spent. A worker that ends by a limit (`--max-jobs`, `--max-memory`) waits for its runs, and
+        does not say it.
+        """
+        return self._stopping
 
     def complete_in(self, session: object) -> None:
         """Complete this job inside your own transaction, so that its effects and its completion are stored together.
@@ -159,6 +172,10 @@ class JobContext:
     def is_cancel_requested(self) -> bool:
         """Whether `cancelled()` would be true. For the worker, which does not hear it in the job's place."""
         return self._cancelled
+
+    def request_stop(self) -> None:
+        """Make `stopping` true. Called by the worker."""
+        self._stopping = True
 
     def request_cancel(self) -> None:
         """Make `cancelled()` true. Called by the worker."""

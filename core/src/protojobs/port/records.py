@@ -10,6 +10,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from msgspec import Struct
+from msgspec.structs import force_setattr
 
 from protojobs.names import served_queue
 from protojobs.port.lifecycle import JobState, Verb
@@ -314,10 +315,16 @@ class JobRecord(Struct, frozen=True, kw_only=True):
     returns: int
     reclaims: int
     progress: float | None = None
+    """From 0 to 1, as its run reported last; 1.0 of a completed job. None: no run has reported any."""
     cancel_requested_at: datetime | None = None
     reason: str | None = None
     """Why it was cancelled or last released."""
     meta: str | None = None
+
+    def __post_init__(self) -> None:
+        """A job that is done is wholly done, whatever its last report said."""
+        if self.progress is not None and self.status is JobState.COMPLETED:
+            force_setattr(self, "progress", 1.0)
 
 
 class JobFilter(Struct, frozen=True, kw_only=True):

@@ -81,6 +81,7 @@ class Worker:
         self._stuck = StuckRuns(self._validity, limits.exit_bound_s, must_end_by)
         self._timeouts = Timeouts(self._clock, self._validity, self._is_stuck)
         lease.run_bound.look_at(self._timeouts.left_s)
+        lease.look_at(self._timeouts.keys)
         self._sender = RoundTripThreads(self._driver, self._inbox.put, limits.trips_max)
         self._wakeup = WakeupThread(self._driver, order, self._woken)
         self._in_turn = threading.Lock()  # of the loop, but while it waits: planner, starter and timeouts are its own
@@ -352,6 +353,7 @@ class Worker:
                 self._planner.wake(now)
             case int():
                 self._planner.shutdown.stop(now, message, "stopped")
+                self._timeouts.tell_stopping()
             case HeartbeatResult():
                 self._apply_heartbeat(now, message)
             case RoundTrip():

@@ -24,6 +24,7 @@ from protojobs.worker.reports.rollups import Rollups
 __all__ = ["BEATS_PER_LEASE", "HeartbeatResult", "Told", "WorkerLease"]
 
 BEATS_PER_LEASE = 6
+NEWS_S = 0.9  # progress is stored, and a wish to cancel heard of, within a second; only while runs take that long
 BEAT_MIN_S = 1.0  # a call may take a sixth of the lease, but of a very short one this long
 LEAVE_S = 2.0  # a stop does not wait for a store that is away
 DOUBT_PAUSE_S = 2.0  # a worker in doubt starts nothing, so it asks more often whether the store is back
@@ -76,6 +77,7 @@ class WorkerLease:
         self._clock = clock
         self._is_registered = False
         self._progress: dict[Fence, float] = {}
+        self._runs: Callable[[], set[tuple[str, int]]] = set  # by their keys
         self._end = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -139,8 +141,12 @@ class WorkerLease:
             except DriverError as error:
                 _log.info("worker %s could not sign off, its lease will lapse: %s", self.info.id, error)
 
+    def look_at(self, runs: Callable[[], set[tuple[str, int]]]) -> None:
+        """`runs()` tells which runs are going on: for those that take longer than a moment beats come sooner."""
+        self._runs = runs
+
     def report(self, fence: Fence, share: float) -> None:
-        """Progress of a run, to be sent with the next beat."""
+        """Progress of a run, to be sent within a second."""
         self._progress[fence] = share
 
     def _keep(self, progress: dict[Fence, float]) -> None:
@@ -150,8 +156,14 @@ class WorkerLease:
 
     def _beat(self, tell: Callable[[HeartbeatResult], None], end: threading.Event) -> None:
         interval, misses = self.info.lease_s / BEATS_PER_LEASE, 0
-        while not end.wait(max(0.0, self.watch.next_beat_at - self._clock.monotonic())):
+        look_at, running = self._clock.monotonic() + NEWS_S, self._runs()
+        while not end.wait(max(0.0, min(self.watch.next_beat_at, look_at) - self._clock.monotonic())):
             worker, sent_at = self.info.id, self._clock.monotonic()
+            if sent_at < self.watch.next_beat_at:
+                before, running = running, self._runs()
+                look_at = sent_at + NEWS_S
+                if misses or not (self._progress or not before.isdisjoint(running)):
+                    continue  # runs that are short want nothing and are not wanted; a store that is away has time
             progress, self._progress = self._progress, {}
             progress = dict(progress)  # a job's thread may still have the old one in hand
             try:

@@ -8,6 +8,7 @@ from protojobs.port.records import Heartbeat
 
 __all__ = ["LeaseWatch"]
 
+_SLACK_S = 0.001  # of the time between two beats: sums of floats
 GOOD_BEATS = 3  # before a worker may reclaim: after an outage the others get their chance to renew first
 
 
@@ -19,7 +20,8 @@ class LeaseWatch:
         self.next_beat_at = 0.0
         self.last_good_at = 0.0
         self._lease_s = lease_s
-        self._good = 0
+        self._good = 0  # a sixth of the lease apart: those between are for news, and tell nothing more of the store
+        self._counted_at = 0.0
         self._first_good_at = 0.0
         self._misses = 0
         self.reclaim_at = 0.0
@@ -31,7 +33,7 @@ class LeaseWatch:
         self.in_doubt, self._good, self._misses = False, 0, 0
         self.strangers = set()
         self.reclaim_at = now + self._lease_s
-        self.last_good_at = now
+        self.last_good_at = self._counted_at = now
         self.next_beat_at = now + self._lease_s / 6
 
     def is_beat_due(self, now: float) -> bool:
@@ -46,7 +48,9 @@ class LeaseWatch:
         """
         if self._good == 0 or sent_at - self.last_good_at > self._lease_s / 2 or self._has_leapt(now, reply.at):
             self._good, self._first_good_at = 0, now
-        self._good += 1
+        if sent_at - self._counted_at >= self._lease_s / 6 - _SLACK_S:
+            self._good += 1
+            self._counted_at = sent_at
         self._misses = 0
         self.in_doubt = False
         self.last_good_at = sent_at

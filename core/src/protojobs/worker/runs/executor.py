@@ -58,6 +58,10 @@ class Runnable(Protocol):
         """Let the job know that a person wants it to end."""
         ...
 
+    def tell_stopping(self) -> None:
+        """Let the job know that its worker wants to stop."""
+        ...
+
     def cut(
         self, where: TracebackType | None = None, *, ended: bool = True, exit_bound: float = 0.0
     ) -> Outcome | NotBegun | None:

@@ -84,6 +84,9 @@ class FailedCall:
     def tell_cancelled(self) -> None:
         """The job has failed already; there is nothing to cancel."""
 
+    def tell_stopping(self) -> None:
+        """It is short, and has the grace for itself."""
+
     def cut(self, where: TracebackType | None = None, *, ended: bool = True, exit_bound: float = 0.0) -> Outcome | None:
         """It was ended from outside: there is nothing to store."""
         _log.error("failed() of job %s was ended by a %s", self.claimed.id, self.cut_by)

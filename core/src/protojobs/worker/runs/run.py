@@ -57,8 +57,9 @@ class Run:
     """A job about to run, or running: everything an executor needs, and the judge of how it ended."""
 
     __slots__ = (
-        *("_clock", "_context", "_end", "_hooks", "_is_cancelled", "_is_opening", "_process", "_report"),
-        *("began_at", "begins_by", "claimed", "completer", "cut_by", "definition", "is_open", "key", "resources"),
+        *("_clock", "_context", "_end", "_hooks", "_is_cancelled", "_is_opening", "_is_stopping", "_process"),
+        *("_report", "began_at", "begins_by", "claimed", "completer", "cut_by", "definition", "is_open", "key"),
+        "resources",
     )
 
     def __init__(
@@ -82,7 +83,7 @@ class Run:
         self._clock = clock
         self._report = report
         self._context: JobContext | None = None
-        self._is_cancelled = False
+        self._is_cancelled = self._is_stopping = False
         self._is_opening = False
         self._process = 0
         self._end: Outcome | None = None  # what the job's own code came to, while around hooks are still at it
@@ -107,6 +108,8 @@ class Run:
             self._context = context
             if self._is_cancelled:  # said before anybody could hear it, or just now
                 context.request_cancel()
+            if self._is_stopping:
+                context.request_stop()
         return self._context
 
     @property
@@ -269,6 +272,12 @@ class Run:
         self._is_cancelled = True
         if self._context is not None:
             self._context.request_cancel()
+
+    def tell_stopping(self) -> None:
+        """Let the job know that its worker wants to stop."""
+        self._is_stopping = True
+        if self._context is not None:
+            self._context.request_stop()
 
     def returned(self, result: object) -> Outcome:
         """What a returned value means: Snooze, Retry and Discard steer, all else is the result.

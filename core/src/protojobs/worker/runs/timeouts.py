@@ -69,6 +69,15 @@ class Timeouts:
         watched = self._runs.get(run.key)
         return watched is not None and watched[0] is not run
 
+    def keys(self) -> set[tuple[str, int]]:
+        """Which runs are going on."""
+        return set(list(self._runs))
+
+    def tell_stopping(self) -> None:
+        """Let all runs know that their worker wants to stop."""
+        for run, _, _ in list(self._runs.values()):
+            run.tell_stopping()
+
     def left_s(self, now: float) -> float:
         """The longest time that any run may still take: 0 when none runs, infinite when one has no end."""
         watched = list(self._runs.values())

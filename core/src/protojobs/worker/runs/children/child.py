@@ -45,6 +45,7 @@ from protojobs.worker.runs.children.frames import (
     OutOfPlace,
     Progress,
     Ready,
+    Stopping,
     ToChild,
     Unknown,
     Work,
@@ -72,6 +73,7 @@ class Child:
         self._work: SimpleQueue[Begin | Work | None] = SimpleQueue()
         self._run: Run | None = None
         self._cancelled: Fence | None = None  # may be heard of before the run begins
+        self._stopping: Fence | None = None  # as well
         self._is_ending = False
         self._hooks = Hooks()
         self._resources = ChildResources()
@@ -127,6 +129,8 @@ class Child:
         run.resources = self._resources.values
         if self._cancelled == run.context.fence:
             run.tell_cancelled()
+        if self._stopping == run.context.fence:
+            run.tell_stopping()
         try:
             outcome = copy_context().run(self._execute, run)  # what it sets must not be there for the next one
         finally:
@@ -170,6 +174,10 @@ class Child:
                 self._cancelled = message.fence
                 if (run := self._run) is not None and run.context.fence == message.fence:
                     run.tell_cancelled()
+            case Stopping():
+                self._stopping = message.fence
+                if (run := self._run) is not None and run.context.fence == message.fence:
+                    run.tell_stopping()
             case End():
                 self._is_ending = True
                 signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)

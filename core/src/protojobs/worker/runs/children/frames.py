@@ -22,6 +22,7 @@ __all__ = [
     "OutOfPlace",
     "Progress",
     "Ready",
+    "Stopping",
     "ToChild",
     "Unknown",
     "Work",
@@ -60,6 +61,12 @@ class Work(Struct, frozen=True, tag=True, kw_only=True):
 
 class Cancel(Struct, frozen=True, tag=True):
     """To the child: somebody wants this run to end, let it know."""
+
+    fence: Fence
+
+
+class Stopping(Struct, frozen=True, tag=True):
+    """To the child: the worker wants to stop, let this run know."""
 
     fence: Fence
 
@@ -114,7 +121,7 @@ class OutOfPlace(Struct, frozen=True, tag=True):
     """From the child: the guest needs what only the worker has. What it had done in transactions is rolled back."""
 
 
-ToChild: TypeAlias = Begin | Work | Cancel | End
+ToChild: TypeAlias = Begin | Work | Cancel | Stopping | End
 FromChild: TypeAlias = Ready | Begun | Progress | Logged | Ended | Unknown | OutOfPlace
 
 _to_child: msgspec.msgpack.Decoder[ToChild] = msgspec.msgpack.Decoder(ToChild)

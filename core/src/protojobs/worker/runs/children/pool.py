@@ -35,6 +35,7 @@ from protojobs.worker.runs.children.frames import (
     OutOfPlace,
     Progress,
     Ready,
+    Stopping,
     Unknown,
     Work,
 )
@@ -302,6 +303,7 @@ class _Watch:
         self._begins_by: float | None = self._clock.monotonic() + BEGIN_S
         self._ends: float | None = None
         self._cancel_ends: float | None = None
+        self._has_told_stopping = False
         self._kill_at: float | None = None
         self._why = ""
 
@@ -357,6 +359,7 @@ class _Watch:
         now = self._clock.monotonic()
         if self._kill_at is None:
             self._tell_cancelled(now)
+            self._tell_stopping()
             self._why = self._why_end(now)
             if self._why:
                 self.is_over = True
@@ -373,6 +376,11 @@ class _Watch:
         if self._cancel_ends is None and self._run.context.is_cancel_requested:
             self._cancel_ends = now + CANCEL_S
             self._child.send(Cancel(self._run.context.fence))
+
+    def _tell_stopping(self) -> None:
+        if not self._has_told_stopping and self._run.context.stopping:
+            self._has_told_stopping = True
+            self._child.send(Stopping(self._run.context.fence))
 
     def _why_end(self, now: float) -> str:
         if self._run.cut_by:
