@@ -27,10 +27,15 @@ class ProtojobsConfig(AppConfig):
     verbose_name = "Background jobs"
 
     def ready(self) -> None:
-        """Import `jobs.py` of each installed app, and follow `manage.py migrate`."""
+        """Import `jobs.py` of each installed app, and follow `manage.py migrate`.
+
+        Where TASKS names our backend `tasks.py` is imported too.
+        """
         self._names = {alias: str(entry.get("NAME")) for alias, entry in settings.DATABASES.items()}
         post_migrate.connect(self._follow_migrate, sender=self)
-        autodiscover_modules("jobs")
+        tasks = getattr(settings, "TASKS", {}).values()
+        is_backend = any(str(entry.get("BACKEND", "")).startswith(f"{self.name}.") for entry in tasks)
+        autodiscover_modules("jobs", *(["tasks"] if is_backend else []))
 
     def is_test_database(self, alias: str) -> bool:
         """Whether the database has another name than at the start: Django's test runner gave it that."""

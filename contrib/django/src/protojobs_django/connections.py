@@ -30,5 +30,5 @@ def protojobs_around_job() -> Generator[None]:
         config = apps.get_app_config("protojobs_django")
         if isinstance(config, ProtojobsConfig) and config.is_test_database(site_settings().database):
             for wrapper in connections.all(initialized_only=True):
-                if not wrapper.in_atomic_block:
+                if wrapper.connection is not None and not wrapper.in_atomic_block:
                     wrapper.close()

@@ -28,8 +28,6 @@ __all__ = ["Joining"]
 class _Theirs:
     """The part of a SQLAlchemy dialect that would begin, end or set up a connection: here all that is Django's."""
 
-    supports_statement_cache = True
-
     def on_connect(self) -> Callable[..., None]:
         """Nothing is set up: SQLAlchemy would put functions and handlers of its own in the place of Django's."""
         return _leave_alone
@@ -66,19 +64,27 @@ class _AwareCursors(PGExecutionContext_psycopg):
 class DjangosPostgreSQL(_Theirs, PGDialect_psycopg):
     """Django's connection to PostgreSQL, by psycopg 3."""
 
+    supports_statement_cache = True
+
     execution_ctx_cls = _AwareCursors
 
 
 class DjangosSQLite(_Theirs, SQLiteDialect_pysqlite):
     """Django's connection to SQLite."""
 
+    supports_statement_cache = True
+
 
 class DjangosMysqlclient(_Theirs, MySQLDialect_mysqldb):
     """Django's connection to MariaDB or MySQL, by mysqlclient."""
 
+    supports_statement_cache = True
+
 
 class DjangosPyMySQL(_Theirs, MySQLDialect_pymysql):
     """The same by PyMySQL, which stands in for mysqlclient after `pymysql.install_as_MySQLdb()`."""
+
+    supports_statement_cache = True
 
 
 class Joining:

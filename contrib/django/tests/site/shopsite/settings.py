@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import django
 import pymysql
 
 pymysql.install_as_MySQLdb()
@@ -43,3 +44,5 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 USE_TZ = os.environ.get("SITE_USE_TZ", "1") == "1"
 TIME_ZONE = "America/New_York"
 PROTOJOBS = {"database": "default", "retry_delay": 0.0, "poll_interval": 0.2}
+if django.VERSION >= (6, 0):
+    TASKS = {"default": {"BACKEND": "protojobs_django.backend.TaskBackend", "QUEUES": ["orders"]}}
