@@ -30,7 +30,13 @@ from protojobs.port.lifecycle import JobState, Verb
 from protojobs.port.observing import Observes
 from protojobs.port.records import Capabilities
 from protojobs.port.schedules import Schedules
-from protojobs.port.transactions import Begins, InOneTransaction, SupportsAsyncTransaction, SupportsTransaction
+from protojobs.port.transactions import (
+    Begins,
+    HasCurrentTransaction,
+    InOneTransaction,
+    SupportsAsyncTransaction,
+    SupportsTransaction,
+)
 
 sys.path.insert(0, str(DOCS))
 from draw import reduced, with_states, with_wings
@@ -212,7 +218,7 @@ def test_the_contract_names_every_verb_of_the_port() -> None:
     told = {quoted(name)[0]: quoted(verbs) for name, verbs, _ in table_after(CONTRACT, "The shape")}
     protocols = (
         *(Driver, Inspects, Administers, Schedules, Observes, Diagnoses),
-        *(SupportsTransaction, Begins, SupportsAsyncTransaction, InOneTransaction),
+        *(SupportsTransaction, HasCurrentTransaction, Begins, SupportsAsyncTransaction, InOneTransaction),
     )
     assert {name: sorted(verbs) for name, verbs in told.items()} == {p.__name__: _verbs(p) for p in protocols}
 
