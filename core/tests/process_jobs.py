@@ -16,6 +16,7 @@ from contextvars import ContextVar
 from pathlib import Path
 
 from protojobs import Job, JobContext, Retry, Snooze, job
+from protojobs.errors import JobTimeout
 from protojobs.port.lifecycle import Verb
 from protojobs.port.records import Settlement
 from protojobs.worker.runs.children.frames import Ended, encode
@@ -248,3 +249,53 @@ def _told(context: JobContext) -> Snooze | str:
     while not (context.stopping or context.cancelled()):
         time.sleep(0.01)
     return Snooze(3_600) if context.stopping else "cancelled"
+
+
+@job(name="soft.thread", timeout=30, soft_timeout=0.3, max_retries=0)
+def soft_in_thread(is_caught: bool) -> str:
+    return _until_the_soft_limit(is_caught)
+
+
+@job(name="soft.child", timeout=30, soft_timeout=0.3, max_retries=0, executor="process")
+def soft_in_child(is_caught: bool) -> str:
+    return _until_the_soft_limit(is_caught)
+
+
+@job(name="soft.async", timeout=30, soft_timeout=0.3, max_retries=0)
+async def soft_on_the_loop(is_caught: bool) -> str:
+    try:
+        await asyncio.sleep(60)
+    except JobTimeout:
+        if not is_caught:
+            raise
+        await asyncio.sleep(0.05)  # what cleans up may await
+        return "cleaned up"
+    return "too late"
+
+
+def _until_the_soft_limit(is_caught: bool) -> str:
+    try:
+        while True:
+            time.sleep(0.01)
+    except JobTimeout:
+        if not is_caught:
+            raise
+        return "cleaned up"
+
+
+@job(name="soft.deaf", timeout=1, soft_timeout=0.2, max_retries=0)
+def soft_and_deaf() -> None:
+    while True:
+        try:
+            time.sleep(0.01)
+        except JobTimeout:
+            pass
+
+
+@job(name="soft.deaf async", timeout=1, soft_timeout=0.2, max_retries=0)
+async def soft_and_deaf_on_the_loop() -> None:
+    while True:
+        try:
+            await asyncio.sleep(60)
+        except JobTimeout:
+            pass

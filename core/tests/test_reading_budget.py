@@ -30,10 +30,10 @@ THE_WALK = (
     CORE / "worker" / "runs" / "threads.py",  # where it runs
     CORE / "worker" / "runs" / "run.py",  # one run, and what its end means
 )
-WALK_LINES_MAX = 3_025  # counted whole
+WALK_LINES_MAX = 3_065  # counted whole
 FILES_MAX = 38
 FUNCTIONS_MAX = 167  # a comprehension or a lambda is part of the function that it stands in
-LINES_MAX = 1_302  # of these functions, without blank lines, comments and docstrings
+LINES_MAX = 1_310  # of these functions, without blank lines, comments and docstrings
 
 WATCHED = """
 import json, sys, tempfile, threading, time

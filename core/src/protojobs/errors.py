@@ -177,7 +177,12 @@ class JobError(ProtojobsError):
 
 
 class JobTimeout(JobError, TimeoutError):
-    """The run outlasted the job's `timeout`. It counts as a failed attempt."""
+    """The run has used up its time. Raised in the run itself when its `soft_timeout` is over, so that it can clean up;
+    of a run that was ended by its `timeout`, the reason that is stored. Either counts as a failed attempt.
+    """
+
+    def __init__(self, message: str = "the run outlasted its soft_timeout", *, mend: str = "") -> None:
+        super().__init__(message, mend=mend)
 
 
 class ResultInvalid(JobError, TypeError):

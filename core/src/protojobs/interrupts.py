@@ -19,9 +19,9 @@ class Interrupted(BaseException):
     """Raised inside a run's thread to end it. No Exception, so that jobs which catch everything let it pass."""
 
 
-def interrupt(thread: threading.Thread) -> None:
-    """Raise Interrupted in that thread, at its next bytecode."""
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(Interrupted))
+def interrupt(thread: threading.Thread, error: type[BaseException] = Interrupted) -> None:
+    """Raise it in that thread, at its next bytecode."""
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(error))
 
 
 def take_back() -> None:

@@ -38,8 +38,8 @@ def check_function(function: Callable[..., object]) -> None:
 def check_handle(cls: type[JobClass]) -> None:
     """Refuse a `handle` that no worker could call, and an attribute that looks like a misspelt option."""
     _check_methods(cls)
-    own = {"name", "aliases", "cron", "executor", "exclusive", "retry_on", "discard_on", "handle", "failed", "retry_in"}
-    known = {*OPTIONS, *own}
+    own = {"name", "aliases", "cron", "executor", "exclusive", "soft_timeout", "retry_on", "discard_on"}
+    known = {*OPTIONS, *own, "handle", "failed", "retry_in"}
     for name, value in cls.__dict__.items():
         if name in known or name.startswith("_") or callable(value):
             continue

@@ -21,7 +21,14 @@ import msgspec
 from protojobs.errors import DataInvalid, JobUnknown, OptionInvalid, did_you_mean, one_line, shown
 from protojobs.jobs.context import JobContext
 from protojobs.jobs.cron_option import Cron, check_schedule
-from protojobs.jobs.options import JobOptions, Where, check_exclusive, check_executor, exception_types
+from protojobs.jobs.options import (
+    JobOptions,
+    Where,
+    check_exclusive,
+    check_executor,
+    check_soft_timeout,
+    exception_types,
+)
 from protojobs.jobs.resources import DECLARED, Resource
 from protojobs.names import check_name, check_seconds
 
@@ -35,6 +42,7 @@ class JobClass(Protocol):
     discard_on: ClassVar[tuple[type[BaseException], ...]]
     executor: ClassVar[Where | None]
     exclusive: ClassVar[bool]
+    soft_timeout: ClassVar[float | timedelta | None]
     cron: ClassVar[str | Cron | None]
 
     def handle(self, data: object, *args: Any, **kwargs: Any) -> object:  # noqa: ANN401  (as Job has it)
@@ -69,6 +77,7 @@ class JobDefinition:
         self.module = source.__module__
         self.executor: Where | None = None  # of this worker's settings
         self.exclusive = False  # whether a run is ended before the job could be lent to somebody else
+        self.soft_timeout = 0.0  # seconds after which JobTimeout is raised in the run; 0 = none
         self.cron: Cron | None = None  # the schedule that it carries with it
         self.job_class = _place_of(source)
         self.retry_on: tuple[type[BaseException], ...] = ()
@@ -80,6 +89,7 @@ class JobDefinition:
             self.discard_on = exception_types("discard_on", self._type.discard_on)
             self.executor = check_executor(self._type.executor)
             self.exclusive = check_exclusive(self._type.exclusive)
+            self.soft_timeout = check_soft_timeout(self._type.soft_timeout, options.timeout)
             self.cron = check_schedule(self._type.cron)
 
     @property

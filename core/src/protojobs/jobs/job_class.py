@@ -25,6 +25,7 @@ from protojobs.jobs.options import (
     changed_options,
     check_exclusive,
     check_executor,
+    check_soft_timeout,
     checked_options,
     exception_types,
     options_of,
@@ -74,6 +75,8 @@ class Job(Fluent, Generic[D]):
     """Where a plain `handle` runs: `thread`, or `process` for a child process. None takes the worker's setting."""
     exclusive: ClassVar[bool] = False
     """Whether a run is ended while its worker cannot reach the store, before another worker could have the job."""
+    soft_timeout: ClassVar[float | timedelta | None] = None
+    """Seconds after which JobTimeout is raised in the run, so that it cleans up before its `timeout` ends it."""
     cron: ClassVar[str | Cron | None] = None
     """When it runs by itself, with `{}` as data: a cron expression, or a `Cron` with a zone and other options."""
 
@@ -187,6 +190,7 @@ def job(
     discard_on: tuple[type[BaseException], ...] = (),
     executor: Where | None = None,
     exclusive: bool = False,
+    soft_timeout: float | timedelta | None = None,
     cron: str | Cron | None = None,
 ) -> Callable[[Callable[P, R]], FunctionJob[P, R]]: ...
 def job(  # noqa: PLR0913  (the options of a job, all by keyword)
@@ -199,6 +203,7 @@ def job(  # noqa: PLR0913  (the options of a job, all by keyword)
     discard_on: tuple[type[BaseException], ...] = (),
     executor: Where | None = None,
     exclusive: bool = False,
+    soft_timeout: float | timedelta | None = None,
     cron: str | Cron | None = None,
     **options: object,
 ) -> FunctionJob[P, R] | Callable[[Callable[P, R]], FunctionJob[P, R]]:
@@ -216,6 +221,7 @@ def job(  # noqa: PLR0913  (the options of a job, all by keyword)
         definition.discard_on = exception_types("discard_on", discard_on)
         definition.executor = check_executor(executor)
         definition.exclusive = check_exclusive(exclusive)
+        definition.soft_timeout = check_soft_timeout(soft_timeout, checked.timeout)
         definition.cron = check_schedule(cron)
         REGISTRY.add(definition, aliases)
         return FunctionJob(function, definition, checked)

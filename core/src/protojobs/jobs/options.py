@@ -24,6 +24,7 @@ __all__ = [
     "changed_options",
     "check_exclusive",
     "check_executor",
+    "check_soft_timeout",
     "checked_options",
     "exception_types",
     "options_of",
@@ -113,6 +114,17 @@ def check_exclusive(value: object) -> bool:
     if isinstance(value, bool):
         return value
     raise OptionInvalid(f"exclusive is {shown(value)}.", mend="It is True or False.")
+
+
+def check_soft_timeout(value: object, timeout: float | None) -> float:
+    """What a user wrote for `soft_timeout`, in seconds; 0 = none. It does not travel with the job."""
+    soft_s = 0.0 if value is None else check_seconds("soft_timeout", value)
+    if soft_s and timeout and soft_s >= timeout:
+        raise OptionInvalid(
+            f"soft_timeout is {soft_s:g} s, and timeout, which ends the run, {timeout:g} s.",
+            mend="Leave some seconds between the two, for the job to clean up.",
+        )
+    return soft_s
 
 
 class Fluent:

@@ -34,12 +34,13 @@ from protojobs.port.records import ClaimedJob, Fence, Settlement
 from protojobs.worker.outcome import Details, Outcome, settlement
 from protojobs.worker.runs.failure_text import forget_locals, with_error
 
-__all__ = ["LEASE_IN_DOUBT", "NOT_BEGUN", "NOT_COMMITTED", "NOT_JUDGED", "NotBegun", "Run", "prepare", "unrun"]
+__all__ = ["LEASE_IN_DOUBT", "NOT_BEGUN", "NOT_COMMITTED", "NOT_JUDGED", "SOFT", "NotBegun", "Run", "prepare", "unrun"]
 
 RETRY_AFTER_MAX_S = 86_400.0  # that an exception may ask for: quotas are by the day. Never below the job's retry_delay
 UNRUN_DELAY_MAX_S = 300.0  # between two tries of a job that goes back since it cannot be run here
 UNDECODABLE_RETURNS_MAX = 300  # a day, with these delays; docs/decisions/0027
 LEASE_IN_DOUBT = "lease in doubt"  # why a run of an exclusive job was cut, or not begun
+SOFT = "soft timeout"  # it was struck when the job's own code was over, or had not begun
 CANCELLED_RUNNING = "cancelled while running"
 NOT_COMMITTED = "the transaction in which the job was completed has not been committed"
 NOT_JUDGED = "its end could not be judged"  # a mistake of ours or of a plugin: the job goes back
@@ -200,7 +201,7 @@ class Run:
         end_if_copied(self._process)
         context = self.context if self.definition.context_parameter else None
         try:
-            result = await cast("Awaitable[object]", self.definition.call(data, context))
+            result = await self._timed(cast("Awaitable[object]", self.definition.call(data, context)))
         except BaseException as error:
             end_if_copied(self._process, error)
             if self._hooks.around_job:
@@ -212,6 +213,13 @@ class Run:
         elif self._hooks.around_job:
             self._end = self.returned(result)
         return result
+
+    def _timed(self, awaitable: Awaitable[object]) -> Awaitable[object]:
+        if not self.definition.soft_timeout:
+            return awaitable
+        from protojobs.worker.runs.soft_timeout import in_time  # with asyncio, which is loaded where a loop runs
+
+        return in_time(awaitable, self.definition.soft_timeout, lambda: bool(self.cut_by))
 
     def _judged(self, error: BaseException) -> Outcome:
         """What it means that the job's own code has ended so: it raised, or was cancelled from outside."""
@@ -379,6 +387,8 @@ class Run:
                 return outcome
             delay = max(outcome.settlement.delay, exit_bound)
             return msgspec.structs.replace(outcome, settlement=msgspec.structs.replace(outcome.settlement, delay=delay))
+        if self.cut_by == SOFT:
+            return self.failed(JobTimeout())
         if self.cut_by == "cancel":
             return self._outcome(Verb.CANCEL, reason=CANCELLED_RUNNING)
         return self._given_back(0.0 if ended else exit_bound)

@@ -22,10 +22,12 @@ from contextvars import copy_context
 from queue import Empty, SimpleQueue
 
 from protojobs.clock import SYSTEM_CLOCK, Clock, cpu_s
+from protojobs.errors import JobTimeout
 from protojobs.interrupts import Interrupted, interrupt, is_handling_one, take_back
 from protojobs.logs import RUNNING
 from protojobs.worker.outcome import Outcome
 from protojobs.worker.runs.executor import NOT_BEGUN, NotBegun, Report, Runnable, not_judged
+from protojobs.worker.runs.run import SOFT
 
 __all__ = ["ThreadExecutor"]
 
@@ -84,6 +86,11 @@ class ThreadExecutor:
     def interrupt(self, run: Runnable) -> None:
         for slot in self._slots:
             slot.interrupt(run)
+
+    def raise_timeout(self, run: Runnable) -> None:
+        """Raise JobTimeout in the run: its soft limit is over. Never blocks."""
+        for slot in self._slots:
+            slot.raise_timeout(run)
 
     def interrupt_again(self, run: Runnable) -> None:
         for slot in self._slots:
@@ -172,6 +179,7 @@ class _Slot:
 
     def __init__(self, pool: ThreadExecutor, *, looks_on: bool) -> None:
         self.is_retired = False
+        self._is_cut = False  # by Interrupted, which may follow a JobTimeout
         self.bell: SimpleQueue[bool] = SimpleQueue()  # rung for an idle one; True: to look on
         self._pool = pool
         self._lock = threading.Lock()
@@ -184,9 +192,20 @@ class _Slot:
         if not self._lock.acquire(timeout=_LOCK_S):
             return
         try:
-            if self._run is run and (not self.is_retired or (again and not is_handling_one(self._thread))):
-                self.is_retired = True
+            if self._run is run and (not self._is_cut or (again and not is_handling_one(self._thread))):
+                self.is_retired = self._is_cut = True
                 interrupt(self._thread)
+        finally:
+            self._lock.release()
+
+    def raise_timeout(self, run: Runnable) -> None:
+        """Raise JobTimeout in the thread, if it is running `run` right now. It takes no other one after it."""
+        if not self._lock.acquire(timeout=_LOCK_S):
+            return
+        try:
+            if self._run is run and not self.is_retired:
+                self.is_retired = True
+                interrupt(self._thread, JobTimeout)
         finally:
             self._lock.release()
 
@@ -210,6 +229,11 @@ class _Slot:
             self._is_over()
             take_back()
             outcome = run.cut(end.__traceback__)
+        except JobTimeout:  # it struck beside the job's own code
+            self._is_over()
+            take_back()
+            run.cut_by = run.cut_by or SOFT
+            outcome = run.cut()
         except BaseException:  # noqa: BLE001  (else the run would never be answered for, and its slot be lost)
             outcome = not_judged(run)
         self._pool.report(run.key, outcome)

@@ -14,7 +14,8 @@ from typing import TypeAlias
 from protojobs.clock import Clock
 from protojobs.worker.lease.validity import LeaseValidity
 from protojobs.worker.runs.executor import Executor, Runnable
-from protojobs.worker.runs.run import LEASE_IN_DOUBT
+from protojobs.worker.runs.run import LEASE_IN_DOUBT, Run
+from protojobs.worker.runs.threads import ThreadExecutor
 
 __all__ = ["Timeouts"]
 
@@ -23,6 +24,7 @@ END_S = 2.0  # how long an interrupted run may take to end before it counts as s
 EXCLUSIVE_END_MIN_S = 0.5  # a short lease leaves an exclusive run less: a sixth of the lease, but not less than this
 _log = logging.getLogger("protojobs.worker")
 
+_Key: TypeAlias = tuple[str, int]
 _Watched: TypeAlias = tuple[Runnable, Executor, float]
 """A run, where it runs, and when its time is over."""
 
@@ -44,6 +46,7 @@ class Timeouts:
         self._lock = threading.Lock()  # among those that end runs
         self._runs: dict[tuple[str, int], _Watched] = {}
         self._cut: dict[Runnable, float] = {}  # told to end, and when they count as stuck
+        self._warned: set[_Key] = set()  # runs in threads in which JobTimeout was raised
         self._is_sweeping = False
         self._has_work = threading.Event()
         self._closed = threading.Event()
@@ -52,7 +55,7 @@ class Timeouts:
     def add(self, run: Runnable, executor: Executor, timeout: float) -> None:
         """Watch a run that starts now; `timeout` 0 only makes it known to `cut`. RuntimeError where no thread can."""
         self._runs[run.key] = (run, executor, self._clock.monotonic() + timeout if timeout else math.inf)
-        if not self._is_sweeping and (timeout or run.exclusive_holder):
+        if not self._is_sweeping and (timeout or run.exclusive_holder or _soft_s(run)):
             self._wake()
 
     def remove(self, key: tuple[str, int]) -> None:
@@ -131,13 +134,16 @@ class Timeouts:
             for watched in list(self._runs.values()):
                 if why := self._why_end(watched, now):
                     self._interrupt(watched, why)
+                elif _soft_s(run := watched[0]) and run.key not in self._warned:
+                    self._warn(run, watched[1], now)
+            self._warned &= self._runs.keys()
             self._find_stuck(now)
         if not self._is_needed():
             self._rest()
 
     def _is_needed(self) -> bool:
         return bool(self._cut) or any(
-            ends_at < math.inf or run.exclusive_holder for run, _, ends_at in list(self._runs.values())
+            ends_at < math.inf or run.exclusive_holder or _soft_s(run) for run, _, ends_at in list(self._runs.values())
         )
 
     def _rest(self) -> None:
@@ -167,6 +173,13 @@ class Timeouts:
         self._wake()
         executor.interrupt(run)
 
+    def _warn(self, run: Runnable, executor: Executor, now: float) -> None:
+        """Raise JobTimeout in a run whose soft limit is over, once. Async runs and children see to that themselves."""
+        if isinstance(executor, ThreadExecutor) and run not in self._cut and -math.inf < run.began_at:
+            if run.began_at + _soft_s(run) <= now:
+                self._warned.add(run.key)
+                executor.raise_timeout(run)
+
     def _find_stuck(self, now: float) -> None:
         """Tell of those that were told to end before, and are still here."""
         for run in [run for run, ends_at in self._cut.items() if ends_at <= now]:
@@ -179,3 +192,7 @@ class Timeouts:
         if why == LEASE_IN_DOUBT:
             return min(END_S, max(self._validity.lease_s / 6, EXCLUSIVE_END_MIN_S))
         return END_S
+
+
+def _soft_s(run: Runnable) -> float:
+    return run.definition.soft_timeout if isinstance(run, Run) and not run.is_async else 0.0

@@ -22,7 +22,7 @@ from queue import SimpleQueue
 import msgspec
 
 from protojobs.clock import SYSTEM_CLOCK
-from protojobs.errors import ResourceFailed
+from protojobs.errors import JobTimeout, ResourceFailed
 from protojobs.forks import this_process
 from protojobs.hooks.hooks import Hooks
 from protojobs.hooks.installed_plugins import load_hooks
@@ -53,7 +53,7 @@ from protojobs.worker.runs.children.frames import (
     encode,
 )
 from protojobs.worker.runs.failure_text import storable
-from protojobs.worker.runs.run import Run
+from protojobs.worker.runs.run import SOFT, Run
 
 __all__ = ["main"]
 
@@ -75,6 +75,7 @@ class Child:
         self._cancelled: Fence | None = None  # may be heard of before the run begins
         self._stopping: Fence | None = None  # as well
         self._is_ending = False
+        self._warned: Run | None = None  # its soft limit is over, and the main thread has not heard of it
         self._hooks = Hooks()
         self._resources = ChildResources()
         self._process = this_process()
@@ -131,13 +132,33 @@ class Child:
             run.tell_cancelled()
         if self._stopping == run.context.fence:
             run.tell_stopping()
+        warning = self._warning(run)
         try:
             outcome = copy_context().run(self._execute, run)  # what it sets must not be there for the next one
+        except JobTimeout:  # it struck beside the job's own code
+            run.cut_by = SOFT
+            outcome = run.ended_outside()
         finally:
             self._run = None
+            warning.cancel()
             _flush()
         is_out_of_place = message.is_guest and run.context.is_out_of_place and outcome.exception is not None
         self._say(OutOfPlace() if is_out_of_place else _ended(outcome))
+
+    def _warning(self, run: Run) -> threading.Timer:
+        """Raises JobTimeout in a plain run whose soft limit is over; an async one sees to that itself."""
+
+        def warn() -> None:
+            if self._run is run:
+                self._warned = run
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+
+        soft_s = 0.0 if run.is_async else run.definition.soft_timeout
+        timer = threading.Timer(soft_s, warn)
+        timer.daemon = True
+        if soft_s:
+            timer.start()
+        return timer
 
     def _execute(self, run: Run) -> Outcome:
         RUNNING.set(run.claimed)
@@ -189,6 +210,10 @@ class Child:
         os._exit(0)  # nobody hears a result any more, and the job runs again elsewhere
 
     def _on_signal(self, _number: int, _frame: object) -> None:
+        if self._warned is not None:
+            warned, self._warned = self._warned, None
+            if warned is self._run and not self._is_ending:
+                raise JobTimeout
         if self._is_ending:
             self._is_ending = False  # once: what cleans up after it shall not be struck again
             raise Interrupted
