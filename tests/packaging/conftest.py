@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,9 +49,12 @@ class Environment:
         assert ran.returncode == 0, f"{' '.join(words)} ended with {ran.returncode}\n{ran.stdout}\n{ran.stderr}"
         return ran.stdout
 
-    def install(self, *what: str, wheels: Path) -> None:
-        """By the pip (or uv) of this machine: ours from the wheels, third-party packages as pinned."""
-        options = ["--find-links", wheels, "-c", ROOT / "requirements/pins.txt", *what]
+    def install(self, *what: str, wheels: Path, unpinned: Collection[str] = ()) -> None:
+        """By the pip (or uv) of this machine: ours from the wheels, all others but `unpinned` as pinned."""
+        pinned = (ROOT / "requirements/pins.txt").read_text().splitlines()
+        pins = self.folder / "pins.txt"
+        pins.write_text("\n".join(line for line in pinned if line.partition("==")[0] not in unpinned))
+        options = ["--find-links", wheels, "-c", pins, *what]
         if uv := shutil.which("uv"):
             command: list[object] = [uv, "pip", "install", "--quiet", "--python", self.python, *options]
         else:

@@ -195,4 +195,4 @@ def test_without_the_extra_it_says_what_to_install(asked, url: str, missing: str
     assert main(["conformance", url]) == 2
     told = capsys.readouterr().err
     assert missing in told
-    assert 'try: pip install "protojobs[testing]"' in told
+    assert 'try: pip install "protojobs[conformance]"' in told

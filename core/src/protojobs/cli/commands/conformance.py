@@ -87,7 +87,7 @@ def _check_installed() -> None:
     missing = [name for name in ("pytest", "hypothesis") if find_spec(name) is None]
     if missing:
         raise ConfigurationError(
-            f"The conformance kit needs {' and '.join(missing)}.", mend='pip install "protojobs[testing]"'
+            f"The conformance kit needs {' and '.join(missing)}.", mend='pip install "protojobs[conformance]"'
         )
 
 
