@@ -38,6 +38,7 @@ LATE_IMPORTS: dict[tuple[str, str], str] = {
     ("core/src/protojobs/port/installed_drivers.py", "importlib.metadata"): "a quarter of the import time, for plugins",
     ("core/src/protojobs/port/urls.py", "importlib.metadata"): "a quarter of the import time, for drivers",
     ("core/src/protojobs/worker/runs/run.py", "asyncio"): "where it runs a loop has loaded it; plain jobs do without",
+    ("core/src/protojobs/worker/runs/run.py", "protojobs.worker.runs.soft_timeout"): "asyncio, for async jobs only",
     ("core/src/protojobs/cli/showing/tables.py", "rich.cells"): "rich is for terminals; a pipe does without",
     ("core/src/protojobs/cli/showing/tables.py", "rich.console"): "as above",
     ("core/src/protojobs/cli/showing/tables.py", "rich.table"): "as above",
