@@ -3,7 +3,8 @@
 On SQLite, by a worker that is warm: it has run jobs before, and waits for the next. The limits fall. Once they rose, by
 6 functions and 72 lines, for the turn in the listening thread and the second round trip (decision 0034), async jobs
 that lie ready, and what many pushes have in common. One line more, and 16 of these files, are for the resources of a
-worker; 1 function and 17 lines, since each claim asks for its order of queues; 10 of these files tell runs of a stop.
+worker; 1 function and 17 lines, since each claim asks for its order of queues; 10 of these files tell runs of a stop;
+a file, a function and 13 lines, and 43 of these files, are for the names of a store (its schema, its prefix).
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ THE_WALK = (
     CORE / "worker" / "runs" / "threads.py",  # where it runs
     CORE / "worker" / "runs" / "run.py",  # one run, and what its end means
 )
-WALK_LINES_MAX = 3_065  # counted whole
-FILES_MAX = 38
-FUNCTIONS_MAX = 167  # a comprehension or a lambda is part of the function that it stands in
-LINES_MAX = 1_310  # of these functions, without blank lines, comments and docstrings
+WALK_LINES_MAX = 3_109  # counted whole
+FILES_MAX = 39
+FUNCTIONS_MAX = 168  # a comprehension or a lambda is part of the function that it stands in
+LINES_MAX = 1_323  # of these functions, without blank lines, comments and docstrings
 
 WATCHED = """
 import json, sys, tempfile, threading, time

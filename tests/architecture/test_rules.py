@@ -74,6 +74,7 @@ LATE_IMPORTS: dict[tuple[str, str], str] = {
     (OPENTELEMETRY + "asked.py", "protojobs_opentelemetry.tracing"): "OpenTelemetry is for those who ask for traces",
     (OPENTELEMETRY + "__init__.py", "protojobs_opentelemetry.tracing"): "OpenTelemetry is for those who ask for traces",
     (SQL_DRIVER, "protojobs_sqlalchemy.migrations.migrating"): "Alembic is for setup, migrate and the doctor only",
+    (SQL_DRIVER, "protojobs_sqlalchemy.tables.models"): "the ORM takes six megabytes, and only some have sessions",
     (SQL_OPENING, "protojobs_sqlalchemy.sqlite.dialect"): "a program loads the dialect of its own store only",
     (SQL_OPENING, "protojobs_sqlalchemy.postgresql.dialect"): "its DBAPI is an extra",
     (SQL_OPENING, "protojobs_sqlalchemy.mariadb.dialect"): "its DBAPI is an extra",

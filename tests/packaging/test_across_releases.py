@@ -23,7 +23,7 @@ import sqlalchemy as sa
 
 from protojobs_sqlalchemy import SQLAlchemyDriver
 from protojobs_sqlalchemy.migrations import HEAD
-from protojobs_sqlalchemy.tables.tables import VERSION_TABLE
+from protojobs_sqlalchemy.tables.naming import VERSION_TABLE
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 

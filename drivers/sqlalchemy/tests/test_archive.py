@@ -21,7 +21,7 @@ from protojobs.port.lifecycle import Verb
 from protojobs.port.records import CancelAnswer, ClaimedJob, Fence, JobFilter, NewJob, Settlement, WorkerInfo
 from protojobs_sqlalchemy import SQLAlchemyDriver
 from protojobs_sqlalchemy.postgresql.archive import COLUMNS, DAY_SHARDS
-from protojobs_sqlalchemy.tables.tables import jobs, metadata
+from protojobs_sqlalchemy.tables.tables import PLAIN
 from protojobs_sqlalchemy.verbs.counting import lone_shard
 
 DAY_S = 86_400.0
@@ -46,7 +46,7 @@ def url(keeper: SQLAlchemyDriver, postgresql_url: str) -> str:
     with keeper.engine.begin() as conn:
         for name in days_of(keeper)[:-1]:
             conn.execute(text(f"DROP TABLE jobs_archive_{name}"))
-        for name in [*metadata.tables, "jobs_archive"]:
+        for name in [*PLAIN.metadata.tables, "jobs_archive"]:
             conn.execute(text(f"DELETE FROM {name}"))
     keeper.setup()
     return postgresql_url
@@ -234,7 +234,7 @@ class TestCompleting:
     def test_each_column_of_a_job_is_kept_or_empty_by_then(self) -> None:
         set_apart = {"status", "processed_at"}
         empty = {"reserved_by", "moving_token", "moved_from"}
-        assert set(COLUMNS.split(", ")) == {column.name for column in jobs.columns} - set_apart - empty
+        assert set(COLUMNS.split(", ")) == {column.name for column in PLAIN.jobs.columns} - set_apart - empty
 
     def test_settle_is_all_or_nothing_between_the_two_tables(self, driver: SQLAlchemyDriver) -> None:
         claims = lend(driver, new_job(), new_job())

@@ -21,7 +21,7 @@ from protojobs.testing.conformance.machine import Comparing
 from protojobs.testing.conformance.settling import Settling
 from protojobs.testing.conformance.transferring import Transferring
 from protojobs_sqlalchemy import SQLAlchemyDriver
-from protojobs_sqlalchemy.tables.tables import metadata
+from protojobs_sqlalchemy.tables.tables import PLAIN
 
 
 class TestWithAnArchive(Enqueueing, Settling, Administering, Counting, Listing, Transferring, Comparing):
@@ -41,7 +41,7 @@ class TestWithAnArchive(Enqueueing, Settling, Administering, Counting, Listing, 
     def reset(cls, keeper: SQLAlchemyDriver) -> Callable[[], None]:
         def empty() -> None:
             with keeper.engine.begin() as conn:
-                for name in [*metadata.tables, "jobs_archive"]:
+                for name in [*PLAIN.metadata.tables, "jobs_archive"]:
                     conn.execute(text(f"DELETE FROM {name}"))
 
         return empty

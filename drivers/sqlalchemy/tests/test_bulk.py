@@ -143,7 +143,7 @@ class TestOneAtATime:
         driver = SQLAlchemyDriver(make_store_url("sqlite"))
         driver.setup()
 
-        def look(path: str) -> str:
+        def look(path: str, _names: object) -> str:
             looked.append(path)
             return "sqlite/test"
 

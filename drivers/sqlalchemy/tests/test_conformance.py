@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 
 from protojobs.testing.conformance import DriverConformance, DriverFactory
 from protojobs_sqlalchemy import SQLAlchemyDriver
-from protojobs_sqlalchemy.tables.tables import metadata
+from protojobs_sqlalchemy.tables.tables import PLAIN
 
 
 def emptier(driver: SQLAlchemyDriver) -> Callable[[], None]:
@@ -23,7 +23,7 @@ def emptier(driver: SQLAlchemyDriver) -> Callable[[], None]:
 
     def empty() -> None:
         with driver.engine.begin() as conn:
-            for table in metadata.tables.values():
+            for table in PLAIN.metadata.tables.values():
                 conn.execute(table.delete())
 
     return empty
@@ -125,7 +125,7 @@ class TestOnPostgreSQL(OnOneDatabase):
 
     @pytest.fixture
     def hold(self, keeper: SQLAlchemyDriver) -> Callable[[], AbstractContextManager[None]]:
-        return holding(keeper, f"LOCK TABLE {', '.join(metadata.tables)} IN ACCESS EXCLUSIVE MODE", "ROLLBACK")
+        return holding(keeper, f"LOCK TABLE {', '.join(PLAIN.metadata.tables)} IN ACCESS EXCLUSIVE MODE", "ROLLBACK")
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -149,7 +149,7 @@ class TestOnMariaDB(OnOneDatabase):
 
     @pytest.fixture
     def hold(self, keeper: SQLAlchemyDriver) -> Callable[[], AbstractContextManager[None]]:
-        return holding(keeper, f"LOCK TABLES {' WRITE, '.join(metadata.tables)} WRITE", "UNLOCK TABLES")
+        return holding(keeper, f"LOCK TABLES {' WRITE, '.join(PLAIN.metadata.tables)} WRITE", "UNLOCK TABLES")
 
     @pytest.fixture(scope="class")
     @classmethod

@@ -13,8 +13,8 @@ from protojobs.port.lifecycle import Verb
 from protojobs.port.records import Fence, NewJob, Settlement, WorkerInfo
 from protojobs_sqlalchemy import SQLAlchemyDriver
 from protojobs_sqlalchemy.dialect import Mode, Use
-from protojobs_sqlalchemy.tables import tables
 from protojobs_sqlalchemy.tables.tables import COUNTER_SHARDS
+from protojobs_sqlalchemy.tables.tables import PLAIN as tables
 from protojobs_sqlalchemy.verbs import counting
 
 JOBS = 12

@@ -24,6 +24,7 @@ from protojobs_sqlalchemy.connecting.urls import parse
 from protojobs_sqlalchemy.dialect import Mode
 from protojobs_sqlalchemy.mariadb.waiting import Watcher
 from protojobs_sqlalchemy.sqlite import dialect as sqlite
+from protojobs_sqlalchemy.tables.tables import PLAIN
 from protojobs_sqlalchemy.waking.threads import Wakeup
 
 NORMAL, FULL = 1, 2
@@ -124,7 +125,7 @@ def test_a_forked_child_starts_afresh(store_url: str) -> None:
 def test_on_mariadb_a_forked_child_waits_on_a_connection_of_its_own(make_store_url: Callable[[str], str]) -> None:
     driver = SQLAlchemyDriver(make_store_url("mariadb"))
     driver.setup()
-    watcher = Watcher(driver.engine, Wakeup())
+    watcher = Watcher(driver.engine, Wakeup(), PLAIN.names)
     watcher.wait(0, ["q"], 0.01, 0.0)
     (idle,) = watcher._idle
     pid = os.fork()

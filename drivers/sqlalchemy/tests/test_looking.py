@@ -23,7 +23,7 @@ from protojobs_sqlalchemy import SQLAlchemyDriver
 from protojobs_sqlalchemy.dialect import Use
 from protojobs_sqlalchemy.inspecting import finding
 from protojobs_sqlalchemy.mariadb import live
-from protojobs_sqlalchemy.tables import tables
+from protojobs_sqlalchemy.tables.tables import PLAIN as tables
 from protojobs_sqlalchemy.verbs import administration
 from protojobs_sqlalchemy.verbs.counting import count
 

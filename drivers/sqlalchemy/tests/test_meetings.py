@@ -13,7 +13,7 @@ from protojobs.clock import within
 from protojobs.entropy import fresh_id
 from protojobs.port.records import Fence, NewJob, WorkerInfo
 from protojobs_sqlalchemy import SQLAlchemyDriver
-from protojobs_sqlalchemy.tables.tables import queues
+from protojobs_sqlalchemy.tables.tables import PLAIN
 
 BRIEF_S = 2.0  # for a busy machine; who waits for a row waits for longer
 
@@ -72,7 +72,7 @@ def test_of_two_who_pause_a_queue_at_once_one_is_told_that_it_was_paused(store_u
     driver = SQLAlchemyDriver(store_url)
     driver.setup()
     with driver.begin() as first:
-        first.execute(insert(queues).values(name="q", paused_at=driver.now()))
+        first.execute(insert(PLAIN.queues).values(name="q", paused_at=driver.now()))
         release = threading.Timer(0.3, first.commit)
         release.start()
         assert driver.pause("q") is False

@@ -24,7 +24,8 @@ from protojobs_sqlalchemy import SQLAlchemyDriver
 from protojobs_sqlalchemy.connecting import connections
 from protojobs_sqlalchemy.migrations import HEAD, REVISIONS
 from protojobs_sqlalchemy.migrations.migrating import alembic_config
-from protojobs_sqlalchemy.tables.tables import VERSION_TABLE, failed_jobs, metadata
+from protojobs_sqlalchemy.tables.naming import VERSION_TABLE
+from protojobs_sqlalchemy.tables.tables import PLAIN
 
 TEN_STARTERS = """
 import os, sys
@@ -60,7 +61,7 @@ def tables_of(driver: SQLAlchemyDriver) -> set[str]:
 
 
 def test_the_head_is_the_last_script() -> None:
-    scripts = ScriptDirectory.from_config(alembic_config())
+    scripts = ScriptDirectory.from_config(alembic_config(PLAIN.names))
     assert scripts.get_current_head() == HEAD == REVISIONS[-1]
     assert [script.revision for script in scripts.walk_revisions()] == list(reversed(REVISIONS))
 
@@ -74,7 +75,7 @@ def test_migrate_says_what_it_ran_and_does_nothing_twice(driver: SQLAlchemyDrive
 
 def test_every_column_that_the_statements_name_is_made(driver: SQLAlchemyDriver) -> None:
     driver.setup()
-    for table in metadata.tables.values():
+    for table in PLAIN.metadata.tables.values():
         made = {column["name"]: column["nullable"] for column in inspect(driver.engine).get_columns(table.name)}
         assert {column.name: bool(column.nullable) for column in table.columns}.items() <= made.items()
 
@@ -219,7 +220,7 @@ def test_each_step_says_which_releases_can_work_on_its_tables(driver: SQLAlchemy
     driver.setup()
     said = {
         script.revision: getattr(script.module, "readable_from", None)
-        for script in ScriptDirectory.from_config(alembic_config()).walk_revisions()
+        for script in ScriptDirectory.from_config(alembic_config(PLAIN.names)).walk_revisions()
     }
     assert all(said[revision] in REVISIONS for revision in REVISIONS[REVISIONS.index("0005") :])
     assert readable_from(driver) == said[HEAD]
@@ -282,7 +283,8 @@ def what_an_older_release_would_trip_over(before: dict[str, Shape], after: dict[
 
 def test_a_step_that_says_it_is_additive_is_so(driver: SQLAlchemyDriver) -> None:
     """CONTRIBUTING.md has the rule. A step is additive where it does not say its own revision."""
-    scripts = {script.revision: script for script in ScriptDirectory.from_config(alembic_config()).walk_revisions()}
+    steps = ScriptDirectory.from_config(alembic_config(PLAIN.names)).walk_revisions()
+    scripts = {script.revision: script for script in steps}
     driver.migrate(to="0005")
     for revision in REVISIONS[REVISIONS.index("0005") + 1 :]:
         before = shape(driver)
@@ -311,7 +313,7 @@ def test_what_is_not_additive_is_seen(driver: SQLAlchemyDriver, statement: str, 
 
 
 def test_each_step_says_what_a_step_back_loses() -> None:
-    for script in ScriptDirectory.from_config(alembic_config()).walk_revisions():
+    for script in ScriptDirectory.from_config(alembic_config(PLAIN.names)).walk_revisions():
         assert isinstance(script.module.step_back_loses, str), script.revision
 
 
@@ -394,13 +396,13 @@ def test_a_starter_that_died_between_the_first_tables_and_the_notes_is_no_obstac
 
 def test_failures_of_an_older_version_are_kept_as_a_group(driver: SQLAlchemyDriver) -> None:
     with driver.engine.connect() as conn:
-        config = alembic_config()
+        config = alembic_config(PLAIN.names)
         config.attributes["connection"] = conn
         command.upgrade(config, "0001")
         conn.commit()
     now = datetime(2026, 1, 1, tzinfo=UTC)
     row = {"id": fresh_id(), "job_id": fresh_id(), "queue": "q", "job_class": "c", "job_name": "n", "data": "{}"}
-    old = [column for column in failed_jobs.c if column.name != "fingerprint"]
+    old = [column for column in PLAIN.failed_jobs.c if column.name != "fingerprint"]
     values = row | {"attempts": 4, "exception": "Traceback", "failed_at": now}
     with driver.engine.begin() as conn:
         conn.execute(insert(Table("failed_jobs", MetaData(), *[Column(c.name, c.type) for c in old])), values)
@@ -417,7 +419,7 @@ def test_a_migration_behind_a_long_transaction_gives_up_and_loses_nothing(
     monkeypatch.setattr(connections, "_CONFLICT_S", 0.1)
     driver = SQLAlchemyDriver(make_store_url("postgresql"))
     with driver.engine.begin() as conn:
-        config = alembic_config()
+        config = alembic_config(PLAIN.names)
         config.attributes["connection"] = conn
         command.upgrade(config, "0001")
     reader = create_engine(driver.engine.url)

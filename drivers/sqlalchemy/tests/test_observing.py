@@ -16,7 +16,7 @@ from protojobs.port.records import NewJob
 from protojobs_sqlalchemy import SQLAlchemyDriver
 from protojobs_sqlalchemy.dialect import Mode
 from protojobs_sqlalchemy.observing import depths, expiry
-from protojobs_sqlalchemy.tables import tables
+from protojobs_sqlalchemy.tables.tables import PLAIN as tables
 
 MINUTES, WORKERS, NAMES = 60, 4, 10
 RECORD_STATEMENTS_MAX = 2

@@ -24,7 +24,7 @@ from protojobs_sqlalchemy.postgresql import statements
 from protojobs_sqlalchemy.postgresql.turn import claim_values
 from protojobs_sqlalchemy.postgresql.values import completions_of
 from protojobs_sqlalchemy.sqlite import jobs as sqlite_turn
-from protojobs_sqlalchemy.tables import tables
+from protojobs_sqlalchemy.tables.tables import PLAIN as tables
 from protojobs_sqlalchemy.verbs.lanes import Lanes
 
 ROWS = 6_000
@@ -127,7 +127,7 @@ class TestOnSQLite:
         self, driver: SQLAlchemyDriver, statement: str, values: list[object], index: str
     ) -> None:
         with driver._connections.engine.connect() as conn:
-            rows = conn.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", tuple(values)).fetchall()
+            rows = conn.exec_driver_sql(f"EXPLAIN QUERY PLAN {tables.names.sql(statement)}", tuple(values)).fetchall()
         plan = [str(row[3]) for row in rows]
         touching = [line for line in plan if " jobs" in line]
         assert touching
@@ -197,7 +197,7 @@ class TestOnPostgreSQL:
         with driver._connections.engine.connect() as conn:
             raw = conn.connection.driver_connection
             assert isinstance(raw, psycopg.Connection)
-            rows = raw.execute(f"EXPLAIN {statement}", values | {"offset": timedelta()}).fetchall()
+            rows = raw.execute(tables.names.sql(f"EXPLAIN {statement}"), values | {"offset": timedelta()}).fetchall()
         return "\n".join(str(row[0]) for row in rows)
 
 
@@ -228,7 +228,7 @@ class TestOnMariaDB:
         ids = [row.job_id for row in driver.failed(limit=20).jobs]
         values = [ids if value is IDS else value for value in values]
         with driver._connections.engine.connect() as conn, raw_of(conn).cursor(DictCursor) as cursor:
-            cursor.execute(f"EXPLAIN {statement}", values)
+            cursor.execute(f"EXPLAIN {tables.names.sql(statement)}", values)
             (jobs,) = [row for row in cursor.fetchall() if row["table"] == "jobs"]
         assert jobs["key"] == index
         if index == "PRIMARY":

@@ -20,6 +20,7 @@ from protojobs_sqlalchemy.dialect import Mode, TurnRequest, Use
 from protojobs_sqlalchemy.postgresql import statements
 from protojobs_sqlalchemy.postgresql.dialect import PostgreSQLDialect
 from protojobs_sqlalchemy.postgresql.turn import claim_values, raw_of
+from protojobs_sqlalchemy.tables.tables import PLAIN
 from protojobs_sqlalchemy.verbs.lanes import Lanes
 
 QUEUE = "q"
@@ -169,7 +170,7 @@ def pages_of_a_claim(driver: SQLAlchemyDriver, request: TurnRequest, known: Lane
     with driver._connections.engine.connect() as conn:
         raw = raw_of(conn)
         values = claim_values(request, known) | {"offset": timedelta()}
-        (row,) = raw.execute(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement}", values).fetchall()
+        (row,) = raw.execute(PLAIN.names.sql(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement}"), values).fetchall()
         raw.rollback()
     found = [node for node in nodes(row[0][0]["Plan"]) if node.get("Index Name") == "jobs_ready"]
     return max(int(node["Shared Hit Blocks"]) + int(node["Shared Read Blocks"]) for node in found)

@@ -31,7 +31,7 @@ from protojobs.testing.conformance.plans import (
 )
 from protojobs_sqlalchemy import SQLAlchemyDriver
 from protojobs_sqlalchemy.dialect import Mode, Stored
-from protojobs_sqlalchemy.tables import tables
+from protojobs_sqlalchemy.tables.tables import PLAIN as tables
 from protojobs_sqlalchemy.verbs import schedules
 from protojobs_sqlalchemy.verbs.inserting import new_row
 

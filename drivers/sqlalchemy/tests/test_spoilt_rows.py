@@ -14,7 +14,7 @@ from protojobs.port.diagnosis import Severity
 from protojobs.port.lifecycle import JobState, Verb
 from protojobs.port.records import CancelAnswer, ClaimedJob, JobFilter, JobRecord, NewJob, Settlement, WorkerInfo
 from protojobs_sqlalchemy import SQLAlchemyDriver
-from protojobs_sqlalchemy.tables.tables import jobs
+from protojobs_sqlalchemy.tables.tables import PLAIN
 
 KINDS = ("sqlite", "postgresql", "mariadb")
 
@@ -119,7 +119,7 @@ def spoil(driver: SQLAlchemyDriver, job_id: str, **columns: str) -> None:
     """Write these pieces of SQL into the job's row, as a foreign hand would."""
     changes = ", ".join(f"{name} = {value}" for name, value in columns.items())
     with create_engine(driver.engine.url).begin() as conn:
-        said = text(f"UPDATE jobs SET {changes} WHERE id = :id").bindparams(bindparam("id", type_=jobs.c.id.type))
+        said = text(f"UPDATE jobs SET {changes} WHERE id = :id").bindparams(bindparam("id", type_=PLAIN.jobs.c.id.type))
         assert conn.execute(said, {"id": job_id}).rowcount == 1
 
 

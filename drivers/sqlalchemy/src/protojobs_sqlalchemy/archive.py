@@ -13,7 +13,7 @@ from msgspec import Struct
 from sqlalchemy import Connection, FromClause
 
 from protojobs.port.records import Fence
-from protojobs_sqlalchemy.tables.tables import jobs
+from protojobs_sqlalchemy.tables.tables import Tables
 
 __all__ = ["Archive", "TurnedOver"]
 
@@ -29,8 +29,10 @@ class Archive:
     """Where completed jobs lie besides `jobs`."""
 
     takes_completed = False  # whether jobs are put there when they complete
-    all_jobs: FromClause = jobs  # `jobs`, and the archive too
     tables: Sequence[FromClause] = ()
+
+    def __init__(self, tables: Tables) -> None:
+        self.all_jobs: FromClause = tables.jobs  # and the archive's too
 
     def has_jobs(self, conn: Connection) -> bool:
         """Whether anything may lie there: asked once, since the first job comes after a new start."""

@@ -20,7 +20,7 @@ from protojobs_sqlalchemy.dialect import Dialect, Look, Mode
 from protojobs_sqlalchemy.migrations import HEAD
 from protojobs_sqlalchemy.migrations.version import version_of
 from protojobs_sqlalchemy.tables.indexes import missing_indexes
-from protojobs_sqlalchemy.tables.tables import jobs
+from protojobs_sqlalchemy.tables.naming import Names
 from protojobs_sqlalchemy.tables.types import job_ids
 
 __all__ = ["diagnose", "encryption", "in_front", "is_local", "oldest_ended"]
@@ -33,8 +33,8 @@ def diagnose(connections: Connections, script: str) -> list[Finding]:
 
     Raises SchemaOutdated where it is not migrated.
     """
-    findings = [connections.run(_schema, Mode.READ)]
-    missing: Look = lambda conn: missing_indexes(conn, script)  # noqa: E731 (one of the looks)
+    findings = [connections.run(lambda conn: _schema(conn, connections.dialect.names), Mode.READ)]
+    missing: Look = lambda conn: missing_indexes(conn, connections.dialect.names, script)  # noqa: E731 (one of the looks)
     for look in [missing, *connections.dialect.looks(connections.connect, script)]:
         try:
             findings += connections.run(partial(_listed, look), Mode.SINGLE, is_repeatable=True)
@@ -76,8 +76,8 @@ def is_local(host: str) -> bool:
         return False
 
 
-def _schema(conn: Connection) -> Finding:
-    version = version_of(conn)
+def _schema(conn: Connection, names: Names) -> Finding:
+    version = version_of(conn, names)
     return judged(
         "schema",
         f"The tables are of version {version}, which this release works on."
@@ -96,6 +96,7 @@ def _listed(look: Look, conn: Connection) -> list[Finding]:
 
 def in_front(conn: Connection, dialect: Dialect, job_id: str, counted_max: int, now: datetime) -> int:
     """How many due jobs of its queue a claim would lend before this pending one; lane by lane, each by jobs_ready."""
+    jobs = dialect.tables.jobs
     query = select(jobs.c.queue, jobs.c.priority, jobs.c.available_at).where(jobs.c.id.in_(job_ids([job_id])))
     row = conn.execute(query.where(jobs.c.status == JobState.PENDING.value)).first()
     if row is None:
@@ -119,7 +120,7 @@ def in_front(conn: Connection, dialect: Dialect, job_id: str, counted_max: int, 
 
 def _higher(conn: Connection, dialect: Dialect, queue: str, priority: int) -> list[int]:
     """The priorities above this one that have pending jobs, found by jumping through jobs_ready."""
-    priorities: list[int] = []
+    jobs, priorities = dialect.tables.jobs, list[int]()
     for _ in range(_PRIORITIES_MAX):
         query = select(jobs.c.priority).where(*dialect.conditions.is_pending(queue), jobs.c.priority > priority)
         following = conn.execute(query.order_by(jobs.c.priority).limit(1)).scalar()
@@ -132,7 +133,7 @@ def _higher(conn: Connection, dialect: Dialect, queue: str, priority: int) -> li
 
 def oldest_ended(conn: Connection, dialect: Dialect) -> dict[JobState, datetime]:
     """When the oldest job that is kept ended, for each finished state; by jobs_finished."""
-    times: dict[JobState, datetime] = {}
+    jobs, times = dialect.tables.jobs, dict[JobState, datetime]()
     for state in sorted(FINISHED):
         query = (
             select(jobs.c.processed_at)

@@ -22,6 +22,7 @@ from protojobs.port.records import ClaimReply, NewJob, Pruned, Settlement
 from protojobs.port.schedules import Schedule
 from protojobs_sqlalchemy.archive import Archive
 from protojobs_sqlalchemy.tables.conditions import Conditions
+from protojobs_sqlalchemy.tables.tables import Tables
 from protojobs_sqlalchemy.tables.types import is_job_id
 
 __all__ = [
@@ -113,14 +114,18 @@ class Run(Protocol):
 class Dialect(ABC):
     """One database's way. Connections come in autocommit mode; `begin` and `end` frame a step of several statements."""
 
-    time_offset: float  # seconds added to the clock of the store
     turn_mode = Mode.SINGLE  # how `turn` is run: it begins and commits by itself
     is_server = True
     has_marked_index = False  # whether jobs_marked leads to the jobs of a worker that somebody has cancelled
-    conditions: Conditions = Conditions()
-    archive: Archive = Archive()
     busy_mend = "Other transactions hold the rows for too long; look for one that stays open."
     unavailable_mend = "Is the server running, and can it be reached from here?"
+
+    def __init__(self, tables: Tables, time_offset: float) -> None:
+        self.tables = tables
+        self.names = tables.names
+        self.time_offset = time_offset  # seconds added to the clock of the store
+        self.conditions = Conditions(tables)
+        self.archive: Archive = Archive(tables)
 
     # Connections and steps
 
@@ -185,6 +190,9 @@ class Dialect(ABC):
 
     def check_place(self, conn: Connection) -> None:
         """Raise ConfigurationError where there is no place for tables: no database is named, or no schema is there."""
+
+    def make_place(self, conn: Connection) -> None:
+        """Make the schema of the tables, where they have one of their own; ConfigurationError if the user may not."""
 
     def check_may_create(self, conn: Connection) -> None:
         """Raise ConfigurationError where the user may make no tables."""

@@ -29,13 +29,14 @@ from protojobs_sqlalchemy.observing import actions, depths, runs
 from protojobs_sqlalchemy.observing.failures import groups
 from protojobs_sqlalchemy.opening import opened
 from protojobs_sqlalchemy.sessions.joining import Joining, load_if_the_orm_is
-from protojobs_sqlalchemy.tables.tables import audit, failed_jobs
 from protojobs_sqlalchemy.verbs import administration, leases
 from protojobs_sqlalchemy.verbs import schedules as scheduling
 from protojobs_sqlalchemy.verbs.inserting import check_new, due_queues, enqueued
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
+
+    from protojobs_sqlalchemy.tables.models import FailedJobModel, JobModel
 
 __all__ = ["SQLAlchemyDriver"]
 
@@ -52,11 +53,14 @@ class SQLAlchemyDriver:
     a pooler such as PgBouncer: nothing is kept in a session then, and LISTEN needs `listen_url`, a direct one.
     `archive="daily"` (or `?archive=daily` in the URL) puts completed jobs into a table with a partition for each day:
     for PostgreSQL and a million jobs a day or more. Give it to every process of the store.
+
+    `schema` (PostgreSQL) puts all tables into a schema of their own, `prefix` (every database) in front of the name of
+    each; `?schema=` and `?prefix=` in the URL say the same. See docs/how-to/beside-your-own-tables.md.
     """
 
     port_version = PORT_VERSION
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (the options of a store)
         self,
         where: str | URL | Engine,
         *,
@@ -65,10 +69,19 @@ class SQLAlchemyDriver:
         is_pooled: bool = False,
         listen_url: str | None = None,
         archive: str | None = None,
+        schema: str | None = None,
+        prefix: str | None = None,
     ) -> None:
         load_if_the_orm_is()
         self._connections = opened(
-            where, time_offset=time_offset, timeout=timeout, is_pooled=is_pooled, listen_url=listen_url, archive=archive
+            where,
+            time_offset=time_offset,
+            timeout=timeout,
+            is_pooled=is_pooled,
+            listen_url=listen_url,
+            archive=archive,
+            schema=schema,
+            prefix=prefix,
         )
         self._dialect = self._connections.dialect
         self._run, self._run_at = self._connections.run, self._connections.run_at
@@ -88,12 +101,26 @@ class SQLAlchemyDriver:
         return cls(url)
 
     def __repr__(self) -> str:
-        return f"<SQLAlchemyDriver {masked(self._connections.engine.url)}>"
+        return f"<SQLAlchemyDriver {self._dialect.names.said(masked(self._connections.engine.url))}>"
 
     @property
     def engine(self) -> Engine:
         """For your own sessions: the engine that you gave, or one of the driver's with a pool for nothing else."""
         return self._connections.sessions
+
+    @property
+    def job_model(self) -> type[JobModel]:
+        """`jobs` of this store as a mapped class, for your own sessions: `JobModel`, under the store's own names."""
+        from protojobs_sqlalchemy.tables.models import models_of
+
+        return models_of(self._dialect.tables)[0]
+
+    @property
+    def failed_job_model(self) -> type[FailedJobModel]:
+        """`failed_jobs` of this store as a mapped class: `FailedJobModel`, under the store's own names."""
+        from protojobs_sqlalchemy.tables.models import models_of
+
+        return models_of(self._dialect.tables)[1]
 
     @property
     def time_offset(self) -> float:
@@ -187,13 +214,18 @@ class SQLAlchemyDriver:
 
     def register(self, worker: records.WorkerInfo) -> None:
         self._connections.warn_of_few(worker.concurrency)
-        self._run_at(lambda conn, now: leases.register(conn, worker, now), Mode.WORK, use=Use.WORK, is_repeatable=True)
+        self._run_at(
+            lambda conn, now: leases.register(conn, self._dialect, worker, now),
+            Mode.WORK,
+            use=Use.WORK,
+            is_repeatable=True,
+        )
 
     def heartbeat(self, worker: str, progress: Mapping[Fence, float]) -> records.Heartbeat:
         return leases.beat(self._connections, worker, progress)
 
     def leave(self, worker: str) -> None:
-        self._run(lambda conn: leases.leave(conn, worker), Mode.WORK, use=Use.WORK)
+        self._run(lambda conn: leases.leave(conn, self._dialect, worker), Mode.WORK, use=Use.WORK)
 
     def reclaim(self, limit: int, *, until: datetime | None = None) -> records.Reclaimed:
         reclaimed = self._run_at(
@@ -221,7 +253,7 @@ class SQLAlchemyDriver:
         self, *, queue: str | None = None, limit: int = 50, cursor: str | None = None, chars_max: int | None = None
     ) -> records.FailedPage:
         check_names(queue)
-        which = failed_jobs.c.queue == queue if queue is not None else None
+        which = self._dialect.tables.failed_jobs.c.queue == queue if queue is not None else None
         return self._failed_page(which, limit, cursor, chars_max)
 
     def get_failed(self, ids: Sequence[str]) -> list[records.FailedJob]:
@@ -271,7 +303,7 @@ class SQLAlchemyDriver:
         return self._run_at(lambda conn, now: administration.pause(conn, self._dialect, queue, now), Mode.STORE)
 
     def resume(self, queue: str) -> bool:
-        was_paused = self._run(lambda conn: administration.resume(conn, queue), Mode.STORE)
+        was_paused = self._run(lambda conn: administration.resume(conn, self._dialect, queue), Mode.STORE)
         self._dialect.wake([queue])
         return was_paused
 
@@ -293,7 +325,7 @@ class SQLAlchemyDriver:
 
     def drop_exported(self, token: str, ids: Sequence[str]) -> int:
         rules.check_batch(ids)
-        return self._run(lambda conn: transfer.drop_exported(conn, token, ids), Mode.STORE)
+        return self._run(lambda conn: transfer.drop_exported(conn, self._dialect, token, ids), Mode.STORE)
 
     # Schedules
 
@@ -303,15 +335,18 @@ class SQLAlchemyDriver:
 
     def get_schedules(self, ids: Sequence[str]) -> schedules.SchedulePage:
         rules.check_batch(ids)
-        return self._run(lambda conn: scheduling.get(conn, ids), Mode.READ)
+        return self._run(lambda conn: scheduling.get(conn, self._dialect, ids), Mode.READ)
 
     def list_schedules(self, *, limit: int = 100, cursor: str | None = None) -> schedules.SchedulePage:
         rules.check_schedule_cursor(cursor)
-        return self._run(lambda conn: scheduling.page_of(conn, limit, cursor), Mode.READ)
+        return self._run(lambda conn: scheduling.page_of(conn, self._dialect, limit, cursor), Mode.READ)
 
     def due_schedules(self, limit: int, *, cursor: schedules.DueCursor | None = None) -> schedules.DueSchedules:
         return self._run_at(
-            lambda conn, now: scheduling.due(conn, limit, cursor, now), Mode.SINGLE, use=Use.WORK, is_repeatable=True
+            lambda conn, now: scheduling.due(conn, self._dialect, limit, cursor, now),
+            Mode.SINGLE,
+            use=Use.WORK,
+            is_repeatable=True,
         )
 
     def fire(self, firings: Sequence[schedules.Firing]) -> list[schedules.Fired]:
@@ -320,7 +355,7 @@ class SQLAlchemyDriver:
     def remove_schedule(self, schedule_id: str) -> bool:
         if not rules.is_storable(schedule_id):
             return False
-        return self._run(lambda conn: scheduling.remove(conn, schedule_id), Mode.STORE)
+        return self._run(lambda conn: scheduling.remove(conn, self._dialect, schedule_id), Mode.STORE)
 
     # Inside a caller's transaction
 
@@ -357,23 +392,23 @@ class SQLAlchemyDriver:
     ) -> list[observing.Rollup]:
         check_names(queue, job_name)
         span = runs.Span(period_s, since, until)
-        return self._run(lambda conn: runs.rollups(conn, span, queue, job_name), Mode.READ)
+        return self._run(lambda conn: runs.rollups(conn, self._dialect, span, queue, job_name), Mode.READ)
 
     def totals(
         self, period_s: int, since: datetime, until: datetime, *, by: Literal["queue", "job_name"], limit: int = 100
     ) -> list[observing.RollupTotal]:
         span = runs.Span(period_s, since, until)
-        return self._run(lambda conn: runs.totals(conn, span, by, limit), Mode.READ)
+        return self._run(lambda conn: runs.totals(conn, self._dialect, span, by, limit), Mode.READ)
 
     def sample_depths(self, *, limit: int = 50, counted_max: int = 10_000) -> bool:
         return depths.sample_depths(self._connections, limit, counted_max)
 
     def depths(self, since: datetime, until: datetime, *, queue: str | None = None) -> list[observing.DepthSample]:
         check_names(queue)
-        return self._run(lambda conn: depths.depths(conn, since, until, queue), Mode.READ)
+        return self._run(lambda conn: depths.depths(conn, self._dialect, since, until, queue), Mode.READ)
 
     def attempts(self, job_id: str) -> list[observing.AttemptNote]:
-        return self._run(lambda conn: runs.attempts_of(conn, job_id), Mode.READ)
+        return self._run(lambda conn: runs.attempts_of(conn, self._dialect, job_id), Mode.READ)
 
     def failure_groups(
         self, *, limit: int = 100, counted_max: int = 1_000, chars_max: int | None = None
@@ -384,7 +419,9 @@ class SQLAlchemyDriver:
         self, fingerprint: str, *, limit: int = 50, cursor: str | None = None, chars_max: int | None = None
     ) -> records.FailedPage:
         check_names(fingerprint)
-        return self._failed_page(failed_jobs.c.fingerprint == fingerprint, limit, cursor, chars_max)
+        return self._failed_page(
+            self._dialect.tables.failed_jobs.c.fingerprint == fingerprint, limit, cursor, chars_max
+        )
 
     def _failed_page(
         self, which: ColumnElement[bool] | None, limit: int, cursor: str | None, chars_max: int | None
@@ -398,10 +435,12 @@ class SQLAlchemyDriver:
 
     def note_action(self, action: observing.ActionNote) -> None:
         row = actions.action_row(action)
-        self._run(lambda conn: self._dialect.inserts(conn, audit, row), Mode.WORK, is_repeatable=True)
+        self._run(
+            lambda conn: self._dialect.inserts(conn, self._dialect.tables.audit, row), Mode.WORK, is_repeatable=True
+        )
 
     def actions(self, *, limit: int = 50, cursor: str | None = None) -> observing.ActionPage:
-        return self._run(lambda conn: actions.actions(conn, limit, cursor), Mode.READ)
+        return self._run(lambda conn: actions.actions(conn, self._dialect, limit, cursor), Mode.READ)
 
     # The doctor (port: Diagnoses)
 

@@ -15,7 +15,7 @@ from protojobs.port.records import Enqueued, ExportedJob, FailedJob
 from protojobs_sqlalchemy.dialect import Dialect
 from protojobs_sqlalchemy.inspecting.finding import EXAMINED_MAX
 from protojobs_sqlalchemy.tables.rows import AnyRow, failed_job, job_record
-from protojobs_sqlalchemy.tables.tables import FINGERPRINT_MAX, failed_jobs, jobs, next_claim_seq
+from protojobs_sqlalchemy.tables.tables import FINGERPRINT_MAX
 from protojobs_sqlalchemy.tables.types import job_ids
 from protojobs_sqlalchemy.verbs.counting import count
 from protojobs_sqlalchemy.verbs.inserting import enqueued, insert_absent
@@ -32,12 +32,13 @@ def export_jobs(
 
     Those that are moving under it already come first, so that a page whose answer was lost is given out again.
     """
+    jobs, failed_jobs = dialect.tables.jobs, dialect.tables.failed_jobs
     start = rules.check_cursor(cursor or None) or _FIRST_ID
     again = select(jobs).where(jobs.c.moving_token == token, jobs.c.id > start).order_by(jobs.c.id).limit(limit)
     rows = list(conn.execute(again.with_for_update()))
     after = rows[-1].id if rows else None
     if len(rows) < limit:
-        fresh, after = _fresh(conn, start, limit - len(rows))
+        fresh, after = _fresh(conn, dialect, start, limit - len(rows))
         if fresh:
             _set_moving(conn, dialect, token, fresh)
             moved = [row.id for row in fresh]
@@ -48,8 +49,9 @@ def export_jobs(
     return [_exported(row, failures.get(row.id)) for row in rows], after
 
 
-def _fresh(conn: Connection, start: str, limit: int) -> tuple[list[AnyRow], str | None]:
+def _fresh(conn: Connection, dialect: Dialect, start: str, limit: int) -> tuple[list[AnyRow], str | None]:
     """Up to `limit` locked jobs after `start`, and the cursor after them (None: there are no more)."""
+    jobs = dialect.tables.jobs
     span = (
         conn.execute(select(jobs.c.id).where(jobs.c.id > start).order_by(jobs.c.id).limit(EXAMINED_MAX)).scalars().all()
     )
@@ -64,7 +66,7 @@ def _fresh(conn: Connection, start: str, limit: int) -> tuple[list[AnyRow], str 
 
 
 def _set_moving(conn: Connection, dialect: Dialect, token: str, rows: Sequence[AnyRow]) -> None:
-    moved = [row.id for row in rows]
+    jobs, moved = dialect.tables.jobs, [row.id for row in rows]
     conn.execute(
         # moved_from before status: MySQL and MariaDB assign from left to right, each seeing the one before
         update(jobs)
@@ -73,7 +75,7 @@ def _set_moving(conn: Connection, dialect: Dialect, token: str, rows: Sequence[A
             (jobs.c.moved_from, jobs.c.status),
             (jobs.c.status, JobState.MOVING.value),
             (jobs.c.moving_token, token),
-            (jobs.c.claim_seq, next_claim_seq),
+            (jobs.c.claim_seq, dialect.tables.next_claim_seq),
         )
     )
     failed = Counter((row.queue, "failed") for row in rows if row.status == JobState.FAILED)
@@ -94,7 +96,7 @@ def import_jobs(conn: Connection, dialect: Dialect, exported: Sequence[ExportedJ
     kept = {job.id: job for job in exported if job.id in stored}
     failures = [_failure(job.failed) for job in kept.values() if job.failed is not None]
     if failures:
-        conn.execute(insert(failed_jobs), failures)
+        conn.execute(insert(dialect.tables.failed_jobs), failures)
     count(conn, dialect, Counter((job.queue, job.status.value) for job in kept.values() if job.status in FINISHED))
     return enqueued(exported, stored)
 
@@ -109,11 +111,12 @@ def _failure(failed: FailedJob) -> dict[str, Any]:
     return asdict(failed) | {"fingerprint": failed.fingerprint[:FINGERPRINT_MAX]}
 
 
-def drop_exported(conn: Connection, token: str, ids: Sequence[str]) -> int:
+def drop_exported(conn: Connection, dialect: Dialect, token: str, ids: Sequence[str]) -> int:
     """Delete jobs that are moving under `token`, with their failed_jobs rows."""
     wanted = job_ids(ids)
     if not wanted:
         return 0
+    jobs, failed_jobs = dialect.tables.jobs, dialect.tables.failed_jobs
     mine = select(jobs.c.id).where(jobs.c.id.in_(wanted), jobs.c.moving_token == token, jobs.c.status == "moving")
     moving = list(conn.execute(mine.with_for_update()).scalars())
     if moving:

@@ -11,7 +11,6 @@ from protojobs.errors import OptionInvalid, shown
 from protojobs.port.records import FailedJob, FailedPage
 from protojobs_sqlalchemy.dialect import Dialect
 from protojobs_sqlalchemy.tables.rows import failed_job
-from protojobs_sqlalchemy.tables.tables import failed_jobs
 from protojobs_sqlalchemy.tables.types import from_microseconds, is_job_id, job_ids, to_microseconds
 
 __all__ = ["failed_page", "get_failed"]
@@ -19,7 +18,7 @@ __all__ = ["failed_page", "get_failed"]
 
 def get_failed(conn: Connection, dialect: Dialect, ids: Sequence[str], chars_max: int | None = None) -> list[FailedJob]:
     """The failed_jobs rows that exist among `ids`, each of a row or of its job."""
-    ids = job_ids(ids)
+    ids, failed_jobs = job_ids(ids), dialect.tables.failed_jobs
     rows = select(*dialect.columns(failed_jobs, chars_max))
     # Two statements in one, each by its own index: an OR would read the table.
     of_jobs = rows.where(failed_jobs.c.job_id.in_(ids), failed_jobs.c.id.not_in(ids))
@@ -36,6 +35,7 @@ def failed_page(
     chars_max: int | None = None,
 ) -> FailedPage:
     """A page of failed_jobs, the latest failure first."""
+    failed_jobs = dialect.tables.failed_jobs
     query = select(*dialect.columns(failed_jobs, chars_max))
     if which is not None:
         query = query.where(which)

@@ -18,7 +18,6 @@ from protojobs.port.lifecycle import FINISHED, STORED, JobState
 from protojobs.port.records import JobFilter, JobPage, JobRecord
 from protojobs_sqlalchemy.dialect import Dialect
 from protojobs_sqlalchemy.tables.rows import job_record
-from protojobs_sqlalchemy.tables.tables import counters, failed_jobs, jobs
 from protojobs_sqlalchemy.tables.types import job_ids
 
 __all__ = ["EXAMINED_MAX", "check_names", "find", "get"]
@@ -64,6 +63,7 @@ def _walked(
     conn: Connection, dialect: Dialect, which: JobFilter, limit: int, cursor: str | None
 ) -> tuple[Sequence[str], str | None]:
     """The ids of a page, and its successor's cursor, from the newest EXAMINED_MAX ids."""
+    failed_jobs = dialect.tables.failed_jobs
     # A failed job has its one failed_jobs row: no need to look at all the others.
     table = failed_jobs if which.states == (JobState.FAILED,) else dialect.archive.all_jobs
     key = failed_jobs.c.job_id if table is failed_jobs else table.c.id
@@ -98,7 +98,7 @@ def _sources(conn: Connection, dialect: Dialect, which: JobFilter) -> list[Ids] 
     states = frozenset(which.states or JobState)
     if which.queue is None and states == frozenset(JobState):
         return None
-    numbers = _live(conn, dialect, which, states - FINISHED) | _finished(conn, which.queue, states & FINISHED)
+    numbers = _live(conn, dialect, which, states - FINISHED) | _finished(conn, dialect, which.queue, states & FINISHED)
     in_index = numbers.get(JobState.PENDING, 0) if _most(which, JobState.PENDING) > EXAMINED_MAX else 0
     if in_index > PENDING_MAX or sum(numbers.values()) - in_index > EXAMINED_MAX:
         return None
@@ -121,6 +121,7 @@ def _most(which: JobFilter, state: JobState) -> int:
 
 
 def _first(dialect: Dialect, state: JobState, queue: str | None) -> Ids:
+    jobs = dialect.tables.jobs
     if state is JobState.UNREADABLE:
         spans = [
             select(select(jobs.c.id).where(*span).limit(EXAMINED_MAX + 1).subquery())
@@ -135,10 +136,13 @@ def _first(dialect: Dialect, state: JobState, queue: str | None) -> Ids:
     return select(jobs.c.id).where(*conditions[state])
 
 
-def _finished(conn: Connection, queue: str | None, states: Collection[JobState]) -> dict[JobState, int]:
+def _finished(
+    conn: Connection, dialect: Dialect, queue: str | None, states: Collection[JobState]
+) -> dict[JobState, int]:
     """How many finished jobs the indexes give for each of these states, from the counters."""
     if not states:
         return {}
+    counters = dialect.tables.counters
     count = counters.c.count
     mine = func.sum(count if queue is None else case((counters.c.queue == queue, count), else_=0))
     wanted = counters.c.status.in_(sorted(states))
@@ -152,6 +156,7 @@ def _finished(conn: Connection, queue: str | None, states: Collection[JobState])
 
 
 def _of_state(dialect: Dialect, which: JobFilter, state: JobState) -> list[Ids]:
+    jobs, failed_jobs = dialect.tables.jobs, dialect.tables.failed_jobs
     if state is JobState.FAILED:
         return [select(failed_jobs.c.job_id).where(*_named(which, failed_jobs))]
     if state is JobState.PENDING:

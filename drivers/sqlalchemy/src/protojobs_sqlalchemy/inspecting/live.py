@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 from msgspec import Struct
 from sqlalchemy import Connection, Integer, TextualSelect, bindparam, text
 
 from protojobs_sqlalchemy.dialect import Dialect, LiveLane
+from protojobs_sqlalchemy.tables.naming import Names
+from protojobs_sqlalchemy.tables.tables import STORES_MAX
 from protojobs_sqlalchemy.tables.types import Name, StoredTime
 
 __all__ = ["Live", "pending_by_queue", "walked_lanes"]
@@ -34,40 +36,41 @@ class Live(Struct):
         return self.ready + self.scheduled
 
 
-_IN_LANE = "FROM jobs WHERE status = 'pending' AND jobs.queue = lanes.queue AND jobs.priority = lanes.priority"
+_IN_LANE = "FROM @jobs WHERE status = 'pending' AND @jobs.queue = lanes.queue AND @jobs.priority = lanes.priority"
 
 
 _FIRST_AT = f"(SELECT min(available_at) {_IN_LANE})"
 
 
-@cache
-def _walk(first_at: str) -> TextualSelect:
+@lru_cache(maxsize=STORES_MAX)
+def _walk(names: Names, first_at: str) -> TextualSelect:
     # `place` ends the recursion: SQLite would not stop at an outer LIMIT.
-    walk = text(f"""
+    statement = names.sql(f"""
 WITH RECURSIVE names (name, place) AS (
-    SELECT min(queue), 1 FROM jobs WHERE status = 'pending' AND queue > :after
+    SELECT min(queue), 1 FROM @jobs WHERE status = 'pending' AND queue > :after
     UNION ALL
-    SELECT (SELECT min(queue) FROM jobs WHERE status = 'pending' AND queue > names.name), place + 1
+    SELECT (SELECT min(queue) FROM @jobs WHERE status = 'pending' AND queue > names.name), place + 1
     FROM names WHERE name IS NOT NULL AND place < :most
 ), lanes (queue, priority) AS (
-    SELECT name, (SELECT max(priority) FROM jobs WHERE status = 'pending' AND queue = name)
+    SELECT name, (SELECT max(priority) FROM @jobs WHERE status = 'pending' AND queue = name)
     FROM names WHERE name IS NOT NULL
     UNION ALL
-    SELECT queue, (SELECT max(priority) FROM jobs
-                   WHERE status = 'pending' AND jobs.queue = lanes.queue AND jobs.priority < lanes.priority)
+    SELECT queue, (SELECT max(priority) FROM @jobs
+                   WHERE status = 'pending' AND @jobs.queue = lanes.queue AND @jobs.priority < lanes.priority)
     FROM lanes WHERE priority IS NOT NULL
 )
 SELECT queue, priority, {first_at} AS first_at,
        (SELECT count(*) FROM (SELECT 1 {_IN_LANE} AND available_at <= :now LIMIT :counted) AS due) AS ready,
        (SELECT count(*) FROM (SELECT 1 {_IN_LANE} AND available_at > :now LIMIT :counted) AS later) AS scheduled
 FROM lanes WHERE priority IS NOT NULL
-""").bindparams(bindparam("now", type_=StoredTime))
+""")
+    walk = text(statement).bindparams(bindparam("now", type_=StoredTime))
     return walk.columns(queue=Name, priority=Integer, first_at=StoredTime, ready=Integer, scheduled=Integer)
 
 
 def walked_lanes(conn: Connection, dialect: Dialect, values: Mapping[str, Any]) -> Iterable[LiveLane]:
     """The lanes of `Dialect.live_lanes` by one recursive statement, for databases that look values up in it."""
-    return conn.execute(_walk(dialect.readable_time(_FIRST_AT)), values)
+    return conn.execute(_walk(dialect.names, dialect.readable_time(_FIRST_AT)), values)
 
 
 def pending_by_queue(

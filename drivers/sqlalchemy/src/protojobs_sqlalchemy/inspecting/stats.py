@@ -10,7 +10,6 @@ from sqlalchemy import ColumnElement, Connection, Select, case, func, literal, s
 from protojobs.port.records import COUNTED_MAX, QueueInfo, Stats
 from protojobs_sqlalchemy.dialect import Dialect
 from protojobs_sqlalchemy.inspecting.live import Live, pending_by_queue
-from protojobs_sqlalchemy.tables.tables import counters, jobs, queues
 
 __all__ = ["list_queues", "of_queue", "pending_of", "processing_by_queue"]
 
@@ -32,7 +31,7 @@ def of_queue(conn: Connection, dialect: Dialect, queue: str | None, now: datetim
         scheduled=scheduled,
         processing=processing,
         is_estimate=counted > counted_max or processing > counted_max,
-        **_finished(conn, queue),
+        **_finished(conn, dialect, queue),
     )
 
 
@@ -78,14 +77,17 @@ def pending_of(
 
 def processing_by_queue(conn: Connection, dialect: Dialect, most: int) -> dict[str, int]:
     """How many of the first `most` processing jobs each queue has."""
-    return {queue: number for queue, number in conn.execute(_by_queue(dialect.conditions.is_processing(), "", most))}
+    return {
+        queue: number
+        for queue, number in conn.execute(_by_queue(dialect, dialect.conditions.is_processing(), "", most))
+    }
 
 
 def _live(
     conn: Connection, dialect: Dialect, queue: str | None, now: datetime, counted_max: int
 ) -> tuple[int, int, int]:
     """As `pending_of`, and how many are processing, in the same statement."""
-    is_processing = dialect.conditions.is_processing()
+    jobs, is_processing = dialect.tables.jobs, dialect.conditions.is_processing()
     busy = select(jobs.c.id).where(is_processing, *([] if queue is None else [jobs.c.queue == queue]))
     processing = select(func.count()).select_from(busy.limit(counted_max + 1).subquery()).scalar_subquery()
     pending = _pending(dialect, queue, now, counted_max)
@@ -94,7 +96,8 @@ def _live(
 
 
 def _pending(dialect: Dialect, queue: str | None, now: datetime, counted_max: int) -> Select[int, int]:
-    first = select(jobs.c.available_at).where(*dialect.conditions.is_pending(queue)).limit(counted_max + 1).subquery()
+    due = select(dialect.tables.jobs.c.available_at).where(*dialect.conditions.is_pending(queue))
+    first = due.limit(counted_max + 1).subquery()
     later = func.coalesce(func.sum(case((first.c.available_at > now, 1), else_=0)), 0)
     return select(func.count(), later).select_from(first)
 
@@ -104,7 +107,8 @@ def _scaled(counted: int, scheduled: int, guess: int) -> tuple[int, int]:
     return (guess, round(scheduled / counted * guess)) if guess > counted else (counted, scheduled)
 
 
-def _finished(conn: Connection, queue: str | None) -> dict[str, int]:
+def _finished(conn: Connection, dialect: Dialect, queue: str | None) -> dict[str, int]:
+    counters = dialect.tables.counters
     query = select(counters.c.status, func.sum(counters.c.count)).group_by(counters.c.status)
     if queue is not None:
         query = query.where(counters.c.queue == queue)
@@ -115,6 +119,7 @@ def _others(
     conn: Connection, dialect: Dialect, after: str, limit: int, busy_max: int
 ) -> defaultdict[str, dict[str, int]]:
     """What there is besides pending jobs, of the first queues behind `after`: kind -> queue -> how many."""
+    jobs, queues, counters = dialect.tables.jobs, dialect.tables.queues, dialect.tables.counters
     finished = (
         select(counters.c.status, counters.c.queue, func.sum(counters.c.count).label("number"))
         .where(counters.c.queue > after)
@@ -133,7 +138,7 @@ def _others(
     busy = [
         select(literal(kind).label("kind"), part.c.queue, part.c.number)
         for kind, condition in conditions.items()
-        for part in [_by_queue(condition, after, busy_max + 1).subquery()]
+        for part in [_by_queue(dialect, condition, after, busy_max + 1).subquery()]
     ]
     numbers: defaultdict[str, dict[str, int]] = defaultdict(dict)
     union = union_all(*[select(part.subquery()) for part in (finished, paused)], *busy)
@@ -142,7 +147,7 @@ def _others(
     return numbers
 
 
-def _by_queue(condition: ColumnElement[bool], after: str, most: int) -> Select[str, int]:
-    few = select(jobs.c.queue).where(condition).limit(most).subquery()
+def _by_queue(dialect: Dialect, condition: ColumnElement[bool], after: str, most: int) -> Select[str, int]:
+    few = select(dialect.tables.jobs.c.queue).where(condition).limit(most).subquery()
     grouped = select(few.c.queue, func.count().label("number")).group_by(few.c.queue)
     return grouped.where(few.c.queue > after)

@@ -6,7 +6,6 @@ from sqlalchemy import ColumnElement, column, exists
 
 from protojobs.port.lifecycle import JobState
 from protojobs_sqlalchemy.tables.conditions import Conditions, spans_between
-from protojobs_sqlalchemy.tables.tables import jobs, workers
 from protojobs_sqlalchemy.tables.types import Name
 
 __all__ = ["GeneratedColumns"]
@@ -22,7 +21,7 @@ class GeneratedColumns(Conditions):
         return [_ready.is_not(None) if queue is None else _ready == queue]
 
     def is_processing(self) -> ColumnElement[bool]:
-        return jobs.c.reserved_by.is_not(None)
+        return self.jobs.reserved_by.is_not(None)
 
     def is_finished(self, state: JobState) -> list[ColumnElement[bool]]:
         return [_finished == state.value]
@@ -32,6 +31,6 @@ class GeneratedColumns(Conditions):
 
     def without_worker(self, apart_from: list[str]) -> list[list[ColumnElement[bool]]]:
         # jobs_processing has all that somebody holds; what nobody holds is in jobs_finished.
-        standing = exists().where(workers.c.id == jobs.c.reserved_by)
-        others = jobs.c.reserved_by.not_in(apart_from)
-        return [[~standing, jobs.c.reserved_by.is_not(None), others], [_finished == JobState.PROCESSING.value]]
+        standing = exists().where(self.workers.id == self.jobs.reserved_by)
+        others = self.jobs.reserved_by.not_in(apart_from)
+        return [[~standing, self.jobs.reserved_by.is_not(None), others], [_finished == JobState.PROCESSING.value]]

@@ -12,10 +12,10 @@ from protojobs_sqlalchemy.diagnosing import encryption
 from protojobs_sqlalchemy.dialect import Look
 from protojobs_sqlalchemy.mariadb.connection import socket_of
 from protojobs_sqlalchemy.mariadb.turn import raw_of
-from protojobs_sqlalchemy.tables.tables import metadata
+from protojobs_sqlalchemy.tables.tables import Tables
 from protojobs_sqlalchemy.tables.types import Name
 
-__all__ = ["LOOKS"]
+__all__ = ["looks"]
 
 OLD_TRANSACTION_S = 60.0
 HISTORY_MAX = 1_000_000  # undo entries that purge has not got to; docs/decisions/0020
@@ -106,9 +106,10 @@ def _locking(conn: Connection) -> Iterator[Finding]:
     )
 
 
-def _tables(conn: Connection) -> Iterator[Finding]:
+def _tables(conn: Connection, tables: Tables) -> Iterator[Finding]:
     """Engines and collations, which a dump that was loaded elsewhere may have changed."""
-    names = [table.name for table in metadata.sorted_tables]
+    sorted_tables = tables.metadata.sorted_tables
+    names = [table.name for table in sorted_tables]
     query = text("SELECT table_name, engine FROM information_schema.tables WHERE table_schema = database()"
                  " AND table_name IN :names AND engine <> 'InnoDB'")  # fmt: skip
     others = [str(row[0]) for row in conn.execute(query.bindparams(bindparam("names", names, expanding=True)))]
@@ -122,7 +123,7 @@ def _tables(conn: Connection) -> Iterator[Finding]:
     )
     wanted = {
         (table.name, column.name)
-        for table in metadata.sorted_tables
+        for table in sorted_tables
         for column in table.columns
         if isinstance(column.type, Name)
     }
@@ -201,14 +202,9 @@ def _encryption(conn: Connection) -> Iterator[Finding]:
     yield encryption(host, is_encrypted=bool(cipher), mend=mend)
 
 
-LOOKS: tuple[Look, ...] = (
-    _durability,
-    _locking,
-    _tables,
-    _transactions,
-    _server,
-    _encryption,
-)
+def looks(tables: Tables) -> list[Look]:
+    """The looks, in order."""
+    return [_durability, _locking, lambda conn: _tables(conn, tables), _transactions, _server, _encryption]
 
 
 def _variables(conn: Connection, *names: str, scope: str = "GLOBAL") -> dict[str, str]:

@@ -26,7 +26,7 @@ from protojobs_sqlalchemy.mariadb.failures import failed_alike
 from protojobs_sqlalchemy.mariadb.turn import Turn, raw_of, send
 from protojobs_sqlalchemy.mariadb.waiting import Watcher
 from protojobs_sqlalchemy.tables.indexes import other_indexes
-from protojobs_sqlalchemy.tables.tables import schedules as schedules_table
+from protojobs_sqlalchemy.tables.tables import Tables
 from protojobs_sqlalchemy.verbs.administration import prune_rows
 from protojobs_sqlalchemy.verbs.inserting import kind_of
 from protojobs_sqlalchemy.verbs.lanes import LaneMemory
@@ -47,19 +47,19 @@ _READ_COMMITTED = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED"  # of the nex
 _START = "START TRANSACTION"
 
 _INSERT = """
-INSERT INTO jobs (id, queue, job_class, job_name, data, attempts, max_retries, timeout, status, created_at,
+INSERT INTO @jobs (id, queue, job_class, job_name, data, attempts, max_retries, timeout, status, created_at,
                   available_at, priority, retry_delay, retry_policy, claim_seq, crashes, returns, reclaims, meta)
 VALUES """
 _WRITE = """
-UPDATE jobs FORCE INDEX (PRIMARY)
+UPDATE @jobs FORCE INDEX (PRIMARY)
 SET status = %(status)s, attempts = %(attempts)s, returns = %(returns)s, crashes = %(crashes)s, reason = %(reason)s,
     available_at = %(available_at)s, processed_at = %(processed_at)s, reserved_at = %(reserved_at)s, reserved_by = NULL
 WHERE id = %(id)s
 """
 _GIVE_UP = """
-INSERT INTO failed_jobs (id, job_id, queue, job_class, job_name, data, attempts, exception, fingerprint, failed_at)
+INSERT INTO @failed_jobs (id, job_id, queue, job_class, job_name, data, attempts, exception, fingerprint, failed_at)
 SELECT %(failed_id)s, id, queue, job_class, job_name, data, attempts, %(exception)s, %(fingerprint)s, %(failed_at)s
-FROM jobs FORCE INDEX (PRIMARY) WHERE id = %(id)s
+FROM @jobs FORCE INDEX (PRIMARY) WHERE id = %(id)s
 """
 _FRONT = ",%s,%s,%s,"
 _BACK = """,0,%s,%s,'pending',UTC_TIMESTAMP(6) + INTERVAL %s MICROSECOND,
@@ -70,16 +70,15 @@ _PACKET_BYTES = 1_000_000  # max_allowed_packet is 16 MiB or more; where somebod
 class MariaDBDialect(Dialect):
     """MariaDB and MySQL, in the time of the server's clock; the statements of jobs on PyMySQL's own cursor."""
 
-    conditions = GeneratedColumns()
-
-    def __init__(self, engine: Engine, time_offset: float, *, is_ours: bool) -> None:
-        self.time_offset = time_offset
+    def __init__(self, engine: Engine, tables: Tables, time_offset: float, *, is_ours: bool) -> None:
+        super().__init__(tables, time_offset)
+        self.conditions = GeneratedColumns(tables)
         self._engine = engine
         self._is_ours = is_ours
         self._lanes = LaneMemory()
         self._wakeup = Wakeup()
         self._mark = 0
-        self._watcher = Watcher(engine, self._wakeup)
+        self._watcher = Watcher(engine, self._wakeup, self.names)
 
     def prepare(self, engine: Engine) -> None:
 
@@ -130,7 +129,8 @@ class MariaDBDialect(Dialect):
         return str(conn.exec_driver_sql("SELECT database(), @@hostname, @@port, @@datadir").one())
 
     def lock_schema(self, conn: Connection) -> Callable[[], None]:
-        name = f"protojobs:{conn.exec_driver_sql('SELECT md5(database())').scalar_one()}"
+        place = f"concat(database(), ' {self.names.prefix}')" if self.names.prefix else "database()"
+        name = f"protojobs:{conn.exec_driver_sql(f'SELECT md5({place})').scalar_one()}"
         for _ in range(_SCHEMA_TRIES):
             if conn.exec_driver_sql("SELECT GET_LOCK(%s, %s)", (name, _SCHEMA_LOCK_S)).scalar_one():
                 return lambda: conn.exec_driver_sql("SELECT RELEASE_LOCK(%s)", (name,)).close()
@@ -145,7 +145,7 @@ class MariaDBDialect(Dialect):
     def looks(self, connect: Callable[[], Connection], script: str) -> list[Look]:
         from protojobs_sqlalchemy.mariadb import diagnosis
 
-        return [lambda conn: other_indexes(conn, script), *diagnosis.LOOKS]
+        return [lambda conn: other_indexes(conn, self.names, script), *diagnosis.looks(self.tables)]
 
     def delete_some(self, table: str, condition: str) -> str:
         return f"DELETE FROM {table} WHERE {condition} LIMIT :most"
@@ -223,14 +223,16 @@ class MariaDBDialect(Dialect):
                 statements.append([])
                 size = len(row.encode())
             statements[-1].append(row)
-        return [_INSERT + ",".join(rows) for rows in statements]
+        insert_into = self.names.sql(_INSERT)
+        return [insert_into + ",".join(rows) for rows in statements]
 
     def write_settled(
         self, conn: Connection, settled: Sequence[Mapping[str, object]], failures: Sequence[Mapping[str, object]]
     ) -> None:
         with raw_of(conn).cursor() as cursor:
-            statements = [str(cursor.mogrify(_WRITE, _values_of(values))) for values in settled]
-            statements += [str(cursor.mogrify(_GIVE_UP, _values_of(failure))) for failure in failures]
+            write, give_up = self.names.sql(_WRITE), self.names.sql(_GIVE_UP)
+            statements = [str(cursor.mogrify(write, _values_of(values))) for values in settled]
+            statements += [str(cursor.mogrify(give_up, _values_of(failure))) for failure in failures]
         for packet in in_packets(statements):
             send(conn, packet)
 
@@ -245,14 +247,14 @@ class MariaDBDialect(Dialect):
 
     def move_schedules(self, conn: Connection, schedules: Sequence[Schedule]) -> None:
         # An upsert, though each of them is there: of an UPDATE the client would send one for each row.
-        upsert = self.insert_or_change(schedules_table, lambda new: {name: new[name] for name in MOVED})
+        upsert = self.insert_or_change(self.tables.schedules, lambda new: {name: new[name] for name in MOVED})
         conn.execute(upsert, [schedule_row(schedule) for schedule in schedules])
 
     def live_lanes(self, conn: Connection, values: Mapping[str, Any]) -> Iterable[LiveLane]:
-        return live.walked(conn, values)
+        return live.walked(conn, self.names, values)
 
     def failed_alike(self, conn: Connection, values: Mapping[str, int]) -> list[FailedAlike]:
-        return failed_alike(conn, values)
+        return failed_alike(conn, self.names, values)
 
     def wake(self, queues: Iterable[str], *, told: Collection[str] = (), came_back: bool = False) -> None:
         names = set(queues)

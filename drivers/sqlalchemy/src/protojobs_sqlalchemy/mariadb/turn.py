@@ -33,26 +33,26 @@ __all__ = ["Turn", "raw_of", "send", "takes_blocks"]
 Rows = Sequence[tuple[Any, ...]]
 
 # The worker's row is locked against its deletion before any job is touched.
-_STANDS = "SELECT id FROM workers WHERE id = %s LOCK IN SHARE MODE"
+_STANDS = "SELECT id FROM @workers WHERE id = %s LOCK IN SHARE MODE"
 _NOW = "SELECT UTC_TIMESTAMP(6)"
 
 # The primary key is forced on the server: of a small table it would read, and lock, all rows; of a large one perhaps
 # all that the worker holds.
 _CURRENT = """
-SELECT queue, COUNT(*) FROM jobs FORCE INDEX (PRIMARY)
+SELECT queue, COUNT(*) FROM @jobs FORCE INDEX (PRIMARY)
 WHERE id IN %s AND claim_seq = %s AND reserved_by = %s GROUP BY queue FOR UPDATE
 """
 _COMPLETE = """
-UPDATE jobs FORCE INDEX (PRIMARY)
+UPDATE @jobs FORCE INDEX (PRIMARY)
 SET status = 'completed', processed_at = UTC_TIMESTAMP(6) + INTERVAL %s MICROSECOND, reserved_by = NULL
 WHERE id IN %s AND claim_seq = %s AND reserved_by = %s
 """
 _COUNT = """
-INSERT INTO counters (queue, status, shard, count) VALUES (%s, 'completed', %s, %s)
+INSERT INTO @counters (queue, status, shard, count) VALUES (%s, 'completed', %s, %s)
 ON DUPLICATE KEY UPDATE count = count + VALUES(count)
 """
 _LOCK = """
-SELECT id, queue, claim_seq, reserved_by FROM jobs FORCE INDEX (PRIMARY) WHERE id IN %s ORDER BY id FOR UPDATE
+SELECT id, queue, claim_seq, reserved_by FROM @jobs FORCE INDEX (PRIMARY) WHERE id IN %s ORDER BY id FOR UPDATE
 """
 
 # `ready` is the queue of a pending job and NULL otherwise: MariaDB has no partial indexes. One column of JSON a job:
@@ -63,15 +63,15 @@ SELECT JSON_ARRAY(id, LEAST(claim_seq, 2147483646) + 1, job_name, job_class,
                   IF(OCTET_LENGTH(data) <= %s, data, NULL), LEAST(attempts, 2147483646) + 1, max_retries, retry_delay,
                   retry_policy, timeout, TIMESTAMPDIFF(MICROSECOND, '1970-01-01', available_at), crashes, returns,
                   reclaims, meta, cancel_requested_at IS NOT NULL, OCTET_LENGTH(data))
-FROM jobs
+FROM @jobs
 WHERE ready = %s AND priority = %s AND available_at >= %s
   AND available_at <= UTC_TIMESTAMP(6) + INTERVAL %s MICROSECOND
-  AND NOT EXISTS (SELECT 1 FROM queues WHERE name = %s AND paused_at IS NOT NULL)
+  AND NOT EXISTS (SELECT 1 FROM @queues WHERE name = %s AND paused_at IS NOT NULL)
 ORDER BY available_at, id LIMIT %s FOR UPDATE SKIP LOCKED
 """
-_DATA = "SELECT id, data FROM jobs FORCE INDEX (PRIMARY) WHERE id IN %s"
+_DATA = "SELECT id, data FROM @jobs FORCE INDEX (PRIMARY) WHERE id IN %s"
 _LEND = """
-UPDATE jobs FORCE INDEX (PRIMARY)
+UPDATE @jobs FORCE INDEX (PRIMARY)
 SET status = 'processing', attempts = LEAST(attempts, 2147483646) + 1, claim_seq = LEAST(claim_seq, 2147483646) + 1,
     reserved_at = %s, reserved_by = %s, progress = NULL
 WHERE id IN %s
@@ -205,7 +205,7 @@ class Turn:
 
     def _look(self) -> list[Lane]:
         with raw_of(self._conn).cursor() as cursor:
-            return walk_lanes(cursor, self._queues)
+            return walk_lanes(cursor, self._dialect.names, self._queues)
 
     def _claim(self, lanes: Lanes, rows: Rows | None, *, is_new: bool) -> None:
         """Fill the batch; `rows` is what the first lane has given already."""
@@ -241,7 +241,7 @@ class Turn:
 
     def _filled(self, statement: str, *values: object) -> str:
         with raw_of(self._conn).cursor() as cursor:
-            return str(cursor.mogrify(statement, values))
+            return str(cursor.mogrify(self._dialect.names.sql(statement), values))
 
     def _send(self, statements: Sequence[str]) -> list[Rows]:
         return send(self._conn, statements)

@@ -18,6 +18,7 @@ from pymysql.cursors import Cursor
 from sqlalchemy import URL, Engine
 
 from protojobs.clock import SYSTEM_CLOCK
+from protojobs_sqlalchemy.tables.naming import Names
 from protojobs_sqlalchemy.verbs.lanes import Lane
 from protojobs_sqlalchemy.waking import processes
 from protojobs_sqlalchemy.waking.threads import Wakeup
@@ -33,40 +34,42 @@ _AT_ONCE_MAX = 100  # queues in one statement
 
 # From one lane to the next: one probe of jobs_ready each, however many jobs wait there. (GROUP BY ready, priority would
 # read all of them: the optimizer does not take its loose scan here.)
-_FIRST_LANE = "SELECT %s, priority FROM jobs WHERE ready = %s ORDER BY priority DESC LIMIT 1"
-_NEXT_LANE = "SELECT %s, priority FROM jobs WHERE ready = %s AND priority < %s ORDER BY priority DESC LIMIT 1"
+_FIRST_LANE = "(SELECT %s, priority FROM @jobs WHERE ready = %s ORDER BY priority DESC LIMIT 1)"
+_NEXT_LANE = "(SELECT %s, priority FROM @jobs WHERE ready = %s AND priority < %s ORDER BY priority DESC LIMIT 1)"
 _FIRST_DUE = """
 SELECT TIMESTAMPDIFF(MICROSECOND, UTC_TIMESTAMP(6), available_at)
-FROM jobs WHERE ready = %s AND priority = %s ORDER BY available_at LIMIT 1
+FROM @jobs WHERE ready = %s AND priority = %s ORDER BY available_at LIMIT 1
 """
-_PAUSED = "SELECT name FROM queues WHERE paused_at IS NOT NULL"
+_PAUSED = "SELECT name FROM @queues WHERE paused_at IS NOT NULL"
 
 _inherited: list[object] = []  # a forked child must neither use nor close its parent's connections, so it keeps them
 
 
-def walk_lanes(cursor: Cursor, queues: Sequence[str]) -> list[Lane]:
+def walk_lanes(cursor: Cursor, names: Names, queues: Sequence[str]) -> list[Lane]:
     """The lanes of these queues, in the order in which they are claimed; a round trip for each level of priority."""
     levels: dict[str, list[int]] = {queue: [] for queue in queues}
-    names = list(levels)
-    while names:
+    waiting = list(levels)
+    while waiting:
         below: list[str] = []
-        for first in range(0, len(names), _AT_ONCE_MAX):
-            part = names[first : first + _AT_ONCE_MAX]
-            for number, priority in _probe(cursor, part, levels):
+        for first in range(0, len(waiting), _AT_ONCE_MAX):
+            part = waiting[first : first + _AT_ONCE_MAX]
+            for number, priority in _probe(cursor, names, part, levels):
                 levels[part[number]].append(priority)
                 below.append(part[number])
-        names = below
+        waiting = below
     return [(queue, priority) for queue, priorities in levels.items() for priority in priorities]
 
 
-def _probe(cursor: Cursor, queues: Sequence[str], levels: Mapping[str, Sequence[int]]) -> Iterator[tuple[int, int]]:
+def _probe(
+    cursor: Cursor, names: Names, queues: Sequence[str], levels: Mapping[str, Sequence[int]]
+) -> Iterator[tuple[int, int]]:
     """The next lower priority that each queue has jobs of, with the queue's number; nothing for one that has none."""
     probes: list[str] = []
     values: list[object] = []
     for number, queue in enumerate(queues):
-        probes.append(f"({_NEXT_LANE if levels[queue] else _FIRST_LANE})")
+        probes.append(_NEXT_LANE if levels[queue] else _FIRST_LANE)
         values += [number, queue, *levels[queue][-1:]]
-    cursor.execute(" UNION ALL ".join(probes), values)
+    cursor.execute(" UNION ALL ".join(map(names.sql, probes)), values)
     for number, priority in cursor.fetchall():
         yield int(number), int(priority)
 
@@ -74,10 +77,11 @@ def _probe(cursor: Cursor, queues: Sequence[str], levels: Mapping[str, Sequence[
 class Watcher:
     """Waits for a due job. A hint: where the server does not answer it only waits."""
 
-    def __init__(self, engine: Engine, wakeup: Wakeup) -> None:
+    def __init__(self, engine: Engine, wakeup: Wakeup, names: Names) -> None:
+        self._names = names
         self._engine = engine
         self._wakeup = wakeup
-        self._store = _store(engine.url)
+        self._store = _store(engine.url, names)
         self._idle: deque[Raw[Any]] = deque()
         self._pid = os.getpid()
         self._lively_until = 0.0
@@ -119,7 +123,7 @@ class Watcher:
         try:
             raw = self._idle.pop() if self._idle else self._open()
             with raw.cursor() as cursor:
-                moments = list(_moments(cursor, queues))
+                moments = list(_moments(cursor, self._names, queues))
             self._idle.append(raw)
         except (pymysql.Error, OSError, IndexError):
             return None
@@ -138,20 +142,20 @@ class Watcher:
         return pymysql.connect(*arguments, **options)
 
 
-def _moments(cursor: Cursor, queues: Sequence[str]) -> Iterator[int]:
+def _moments(cursor: Cursor, names: Names, queues: Sequence[str]) -> Iterator[int]:
     """In how many microseconds the first job of each lane is due. An empty store is told by one statement."""
-    lanes = walk_lanes(cursor, queues)
+    lanes = walk_lanes(cursor, names, queues)
     if not lanes:
         return
-    cursor.execute(_PAUSED)
+    cursor.execute(names.sql(_PAUSED))
     paused = {row[0] for row in cursor.fetchall()}
     for queue, priority in lanes:
         if queue not in paused:
-            cursor.execute(_FIRST_DUE, (queue, priority))
+            cursor.execute(names.sql(_FIRST_DUE), (queue, priority))
             yield from (int(row[0]) for row in cursor.fetchall())
 
 
-def _store(url: URL) -> str:
+def _store(url: URL, names: Names) -> str:
     """What the processes of this machine that use this database call it. Under two names of its host they poll."""
     host = "localhost" if url.host in (None, "", "127.0.0.1", "::1") else url.host
-    return f"mariadb/{zlib.crc32(f'{host}:{url.port or 3306}/{url.database}'.encode())}"
+    return f"mariadb/{zlib.crc32(f'{host}:{url.port or 3306}/{url.database}'.encode())}{names.prefix}"

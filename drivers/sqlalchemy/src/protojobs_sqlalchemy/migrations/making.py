@@ -1,5 +1,7 @@
 """What the steps are made of: each object is made, or removed, only where that is still to be done.
 
+The steps name tables and indexes plainly; here they get the names of the store that is migrated.
+
 MariaDB and MySQL commit every statement by itself, so a starter that dies half-way leaves some of them behind.
 """
 
@@ -11,7 +13,7 @@ from typing import TypeAlias
 import sqlalchemy as sa
 from alembic import context, op
 
-from protojobs_sqlalchemy.tables.tables import VERSION_TABLE
+from protojobs_sqlalchemy.tables.naming import VERSION_TABLE, Names
 
 __all__ = [
     "Tables",
@@ -23,19 +25,25 @@ __all__ = [
     "make_column",
     "make_index",
     "make_table",
+    "names",
     "note_readable_from",
 ]
 
-_versions = sa.table(VERSION_TABLE, sa.column("readable_from", sa.String))
-
 Tables: TypeAlias = dict[str, Sequence[sa.Column[object]]]
+
+
+def names() -> Names:
+    """Those of the store that is being migrated."""
+    given: Names = context.config.attributes["names"]
+    return given
 
 
 def make_table(name: str, *columns: sa.Column[object], postgresql_with: Mapping[str, object] | None = None) -> None:
     """Create a table."""
     op.create_table(
-        name,
+        names().bare(name),
         *columns,
+        schema=names().schema,
         if_not_exists=True,
         postgresql_with=postgresql_with or {},
         mysql_engine="InnoDB",
@@ -48,13 +56,21 @@ def make_index(name: str, table: str, columns: list[str], *, where: str | None =
     if _has_index(name, table) is True:
         return
     condition = sa.text(where) if where else None
-    op.create_index(name, table, columns, unique=unique, postgresql_where=condition, sqlite_where=condition)
+    op.create_index(
+        names().bare(name),
+        names().bare(table),
+        columns,
+        schema=names().schema,
+        unique=unique,
+        postgresql_where=condition,
+        sqlite_where=condition,
+    )
 
 
 def make_column(table: str, column: sa.Column[object]) -> None:
     """Add a column."""
     if _has_column(column.name, table) is not True:
-        op.add_column(table, column)
+        op.add_column(names().bare(table), column, schema=names().schema)
 
 
 def is_on(*databases: str) -> bool:
@@ -64,25 +80,27 @@ def is_on(*databases: str) -> bool:
 
 def note_readable_from(version: str) -> None:
     """Say that releases which know this version can work on the tables."""
-    op.execute(sa.update(_versions).values(readable_from=version))
+    columns = sa.column("readable_from", sa.String)
+    versions = sa.table(names().bare(VERSION_TABLE), columns, schema=names().schema)
+    op.execute(sa.update(versions).values(readable_from=op.inline_literal(version)))
 
 
 def drop_table(name: str, columns: Sequence[sa.Column[object]]) -> None:
     """Remove a table. The application's own of the same name stays."""
-    if context.is_offline_mode() or not lacking(op.get_bind(), name, columns):
-        op.drop_table(name, if_exists=True)
+    if context.is_offline_mode() or not lacking(op.get_bind(), names().bare(name), columns, names().schema):
+        op.drop_table(names().bare(name), schema=names().schema, if_exists=True)
 
 
 def drop_index(name: str, table: str) -> None:
     """Remove an index."""
     if _has_index(name, table) is not False:
-        op.drop_index(name, table_name=table)
+        op.drop_index(names().bare(name), table_name=names().bare(table), schema=names().schema)
 
 
 def drop_column(table: str, name: str) -> None:
     """Remove a column."""
     if _has_column(name, table) is not False:
-        op.drop_column(table, name)
+        op.drop_column(names().bare(table), name, schema=names().schema)
 
 
 def lacking(
@@ -100,10 +118,12 @@ def _has_index(name: str, table: str) -> bool | None:
     """None: nobody can tell, since the statements are only printed."""
     if context.is_offline_mode():
         return None
-    return name in {index["name"] for index in sa.inspect(op.get_bind()).get_indexes(table)}
+    there = sa.inspect(op.get_bind()).get_indexes(names().bare(table), names().schema)
+    return names().bare(name) in {index["name"] for index in there}
 
 
 def _has_column(name: str, table: str) -> bool | None:
     if context.is_offline_mode():
         return None
-    return name in {column["name"] for column in sa.inspect(op.get_bind()).get_columns(table)}
+    there = sa.inspect(op.get_bind()).get_columns(names().bare(table), names().schema)
+    return name in {column["name"] for column in there}

@@ -18,7 +18,7 @@ from protojobs_sqlalchemy.dialect import Mode
 from protojobs_sqlalchemy.migrations import HEAD, REVISIONS
 from protojobs_sqlalchemy.migrations.making import Tables, lacking
 from protojobs_sqlalchemy.migrations.version import is_readable, outdated, version_of
-from protojobs_sqlalchemy.tables.tables import VERSION_TABLE
+from protojobs_sqlalchemy.tables.naming import VERSION_TABLE, Names
 from protojobs_sqlalchemy.verbs.administration import turn_over
 
 __all__ = ["Schema", "alembic_config"]
@@ -32,6 +32,7 @@ class Schema:
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
         self._dialect = connections.dialect
+        self._names = connections.dialect.names
 
     def migrate(self, *, down: bool = False, to: str | None = None) -> list[str]:
         """Bring the tables to this release's version or to that of `to`, or remove them.
@@ -51,9 +52,11 @@ class Schema:
             self._dialect.check_place(conn)
             unlock = self._dialect.lock_schema(conn)
             try:
+                if not down:
+                    self._dialect.make_place(conn)
                 self._alembic(conn, applied, target)
                 if down:
-                    conn.execute(text(f"DROP TABLE IF EXISTS {VERSION_TABLE}"))
+                    conn.execute(text(f"DROP TABLE IF EXISTS {self._names.quoted(VERSION_TABLE)}"))
             finally:
                 unlock()
 
@@ -68,36 +71,39 @@ class Schema:
     def sql(self, *, down: bool = False) -> str:
         """The statements that `migrate` would run on an empty (or, for `down`, a full) database."""
         out = io.StringIO()
-        config = alembic_config()
+        config = alembic_config(self._names)
         config.output_buffer = out
         config.attributes["dialect_name"] = self._connections.engine.dialect.name
         with _alembic:
             if down:
                 command.downgrade(config, f"{HEAD}:base", sql=True)
-                return f"{out.getvalue()}DROP TABLE {VERSION_TABLE};\n"
+                return f"{out.getvalue()}DROP TABLE {self._names.quoted(VERSION_TABLE)};\n"
             command.upgrade(config, "head", sql=True)
-        return out.getvalue()
+        schema = self._names.schema
+        made = "" if schema is None else f'CREATE SCHEMA IF NOT EXISTS "{schema}";\n\n'
+        return made + out.getvalue()
 
     def _alembic(self, conn: Connection, applied: list[str], target: str) -> None:
-        config = alembic_config()
+        config = alembic_config(self._names)
         config.attributes["connection"] = conn
         config.attributes["on_version_apply"] = [_noting(applied)]
         with _alembic:
-            version = version_of(conn)
+            version = version_of(conn, self._names)
             if version is not None and version not in REVISIONS:
-                if target == HEAD and is_readable(conn, version):
+                if target == HEAD and is_readable(conn, self._names, version):
                     return  # a newer release has migrated, and this one goes on working
-                raise outdated(conn, version)
+                raise outdated(conn, self._names, version)
             if target == "base":
                 command.downgrade(config, target)
             elif version is not None and REVISIONS.index(target) < REVISIONS.index(version):
                 _check_nothing_is_lost(config, version, target)
                 command.downgrade(config, target)
-                _note_readable_from_of(conn, config, target)
+                _note_readable_from_of(conn, self._names, config, target)
             else:
                 if version != target:
                     self._dialect.check_may_create(conn)
-                    _check_names_are_free(conn, self._dialect.schema(conn), _to_come(config, version, target))
+                    to_come = _to_come(config, version, target)
+                    _check_names_are_free(conn, self._names, self._dialect.schema(conn), to_come)
                 command.upgrade(config, target)
 
 
@@ -119,36 +125,39 @@ def _check_nothing_is_lost(config: Config, version: str, target: str) -> None:
             )
 
 
-def _note_readable_from_of(conn: Connection, config: Config, version: str) -> None:
+def _note_readable_from_of(conn: Connection, names: Names, config: Config, version: str) -> None:
     """Let the tables say again what they said before the steps that were taken back."""
     since: str | None = getattr(ScriptDirectory.from_config(config).get_revision(version).module, "readable_from", None)
     if since is not None:
-        conn.execute(update(table(VERSION_TABLE, column("readable_from", String))).values(readable_from=since))
+        versions = table(names.bare(VERSION_TABLE), column("readable_from", String), schema=names.schema)
+        conn.execute(update(versions).values(readable_from=since))
 
 
 def _check_names_are_free(
-    conn: Connection, schema: str | None, tables: Iterable[tuple[str, Sequence[Column[object]]]]
+    conn: Connection, names: Names, schema: str | None, tables: Iterable[tuple[str, Sequence[Column[object]]]]
 ) -> None:
     """Raise where a table of the application's has the name of one of ours, before anything is made.
 
     One of ours, from a starter that died half-way, has all its columns.
     """
     for name, columns in tables:
+        name = names.bare(name)
         if absent := lacking(conn, name, columns, schema):
             raise ConfigurationError(
-                f"{masked(conn.engine.url)} has a table {shown(name)} already, which is not of protojobs:"
+                f"{names.said(masked(conn.engine.url))} has a table {shown(name)} already, which is not of protojobs:"
                 f" it has no {', '.join(absent)}.",
-                mend="Give protojobs another database"
-                + ("." if schema is None else ", or a schema of its own: ?options=-csearch_path%3DNAME in the URL."),
+                mend="Give protojobs names of its own in the URL, "
+                + ("?prefix=pj_" if schema is None else "?schema=NAME or ?prefix=pj_")
+                + ", or another database.",
             )
 
 
-def alembic_config() -> Config:
+def alembic_config(names: Names) -> Config:
     """Alembic's settings, for the scripts inside this package."""
     config = Config()
     config.set_main_option("script_location", "protojobs_sqlalchemy:migrations")
     config.set_main_option("path_separator", "os")
-    config.attributes["version_table"] = VERSION_TABLE
+    config.attributes["names"] = names
     return config
 
 

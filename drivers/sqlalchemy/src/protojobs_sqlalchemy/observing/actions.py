@@ -10,8 +10,8 @@ from sqlalchemy import Connection, select
 from protojobs.errors import OptionInvalid, shown
 from protojobs.port import rules
 from protojobs.port.observing import ActionNote, ActionPage
+from protojobs_sqlalchemy.dialect import Dialect
 from protojobs_sqlalchemy.tables.rows import values_of
-from protojobs_sqlalchemy.tables.tables import audit
 from protojobs_sqlalchemy.tables.types import is_job_id
 from protojobs_sqlalchemy.verbs.settling import storable
 
@@ -27,9 +27,10 @@ def action_row(action: ActionNote) -> Mapping[str, object]:
     return {name: storable(value) if isinstance(value, str) else value for name, value in asdict(action).items()}
 
 
-def actions(conn: Connection, limit: int, cursor: str | None) -> ActionPage:
+def actions(conn: Connection, dialect: Dialect, limit: int, cursor: str | None) -> ActionPage:
     """A page, newest id first."""
     rules.check_cursor(cursor)
+    audit = dialect.tables.audit
     query = select(audit).order_by(audit.c.id.desc()).limit(limit + 1)
     rows = conn.execute(query.where(audit.c.id < cursor) if cursor else query).fetchall()
     page = tuple(ActionNote(**values_of(row)) for row in rows[:limit])

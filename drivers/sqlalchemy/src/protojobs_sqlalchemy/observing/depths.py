@@ -19,7 +19,6 @@ from protojobs_sqlalchemy.inspecting.live import Live, pending_by_queue
 from protojobs_sqlalchemy.inspecting.stats import pending_of, processing_by_queue
 from protojobs_sqlalchemy.observing.expiry import KINDS, expire
 from protojobs_sqlalchemy.tables.rows import values_of
-from protojobs_sqlalchemy.tables.tables import depths as table
 
 __all__ = ["depths", "sample_depths"]
 
@@ -49,14 +48,14 @@ def sample_depths(connections: Connections, limit: int, counted_max: int) -> boo
         if SYSTEM_CLOCK.monotonic() >= ends_at:
             break
     samples = connections.run(lambda conn: measure(conn, dialect, now, limit, counted_max), Mode.READ, use=Use.WORK)
-    note(lambda conn: store(conn, samples))
+    note(lambda conn: store(conn, dialect, samples))
     return True
 
 
 def begin(conn: Connection, dialect: Dialect, now: datetime) -> bool:
     """Take this minute's sample upon us. False: somebody has."""
     marker = {"at": _minute(now), "queue": _NOBODY, "ready": 0, "scheduled": 0, "processing": 0, "is_capped": 0}
-    return dialect.inserts(conn, table, marker)
+    return dialect.inserts(conn, dialect.tables.depths, marker)
 
 
 def measure(conn: Connection, dialect: Dialect, now: datetime, limit: int, counted_max: int) -> list[DepthSample]:
@@ -84,14 +83,18 @@ def measure(conn: Connection, dialect: Dialect, now: datetime, limit: int, count
     return samples
 
 
-def store(conn: Connection, samples: Sequence[DepthSample]) -> None:
+def store(conn: Connection, dialect: Dialect, samples: Sequence[DepthSample]) -> None:
     """Keep the samples of a minute that was begun."""
     if samples:
-        conn.execute(insert(table), [asdict(sample) | {"is_capped": int(sample.is_capped)} for sample in samples])
+        rows = [asdict(sample) | {"is_capped": int(sample.is_capped)} for sample in samples]
+        conn.execute(insert(dialect.tables.depths), rows)
 
 
-def depths(conn: Connection, since: datetime, until: datetime, queue: str | None) -> list[DepthSample]:
+def depths(
+    conn: Connection, dialect: Dialect, since: datetime, until: datetime, queue: str | None
+) -> list[DepthSample]:
     """The latest samples of the span, oldest first."""
+    table = dialect.tables.depths
     query = select(table).where(table.c.at >= since, table.c.at < until)
     query = query.where(table.c.queue != _NOBODY if queue is None else table.c.queue == queue)
     query = query.order_by(table.c.at.desc(), table.c.queue.desc()).limit(_SAMPLES_MAX)

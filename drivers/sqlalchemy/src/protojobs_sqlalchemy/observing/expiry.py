@@ -35,5 +35,7 @@ KINDS = (
 
 def expire(conn: Connection, dialect: Dialect, kind: Kind, before: datetime) -> bool:
     """Delete notes from before then; True when there may be more."""
-    statement = text(dialect.delete_some(kind.table, kind.is_old)).bindparams(bindparam("before", type_=StoredTime))
+    statement = text(dialect.delete_some(dialect.names.quoted(kind.table), kind.is_old)).bindparams(
+        bindparam("before", type_=StoredTime)
+    )
     return conn.execute(statement, {"before": before, "most": _AT_ONCE}).rowcount >= _AT_ONCE

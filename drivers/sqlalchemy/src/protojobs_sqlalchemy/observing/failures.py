@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
+from functools import lru_cache
 
 from sqlalchemy import Connection, TextualSelect, text
 
 from protojobs.port.observing import FailureGroup
 from protojobs_sqlalchemy.dialect import Dialect, FailedAlike
 from protojobs_sqlalchemy.inspecting.failures import get_failed
+from protojobs_sqlalchemy.tables.naming import Names
+from protojobs_sqlalchemy.tables.tables import STORES_MAX
 from protojobs_sqlalchemy.tables.types import StoredId, StoredTime
 
 __all__ = ["GROUPS_MAX", "groups", "walked_groups"]
 
 GROUPS_MAX = 1_000  # that one call looks at
 
-_ALIKE = "FROM failed_jobs WHERE failed_jobs.fingerprint = alike.fingerprint"
+_ALIKE = "FROM @failed_jobs WHERE @failed_jobs.fingerprint = alike.fingerprint"
 _FIRST_AT = f"(SELECT min(failed_at) {_ALIKE})"
 _JUMP = f"""
 WITH RECURSIVE alike (fingerprint, place) AS (
-    SELECT min(fingerprint), 1 FROM failed_jobs
+    SELECT min(fingerprint), 1 FROM @failed_jobs
     UNION ALL
-    SELECT (SELECT min(fingerprint) FROM failed_jobs WHERE fingerprint > alike.fingerprint), place + 1
+    SELECT (SELECT min(fingerprint) FROM @failed_jobs WHERE fingerprint > alike.fingerprint), place + 1
     FROM alike WHERE fingerprint IS NOT NULL AND place < {GROUPS_MAX}
 ), latest AS (
     SELECT fingerprint, (SELECT max(failed_at) {_ALIKE}) AS last_at FROM alike WHERE fingerprint IS NOT NULL
@@ -54,12 +56,12 @@ def groups(
     ]
 
 
-@cache
-def _jump(first_at: str) -> TextualSelect:
-    return text(_JUMP.format(first_at=first_at)).columns(first_at=StoredTime, last_id=StoredId)
+@lru_cache(maxsize=STORES_MAX)
+def _jump(names: Names, first_at: str) -> TextualSelect:
+    return text(names.sql(_JUMP.format(first_at=first_at))).columns(first_at=StoredTime, last_id=StoredId)
 
 
 def walked_groups(conn: Connection, dialect: Dialect, values: Mapping[str, int]) -> list[FailedAlike]:
     """What `Dialect.failed_alike` asks for, by one recursive statement."""
-    rows = conn.execute(_jump(dialect.readable_time(_FIRST_AT)), values)
+    rows = conn.execute(_jump(dialect.names, dialect.readable_time(_FIRST_AT)), values)
     return [FailedAlike(row.fingerprint, row.first_at, row.last_id, row.number) for row in rows]

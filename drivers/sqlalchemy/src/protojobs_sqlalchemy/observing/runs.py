@@ -31,8 +31,7 @@ from protojobs.port.observing import (
 from protojobs_sqlalchemy.connecting.connections import Connections
 from protojobs_sqlalchemy.dialect import Dialect, Mode, Use
 from protojobs_sqlalchemy.tables.rows import AnyRow, values_of
-from protojobs_sqlalchemy.tables.tables import FINGERPRINT_MAX, attempts
-from protojobs_sqlalchemy.tables.tables import rollups as rollups_table
+from protojobs_sqlalchemy.tables.tables import FINGERPRINT_MAX
 from protojobs_sqlalchemy.tables.types import is_job_id
 from protojobs_sqlalchemy.verbs.settling import storable
 
@@ -57,10 +56,9 @@ class Span(Struct, frozen=True):
     since: datetime
     until: datetime
 
-    @property
-    def conditions(self) -> list[ColumnElement[bool]]:
+    def conditions(self, dialect: Dialect) -> list[ColumnElement[bool]]:
         """In SQL."""
-        columns = rollups_table.c
+        columns = dialect.tables.rollups.c
         return [columns.period_s == self.period_s, columns.began_at >= self.since, columns.began_at < self.until]
 
 
@@ -109,32 +107,34 @@ def _attempt_rows(notes: Sequence[AttemptNote]) -> Rows:
 def _record(conn: Connection, dialect: Dialect, counts: Rows, runs: Rows) -> None:
     """Store rollups in place of those of the same keys, and attempts whose keys are not there."""
     if counts:
-        replacing = dialect.insert_or_change(rollups_table, lambda new: {name: new[name] for name in _COUNTED})
+        replacing = dialect.insert_or_change(dialect.tables.rollups, lambda new: {name: new[name] for name in _COUNTED})
         conn.execute(replacing, counts)
     if runs:
-        conn.execute(dialect.insert_unless_there(attempts), runs)
+        conn.execute(dialect.insert_unless_there(dialect.tables.attempts), runs)
 
 
-def rollups(conn: Connection, span: Span, queue: str, job_name: str) -> list[Rollup]:
+def rollups(conn: Connection, dialect: Dialect, span: Span, queue: str, job_name: str) -> list[Rollup]:
     """The rows of all workers, queues and jobs together, under the names that were asked for."""
-    columns = rollups_table.c
+    columns = dialect.tables.rollups.c
     names = [columns.job_name == job_name] if job_name else []
     if queue or not job_name:  # with neither name: what the workers counted of all jobs, under the queue ""
         names.append(columns.queue == queue)
     shown = (columns.began_at, columns.result, columns.count.label("number"), *(columns[name] for name in _COUNTED[1:]))
     query = select(*shown)
-    query = query.where(*span.conditions, *names).order_by(columns.began_at.desc()).limit(_READ_MAX)
+    query = query.where(*span.conditions(dialect), *names).order_by(columns.began_at.desc()).limit(_READ_MAX)
     rows = [_rollup(span, row) for row in conn.execute(query) if row.result in _RESULTS]
     return merged(rows, queue=queue, job_name=job_name)
 
 
-def totals(conn: Connection, span: Span, by: Literal["queue", "job_name"], limit: int) -> list[RollupTotal]:
+def totals(
+    conn: Connection, dialect: Dialect, span: Span, by: Literal["queue", "job_name"], limit: int
+) -> list[RollupTotal]:
     """The sums over the span, the name with the most runs first; added up in the database."""
-    columns = rollups_table.c
+    columns = dialect.tables.rollups.c
     few = select(
         columns[by].label("name"), columns.result, columns.count.label("number"), columns.wait_s, columns.run_s
     )
-    few = few.where(*span.conditions, columns[by] != "").order_by(columns.began_at.desc()).limit(_SUMMED_MAX)
+    few = few.where(*span.conditions(dialect), columns[by] != "").order_by(columns.began_at.desc()).limit(_SUMMED_MAX)
     part = few.subquery()
     sums = [func.sum(part.c[name]).label(name) for name in ("number", "wait_s", "run_s")]
     by_name: dict[str, dict[Result, RollupTotal]] = {}
@@ -145,10 +145,11 @@ def totals(conn: Connection, span: Span, by: Literal["queue", "job_name"], limit
     return [by_name[name][result] for name in most for result in Result if result in by_name[name]]
 
 
-def attempts_of(conn: Connection, job_id: str) -> list[AttemptNote]:
+def attempts_of(conn: Connection, dialect: Dialect, job_id: str) -> list[AttemptNote]:
     """The latest attempts of the job, by claim_seq."""
     if not is_job_id(job_id):
         return []
+    attempts = dialect.tables.attempts
     query = select(attempts).where(attempts.c.job_id == job_id).order_by(attempts.c.claim_seq.desc())
     rows = conn.execute(query.limit(ATTEMPTS_MAX)).fetchall()
     return [_attempt(row) for row in reversed(rows) if row.result in _RESULTS]

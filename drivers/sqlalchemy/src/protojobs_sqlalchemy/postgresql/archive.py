@@ -15,13 +15,12 @@ from datetime import UTC, datetime, timedelta
 from typing import LiteralString
 
 from msgspec import Struct
-from sqlalchemy import Connection, MetaData, delete, func, select, text, union_all
+from sqlalchemy import Connection, MetaData, TextClause, delete, func, select, text, union_all
 from sqlalchemy.exc import DBAPIError
 
 from protojobs.port.records import Fence
 from protojobs_sqlalchemy.archive import Archive, TurnedOver
 from protojobs_sqlalchemy.dialect import Dialect
-from protojobs_sqlalchemy.tables.tables import counters, jobs
 from protojobs_sqlalchemy.tables.types import job_ids
 from protojobs_sqlalchemy.verbs.counting import DAY_SHARDS, count, lone_shard
 
@@ -45,117 +44,122 @@ COLUMNS: LiteralString = (
     " progress, meta, unique_key"
 )
 
-_archive = jobs.to_metadata(MetaData(), name="jobs_archive")
-_both = union_all(select(jobs), select(_archive)).subquery("jobs_and_archive")
-
-_LOCK = "SELECT pg_try_advisory_xact_lock(hashtext('protojobs archive'), hashtext(current_schema()))"
-_HAS_ROWS = "SELECT EXISTS (SELECT FROM jobs_archive)"
+_HAS_ROWS = "SELECT EXISTS (SELECT FROM @jobs_archive)"
 _PARTITIONS = r"""
     SELECT relname FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid
-    WHERE inhparent = 'jobs_archive'::regclass AND relname ~ '^jobs_archive_\d{8}$' ORDER BY relname
+    WHERE inhparent = '@jobs_archive'::regclass AND relname ~ '^{prefix}jobs_archive_\d{{8}}$' ORDER BY relname
 """
-_IN_REST = text("SELECT EXISTS (SELECT FROM jobs_archive_rest WHERE processed_at >= :first AND processed_at < :end)")
+_IN_REST = "SELECT EXISTS (SELECT FROM @jobs_archive_rest WHERE processed_at >= :first AND processed_at < :end)"
 
-_MOVE = text(f"""
-    WITH done AS (DELETE FROM jobs WHERE id = ANY (CAST(:ids AS uuid[])) RETURNING *)
-    INSERT INTO jobs_archive ({COLUMNS}, status, processed_at) SELECT {COLUMNS}, status, processed_at FROM done
-""")
-_COMPLETE = text(f"""
+_MOVE = f"""
+    WITH done AS (DELETE FROM @jobs WHERE id = ANY (CAST(:ids AS uuid[])) RETURNING *)
+    INSERT INTO @jobs_archive ({COLUMNS}, status, processed_at) SELECT {COLUMNS}, status, processed_at FROM done
+"""
+_COMPLETE = f"""
     WITH done AS (
-        DELETE FROM jobs
+        DELETE FROM @jobs
         WHERE id = CAST(:id AS uuid) AND claim_seq = :claim_seq AND reserved_by = :reserved_by RETURNING *
     ), kept AS (
-        INSERT INTO jobs_archive ({COLUMNS}, status, processed_at) SELECT {COLUMNS}, 'completed', :now FROM done
+        INSERT INTO @jobs_archive ({COLUMNS}, status, processed_at) SELECT {COLUMNS}, 'completed', :now FROM done
     )
     SELECT queue FROM done
-""")
+"""
 
 # The counters of days that are over, each queue's in one row: complete_in alone makes thousands a day.
-_GATHER = text(f"""
+_GATHER = f"""
     WITH loose AS MATERIALIZED (
-        SELECT ctid AS tid FROM counters
+        SELECT ctid AS tid FROM @counters
         WHERE shard >= {DAY_SHARDS} AND shard < :today AND shard % {DAY_SHARDS} <> 0
         LIMIT {_GATHERED_MAX} FOR UPDATE SKIP LOCKED
     ), gone AS (
-        DELETE FROM counters WHERE ctid = ANY (ARRAY (SELECT tid FROM loose)) RETURNING queue, status, shard, count
+        DELETE FROM @counters WHERE ctid = ANY (ARRAY (SELECT tid FROM loose)) RETURNING queue, status, shard, count
     )
-    INSERT INTO counters AS c (queue, status, shard, count)
+    INSERT INTO @counters AS c (queue, status, shard, count)
     SELECT queue, status, shard / {DAY_SHARDS} * {DAY_SHARDS} AS day, sum(count) FROM gone
     GROUP BY queue, status, day ORDER BY queue, status, day
     ON CONFLICT (queue, status, shard) DO UPDATE SET count = c.count + excluded.count
-""")
-_FORGET_NAUGHT = text(f"DELETE FROM counters WHERE shard >= {DAY_SHARDS} AND shard < :today AND count = 0")
+"""
+_FORGET_NAUGHT = f"DELETE FROM @counters WHERE shard >= {DAY_SHARDS} AND shard < :today AND count = 0"
 
 
 class _Which(Struct, frozen=True):
     """Which archived jobs to delete one by one, in SQL."""
 
     condition: LiteralString
-    table: LiteralString = "jobs_archive"
+    table: LiteralString = "@jobs_archive"
 
 
 _OF_QUEUE = _Which("queue = :queue")
 _OLD = _Which("processed_at < :finished_before")
-_OLD_IN_REST = _Which("processed_at < :finished_before", "jobs_archive_rest")
+_OLD_IN_REST = _Which("processed_at < :finished_before", "@jobs_archive_rest")
 
 
 class DailyArchive(Archive):
     """The table of completed jobs, with a partition for each day."""
 
-    all_jobs = _both
-    tables = (_archive,)
-
     def __init__(self, dialect: Dialect, *, takes_completed: bool) -> None:
+        super().__init__(dialect.tables)
+        self._jobs, self._counters = dialect.tables.jobs, dialect.tables.counters
+        self._archive = self._jobs.to_metadata(MetaData(), name=dialect.names.bare("jobs_archive"))
+        self.tables = (self._archive,)
+        self.all_jobs = union_all(select(self._jobs), select(self._archive)).subquery("jobs_and_archive")
         self.takes_completed = takes_completed
         self._dialect = dialect
         self._has_jobs = True if takes_completed else None
 
     def has_jobs(self, conn: Connection) -> bool:
         if self._has_jobs is None:
-            self._has_jobs = bool(conn.exec_driver_sql(_HAS_ROWS).scalar_one())
+            self._has_jobs = bool(conn.exec_driver_sql(self._dialect.names.sql(_HAS_ROWS)).scalar_one())
         return self._has_jobs
 
     def holds(self, conn: Connection, ids: Iterable[str]) -> set[str]:
         wanted = job_ids(ids)
-        return set(conn.execute(select(_archive.c.id).where(_archive.c.id.in_(wanted))).scalars()) if wanted else set()
+        ids_there = self._archive.c.id
+        return set(conn.execute(select(ids_there).where(ids_there.in_(wanted))).scalars()) if wanted else set()
 
     def without_known(self, conn: Connection, stored: set[str]) -> set[str]:
         # A statement of its own, after the insert: see `jobs_archive_absent` in the migration.
         known = self.holds(conn, stored)
         if known:
-            conn.execute(delete(jobs).where(jobs.c.id.in_(known)))
+            conn.execute(delete(self._jobs).where(self._jobs.c.id.in_(known)))
         return stored - known
 
     def complete(self, conn: Connection, claim: Fence, now: datetime) -> bool:
         values = {"id": claim.id, "claim_seq": claim.claim_seq, "reserved_by": claim.reserved_by, "now": now}
-        queue = conn.execute(_COMPLETE, values).scalar()
+        queue = conn.execute(self._text(_COMPLETE), values).scalar()
         if queue is None:
             return False
         count(conn, self._dialect, {(queue, "completed"): 1}, _day_shard(now) + lone_shard(claim.id))
         return True
 
     def move(self, conn: Connection, completed: Mapping[str, str], now: datetime, shard: int) -> None:
-        conn.execute(_MOVE, {"ids": list(completed)})
+        conn.execute(self._text(_MOVE), {"ids": list(completed)})
         numbers = Counter((queue, "completed") for queue in completed.values())
         count(conn, self._dialect, numbers, _day_shard(now) + shard)
 
     def clear(self, conn: Connection, queue: str, room: int) -> tuple[int, bool]:
+        counters = self._counters
         total = select(func.sum(counters.c.count)).where(counters.c.queue == queue, counters.c.shard >= DAY_SHARDS)
-        return _remove(conn, _OF_QUEUE, {"queue": queue}, room) if conn.execute(total).scalar() else (0, False)
+        has_some = bool(conn.execute(total).scalar())
+        return self._remove(conn, _OF_QUEUE, {"queue": queue}, room) if has_some else (0, False)
 
     def turn_over(self, conn: Connection, now: datetime, *, ended_by: datetime | None) -> TurnedOver:
-        if not conn.exec_driver_sql(_LOCK).scalar_one():
+        place = self._dialect.names.place
+        place = self._dialect.names.place
+        lock = f"SELECT pg_try_advisory_xact_lock(hashtext('protojobs archive'), hashtext({place}))"
+        if not conn.exec_driver_sql(lock).scalar_one():
             return TurnedOver()
         conn.exec_driver_sql(f"SET LOCAL lock_timeout = {_LOCK_MS}")
         today = _day_of(now)
-        names = set(conn.exec_driver_sql(_PARTITIONS).scalars())
+        partitions = self._dialect.names.sql(_PARTITIONS.format(prefix=self._dialect.names.prefix))
+        names = set(conn.exec_driver_sql(partitions).scalars())
         dropped, denied = 0, ""
         try:
             for day in range(today, today + _AHEAD + 1) if self.takes_completed else ():
-                if _name_of(day) not in names:
-                    _make(conn, day)
+                if self._name_of(day) not in names:
+                    self._make(conn, day)
             for name in sorted(names):
-                if ended_by is None or _moment_of(name) + _DAY > ended_by or (gone := _drop(conn, name)) is None:
+                if ended_by is None or _moment_of(name) + _DAY > ended_by or (gone := self._drop(conn, name)) is None:
                     break
                 dropped += gone
         except DBAPIError as error:
@@ -164,11 +168,12 @@ class DailyArchive(Archive):
             denied = " ".join(str(error.orig).split())
             _log.warning(
                 "the archive's days cannot be made or dropped, so its jobs are deleted one by one (%s)."
-                " Mend: let the role that runs the workers own jobs_archive and create tables in its schema.",
+                " Mend: let the role that runs the workers own %s and create tables in its schema.",
                 denied,
+                self._dialect.names.quoted("jobs_archive"),
             )
-        conn.execute(_GATHER, {"today": today * DAY_SHARDS})
-        conn.execute(_FORGET_NAUGHT, {"today": today * DAY_SHARDS})
+        conn.execute(self._text(_GATHER), {"today": today * DAY_SHARDS})
+        conn.execute(self._text(_FORGET_NAUGHT), {"today": today * DAY_SHARDS})
         return TurnedOver(dropped=dropped, denied=denied)
 
     def prune(self, conn: Connection, age: float, now: datetime, room: int, *, goes_by_days: bool) -> tuple[int, bool]:
@@ -176,60 +181,68 @@ class DailyArchive(Archive):
         if age >= _DAY_S:  # the day goes as a whole when all of it is old enough. Where it lies in the rest it cannot.
             finished_before = _EPOCH + _day_of(finished_before) * _DAY
             which = _OLD_IN_REST if goes_by_days else _OLD
-        return _remove(conn, which, {"finished_before": finished_before}, room)
+        return self._remove(conn, which, {"finished_before": finished_before}, room)
+
+    def _text(self, statement: str) -> TextClause:
+        return text(self._dialect.names.sql(statement))
+
+    def _name_of(self, day: int) -> str:
+        return self._dialect.names.bare(f"jobs_archive_{_stamp(day)}")
+
+    def _qualified(self, name: str) -> str:
+        return name if self._dialect.names.schema is None else f'"{self._dialect.names.schema}".{name}'
+
+    def _remove(self, conn: Connection, which: _Which, values: Mapping[str, object], room: int) -> tuple[int, bool]:
+        """Delete up to `room` archived jobs, and their share of the counters: how many went, and if more are left."""
+        statement = self._text(f"""
+            WITH old AS MATERIALIZED (
+                SELECT id, processed_at FROM {which.table} WHERE {which.condition}
+                ORDER BY processed_at LIMIT :room + 1 FOR UPDATE SKIP LOCKED
+            ), gone AS (
+                DELETE FROM @jobs_archive AS a USING (SELECT * FROM old LIMIT :room) AS o
+                WHERE a.id = o.id AND a.processed_at = o.processed_at
+                RETURNING queue, floor(date_part('epoch', a.processed_at) / 86400)::int * {DAY_SHARDS} AS day
+            ), counted AS (
+                INSERT INTO @counters AS c (queue, status, shard, count)
+                SELECT queue, 'completed', day, -count(*) FROM gone GROUP BY queue, day ORDER BY queue, day
+                ON CONFLICT (queue, status, shard) DO UPDATE SET count = c.count + excluded.count
+            )
+            SELECT (SELECT count(*) FROM old) AS found, (SELECT count(*) FROM gone) AS gone
+        """)
+        row = conn.execute(statement, {**values, "room": room}).one()
+        return row.gone, row.found > room
+
+    def _make(self, conn: Connection, day: int) -> None:
+        first = _EPOCH + day * _DAY
+        if conn.execute(self._text(_IN_REST), {"first": first, "end": first + _DAY}).scalar_one():
+            return  # that day stays where it is
+        name, archive = (
+            self._dialect.names.quoted(f"jobs_archive_{_stamp(day)}"),
+            self._dialect.names.quoted("jobs_archive"),
+        )
+        # Attached afterwards: PARTITION OF would keep all others from the archive. Nothing here is ever updated, and it
+        # goes as a whole, so it need not be made ready for a long life.
+        with _savepoint(conn, _NOT_MADE | _MET_ANOTHER):
+            conn.exec_driver_sql(f"CREATE TABLE {name} (LIKE {archive}) WITH (autovacuum_vacuum_insert_threshold = -1)")
+            conn.exec_driver_sql(
+                f"ALTER TABLE {archive} ATTACH PARTITION {name}"
+                f" FOR VALUES FROM ('{first.isoformat()}') TO ('{(first + _DAY).isoformat()}')"
+            )
+
+    def _drop(self, conn: Connection, name: str) -> int | None:
+        """How many jobs went; None: others hold it."""
+        shard, counters = _day_shard(_moment_of(name)), self._counters
+        gone: int | None = None
+        with _savepoint(conn, _MET_ANOTHER):
+            conn.exec_driver_sql(f"DROP TABLE {self._qualified(name)}")
+            those = (counters.c.shard >= shard, counters.c.shard < shard + DAY_SHARDS)
+            gone = sum(conn.execute(delete(counters).where(*those).returning(counters.c.count)).scalars())
+        return gone
 
 
 def _day_shard(moment: datetime) -> int:
     """The first of the shards that count the jobs which were completed on that (UTC) day."""
     return _day_of(moment) * DAY_SHARDS
-
-
-def _remove(conn: Connection, which: _Which, values: Mapping[str, object], room: int) -> tuple[int, bool]:
-    """Delete up to `room` archived jobs, and their share of the counters: how many went, and whether there are more."""
-    statement = text(f"""
-        WITH old AS MATERIALIZED (
-            SELECT id, processed_at FROM {which.table} WHERE {which.condition}
-            ORDER BY processed_at LIMIT :room + 1 FOR UPDATE SKIP LOCKED
-        ), gone AS (
-            DELETE FROM jobs_archive AS a USING (SELECT * FROM old LIMIT :room) AS o
-            WHERE a.id = o.id AND a.processed_at = o.processed_at
-            RETURNING queue, floor(date_part('epoch', a.processed_at) / 86400)::int * {DAY_SHARDS} AS day
-        ), counted AS (
-            INSERT INTO counters AS c (queue, status, shard, count)
-            SELECT queue, 'completed', day, -count(*) FROM gone GROUP BY queue, day ORDER BY queue, day
-            ON CONFLICT (queue, status, shard) DO UPDATE SET count = c.count + excluded.count
-        )
-        SELECT (SELECT count(*) FROM old) AS found, (SELECT count(*) FROM gone) AS gone
-    """)
-    row = conn.execute(statement, {**values, "room": room}).one()
-    return row.gone, row.found > room
-
-
-def _make(conn: Connection, day: int) -> None:
-    first = _EPOCH + day * _DAY
-    if conn.execute(_IN_REST, {"first": first, "end": first + _DAY}).scalar_one():
-        return  # that day stays where it is
-    # Attached afterwards: PARTITION OF would keep all others from the archive. Nothing here is ever updated, and it
-    # goes as a whole, so it need not be made ready for a long life.
-    with _savepoint(conn, _NOT_MADE | _MET_ANOTHER):
-        conn.exec_driver_sql(
-            f"CREATE TABLE {_name_of(day)} (LIKE jobs_archive) WITH (autovacuum_vacuum_insert_threshold = -1)"
-        )
-        conn.exec_driver_sql(
-            f"ALTER TABLE jobs_archive ATTACH PARTITION {_name_of(day)}"
-            f" FOR VALUES FROM ('{first.isoformat()}') TO ('{(first + _DAY).isoformat()}')"
-        )
-
-
-def _drop(conn: Connection, name: str) -> int | None:
-    """How many jobs went; None: others hold it."""
-    shard = _day_shard(_moment_of(name))
-    gone: int | None = None
-    with _savepoint(conn, _MET_ANOTHER):
-        conn.exec_driver_sql(f"DROP TABLE {name}")
-        those = (counters.c.shard >= shard, counters.c.shard < shard + DAY_SHARDS)
-        gone = sum(conn.execute(delete(counters).where(*those).returning(counters.c.count)).scalars())
-    return gone
 
 
 @contextmanager
@@ -255,8 +268,8 @@ def _day_of(moment: datetime) -> int:
     return (moment - _EPOCH) // _DAY
 
 
-def _name_of(day: int) -> str:
-    return f"jobs_archive_{_EPOCH + day * _DAY:%Y%m%d}"
+def _stamp(day: int) -> str:
+    return f"{_EPOCH + day * _DAY:%Y%m%d}"
 
 
 def _moment_of(name: str) -> datetime:

@@ -12,6 +12,7 @@ from protojobs_sqlalchemy.dialect import Dialect, Look
 from protojobs_sqlalchemy.postgresql.pooler import notifications, pooler
 from protojobs_sqlalchemy.postgresql.turn import raw_of
 from protojobs_sqlalchemy.tables.indexes import names_of_others
+from protojobs_sqlalchemy.tables.naming import Names
 
 __all__ = ["looks"]
 
@@ -34,25 +35,27 @@ WHERE database = current_database() AND prepared < clock_timestamp() - make_inte
 ORDER BY prepared LIMIT 20
 """
 _TABLES = """
-SELECT s.relname, s.n_live_tup, s.n_dead_tup, greatest(s.last_autovacuum, s.last_vacuum) AS vacuumed_at,
+SELECT s.relid::regclass::text AS relname, s.n_live_tup, s.n_dead_tup,
+       greatest(s.last_autovacuum, s.last_vacuum) AS vacuumed_at,
        coalesce('autovacuum_enabled=false' = ANY(c.reloptions), false) AS is_off
 FROM pg_stat_user_tables s JOIN pg_class c ON c.oid = s.relid
-WHERE s.relid IN (to_regclass('jobs'), to_regclass('workers'), to_regclass('counters'))
+WHERE s.relid IN (to_regclass('@jobs'), to_regclass('@workers'), to_regclass('@counters'))
 """
 _INVALID = """
 SELECT i.indexrelid::regclass::text FROM pg_index i
-WHERE NOT i.indisvalid AND i.indrelid IN (to_regclass('jobs'), to_regclass('failed_jobs'), to_regclass('schedules'))
+WHERE NOT i.indisvalid AND i.indrelid IN (to_regclass('@jobs'), to_regclass('@failed_jobs'), to_regclass('@schedules'))
 """
 _SCANS = """
-SELECT indexrelname, idx_scan FROM pg_stat_user_indexes WHERE relid = to_regclass('jobs') AND indexrelname = ANY(:names)
+SELECT indexrelname, idx_scan FROM pg_stat_user_indexes
+WHERE relid = to_regclass('@jobs') AND indexrelname = ANY(:names)
 """
 
 
 def looks(connect: Callable[[], Connection], dialect: Dialect, script: str) -> list[Look]:
     """The looks, in order. `connect` opens a second connection; `script` is the text of a whole migration."""
     return [
-        lambda conn: _indexes(conn, script),
-        _dead_rows,
+        lambda conn: _indexes(conn, dialect.names, script),
+        lambda conn: _dead_rows(conn, dialect.names),
         _old_transactions,
         _slots,
         _durability,
@@ -64,8 +67,8 @@ def looks(connect: Callable[[], Connection], dialect: Dialect, script: str) -> l
     ]
 
 
-def _indexes(conn: Connection, script: str) -> Iterator[Finding]:
-    invalid = [str(row[0]) for row in conn.exec_driver_sql(_INVALID)]
+def _indexes(conn: Connection, names: Names, script: str) -> Iterator[Finding]:
+    invalid = [str(row[0]) for row in conn.exec_driver_sql(names.sql(_INVALID))]
     yield judged(
         "indexes_invalid",
         f"Indexes that are not valid: {', '.join(invalid)}." if invalid else "Every index is valid.",
@@ -74,25 +77,26 @@ def _indexes(conn: Connection, script: str) -> Iterator[Finding]:
         why="CREATE INDEX CONCURRENTLY was broken off: they are written to, and no query uses them.",
         mend="; ".join(f"REINDEX INDEX CONCURRENTLY {name}" for name in invalid),
     )
-    others = names_of_others(conn, script)
+    others = names_of_others(conn, names, script)
     if not others:
         return
-    scans = {str(row[0]): int(row[1]) for row in conn.execute(text(_SCANS), {"names": others})}
+    scans = {str(row[0]): int(row[1]) for row in conn.execute(text(names.sql(_SCANS)), {"names": others})}
     unused = [name for name in others if not scans.get(name)]
     quote = conn.dialect.identifier_preparer.quote
+    prefix = "" if names.schema is None else f"{quote(names.schema)}."
     used = ", ".join(f"{name} ({scans.get(name, 0):,} scans)" for name in others)
     yield Finding(
         code="indexes_other",
         severity=Severity.WARNING if unused else Severity.NOTE,
-        what=f"The table jobs has indexes that are not protojobs's: {used}.",
+        what=f"The table {names.quoted('jobs')} has indexes that are not protojobs's: {used}.",
         why="Each is written to with every push, claim and settlement, a tenth of their cost or so.",
-        mend="; ".join(f"DROP INDEX CONCURRENTLY {quote(name)}" for name in unused),
+        mend="; ".join(f"DROP INDEX CONCURRENTLY {prefix}{quote(name)}" for name in unused),
     )
 
 
-def _dead_rows(conn: Connection) -> Iterator[Finding]:
+def _dead_rows(conn: Connection, names: Names) -> Iterator[Finding]:
     """Rows that vacuum has not taken away. Claims walk over those of jobs."""
-    rows = conn.exec_driver_sql(_TABLES).fetchall()
+    rows = conn.exec_driver_sql(names.sql(_TABLES)).fetchall()
     bloated = [row for row in rows if row.n_dead_tup > max(DEAD_MAX, row.n_live_tup)]
     shown = [f"{row.relname}: {row.n_dead_tup:,} dead, {row.n_live_tup:,} live" for row in bloated or rows]
     last = max((row.vacuumed_at for row in bloated if row.vacuumed_at is not None), default=None)

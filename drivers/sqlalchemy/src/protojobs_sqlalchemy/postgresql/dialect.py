@@ -15,8 +15,9 @@ import psycopg
 from msgspec.structs import replace
 from psycopg import errors
 from psycopg.pq import TransactionStatus
-from sqlalchemy import URL, Connection, Engine, Insert, String, Table, column, event, func, select, table, text
+from sqlalchemy import URL, Connection, Engine, Insert, String, Table, column, event, func, inspect, select, table, text
 from sqlalchemy.dialects import postgresql
+from sqlalchemy.schema import CreateSchema
 
 from protojobs.errors import ConfigurationError, ProtojobsError, shown
 from protojobs.port.lifecycle import Verb
@@ -45,6 +46,7 @@ from protojobs_sqlalchemy.postgresql.listener import BACK_CHANNEL, CHANNEL, List
 from protojobs_sqlalchemy.postgresql.notifier import Notifier
 from protojobs_sqlalchemy.postgresql.turn import Row, Turn, fetched, is_plain, raw_of, run
 from protojobs_sqlalchemy.postgresql.values import are_alike, columns_of, span_of, values_of
+from protojobs_sqlalchemy.tables.tables import Tables
 from protojobs_sqlalchemy.tables.types import is_job_id, within_calendar
 from protojobs_sqlalchemy.verbs import settling
 from protojobs_sqlalchemy.verbs.counting import shard_of
@@ -62,14 +64,14 @@ _TABLE_LOCK_MS = 2_000  # that a migration waits for a table, before it lets the
 
 
 # Without its second condition a planner that may choose reads the whole of a small table.
-_MOVE_SCHEDULES = text("""
-UPDATE schedules AS s SET next_due_at = m.next_due_at, last_due_at = m.last_due_at, last_job_id = m.last_job_id,
+_MOVE_SCHEDULES = """
+UPDATE @schedules AS s SET next_due_at = m.next_due_at, last_due_at = m.last_due_at, last_job_id = m.last_job_id,
                           version = m.version
 FROM unnest(CAST(:id AS text[]), CAST(:next_due_at AS timestamptz[]), CAST(:last_due_at AS timestamptz[]),
             CAST(:last_job_id AS uuid[]), CAST(:version AS int[]))
      AS m (id, next_due_at, last_due_at, last_job_id, version)
 WHERE s.id = m.id AND s.id = ANY (CAST(:id AS text[]))
-""")
+"""
 
 
 class PostgreSQLDialect(Dialect):
@@ -78,9 +80,16 @@ class PostgreSQLDialect(Dialect):
     has_marked_index = True
 
     def __init__(
-        self, engine: Engine, time_offset: float, *, timeout: float, listen: URL | None, archives: bool = False
+        self,
+        engine: Engine,
+        tables: Tables,
+        time_offset: float,
+        *,
+        timeout: float,
+        listen: URL | None,
+        archives: bool = False,
     ) -> None:
-        self.time_offset = time_offset
+        super().__init__(tables, time_offset)
         self.archive = DailyArchive(self, takes_completed=archives)
         self._floors = pruning.Floors()
         self._engine = engine
@@ -89,9 +98,16 @@ class PostgreSQLDialect(Dialect):
         self._lanes = LaneMemory()
         self._wakeup = Wakeup()
         self._mark = 0
-        self._listener = Listener(self._wakeup, self._open_listener, self._lanes.note_enqueue)
-        self._notifier = Notifier(partial(self._notify, CHANNEL))
-        self._back_notifier = Notifier(partial(self._notify, BACK_CHANNEL))
+        self._channel, self._back_channel = self.names.channel(CHANNEL), self.names.channel(BACK_CHANNEL)
+        self._listener = Listener(
+            self._wakeup,
+            self._open_listener,
+            self._lanes.note_enqueue,
+            channel=self._channel,
+            back_channel=self._back_channel,
+        )
+        self._notifier = Notifier(partial(self._notify, self._channel))
+        self._back_notifier = Notifier(partial(self._notify, self._back_channel))
         self._run: Run | None = None
 
     def prepare(self, engine: Engine) -> None:
@@ -130,7 +146,8 @@ class PostgreSQLDialect(Dialect):
 
     def identity(self, conn: Connection) -> str:
         # A search_path may lead to another schema's tables.
-        query = "SELECT current_database(), to_regclass('jobs')::oid::text, pg_postmaster_start_time()::text"
+        jobs = self.names.quoted("jobs")
+        query = f"SELECT current_database(), to_regclass('{jobs}')::oid::text, pg_postmaster_start_time()::text"
         row = conn.exec_driver_sql(query).one()
         return f"{row[0]} with {row[1]} since {row[2]}"
 
@@ -141,8 +158,9 @@ class PostgreSQLDialect(Dialect):
         raw.execute(f"SET LOCAL lock_timeout = {_TABLE_LOCK_MS}".encode())
         if isinstance(raw, BoundedConnection):
             raw.wait_s = _MIGRATION_S
+        lock = f"SELECT pg_try_advisory_xact_lock(hashtext('protojobs'), hashtext({self.names.place}))".encode()
         for _ in range(_SCHEMA_TRIES):  # ... but nobody waits for ever
-            if raw.execute(sql.LOCK_SCHEMA).fetchall()[0][0]:
+            if raw.execute(lock).fetchall()[0][0]:
                 return lambda: self._set_patience(raw)
             time.sleep(_SCHEMA_PAUSE_S)
         raise errors.LockNotAvailable("another migration has been running for a minute")
@@ -152,6 +170,8 @@ class PostgreSQLDialect(Dialect):
             raw.wait_s = self._timeout
 
     def check_place(self, conn: Connection) -> None:
+        if self.names.schema is not None:
+            return  # `version.check` says where it is missing, and `make_place` makes it
         if conn.execute(select(func.current_schema())).scalar() is not None:
             return
         place = masked(conn.engine.url)
@@ -169,10 +189,25 @@ class PostgreSQLDialect(Dialect):
             mend=f'CREATE SCHEMA "{names[-1]}"; or correct the search_path.',
         )
 
+    def make_place(self, conn: Connection) -> None:
+        schema = self.names.schema
+        if schema is None or inspect(conn).has_schema(schema):
+            return
+        user, may_create = conn.exec_driver_sql(
+            "SELECT current_user, has_database_privilege(current_database(), 'CREATE')"
+        ).one()
+        if not may_create:
+            raise ConfigurationError(
+                f"{masked(conn.engine.url)} has no schema {shown(schema)}, and the user {shown(user)} may make none.",
+                mend=f'CREATE SCHEMA "{schema}" AUTHORIZATION "{user}";',
+            )
+        conn.execute(CreateSchema(schema, if_not_exists=True))
+
     def check_may_create(self, conn: Connection) -> None:
         # Since version 15 the schema `public` is closed to most.
+        place = "current_schema()" if self.names.schema is None else f"'{self.names.schema}'"
         schema, user, may_create = conn.exec_driver_sql(
-            "SELECT current_schema(), current_user, has_schema_privilege(current_schema(), 'CREATE')"
+            f"SELECT {place}, current_user, has_schema_privilege({place}, 'CREATE')"
         ).one()
         if not may_create:
             raise ConfigurationError(
@@ -181,6 +216,8 @@ class PostgreSQLDialect(Dialect):
             )
 
     def schema(self, conn: Connection) -> str | None:
+        if self.names.schema is not None:
+            return self.names.schema
         return conn.execute(select(func.current_schema())).scalar()  # the search_path may show tables of others too
 
     def looks(self, connect: Callable[[], Connection], script: str) -> list[Look]:
@@ -216,7 +253,7 @@ class PostgreSQLDialect(Dialect):
         else:
             with self._notifier.along(queue) as told:
                 storing = sql.ENQUEUE_ALIKE_AND_NOTIFY if told else sql.ENQUEUE_ALIKE
-                ids = self._store(conn, jobs, storing, values_of(jobs) | {"channel": CHANNEL}, is_alone=True)
+                ids = self._store(conn, jobs, storing, values_of(jobs) | {"channel": self._channel}, is_alone=True)
         self._lanes.note_enqueue({job.queue for job in jobs})
         return Stored(ids, told={queue} if told else ())
 
@@ -234,7 +271,7 @@ class PostgreSQLDialect(Dialect):
             return {str(row[0]) for row in rows}
         if is_alone:  # in a longer transaction what fails would take all of it along
             try:
-                run(conn, storing.plain, values, self.time_offset)
+                run(conn, self, storing.plain, values)
                 return {job.id for job in jobs}
             except errors.UniqueViolation:
                 pass  # some are there, perhaps since this call is sent again
@@ -244,7 +281,7 @@ class PostgreSQLDialect(Dialect):
         self, conn: Connection, settled: Sequence[Mapping[str, object]], failures: Sequence[Mapping[str, object]]
     ) -> None:
         settling.write_each(
-            conn, settled, failures
+            conn, self, settled, failures
         )  # of which psycopg makes one round trip for each of the two statements
 
     def turn(self, conn: Connection, request: TurnRequest) -> ClaimReply:
@@ -256,7 +293,7 @@ class PostgreSQLDialect(Dialect):
             return Turn(conn, self, request, self._lanes).run()
         # Jobs that go back to pending may be claimed again by this very turn, which one statement cannot see.
         self.begin(conn, Mode.WORK)
-        lock = "SELECT id FROM workers WHERE id = %(worker)s FOR KEY SHARE"
+        lock = "SELECT id FROM @workers WHERE id = %(worker)s FOR KEY SHARE"
         is_standing = not request.limit or bool(self._rows(conn, lock, {"worker": request.worker}))
         now, shard = self.now(conn), shard_of(conn, request.worker)
         settled = settling.in_rounds(
@@ -279,7 +316,7 @@ class PostgreSQLDialect(Dialect):
 
     def move_schedules(self, conn: Connection, schedules: Sequence[Schedule]) -> None:
         columns = {name: [getattr(schedule, name) for schedule in schedules] for name in ("id", *MOVED)}
-        conn.execute(_MOVE_SCHEDULES, columns)
+        conn.execute(text(self.names.sql(_MOVE_SCHEDULES)), columns)
 
     def live_lanes(self, conn: Connection, values: Mapping[str, Any]) -> Iterable[LiveLane]:
         return walked_lanes(conn, self, values)
@@ -291,14 +328,15 @@ class PostgreSQLDialect(Dialect):
         # The planner's guess.
         if not queues:
             return []
+        jobs = self.names.quoted("jobs")
         conditions = [f"AND queue = :queue_{number}" if name is not None else "" for number, name in enumerate(queues)]
-        counts = ", ".join(f"ARRAY (SELECT 1 FROM jobs WHERE status = 'pending' {each})" for each in conditions)
+        counts = ", ".join(f"ARRAY (SELECT 1 FROM {jobs} WHERE status = 'pending' {each})" for each in conditions)
         values = {f"queue_{number}": name for number, name in enumerate(queues) if name is not None}
         plan = conn.execute(text(f"EXPLAIN (FORMAT JSON) SELECT {counts}"), values).scalar_one()
         return [int(part["Plan Rows"]) for part in plan[0]["Plan"]["Plans"]]
 
     def _rows(self, conn: Connection, statement: LiteralString, values: dict[str, object]) -> list[Row]:
-        return fetched(conn, statement, values, self.time_offset)
+        return fetched(conn, self, statement, values)
 
     def wake(self, queues: Iterable[str], *, told: Collection[str] = (), came_back: bool = False) -> None:
         names = set(queues)
@@ -311,7 +349,9 @@ class PostgreSQLDialect(Dialect):
 
     def wake_inside(self, conn: Connection, queues: Iterable[str]) -> None:
         for queue in sorted(queues):
-            conn.execute(select(func.pg_notify(CHANNEL, queue)))  # in the words of whichever DBAPI the caller's is
+            conn.execute(
+                select(func.pg_notify(self._channel, queue))
+            )  # in the words of whichever DBAPI the caller's is
 
     def wait(self, queues: Sequence[str], timeout: float) -> bool:
         if self._listen_url is not None:

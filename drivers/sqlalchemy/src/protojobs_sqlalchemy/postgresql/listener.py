@@ -36,7 +36,11 @@ class Listener:
         wakeup: Wakeup,
         connect: Callable[[], psycopg.Connection[tuple[object, ...]]],
         came_back: Callable[[set[str]], None] = lambda _: None,
+        *,
+        channel: str = CHANNEL,
+        back_channel: str = BACK_CHANNEL,
     ) -> None:
+        self._channel, self._back_channel = channel, back_channel
         self._wakeup = wakeup
         self._came_back = came_back
         self._connect = connect
@@ -75,7 +79,7 @@ class Listener:
             while self._is_wanted():
                 try:
                     with self._connect() as conn:
-                        conn.execute(f"LISTEN {CHANNEL}; LISTEN {BACK_CHANNEL}")
+                        conn.execute(f"LISTEN {self._channel}; LISTEN {self._back_channel}".encode())
                         self._wakeup.wake_all()  # what came before nobody heard
                         self._pass_on(conn, stop)
                         return
@@ -101,7 +105,7 @@ class Listener:
                     return
                 if ready:
                     notes = list(conn.notifies(timeout=0))
-                    self._came_back({note.payload for note in notes if note.channel == BACK_CHANNEL})
+                    self._came_back({note.payload for note in notes if note.channel == self._back_channel})
                     self._wakeup.wake({note.payload for note in notes})
 
     def _is_wanted(self) -> bool:

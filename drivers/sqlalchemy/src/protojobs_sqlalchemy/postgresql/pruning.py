@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import Connection, TextClause, text
+from sqlalchemy import Connection, text
 
 from protojobs.clock import SYSTEM_CLOCK
 from protojobs.port.lifecycle import FINISHED, JobState
@@ -25,21 +25,21 @@ from protojobs_sqlalchemy.verbs.counting import count
 __all__ = ["Floors", "prune"]
 
 
-def _statement(state: JobState) -> TextClause:
+def _statement(state: JobState) -> str:
     """Deletes up to `room` jobs; answers how many of up to `room + 1` there were, and how many went from each queue."""
-    forgotten = ", forgotten AS (DELETE FROM failed_jobs WHERE job_id = ANY (ARRAY (SELECT id FROM gone)))"
-    return text(f"""
+    forgotten = ", forgotten AS (DELETE FROM @failed_jobs WHERE job_id = ANY (ARRAY (SELECT id FROM gone)))"
+    return f"""
         WITH old AS MATERIALIZED (
-            SELECT ctid AS tid, processed_at FROM jobs
+            SELECT ctid AS tid, processed_at FROM @jobs
             WHERE status = '{state.value}' AND processed_at >= :floor AND processed_at < :finished_before
             ORDER BY processed_at LIMIT :room + 1 FOR UPDATE SKIP LOCKED
         ), gone AS (
-            DELETE FROM jobs WHERE ctid = ANY (ARRAY (SELECT tid FROM old LIMIT :room)) RETURNING id, queue
+            DELETE FROM @jobs WHERE ctid = ANY (ARRAY (SELECT tid FROM old LIMIT :room)) RETURNING id, queue
         ){forgotten if state is JobState.FAILED else ""}
         SELECT (SELECT count(*) FROM old) AS found, (SELECT max(processed_at) FROM old) AS last_at, queue,
                count(gone.id) AS gone
         FROM (SELECT 1) AS once LEFT JOIN gone ON true GROUP BY queue
-    """)
+    """
 
 
 _FRONT = datetime(1, 1, 2, tzinfo=UTC)
@@ -88,7 +88,7 @@ def prune(
     for state, age in [(state, age) for states, age in ages if age is not None for state in states]:
         room = limit - gone.total()
         values = {"floor": floors.begin(state), "finished_before": now - timedelta(seconds=age), "room": room}
-        rows = conn.execute(_STATEMENTS[state], values).fetchall()
+        rows = conn.execute(text(dialect.names.sql(_STATEMENTS[state])), values).fetchall()
         floors.end(state, rows[0].last_at)
         gone.update({(row.queue, state.value): row.gone for row in rows if row.gone})
         has_more = rows[0].found > room

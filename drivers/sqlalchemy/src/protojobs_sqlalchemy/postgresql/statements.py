@@ -15,7 +15,6 @@ __all__ = [
     "INTO_ARCHIVE",
     "IN_PLACE",
     "LANES",
-    "LOCK_SCHEMA",
     "NOTIFY",
     "QUEUES_OF",
     "Settling",
@@ -29,7 +28,7 @@ _NO_ID: LiteralString = "00000000-0000-0000-0000-000000000000"  # none is less
 _NOW = "(statement_timestamp() + %(offset)s::interval)"
 
 _INTO: LiteralString = """
-INSERT INTO jobs (id, queue, job_class, job_name, data, attempts, max_retries, timeout, status, created_at,
+INSERT INTO @jobs (id, queue, job_class, job_name, data, attempts, max_retries, timeout, status, created_at,
                   available_at, priority, retry_delay, retry_policy, claim_seq, crashes, returns, reclaims, meta)
 """
 _UNLESS_THERE: LiteralString = "ON CONFLICT (id) DO NOTHING RETURNING id::text"
@@ -38,7 +37,7 @@ _UNLESS_THERE: LiteralString = "ON CONFLICT (id) DO NOTHING RETURNING id::text"
 # before now (a client's clock may be ahead). Looked for before the insert, which leaves those out, and once more after
 # it, in a snapshot of that moment, since a job may have been moved in between: then the step is done again.
 _SPAN: LiteralString = f"%(first)s::uuid, %(last)s::uuid, least(%(since)s::timestamptz, {_NOW}) - interval '1 day'"
-_NOT_ARCHIVED: LiteralString = f"WHERE id <> ALL ((SELECT jobs_archive_known(%(ids)s::uuid[], {_SPAN}))::uuid[])\n"
+_NOT_ARCHIVED: LiteralString = f"WHERE id <> ALL ((SELECT @jobs_archive_known(%(ids)s::uuid[], {_SPAN}))::uuid[])\n"
 
 # One job, as push sends it, or many that differ in their data only, as push_many mostly does. Thirteen arrays cost the
 # server a third more, and the client three times as much. COPY costs it about the same, and cannot leave anything out.
@@ -77,7 +76,7 @@ def _storing(inserted: LiteralString, *besides: LiteralString) -> Storing:
         unless_there=f"{before}{inserted}{_UNLESS_THERE}",
         besides_archive=f"""
 WITH {", ".join([*besides, stored])}
-SELECT unnest(jobs_archive_absent(array_agg(id)::uuid[], {_SPAN}))::text FROM stored""",
+SELECT unnest(@jobs_archive_absent(array_agg(id)::uuid[], {_SPAN}))::text FROM stored""",
     )
 
 
@@ -88,10 +87,10 @@ ENQUEUE_ALIKE_AND_NOTIFY = _storing(f"{_ALIKE}{_AND_NOTIFIED}", _NOTIFIED)
 # Jumps from one (queue, priority) to the next in jobs_ready: two probes each, however many jobs wait there.
 _LANES: LiteralString = """
 lanes (place, queue, priority) AS (
-    SELECT place, name, (SELECT max(priority) FROM jobs WHERE status = 'pending' AND queue = name)
+    SELECT place, name, (SELECT max(priority) FROM @jobs WHERE status = 'pending' AND queue = name)
     FROM unnest(%(queues)s::text[]) WITH ORDINALITY AS wanted (name, place)
     UNION ALL
-    SELECT place, queue, (SELECT max(priority) FROM jobs
+    SELECT place, queue, (SELECT max(priority) FROM @jobs
                           WHERE status = 'pending' AND queue = lanes.queue AND priority < lanes.priority)
     FROM lanes WHERE priority IS NOT NULL
 )"""
@@ -111,7 +110,7 @@ _IS_CURRENT: LiteralString = (
 def _counted(shard: LiteralString) -> LiteralString:
     return f"""
 counted AS (
-    INSERT INTO counters AS c (queue, status, shard, count)
+    INSERT INTO @counters AS c (queue, status, shard, count)
     SELECT queue, 'completed', {shard}, count(*) FROM done GROUP BY queue ORDER BY queue
     ON CONFLICT (queue, status, shard) DO UPDATE SET count = c.count + excluded.count
 )"""
@@ -119,7 +118,7 @@ counted AS (
 
 _COMPLETED: LiteralString = f"""
 done AS (
-    UPDATE jobs AS j SET status = 'completed', processed_at = {_NOW}, reserved_by = NULL
+    UPDATE @jobs AS j SET status = 'completed', processed_at = {_NOW}, reserved_by = NULL
     FROM {_DONE} WHERE {_IS_CURRENT}
     RETURNING j.id, j.queue, j.available_at
 ),{_counted("%(shard)s")}"""
@@ -127,11 +126,11 @@ done AS (
 _DAY_SHARD: LiteralString = f"floor(date_part('epoch', {_NOW}) / 86400)::int * 10000"  # DAY_SHARDS
 _ARCHIVED: LiteralString = f"""
 done AS (
-    DELETE FROM jobs AS j USING {_DONE} WHERE {_IS_CURRENT}
+    DELETE FROM @jobs AS j USING {_DONE} WHERE {_IS_CURRENT}
     RETURNING j.*
 ),
 kept AS (
-    INSERT INTO jobs_archive ({COLUMNS}, status, processed_at) SELECT {COLUMNS}, 'completed', {_NOW} FROM done
+    INSERT INTO @jobs_archive ({COLUMNS}, status, processed_at) SELECT {COLUMNS}, 'completed', {_NOW} FROM done
 ),{_counted(f"{_DAY_SHARD} + %(shard)s")}"""
 
 
@@ -145,20 +144,20 @@ kept AS (
 # row is passed over too.)
 def _lent(lanes: LiteralString) -> LiteralString:
     return f"""
-standing AS MATERIALIZED (SELECT id FROM workers WHERE id = %(worker)s FOR KEY SHARE),
+standing AS MATERIALIZED (SELECT id FROM @workers WHERE id = %(worker)s FOR KEY SHARE),
 found AS MATERIALIZED (
     SELECT due.* FROM {lanes},
     LATERAL (
-        SELECT ctid AS tid, attempts < max_retries AS has_spare, octet_length(data) AS size FROM jobs
+        SELECT ctid AS tid, attempts < max_retries AS has_spare, octet_length(data) AS size FROM @jobs
         WHERE status = 'pending' AND queue = lane.queue AND priority = lane.priority
           AND available_at <= {_NOW} AND (available_at, id) >= (lane.floor, lane.first)
         ORDER BY available_at, id LIMIT %(looks_at)s FOR UPDATE SKIP LOCKED
     ) AS due
-    WHERE lane.queue <> ALL (ARRAY (SELECT name FROM queues WHERE paused_at IS NOT NULL))
+    WHERE lane.queue <> ALL (ARRAY (SELECT name FROM @queues WHERE paused_at IS NOT NULL))
     LIMIT %(looks_at)s
 ),
 lent AS (
-    UPDATE jobs AS j SET status = 'processing', attempts = least(j.attempts, 2147483646) + 1,
+    UPDATE @jobs AS j SET status = 'processing', attempts = least(j.attempts, 2147483646) + 1,
                          claim_seq = least(j.claim_seq, 2147483646) + 1,
                          reserved_at = {_NOW}, reserved_by = %(worker)s, progress = NULL
     WHERE EXISTS (SELECT FROM standing) AND j.ctid = ANY (ARRAY (
@@ -217,6 +216,4 @@ SELECT set_config('synchronous_commit', 'off', true), pg_notify(%(channel)s, nam
 FROM unnest(%(queues)s::text[]) AS name
 """
 
-QUEUES_OF: LiteralString = "SELECT DISTINCT queue FROM jobs WHERE id = ANY (%(ids)s::uuid[])"
-
-LOCK_SCHEMA: LiteralString = "SELECT pg_try_advisory_xact_lock(hashtext('protojobs'), hashtext(current_schema()))"
+QUEUES_OF: LiteralString = "SELECT DISTINCT queue FROM @jobs WHERE id = ANY (%(ids)s::uuid[])"

@@ -64,7 +64,6 @@ class Turn:
         self._settling = sql.INTO_ARCHIVE if dialect.archive.takes_completed else sql.IN_PLACE
         self._request = request
         self._memory = memory
-        self._offset = dialect.time_offset
         self._queues = tuple(dict.fromkeys(request.queues))
         self._unreadable: list[Settlement] = []
 
@@ -105,7 +104,7 @@ class Turn:
 
     def _known_lanes(self) -> Lanes | None:
         """The lanes of the asked queues; None where the claim shall read them itself, since little lies there."""
-        known = self._memory.fresh(self._queues, self._offset)
+        known = self._memory.fresh(self._queues, self._dialect.time_offset)
         if known is not None or not self._memory.is_busy(self._queues):
             return known
 
@@ -113,7 +112,7 @@ class Turn:
             rows = self._rows(sql.LANES, {"queues": list(self._queues)})
             return [(str(row[0]), int(str(row[1]))) for row in rows]
 
-        return self._memory.read(self._queues, self._offset, look)
+        return self._memory.read(self._queues, self._dialect.time_offset, look)
 
     def _claim(self, lanes: Lanes | None, done: Sequence[Settlement]) -> list[Row]:
         values = claim_values(self._request, lanes)
@@ -177,7 +176,7 @@ class Turn:
         return tuple([Settled(s.id, status, state) if s.id in ids else others[s.id] for s in done])
 
     def _rows(self, statement: LiteralString, values: dict[str, object]) -> list[Row]:
-        return fetched(self._conn, statement, values, self._offset)
+        return fetched(self._conn, self._dialect, statement, values)
 
 
 def is_plain(settlements: Sequence[Settlement]) -> bool:
@@ -212,17 +211,15 @@ def claim_values(
     return values
 
 
-def fetched(conn: Connection, statement: LiteralString, values: dict[str, object], time_offset: float) -> list[Row]:
+def fetched(conn: Connection, dialect: Dialect, statement: LiteralString, values: dict[str, object]) -> list[Row]:
     """Run one of the hot statements on psycopg's own cursor."""
-    return run(conn, statement, values, time_offset).fetchall()
+    return run(conn, dialect, statement, values).fetchall()
 
 
-def run(
-    conn: Connection, statement: LiteralString, values: dict[str, object], time_offset: float
-) -> psycopg.Cursor[Row]:
+def run(conn: Connection, dialect: Dialect, statement: LiteralString, values: dict[str, object]) -> psycopg.Cursor[Row]:
     """The same for a statement that returns no rows."""
-    values["offset"] = timedelta(seconds=time_offset)
-    return raw_of(conn).execute(statement, values, binary=True)
+    values["offset"] = timedelta(seconds=dialect.time_offset)
+    return raw_of(conn).execute(dialect.names.sql(statement), values, binary=True)
 
 
 def raw_of(conn: Connection) -> psycopg.Connection[Row]:

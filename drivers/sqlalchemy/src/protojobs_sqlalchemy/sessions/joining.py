@@ -15,7 +15,6 @@ from protojobs.port.records import Enqueued, Fence, NewJob
 from protojobs_sqlalchemy.connecting.connections import Connections
 from protojobs_sqlalchemy.connecting.urls import masked, same_address
 from protojobs_sqlalchemy.dialect import Dialect, Mode
-from protojobs_sqlalchemy.tables.tables import jobs
 from protojobs_sqlalchemy.tables.types import is_job_id
 from protojobs_sqlalchemy.verbs.counting import count, lone_shard
 from protojobs_sqlalchemy.verbs.inserting import check_new, due_queues, enqueued, insert_absent, new_row
@@ -105,11 +104,11 @@ class Joining:
         from protojobs_sqlalchemy.sessions.transactions import connection_of
 
         with self._connections.translating():
-            conn = connection_of(transaction)
+            conn = connection_of(transaction, self._dialect.tables)
             if not self._is_ours(conn):
                 raise OptionInvalid(
                     f"The transaction is on {masked(conn.engine.url)}, but the jobs are elsewhere.",
-                    mend=f"Give a session of {masked(self._connections.engine.url)}.",
+                    mend=f"Give a session of {self._dialect.names.said(masked(self._connections.engine.url))}.",
                 )
             if not self._connections.are_tables_checked:
                 self._connections.check_tables_on(conn)
@@ -138,6 +137,7 @@ class Joining:
 
 
 def _complete(conn: Connection, dialect: Dialect, claim: Fence, now: datetime) -> bool:
+    jobs = dialect.tables.jobs
     is_current = (jobs.c.id == claim.id, jobs.c.claim_seq == claim.claim_seq, jobs.c.reserved_by == claim.reserved_by)
     change = update(jobs).where(*is_current).values(status="completed", processed_at=now, reserved_by=None)
     if conn.execute(change).rowcount != 1:

@@ -11,8 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_s
 from sqlalchemy.orm import Session, SessionTransaction, scoped_session
 
 from protojobs.errors import OptionInvalid
-from protojobs_sqlalchemy.tables.models import JobModel
-from protojobs_sqlalchemy.tables.tables import jobs
+from protojobs_sqlalchemy.tables.models import models_of
+from protojobs_sqlalchemy.tables.tables import Tables
 
 __all__ = ["asynchronous", "connection_of", "session_of", "when_committed"]
 
@@ -26,17 +26,18 @@ def session_of(transaction: object) -> Session | None:
     return transaction if isinstance(transaction, Session) else None
 
 
-def connection_of(transaction: object) -> Connection:
+def connection_of(transaction: object, tables: Tables) -> Connection:
     """The caller's connection to the database that holds the jobs table; OptionInvalid for what has none."""
     session = session_of(transaction)
     if session is not None:
         try:
             # A session may be bound to several databases: ours is the one of the jobs table.
-            return session.connection(bind_arguments={"mapper": JobModel.__mapper__, "clause": jobs})
+            model, _ = models_of(tables)
+            return session.connection(bind_arguments={"mapper": model.__mapper__, "clause": tables.jobs})
         except UnboundExecutionError as error:
             raise OptionInvalid(
                 "The session is bound to no database for the jobs table.",
-                mend="Bind it to an engine, or name JobModel in its binds=.",
+                mend="Bind it to an engine, or name driver.job_model in its binds=.",
             ) from error
         except InvalidRequestError as error:
             raise OptionInvalid(f"The session is in no state to store a job: {error}") from error

@@ -32,6 +32,8 @@ from protojobs_sqlalchemy.observing.failures import walked_groups
 from protojobs_sqlalchemy.sqlite import jobs as sql
 from protojobs_sqlalchemy.sqlite.jobs import next_due, raw_of
 from protojobs_sqlalchemy.tables.indexes import other_indexes
+from protojobs_sqlalchemy.tables.naming import Names
+from protojobs_sqlalchemy.tables.tables import Tables
 from protojobs_sqlalchemy.tables.types import to_microseconds
 from protojobs_sqlalchemy.verbs import settling
 from protojobs_sqlalchemy.verbs.administration import prune_rows
@@ -53,14 +55,14 @@ _SET_FOR_NOW = ("synchronous", "busy_timeout")  # on an application's connection
 _LEVEL = "protojobs_synchronous"  # in the `info` of a connection of ours
 _UNDECODABLE = "Could not decode to UTF-8"  # so the module refuses to hand a text out
 
-_MOVE_SCHEDULES = text("""
-UPDATE schedules SET next_due_at = m.next_due_at, last_due_at = m.last_due_at, last_job_id = m.last_job_id,
+_MOVE_SCHEDULES = """
+UPDATE @schedules SET next_due_at = m.next_due_at, last_due_at = m.last_due_at, last_job_id = m.last_job_id,
                      version = m.version
 FROM (SELECT json_extract(value, '$[0]') AS id, json_extract(value, '$[1]') AS next_due_at,
              json_extract(value, '$[2]') AS last_due_at, json_extract(value, '$[3]') AS last_job_id,
              json_extract(value, '$[4]') AS version FROM json_each(:moved)) AS m
-WHERE schedules.id = m.id
-""")
+WHERE @schedules.id = m.id
+"""
 
 
 def _text(stored: bytes) -> str | bytes:
@@ -81,8 +83,8 @@ class SQLiteDialect(Dialect):
     )
     unavailable_mend = "Check the file, its folder's permissions and the space on the disk."
 
-    def __init__(self, engine: Engine, time_offset: float, *, is_ours: bool) -> None:
-        self.time_offset = time_offset
+    def __init__(self, engine: Engine, tables: Tables, time_offset: float, *, is_ours: bool) -> None:
+        super().__init__(tables, time_offset)
         self._engine = engine
         self._is_ours = is_ours
         self._wakeup = Wakeup()
@@ -185,7 +187,7 @@ class SQLiteDialect(Dialect):
     def looks(self, connect: Callable[[], Connection], script: str) -> list[Look]:
         from protojobs_sqlalchemy.sqlite import diagnosis
 
-        return [lambda conn: other_indexes(conn, script), *diagnosis.looks(is_ours=self._is_ours)]
+        return [lambda conn: other_indexes(conn, self.names, script), *diagnosis.looks(is_ours=self._is_ours)]
 
     def holds_id(self, job_id: str) -> bool:
         return True  # the column holds any text, which a foreign hand may have written
@@ -211,12 +213,12 @@ class SQLiteDialect(Dialect):
 
     def enqueue(self, conn: Connection, jobs: Sequence[NewJob]) -> Stored:
         with closing(raw_of(conn).cursor()) as cursor:
-            return Stored(sql.enqueue(cursor, jobs, to_microseconds(self.now(conn))))
+            return Stored(sql.enqueue(cursor, self.names, jobs, to_microseconds(self.now(conn))))
 
     def write_settled(
         self, conn: Connection, settled: Sequence[Mapping[str, object]], failures: Sequence[Mapping[str, object]]
     ) -> None:
-        settling.write_each(conn, settled, failures)  # there are no round trips
+        settling.write_each(conn, self, settled, failures)  # there are no round trips
 
     def turn(self, conn: Connection, request: TurnRequest) -> ClaimReply:
         try:
@@ -241,7 +243,7 @@ class SQLiteDialect(Dialect):
             )
             for one in schedules
         ]
-        conn.execute(_MOVE_SCHEDULES, {"moved": json.dumps(rows)})
+        conn.execute(text(self.names.sql(_MOVE_SCHEDULES)), {"moved": json.dumps(rows)})
 
     def live_lanes(self, conn: Connection, values: Mapping[str, Any]) -> Iterable[LiveLane]:
         return walked_lanes(conn, self, values)
@@ -262,7 +264,7 @@ class SQLiteDialect(Dialect):
             while True:
                 version = raw.execute("PRAGMA data_version").fetchone()[0]
                 if version != seen:
-                    seen, due_at = version, next_due(raw, queues)
+                    seen, due_at = version, next_due(raw, self.names, queues)
                 now = SYSTEM_CLOCK.monotonic()
                 if due_at is not None and due_at <= to_microseconds(SYSTEM_CLOCK.now()) + round(self.time_offset * 1e6):
                     self._lively_until = now + _LIVELY_S
@@ -282,7 +284,7 @@ class SQLiteDialect(Dialect):
         """What those who use this file call it, by whatever path they reach it."""
         now = SYSTEM_CLOCK.monotonic()
         if now >= self._address_until:  # another file may have its name by now; who is not woken for that, polls
-            self._address, self._address_until = _address(self._engine.url.database or ""), now + _ADDRESS_S
+            self._address, self._address_until = _address(self._engine.url.database or "", self.names), now + _ADDRESS_S
         return self._address
 
     def _open(self) -> sqlite3.Connection:
@@ -292,12 +294,12 @@ class SQLiteDialect(Dialect):
         return sqlite3.connect(arguments[0], **options)
 
 
-def _address(path: str) -> str:
+def _address(path: str, names: Names) -> str:
     try:
         file = os.stat(path)
     except OSError:  # named as a file: URI, or not there (any more)
-        return f"sqlite/{zlib.crc32(path.encode())}"
-    return f"sqlite/{file.st_dev}-{file.st_ino}"
+        return f"sqlite/{zlib.crc32(path.encode())}{names.prefix}"
+    return f"sqlite/{file.st_dev}-{file.st_ino}{names.prefix}"
 
 
 def _set_synchronous(conn: Connection, level: str) -> None:

@@ -32,6 +32,7 @@ from protojobs.port.records import (
 from protojobs.port.rules import DELAY_MAX_S, PASSED_OVER_MAX
 from protojobs.port.unreadable_rows import set_aside, why_unreadable
 from protojobs_sqlalchemy.dialect import Dialect, Mode, TurnReply, TurnRequest
+from protojobs_sqlalchemy.tables.naming import Names
 from protojobs_sqlalchemy.tables.types import (
     TIMES_FROM,
     TIMES_UNTIL,
@@ -53,12 +54,15 @@ _COMPLETE_VERB = Verb.COMPLETE  # an enum's members are slow to find
 def _insert(rows: int) -> str:
     row = "(?, ?, ?, ?, ?, 0, ?, ?, 'pending', ?, ?, ?, ?, ?, 0, 0, 0, 0, ?)"
     return f"""
-INSERT INTO jobs (id, queue, job_class, job_name, data, attempts, max_retries, timeout, status, created_at,
+INSERT INTO @jobs (id, queue, job_class, job_name, data, attempts, max_retries, timeout, status, created_at,
                   available_at, priority, retry_delay, retry_policy, claim_seq, crashes, returns, reclaims, meta)
 VALUES {", ".join([row] * rows)}
 ON CONFLICT (id) DO NOTHING
 """
 
+
+_STORED_LAST = "SELECT id FROM @jobs WHERE rowid > ?"
+_STANDS = "SELECT 1 FROM @workers WHERE id = ?"
 
 _INSERT_ONE, _INSERT_MANY = _insert(1), _insert(_ROWS)  # two texts only: SQLite keeps what it has prepared
 
@@ -66,14 +70,14 @@ _INSERT_ONE, _INSERT_MANY = _insert(1), _insert(_ROWS)  # two texts only: SQLite
 # each, however many jobs wait in it. `IN (...) ORDER BY priority` would sort all of them.
 _LANES = """
 WITH RECURSIVE lanes (place, queue, priority) AS (
-    SELECT key, value, (SELECT max(priority) FROM jobs WHERE status = 'pending' AND queue = value) FROM json_each(?)
+    SELECT key, value, (SELECT max(priority) FROM @jobs WHERE status = 'pending' AND queue = value) FROM json_each(?)
     UNION ALL
-    SELECT place, queue, (SELECT max(priority) FROM jobs
+    SELECT place, queue, (SELECT max(priority) FROM @jobs
                           WHERE status = 'pending' AND queue = lanes.queue AND priority < lanes.priority)
     FROM lanes WHERE priority IS NOT NULL
 )
 SELECT queue, priority FROM lanes
-WHERE priority IS NOT NULL AND queue NOT IN (SELECT name FROM queues WHERE paused_at IS NOT NULL)
+WHERE priority IS NOT NULL AND queue NOT IN (SELECT name FROM @queues WHERE paused_at IS NOT NULL)
 ORDER BY place, priority DESC
 """
 
@@ -81,32 +85,32 @@ _DUE = """
 SELECT rowid, id, min(claim_seq, 2147483646) + 1, job_name, job_class, data, min(attempts, 2147483646) + 1, max_retries,
        retry_delay, retry_policy, timeout, available_at, crashes, returns, reclaims, meta, cancel_requested_at,
        attempts >= max_retries
-FROM jobs
+FROM @jobs
 WHERE status = 'pending' AND queue = ? AND priority = ? AND available_at <= ?
 ORDER BY available_at, id
 """
 
 _LEND = """
-UPDATE jobs SET status = 'processing', attempts = min(attempts, 2147483646) + 1,
+UPDATE @jobs SET status = 'processing', attempts = min(attempts, 2147483646) + 1,
                 claim_seq = min(claim_seq, 2147483646) + 1, reserved_at = ?, reserved_by = ?, progress = NULL
 WHERE rowid IN (SELECT value FROM json_each(?))
 """
 
 # An object of id: claim_seq, since json_each hands out its keys and values as columns: half the time of json_extract.
 _COMPLETE = """
-UPDATE jobs SET status = 'completed', processed_at = ?, reserved_by = NULL
+UPDATE @jobs SET status = 'completed', processed_at = ?, reserved_by = NULL
 FROM json_each(?) AS done
-WHERE jobs.id = done.key AND jobs.claim_seq = done.value AND jobs.reserved_by = ?
-RETURNING jobs.id, jobs.queue
+WHERE @jobs.id = done.key AND @jobs.claim_seq = done.value AND @jobs.reserved_by = ?
+RETURNING @jobs.id, @jobs.queue
 """
 
 _COUNT = """
-INSERT INTO counters (queue, status, shard, count) VALUES (?, 'completed', ?, ?)
+INSERT INTO @counters (queue, status, shard, count) VALUES (?, 'completed', ?, ?)
 ON CONFLICT (queue, status, shard) DO UPDATE SET count = count + excluded.count
 """
 
 _NEXT_DUE = f"""
-SELECT min(available_at) FROM jobs
+SELECT min(available_at) FROM @jobs
 WHERE status = 'pending' AND queue = ? AND priority = ? AND available_at <= {TIMES_UNTIL}
 """
 
@@ -128,20 +132,20 @@ _Sound = tuple[  # the lane, and a row of _DUE as drivers write it
 Lent: TypeAlias = list[tuple[Lane, tuple[Any, ...]]]  # each row with the lane that it stood in
 
 
-def enqueue(cursor: sqlite3.Cursor, jobs: Sequence[NewJob], now: int) -> set[str]:
+def enqueue(cursor: sqlite3.Cursor, names: Names, jobs: Sequence[NewJob], now: int) -> set[str]:
     """Insert the jobs whose id is not there; the ids that were stored. Within a step that may write."""
     whole = len(jobs) - len(jobs) % _ROWS
     number = 0
     for first in range(0, whole, _ROWS):
         values = [value for job in jobs[first : first + _ROWS] for value in _new_values(job, now)]
-        number += cursor.execute(_INSERT_MANY, values).rowcount
+        number += cursor.execute(names.sql(_INSERT_MANY), values).rowcount
     for job in jobs[whole:]:
-        number += cursor.execute(_INSERT_ONE, _new_values(job, now)).rowcount
+        number += cursor.execute(names.sql(_INSERT_ONE), _new_values(job, now)).rowcount
     if number in (0, len(jobs)):
         return {job.id for job in jobs} if number else set()
     # Some were there already. Ours are at the end, one after the other, since nobody else can write meanwhile.
     before = (cursor.lastrowid or 0) - number
-    return {row[0] for row in cursor.execute("SELECT id FROM jobs WHERE rowid > ?", (before,))}
+    return {row[0] for row in cursor.execute(names.sql(_STORED_LAST), (before,))}
 
 
 def _new_values(job: NewJob, now: int) -> tuple[object, ...]:
@@ -163,11 +167,11 @@ def turn(
     moment, lent, is_standing = to_microseconds(now), Lent(), True
     with closing(raw.cursor()) as cursor:  # one left open half-way would keep its snapshot, and the log grow
         if request.limit:
-            standing = cursor.execute("SELECT 1 FROM workers WHERE id = ?", (request.worker,))
+            standing = cursor.execute(dialect.names.sql(_STANDS), (request.worker,))
             is_standing = standing.fetchone() is not None
         settled = _settle(conn, dialect, cursor, request.settlements, now)
         if request.limit and is_standing:
-            lent = _claim(cursor, request, moment)
+            lent = _claim(cursor, dialect.names, request, moment)
     dialect.end(conn, Mode.WORK)
     if not is_standing:
         return ClaimReply(settled=tuple(settled), lease_lost=True)
@@ -199,9 +203,9 @@ def _complete(
     rows: list[tuple[str, str]] = []
     for holder in sorted({s.reserved_by for s in done}):  # one, unless a worker settles what it held under an older id
         batch = json.dumps({s.id: s.claim_seq for s in done if s.reserved_by == holder})
-        rows += cursor.execute(_COMPLETE, (to_microseconds(now), batch, holder)).fetchall()
+        rows += cursor.execute(dialect.names.sql(_COMPLETE), (to_microseconds(now), batch, holder)).fetchall()
     for queue, number in sorted(Counter([row[1] for row in rows]).items()):
-        cursor.execute(_COUNT, (queue, _SHARD, number))
+        cursor.execute(dialect.names.sql(_COUNT), (queue, _SHARD, number))
     applied, completed = SettleStatus.APPLIED, JobState.COMPLETED
     if len(rows) == len(done):
         return [Settled(s.id, applied, completed) for s in done]
@@ -210,12 +214,12 @@ def _complete(
     return [others.get(s.id) or Settled(s.id, applied, completed) for s in done]
 
 
-def _claim(cursor: sqlite3.Cursor, request: TurnRequest, now: int) -> Lent:
+def _claim(cursor: sqlite3.Cursor, names: Names, request: TurnRequest, now: int) -> Lent:
     """Lend due jobs to the worker; the rows as they were before, in the order of the claim."""
     lent: Lent = []
     room, passed_over = BATCH_BYTES_MAX, 0
-    for lane in _lanes(cursor, request.queues):
-        for row in cursor.execute(_DUE, (*lane, now)):
+    for lane in _lanes(cursor, names, request.queues):
+        for row in cursor.execute(names.sql(_DUE), (*lane, now)):
             if len(lent) >= request.limit or passed_over >= PASSED_OVER_MAX:
                 break
             if len(lent) >= request.slots and row[17]:
@@ -228,7 +232,7 @@ def _claim(cursor: sqlite3.Cursor, request: TurnRequest, now: int) -> Lent:
         if len(lent) >= request.limit or room < 0:
             break
     if lent:
-        cursor.execute(_LEND, (now, request.worker, json.dumps([row[0] for _, row in lent])))
+        cursor.execute(names.sql(_LEND), (now, request.worker, json.dumps([row[0] for _, row in lent])))
     return lent
 
 
@@ -274,14 +278,15 @@ def _texts(row: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(value.decode() if isinstance(value, bytes) else value for value in row)
 
 
-def next_due(raw: sqlite3.Connection, queues: Sequence[str]) -> int | None:
+def next_due(raw: sqlite3.Connection, names: Names, queues: Sequence[str]) -> int | None:
     """When the next job of these queues is due, in microseconds since 1970; None when none waits."""
-    moments = [raw.execute(_NEXT_DUE, lane).fetchone()[0] for lane in _lanes(raw.cursor(), queues)]
+    lanes = _lanes(raw.cursor(), names, queues)
+    moments = [raw.execute(names.sql(_NEXT_DUE), lane).fetchone()[0] for lane in lanes]
     return min((moment for moment in moments if moment is not None), default=None)
 
 
-def _lanes(cursor: sqlite3.Cursor, queues: Sequence[str]) -> list[Lane]:
-    return cursor.execute(_LANES, (json.dumps(list(dict.fromkeys(queues))),)).fetchall()
+def _lanes(cursor: sqlite3.Cursor, names: Names, queues: Sequence[str]) -> list[Lane]:
+    return cursor.execute(names.sql(_LANES), (json.dumps(list(dict.fromkeys(queues))),)).fetchall()
 
 
 def raw_of(conn: Connection) -> sqlite3.Connection:

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import lru_cache
+from typing import cast
 
+from sqlalchemy import Table
 from sqlalchemy.orm import DeclarativeBase, Mapped
 
-from protojobs_sqlalchemy.tables import tables
+from protojobs_sqlalchemy.tables.tables import PLAIN, STORES_MAX, Tables
 
-__all__ = ["Base", "FailedJobModel", "JobModel"]
+__all__ = ["Base", "FailedJobModel", "JobModel", "models_of"]
 
 
 class Base(DeclarativeBase):
     """The two classes' own base; its metadata is that of the driver's tables."""
 
-    metadata = tables.metadata
+    metadata = PLAIN.metadata
 
 
 class JobModel(Base):
     """A row of `jobs`: queued, running and finished jobs."""
 
-    __table__ = tables.jobs
+    __table__ = PLAIN.jobs
 
     id: Mapped[str]
     queue: Mapped[str]
@@ -55,7 +58,7 @@ class JobModel(Base):
 class FailedJobModel(Base):
     """A row of `failed_jobs`: a job that was given up, with the traceback of its last attempt."""
 
-    __table__ = tables.failed_jobs
+    __table__ = PLAIN.failed_jobs
 
     id: Mapped[str]
     job_id: Mapped[str]
@@ -70,3 +73,18 @@ class FailedJobModel(Base):
 
     def __repr__(self) -> str:
         return f"<FailedJobModel {self.id} {self.job_class} at {self.failed_at:%Y-%m-%d %H:%M:%S}>"
+
+
+@lru_cache(maxsize=STORES_MAX)
+def models_of(tables: Tables) -> tuple[type[JobModel], type[FailedJobModel]]:
+    """The two classes on the tables of one store: for those of the plain names `JobModel` and `FailedJobModel`."""
+    if tables is PLAIN:
+        return JobModel, FailedJobModel
+    base = cast("type[DeclarativeBase]", type("Base", (DeclarativeBase,), {"metadata": tables.metadata}))
+    job = cast("type[JobModel]", _mapped(base, JobModel, tables.jobs))
+    return job, cast("type[FailedJobModel]", _mapped(base, FailedJobModel, tables.failed_jobs))
+
+
+def _mapped(base: type[DeclarativeBase], like: type[Base], table: Table) -> type:
+    body = {"__table__": table, "__repr__": like.__repr__, "__doc__": like.__doc__, "__module__": like.__module__}
+    return type(like.__name__, (base,), body)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
 from msgspec.structs import replace
-from sqlalchemy import ColumnElement, Connection, delete, func, literal, select, update
+from sqlalchemy import ColumnElement, Connection, Select, delete, func, literal, select, update
 
 from protojobs.port.lifecycle import FINISHED, JobState
 from protojobs.port.records import CancelAnswer, Cleared, Pruned, RetryAnswer
@@ -15,7 +16,6 @@ from protojobs_sqlalchemy.archive import TurnedOver
 from protojobs_sqlalchemy.connecting.connections import Connections
 from protojobs_sqlalchemy.dialect import Age, Dialect, Mode, Use
 from protojobs_sqlalchemy.tables.rows import AnyRow, state_of
-from protojobs_sqlalchemy.tables.tables import counters, failed_jobs, jobs, next_claim_seq, queues
 from protojobs_sqlalchemy.tables.types import job_ids
 from protojobs_sqlalchemy.verbs.counting import DAY_SHARDS, count, gather
 from protojobs_sqlalchemy.verbs.settling import storable
@@ -24,7 +24,6 @@ __all__ = ["Clearing", "cancel", "forget_failed", "pause", "prune", "prune_rows"
 
 _RETRIED = {
     "status": "pending",
-    "claim_seq": next_claim_seq,
     "attempts": 0,
     "crashes": 0,
     "returns": 0,
@@ -35,7 +34,6 @@ _RETRIED = {
     "reason": None,
     "progress": None,
 }
-_lock = select(jobs.c.id, jobs.c.queue, jobs.c.status).order_by(jobs.c.id).with_for_update()
 
 WALKED_MAX = 20_000  # finished jobs of all queues that one call looks at
 _WALKS_MAX = 1_000
@@ -46,7 +44,8 @@ Walks = dict[tuple[str, JobState], datetime]
 
 def cancel(conn: Connection, dialect: Dialect, ids: Sequence[str], reason: str, now: datetime) -> list[CancelAnswer]:
     """Cancel pending jobs at once, mark processing ones: one reply for each id, in order."""
-    rows = _locked(conn, ids)
+    jobs = dialect.tables.jobs
+    rows = _locked(conn, dialect, ids)
     pending = [row.id for row in rows.values() if state_of(row.status) in (JobState.PENDING, JobState.UNREADABLE)]
     processing = [row.id for row in rows.values() if row.status == JobState.PROCESSING]
     why = {"reason": storable(reason)} if reason else {}
@@ -71,12 +70,14 @@ def retry_failed(
     conn: Connection, dialect: Dialect, ids: Sequence[str], now: datetime
 ) -> tuple[list[RetryAnswer], set[str]]:
     """Requeue by failed_jobs id: one reply for each, in order, and the queues that got a job."""
-    failures = _failures(conn, ids)
+    jobs, failed_jobs = dialect.tables.jobs, dialect.tables.failed_jobs
+    failures = _failures(conn, dialect, ids)
     rows = {failed_id: row for failed_id, row in failures.items() if row.status == JobState.FAILED}
     if rows:
         chosen = [row.id for row in rows.values()]
         conn.execute(delete(failed_jobs).where(failed_jobs.c.id.in_(rows)))
-        conn.execute(update(jobs).where(jobs.c.id.in_(chosen)).values(_RETRIED).values(available_at=now))
+        again = update(jobs).where(jobs.c.id.in_(chosen)).values(_RETRIED)
+        conn.execute(again.values(claim_seq=dialect.tables.next_claim_seq, available_at=now))
         count(conn, dialect, {key: -n for key, n in Counter((row.queue, "failed") for row in rows.values()).items()})
     replies: list[RetryAnswer] = []
     for position, failed_id in enumerate(ids):
@@ -89,19 +90,20 @@ def retry_failed(
 
 def forget_failed(conn: Connection, dialect: Dialect, ids: Sequence[str]) -> int:
     """Delete failed jobs and their failed_jobs rows, by failed_jobs id; how many there were."""
-    rows = [row for row in _failures(conn, ids).values() if row.status == JobState.FAILED]
+    rows = [row for row in _failures(conn, dialect, ids).values() if row.status == JobState.FAILED]
     _delete(conn, dialect, rows)
     return len(rows)
 
 
-def _failures(conn: Connection, ids: Sequence[str]) -> dict[str, AnyRow]:
+def _failures(conn: Connection, dialect: Dialect, ids: Sequence[str]) -> dict[str, AnyRow]:
     """The jobs of these failures, locked, by failed_jobs id."""
     wanted = job_ids(ids)
     if not wanted:
         return {}
+    failed_jobs = dialect.tables.failed_jobs
     query = select(failed_jobs.c.id, failed_jobs.c.job_id).where(failed_jobs.c.id.in_(wanted))
     jobs_of = {row.id: row.job_id for row in conn.execute(query)}
-    locked = _locked(conn, list(jobs_of.values()))
+    locked = _locked(conn, dialect, list(jobs_of.values()))
     # Read again under the jobs' locks: another may have retried one of them since.
     still = set(conn.execute(query.with_for_update()).scalars()) if locked else set[str]()
     return {
@@ -129,13 +131,13 @@ class Clearing:
 
 
 def _clear(conn: Connection, dialect: Dialect, queue: str, limit: int, walks: Walks) -> Cleared:
-    pending = _lock.where(*dialect.conditions.is_pending(queue)).order_by(None).limit(limit + 1)
+    pending = _lock(dialect).where(*dialect.conditions.is_pending(queue)).order_by(None).limit(limit + 1)
     rows = list(conn.execute(pending.with_for_update(skip_locked=True)))
     has_more = len(rows) > limit
     rows = rows[:limit]
-    for state, number in _finished(conn, queue).items():
+    for state, number in _finished(conn, dialect, queue).items():
         span = dialect.conditions.is_finished(state)
-        more, is_over = _removable(conn, (queue, state), span, limit - len(rows), number, walks)
+        more, is_over = _removable(conn, dialect, (queue, state), span, limit - len(rows), number, walks)
         rows += more
         has_more |= not is_over
     _delete(conn, dialect, rows)
@@ -146,8 +148,9 @@ def _clear(conn: Connection, dialect: Dialect, queue: str, limit: int, walks: Wa
     return Cleared(has_more=has_more, **totals)
 
 
-def _finished(conn: Connection, queue: str) -> dict[JobState, int]:
+def _finished(conn: Connection, dialect: Dialect, queue: str) -> dict[JobState, int]:
     """How many finished jobs of each kind the queue has, by the counters, apart from archived ones."""
+    counters = dialect.tables.counters
     total = func.sum(counters.c.count)
     query = select(counters.c.status, total).where(
         counters.c.queue == queue, counters.c.status.in_(sorted(FINISHED)), counters.c.shard < DAY_SHARDS
@@ -156,8 +159,9 @@ def _finished(conn: Connection, queue: str) -> dict[JobState, int]:
     return {JobState(status): int(number) for status, number in rows}
 
 
-def _removable(
+def _removable(  # noqa: PLR0913 (where a walk begins and how far it may go)
     conn: Connection,
+    dialect: Dialect,
     key: tuple[str, JobState],
     span: list[ColumnElement[bool]],
     room: int,
@@ -167,6 +171,7 @@ def _removable(
     """Up to `room` locked jobs of the queue in that finished state, and whether that were all."""
     if room <= 0:
         return [], False
+    jobs, failed_jobs = dialect.tables.jobs, dialect.tables.failed_jobs
     (queue, state), end = key, None
     if state is JobState.FAILED:
         of_queue = select(failed_jobs.c.job_id).where(failed_jobs.c.queue == queue)
@@ -181,7 +186,7 @@ def _removable(
             span = [*span, jobs.c.processed_at <= end]
         of_queue = select(jobs.c.id).where(*span, jobs.c.queue == queue).order_by(jobs.c.processed_at)
     ids = conn.execute(of_queue.limit(room + 1)).scalars().all()
-    still = _lock.where(jobs.c.id.in_(ids[:room]), jobs.c.queue == queue, jobs.c.status == state.value)
+    still = _lock(dialect).where(jobs.c.id.in_(ids[:room]), jobs.c.queue == queue, jobs.c.status == state.value)
     rows = list(conn.execute(still.with_for_update(skip_locked=True)))
     if len(ids) > room:
         return rows, False
@@ -195,14 +200,16 @@ def _removable(
 
 def pause(conn: Connection, dialect: Dialect, queue: str, now: datetime) -> bool:
     """From the next claim on the queue lends nothing. False: it was paused already."""
+    queues = dialect.tables.queues
     if dialect.inserts(conn, queues, {"name": queue, "paused_at": now}):
         return True
     stopped = update(queues).where(queues.c.name == queue, queues.c.paused_at.is_(None)).values(paused_at=now)
     return conn.execute(stopped).rowcount > 0
 
 
-def resume(conn: Connection, queue: str) -> bool:
+def resume(conn: Connection, dialect: Dialect, queue: str) -> bool:
     """Undo `pause`. False: it was not paused."""
+    queues = dialect.tables.queues
     return conn.execute(delete(queues).where(queues.c.name == queue)).rowcount > 0
 
 
@@ -246,28 +253,37 @@ def _prune_and_gather(conn: Connection, dialect: Dialect, ages: Sequence[Age], l
 
 def prune_rows(conn: Connection, dialect: Dialect, ages: Sequence[Age], *, limit: int, now: datetime) -> Pruned:
     """Delete up to `limit` finished jobs, which are locked and read first."""
+    jobs = dialect.tables.jobs
     rows: list[AnyRow] = []
     for states, age in ages:
         for state in states if age is not None else ():
             if len(rows) > limit:
                 break
             old = jobs.c.processed_at < now - timedelta(seconds=age or 0.0)
-            query = _lock.where(*dialect.conditions.is_finished(state), old).limit(limit + 1 - len(rows))
+            query = _lock(dialect).where(*dialect.conditions.is_finished(state), old).limit(limit + 1 - len(rows))
             query = query.order_by(None).order_by(jobs.c.processed_at).with_for_update(skip_locked=True)
             rows += conn.execute(query)
     _delete(conn, dialect, rows[:limit])
     return Pruned(has_more=len(rows) > limit, **Counter(str(row.status) for row in rows[:limit]))
 
 
-def _locked(conn: Connection, ids: Sequence[str]) -> dict[str, AnyRow]:
+def _lock(dialect: Dialect) -> Select[*tuple[Any, ...]]:
+    jobs = dialect.tables.jobs
+    return select(jobs.c.id, jobs.c.queue, jobs.c.status).order_by(jobs.c.id).with_for_update()
+
+
+def _locked(conn: Connection, dialect: Dialect, ids: Sequence[str]) -> dict[str, AnyRow]:
     wanted = job_ids(ids)
-    return {row.id: row for row in conn.execute(_lock.where(jobs.c.id.in_(wanted)))} if wanted else {}
+    if not wanted:
+        return {}
+    return {row.id: row for row in conn.execute(_lock(dialect).where(dialect.tables.jobs.c.id.in_(wanted)))}
 
 
 def _delete(conn: Connection, dialect: Dialect, rows: Sequence[AnyRow]) -> None:
     """Delete these locked jobs, their failed_jobs rows, and their share of the counters."""
     if not rows:
         return
+    jobs, failed_jobs = dialect.tables.jobs, dialect.tables.failed_jobs
     failed = [row.id for row in rows if row.status == JobState.FAILED]
     if failed:
         conn.execute(delete(failed_jobs).where(failed_jobs.c.job_id.in_(failed)))

@@ -7,11 +7,11 @@ import zlib
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 
-from sqlalchemy import Connection, Select, delete, func, select, tuple_
+from sqlalchemy import Column, Connection, Select, Table, delete, func, select, tuple_
 
 from protojobs.clock import SYSTEM_CLOCK
 from protojobs_sqlalchemy.dialect import Dialect
-from protojobs_sqlalchemy.tables.tables import COUNTER_SHARDS, counters
+from protojobs_sqlalchemy.tables.tables import COUNTER_SHARDS
 
 __all__ = ["DAY_SHARDS", "Deltas", "count", "fresh_shard", "gather", "lone_shard", "shard_of"]
 
@@ -27,8 +27,6 @@ _FRESH_S = 10.0
 _GATHERED_MAX = 1_000  # counters that one prune sums up: 60 ms of SQLite's only write lock
 _NUMBER = "protojobs_counting"  # in the `info` of a connection
 _numbers = itertools.count()
-_COLUMNS = (counters.c.queue, counters.c.status, counters.c.shard)
-_KEY = tuple_(*_COLUMNS)
 _Key = tuple[str, str, int]
 
 
@@ -64,6 +62,7 @@ def lone_shard(job_id: str) -> int:
 
 def count(conn: Connection, dialect: Dialect, deltas: Deltas, shard: int = 0) -> None:
     """Add `deltas` to the counters. In one order everywhere, so that two steps never wait for each other."""
+    counters = dialect.tables.counters
     rows = [
         {"queue": queue, "status": status, "shard": shard, "count": delta}
         for (queue, status), delta in sorted(deltas.items())
@@ -78,21 +77,24 @@ def gather(conn: Connection, dialect: Dialect) -> None:
 
     Rows that somebody has locked are passed over, so nobody waits.
     """
+    counters = dialect.tables.counters
     lone = (
-        select(*_COLUMNS).where(counters.c.shard >= COUNTER_SHARDS, counters.c.shard < _SHARDS_END).limit(_GATHERED_MAX)
+        select(*_key(counters))
+        .where(counters.c.shard >= COUNTER_SHARDS, counters.c.shard < _SHARDS_END)
+        .limit(_GATHERED_MAX)
     )
-    counted = _locked(conn, lone)
+    counted = _locked(conn, counters, lone)
     if counted:
-        conn.execute(delete(counters).where(_KEY.in_(counted)))
+        conn.execute(delete(counters).where(tuple_(*_key(counters)).in_(counted)))
         sums = Counter[tuple[str, str]]()
         for (queue, status, _), number in counted.items():
             sums[queue, status] += number
         count(conn, dialect, sums)
     if len(counted) < _GATHERED_MAX:
-        _forget_naught(conn)
+        _forget_naught(conn, counters)
 
 
-def _forget_naught(conn: Connection) -> None:
+def _forget_naught(conn: Connection, counters: Table) -> None:
     is_of_no_day = counters.c.shard < _SHARDS_END
     counter = tuple_(counters.c.queue, counters.c.status)
     empty = select(counters.c.queue, counters.c.status, func.count().label("rows")).where(is_of_no_day)
@@ -101,18 +103,23 @@ def _forget_naught(conn: Connection) -> None:
     if not rows:
         return
     shards: defaultdict[tuple[str, str], dict[_Key, int]] = defaultdict(dict)
-    for key, number in _locked(conn, select(*_COLUMNS).where(is_of_no_day, counter.in_(rows))).items():
+    for key, number in _locked(conn, counters, select(*_key(counters)).where(is_of_no_day, counter.in_(rows))).items():
         shards[key[:2]][key] = number
     # Of some of them others may hold a row, or have counted in one since.
     naught = [key for name, of in shards.items() if len(of) == rows[name] and not sum(of.values()) for key in of]
     if naught:
-        conn.execute(delete(counters).where(_KEY.in_(naught)))
+        conn.execute(delete(counters).where(tuple_(*_key(counters)).in_(naught)))
 
 
-def _locked(conn: Connection, which: Select[str, str, int]) -> dict[_Key, int]:
+def _key(counters: Table) -> tuple[Column[str], Column[str], Column[int]]:
+    return counters.c.queue, counters.c.status, counters.c.shard
+
+
+def _locked(conn: Connection, counters: Table, which: Select[str, str, int]) -> dict[_Key, int]:
     """The counters of these keys that nobody holds, now locked. Found first: who walks locks what he walks over."""
     keys = [tuple(row) for row in conn.execute(which)]
     if not keys:
         return {}
-    query = select(*_COLUMNS, counters.c.count).where(_KEY.in_(keys)).with_for_update(skip_locked=True)
+    key = _key(counters)
+    query = select(*key, counters.c.count).where(tuple_(*key).in_(keys)).with_for_update(skip_locked=True)
     return {(queue, status, shard): number for queue, status, shard, number in conn.execute(query)}

@@ -12,7 +12,7 @@ from protojobs.errors import OptionInvalid, shown
 from protojobs.port import rules
 from protojobs.port.records import Enqueued, ExportedJob, NewJob
 from protojobs_sqlalchemy.dialect import Dialect
-from protojobs_sqlalchemy.tables.tables import JOB_CLASS_MAX, jobs
+from protojobs_sqlalchemy.tables.tables import JOB_CLASS_MAX
 from protojobs_sqlalchemy.tables.types import are_job_ids, is_job_id
 
 __all__ = ["check_new", "due_queues", "enqueued", "insert_absent", "kind_of", "new_row"]
@@ -55,7 +55,7 @@ def insert_absent(conn: Connection, dialect: Dialect, rows: Sequence[Mapping[str
     first: dict[str, Mapping[str, object]] = {}
     for row in rows:
         first.setdefault(str(row["id"]), row)
-    return dialect.inserts_each(conn, jobs, list(first.values())) if first else set()
+    return dialect.inserts_each(conn, dialect.tables.jobs, list(first.values())) if first else set()
 
 
 def due_queues(jobs: Sequence[NewJob]) -> set[str]:

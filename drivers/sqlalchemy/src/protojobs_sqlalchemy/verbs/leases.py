@@ -7,9 +7,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
-from typing import cast
+from functools import lru_cache
+from typing import Any, cast
 
-from sqlalchemy import Connection, bindparam, delete, func, insert, literal_column, select, update
+from sqlalchemy import Connection, Select, bindparam, delete, func, insert, literal_column, select, update
 
 from protojobs.errors import LeaseLost, StoreUnavailable
 from protojobs.port import rules
@@ -27,7 +28,7 @@ from protojobs.port.records import (
 from protojobs_sqlalchemy.connecting.connections import Connections
 from protojobs_sqlalchemy.dialect import Dialect, Mode, Use
 from protojobs_sqlalchemy.tables.rows import AnyRow, claimed_job, values_of
-from protojobs_sqlalchemy.tables.tables import COUNT_MAX, jobs, next_claim_seq, workers
+from protojobs_sqlalchemy.tables.tables import COUNT_MAX, STORES_MAX, Tables
 from protojobs_sqlalchemy.tables.types import job_ids
 from protojobs_sqlalchemy.verbs.counting import count, shard_of
 from protojobs_sqlalchemy.verbs.settling import settle
@@ -36,42 +37,46 @@ __all__ = ["beat", "held", "lease_lost", "leave", "list_workers", "reclaim", "re
 
 _WORKERS_MAX = 10_000  # in one list
 _RECLAIMED = ("status", "attempts", "returns", "reclaims", "crashes", "processed_at")
+_OF_HELD = (
+    *("id", "queue", "job_name", "job_class", "attempts", "returns", "reclaims", "crashes", "reserved_by"),
+    "cancel_requested_at",
+)
 
-_prolong = (
-    update(workers)
-    .where(workers.c.id == bindparam("b_id"))
-    .values(heartbeat_at=bindparam("b_now"), lease_ends_at=bindparam("b_end"))
-)
-_report = (
-    update(jobs)
-    .where(jobs.c.id == bindparam("b_id"))
-    .where(jobs.c.claim_seq == bindparam("b_claim_seq"), jobs.c.reserved_by == bindparam("b_reserved_by"))
-    .values(progress=bindparam("b_progress"))
-)
-# Without the status, which the holder implies, this can only walk jobs_marked. With it PostgreSQL may take
-# jobs_processing, and pass all that this worker ever claimed for as long as a transaction keeps vacuum away.
-_marked_alone = select(jobs.c.id, jobs.c.claim_seq, jobs.c.reserved_by).where(
-    jobs.c.reserved_by == bindparam("b_worker"), jobs.c.cancel_requested_at.is_not(None)
-)
-_marked = _marked_alone.where(jobs.c.status == literal_column("'processing'"))
-_held_by = select(
-    jobs.c.id,
-    jobs.c.queue,
-    jobs.c.job_name,
-    jobs.c.job_class,
-    jobs.c.attempts,
-    jobs.c.returns,
-    jobs.c.reclaims,
-    jobs.c.crashes,
-    jobs.c.reserved_by,
-    jobs.c.cancel_requested_at,
-).where(jobs.c.status == literal_column("'processing'"))
-_reclaim = (
-    update(jobs)
-    .where(jobs.c.id == bindparam("b_id"))
-    .values({name: bindparam(f"b_{name}", type_=jobs.c[name].type) for name in _RECLAIMED})
-    .values(claim_seq=next_claim_seq, reserved_by=None, reserved_at=None)
-)
+
+class _Statements:
+    """Those that are run often, for the tables of one store."""
+
+    def __init__(self, tables: Tables) -> None:
+        jobs, workers = tables.jobs, tables.workers
+        self.prolong = (
+            update(workers)
+            .where(workers.c.id == bindparam("b_id"))
+            .values(heartbeat_at=bindparam("b_now"), lease_ends_at=bindparam("b_end"))
+        )
+        self.report = (
+            update(jobs)
+            .where(jobs.c.id == bindparam("b_id"))
+            .where(jobs.c.claim_seq == bindparam("b_claim_seq"), jobs.c.reserved_by == bindparam("b_reserved_by"))
+            .values(progress=bindparam("b_progress"))
+        )
+        # Without the status, which the holder implies, this can only walk jobs_marked. With it PostgreSQL may take
+        # jobs_processing, and pass all that this worker ever claimed for as long as a transaction keeps vacuum away.
+        self.marked_alone = select(jobs.c.id, jobs.c.claim_seq, jobs.c.reserved_by).where(
+            jobs.c.reserved_by == bindparam("b_worker"), jobs.c.cancel_requested_at.is_not(None)
+        )
+        self.marked = self.marked_alone.where(jobs.c.status == literal_column("'processing'"))
+        self.held_by: Select[*tuple[Any, ...]] = select(*[jobs.c[name] for name in _OF_HELD]).where(
+            jobs.c.status == literal_column("'processing'")
+        )
+        self.reclaim = (
+            update(jobs)
+            .where(jobs.c.id == bindparam("b_id"))
+            .values({name: bindparam(f"b_{name}", type_=jobs.c[name].type) for name in _RECLAIMED})
+            .values(claim_seq=tables.next_claim_seq, reserved_by=None, reserved_at=None)
+        )
+
+
+_statements = lru_cache(maxsize=STORES_MAX)(_Statements)
 
 
 def beat(connections: Connections, worker: str, progress: Mapping[Fence, float]) -> Heartbeat:
@@ -81,13 +86,20 @@ def beat(connections: Connections, worker: str, progress: Mapping[Fence, float])
     )
     if progress:
         with suppress(StoreUnavailable):  # a note, and the lease has been prolonged
-            connections.run(lambda conn: note_progress(conn, progress), Mode.WORK, use=Use.BEAT, is_repeatable=True)
+            connections.run(
+                lambda conn: note_progress(conn, connections.dialect, progress),
+                Mode.WORK,
+                use=Use.BEAT,
+                is_repeatable=True,
+            )
     return reply
 
 
 def held(connections: Connections, worker: str) -> list[ClaimedJob]:
     """The jobs that the store thinks this worker has."""
-    jobs_and_unreadable = connections.run(lambda conn: read_held(conn, worker), Mode.READ, use=Use.WORK)
+    jobs_and_unreadable = connections.run(
+        lambda conn: read_held(conn, connections.dialect, worker), Mode.READ, use=Use.WORK
+    )
     set_aside(connections, [each for each in jobs_and_unreadable if isinstance(each, Settlement)])
     return [each for each in jobs_and_unreadable if isinstance(each, ClaimedJob)]
 
@@ -112,8 +124,9 @@ def lease_lost(worker: str) -> LeaseLost:
     )
 
 
-def register(conn: Connection, worker: WorkerInfo, now: datetime) -> None:
+def register(conn: Connection, dialect: Dialect, worker: WorkerInfo, now: datetime) -> None:
     """Store the worker's row; once, however often an answer was lost on the way."""
+    workers = dialect.tables.workers
     row = {
         "host": worker.host,
         "pid": worker.pid,
@@ -131,19 +144,21 @@ def register(conn: Connection, worker: WorkerInfo, now: datetime) -> None:
 
 def prolong(conn: Connection, dialect: Dialect, worker: str, now: datetime) -> Heartbeat:
     """Prolong the lease; LeaseLost when the row is gone."""
+    workers, sql = dialect.tables.workers, _statements(dialect.tables)
     # Locked against reclaims. A claim of the same worker, which only wants the row to stay, need not wait.
     mine = select(workers.c.lease_s).where(workers.c.id == worker).with_for_update(key_share=True)
     lease_s = conn.execute(mine).scalar()
     if lease_s is None:
         raise lease_lost(worker)
-    conn.execute(_prolong, {"b_id": worker, "b_now": now, "b_end": now + timedelta(seconds=lease_s)})
-    marks = conn.execute(_marked_alone if dialect.has_marked_index else _marked, {"b_worker": worker})
+    conn.execute(sql.prolong, {"b_id": worker, "b_now": now, "b_end": now + timedelta(seconds=lease_s)})
+    marks = conn.execute(sql.marked_alone if dialect.has_marked_index else sql.marked, {"b_worker": worker})
     cancels = tuple(Fence(id=row.id, claim_seq=row.claim_seq, reserved_by=row.reserved_by) for row in marks)
-    return Heartbeat(cancels=cancels, others_end_in=_others_end_in(conn, now, apart_from=worker), at=now)
+    return Heartbeat(cancels=cancels, others_end_in=_others_end_in(conn, dialect, now, apart_from=worker), at=now)
 
 
-def note_progress(conn: Connection, progress: Mapping[Fence, float]) -> None:
+def note_progress(conn: Connection, dialect: Dialect, progress: Mapping[Fence, float]) -> None:
     """Store how far these claims are. A job whose row somebody holds, such as its own transaction, is passed over."""
+    jobs = dialect.tables.jobs
     wanted = select(jobs.c.id).where(jobs.c.id.in_(job_ids(fence.id for fence in progress))).order_by(jobs.c.id)
     free = set(conn.execute(wanted.with_for_update(key_share=True, skip_locked=True)).scalars())
     reports = [
@@ -152,25 +167,28 @@ def note_progress(conn: Connection, progress: Mapping[Fence, float]) -> None:
         if f.id in free
     ]
     if reports:
-        conn.execute(_report, reports)
+        conn.execute(_statements(dialect.tables).report, reports)
 
 
-def leave(conn: Connection, worker: str) -> None:
+def leave(conn: Connection, dialect: Dialect, worker: str) -> None:
     """Delete the worker's row."""
+    workers = dialect.tables.workers
     conn.execute(delete(workers).where(workers.c.id == worker))
 
 
-def read_held(conn: Connection, worker: str) -> list[ClaimedJob | Settlement]:
+def read_held(conn: Connection, dialect: Dialect, worker: str) -> list[ClaimedJob | Settlement]:
     """The jobs that this worker holds, by id: sorted here, for PostgreSQL would walk all ids rather than sort a few.
 
     Those that cannot be read come as the settlements that set them aside.
     """
+    jobs = dialect.tables.jobs
     query = select(jobs).where(jobs.c.status == literal_column("'processing'"), jobs.c.reserved_by == worker)
     return sorted((claimed_job(row) for row in conn.execute(query)), key=lambda job: job.id)
 
 
 def list_workers(conn: Connection, dialect: Dialect) -> list[WorkerRecord]:
     """Every worker whose row stands, oldest first, with the number of jobs that it holds."""
+    jobs, workers = dialect.tables.jobs, dialect.tables.workers
     is_held = dialect.conditions.is_processing()
     busy = select(jobs.c.reserved_by, func.count().label("held")).where(is_held).group_by(jobs.c.reserved_by).subquery()
     rows = conn.execute(
@@ -189,6 +207,7 @@ def reclaim(conn: Connection, dialect: Dialect, limit: int, now: datetime, until
     """Delete lapsed workers' rows, then reclaim their jobs and the orphans."""
     if until is not None and now > until:
         return Reclaimed(has_more=True)
+    workers = dialect.tables.workers
     # A worker that is renewing or claiming right now has its row locked: it is passed over, since it lives.
     lapsed = conn.execute(
         select(workers.c.id, workers.c.isolates)
@@ -205,26 +224,27 @@ def reclaim(conn: Connection, dialect: Dialect, limit: int, now: datetime, until
     rows = rows[:limit]
     after = [_values_after(row, now, dies_with_its_jobs=not gone.get(row.reserved_by, True)) for row in rows]
     if after:
-        conn.execute(_reclaim, after)
+        conn.execute(_statements(dialect.tables).reclaim, after)
         pairs = zip(rows, after, strict=True)
         count(conn, dialect, Counter((row.queue, "cancelled") for row, new in pairs if new["b_status"] == "cancelled"))
     return Reclaimed(
         jobs=tuple(_lost(row, new) for row, new in zip(rows, after, strict=True)),
         workers=tuple(gone),
         has_more=has_more,
-        others_end_in=_others_end_in(conn, now),
+        others_end_in=_others_end_in(conn, dialect, now),
     )
 
 
 def _orphans(conn: Connection, dialect: Dialect, limit: int, first: list[str]) -> list[AnyRow]:
     """Up to `limit` locked jobs whose holder has no row, those of the workers in `first` before all others."""
+    jobs, workers, held_by = dialect.tables.jobs, dialect.tables.workers, _statements(dialect.tables).held_by
     rows: list[AnyRow] = []
     if first:
-        query = _held_by.where(jobs.c.reserved_by.in_(first)).limit(limit).with_for_update(skip_locked=True)
+        query = held_by.where(jobs.c.reserved_by.in_(first)).limit(limit).with_for_update(skip_locked=True)
         rows += conn.execute(query)
     if len(rows) < limit:
         for conditions in dialect.conditions.without_worker(first):
-            query = _held_by.where(*conditions).limit(limit - len(rows))
+            query = held_by.where(*conditions).limit(limit - len(rows))
             rows += conn.execute(query.with_for_update(of=jobs, skip_locked=True))
     if not rows:
         return []
@@ -257,6 +277,7 @@ def _lost(job: AnyRow, after: dict[str, object]) -> LostJob:
     )
 
 
-def _others_end_in(conn: Connection, now: datetime, apart_from: str = "") -> float | None:
+def _others_end_in(conn: Connection, dialect: Dialect, now: datetime, apart_from: str = "") -> float | None:
+    workers = dialect.tables.workers
     end = conn.execute(select(func.min(workers.c.lease_ends_at)).where(workers.c.id != apart_from)).scalar()
     return None if end is None else (end - now).total_seconds()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 from msgspec import convert
@@ -47,7 +48,7 @@ from protojobs.port.schedules import (
 from protojobs_sqlalchemy.connecting.connections import Connections
 from protojobs_sqlalchemy.dialect import Dialect, Mode, Use
 from protojobs_sqlalchemy.tables.rows import AnyRow
-from protojobs_sqlalchemy.tables.tables import schedules
+from protojobs_sqlalchemy.tables.tables import PLAIN, STORES_MAX, Tables
 from protojobs_sqlalchemy.tables.types import Misread, StoredTime, TimeOrFraction, job_ids
 from protojobs_sqlalchemy.verbs.inserting import check_new, due_queues
 
@@ -60,39 +61,42 @@ _HELD_S = 1.0
 _HELD_PAUSE_S = 0.005
 MOVED = ("next_due_at", "last_due_at", "last_job_id", "version")
 """What is written when a schedule moves on."""
+_NAMES = [str(column.name) for column in PLAIN.schedules.c]
 
 
-_columns: list[ColumnElement[Any]] = [
-    type_coerce(column, TimeOrFraction).label(column.name) if isinstance(column.type, StoredTime) else column
-    for column in schedules.c
-]
-_NAMES = [str(column.name) for column in schedules.c]
+class _Statements:
+    """For the tables of one store."""
+
+    def __init__(self, tables: Tables) -> None:
+        self._table = tables.schedules
+        self.columns: list[ColumnElement[Any]] = [
+            type_coerce(column, TimeOrFraction).label(column.name) if isinstance(column.type, StoredTime) else column
+            for column in self._table.c
+        ]
+        self.from_front, self.from_cursor = self._due_and_next(), self._due_and_next(*self._behind())
+        self.lock = select(*self.columns).order_by(self._table.c.id).with_for_update(skip_locked=True)
+
+    def _first(self, place: str, limit: str, *behind: ColumnElement[bool]) -> NamedFromClause:
+        """Schedules that wait for a time before or after now, the earliest first; served by schedules_due."""
+        moment = self._table.c.next_due_at
+        now = bindparam("b_now", type_=moment.type)
+        # The index's condition, literally; the second half of it is what a comparison says anyway.
+        waiting = (self._table.c.is_paused == literal_column("0"), moment.is_not(None))
+        query = select(*self.columns).where(*waiting, moment <= now if place == "due" else moment > now, *behind)
+        rows = bindparam(limit, type_=Integer())
+        return query.order_by(moment, self._table.c.id).limit(rows).subquery(place)
+
+    def _behind(self) -> tuple[ColumnElement[bool], ...]:
+        """Behind the cursor. The first condition is the one that an index serves everywhere."""
+        moment, name = self._table.c.next_due_at, self._table.c.id
+        time_, id_ = bindparam("b_time", type_=moment.type), bindparam("b_id", type_=name.type)
+        return moment >= time_, or_(moment > time_, name > id_)
+
+    def _due_and_next(self, *behind: ColumnElement[bool]) -> CompoundSelect[Any]:
+        return union_all(select(self._first("due", "b_limit", *behind)), select(self._first("ahead", "b_one")))
 
 
-def _first(place: str, limit: str, *behind: ColumnElement[bool]) -> NamedFromClause:
-    """Schedules that wait for a time before or after now, the earliest first; served by schedules_due."""
-    moment = schedules.c.next_due_at
-    now = bindparam("b_now", type_=moment.type)
-    # The index's condition, literally; the second half of it is what a comparison says anyway.
-    waiting = (schedules.c.is_paused == literal_column("0"), moment.is_not(None))
-    query = select(*_columns).where(*waiting, moment <= now if place == "due" else moment > now, *behind)
-    rows = bindparam(limit, type_=Integer())
-    return query.order_by(moment, schedules.c.id).limit(rows).subquery(place)
-
-
-def _behind() -> tuple[ColumnElement[bool], ...]:
-    """Behind the cursor. The first condition is the one that an index serves everywhere."""
-    moment, name = schedules.c.next_due_at, schedules.c.id
-    time_, id_ = bindparam("b_time", type_=moment.type), bindparam("b_id", type_=name.type)
-    return moment >= time_, or_(moment > time_, name > id_)
-
-
-def _due_and_next(*behind: ColumnElement[bool]) -> CompoundSelect[Any]:
-    return union_all(select(_first("due", "b_limit", *behind)), select(_first("ahead", "b_one")))
-
-
-_from_front, _from_cursor = _due_and_next(), _due_and_next(*_behind())
-_lock = select(*_columns).order_by(schedules.c.id).with_for_update(skip_locked=True)
+_statements = lru_cache(maxsize=STORES_MAX)(_Statements)
 
 
 def fire(connections: Connections, firings: Sequence[Firing]) -> list[Fired]:
@@ -132,6 +136,7 @@ def _fire_once(connections: Connections, firings: Sequence[Firing]) -> list[Fire
 
 def save(conn: Connection, dialect: Dialect, schedule: Schedule, version: int) -> bool:
     """Insert it, or put it in the place of the one of that version; False where another was faster."""
+    schedules = dialect.tables.schedules
     row = schedule_row(replace(schedule, version=version + 1))
     if version:
         mine = (schedules.c.id == schedule.id, schedules.c.version == version)
@@ -139,17 +144,19 @@ def save(conn: Connection, dialect: Dialect, schedule: Schedule, version: int) -
     return dialect.inserts(conn, schedules, row)
 
 
-def get(conn: Connection, ids: Sequence[str]) -> SchedulePage:
+def get(conn: Connection, dialect: Dialect, ids: Sequence[str]) -> SchedulePage:
     """The schedules that exist among `ids`."""
     stored = [schedule_id for schedule_id in ids if is_storable(schedule_id)]
-    rows = conn.execute(select(*_columns).where(schedules.c.id.in_(stored))).fetchall()
+    query = select(*_statements(dialect.tables).columns).where(dialect.tables.schedules.c.id.in_(stored))
+    rows = conn.execute(query).fetchall()
     readable, unreadable = apart(map(_read, rows))
     return SchedulePage(schedules=readable, unreadable=unreadable)
 
 
-def page_of(conn: Connection, limit: int, cursor: str | None) -> SchedulePage:
+def page_of(conn: Connection, dialect: Dialect, limit: int, cursor: str | None) -> SchedulePage:
     """A page of schedules by id, from behind the cursor."""
-    query = select(*_columns).order_by(schedules.c.id).limit(limit + 1)
+    schedules = dialect.tables.schedules
+    query = select(*_statements(dialect.tables).columns).order_by(schedules.c.id).limit(limit + 1)
     if cursor is not None:
         query = query.where(schedules.c.id > cursor)
     rows = conn.execute(query).fetchall()
@@ -158,12 +165,13 @@ def page_of(conn: Connection, limit: int, cursor: str | None) -> SchedulePage:
     return SchedulePage(schedules=readable, unreadable=unreadable, cursor=more)
 
 
-def due(conn: Connection, limit: int, cursor: DueCursor | None, now: datetime) -> DueSchedules:
+def due(conn: Connection, dialect: Dialect, limit: int, cursor: DueCursor | None, now: datetime) -> DueSchedules:
     """The schedules that are due at `now`, and the time of the first that is not yet: `limit` + 2 rows of an index."""
     values: dict[str, object] = {"b_now": now, "b_limit": limit + 1, "b_one": 1}
     if cursor is not None:
         values |= {"b_time": cursor.next_due_at, "b_id": cursor.id}
-    rows = conn.execute(_from_front if cursor is None else _from_cursor, values).fetchall()
+    sql = _statements(dialect.tables)
+    rows = conn.execute(sql.from_front if cursor is None else sql.from_cursor, values).fetchall()
     # A union promises no order. What is no time is behind all times, as SQLite has it.
     times = sorted((row.next_due_at, row.id, row) for row in rows if not isinstance(row.next_due_at, Misread))
     waiting = [(moment, name, row) for moment, name, row in times if moment <= now]
@@ -177,8 +185,9 @@ def due(conn: Connection, limit: int, cursor: DueCursor | None, now: datetime) -
     )
 
 
-def remove(conn: Connection, schedule_id: str) -> bool:
+def remove(conn: Connection, dialect: Dialect, schedule_id: str) -> bool:
     """Forget the schedule. False: there was none."""
+    schedules = dialect.tables.schedules
     return conn.execute(delete(schedules).where(schedules.c.id == schedule_id)).rowcount > 0
 
 
@@ -187,8 +196,9 @@ def fire_all(conn: Connection, dialect: Dialect, firings: Sequence[Firing], now:
 
     Rows that another step holds are passed over: their status is None.
     """
-    names = {firing.id for firing in firings}
-    locked = {row.id: _read(row) for row in conn.execute(_lock.where(schedules.c.id.in_(sorted(names))))}
+    schedules, names = dialect.tables.schedules, {firing.id for firing in firings}
+    query = _statements(dialect.tables).lock.where(schedules.c.id.in_(sorted(names)))
+    locked = {row.id: _read(row) for row in conn.execute(query)}
     before = {name: one for name, one in locked.items() if isinstance(one, Schedule)}
     absent = sorted(names - locked.keys())
     held = set(conn.execute(select(schedules.c.id).where(schedules.c.id.in_(absent))).scalars() if absent else ())

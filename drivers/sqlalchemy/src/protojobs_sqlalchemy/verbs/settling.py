@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any, cast
 
 from sqlalchemy import Connection, FromClause, Select, bindparam, insert, select, update
@@ -15,7 +16,7 @@ from protojobs.port.lifecycle import FINISHED, JobState, Verb
 from protojobs.port.records import Settled, Settlement, SettleStatus
 from protojobs_sqlalchemy.dialect import Dialect
 from protojobs_sqlalchemy.tables.rows import AnyRow, state_of
-from protojobs_sqlalchemy.tables.tables import COUNT_MAX, FINGERPRINT_MAX, failed_jobs, jobs
+from protojobs_sqlalchemy.tables.tables import COUNT_MAX, FINGERPRINT_MAX, STORES_MAX, Tables
 from protojobs_sqlalchemy.verbs.counting import count
 
 __all__ = ["are_plain", "in_rounds", "settle", "settle_unmatched", "split", "storable", "write_each"]
@@ -23,6 +24,7 @@ __all__ = ["are_plain", "in_rounds", "settle", "settle_unmatched", "split", "sto
 _COMPLETE = Verb.COMPLETE  # an enum's members are slow to find
 _COLUMNS = ("status", "attempts", "returns", "crashes", "available_at", "processed_at", "reserved_at", "reason")
 
+_COPIED = ("queue", "job_class", "job_name", "data", "attempts")
 _READ = (
     *("id", "queue", "status", "claim_seq", "reserved_by", "reserved_at", "attempts", "returns", "crashes"),
     *("available_at", "cancel_requested_at", "reason"),
@@ -33,27 +35,31 @@ def _read(table: FromClause) -> Select[*tuple[Any, ...]]:
     return select(*[table.c[name] for name in _READ])
 
 
-_lock = _read(jobs).order_by(jobs.c.id).with_for_update()
-_write = (
-    update(jobs)
-    .where(jobs.c.id == bindparam("b_id"))
-    .values({name: bindparam(f"b_{name}", type_=jobs.c[name].type) for name in _COLUMNS} | {"reserved_by": None})
-)
-_give_up = insert(failed_jobs).from_select(
-    ["id", "job_id", "queue", "job_class", "job_name", "data", "attempts", "exception", "fingerprint", "failed_at"],
-    select(
-        bindparam("b_failed_id", type_=failed_jobs.c.id.type),
-        jobs.c.id,
-        jobs.c.queue,
-        jobs.c.job_class,
-        jobs.c.job_name,
-        jobs.c.data,
-        jobs.c.attempts,
-        bindparam("b_exception", type_=failed_jobs.c.exception.type),
-        bindparam("b_fingerprint", type_=failed_jobs.c.fingerprint.type),
-        bindparam("b_failed_at", type_=failed_jobs.c.failed_at.type),
-    ).where(jobs.c.id == bindparam("b_id")),
-)
+class _Statements:
+    """For the tables of one store."""
+
+    def __init__(self, tables: Tables) -> None:
+        jobs, failed_jobs = tables.jobs, tables.failed_jobs
+        self.lock = _read(jobs).order_by(jobs.c.id).with_for_update()
+        self.write = (
+            update(jobs)
+            .where(jobs.c.id == bindparam("b_id"))
+            .values({name: bindparam(f"b_{name}", type_=jobs.c[name].type) for name in _COLUMNS})
+            .values(reserved_by=None)
+        )
+        own = {
+            "id": "b_failed_id",
+            "exception": "b_exception",
+            "fingerprint": "b_fingerprint",
+            "failed_at": "b_failed_at",
+        }
+        copied = {"job_id": jobs.c.id} | {name: jobs.c[name] for name in _COPIED}
+        values = {name: bindparam(key, type_=failed_jobs.c[name].type) for name, key in own.items()} | copied
+        found = select(*values.values()).where(jobs.c.id == bindparam("b_id"))
+        self.give_up = insert(failed_jobs).from_select(list(values), found)
+
+
+_statements = lru_cache(maxsize=STORES_MAX)(_Statements)
 
 
 def are_plain(settlements: Sequence[Settlement]) -> bool:
@@ -95,7 +101,8 @@ def settle(
 ) -> list[Settled]:
     """Settle jobs of one round, of any verb, inside the step's transaction."""
     ids = [s.id for s in settlements if dialect.holds_id(s.id)]
-    rows = {row.id: row for row in conn.execute(_lock.where(jobs.c.id.in_(ids)))} if ids else {}
+    lock, jobs = _statements(dialect.tables).lock, dialect.tables.jobs
+    rows = {row.id: row for row in conn.execute(lock.where(jobs.c.id.in_(ids)))} if ids else {}
     current = [s for s in settlements if (row := rows.get(s.id)) and _is_current(row, s)]
     applied: dict[str, Settled] = {}
     if current:
@@ -146,12 +153,16 @@ def settle_unmatched(conn: Connection, dialect: Dialect, settlements: Sequence[S
 
 
 def write_each(
-    conn: Connection, settled: Sequence[Mapping[str, object]], failures: Sequence[Mapping[str, object]]
+    conn: Connection,
+    dialect: Dialect,
+    settled: Sequence[Mapping[str, object]],
+    failures: Sequence[Mapping[str, object]],
 ) -> None:
     """Write the new values of locked jobs, and a failure beside each that has failed for good; row by row."""
-    conn.execute(_write, [{f"b_{name}": value for name, value in values.items()} for values in settled])
+    sql = _statements(dialect.tables)
+    conn.execute(sql.write, [{f"b_{name}": value for name, value in values.items()} for values in settled])
     if failures:
-        conn.execute(_give_up, [{f"b_{name}": value for name, value in values.items()} for values in failures])
+        conn.execute(sql.give_up, [{f"b_{name}": value for name, value in values.items()} for values in failures])
 
 
 def _failure(s: Settlement, now: datetime) -> dict[str, object]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from protojobs_sqlalchemy.migrations.making import drop_column, make_column, note_readable_from
-from protojobs_sqlalchemy.tables.tables import VERSION_TABLE
+from protojobs_sqlalchemy.tables.naming import VERSION_TABLE
 
 revision = "0005"
 down_revision = "0004"
