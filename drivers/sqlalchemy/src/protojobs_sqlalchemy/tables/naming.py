@@ -57,7 +57,7 @@ class Names:
         if filled is None:
             # Names are checked, so what is filled in is as safe as what is written in the program.
             text = _MARKED.sub(lambda mark: self.quoted(mark[1]), statement)
-            filled = cast("LiteralString", text)  # type: ignore[redundant-cast]  (to mypy it is a str)
+            filled = cast("LiteralString", text)  # type: ignore[redundant-cast]  # to mypy it is a str
             if len(self._filled) < _KEPT_MAX:
                 self._filled[statement] = filled
         return filled
