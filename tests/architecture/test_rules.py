@@ -47,7 +47,7 @@ LATE_IMPORTS: dict[tuple[str, str], str] = {
         "core/src/protojobs/queue/queue.py",
         "protojobs.worker.launch",
     ): "a process that only pushes never loads the worker",
-    ("core/src/protojobs/jobs/codec.py", "protojobs.jobs.naive_datetimes"): "msgspec.inspect doubles msgspec",
+    ("core/src/protojobs/jobs/codec.py", "protojobs.jobs"): "msgspec.inspect doubles msgspec",
     (
         "core/src/protojobs/worker/runs/placing.py",
         "protojobs.worker.runs.event_loop",

@@ -13,13 +13,15 @@ import threading
 import typing
 from collections.abc import Callable, Collection, Iterator
 from datetime import datetime, time, timedelta
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 
 import msgspec
 
 from protojobs.errors import DataInvalid, PayloadNotDecodable, PayloadNotEncodable, PayloadTooLarge, one_line, shown
-from protojobs.jobs.parts import KINDS_MAX, ROWS, attributes, by_name, under
+from protojobs.jobs import pydantic_models
+from protojobs.jobs.parts import KINDS_MAX, ROWS, attributes, by_name, on_the_clock, under
+from protojobs.jobs.pydantic_models import is_model
 
 if TYPE_CHECKING:
     from protojobs.jobs.naive_datetimes import Finder
@@ -48,7 +50,7 @@ _DEEP = -(2**62)  # instead of a number of values: nested too deep
 _FINE = re.compile(r"[.,]\d{6}\d*[1-9]")  # a fraction of a second finer than Python has it
 _SPELLINGS_MAX = 1_000  # elements of a set with which one that is spelled otherwise is compared
 _encode = msgspec.json.Encoder().encode
-_encode_sorted = msgspec.json.Encoder(order="sorted").encode
+_encode_sorted = msgspec.json.Encoder(enc_hook=pydantic_models.dumped, order="sorted").encode
 _decode_any = msgspec.json.Decoder().decode
 _READERS_MAX = 1_024
 _readers: dict[DataType, _Reader] = {}
@@ -59,7 +61,9 @@ class _Reader(NamedTuple):
     """How data of one type is read."""
 
     decode: Callable[[bytes | str], object]
+    read: Callable[[bytes | str], object]  # the same for a run, which must not begin with what push refuses
     naive: Finder | None  # where a datetime of this type must have a zone
+    has_models: bool  # of Pydantic
 
 
 def _unlock_in_copy() -> None:
@@ -90,25 +94,27 @@ def encode(data: object, data_type: DataType, *, what: str, bytes_max: int = PAY
         came_back = _must_come_back(plain, encoded, data_type, what, is_sorted=is_sorted)
         if left < 0:
             _must_be_made_again(data, came_back, "$", what)
-        if (naive := _reader_of(data_type).naive) is not None:
-            _must_have_zones(naive(came_back), what)
+        if _reader_of(data_type).naive is not None:  # so it is of models, which may hold a datetime
+            encoded = _with_zones(came_back, encoded, _reader_of(data_type), what, bytes_max)
     return encoded.decode()
 
 
 def decode(text: str, data_type: DataType, *, what: str) -> object:
     """The data as the job wants it. Raises PayloadNotDecodable when the text is not (or no longer) that."""
     try:
-        if data_type is None:
-            return _decode_any(text)
-        value = _reader_of(data_type).decode(text)
-        if (naive := _reader_of(data_type).naive) is not None:
-            _must_have_zones(naive(value), "its data")
-        return value
+        return _decode_any(text) if data_type is None else _reader_of(data_type).read(text)
     except (msgspec.DecodeError, UnicodeError, RecursionError, ValueError, TypeError) as error:
         raise PayloadNotDecodable(
-            f"{what}: the stored data does not decode: {one_line(str(error))}.",
+            f"{what}: the stored data does not decode: {one_line(_said(error))}.",
             mend="It was written by another version of the job, or changed in the store.",
         ) from error
+
+
+def _said(error: Exception) -> str:
+    if pydantic_models.problem(error.__cause__) is None:
+        return str(error)
+    message, path = _problem(cast("msgspec.ValidationError", error))
+    return f"{message.rstrip('.')} at {path}"
 
 
 def _too_large(how: str, path: str, bytes_max: int, what: str, mend: str = "") -> PayloadTooLarge:
@@ -133,16 +139,16 @@ def _as_builtins(data: object, what: str) -> object:
     except (TypeError, ValueError, RecursionError) as error:
         raise PayloadNotEncodable(
             f"{what}: the data cannot be stored as JSON: {one_line(str(error)).rstrip('.')}.",
-            mend="Declare a dataclass, TypedDict or msgspec.Struct for it. Or push plain data to a job without a type: "
-            'of a Pydantic model its model_dump(mode="json").',
+            mend="Declare a dataclass, TypedDict, msgspec.Struct or Pydantic model for it. Or push plain data to a job"
+            ' without a type: of a model its model_dump(mode="json").',
         ) from error
 
 
 def _in_json(value: object) -> object:
     try:
-        return msgspec.to_builtins(value, order="deterministic")
+        return msgspec.to_builtins(value, order="deterministic", enc_hook=pydantic_models.dumped)
     except TypeError:  # keys of several kinds, or the records in a set, may have no order; what is no JSON fails again
-        return msgspec.to_builtins(value)
+        return msgspec.to_builtins(value, enc_hook=pydantic_models.dumped)
 
 
 def _must_come_back(plain: object, encoded: bytes, data_type: DataType, what: str, *, is_sorted: bool) -> object:
@@ -161,16 +167,52 @@ def _must_come_back(plain: object, encoded: bytes, data_type: DataType, what: st
     return value
 
 
+def _with_zones(value: object, encoded: bytes, reader: _Reader, what: str, bytes_max: int) -> bytes:
+    """The data, of which each datetime that must has a time zone; and models in their own words."""
+    if reader.naive is not None:
+        _must_have_zones(reader.naive(value), what)
+    return _as_models_write_it(value, encoded, reader, what, bytes_max) if reader.has_models else encoded
+
+
+def _as_models_write_it(value: object, encoded: bytes, reader: _Reader, what: str, bytes_max: int) -> bytes:
+    """The data in the models' own words, so that each run gets what was checked at push.
+
+    A dict may leave to a model what is made anew each time (`default_factory`), and a validator may read one thing and
+    write another. It must come back as it was made.
+    """
+    try:
+        text = _encode(_in_json(value))
+        if text == encoded:
+            return encoded
+        again = reader.decode(text)
+    except (TypeError, UnicodeEncodeError, ValueError) as error:
+        raise _misfit(error, what) from None
+    if len(text) > bytes_max:
+        raise _too_large(f"takes {len(text):,} bytes", "$", bytes_max, what)
+    _must_be_made_again(value, again, "$", what)
+    return text
+
+
 def _misfit(error: Exception, what: str) -> DataInvalid:
     """The data does not fit its type, or the type does not fit JSON."""
     if isinstance(error, msgspec.ValidationError):
-        message, _, path = str(error).partition(" - at `")
-        path = one_line(path.rstrip("`")) or "$"
-        return DataInvalid(f"{what}: {one_line(message)} at {path}.", path=path)
+        message, path = _problem(error)
+        return DataInvalid(f"{what}: {one_line(message).rstrip('.')} at {path}.", path=path)
     return DataInvalid(
         f"{what}: its data type (or a default in it) cannot be stored as JSON: {one_line(str(error))}.",
-        mend="Use a dataclass, TypedDict or msgspec.Struct of plain values.",
+        mend="Put a union of Pydantic models into a RootModel."
+        if "custom type" in str(error)
+        else "Use a dataclass, TypedDict or msgspec.Struct of plain values.",
     )
+
+
+def _problem(error: msgspec.ValidationError) -> tuple[str, str]:
+    """What is wrong, and where."""
+    message, _, path = str(error).rpartition(" - at `")
+    path = one_line(path.rstrip("`")) if message else "$"
+    if (said := pydantic_models.problem(error.__cause__)) is not None:
+        return said[0], one_line(f"{path}{said[1]}")
+    return message or str(error), path
 
 
 def _reader_of(data_type: DataType) -> _Reader:
@@ -190,11 +232,23 @@ def _reader_of(data_type: DataType) -> _Reader:
 
 
 def _made(data_type: DataType) -> _Reader:
-    from protojobs.jobs.naive_datetimes import finder_of  # with msgspec.inspect
+    from protojobs.jobs import naive_datetimes, type_parts  # with msgspec.inspect, as large as the rest of msgspec
 
     with _making:
         decoder = msgspec.json.Decoder(cast("type[object]", data_type), dec_hook=_of_no_known_type)
-        return _Reader(decoder.decode, finder_of(data_type))
+        whole = type_parts.type_of(data_type)
+    classes = [] if whole is None else type_parts.classes_in(whole)
+    for one in classes:
+        pydantic_models.refuse_pydantic_dataclass(one)
+    naive = naive_datetimes.finder_of(whole)
+    read = decoder.decode if naive is None else partial(_read_with_zones, decoder.decode, naive)
+    return _Reader(decoder.decode, read, naive, has_models=whole is None or any(map(is_model, classes)))
+
+
+def _read_with_zones(decode: Callable[[bytes | str], object], naive: Finder, text: bytes | str) -> object:
+    value = decode(text)
+    _must_have_zones(naive(value), "the data")
+    return value
 
 
 def _must_have_zones(naive: Iterator[tuple[str, datetime]], what: str) -> None:
@@ -210,6 +264,8 @@ def _must_have_zones(naive: Iterator[tuple[str, datetime]], what: str) -> None:
 
 def _of_no_known_type(kind: type[object], value: object) -> object:
     """What is declared as something that msgspec does not know: an abstract type, or one that nothing is made into."""
+    if is_model(kind):
+        return pydantic_models.read(kind, value)
     if isinstance(value, typing.get_origin(kind) or kind):
         return value
     raise TypeError(
@@ -296,6 +352,8 @@ def _parts_of(value: object) -> Collection[object] | None:
         return [*entries, *entries.values()]
     if isinstance(value, ROWS):
         return cast("Collection[object]", value)
+    if is_model(type(value)):
+        return list(pydantic_models.parts_of_model(value).values())
     names = attributes(type(value))  # type: ignore[arg-type]  # a class is hashable
     return [getattr(value, name, None) for name in names.values()] if names else None
 
@@ -328,8 +386,9 @@ def _changed(kind: type, path: str, what: str) -> PayloadNotEncodable:
     return PayloadNotEncodable(
         f"{what}: {path} is a {kind.__module__}.{kind.__qualname__}, which would not come back as it is.",
         path=path,
-        mend='Push what it dumps: model_dump(mode="json").'  # of Pydantic
-        if hasattr(kind, "model_dump")
+        mend=f"Declare it: class MyJob(Job[{kind.__name__}]), def my_job(user: {kind.__name__})."
+        ' Or push what it dumps: model_dump(mode="json").'
+        if hasattr(kind, "model_dump")  # of Pydantic
         else "Push plain data, or declare its type: class MyJob(Job[MyData]), def my_job(day: date).",
     )
 
@@ -355,7 +414,10 @@ def _compare(sent: object, came_back: object, made: object, path: str, what: str
 
     `made` is what the type has made of it, and `came_back` that as JSON again.
     """
-    if isinstance(sent, dict) and isinstance(came_back, dict):
+    if is_model(type(made)):  # what it takes for the same is its own affair
+        for place in pydantic_models.lost(sent, made, path):
+            raise _no_field(place, what)
+    elif isinstance(sent, dict) and isinstance(came_back, dict):
         there, parts = cast("dict[str, object]", came_back), by_name(made)
         for key, item in cast("dict[str, object]", sent).items():
             place = under(path, key)
@@ -423,12 +485,10 @@ def _must_be_made_again(sent: object, came_back: object, path: str, what: str) -
     if like is not None and not isinstance(sent, like):
         raise _changed(type(sent), path, what)
     if isinstance(sent, datetime | time) and isinstance(came_back, datetime | time):
-        if _on_the_clock(sent) != _on_the_clock(came_back):
-            raise DataInvalid(
-                f"{what}: {path} is {sent.isoformat()}, and JSON keeps offsets from UTC of whole minutes only.",
-                path=path,
-                mend="Push it in UTC: moment.astimezone(timezone.utc).",
-            )
+        _must_keep_its_offset(sent, came_back, path, what)
+        return
+    if is_model(type(sent)):
+        _model_must_come_back(sent, came_back, path, what)
         return
     for name in _left_out(type(sent)):  # type: ignore[arg-type]  # a class is hashable
         if getattr(sent, name, None) != getattr(came_back, name, None):
@@ -443,9 +503,18 @@ def _must_be_made_again(sent: object, came_back: object, path: str, what: str) -
             _must_be_made_again(item, other, place, what)
 
 
-def _on_the_clock(moment: datetime | time) -> tuple[object, object, bool]:
-    """What it says, and where. (Python calls two times unequal that a clock shows twice, if their zones differ.)"""
-    return moment.replace(tzinfo=None), moment.utcoffset(), moment.tzinfo is None
+def _must_keep_its_offset(sent: datetime | time, came_back: datetime | time, path: str, what: str) -> None:
+    if on_the_clock(sent) != on_the_clock(came_back):
+        raise DataInvalid(
+            f"{what}: {path} is {sent.isoformat()}, and JSON keeps offsets from UTC of whole minutes only.",
+            path=path,
+            mend="Push it in UTC: moment.astimezone(timezone.utc).",
+        )
+
+
+def _model_must_come_back(sent: object, came_back: object, path: str, what: str) -> None:
+    for place, why, mend in pydantic_models.changes(sent, came_back, path):
+        raise DataInvalid(f"{what}: {place} {why}.", path=place, mend=mend)
 
 
 def _parts(sent: object, came_back: object, path: str) -> Iterator[tuple[str, object, object]]:

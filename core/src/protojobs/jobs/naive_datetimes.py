@@ -13,54 +13,28 @@ from typing import TypeAlias, cast
 from msgspec import inspect
 
 from protojobs.jobs.parts import ROWS, by_name, under
+from protojobs.jobs.pydantic_models import fields_without_zone, is_model, parts_of_model
+from protojobs.jobs.type_parts import WITH_FIELDS, directly_in, within
 
 __all__ = ["Finder", "finder_of"]
 
 Finder: TypeAlias = Callable[[object], Iterator[tuple[str, datetime]]]
 """The naive datetimes in a value, each with its place."""
 
-_WITH_FIELDS = (inspect.StructType, inspect.DataclassType, inspect.NamedTupleType, inspect.TypedDictType)
 
-
-def finder_of(data_type: object) -> Finder | None:
-    """What finds them in data of this type; None where the type has no field for a moment."""
-    try:
-        whole = inspect.type_info(data_type)
-    except TypeError:  # msgspec reads such data, and cannot tell what is in it
+def finder_of(whole: inspect.Type | None) -> Finder | None:
+    """What finds them in data of this type; None where the type has no field for a moment. Without a type: in all."""
+    if whole is None:
         return lambda value: _in_value(value, "$")
-    looked_at = {id(part): part for part in _within(whole)}
-    wanted = {place for place, part in looked_at.items() if any(_is_moment(inner) for inner in _within(part))}
+    looked_at = {id(part): part for part in within(whole)}
+    wanted = {place for place, part in looked_at.items() if any(_is_moment(inner) for inner in within(part))}
     return (lambda value: _naive(whole, value, "$", wanted)) if wanted else None
 
 
 def _is_moment(info: inspect.Type) -> bool:
+    if isinstance(info, inspect.CustomType):
+        return is_model(info.cls)  # it may have one
     return isinstance(info, inspect.DateTimeType) and info.tz is None
-
-
-def _within(whole: inspect.Type) -> list[inspect.Type]:
-    """The type and all the types in it, each once: a type may be a part of itself."""
-    seen: dict[int, inspect.Type] = {}
-    left = [whole]
-    while left:
-        info = left.pop()
-        if id(info) not in seen:
-            seen[id(info)] = info
-            left.extend(_directly_in(info))
-    return list(seen.values())
-
-
-def _directly_in(info: inspect.Type) -> list[inspect.Type]:
-    if isinstance(info, inspect.Metadata):
-        return [info.type]
-    if isinstance(info, inspect.UnionType):
-        return list(info.types)
-    if isinstance(info, inspect.CollectionType):
-        return [info.item_type]
-    if isinstance(info, inspect.TupleType):
-        return list(info.item_types)
-    if isinstance(info, inspect.DictType):
-        return [info.key_type, info.value_type]
-    return [field.type for field in info.fields] if isinstance(info, _WITH_FIELDS) else []
 
 
 def _naive(info: inspect.Type, value: object, path: str, wanted: set[int]) -> Iterator[tuple[str, datetime]]:
@@ -71,6 +45,9 @@ def _naive(info: inspect.Type, value: object, path: str, wanted: set[int]) -> It
         if isinstance(value, datetime) and value.utcoffset() is None:
             yield path, value
         return
+    if isinstance(info, inspect.CustomType):
+        yield from _in_value(value, path)
+        return
     for place, part, its_type in _parts(info, value, path):
         yield from _naive(its_type, part, place, wanted)
 
@@ -78,7 +55,7 @@ def _naive(info: inspect.Type, value: object, path: str, wanted: set[int]) -> It
 def _parts(info: inspect.Type, value: object, path: str) -> Iterator[tuple[str, object, inspect.Type]]:
     """The parts of a value, each with its place and its type."""
     if isinstance(info, inspect.Metadata | inspect.UnionType):
-        yield from ((path, value, one) for one in _directly_in(info))
+        yield from ((path, value, one) for one in directly_in(info))
     elif isinstance(info, inspect.CollectionType | inspect.TupleType):
         if isinstance(value, ROWS):
             items = list(cast("list[object]", value))
@@ -89,7 +66,7 @@ def _parts(info: inspect.Type, value: object, path: str) -> Iterator[tuple[str, 
         for key, item in cast("dict[object, object]", value).items() if isinstance(value, dict) else ():
             yield f"{path} (a key)", key, info.key_type
             yield under(path, str(key)), item, info.value_type
-    elif isinstance(info, _WITH_FIELDS):
+    elif isinstance(info, WITH_FIELDS):
         yield from _fields(info, value, path)
 
 
@@ -108,13 +85,18 @@ def _fields(
 
 
 def _in_value(value: object, path: str) -> Iterator[tuple[str, datetime]]:
-    """All of them, in whatever holds them."""
+    """All of them, in whatever holds them; without the fields of a model that are for them."""
     if isinstance(value, datetime):
         if value.utcoffset() is None:
             yield path, value
     elif isinstance(value, ROWS):
         for index, item in enumerate(cast("list[object]", value)):
             yield from _in_value(item, f"{path}[{index}]")
+    elif is_model(type(value)):
+        excused = fields_without_zone(type(value))  # type: ignore[arg-type]  # a class is hashable
+        for field, item in parts_of_model(value).items():
+            if field not in excused:
+                yield from _in_value(item, under(path, field))
     else:
         for name, item in by_name(value).items():
             yield from _in_value(item, under(path, str(name)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import datetime, time
 from functools import lru_cache
 from typing import cast
 
@@ -10,7 +11,7 @@ import msgspec
 
 from protojobs.errors import one_line
 
-__all__ = ["KINDS_MAX", "ROWS", "attributes", "by_name", "under"]
+__all__ = ["KINDS_MAX", "ROWS", "attributes", "by_name", "on_the_clock", "under"]
 
 KINDS_MAX = 1_024  # classes of which is remembered what an instance holds
 ROWS: tuple[type, ...] = (list, tuple, set, frozenset)
@@ -40,3 +41,8 @@ def attributes(kind: type[object]) -> dict[str, str]:
     if issubclass(kind, msgspec.Struct):
         return {field.encode_name: field.name for field in msgspec.structs.fields(kind)}
     return {name: name for name in names}
+
+
+def on_the_clock(moment: datetime | time) -> tuple[object, object, bool]:
+    """What it says, and where. (Python calls two times unequal that a clock shows twice, if their zones differ.)"""
+    return moment.replace(tzinfo=None), moment.utcoffset(), moment.tzinfo is None
