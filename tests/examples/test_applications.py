@@ -23,7 +23,7 @@ import pytest
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 COMMAND_MAX_S = 180
 WAIT_S = 120
-SERVES = ("uvicorn ", "flask --app shop.web run", "protojobs worker", "flask protojobs worker")
+SERVES = ("uvicorn ", "protojobs worker", "flask --app shop run", "flask --app shop protojobs worker")
 CONFIRMED = re.compile(r'"is_confirmed":\s*true')
 
 
@@ -97,7 +97,7 @@ def wait_for(url: str, log: Path) -> None:
 
 
 @pytest.mark.timeout(600)  # several programs that start, on a machine that may be busy
-@pytest.mark.parametrize("folder", ["fastapi"])
+@pytest.mark.parametrize("folder", ["fastapi", "flask"])
 def test_its_readme_leads_to_a_shop_that_works(
     folder: str, tmp_path: Path, make_store_url: Callable[[str], str]
 ) -> None:
