@@ -83,3 +83,12 @@ class TestManage:
     def test_call_command_runs_it_too(self, manage) -> None:
         manage("migrate", "-v0")
         manage("shell", "-c", "from django.core.management import call_command; call_command('protojobs', 'status')")
+
+    @SQLITE_ALONE
+    def test_check_tells_of_tables_that_lack_and_of_a_database_that_is_not_there(self, manage) -> None:
+        assert "protojobs.W001" in manage("check", "--database", "default").stderr
+        manage("migrate", "-v0")
+        assert "no issues" in manage("check", "--database", "default").stdout
+        told = manage("check", code=1, SITE_JOBS_IN="defualt").stderr
+        assert "protojobs.E001" in told
+        assert 'Did you mean "default"?' in told

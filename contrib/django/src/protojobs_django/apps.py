@@ -6,10 +6,12 @@ from collections.abc import Callable
 
 from django.apps import AppConfig
 from django.conf import settings
+from django.core.checks import Tags, register
 from django.db import connections
 from django.db.models.signals import post_migrate
 from django.utils.module_loading import autodiscover_modules
 
+from protojobs_django import checks
 from protojobs_django.current import close_queue, current_queue
 from protojobs_django.driver import DjangoDriver
 from protojobs_django.settings import site_settings
@@ -32,6 +34,8 @@ class ProtojobsConfig(AppConfig):
         Where TASKS names our backend `tasks.py` is imported too.
         """
         self._names = {alias: str(entry.get("NAME")) for alias, entry in settings.DATABASES.items()}
+        register(checks.check_settings)
+        register(Tags.database)(checks.check_tables)
         post_migrate.connect(self._follow_migrate, sender=self)
         tasks = getattr(settings, "TASKS", {}).values()
         is_backend = any(str(entry.get("BACKEND", "")).startswith(f"{self.name}.") for entry in tasks)

@@ -44,5 +44,7 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 USE_TZ = os.environ.get("SITE_USE_TZ", "1") == "1"
 TIME_ZONE = "America/New_York"
 PROTOJOBS = {"database": "default", "retry_delay": 0.0, "poll_interval": 0.2}
+if database := os.environ.get("SITE_JOBS_IN"):
+    PROTOJOBS["database"] = database
 if django.VERSION >= (6, 0):
     TASKS = {"default": {"BACKEND": "protojobs_django.backend.TaskBackend", "QUEUES": ["orders"]}}
