@@ -126,6 +126,7 @@ def check(rest: list[str]) -> int:
         "contracts": lambda: call(
             PYTHON, "-m", "pytest", "-q", "tests/architecture/check_contracts.py", quiet_success=True
         ),
+        "mistakes": lambda: call(PYTHON, "-m", "pytest", "-q", "tests/types/check_types.py", quiet_success=True),
         "hosts": no_registry_host,
     }
     unknown = set(rest) - set(steps)

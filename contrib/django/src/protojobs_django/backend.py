@@ -157,7 +157,8 @@ def _made_job(task: AnyTask) -> FunctionJob[..., object]:
     chosen: Callable[..., object] = run_async if iscoroutinefunction(function) else run
     # The place of the task, where a worker and its child processes import it.
     chosen.__module__, chosen.__qualname__ = function.__module__, function.__qualname__
-    return job(name=task.module_path)(chosen)
+    made: FunctionJob[..., object] = job(name=task.module_path)(chosen)
+    return made
 
 
 @contextmanager

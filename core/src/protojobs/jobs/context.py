@@ -12,6 +12,7 @@ from protojobs.clock import Clock
 from protojobs.errors import NotSupported, OptionInvalid, shown
 from protojobs.jobs.resources import Resource
 from protojobs.port.records import Fence
+from protojobs.port.sessions import AsyncSession, SyncSession
 
 __all__ = ["NO_RESOURCES", "JobContext"]
 
@@ -115,7 +116,7 @@ class JobContext:
         """
         return self._stopping
 
-    def complete_in(self, session: object) -> None:
+    def complete_in(self, session: SyncSession) -> None:
         """Complete this job inside your own transaction, so that its effects and its completion are stored together.
 
         `session` is a SQLAlchemy Session or Connection on the jobs' database. Call it once, at any point before your
@@ -135,12 +136,12 @@ class JobContext:
         self.completer(session, self.fence)
         self.is_completed = True
 
-    async def acomplete_in(self, session: object) -> None:
+    async def acomplete_in(self, session: AsyncSession) -> None:
         """`complete_in` for an AsyncSession or AsyncConnection."""
         run_sync = getattr(session, "run_sync", None)
         if run_sync is None:
             raise OptionInvalid(f"{shown(session)} is no AsyncSession or AsyncConnection.", mend="Or call complete_in.")
-        await cast("Callable[[Callable[[object], None]], Awaitable[None]]", run_sync)(self.complete_in)
+        await cast("Callable[[Callable[[SyncSession], None]], Awaitable[None]]", run_sync)(self.complete_in)
 
     def effect(self, name: str) -> AbstractContextManager[None]:
         """Say that what is done inside changes the world outside: `with context.effect("charge the card"): ...`.

@@ -10,11 +10,12 @@ import typing
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import timedelta
 from functools import update_wrapper
-from typing import TYPE_CHECKING, ClassVar, Generic, ParamSpec, cast, overload
+from typing import TYPE_CHECKING, ClassVar, Concatenate, Generic, ParamSpec, Protocol, cast, overload
 
 from protojobs.errors import OptionInvalid, shown
 from protojobs.jobs.backoff import Backoff
 from protojobs.jobs.checks import check_function, check_handle
+from protojobs.jobs.context import JobContext
 from protojobs.jobs.cron_option import Cron, check_schedule
 from protojobs.jobs.definition import REGISTRY, JobDefinition, Registry, name_of
 from protojobs.jobs.options import (
@@ -37,13 +38,14 @@ if TYPE_CHECKING:
     from typing_extensions import TypeVar
 
     D = TypeVar("D", default=typing.Any)
-    R = TypeVar("R", default=typing.Any)
+    R = TypeVar("R", default=typing.Any, covariant=True)
 else:  # the defaults are for type checkers; importing typing_extensions costs a fifth of our import time
     from typing import TypeVar
 
     D = TypeVar("D")
-    R = TypeVar("R")
+    R = TypeVar("R", covariant=True)
 P = ParamSpec("P")
+T = typing.TypeVar("T")
 # How jobs are pushed with Celery, Dramatiq, Procrastinate, Huey and RQ.
 _ELSEWHERE = frozenset({"delay", "apply_async", "send", "send_with_options", "defer", "schedule", "enqueue", "s", "si"})
 
@@ -173,8 +175,34 @@ class FunctionJob(Fluent, Generic[P, R]):
         return type(self)(self._function, self.definition, changed_options(self.options, **option))
 
 
+class ContextJob(FunctionJob[P, R]):
+    """For type checkers, a function job whose first parameter is the JobContext: `bind` takes the others."""
+
+    if TYPE_CHECKING:
+
+        def __call__(self, context: JobContext, /, *args: P.args, **kwargs: P.kwargs) -> R:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
+            """Run the function, here and now."""
+            ...
+
+
+class Decorator(Protocol):
+    """`@job(...)` with its options."""
+
+    # Of a first parameter without a type, or with `object`, it cannot be told whether it is the context.
+    @overload
+    def __call__(self, function: Callable[Concatenate[object, P], T], /) -> FunctionJob[..., T]: ...  # type: ignore[overload-overlap]  # pyright: ignore[reportOverlappingOverload]
+    @overload
+    def __call__(self, function: Callable[Concatenate[JobContext, P], T], /) -> ContextJob[P, T]: ...
+    @overload
+    def __call__(self, function: Callable[P, T], /) -> FunctionJob[P, T]: ...
+
+
 @overload
-def job(function: Callable[P, R], /) -> FunctionJob[P, R]: ...
+def job(function: Callable[Concatenate[object, P], T], /) -> FunctionJob[..., T]: ...  # type: ignore[overload-overlap]  # pyright: ignore[reportOverlappingOverload]
+@overload
+def job(function: Callable[Concatenate[JobContext, P], T], /) -> ContextJob[P, T]: ...
+@overload
+def job(function: Callable[P, T], /) -> FunctionJob[P, T]: ...
 @overload
 def job(
     *,
@@ -192,9 +220,9 @@ def job(
     exclusive: bool = False,
     soft_timeout: float | timedelta | None = None,
     cron: str | Cron | None = None,
-) -> Callable[[Callable[P, R]], FunctionJob[P, R]]: ...
+) -> Decorator: ...
 def job(  # noqa: PLR0913  (the options of a job, all by keyword)
-    function: Callable[P, R] | None = None,
+    function: Callable[..., object] | None = None,
     /,
     *,
     name: str | None = None,
@@ -206,7 +234,7 @@ def job(  # noqa: PLR0913  (the options of a job, all by keyword)
     soft_timeout: float | timedelta | None = None,
     cron: str | Cron | None = None,
     **options: object,
-) -> FunctionJob[P, R] | Callable[[Callable[P, R]], FunctionJob[P, R]]:
+) -> object:
     """Make a function a job: `@job` or `@job(queue="math", max_retries=5)`. It stays an ordinary function.
 
     Options as on `Job`. Its arguments are checked against their annotations at push; `*args`, `**kwargs` and
@@ -214,7 +242,7 @@ def job(  # noqa: PLR0913  (the options of a job, all by keyword)
     """
     checked = checked_options(**options)
 
-    def decorate(function: Callable[P, R]) -> FunctionJob[P, R]:
+    def decorate(function: Callable[P, T]) -> FunctionJob[P, T]:
         check_function(function)
         definition = JobDefinition(name_of(function, name), function, checked)
         definition.retry_on = exception_types("retry_on", retry_on)

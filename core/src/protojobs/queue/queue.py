@@ -6,7 +6,7 @@ import threading
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 from protojobs.clock import SYSTEM_CLOCK, Clock
 from protojobs.config import Settings, load_settings
@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from typing import Self
 
     from protojobs.hooks.hooks import Hooks
+    from protojobs.jobs.accepted import AnyJob, DataOf, Fields, JobOf, PushedData, Ready
+    from protojobs.jobs.job_class import FunctionJob
+    from protojobs.port.sessions import AsyncSession, SyncSession
     from protojobs.runtime import Runtime
     from protojobs.worker.kept_resources import KeptResources
     from protojobs.worker.lease.between_calls import RestingLeases
@@ -117,6 +120,26 @@ class JobQueue:
         """The store and the default queue, without secrets."""
         return f"<JobQueue on {self.driver!r}, default queue {self.settings.default_queue!r}>"
 
+    @overload
+    def push(self, job: Ready, *, id: str | None = None, session: SyncSession | None = None) -> str: ...
+    @overload
+    def push(
+        self,
+        job: JobOf[PushedData] | str,
+        data: DataOf[PushedData],
+        *,
+        id: str | None = None,
+        session: SyncSession | None = None,
+    ) -> str: ...
+    @overload
+    def push(
+        self,
+        job: JobOf[Fields] | FunctionJob[..., object],
+        data: Mapping[str, object],
+        *,
+        id: str | None = None,
+        session: SyncSession | None = None,
+    ) -> str: ...
     def push(self, job: object, data: object = None, *, id: str | None = None, session: object = None) -> str:
         """Store a job to run as soon as a worker is free; returns its id once the store has it.
 
@@ -132,6 +155,26 @@ class JobQueue:
         new = hooks.before_push(new) if hooks.has_before_push else new
         return self._pusher.send([new], hooks, session)[0].id
 
+    @overload
+    async def apush(self, job: Ready, *, id: str | None = None, session: AsyncSession | None = None) -> str: ...
+    @overload
+    async def apush(
+        self,
+        job: JobOf[PushedData] | str,
+        data: DataOf[PushedData],
+        *,
+        id: str | None = None,
+        session: AsyncSession | None = None,
+    ) -> str: ...
+    @overload
+    async def apush(
+        self,
+        job: JobOf[Fields] | FunctionJob[..., object],
+        data: Mapping[str, object],
+        *,
+        id: str | None = None,
+        session: AsyncSession | None = None,
+    ) -> str: ...
     async def apush(self, job: object, data: object = None, *, id: str | None = None, session: object = None) -> str:
         """`push` for coroutines; `session` is an AsyncSession or AsyncConnection."""
         hooks = self.hooks
@@ -139,6 +182,28 @@ class JobQueue:
         new = hooks.before_push(new) if hooks.has_before_push else new
         return (await self._pusher.asend([new], hooks, session))[0].id
 
+    @overload
+    def later(self, delay: Delay, job: Ready, *, id: str | None = None, session: SyncSession | None = None) -> str: ...
+    @overload
+    def later(
+        self,
+        delay: Delay,
+        job: JobOf[PushedData] | str,
+        data: DataOf[PushedData],
+        *,
+        id: str | None = None,
+        session: SyncSession | None = None,
+    ) -> str: ...
+    @overload
+    def later(
+        self,
+        delay: Delay,
+        job: JobOf[Fields] | FunctionJob[..., object],
+        data: Mapping[str, object],
+        *,
+        id: str | None = None,
+        session: SyncSession | None = None,
+    ) -> str: ...
     def later(
         self, delay: Delay, job: object, data: object = None, *, id: str | None = None, session: object = None
     ) -> str:
@@ -149,6 +214,30 @@ class JobQueue:
         new = hooks.before_push(new_job(as_bound(job, data, self.registry), self.settings, id=id, delay=delay))
         return self._pusher.send([new], hooks, session)[0].id
 
+    @overload
+    async def alater(
+        self, delay: Delay, job: Ready, *, id: str | None = None, session: AsyncSession | None = None
+    ) -> str: ...
+    @overload
+    async def alater(
+        self,
+        delay: Delay,
+        job: JobOf[PushedData] | str,
+        data: DataOf[PushedData],
+        *,
+        id: str | None = None,
+        session: AsyncSession | None = None,
+    ) -> str: ...
+    @overload
+    async def alater(
+        self,
+        delay: Delay,
+        job: JobOf[Fields] | FunctionJob[..., object],
+        data: Mapping[str, object],
+        *,
+        id: str | None = None,
+        session: AsyncSession | None = None,
+    ) -> str: ...
     async def alater(
         self, delay: Delay, job: object, data: object = None, *, id: str | None = None, session: object = None
     ) -> str:
@@ -157,7 +246,9 @@ class JobQueue:
         new = hooks.before_push(new_job(as_bound(job, data, self.registry), self.settings, id=id, delay=delay))
         return (await self._pusher.asend([new], hooks, session))[0].id
 
-    def push_many(self, jobs: Iterable[object], *, session: object = None) -> list[str]:
+    def push_many(
+        self, jobs: Iterable[Ready | tuple[AnyJob, object]], *, session: SyncSession | None = None
+    ) -> list[str]:
         """Push many, each a bound job or a `(job, data)` pair, and return their ids.
 
         Sent in chunks of at most 1,000, each all or nothing and within `push_timeout`; with `session` the whole is. A
@@ -173,7 +264,9 @@ class JobQueue:
                 raise
         return ids
 
-    async def apush_many(self, jobs: Iterable[object], *, session: object = None) -> list[str]:
+    async def apush_many(
+        self, jobs: Iterable[Ready | tuple[AnyJob, object]], *, session: AsyncSession | None = None
+    ) -> list[str]:
         """`push_many` for coroutines."""
         hooks, ids = self.hooks, list[str]()
         for chunk in in_chunks(jobs, self.registry, self.settings, hooks):

@@ -16,9 +16,11 @@ from protojobs.entropy import fresh_id, jittered
 from protojobs.errors import ConfigurationError, OptionInvalid, PayloadError, ScheduleUnreadable, shown
 from protojobs.hooks.dispatcher import Dispatcher
 from protojobs.jobs.cron_option import ScheduleOptions
+from protojobs.jobs.job_class import as_bound
 from protojobs.names import check_seconds
 from protojobs.port.schedules import Schedule, SchedulePage
 from protojobs.queue.coroutines import in_thread
+from protojobs.queue.pushing import Delay, new_job
 from protojobs.queue.queue import JobQueue, push_made
 from protojobs.scheduler.planning import due_times, job_of
 from protojobs.scheduler.registering import Registering, clock_fields, day_field
@@ -30,6 +32,8 @@ from protojobs.timetable.timetable import interval_spec, timetable_of
 
 if TYPE_CHECKING:
     from typing import Unpack
+
+    from protojobs.jobs.accepted import DataOf, PushedData, ScheduledJob
 
 __all__ = ["Scheduler", "TickReport", "Upcoming"]
 
@@ -64,21 +68,29 @@ class Scheduler:
         self._ticker = Ticker(queue, lambda event: queue.hooks.notify(event))
         self._turn = threading.RLock()  # a listener may tick
 
-    def in_(self, job: object, delay: float | timedelta, data: object = None) -> str:
+    def in_(
+        self, job: ScheduledJob[PushedData], delay: float | timedelta, data: DataOf[PushedData] | None = None
+    ) -> str:
         """Run the job once, `delay` (seconds or a timedelta) from now; returns its id. The same as `queue.later`."""
-        return self.queue.later(check_seconds("delay", delay), job, data)
+        return self._once(job, check_seconds("delay", delay), data)
 
-    def at(self, job: object, when: datetime | timedelta | str, data: object = None) -> str:
+    def at(
+        self, job: ScheduledJob[PushedData], when: datetime | timedelta | str, data: DataOf[PushedData] | None = None
+    ) -> str:
         """Run the job once, at `when`: an aware datetime, text such as "2030-01-31 12:00", or a timedelta from now.
 
         Text without an offset is read in the configured `timezone`. A time that is over is due at once. Returns the id.
         """
         if not isinstance(when, datetime | timedelta | str):
             raise OptionInvalid(f"at() takes a date, not {shown(when)}.", mend="For seconds from now there is in_().")
-        return self.queue.later(when, job, data)
+        return self._once(job, when, data)
 
     def every(
-        self, job: object, interval: float | timedelta, data: object = None, **options: Unpack[ScheduleOptions]
+        self,
+        job: ScheduledJob[PushedData],
+        interval: float | timedelta,
+        data: DataOf[PushedData] | None = None,
+        **options: Unpack[ScheduleOptions],
     ) -> Schedule:
         """Every `interval` (seconds or a timedelta, at least one second), counted from `start`, without drift.
 
@@ -87,28 +99,42 @@ class Scheduler:
         spec = interval_spec("interval", interval)
         return self._stored.put(self._registering.schedule(job, spec, data, options))
 
-    def every_minute(self, job: object, data: object = None, **options: Unpack[ScheduleOptions]) -> Schedule:
+    def every_minute(
+        self, job: ScheduledJob[PushedData], data: DataOf[PushedData] | None = None, **options: Unpack[ScheduleOptions]
+    ) -> Schedule:
         """At the beginning of each minute."""
         return self.cron(job, "* * * * *", data, **options)
 
-    def every_five_minutes(self, job: object, data: object = None, **options: Unpack[ScheduleOptions]) -> Schedule:
+    def every_five_minutes(
+        self, job: ScheduledJob[PushedData], data: DataOf[PushedData] | None = None, **options: Unpack[ScheduleOptions]
+    ) -> Schedule:
         """At minute 0, 5, 10 and so on."""
         return self.cron(job, "*/5 * * * *", data, **options)
 
-    def hourly(self, job: object, data: object = None, minute: int = 0, **options: Unpack[ScheduleOptions]) -> Schedule:
+    def hourly(
+        self,
+        job: ScheduledJob[PushedData],
+        data: DataOf[PushedData] | None = None,
+        minute: int = 0,
+        **options: Unpack[ScheduleOptions],
+    ) -> Schedule:
         """Each hour, at that minute."""
         return self.cron(job, f"{minute} * * * *", data, **options)
 
     def daily(
-        self, job: object, data: object = None, at: str | time = "00:00", **options: Unpack[ScheduleOptions]
+        self,
+        job: ScheduledJob[PushedData],
+        data: DataOf[PushedData] | None = None,
+        at: str | time = "00:00",
+        **options: Unpack[ScheduleOptions],
     ) -> Schedule:
         """Each day at a time such as "02:00" or "02:00:30", on the clocks of the schedule's zone."""
         return self.cron(job, f"{clock_fields(at)} * * *", data, **options)
 
     def weekly(
         self,
-        job: object,
-        data: object = None,
+        job: ScheduledJob[PushedData],
+        data: DataOf[PushedData] | None = None,
         day: str | int = "monday",
         at: str | time = "00:00",
         **options: Unpack[ScheduleOptions],
@@ -116,7 +142,13 @@ class Scheduler:
         """Each week on that day: its English name, its first three letters, or 1 (Monday) to 7 (Sunday; 0 too)."""
         return self.cron(job, f"{clock_fields(at)} * * {day_field(day)}", data, **options)
 
-    def cron(self, job: object, expression: str, data: object = None, **options: Unpack[ScheduleOptions]) -> Schedule:
+    def cron(
+        self,
+        job: ScheduledJob[PushedData],
+        expression: str,
+        data: DataOf[PushedData] | None = None,
+        **options: Unpack[ScheduleOptions],
+    ) -> Schedule:
         """At the times of a cron expression: minute, hour, day of month, month, day of week; with six fields, seconds
         first. Names, ranges, steps, lists, `L`, `LW`, `5L`, `1#2`, and `@hourly` and its kin.
 
@@ -242,6 +274,10 @@ class Scheduler:
     arun_now = in_thread(run_now)
     anext = in_thread(next)
     atick = in_thread(tick)
+
+    def _once(self, job: object, delay: Delay, data: object) -> str:
+        bound = as_bound(job, data, self.queue.registry)
+        return push_made(self.queue, new_job(bound, self.queue.settings, delay=delay))
 
     def _tick(self, ticker: Ticker, is_over: Callable[[], bool]) -> TickReport:
         if not self.has_declared:

@@ -15,6 +15,7 @@ from msgspec import Struct
 from protojobs.entropy import fresh_id
 from protojobs.errors import OptionInvalid
 from protojobs.interrupts import Interrupted
+from protojobs.jobs.job_class import as_bound
 from protojobs.port.lifecycle import JobState
 from protojobs.port.records import JobRecord
 from protojobs.testing.differences import difference, indented
@@ -162,7 +163,7 @@ class _Trial:
     def _fresh_world(self) -> TestQueue:
         self._reset()
         queue = TestQueue()
-        queue.push(self._job, self._data, id=self._id)
+        queue.push(as_bound(self._job, self._data, queue.registry), id=self._id)
         self.name = queue.pushed()[0].job_name
         return queue
 
