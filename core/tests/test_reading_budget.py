@@ -4,8 +4,8 @@ On SQLite, by a worker that is warm: it has run jobs before, and waits for the n
 6 functions and 72 lines, for the turn in the listening thread and the second round trip (decision 0034), async jobs
 that lie ready, and what many pushes have in common. One line more, and 16 of these files, are for the resources of a
 worker; 1 function and 17 lines, since each claim asks for its order of queues; 10 of these files tell runs of a stop;
-a file, a function and 13 lines, and 43 of these files, are for the names of a store (its schema, its prefix). Two lines are for
-datetimes without a zone and for Pydantic's models.
+a file, a function and 13 lines, and 43 of these files, are for the names of a store (its schema, its prefix). Two lines
+are for datetimes without a zone and for Pydantic's models.
 """
 
 from __future__ import annotations

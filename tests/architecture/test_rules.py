@@ -22,6 +22,7 @@ SQL_OPENING = "drivers/sqlalchemy/src/protojobs_sqlalchemy/opening.py"
 SQL_DATABASE = "drivers/sqlalchemy/src/protojobs_sqlalchemy/{}/dialect.py"
 SQL_TYPES = "drivers/sqlalchemy/src/protojobs_sqlalchemy/tables/types.py"
 PROMETHEUS = "contrib/prometheus/src/protojobs_prometheus/"
+DJANGO_JOINING = "contrib/django/src/protojobs_django/joining.py"
 OPENTELEMETRY = "contrib/opentelemetry/src/protojobs_opentelemetry/"
 LATE_IMPORTS: dict[tuple[str, str], str] = {
     ("core/src/protojobs/worker/runs/failed_call.py", "asyncio"): "for a `failed` that is async",
@@ -89,6 +90,7 @@ LATE_IMPORTS: dict[tuple[str, str], str] = {
     (SQL_JOINING, "protojobs_sqlalchemy.sessions"): "as above",
     (SQL_JOINING, "sqlalchemy.orm"): "as above",
     ("drivers/sqlalchemy/src/protojobs_sqlalchemy/__init__.py", "protojobs_sqlalchemy.tables"): "as above",
+    (DJANGO_JOINING, "psycopg.types.datetime"): "for sites on PostgreSQL only",
 }
 
 

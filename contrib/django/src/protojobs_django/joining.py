@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
-from psycopg.types.datetime import TimestamptzLoader
 from sqlalchemy import URL, Connection, Engine, NullPool, create_engine
 from sqlalchemy.dialects.mysql.mysqldb import MySQLDialect_mysqldb
 from sqlalchemy.dialects.mysql.pymysql import MySQLDialect_pymysql
@@ -56,6 +55,8 @@ class _AwareCursors(PGExecutionContext_psycopg):
     """Times come with their zone, also where the site has USE_TZ = False and Django's connection cuts it off."""
 
     def create_default_cursor(self) -> DBAPICursor:
+        from psycopg.types.datetime import TimestamptzLoader  # not there for sites on other databases
+
         cursor = super().create_default_cursor()
         cursor.adapters.register_loader("timestamptz", TimestamptzLoader)
         return cursor
