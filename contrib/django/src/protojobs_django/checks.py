@@ -29,14 +29,15 @@ def check_tables(*, databases: Sequence[str] | None = None, **_about: object) ->
     """
     try:
         site = site_settings()
-        if not databases or site.database not in databases:
-            return []
+    except ConfigurationError:
+        return []  # E001 says it
+    if not databases or site.database not in databases:
+        return []
+    try:
         current_queue().stats()
     except SchemaOutdated as error:
         hint = "python manage.py migrate" if site.migrate else "python manage.py protojobs migrate"
         return [Warning(error.message, hint=hint, id="protojobs.W001")]
-    except ConfigurationError:
-        return []  # E001 says it
     except ProtojobsError as error:
         return [Warning(error.message, hint=error.mend, id="protojobs.W002")]
     return []
