@@ -153,6 +153,11 @@ def offers(monkeypatch):
         (("-A", "shop", "worker"), "The application is --app."),
         (("beat",), "protojobs scheduler"),
         (("purge",), "protojobs queues clear QUEUE"),
+        (("worker", "-B"), "Every worker fires schedules by itself."),
+        (("celery",), "Jobs are run by: protojobs worker QUEUE"),
+        (("jobs", "push", "invoice", "7"), "It is in no group: protojobs push"),
+        (("jobs", "purge"), "protojobs queues clear QUEUE"),
+        (("queues", "purge", "emails"), "protojobs queues clear QUEUE"),
         (("worker", "-qemails"), "Queues are named without an option: protojobs worker emails default."),
     ],
 )

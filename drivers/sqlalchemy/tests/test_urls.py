@@ -212,3 +212,11 @@ def test_what_the_database_says_keeps_its_words_whatever_the_password_is(passwor
     driver = SQLAlchemyDriver(f"postgresql://postgres:{password}@127.0.0.1:1/postgres")
     with pytest.raises(StoreUnavailable, match="port 1 failed"):
         driver.now()
+
+
+def test_another_library_in_the_url_is_said_and_ours_is_not(caplog) -> None:
+    for url in ("postgresql+asyncpg://u:secret@host/app", "postgresql+psycopg://host/app", "sqlite+pysqlite:///x.db"):
+        parse(url)
+    assert [record.getMessage() for record in caplog.records] == [
+        "postgresql+asyncpg:// is read as postgresql://: protojobs connects by psycopg"
+    ]

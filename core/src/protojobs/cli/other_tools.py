@@ -15,6 +15,8 @@ OPTIONS = {  # RQ, Celery, Dramatiq, Huey, arq, Laravel, Sidekiq
     "-b": "Here --burst is --stop-when-empty.",
     "--once": "Here it is --max-jobs 1.",
     "-A": "The application is --app.",
+    "-B": "Every worker fires schedules by itself.",
+    "--beat": "Every worker fires schedules by itself.",
     "-c": _CONCURRENCY,
     "-t": _CONCURRENCY,
     "--threads": _CONCURRENCY,
@@ -46,6 +48,10 @@ COMMANDS = {  # Celery, RQ, Huey, Laravel
     "requeue": "Failed jobs are run again by: protojobs failed retry ID",
     "info": "How many jobs there are is shown by: protojobs stats",
     "queue:work": "Jobs are run by: protojobs worker QUEUE",
+    "celery": "Jobs are run by: protojobs worker QUEUE",
+    "rqworker": "Jobs are run by: protojobs worker QUEUE",
+    "delay": "A job is stored by: protojobs push NAME JSON",
+    "send": "A job is stored by: protojobs push NAME JSON",
 }
 
 
@@ -61,7 +67,7 @@ class WorkerCommand(StoreCommand):
 
 
 class ForeignNamesGroup(StoreGroup):
-    """The root: others have their options before the name of the command, and commands that we do not have."""
+    """The root and the groups: others have options before the name of the command, and commands that we do not have."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """As always. Raises a UsageError with our name for an option of others."""
@@ -73,13 +79,13 @@ class ForeignNamesGroup(StoreGroup):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As always. Raises a UsageError with our name for a command of others."""
-        if (
-            not ctx.resilient_parsing
-            and (hint := COMMANDS.get(args[0])) is not None
-            and self.get_command(ctx, args[0]) is None
-        ):
-            raise click.UsageError(f'There is no command "{args[0]}". {hint}', ctx)
+        """As always. Raises a UsageError with our name for a command of others, or for one that is in no group."""
+        if not ctx.resilient_parsing and self.get_command(ctx, args[0]) is None:
+            root = ctx.find_root().command
+            stands_alone = isinstance(root, click.Group) and root.get_command(ctx, args[0]) is not None
+            hint = f"It is in no group: protojobs {args[0]}" if stands_alone else COMMANDS.get(args[0])
+            if hint is not None:
+                raise click.UsageError(f'There is no command "{args[0]}". {hint}', ctx)
         return super().resolve_command(ctx, args)
 
 

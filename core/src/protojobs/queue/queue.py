@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, overload
 
 from protojobs.clock import SYSTEM_CLOCK, Clock
 from protojobs.config import Settings, load_settings
-from protojobs.errors import ConfigurationError, OptionInvalid, StoreUnavailable, shown
+from protojobs.errors import ConfigurationError, OptionInvalid, StoreUnavailable, did_you_mean, one_line, shown
 from protojobs.events import QueuePaused, QueueResumed
 from protojobs.jobs.definition import REGISTRY, Registry
-from protojobs.jobs.job_class import as_bound
+from protojobs.jobs.job_class import FunctionJob, as_bound
 from protojobs.names import check_name, check_seconds, check_text
 from protojobs.port.driver import Store
 from protojobs.port.installed_drivers import create_driver
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 
     from protojobs.hooks.hooks import Hooks
     from protojobs.jobs.accepted import AnyJob, DataOf, Fields, JobOf, PushedData, Ready
-    from protojobs.jobs.job_class import FunctionJob
     from protojobs.port.sessions import AsyncSession, SyncSession
     from protojobs.runtime import Runtime
     from protojobs.worker.kept_resources import KeptResources
@@ -140,7 +139,15 @@ class JobQueue:
         id: str | None = None,
         session: SyncSession | None = None,
     ) -> str: ...
-    def push(self, job: object, data: object = None, *, id: str | None = None, session: object = None) -> str:
+    def push(
+        self,
+        job: object,
+        data: object = None,
+        *more: object,
+        id: str | None = None,
+        session: object = None,
+        **unknown: object,
+    ) -> str:
         """Store a job to run as soon as a worker is free; returns its id once the store has it.
 
         `job` is a Job instance or class, a `@job` function (or `function.bind(...)`), or a registered name. With
@@ -150,6 +157,8 @@ class JobQueue:
         Raises a PayloadError or ConfigurationError with nothing stored, or StoreUnavailable within `push_timeout`
         seconds, whatever the store or the network does; it carries the id.
         """
+        if more or unknown:
+            raise _misread("push", job, more, unknown)
         hooks = self.hooks
         new = new_job(as_bound(job, data, self.registry), self.settings, id=id)
         new = hooks.before_push(new) if hooks.has_before_push else new
@@ -175,8 +184,18 @@ class JobQueue:
         id: str | None = None,
         session: AsyncSession | None = None,
     ) -> str: ...
-    async def apush(self, job: object, data: object = None, *, id: str | None = None, session: object = None) -> str:
+    async def apush(
+        self,
+        job: object,
+        data: object = None,
+        *more: object,
+        id: str | None = None,
+        session: object = None,
+        **unknown: object,
+    ) -> str:
         """`push` for coroutines; `session` is an AsyncSession or AsyncConnection."""
+        if more or unknown:
+            raise _misread("apush", job, more, unknown)
         hooks = self.hooks
         new = new_job(as_bound(job, data, self.registry), self.settings, id=id)
         new = hooks.before_push(new) if hooks.has_before_push else new
@@ -205,11 +224,20 @@ class JobQueue:
         session: SyncSession | None = None,
     ) -> str: ...
     def later(
-        self, delay: Delay, job: object, data: object = None, *, id: str | None = None, session: object = None
+        self,
+        delay: Delay,
+        job: object,
+        data: object = None,
+        *more: object,
+        id: str | None = None,
+        session: object = None,
+        **unknown: object,
     ) -> str:
         """As `push`, but not before `delay`: seconds, a timedelta, an aware datetime, or text such as
         `2030-01-31 12:00`, which without an offset is read in the configured `timezone`.
         """
+        if more or unknown:
+            raise _misread("later", job, more, unknown)
         hooks = self.hooks
         new = hooks.before_push(new_job(as_bound(job, data, self.registry), self.settings, id=id, delay=delay))
         return self._pusher.send([new], hooks, session)[0].id
@@ -239,9 +267,18 @@ class JobQueue:
         session: AsyncSession | None = None,
     ) -> str: ...
     async def alater(
-        self, delay: Delay, job: object, data: object = None, *, id: str | None = None, session: object = None
+        self,
+        delay: Delay,
+        job: object,
+        data: object = None,
+        *more: object,
+        id: str | None = None,
+        session: object = None,
+        **unknown: object,
     ) -> str:
         """`later` for coroutines."""
+        if more or unknown:
+            raise _misread("alater", job, more, unknown)
         hooks = self.hooks
         new = hooks.before_push(new_job(as_bound(job, data, self.registry), self.settings, id=id, delay=delay))
         return (await self._pusher.asend([new], hooks, session))[0].id
@@ -473,3 +510,18 @@ def push_made(queue: JobQueue, job: NewJob) -> str:
     """As `queue.push`, for a job that is made already."""
     hooks = queue.hooks
     return queue._pusher.send([hooks.before_push(job)], hooks)[0].id  # pyright: ignore[reportPrivateUsage]  (its own module)
+
+
+def _misread(method: str, job: object, more: Sequence[object], unknown: Mapping[str, object]) -> TypeError:
+    """For a call with the arguments of the job, as RQ's `enqueue` and Celery's `delay` take them; or with a slip."""
+    name = next(iter(unknown), None)
+    if name is None:
+        what = f"takes one value as data, and got {shown(more[0])} too"
+    else:
+        what = f'has no argument "{one_line(name)}"'
+        if meant := did_you_mean(name, ("id", "session", "data")):
+            return TypeError(f"{method}() {what}. {meant}")
+    if isinstance(job, FunctionJob):
+        called = job.definition.job_class.rpartition(".")[2]
+        return TypeError(f"{method}() {what}. Bind the function's arguments: {method}({called}.bind(...)).")
+    return TypeError(f"{method}() {what}. Put all that the job needs into data: a dict, or an object of its data type.")

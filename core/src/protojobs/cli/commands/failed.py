@@ -20,7 +20,8 @@ from protojobs.cli.acting.selection import (
     query_of,
 )
 from protojobs.cli.exits import CommandFailed, Exit, exit_of_many
-from protojobs.cli.options import StoreCommand, StoreGroup
+from protojobs.cli.options import StoreCommand
+from protojobs.cli.other_tools import ForeignNamesGroup
 from protojobs.cli.session import Session
 from protojobs.cli.showing.tables import Cell, Column
 from protojobs.cli.showing.text import counted, pretty_json
@@ -73,7 +74,7 @@ def _selection_options(function: _F) -> _F:
     return function
 
 
-@click.group("failed", cls=StoreGroup, short_help="List, show, retry and forget failed jobs.")
+@click.group("failed", cls=ForeignNamesGroup, short_help="List, show, retry and forget failed jobs.")
 def command() -> None:
     """List, show, retry and forget failed jobs: those whose last attempt failed.
 

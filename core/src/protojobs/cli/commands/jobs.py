@@ -19,7 +19,8 @@ from protojobs.cli.acting.selection import (
     query_of,
 )
 from protojobs.cli.exits import CommandFailed, Exit, exit_of_many
-from protojobs.cli.options import StoreCommand, StoreGroup
+from protojobs.cli.options import StoreCommand
+from protojobs.cli.other_tools import ForeignNamesGroup
 from protojobs.cli.session import Session
 from protojobs.cli.showing.output import plain_values
 from protojobs.cli.showing.tables import Cell, Column
@@ -49,7 +50,7 @@ _CANCELLED = {
 }
 
 
-@click.group("jobs", cls=StoreGroup, short_help="List, show and cancel jobs.")
+@click.group("jobs", cls=ForeignNamesGroup, short_help="List, show and cancel jobs.")
 def command() -> None:
     """List, show and cancel jobs."""
 

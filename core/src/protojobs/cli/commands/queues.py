@@ -9,7 +9,8 @@ import click
 from protojobs.cli.acting.confirmation import YES, confirm
 from protojobs.cli.acting.selection import inspector_of
 from protojobs.cli.exits import CommandFailed, Exit
-from protojobs.cli.options import StoreCommand, StoreGroup
+from protojobs.cli.options import StoreCommand
+from protojobs.cli.other_tools import ForeignNamesGroup
 from protojobs.cli.session import Session
 from protojobs.cli.showing.queue_rows import COUNTS, counts, queue_item
 from protojobs.cli.showing.tables import Cell, Column
@@ -25,7 +26,7 @@ _PAGE, _LISTED_MAX = 1_000, 10_000
 _NAME = click.argument("name")
 
 
-@click.group("queues", cls=StoreGroup, short_help="List, pause, resume and clear queues.")
+@click.group("queues", cls=ForeignNamesGroup, short_help="List, pause, resume and clear queues.")
 def command() -> None:
     """List, pause, resume and clear queues."""
 

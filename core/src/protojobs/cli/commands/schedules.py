@@ -12,7 +12,8 @@ import click
 from protojobs.cli.acting.confirmation import YES, confirm
 from protojobs.cli.exits import CommandFailed, Exit
 from protojobs.cli.option_types import duration
-from protojobs.cli.options import StoreCommand, StoreGroup
+from protojobs.cli.options import StoreCommand
+from protojobs.cli.other_tools import ForeignNamesGroup
 from protojobs.cli.session import Session
 from protojobs.cli.showing.schedule_views import SeenSchedule, moment_item, moments, moments_block
 from protojobs.cli.showing.tables import Cell, Column
@@ -45,7 +46,7 @@ _ID = click.argument("schedule_id", metavar="ID")
 _NUMBER = click.IntRange(1, 1_000)
 
 
-@click.group("schedules", cls=StoreGroup, short_help="List, explain, pause and run schedules.")
+@click.group("schedules", cls=ForeignNamesGroup, short_help="List, explain, pause and run schedules.")
 def command() -> None:
     """List, explain, pause, resume, run and remove schedules: what makes jobs again and again."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import os
 from pathlib import Path
 
@@ -33,6 +34,7 @@ _MARIADB: dict[str, object] = {"connect_timeout": _CONNECT_S, "charset": "utf8mb
 _MARIADB_LEVEL = "READ COMMITTED"
 _SESSIONS_OVERFLOW = 25  # sessions of `driver.begin()` at the same time, beyond the five whose connections stay
 _DAILY = "daily"
+_log = logging.getLogger("protojobs.sqlalchemy")
 
 
 def masked(url: URL | str) -> str:
@@ -62,6 +64,7 @@ def parse(text: str | URL) -> URL:
             f'The SQLAlchemy driver does not know the scheme "{one_line(scheme)}".',
             mend=f"It knows {', '.join(_DBAPIS)}.",
         )
+    _say_other_dbapi(url, scheme)
     url = url.set(drivername=_DBAPIS[scheme][0])
     if scheme == "postgresql":
         return with_hosts_apart(url)
@@ -71,6 +74,13 @@ def parse(text: str | URL) -> URL:
             mend="Name one that leads to the primary: a proxy, a floating address or a DNS name.",
         )
     return _file_url(url) if scheme == "sqlite" else url
+
+
+def _say_other_dbapi(url: URL, scheme: str) -> None:
+    """An application shares its URL with us, and its library need not be ours: said, since a pool's options differ."""
+    asked, ours = url.drivername.partition("+")[2], _DBAPIS[scheme][0].partition("+")[2]
+    if asked not in ("", ours):
+        _log.warning("%s+%s:// is read as %s://: protojobs connects by %s", scheme, asked, scheme, ours)
 
 
 def archive_of(url: URL, option: str | None = None) -> tuple[URL, bool]:

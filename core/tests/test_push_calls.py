@@ -1,0 +1,63 @@
+"""Calls of `push` that other libraries would understand: what they are told."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from protojobs import Job, JobQueue, create_driver, job
+
+
+@job(name="push-calls.invoice")
+def invoice(number: int, copies: int = 1) -> None: ...
+
+
+class Note(Job):
+    name = "push-calls.note"
+
+    def handle(self, data: dict[str, object]) -> None: ...
+
+
+BIND = "Bind the function's arguments: {}(invoice.bind(...))."
+DATA = "Put all that the job needs into data: a dict, or an object of its data type."
+
+
+@pytest.fixture
+def queue():
+    with JobQueue(create_driver("memory://")) as queue:
+        yield queue
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs", "told"),
+    [
+        ((invoice, 1, "x"), {}, f"push() takes one value as data, and got 'x' too. {BIND.format('push')}"),
+        ((invoice,), {"number": 1}, f'push() has no argument "number". {BIND.format("push")}'),
+        ((Note, {}, 3), {}, f"push() takes one value as data, and got 3 too. {DATA}"),
+        ((Note,), {"to": "jo"}, f'push() has no argument "to". {DATA}'),
+        ((Note, {}), {"sesion": None}, 'push() has no argument "sesion". Did you mean "session"?'),
+    ],
+)
+def test_arguments_of_the_job_are_told_where_they_belong(queue, args, kwargs, told) -> None:
+    with pytest.raises(TypeError) as raised:
+        queue.push(*args, **kwargs)
+    assert str(raised.value) == told
+    assert queue.stats().pending == 0
+
+
+def test_all_ways_to_push_tell_it(queue) -> None:
+    with pytest.raises(TypeError) as later:
+        queue.later(60, invoice, 1, 2)
+    with pytest.raises(TypeError) as apush:
+        asyncio.run(queue.apush(invoice, 1, 2))
+    with pytest.raises(TypeError) as alater:
+        asyncio.run(queue.alater(60, invoice, 1, 2))
+    assert [str(one.value) for one in (later, apush, alater)] == [
+        f"{name}() takes one value as data, and got 2 too. {BIND.format(name)}" for name in ("later", "apush", "alater")
+    ]
+
+
+def test_a_value_where_a_function_wants_arguments_is_told_how_to_bind(queue) -> None:
+    with pytest.raises(Exception, match=r"takes its arguments by name, and got 7\. Bind them: push\(invoice\.bind"):
+        queue.push(invoice, 7)
