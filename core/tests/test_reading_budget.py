@@ -32,7 +32,7 @@ THE_WALK = (
     CORE / "worker" / "runs" / "threads.py",  # where it runs
     CORE / "worker" / "runs" / "run.py",  # one run, and what its end means
 )
-WALK_LINES_MAX = 3_137  # counted whole; 28 of them the types of `@job`
+WALK_LINES_MAX = 3_142  # counted whole; 28 of them the types of `@job`
 FILES_MAX = 39
 FUNCTIONS_MAX = 168  # a comprehension or a lambda is part of the function that it stands in
 LINES_MAX = 1_325  # of these functions, without blank lines, comments and docstrings

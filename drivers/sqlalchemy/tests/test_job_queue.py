@@ -4,23 +4,33 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
+import servers
 from protojobs import Job, JobContext, Scheduler, hookimpl, job
 from protojobs.entropy import fresh_id
-from protojobs.errors import ConfigurationError, JobError, NotSupported
+from protojobs.errors import (
+    ConfigurationError,
+    JobError,
+    NotSupported,
+    OptionInvalid,
+    ProtojobsError,
+    SchemaOutdated,
+)
 from protojobs.port.lifecycle import JobState
 from protojobs.testing import TestQueue, assert_not_pushed, assert_pushed
 from protojobs_sqlalchemy import SQLAlchemyDriver
+from protojobs_sqlalchemy.dialect import Mode
+from protojobs_sqlalchemy.testing import inside
 
-STORES = ["memory", "sqlite file"]
+STORES = ["memory", "sqlite file", "inside sqlite", "inside postgresql", "inside mariadb"]
 SQL_STORES = [store for store in STORES if store != "memory"]
 
 ran: list[object] = []
@@ -79,10 +89,63 @@ def on_sqlite_file(path: Path) -> Iterator[Application]:
     engine.dispose()
 
 
+def migrated(url: str) -> Engine:
+    """The application's engine on a database that has its own tables and ours."""
+    engine = create_engine(url)
+    driver = SQLAlchemyDriver(engine)
+    driver.setup()
+    driver.close()
+    tables_of_the_application(engine)
+    return engine
+
+
+@pytest.fixture(scope="session")
+def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Engine]]:
+    """The application's test database of each kind, made once: no test leaves anything in it."""
+    made: dict[str, Engine] = {}
+    dropped: list[tuple[str, str]] = []
+
+    def engine(kind: str) -> Engine:
+        if kind not in made:
+            url = f"sqlite:///{tmp_path_factory.mktemp('inside') / 'app.db'}"
+            if kind != "sqlite":
+                server, name = servers.shared(kind).url, servers.database_name("inside", fresh_id()[-12:])
+                url = servers.create_database(server, name)
+                dropped.append((server, name))
+            made[kind] = migrated(url)
+        return made[kind]
+
+    yield engine
+    for each in made.values():
+        each.dispose()
+    for server, name in dropped:
+        servers.drop_database(server, name)
+
+
+def rolled_back(engine: Engine) -> Iterator[Application]:
+    """As an application's own fixture does it."""
+    with engine.connect() as connection:
+        transaction = connection.begin()
+        queue = TestQueue(store=inside(connection))
+        yield Application(
+            queue,
+            lambda: Session(connection, join_transaction_mode="create_savepoint"),
+            lambda: nullcontext(connection),
+        )
+        transaction.rollback()
+    with engine.connect() as connection:
+        for table in ("jobs", "failed_jobs", "workers", "counters", "schedules", "orders"):
+            assert connection.execute(text(f"select count(*) from {table}")).scalar_one() == 0, table
+
+
 @pytest.fixture
-def application(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Application]:
-    match request.param:
-        case "sqlite file":
+def application(
+    request: pytest.FixtureRequest, tmp_path: Path, engines: Callable[[str], Engine]
+) -> Iterator[Application]:
+    match request.param.split():
+        case ["inside", kind]:
+            yield from rolled_back(engines(kind))
+        case ["sqlite", "file"]:
             yield from on_sqlite_file(tmp_path)
         case _:
 
@@ -380,9 +443,13 @@ class TestInTheApplicationsTransaction:
         assert queue.stats().completed == 1
 
 
-class TestASQLiteFile:
-    def test_sessions_of_coroutines_push_and_complete(self, tmp_path: Path) -> None:
-        engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path / 'app.db'}")
+ASYNC = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg", "mariadb": "mariadb+asyncmy"}
+
+
+class TestAStoreByItsURL:
+    def test_sessions_of_coroutines_push_and_complete(self, store_url: str) -> None:
+        url = make_url(store_url)
+        engine = create_async_engine(url.set(drivername=ASYNC[url.get_backend_name()]))
 
         @job(name="suite.async-close")
         async def close(context: JobContext) -> None:
@@ -390,7 +457,7 @@ class TestASQLiteFile:
                 await context.acomplete_in(session)
 
         async def test() -> None:
-            with TestQueue(store=f"sqlite:///{tmp_path / 'app.db'}") as queue:
+            with TestQueue(store=store_url) as queue:
                 async with AsyncSession(engine) as session, session.begin():
                     await queue.apush(close, session=session)
                     assert_not_pushed(queue, close)
@@ -418,3 +485,109 @@ class TestMemory:
         with pytest.raises(NotSupported, match="Use a SQLAlchemy driver on the same database"):
             queue.push(Note, {"text": "a"}, session=object())
         assert queue.pushed() == []
+
+
+@pytest.fixture(params=["sqlite", "postgresql", "mariadb"])
+def connection(request: pytest.FixtureRequest, engines: Callable[[str], Engine]) -> Iterator[Connection]:
+    with engines(request.param).connect() as connection:
+        yield connection
+        connection.rollback()
+
+
+class TestInsideAConnection:
+    def test_a_push_without_a_session_goes_with_the_savepoint_around_it(self, connection: Connection) -> None:
+        queue = TestQueue(store=inside(connection))
+        with connection.begin_nested() as outer:
+            queue.push(Note, {"text": "a"})
+            with connection.begin_nested():
+                queue.push(Note, {"text": "b"})
+            assert_pushed(queue, Note, count=2)
+            outer.rollback()
+        assert queue.pushed() == []
+        assert queue.stats().total == 0
+
+    def test_a_push_counts_before_its_session_commits(self, connection: Connection) -> None:
+        queue = TestQueue(store=inside(connection))
+        with Session(connection, join_transaction_mode="create_savepoint") as session:
+            queue.push(Note, {"text": "a"}, session=session)
+            assert_pushed(queue, Note)
+            assert queue.drain().done == 1
+        assert_not_pushed(queue, Note)
+
+    def test_the_end_of_the_transaction_removes_everything(self, connection: Connection) -> None:
+        queue = TestQueue(store=inside(connection))
+        queue.push(Note, {"text": "a"})
+        queue.drain()
+        connection.rollback()
+        assert queue.pushed() == []
+        with pytest.raises(ConfigurationError, match="has ended.*create_savepoint"):
+            queue.stats()
+        assert TestQueue(store=inside(connection)).stats().total == 0
+
+    def test_a_session_on_another_connection_is_refused(self, connection: Connection) -> None:
+        queue = TestQueue(store=inside(connection))
+        with Session(connection.engine) as session, pytest.raises(OptionInvalid, match="on another connection"):
+            queue.push(Note, {"text": "a"}, session=session)
+
+    def test_a_statement_that_fails_leaves_the_transaction_as_it_was(self, connection: Connection) -> None:
+        driver = inside(connection)
+        queue = TestQueue(store=driver)
+        queue.push(Note, {"text": "a"})
+
+        def fails(conn: Connection) -> None:
+            conn.execute(text("update jobs set queue = 'other'"))
+            conn.execute(text("select nonsense from jobs"))
+
+        with pytest.raises(ProtojobsError):
+            driver._run(fails, Mode.STORE)
+        assert queue.stats("notes").pending == 1
+        assert queue.drain().done == 1
+
+    def test_a_session_of_the_driver_s_own_is_a_savepoint(self, connection: Connection) -> None:
+        driver = inside(connection)
+        queue = TestQueue(store=driver)
+        with pytest.raises(RuntimeError), driver.begin() as session:
+            queue.push(Note, {"text": "a"}, session=session)
+            raise RuntimeError
+        assert_not_pushed(queue, Note)
+
+    def test_what_needs_more_than_one_connection_is_refused(self, connection: Connection) -> None:
+        driver = inside(connection)
+        with pytest.raises(NotSupported, match="Run the jobs by drain"):
+            driver.wait(["q"], 0)
+        with pytest.raises(NotSupported, match="protojobs migrate"):
+            driver.migrate()
+        with pytest.raises(NotSupported, match="create_savepoint"):
+            _ = driver.engine
+
+    def test_tables_that_are_not_there_are_told(self, tmp_path: Path) -> None:
+        engine = create_engine(f"sqlite:///{tmp_path / 'new.db'}")
+        with engine.connect() as connection, pytest.raises(SchemaOutdated, match="protojobs migrate"):
+            inside(connection).setup()
+        engine.dispose()
+
+    def test_only_a_connection_is_taken(self, tmp_path: Path) -> None:
+        engine = create_engine(f"sqlite:///{tmp_path / 'new.db'}")
+        with pytest.raises(OptionInvalid, match=r"engine\.connect\(\)"):
+            inside(engine)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+    def test_a_store_with_names_of_its_own_is_found(self, connection: Connection) -> None:
+        where = {"schema": "jobs"} if connection.engine.dialect.name == "postgresql" else {"prefix": "pj_"}
+        driver = SQLAlchemyDriver(connection.engine, **where)
+        if "schema" in where:
+            with connection.engine.begin() as conn:
+                conn.execute(text("create schema if not exists jobs"))
+        driver.setup()
+        try:
+            queue = TestQueue(store=inside(connection, **where))
+            queue.push(Note, {"text": "a"})
+            with Session(connection, join_transaction_mode="create_savepoint") as session, session.begin():
+                queue.push(Note, {"text": "b"}, session=session)
+            assert queue.drain().done == 2
+            assert_pushed(queue, Note, count=2)
+            connection.rollback()
+            assert driver.stats().total == 0
+        finally:
+            connection.rollback()
+            driver.teardown()
+            driver.close()

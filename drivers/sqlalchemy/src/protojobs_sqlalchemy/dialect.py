@@ -147,6 +147,11 @@ class Dialect(ABC):
     def end(self, conn: Connection, mode: Mode) -> None:
         """Commit it."""
 
+    def undo(self, conn: Connection) -> None:
+        """Roll back what the step has done so far."""
+        if (raw := conn.connection.dbapi_connection) is not None:
+            raw.rollback()
+
     def restore(self, conn: Connection) -> None:
         """After a rollback: give the connection back the settings of the application's that `begin` changed."""
 

@@ -20,6 +20,7 @@ from protojobs.port.driver import PORT_VERSION
 from protojobs.port.lifecycle import JobState
 from protojobs.port.records import COUNTED_MAX, ClaimedJob, ClaimReply, Enqueued, Fence, NewJob, Settled, Settlement
 from protojobs_sqlalchemy import diagnosing, transfer
+from protojobs_sqlalchemy.connecting.connections import Connections
 from protojobs_sqlalchemy.connecting.urls import masked
 from protojobs_sqlalchemy.dialect import Mode, TurnReply, TurnRequest, Use
 from protojobs_sqlalchemy.inspecting import failures, finding, stats
@@ -73,7 +74,7 @@ class SQLAlchemyDriver:
         prefix: str | None = None,
     ) -> None:
         load_if_the_orm_is()
-        self._connections = opened(
+        connections = opened(
             where,
             time_offset=time_offset,
             timeout=timeout,
@@ -83,9 +84,13 @@ class SQLAlchemyDriver:
             schema=schema,
             prefix=prefix,
         )
+        self._use(connections, Joining(connections))
+
+    def _use(self, connections: Connections, joining: Joining) -> None:
+        self._connections = connections
         self._dialect = self._connections.dialect
         self._run, self._run_at = self._connections.run, self._connections.run_at
-        self._joining = Joining(self._connections)
+        self._joining = joining
         self._clearing = administration.Clearing(self._connections)
         self.capabilities = records.Capabilities(
             transactions=True,

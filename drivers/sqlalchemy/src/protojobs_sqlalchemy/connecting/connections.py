@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from typing import NoReturn, TypeVar
@@ -63,10 +63,12 @@ class Connections:
         *,
         make_sessions: Callable[[], Engine] | None,
         check: Callable[[Connection, Dialect], None],
+        pools: Mapping[Use, StepPool] | None = None,
     ) -> None:
         """`make_sessions` makes the engine for the application's sessions; None says that `engine` is such a one.
 
-        `check` raises unless the tables are of a version that this release works on.
+        `check` raises unless the tables are of a version that this release works on. `pools` takes the place of the
+        usual ones.
         """
         self.engine = engine
         self.dialect = dialect
@@ -75,8 +77,10 @@ class Connections:
         self.is_ours = make_sessions is not None
         self._make_sessions = make_sessions
         self._sessions = engine if make_sessions is None else None
-        self._pools: dict[Use, StepPool]
-        if make_sessions is None:
+        self._pools: Mapping[Use, StepPool]
+        if pools is not None:
+            self._pools = pools
+        elif make_sessions is None:
             self._pools = {**{use: PoolBeside(engine) for use in Use}, Use.CALL: TheirPool(engine)}
         else:
             self._pools = {use: OursPool(engine, _IDLE_MAX[use]) for use in Use}
@@ -251,7 +255,7 @@ class Connections:
                 raw = conn.connection.dbapi_connection
                 is_lost = self._is_disconnect(cause, raw) or is_read_only(cause) or self.dialect.is_unusable(cause)
                 if not is_lost and isinstance(error, Exception) and raw is not None:
-                    raw.rollback()
+                    self.dialect.undo(conn)
                     self.dialect.restore(conn)
                     is_kept = True
         except Exception:  # noqa: BLE001 (the connection is given up anyway; the step's own error says more)

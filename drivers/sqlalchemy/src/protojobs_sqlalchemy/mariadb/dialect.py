@@ -239,8 +239,11 @@ class MariaDBDialect(Dialect):
     def turn(self, conn: Connection, request: TurnRequest) -> ClaimReply:
         if request.limit:
             self._mark = self._wakeup.mark()
-        opening = [_START] if self._is_ours else [_READ_COMMITTED, _START]
-        return Turn(conn, self, request, self._lanes, opening).run()
+        return Turn(conn, self, request, self._lanes, *self._frame()).run()
+
+    def _frame(self) -> tuple[Sequence[str], Sequence[str]]:
+        """The statements that begin a turn's transaction, and those that commit it."""
+        return ([_START] if self._is_ours else [_READ_COMMITTED, _START]), ["COMMIT"]
 
     def prune(self, conn: Connection, ages: Sequence[Age], *, limit: int, now: datetime) -> Pruned:
         return prune_rows(conn, self, ages, limit=limit, now=now)

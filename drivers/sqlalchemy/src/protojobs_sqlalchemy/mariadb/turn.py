@@ -97,12 +97,18 @@ class Turn:
     """One turn on one connection, which it leaves outside of any transaction. After an error its caller rolls back."""
 
     def __init__(
-        self, conn: Connection, dialect: Dialect, request: TurnRequest, memory: LaneMemory, opening: Sequence[str]
+        self,
+        conn: Connection,
+        dialect: Dialect,
+        request: TurnRequest,
+        memory: LaneMemory,
+        opening: Sequence[str],
+        closing: Sequence[str],
     ) -> None:
         self._conn = conn
         self._dialect = dialect
         self._request = request
-        self._opening = opening  # begins the transaction
+        self._opening, self._closing = opening, closing  # what begins the transaction, and what commits it
         self._memory = memory
         self._time_offset = dialect.time_offset
         self._shard = shard_of(conn, request.worker)
@@ -119,7 +125,7 @@ class Turn:
             reply = self._plain()
             if reply is not None:
                 return reply
-            raw_of(self._conn).rollback()
+            self._dialect.undo(self._conn)
         return self._mixed()
 
     def _plain(self) -> ClaimReply | None:
@@ -158,7 +164,7 @@ class Turn:
             ids = [job.id for job in jobs] + [settlement.id for settlement in unreadable]
             self._at_end.append(self._filled(_LEND, self._now, self._request.worker, ids))
         large = [self._filled(_DATA, self._batch.large)] if self._batch.large else []
-        replies = self._send([*large, *self._at_end, "COMMIT"])
+        replies = self._send([*large, *self._at_end, *self._closing])
         if large:
             data: dict[str, str] = dict(replies[0])
             jobs = [replace(job, data=data[job.id]) if job.id in data else job for job in jobs]

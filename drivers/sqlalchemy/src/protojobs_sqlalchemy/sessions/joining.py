@@ -105,14 +105,18 @@ class Joining:
 
         with self._connections.translating():
             conn = connection_of(transaction, self._dialect.tables)
-            if not self._is_ours(conn):
-                raise OptionInvalid(
-                    f"The transaction is on {masked(conn.engine.url)}, but the jobs are elsewhere.",
-                    mend=f"Give a session of {self._dialect.names.said(masked(self._connections.engine.url))}.",
-                )
+            self._check_place(conn)
             if not self._connections.are_tables_checked:
                 self._connections.check_tables_on(conn)
         return conn
+
+    def _check_place(self, conn: Connection) -> None:
+        """Raise OptionInvalid unless the caller's connection leads to the driver's database."""
+        if not self._is_ours(conn):
+            raise OptionInvalid(
+                f"The transaction is on {masked(conn.engine.url)}, but the jobs are elsewhere.",
+                mend=f"Give a session of {self._dialect.names.said(masked(self._connections.engine.url))}.",
+            )
 
     def _complete(self, conn: Connection, claim: Fence, now: datetime) -> bool:
         archive = self._dialect.archive

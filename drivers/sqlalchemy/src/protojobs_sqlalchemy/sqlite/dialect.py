@@ -226,7 +226,7 @@ class SQLiteDialect(Dialect):
         except sqlite3.OperationalError as error:
             if _UNDECODABLE not in str(error):
                 raise
-        raw_of(conn).rollback()
+        self.undo(conn)
         self.restore(conn)
         return sql.turn(conn, self, request, _text)
 
