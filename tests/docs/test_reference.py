@@ -50,10 +50,12 @@ CONTRACT = DOCS / "reference" / "driver-contract.md"
 ARCHITECTURE = DOCS / "architecture.md"
 DECISIONS = DOCS / "decisions"
 RECORDS = sorted(DECISIONS.glob("[0-9]*.md"))
+DJANGO = "contrib/django/src/protojobs_django"
 LOGGERS = {f"protojobs.{name}" for name in ("worker", "job", "scheduler", "cli", "audit")}
 ENTRY_POINT_GROUPS = {"protojobs.drivers", "protojobs.plugins", "protojobs.commands"}
 FILES = {"protojobs.toml", "protojobs.conf"}
 SPAN_ATTRIBUTES = {"protojobs.job.name", "protojobs.attempt"}
+DJANGO_CHECKS = set(re.findall(r'id="(protojobs\.[EW]\d+)"', (ROOT / DJANGO / "checks.py").read_text()))
 PARTS = ["Context", "Choice", "What we gave up", "What would change our mind"]
 
 
@@ -77,7 +79,8 @@ def test_links_within_the_repository_lead_somewhere(page: Path) -> None:
 def test_every_name_below_protojobs_that_a_page_mentions_exists() -> None:
     pages = [page for page in all_pages() if page.parent != DECISIONS]  # decisions are history
     named = {(name_of(page), name) for page in pages for name in re.findall(r"`(protojobs(?:\.\w+)+)`", prose_of(page))}
-    named -= {(page, name) for page, name in named if name in LOGGERS | ENTRY_POINT_GROUPS | FILES | SPAN_ATTRIBUTES}
+    others = LOGGERS | ENTRY_POINT_GROUPS | FILES | SPAN_ATTRIBUTES | DJANGO_CHECKS
+    named -= {(page, name) for page, name in named if name in others}
     assert named
     assert sorted((page, name) for page, name in named if not _can_be_had(name)) == []
 
