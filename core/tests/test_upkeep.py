@@ -7,6 +7,7 @@ from protojobs.port.records import Pruned
 from protojobs.testing.manual_clock import ManualClock
 from protojobs.worker.lease.lease import WorkerLease
 from protojobs.worker.lease.maintenance import PRUNE_EVERY_S, PRUNE_SHARE, Maintenance
+from protojobs.worker.queue_order import QueueOrder
 from protojobs.worker.reports.rollups import Rollups
 from protojobs_memory import MemoryDriver
 
@@ -34,7 +35,7 @@ def prunes(*, rounds: int, seconds: float) -> list[float]:
     driver = Full(clock, rounds)
     queue = JobQueue(driver, clock=clock)
     lease = WorkerLease(driver, ["default"], concurrency=1, lease_s=60.0, clock=clock)
-    upkeep = Maintenance(queue.runtime, lease, lambda _event: None, lambda _now, _held: None)
+    upkeep = Maintenance(queue.runtime, lease, QueueOrder(["default"]), lambda _event: None, lambda _now, _held: None)
     while clock.monotonic() < seconds:
         upkeep.turn(clock.monotonic(), may_write=True)
         clock.advance(TURN_S)
@@ -55,7 +56,7 @@ def test_while_it_stops_no_notes_are_sent() -> None:
     queue = JobQueue(driver, clock=clock)
     lease = WorkerLease(driver, ["default"], concurrency=1, lease_s=60.0, clock=clock)
     lease.rollups = Rollups(driver, lease.info.id, clock)
-    upkeep = Maintenance(queue.runtime, lease, lambda _event: None, lambda _now, _held: None)
+    upkeep = Maintenance(queue.runtime, lease, QueueOrder(["default"]), lambda _event: None, lambda _now, _held: None)
     sampled = list[bool]()
     for may_write in (False, True):
         clock.advance(100)
@@ -83,7 +84,7 @@ def test_what_a_worker_prunes_ended_longer_ago_than_a_push_may_be_sent_again() -
     clock = ManualClock()
     queue = JobQueue(Asked(), {"completed_job_retention": 0.1, "failed_job_retention": 48}, clock=clock)
     lease = WorkerLease(queue.driver, ["default"], concurrency=1, lease_s=60.0, clock=clock)
-    upkeep = Maintenance(queue.runtime, lease, lambda _event: None, lambda _now, _held: None)
+    upkeep = Maintenance(queue.runtime, lease, QueueOrder(["default"]), lambda _event: None, lambda _now, _held: None)
     clock.advance(2 * PRUNE_EVERY_S)
     upkeep.turn(clock.monotonic(), may_write=True)
     queue.prune()

@@ -347,6 +347,8 @@ class TestNothingIsLeft:
         async def waiting() -> None:
             await asyncio.to_thread(time.sleep, 0)
 
+        queue.push(waiting.bind())
+        assert queue.work("default", 1).done == 1  # the loop of async jobs is the process's, and stays
         before = set(threading.enumerate())
         for _ in range(3):
             queue.push_many([plain.bind(), waiting.bind()])

@@ -176,8 +176,8 @@ def test_what_breaks_in_that_thread_ends_the_worker_as_in_its_own(eventually: Ev
 def test_a_courier_that_waits_keeps_nothing_of_what_it_carried(eventually: Eventually) -> None:
     store = MemoryDriver()
     delivered: list[RoundTrip] = []
-    courier = RoundTripThreads(store, ["default"], delivered.append)
-    exchange = RoundTrip(Plan(), "nobody")
+    courier = RoundTripThreads(store, delivered.append)
+    exchange = RoundTrip(Plan(), "nobody", ["default"])
     kept = weakref.ref(exchange)
     courier.send(exchange)
     eventually(lambda: delivered)

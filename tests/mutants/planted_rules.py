@@ -67,7 +67,11 @@ RULE_MUTANTS = (
     mutant(
         "SQLite: the contract is broken before setup",
         "rules",
-        (SCHEMA, "raise outdated(conn, version)", "raise ContractBroken(str(outdated(conn, version)))"),
+        (
+            SCHEMA,
+            "        raise outdated(conn, names, version)",
+            "        raise ContractBroken(str(outdated(conn, names, version)))",
+        ),
         (SCHEMA, "import SchemaOutdated", "import ContractBroken, SchemaOutdated"),
         store="sqlite",
     ),
@@ -76,8 +80,8 @@ RULE_MUTANTS = (
         "rules",
         (
             DRIVER,
-            "        self._joining = Joining(self._connections)\n",
-            "        self._joining = Joining(self._connections)\n        self._early = self._connections.connect()\n",
+            "        self._use(connections, Joining(connections))\n",
+            "        self._use(connections, Joining(connections))\n        self._early = connections.connect()\n",
         ),
         store="sqlite",
     ),

@@ -202,7 +202,7 @@ ON_SQL = (
     mutant(
         "SQLite: paused schedules are due",
         "scheduling",
-        (SQL_FILE, '(schedules.c.is_paused == literal_column("0"), moment.is_not(None))', "(moment.is_not(None),)"),
+        (SQL_FILE, '(self._table.c.is_paused == literal_column("0"), moment.is_not(None))', "(moment.is_not(None),)"),
         store="sqlite",
     ),
     mutant(
@@ -220,7 +220,7 @@ ON_SQL = (
     mutant(
         "PostgreSQL: a schedule that is fired is not locked",
         "racing",
-        (SQL_FILE, ".order_by(schedules.c.id).with_for_update(skip_locked=True)", ".order_by(schedules.c.id)"),
+        (SQL_FILE, ".order_by(self._table.c.id).with_for_update(skip_locked=True)", ".order_by(self._table.c.id)"),
         store="postgresql",
     ),
 )

@@ -94,12 +94,12 @@ class TestAnApplicationWithAJobQueueOfItsOwn:
     def test_gives_its_settings(self, type_, own) -> None:
         typed = type_("worker", "--app", "shop:queue", "--stop-when-empty")
         assert typed.code == 0
-        assert "queues       mine" in typed.err
+        assert "queues       emails, math, mine, in fair turn" in typed.err
 
     def test_and_options_of_the_command_win_over_them(self, type_, own) -> None:
         typed = type_("worker", "--app", "shop:queue", "--stop-when-empty", "--concurrency", "3")
         assert "concurrency  3" in typed.err
-        assert "queues       mine" in typed.err
+        assert "queues       emails, math, mine, in fair turn" in typed.err
 
     def test_wins_over_a_configured_url(self, type_, own, url) -> None:
         assert [line[0] for line in type_("queues", "list", "--app", "shop:queue").lines] == ["its-own"]

@@ -105,7 +105,7 @@ class TestQueue(JobQueue):
         """Raise ConfigurationError where the store holds jobs: `drain` would run them, and a test's end delete them."""
         if number := self.driver.stats().total:
             raise ConfigurationError(
-                f"{self.driver!r} holds {number} job(s) before the test begins.",
+                f"{self.driver} holds {number} job(s) before the test begins.",
                 mend="Give each test process a store of its own. One that an interrupted run has left is emptied by"
                 " TestQueue(store=...).reset().",
             )
