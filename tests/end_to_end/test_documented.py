@@ -33,8 +33,8 @@ def test_the_documented_program_runs_unchanged(
     assert "BROKEN" not in ran.stdout
 
 
-# The scheduler's program counts seconds from the answer to its call, the store from the call. On a machine under load the
-# answer may come half a second late, and the fifth tick is taken for one too many. Ours counts from before the call.
+# The scheduler's program counts seconds from the answer to its call, the store from the call. On a machine under load
+# the answer may come half a second late, and the fifth tick is taken for one too many. Ours counts from before it.
 MEASURED_BETTER = [
     (
         b"    scheduler.every(report, 1,",
