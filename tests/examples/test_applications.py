@@ -13,9 +13,11 @@ import subprocess
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http.cookiejar import CookieJar
 from pathlib import Path
 
 import pytest
@@ -23,7 +25,16 @@ import pytest
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 COMMAND_MAX_S = 180
 WAIT_S = 120
-SERVES = ("uvicorn ", "protojobs worker", "flask --app shop run", "flask --app shop protojobs worker")
+SERVES = (
+    "uvicorn ",
+    "protojobs worker",
+    "flask --app shop run",
+    "flask --app shop protojobs worker",
+    "python manage.py runserver",
+    "python manage.py protojobs worker",
+)
+PASSED = re.compile(r"\b\d passed|^OK$", re.MULTILINE)
+PASSWORD = "a long secret"
 CONFIRMED = re.compile(r'"is_confirmed":\s*true')
 
 
@@ -96,8 +107,28 @@ def wait_for(url: str, log: Path) -> None:
             return
 
 
+def with_a_password(url: str) -> str:
+    """The dashboard, for the user and the password of the README."""
+    command = ["curl", "--silent", "--user", f"ops:{PASSWORD}", url]
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=COMMAND_MAX_S, check=False).stdout
+
+
+def through_the_admin(site: str) -> str:
+    """The dashboard, for who signs in at the page to which it sends the browser."""
+    browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(CookieJar()))
+    with browser.open(f"{site}/admin/jobs/", timeout=COMMAND_MAX_S) as login:
+        assert urllib.parse.urlsplit(login.url).path == "/admin/login/"
+        token = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', login.read().decode())
+        assert token is not None
+        given = {"csrfmiddlewaretoken": token[1], "username": "ops", "password": PASSWORD, "next": "/admin/jobs/"}
+        form = urllib.parse.urlencode(given).encode()
+        with browser.open(urllib.request.Request(login.url, form), timeout=COMMAND_MAX_S) as inside:
+            assert urllib.parse.urlsplit(inside.url).path == "/admin/jobs/"
+            return inside.read().decode()
+
+
 @pytest.mark.timeout(600)  # several programs that start, on a machine that may be busy
-@pytest.mark.parametrize("folder", ["fastapi", "flask"])
+@pytest.mark.parametrize("folder", ["fastapi", "flask", pytest.param("django", marks=pytest.mark.slow)])
 def test_its_readme_leads_to_a_shop_that_works(
     folder: str, tmp_path: Path, make_store_url: Callable[[str], str]
 ) -> None:
@@ -113,11 +144,14 @@ def test_its_readme_leads_to_a_shop_that_works(
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PROTOJOBS_", "PYTEST_"))}
     environment |= {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}",
-        "PROTOJOBS_URL": make_store_url("postgresql"),
-        "SHOP_OPS_PASSWORD": "a long secret",
+        "SHOP_OPS_PASSWORD": PASSWORD,
+        "DJANGO_SUPERUSER_USERNAME": "ops",
+        "DJANGO_SUPERUSER_EMAIL": "ops@example.com",
+        "DJANGO_SUPERUSER_PASSWORD": PASSWORD,
+        "DATABASE_URL" if folder == "django" else "PROTOJOBS_URL": make_store_url("postgresql"),
     }
     terminals = Terminals(here, environment)
-    assert re.search(r"\b\d passed", terminals.type(setup))
+    assert PASSED.search("".join(terminals.type(command) for command in setup.splitlines()))
     api_log, worker_log = tmp_path / "api.log", tmp_path / "worker.log"
     with terminals.staying(api, api_log), terminals.staying(worker, worker_log):
         wait_for(f"http://127.0.0.1:{port}/orders/0", api_log)
@@ -129,12 +163,8 @@ def test_its_readme_leads_to_a_shop_that_works(
         while not CONFIRMED.search(terminals.type(look)):
             assert time.monotonic() < ends, worker_log.read_text()
             time.sleep(0.1)
-        inside = subprocess.run(
-            ["curl", "--silent", "--user", "ops:a long secret", f"http://127.0.0.1:{port}/ops/jobs/"],
-            stdout=subprocess.PIPE,
-            text=True,
-            timeout=COMMAND_MAX_S,
-        )
-        assert "<html" in inside.stdout
+        site = f"http://127.0.0.1:{port}"
+        inside = through_the_admin(site) if folder == "django" else with_a_password(f"{site}/ops/jobs/")
+        assert "<html" in inside
     assert f"confirmed order {number[1]} to jo@example.com" in worker_log.read_text()
     assert "told to stop" in worker_log.read_text()
