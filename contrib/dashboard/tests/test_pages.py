@@ -8,6 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from protojobs.port.lifecycle import JobState
+from protojobs.port.records import WorkerInfo
 from protojobs.port.schedules import SchedulePage, UnreadableSchedule
 from protojobs_dashboard.app import PAGES, Dashboard
 
@@ -83,6 +84,57 @@ def test_the_overview_shows_figures_alerts_and_charts_with_their_data(client, re
     assert "The queue reports is paused." in figures
     for drawing in page.all("svg", role="img"):
         assert drawing["aria-labelledby"]
+
+
+def alerts_of(client, read):
+    """The overview's page, and the markup of each alert in it that is red."""
+    text = client.get("/").text
+    return read(text), re.findall(r'<li class="alert bad">(.*?)</li>', text, re.DOTALL)
+
+
+def test_queues_with_due_jobs_that_no_worker_serves_are_named_with_the_command_that_serves_them(
+    make_store, client_for, read
+):
+    store = make_store("memory://")
+    client = client_for(store)
+    names = [f"bulk-{number}" for number in range(6)] + ["its <b>own</b>"]
+    for name in names:
+        store.queue.push(store.ok.bind(n=1).on_queue(name))
+    store.queue.push(store.ok.bind(n=1).on_queue("reports"))  # is paused: it waits by wish
+    store.queue.later(3600, store.ok.bind(n=1).on_queue("tomorrow"))  # has nothing due
+    page, (alert,) = alerts_of(client, read)
+    text = " ".join(read(alert).text.split())
+    assert text == (
+        "No worker serves bulk-0, bulk-1, bulk-2, bulk-3, bulk-4 and 2 more, where jobs are due."
+        " Start one: protojobs worker bulk-0 bulk-1 bulk-2 bulk-3 bulk-4 --app your.module"
+    )
+    assert page.all("a", href="/queue?name=bulk-0")
+    assert client.get("/api/v1/overview").json()["unserved"] == names
+
+
+def test_the_alert_about_a_queue_that_no_worker_serves_goes_with_its_cause(make_store, client_for, read):
+    store = make_store("memory://")
+    client = client_for(store)
+    assert alerts_of(client, read)[1] == []
+    store.queue.push(store.ok.bind(n=1).on_queue("its <b>own</b>"))
+    _, (alert,) = alerts_of(client, read)
+    assert "No worker serves its <b>own</b>, where jobs are due." in " ".join(read(alert).text.split())
+    assert "<b>" not in alert
+    assert "protojobs worker 'its <b>own</b>' --app your.module" in read(alert).text
+    worker = WorkerInfo(id="w-2", host="web", pid=8, queues=("its *",), concurrency=1, lease_s=600.0)
+    store.queue.driver.register(worker)
+    assert alerts_of(client, read)[1] == []
+    assert client.get("/api/v1/overview").json()["unserved"] == []
+
+
+def test_without_any_worker_one_alert_says_so_and_none_lists_the_queues(make_store, client_for, read):
+    store = make_store("memory://")
+    client = client_for(store)
+    store.queue.push(store.ok.bind(n=1).on_queue("bulk"))
+    store.queue.driver.leave("w-1")
+    _, (alert,) = alerts_of(client, read)
+    assert "There are jobs to run, and no worker is running." in read(alert).text
+    assert client.get("/api/v1/overview").json()["unserved"] == ["bulk", "emails"]
 
 
 def test_a_span_that_is_no_number_or_too_long_is_told(client):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
@@ -21,6 +22,7 @@ from protojobs_sqlalchemy.postgresql import statements
 from protojobs_sqlalchemy.postgresql.dialect import PostgreSQLDialect
 from protojobs_sqlalchemy.postgresql.turn import claim_values, raw_of
 from protojobs_sqlalchemy.tables.tables import PLAIN
+from protojobs_sqlalchemy.verbs import lanes as lanes_module
 from protojobs_sqlalchemy.verbs.lanes import Lanes
 
 QUEUE = "q"
@@ -98,6 +100,64 @@ def test_a_busy_worker_s_turns_are_one_statement_each_once_the_lanes_are_known(
     # The second turn reads the lanes; a machine that was away for a second reads them once more.
     assert sent[:2] == [1, 2]
     assert sum(sent) <= 8
+
+
+@pytest.fixture
+def trips(driver: SQLAlchemyDriver, monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """An entry for each time that this thread waits for the server: whatever for, a commit too.
+
+    The driver's own threads are left out: one of them tells of jobs that were pushed, whenever it comes to it.
+    """
+    waited: list[object] = []
+    own = threading.get_ident()
+    wait: Callable[..., object] = psycopg.Connection.wait
+
+    def noted(self: object, generator: object, *rest: object, **options: object) -> object:
+        if threading.get_ident() == own:
+            waited.append(generator)
+        return wait(self, generator, *rest, **options)
+
+    monkeypatch.setattr(psycopg.Connection, "wait", noted)
+    monkeypatch.setattr(lanes_module, "_FRESH_S", 3_600.0)  # else a machine that was away reads the lanes again
+    return waited
+
+
+STRICT = [["urgent", "bulk", "quiet"]]
+# As `protojobs worker urgent=5 bulk=1 quiet=1` asks them: the same ones, in another order from claim to claim.
+BY_WEIGHT = [["urgent", "bulk", "quiet"]] * 5 + [["bulk", "quiet", "urgent"], ["quiet", "urgent", "bulk"]]
+
+
+@pytest.mark.parametrize(("orders", "lends"), [(STRICT, {"urgent"}), (BY_WEIGHT, {"urgent", "bulk"})])
+def test_a_claim_by_weight_is_one_round_trip_as_one_in_strict_order_is(
+    driver: SQLAlchemyDriver, worker: str, trips: list[object], orders: list[list[str]], lends: set[str]
+) -> None:
+    """What the driver remembers of the queues serves whatever order they are asked in."""
+    driver.settle_and_claim(worker, (), ["another"], slots=4, limit=5)  # which opens its connection
+    for queue in ("urgent", "bulk"):
+        like = NewJob(id="", queue=queue, job_name="n", job_class="c", data="{}")
+        driver.enqueue([replace(like, id=fresh_id()) for _ in range(120)])
+    claims: tuple[ClaimedJob, ...] = ()
+    counted: list[int] = []
+    lent: set[str] = set()
+    for turn in range(14):
+        queues = orders[turn % len(orders)]
+        trips.clear()
+        claims = driver.settle_and_claim(worker, completed(claims), queues, slots=4, limit=5).claimed
+        counted.append(len(trips))
+        assert len(claims) == 5
+        lent |= {claim.queue for claim in claims}
+    assert counted == [1, 2] + [1] * 12  # the second turn reads the lanes
+    assert lent == lends
+
+
+def test_an_idle_worker_with_weights_asks_in_one_round_trip(
+    driver: SQLAlchemyDriver, worker: str, trips: list[object]
+) -> None:
+    assert driver.claim(worker, ["another"], slots=4, limit=40) == []  # which opens its connection
+    for queues in BY_WEIGHT:
+        trips.clear()
+        assert driver.claim(worker, queues, slots=4, limit=40) == []
+        assert len(trips) == 1
 
 
 def test_jobs_on_their_last_attempt_are_looked_past_in_a_second_statement(
