@@ -1,14 +1,25 @@
-"""The oldest pytest that we say we support, in an environment of its own; the other tests run on the pinned one."""
+"""Older versions that we say we support, each in an environment of its own; the other tests run on the pinned ones."""
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import subprocess
+import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAM = Path(__file__).with_name("sqlalchemy_program.py")
+ASYNC_DRIVERS = {
+    "sqlite": ["sqlite+aiosqlite"],
+    "postgresql": ["postgresql+psycopg", "postgresql+asyncpg"],
+}
 
 # What an application's tests do with the fixture and the assertions.
 OF_AN_APPLICATION = """
@@ -65,3 +76,30 @@ def test_the_fixtures_work_with_pytest_8_and_bring_no_hypothesis(new_environment
     assert "3 passed" in run_pytest(environment, tmp_path, tmp_path)
     words = "import importlib.metadata as m; print(*sorted(d.name.lower() for d in m.distributions()))"
     assert "hypothesis" not in environment.run(environment.python, "-c", words, cwd=tmp_path).split()
+
+
+def oldest_sqlalchemy() -> str:
+    """The version that the SQL driver's requirement begins with."""
+    project = tomllib.loads((ROOT / "drivers/sqlalchemy/pyproject.toml").read_text())["project"]
+    (needs,) = (needs for needs in project["dependencies"] if needs.startswith("sqlalchemy"))
+    return re.findall(r">=([\d.]+)", needs)[0]
+
+
+@pytest.mark.timeout(580)
+@pytest.mark.parametrize("version", ["oldest", "newest"])
+def test_the_sql_driver_works_with_sqlalchemy_2_0(
+    new_environment, make_store_url: Callable[[str], str], wheels: Path, version: str
+) -> None:
+    wanted = f"sqlalchemy=={oldest_sqlalchemy()}" if version == "oldest" else "sqlalchemy<2.1"
+    environment = new_environment(f"sqlalchemy-2.0-{version}")
+    what = ("protojobs[sql,postgresql]", wanted, "asyncpg")
+    environment.install(*what, wheels=wheels, unpinned=("sqlalchemy",))
+
+    for kind, drivers in ASYNC_DRIVERS.items():
+        words = (environment.python, PROGRAM, make_store_url(kind), *drivers)
+        seen = json.loads(environment.run(*words, cwd=environment.folder).splitlines()[-1])
+        tried = seen.pop("sqlalchemy")
+        assert tried.startswith("2.0.")
+        assert version != "oldest" or tried == oldest_sqlalchemy()
+        committed = 1 + len(drivers)
+        assert seen == {"pushed": committed + 1, "done": committed, "failed": 1, "migrated_again": []}

@@ -236,6 +236,28 @@ class TestOnPostgreSQL:
         assert driver.migrate() == []
         driver.enqueue([new_job()])
 
+    @pytest.mark.parametrize("is_printed", [False, True])
+    @pytest.mark.parametrize(("own", "prefix"), [("", ""), ("?schema=order&prefix=pj_", "pj_")])
+    def test_tables_get_their_storage_parameters(
+        self, database: str, open_driver: Callable[..., SQLAlchemyDriver], own: str, prefix: str, is_printed: bool
+    ) -> None:
+        driver = open_driver(database + own)
+        if is_printed:
+            with psycopg.connect(servers.plain(database), autocommit=True) as raw:
+                raw.execute(driver.migration_sql().encode())
+        else:
+            driver.setup()
+        with driver.engine.connect() as conn:
+            found = conn.execute(text("SELECT relname, reloptions FROM pg_class WHERE reloptions IS NOT NULL"))
+            options = {str(name): sorted(kept) for name, kept in found if name.startswith(prefix)}
+        jobs = options[f"{prefix}jobs"]
+        assert "fillfactor=60" in jobs
+        assert "autovacuum_analyze_scale_factor=0.05" in jobs
+        assert len(jobs) == 8
+        assert options[f"{prefix}workers"] == ["fillfactor=50"]
+        assert options[f"{prefix}counters"] == ["fillfactor=30"]
+        assert options[f"{prefix}rollups"] == ["fillfactor=70"]
+
     def test_a_search_path_of_the_applications_leads_nowhere_else(
         self, database: str, open_driver: Callable[..., SQLAlchemyDriver]
     ) -> None:

@@ -39,16 +39,19 @@ def names() -> Names:
 
 
 def make_table(name: str, *columns: sa.Column[object], postgresql_with: Mapping[str, object] | None = None) -> None:
-    """Create a table."""
+    """Create a table; `postgresql_with` are its storage parameters on PostgreSQL."""
     op.create_table(
         names().bare(name),
         *columns,
         schema=names().schema,
         if_not_exists=True,
-        postgresql_with=postgresql_with or {},
         mysql_engine="InnoDB",
         mariadb_engine="InnoDB",
     )
+    if postgresql_with and is_on("postgresql"):
+        # A statement of its own, since CREATE TABLE ... WITH needs SQLAlchemy 2.1.
+        settings = ", ".join(f"{key} = {value}" for key, value in postgresql_with.items())
+        op.execute(f"ALTER TABLE {names().quoted(name)} SET ({settings})")
 
 
 def make_index(name: str, table: str, columns: list[str], *, where: str | None = None, unique: bool = False) -> None:
