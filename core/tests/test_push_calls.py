@@ -46,6 +46,48 @@ def test_arguments_of_the_job_are_told_where_they_belong(queue, args, kwargs, to
     assert queue.stats().pending == 0
 
 
+@pytest.mark.parametrize(
+    "name", ["delay", "apply_async", "send", "send_with_options", "defer", "schedule", "enqueue", "s", "si"]
+)
+def test_what_a_job_of_another_library_can_is_told_in_our_words(name) -> None:
+    with pytest.raises(AttributeError) as raised:
+        getattr(invoice, name)
+    assert str(raised.value) == (
+        f"A job has no {name}(): push it to a queue: queue.push(invoice.bind(...)), or queue.later(60, "
+        "invoice.bind(...)). To run it here and now, call it."
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("enqueue", "push(my_job.bind(...))"),
+        ("enqueue_call", "push(my_job.bind(...))"),
+        ("enqueue_job", "push(my_job.bind(...))"),
+        ("send_task", "push(my_job.bind(...))"),
+        ("apply_async", "push(my_job.bind(...))"),
+        ("delay", "push(my_job.bind(...))"),
+        ("send", "push(my_job.bind(...))"),
+        ("dispatch", "push(my_job.bind(...))"),
+        ("defer", "push(my_job.bind(...))"),
+        ("enqueue_in", "later(60, my_job.bind(...))"),
+        ("enqueue_at", "later(60, my_job.bind(...))"),
+        ("enqueue_many", "push_many([my_job.bind(...), ...])"),
+    ],
+)
+def test_what_a_queue_of_another_library_can_is_told_in_our_words(queue, name, call) -> None:
+    with pytest.raises(AttributeError) as raised:
+        getattr(queue, name)
+    assert str(raised.value) == f"A JobQueue has no {name}(). Write queue.{call}."
+    assert callable(getattr(queue, call.partition("(")[0]))
+
+
+def test_another_name_that_a_queue_has_not_is_an_ordinary_attribute_error(queue) -> None:
+    with pytest.raises(AttributeError) as raised:
+        _ = queue.psuh
+    assert str(raised.value) == "'JobQueue' object has no attribute 'psuh'"
+
+
 def test_all_ways_to_push_tell_it(queue) -> None:
     with pytest.raises(TypeError) as later:
         queue.later(60, invoice, 1, 2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import sys
+import traceback
 from importlib.metadata import EntryPoint
 from types import ModuleType
 
@@ -13,6 +14,9 @@ from protojobs import create_driver
 from protojobs.errors import ConfigurationError, DriverNotFound
 from protojobs.port.urls import masked, scrubbed
 from protojobs_memory import MemoryDriver
+
+REDIS = ("redis", "rediss", "valkey", "valkeys")
+SERVERS = ("postgresql", "mysql", "mariadb", *REDIS)
 
 
 @pytest.fixture
@@ -105,6 +109,34 @@ class TestCreateDriver:
         with pytest.raises(ConfigurationError, match="write %40 for @") as refusal:
             create_driver(url)
         assert "cret" not in str(refusal.value) and "S3" not in str(refusal.value)
+
+    @pytest.mark.parametrize(
+        ("url", "told"),
+        [
+            *(
+                (f"{scheme}://shop:left@right/cret@db/0", '"{}://shop:***@db/0" has an @ too many.')
+                for scheme in SERVERS
+            ),
+            *((f"{scheme}://shop:left/right@db/0", "'{}://shop:***@db/0' is not a Redis URL.") for scheme in REDIS),
+            *((f"{scheme}://shop:left?right@db/0", "'{}://shop:***@db/0' is not a Redis URL.") for scheme in REDIS),
+            *((f"{scheme}://shop:left?a=right@db/0", "'{}://shop:***@db/0' is not a Redis URL.") for scheme in REDIS),
+            *((f"{scheme}://:12?right@db/0", "'{}://:***@db/0' is not a Redis URL.") for scheme in REDIS),
+            *((f"{scheme}://shop:left#right@db/0", "'{}://shop:***@db/0' is not a Redis URL.") for scheme in REDIS),
+        ],
+    )
+    def test_the_whole_message_for_a_password_that_should_have_been_encoded(self, url: str, told: str) -> None:
+        with pytest.raises(ConfigurationError) as refusal:
+            create_driver(url)
+        assert str(refusal.value) == (
+            f"{told.format(url.partition(':')[0])} In a user or a password write %40 for @, %3A for :, %2F for /, "
+            "%3F for ?, %23 for # and %25 for %."
+        )
+        shown = "".join(traceback.format_exception(refusal.value.__cause__ or ValueError()))
+        assert "left" not in shown and "right" not in shown
+
+    @pytest.mark.parametrize("scheme", REDIS)
+    def test_an_at_in_an_option_is_no_password(self, scheme: str) -> None:
+        create_driver(f"{scheme}://cache:6379/0?client_name=me@host").close()
 
     @pytest.mark.parametrize("scheme", ["postgresql", "mysql", "mariadb", "redis", "valkey"])
     def test_a_slash_too_many_does_not_make_a_name_of_the_password(self, scheme: str) -> None:

@@ -149,11 +149,11 @@ def offers(monkeypatch):
         (("stats", "--jsn"), 'Did you mean "--json"?'),
         (("worker", "--max-job", "3"), 'Did you mean "--max-jobs"?'),
         (("worker", "--burst"), "Here it is --stop-when-empty."),
-        (("worker", "-c", "4"), "The number of jobs at once is --concurrency."),
-        (("-A", "shop", "worker"), "The application is --app."),
+        (("worker", "-c", "4"), "The number of jobs at once is --concurrency: protojobs worker --concurrency 8."),
+        (("-A", "shop", "worker"), "The application is --app: protojobs worker --app shop.jobs."),
         (("beat",), "protojobs scheduler"),
         (("purge",), "protojobs queues clear QUEUE"),
-        (("worker", "-B"), "Every worker fires schedules by itself."),
+        (("worker", "-B"), "Every worker fires schedules by itself: leave the option out."),
         (("celery",), "Jobs are run by: protojobs worker QUEUE"),
         (("jobs", "push", "invoice", "7"), "It is in no group: protojobs push"),
         (("jobs", "purge"), "protojobs queues clear QUEUE"),
@@ -167,6 +167,86 @@ def test_a_slip_of_the_finger_is_understood(type_, words, meant) -> None:
     assert typed.err.startswith("error: There is no ")
     assert meant in typed.err
     assert "--help" in typed.err
+
+
+CONCURRENCY = "The number of jobs at once is --concurrency: protojobs worker --concurrency 8."
+PROCESSES = "The number of worker processes is --processes: protojobs worker --processes 4."
+EXECUTOR = "Where jobs run is --executor: protojobs worker --executor process."
+QUEUES = "Queues are named without an option: protojobs worker emails default."
+SCHEDULES = "Every worker fires schedules by itself: leave the option out."
+CLEAR = "A queue's jobs are deleted by: protojobs queues clear QUEUE"
+PUSH = "A job is stored by: protojobs push NAME JSON"
+WORK = "Jobs are run by: protojobs worker QUEUE"
+
+
+@pytest.mark.parametrize(
+    ("option", "told"),
+    [
+        ("--burst", "Here it is --stop-when-empty."),
+        ("-b", "Here --burst is --stop-when-empty."),
+        ("--once", "Here it is --max-jobs 1."),
+        ("-A", "The application is --app: protojobs worker --app shop.jobs."),
+        ("-B", SCHEDULES),
+        ("--beat", SCHEDULES),
+        ("-c", CONCURRENCY),
+        ("-t", CONCURRENCY),
+        ("--threads", CONCURRENCY),
+        ("-p", PROCESSES),
+        ("-w", PROCESSES),
+        ("--workers", PROCESSES),
+        ("-P", EXECUTOR),
+        ("--pool", EXECUTOR),
+        ("-l", "The level of the log is --log-level: protojobs worker --log-level debug."),
+        ("-q", QUEUES),
+        ("-Q", QUEUES),
+        ("--queue", QUEUES),
+        ("--queues", QUEUES),
+        ("--memory", "Here it is --max-memory 512M."),
+        ("--tries", "How often a job is tried is a setting: max_retries, or PROTOJOBS_MAX_RETRIES."),
+        ("--timeout", "How long a job may run is a setting: timeout, or PROTOJOBS_TIMEOUT."),
+    ],
+)
+def test_the_whole_message_for_an_option_of_another_library(type_, option, told) -> None:
+    assert option in other_tools.OPTIONS
+    typed = type_("worker", option, "7")
+    assert (typed.code, typed.out) == (2, "")
+    assert typed.err == f'error: There is no option "{option}".\n  {told}\n  try: protojobs worker --help\n'
+
+
+def test_the_whole_message_is_known_for_each_option_and_command_of_another_library() -> None:
+    def pinned(test: pytest.Function) -> set[str]:
+        return {case[0] for mark in test.pytestmark for case in mark.args[1]}
+
+    assert pinned(test_the_whole_message_for_an_option_of_another_library) == set(other_tools.OPTIONS)
+    assert pinned(test_the_whole_message_for_a_command_of_another_library) == set(other_tools.COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("beat", "Schedules are fired by every worker, and by: protojobs scheduler"),
+        ("purge", CLEAR),
+        ("empty", CLEAR),
+        ("inspect", "What is at work is shown by: protojobs workers, protojobs jobs list --state processing"),
+        ("control", "Queues are stopped by: protojobs queues pause QUEUE; jobs by: protojobs jobs cancel ID"),
+        ("events", "What happens is shown by: protojobs top"),
+        ("flower", "A page in the browser shows jobs and workers: protojobs dashboard"),
+        ("call", PUSH),
+        ("enqueue", PUSH),
+        ("multi", "Several workers are started by: protojobs worker --processes 4"),
+        ("requeue", "Failed jobs are run again by: protojobs failed retry ID"),
+        ("info", "How many jobs there are is shown by: protojobs stats"),
+        ("queue:work", WORK),
+        ("celery", WORK),
+        ("rqworker", WORK),
+        ("delay", PUSH),
+        ("send", PUSH),
+    ],
+)
+def test_the_whole_message_for_a_command_of_another_library(type_, name, told) -> None:
+    typed = type_(name)
+    assert (typed.code, typed.out) == (2, "")
+    assert typed.err == f'error: There is no command "{name}".\n  {told}\n  try: protojobs --help\n'
 
 
 @pytest.mark.parametrize("words", [("dev", "--burst"), ("worker", "--onse"), ("stats", "--queues")])

@@ -150,6 +150,16 @@ def test_the_password_of_several_hosts_is_shown_nowhere() -> None:
     assert "s3cret" not in str(caught.value)
 
 
+@pytest.mark.parametrize("scheme", ["postgresql", "mysql", "mariadb"])
+@pytest.mark.parametrize("sign", "/?#:%")
+def test_a_password_that_is_unmistakable_is_taken_as_it_is_and_shown_nowhere(scheme: str, sign: str) -> None:
+    url = f"{scheme}://shop:left{sign}right@db/app"
+    assert (parse(url).password, parse(url).host, parse(url).database) == (f"left{sign}right", "db", "app")
+    driver = SQLAlchemyDriver(url)
+    driver.close()
+    assert repr(driver) == f"<SQLAlchemyDriver {scheme}://shop:***@db/app>"
+
+
 @pytest.mark.parametrize(
     ("url", "says"),
     [

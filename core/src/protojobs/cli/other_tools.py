@@ -9,23 +9,26 @@ from protojobs.cli.options import StoreCommand, StoreGroup
 __all__ = ["COMMANDS", "OPTIONS", "ForeignNamesGroup", "WorkerCommand"]
 
 _QUEUES = "Queues are named without an option: protojobs worker emails default."
-_CONCURRENCY = "The number of jobs at once is --concurrency."
+_CONCURRENCY = "The number of jobs at once is --concurrency: protojobs worker --concurrency 8."
+_SCHEDULES = "Every worker fires schedules by itself: leave the option out."
+_PROCESSES = "The number of worker processes is --processes: protojobs worker --processes 4."
+_EXECUTOR = "Where jobs run is --executor: protojobs worker --executor process."
 OPTIONS = {  # RQ, Celery, Dramatiq, Huey, arq, Laravel, Sidekiq
     "--burst": "Here it is --stop-when-empty.",
     "-b": "Here --burst is --stop-when-empty.",
     "--once": "Here it is --max-jobs 1.",
-    "-A": "The application is --app.",
-    "-B": "Every worker fires schedules by itself.",
-    "--beat": "Every worker fires schedules by itself.",
+    "-A": "The application is --app: protojobs worker --app shop.jobs.",
+    "-B": _SCHEDULES,
+    "--beat": _SCHEDULES,
     "-c": _CONCURRENCY,
     "-t": _CONCURRENCY,
     "--threads": _CONCURRENCY,
-    "-p": "The number of worker processes is --processes.",
-    "-w": "The number of worker processes is --processes.",
-    "--workers": "The number of worker processes is --processes.",
-    "-P": "Where jobs run is --executor.",
-    "--pool": "Where jobs run is --executor.",
-    "-l": "The level of the log is --log-level.",
+    "-p": _PROCESSES,
+    "-w": _PROCESSES,
+    "--workers": _PROCESSES,
+    "-P": _EXECUTOR,
+    "--pool": _EXECUTOR,
+    "-l": "The level of the log is --log-level: protojobs worker --log-level debug.",
     "-q": _QUEUES,
     "-Q": _QUEUES,
     "--queue": _QUEUES,
@@ -41,7 +44,7 @@ COMMANDS = {  # Celery, RQ, Huey, Laravel
     "inspect": "What is at work is shown by: protojobs workers, protojobs jobs list --state processing",
     "control": "Queues are stopped by: protojobs queues pause QUEUE; jobs by: protojobs jobs cancel ID",
     "events": "What happens is shown by: protojobs top",
-    "flower": "Its like is: protojobs dashboard",
+    "flower": "A page in the browser shows jobs and workers: protojobs dashboard",
     "call": "A job is stored by: protojobs push NAME JSON",
     "enqueue": "A job is stored by: protojobs push NAME JSON",
     "multi": "Several workers are started by: protojobs worker --processes 4",

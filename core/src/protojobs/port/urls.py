@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ENCODE", "check_url", "driver_entry_points", "masked", "names_file", "scrubbed"]
 
-ENCODE = "In a user or a password write %40 for @, %3A for :, %2F for /, %3F for ? and %23 for #."
+ENCODE = "In a user or a password write %40 for @, %3A for :, %2F for /, %3F for ?, %23 for # and %25 for %."
 SERVERS = frozenset(("postgresql", "mysql", "mariadb", "redis", "rediss", "valkey", "valkeys"))
 
 _GROUP = "protojobs.drivers"

@@ -49,6 +49,22 @@ if TYPE_CHECKING:
 
 __all__ = ["JobQueue", "push_made"]
 
+_PUSH, _LATER = "push(my_job.bind(...))", "later(60, my_job.bind(...))"
+_ELSEWHERE = {  # RQ, Celery, Dramatiq, arq, Laravel, Procrastinate -> what it is called here
+    "enqueue": _PUSH,
+    "enqueue_call": _PUSH,
+    "enqueue_job": _PUSH,
+    "send_task": _PUSH,
+    "apply_async": _PUSH,
+    "delay": _PUSH,
+    "send": _PUSH,
+    "dispatch": _PUSH,
+    "defer": _PUSH,
+    "enqueue_in": _LATER,
+    "enqueue_at": _LATER,
+    "enqueue_many": "push_many([my_job.bind(...), ...])",
+}
+
 
 class JobQueue:
     """Pushes jobs into a store, works them, and looks after them. Thread-safe; opens nothing before its first use.
@@ -114,6 +130,14 @@ class JobQueue:
             self._kept.close()
         if self._resting is not None:
             self._resting.leave()
+
+    if not TYPE_CHECKING:  # to a type checker what is not there stays an error
+
+        def __getattr__(self, name: str) -> object:
+            """Only what is not there is asked for here: say what it is called here, if another library has it."""
+            if (call := _ELSEWHERE.get(name)) is not None:
+                raise AttributeError(f"A JobQueue has no {name}(). Write queue.{call}.")
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
 
     def __repr__(self) -> str:
         """The store and the default queue, without secrets."""

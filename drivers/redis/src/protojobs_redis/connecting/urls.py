@@ -148,9 +148,18 @@ def _split(url: str) -> SplitResult:
         raise ConfigurationError(f"{shown(masked(url))} is not a Redis URL.", mend=_EXAMPLE) from (
             None if "@" in url else error
         )
-    if "@" in url.partition("?")[0] and "@" not in parts.netloc:
+    if "@" not in parts.netloc and "@" in url and ("@" in url.partition("?")[0] or not _has_plain_place(parts)):
         raise ConfigurationError(f"{shown(masked(url))} is not a Redis URL.", mend=ENCODE)
     return parts
+
+
+def _has_plain_place(parts: SplitResult) -> bool:
+    """Whether host and port are some, and options follow: else the ? stands in a password, and cuts it in two."""
+    try:
+        parts.port  # noqa: B018  (it is read when asked for)
+    except ValueError:
+        return False
+    return "=" in parts.query.partition("@")[0]
 
 
 def _schemes() -> str:
