@@ -12,7 +12,13 @@ import psycopg
 import pytest
 from sqlalchemy import Engine, create_engine, event, make_url, text
 from sqlalchemy.dialects.postgresql import asyncpg
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, create_async_engine
+from sqlalchemy.ext.asyncio import (
+    AsyncConnection,
+    AsyncSession,
+    async_scoped_session,
+    async_sessionmaker,
+    create_async_engine,
+)
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from protojobs.clock import SYSTEM_CLOCK
@@ -268,6 +274,26 @@ class TestAsynchronously:
         asyncio.run(story())
         assert calls == ["session"]
         assert driver.stats().pending == 2
+
+    def test_a_registry_of_async_sessions_will_do(self, driver: SQLAlchemyDriver) -> None:
+        calls: list[str] = []
+
+        async def story() -> None:
+            engine = create_async_engine(driver.engine.url.set(drivername=ASYNC[kind_of(driver)]))
+            registry = async_scoped_session(async_sessionmaker(engine), scopefunc=asyncio.current_task)
+            await driver.aenqueue_in(registry, [new_job()], on_commit=lambda: calls.append("commit"))
+            assert calls == []
+            await registry.commit()
+            await driver.aenqueue_in(registry, [new_job()], on_commit=lambda: calls.append("rolled back"))
+            await registry.remove()  # rolls back what was not committed
+            with pytest.raises(OptionInvalid, match="apush"):
+                driver.enqueue_in(registry, [new_job()])
+            await registry.remove()
+            await engine.dispose()
+
+        asyncio.run(story())
+        assert calls == ["commit"]
+        assert driver.stats().pending == 1
 
     def test_on_postgresql_what_a_connection_is_told_is_told_in_the_words_of_its_dbapi(
         self, make_store_url: Callable[[str], str]
