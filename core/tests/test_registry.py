@@ -134,10 +134,6 @@ class TestCreateDriver:
         shown = "".join(traceback.format_exception(refusal.value.__cause__ or ValueError()))
         assert "left" not in shown and "right" not in shown
 
-    @pytest.mark.parametrize("scheme", REDIS)
-    def test_an_at_in_an_option_is_no_password(self, scheme: str) -> None:
-        create_driver(f"{scheme}://cache:6379/0?client_name=me@host").close()
-
     @pytest.mark.parametrize("scheme", ["postgresql", "mysql", "mariadb", "redis", "valkey"])
     def test_a_slash_too_many_does_not_make_a_name_of_the_password(self, scheme: str) -> None:
         with pytest.raises(ConfigurationError, match="a slash too many") as refusal:

@@ -151,7 +151,7 @@ def test_its_readme_leads_to_a_shop_that_works(
         "DATABASE_URL" if folder == "django" else "PROTOJOBS_URL": make_store_url("postgresql"),
     }
     terminals = Terminals(here, environment)
-    assert PASSED.search("".join(terminals.type(command) for command in setup.splitlines()))
+    assert PASSED.search(terminals.type(setup))
     api_log, worker_log = tmp_path / "api.log", tmp_path / "worker.log"
     with terminals.staying(api, api_log), terminals.staying(worker, worker_log):
         wait_for(f"http://127.0.0.1:{port}/orders/0", api_log)

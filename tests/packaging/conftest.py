@@ -40,12 +40,12 @@ class Environment:
     def protojobs(self) -> Path:
         return self.python.with_name("protojobs")
 
-    def run(self, *command: object, cwd: Path, within_s: float = 120, **variables: str) -> str:
+    def run(self, *command: object, cwd: Path, **variables: str) -> str:
         """What the command printed; a failure shows all it said."""
         words = [str(part) for part in command]
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("PROTOJOBS_", "PYTHON", "COV_", "PYTEST_"))}
         environment = {**kept, "COLUMNS": "200", **variables}
-        ran = subprocess.run(words, cwd=cwd, env=environment, capture_output=True, text=True, timeout=within_s)
+        ran = subprocess.run(words, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120)
         assert ran.returncode == 0, f"{' '.join(words)} ended with {ran.returncode}\n{ran.stdout}\n{ran.stderr}"
         return ran.stdout
 
@@ -59,7 +59,7 @@ class Environment:
             command: list[object] = [uv, "pip", "install", "--quiet", "--python", self.python, *options]
         else:
             command = [sys.executable, "-m", "pip", "--python", self.python, "install", "--quiet", *options]
-        self.run(*command, cwd=self.folder, within_s=280)  # it downloads, maybe on a machine with much else to do
+        self.run(*command, cwd=self.folder)
         for wheel in wheels.glob("*.whl"):
             self.refuse_a_namesake(wheel)
 

@@ -85,7 +85,7 @@ def oldest_sqlalchemy() -> str:
     return re.findall(r">=([\d.]+)", needs)[0]
 
 
-@pytest.mark.timeout(580)
+@pytest.mark.timeout(580)  # an installation and two programs, each within its own bound
 @pytest.mark.parametrize("version", ["oldest", "newest"])
 def test_the_sql_driver_works_with_sqlalchemy_2_0(
     new_environment, make_store_url: Callable[[str], str], wheels: Path, version: str

@@ -21,6 +21,7 @@ from protojobs_redis.connecting.urls import parse
         ("redis://host?cluster=false&namespace=shop", "redis://host", False),
         ("redis+cluster://host", "redis://host", True),
         ("unix:///run/valkey.sock?db=1", "unix:///run/valkey.sock?db=1", False),
+        ("valkey://cache:1/0?client_name=me@host", "redis://cache:1/0?client_name=me%40host", False),  # no password
         ("redis://host?wait_replicas=2&wait_timeout=0.5", "redis://host", False),
     ],
 )

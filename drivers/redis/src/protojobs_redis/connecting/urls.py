@@ -148,13 +148,13 @@ def _split(url: str) -> SplitResult:
         raise ConfigurationError(f"{shown(masked(url))} is not a Redis URL.", mend=_EXAMPLE) from (
             None if "@" in url else error
         )
-    if "@" not in parts.netloc and "@" in url and ("@" in url.partition("?")[0] or not _has_plain_place(parts)):
+    if "@" not in parts.netloc and "@" in url and ("@" in url.partition("?")[0] or not _is_place_and_options(parts)):
         raise ConfigurationError(f"{shown(masked(url))} is not a Redis URL.", mend=ENCODE)
     return parts
 
 
-def _has_plain_place(parts: SplitResult) -> bool:
-    """Whether host and port are some, and options follow: else the ? stands in a password, and cuts it in two."""
+def _is_place_and_options(parts: SplitResult) -> bool:
+    """Whether host and port stand before the ?, and options after it. If not, the ? belongs to a password."""
     try:
         parts.port  # noqa: B018  (it is read when asked for)
     except ValueError:
