@@ -21,7 +21,7 @@ from protojobs.port.records import ClaimedJob, NewJob
 from protojobs.testing.conformance.plans import firing_of
 from protojobs.testing.conformance.steps import fresh_ids, join, lend, new_job, only, settlement
 
-__all__ = ["BATCH", "QUEUE", "URL_VARIABLE"]
+__all__ = ["BATCH", "BATCHES_MAX", "QUEUE", "URL_VARIABLE"]
 
 URL_VARIABLE = "PROTOJOBS_CONFORMANCE_URL"
 QUEUE = "q"
