@@ -128,7 +128,10 @@ def through_the_admin(site: str) -> str:
 
 
 @pytest.mark.timeout(600)  # several programs that start, on a machine that may be busy
-@pytest.mark.parametrize("folder", ["fastapi", "flask", pytest.param("django", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "folder",
+    ["fastapi", pytest.param("flask", marks=pytest.mark.slow), pytest.param("django", marks=pytest.mark.slow)],
+)
 def test_its_readme_leads_to_a_shop_that_works(
     folder: str, tmp_path: Path, make_store_url: Callable[[str], str]
 ) -> None:

@@ -13,7 +13,13 @@ import pytest
 
 SITE = Path(__file__).parent / "site"
 COMMAND_S = 300  # of one program that starts Django, on a machine where many others do so too
+SLOW = pytest.mark.slow
 SQLITE_ALONE = pytest.mark.parametrize("store_url", ["sqlite"], indirect=True)  # where the database makes no difference
+SQLITE_FIRST = pytest.mark.parametrize(
+    "store_url",
+    ["sqlite", pytest.param("postgresql", marks=SLOW), pytest.param("mariadb", marks=SLOW)],
+    indirect=True,
+)
 pytestmark = pytest.mark.timeout(900)
 
 
@@ -22,7 +28,7 @@ def manage(store_url: str, tmp_path: Path) -> Callable[..., subprocess.Completed
     """`manage("migrate")`: a command of the site whose database is a new, empty one of each kind in turn."""
 
     def run(*arguments: str, code: int = 0, **more: str) -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, "SITE_DATABASE": store_url, "PYTHONDONTWRITEBYTECODE": "1", **more}
+        environment = {**os.environ, "SITE_DATABASE": store_url, **more}
         command = [sys.executable, SITE / "manage.py", *arguments]
         ran = subprocess.run(
             command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=COMMAND_S, check=False
@@ -43,20 +49,24 @@ def cases_run(said: str) -> int:
 
 
 class TestASite:
+    @pytest.mark.parametrize("store_url", ["sqlite", "postgresql", pytest.param("mariadb", marks=SLOW)], indirect=True)
     def test_passes_its_own_tests_on_a_test_database(self, manage) -> None:
         assert cases_run(run_cases(manage)) >= 19
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("store_url", ["postgresql"], indirect=True)  # whose times come with a zone
     def test_passes_them_without_time_zones(self, manage) -> None:
         assert cases_run(run_cases(manage, SITE_USE_TZ="0")) >= 19
 
 
 class TestManage:
+    @SQLITE_FIRST
     def test_migrate_makes_the_tables_and_the_second_time_does_nothing(self, manage) -> None:
         assert "Applying protojobs.0001... OK" in manage("migrate").stdout
         assert "Applying protojobs" not in manage("migrate").stdout
         assert "up to date" in manage("protojobs", "migrate").stderr
 
+    @SQLITE_FIRST
     def test_a_job_of_jobs_py_is_pushed_and_worked_by_the_commands(self, manage) -> None:
         manage("migrate", "-v0")
         code = "from shop.models import Order; Order.objects.create(number=5); Order.objects.create(number=6)"
@@ -70,6 +80,7 @@ class TestManage:
         )
         assert "2 sent" in ran.stdout
 
+    @pytest.mark.slow
     @SQLITE_ALONE
     def test_workers_of_a_supervisor_know_the_sites_jobs(self, manage) -> None:
         manage("migrate", "-v0")
