@@ -5,7 +5,7 @@ On SQLite, by a worker that is warm: it has run jobs before, and waits for the n
 that lie ready, and what many pushes have in common. One line more, and 16 of these files, are for the resources of a
 worker; 1 function and 17 lines, since each claim asks for its order of queues; 10 of these files tell runs of a stop;
 a file, a function and 13 lines, and 43 of these files, are for the names of a store (its schema, its prefix). Two lines
-are for datetimes without a zone and for Pydantic's models.
+are for datetimes without a zone and for Pydantic's models, one tells a run its `max_retries`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ THE_WALK = (
     CORE / "worker" / "runs" / "threads.py",  # where it runs
     CORE / "worker" / "runs" / "run.py",  # one run, and what its end means
 )
-WALK_LINES_MAX = 3_142  # counted whole; 28 of them the types of `@job`
+WALK_LINES_MAX = 3_143  # counted whole; 28 of them the types of `@job`
 FILES_MAX = 39
 FUNCTIONS_MAX = 168  # a comprehension or a lambda is part of the function that it stands in
 LINES_MAX = 1_325  # of these functions, without blank lines, comments and docstrings

@@ -23,6 +23,7 @@ SQL_DATABASE = "drivers/sqlalchemy/src/protojobs_sqlalchemy/{}/dialect.py"
 SQL_TYPES = "drivers/sqlalchemy/src/protojobs_sqlalchemy/tables/types.py"
 PROMETHEUS = "contrib/prometheus/src/protojobs_prometheus/"
 DJANGO_JOINING = "contrib/django/src/protojobs_django/joining.py"
+SENTRY = "contrib/sentry/src/protojobs_sentry/"
 OPENTELEMETRY = "contrib/opentelemetry/src/protojobs_opentelemetry/"
 LATE_IMPORTS: dict[tuple[str, str], str] = {
     ("core/src/protojobs/worker/runs/failed_call.py", "asyncio"): "for a `failed` that is async",
@@ -74,6 +75,8 @@ LATE_IMPORTS: dict[tuple[str, str], str] = {
     (PROMETHEUS + "asked.py", "protojobs_prometheus.counting"): "prometheus_client is for those who ask for metrics",
     (OPENTELEMETRY + "asked.py", "protojobs_opentelemetry.tracing"): "OpenTelemetry is for those who ask for traces",
     (OPENTELEMETRY + "__init__.py", "protojobs_opentelemetry.tracing"): "OpenTelemetry is for those who ask for traces",
+    (SENTRY + "asked.py", "protojobs_sentry.reporting"): "the SDK is for those who ask for it",
+    (SENTRY + "__init__.py", "protojobs_sentry.reporting"): "the SDK is for those who ask for it",
     (SQL_DRIVER, "protojobs_sqlalchemy.migrations.migrating"): "Alembic is for setup, migrate and the doctor only",
     (SQL_DRIVER, "protojobs_sqlalchemy.tables.models"): "the ORM takes six megabytes, and only some have sessions",
     (SQL_OPENING, "protojobs_sqlalchemy.sqlite.dialect"): "a program loads the dialect of its own store only",

@@ -24,7 +24,8 @@ T = TypeVar("T")
 class JobContext:
     """One run of one job, seen from inside.
 
-    `attempt` counts spent attempts from 1 (this one included), `claim_seq` every time the job was lent.
+    `attempt` counts spent attempts from 1 (this one included); on the last one it is `max_retries + 1`. `claim_seq`
+    counts every time the job was lent.
     """
 
     __slots__ = (
@@ -44,6 +45,7 @@ class JobContext:
         "is_out_of_place",
         "job_name",
         "log",
+        "max_retries",
         "meta",
         "queue",
         "resources",
@@ -56,6 +58,7 @@ class JobContext:
         queue: str,
         job_name: str,
         attempt: int,
+        max_retries: int,
         ends_at: float | None,
         meta: Mapping[str, str],
         clock: Clock,
@@ -66,6 +69,7 @@ class JobContext:
         self.queue = queue
         self.job_name = job_name
         self.attempt = attempt
+        self.max_retries = max_retries
         self.meta = meta
         self.effect_probe: Callable[[str], AbstractContextManager[None]] | None = None  # set by assert_idempotent only
         self.completer: Callable[[object, Fence], None] | None = None  # set by the worker where its driver has it

@@ -99,6 +99,7 @@ class Run:
                 queue=claimed.queue,
                 job_name=claimed.job_name,
                 attempt=claimed.attempts,
+                max_retries=claimed.max_retries,
                 ends_at=self._ends_at,
                 meta=_meta(claimed),
                 clock=self._clock,
