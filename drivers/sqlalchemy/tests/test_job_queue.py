@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+import gc
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+import psycopg
 import pytest
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
-from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
 import servers
@@ -133,6 +135,10 @@ def rolled_back(engine: Engine) -> Iterator[Application]:
             lambda: nullcontext(connection),
         )
         transaction.rollback()
+    assert_nothing_left(engine)
+
+
+def assert_nothing_left(engine: Engine) -> None:
     with engine.connect() as connection:
         for table in ("jobs", "failed_jobs", "workers", "counters", "schedules", "orders"):
             assert connection.execute(text(f"select count(*) from {table}")).scalar_one() == 0, table
@@ -591,3 +597,191 @@ class TestInsideAConnection:
             connection.rollback()
             driver.teardown()
             driver.close()
+
+
+SHARED = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+psycopg"}
+
+
+@asynccontextmanager
+async def rolled_back_by(engine: Engine) -> AsyncIterator[AsyncConnection]:
+    """As an asynchronous application's own fixture does it."""
+    other = create_async_engine(engine.url.set(drivername=SHARED[engine.dialect.name]))
+    async with other.connect() as connection:
+        transaction = await connection.begin()
+        yield connection
+        if transaction.is_active:
+            await transaction.rollback()
+    await other.dispose()
+    gc.collect()  # a plain connection that is left behind may say nothing, and close nothing
+    assert_nothing_left(engine)
+
+
+def session_on(connection: AsyncConnection) -> AsyncSession:
+    return AsyncSession(bind=connection, join_transaction_mode="create_savepoint")
+
+
+@pytest.mark.parametrize("kind", SHARED)
+class TestInsideAnAsyncConnection:
+    def test_pushes_of_sessions_are_seen_drained_and_rolled_back(
+        self, kind: str, engines: Callable[[str], Engine]
+    ) -> None:
+        async def test() -> None:
+            async with rolled_back_by(engines(kind)) as connection:
+                queue = TestQueue(store=inside(connection))
+
+                @job(name="suite.async-step", queue="steps")
+                async def step(number: int, context: JobContext) -> None:
+                    async with session_on(connection) as session, session.begin():
+                        await session.execute(text("insert into orders values (:number)"), {"number": number})
+                        if number < 3:
+                            await queue.apush(step.bind(number + 1), session=session)
+                        await context.acomplete_in(session)
+
+                async with session_on(connection) as session:
+                    await session.execute(text("insert into orders values (0)"))
+                    await queue.apush(step.bind(1), session=session)
+                    assert_pushed(queue, step.bind(1), count=1)
+                    await session.commit()
+                    await queue.apush(step.bind(99), session=session)
+                    await session.rollback()
+                assert_pushed(queue, step, count=1)
+                report = await queue.adrain()
+                assert (report.runs, report.done) == (3, 3)
+                assert (await connection.execute(text("select count(*) from orders"))).scalar_one() == 4
+                assert queue.stats().completed == 3
+
+        asyncio.run(test())
+
+    def test_a_savepoint_takes_its_pushes_along(self, kind: str, engines: Callable[[str], Engine]) -> None:
+        async def test() -> None:
+            async with rolled_back_by(engines(kind)) as connection:
+                driver = inside(connection)
+                queue = TestQueue(store=driver)
+                async with session_on(connection) as session, session.begin():
+                    outer = await session.begin_nested()
+                    await session.execute(text("insert into orders values (1)"))
+                    await queue.apush(Note, {"text": "dropped"})
+                    with driver.begin() as ours:
+                        queue.push(Note, {"text": "released, and dropped"}, session=ours)
+                    assert_pushed(queue, Note, count=2)
+                    await outer.rollback()
+                    await queue.apush(Note, {"text": "kept"}, session=session)
+                assert [push.data for push in queue.pushed()] == [{"text": "kept"}]
+                assert (await queue.adrain()).done == 1
+                assert ran == ["kept"]
+
+        asyncio.run(test())
+
+    def test_plain_calls_work_between_two_awaits(self, kind: str, engines: Callable[[str], Engine]) -> None:
+        async def test() -> None:
+            async with rolled_back_by(engines(kind)) as connection:
+                await connection.execute(text("insert into orders values (1)"))
+                queue = TestQueue(store=inside(connection))
+                queue.push(Broken, {})
+                assert (await connection.execute(text("select count(*) from orders"))).scalar_one() == 1
+                assert queue.drain(raises=False).runs == 1
+                queue.travel(minutes=10)
+                assert queue.drain(raises=False).failed == 1
+                with queue.inline():
+                    await queue.apush(Note, {"text": "at once"})
+                assert ran == ["broken", "broken", "at once"]
+                assert (await connection.execute(text("select count(*) from failed_jobs"))).scalar_one() == 1
+
+        asyncio.run(test())
+
+    def test_a_statement_that_fails_leaves_the_transaction_as_it_was(
+        self, kind: str, engines: Callable[[str], Engine]
+    ) -> None:
+        def fails(conn: Connection) -> None:
+            conn.execute(text("update jobs set queue = 'other'"))
+            conn.execute(text("select nonsense from jobs"))
+
+        async def test() -> None:
+            async with rolled_back_by(engines(kind)) as connection:
+                driver = inside(connection)
+                queue = TestQueue(store=driver)
+                await queue.apush(Note, {"text": "a"})
+                with pytest.raises(ProtojobsError):
+                    driver._run(fails, Mode.STORE)
+                assert (await connection.execute(text("select queue from jobs"))).scalars().all() == ["notes"]
+                assert (await queue.adrain()).done == 1
+
+        asyncio.run(test())
+
+    def test_the_end_of_the_transaction_removes_everything(self, kind: str, engines: Callable[[str], Engine]) -> None:
+        async def test() -> None:
+            async with rolled_back_by(engines(kind)) as connection:
+                queue = TestQueue(store=inside(connection))
+                await queue.apush(Note, {"text": "a"})
+                await connection.rollback()
+                assert queue.pushed() == []
+                with pytest.raises(ConfigurationError, match="has ended.*create_savepoint"):
+                    queue.stats()
+                with pytest.raises(OptionInvalid, match=r"has no transaction.*await connection\.begin\(\)"):
+                    inside(connection)
+
+        asyncio.run(test())
+
+    def test_a_session_on_another_connection_is_refused(self, kind: str, engines: Callable[[str], Engine]) -> None:
+        async def test() -> None:
+            async with rolled_back_by(engines(kind)) as connection:
+                queue = TestQueue(store=inside(connection))
+                async with AsyncSession(connection.engine) as session:
+                    with pytest.raises(OptionInvalid, match="on another connection"):
+                        await queue.apush(Note, {"text": "a"}, session=session)
+
+        asyncio.run(test())
+
+
+@pytest.mark.parametrize("kind", ["postgresql", "mariadb"])
+def test_an_async_connection_without_a_plain_one_inside_is_refused(kind: str, engines: Callable[[str], Engine]) -> None:
+    async def test() -> None:
+        engine = create_async_engine(engines(kind).url.set(drivername=ASYNC[kind]))
+        async with engine.connect() as connection, connection.begin():
+            name = ASYNC[kind].replace("+", r"\+")
+            with pytest.raises(
+                OptionInvalid, match=rf"on {name} has no plain.*postgresql\+psycopg or sqlite\+aiosqlite"
+            ):
+                inside(connection)
+        await engine.dispose()
+
+    asyncio.run(test())
+
+
+def test_a_call_while_another_task_waits_on_the_async_connection_is_refused(
+    engines: Callable[[str], Engine],
+) -> None:
+    engine = engines("postgresql")
+
+    async def test(holder: Connection) -> None:
+        async with rolled_back_by(engine) as connection:
+            queue = TestQueue(store=inside(connection))
+            raw = (await connection.get_raw_connection()).driver_connection
+            assert isinstance(raw, psycopg.AsyncConnection)
+            waiting = asyncio.create_task(connection.execute(text("select pg_advisory_xact_lock(17)")))
+            while not raw.lock.locked():
+                await asyncio.sleep(0)
+            with pytest.raises(ConfigurationError, match="Another task waits for an answer"):
+                queue.stats()
+            holder.rollback()
+            await waiting
+            assert queue.stats().total == 0
+
+    with engine.connect() as holder:
+        holder.execute(text("select pg_advisory_xact_lock(17)"))
+        asyncio.run(test(holder))
+
+
+def test_notices_still_reach_the_async_connection(engines: Callable[[str], Engine]) -> None:
+    heard: list[str | None] = []
+
+    async def test() -> None:
+        async with rolled_back_by(engines("postgresql")) as connection:
+            raw = (await connection.get_raw_connection()).driver_connection
+            assert isinstance(raw, psycopg.AsyncConnection)
+            raw.add_notice_handler(lambda notice: heard.append(notice.message_primary))
+            TestQueue(store=inside(connection)).push(Note, {"text": "a"})
+            await connection.execute(text("do $$ begin raise notice 'hello'; end $$"))
+
+    asyncio.run(test())
+    assert heard == ["hello"]

@@ -12,6 +12,7 @@ from typing import NoReturn
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import Session
 
 from protojobs.errors import ConfigurationError, NotSupported, OptionInvalid
@@ -26,6 +27,7 @@ from protojobs_sqlalchemy.tables.naming import names_in
 from protojobs_sqlalchemy.tables.tables import Tables, tables_of
 from protojobs_sqlalchemy.testing.dialects import Inside, InsideMariaDB, InsidePostgreSQL, InsideSQLite
 from protojobs_sqlalchemy.testing.savepoints import Savepoints
+from protojobs_sqlalchemy.testing.sharing import SharedConnection, not_busy, shared_connection
 
 __all__ = ["InsideDriver", "inside"]
 
@@ -33,41 +35,58 @@ _BIND = 'Bind the sessions to it: sessionmaker(bind=connection, join_transaction
 
 
 def inside(
-    connection: Connection, *, schema: str | None = None, prefix: str | None = None, time_offset: float = 0.0
+    connection: Connection | AsyncConnection,
+    *,
+    schema: str | None = None,
+    prefix: str | None = None,
+    time_offset: float = 0.0,
 ) -> InsideDriver:
     """A driver for tests, all of whose statements go through this one connection, inside the transaction that is open.
 
-    One is begun where none is open. It is yours to roll back at the end of the test; nothing here commits. The tables
-    must be there before (`protojobs migrate` on the test database). One thread at a time may use the connection.
-    `schema` and `prefix` say where in the database they are, as for `SQLAlchemyDriver`.
+    One is begun where none is open; on an AsyncConnection you begin it. It is yours to roll back at the end of the
+    test; nothing here commits. The tables must be there before (`protojobs migrate` on the test database). One thread
+    at a time may use the connection. `schema` and `prefix` say where in the database they are, as for
+    `SQLAlchemyDriver`.
+
+    An AsyncConnection must be on psycopg or aiosqlite: OptionInvalid for asyncpg and asyncmy, whose connections plain
+    code cannot use. Between two awaits of the test all calls work, and hold up the event loop.
     """
+    if isinstance(connection, AsyncConnection):
+        return InsideDriver(shared_connection(connection), schema=schema, prefix=prefix, time_offset=time_offset)
     if not isinstance(connection, Connection):
         raise OptionInvalid(
-            f"inside() takes a SQLAlchemy Connection, not a {type(connection).__name__}.",
-            mend="Of an engine, give engine.connect(). An AsyncConnection cannot be shared with plain code.",
+            f"inside() takes a SQLAlchemy Connection or AsyncConnection, not a {type(connection).__name__}.",
+            mend="Of an engine, give engine.connect(); of an AsyncEngine, what async with engine.connect() gives.",
         )
-    return InsideDriver(connection, schema=schema, prefix=prefix, time_offset=time_offset)
+    if not connection.in_transaction():
+        connection.begin()
+    shared = SharedConnection(connection, connection, not_busy)
+    return InsideDriver(shared, schema=schema, prefix=prefix, time_offset=time_offset)
 
 
 class InsideDriver(SQLAlchemyDriver):
     """What `inside` makes. See there."""
 
     def __init__(
-        self, connection: Connection, *, schema: str | None = None, prefix: str | None = None, time_offset: float = 0.0
+        self,
+        shared: SharedConnection,
+        *,
+        schema: str | None = None,
+        prefix: str | None = None,
+        time_offset: float = 0.0,
     ) -> None:
+        connection = shared.ours
         check_engine(connection.engine)
         _, names = names_in(connection.engine.url, schema, prefix)
-        if not connection.in_transaction():
-            connection.begin()
         dialect = _dialect(connection.engine, tables_of(names), time_offset)
         dialect.enter(connection)  # on SQLite this begins what SQLAlchemy leaves to the first INSERT
         dialect.leave(connection)
-        pool = _OneConnection(connection, dialect)
+        pool = _OneConnection(shared, dialect)
         connections = Connections(
             connection.engine, dialect, make_sessions=_no_sessions, check=check, pools=dict.fromkeys(Use, pool)
         )
-        self._savepoints = Savepoints(connection)
-        self._use(connections, _JoiningOne(connections, connection))
+        self._savepoints = Savepoints({shared.theirs, shared.ours})
+        self._use(connections, _JoiningOne(connections, shared))
 
     def __repr__(self) -> str:
         return f"{super().__repr__()[:-1]} inside a transaction>"
@@ -120,23 +139,25 @@ class _OneConnection:
 
     at_once_max = 1
 
-    def __init__(self, connection: Connection, dialect: Inside) -> None:
+    def __init__(self, shared: SharedConnection, dialect: Inside) -> None:
         self.free = threading.Semaphore(1)
-        self._connection = connection
-        self._transaction = connection.get_transaction()
+        self._shared = shared
+        self._transaction = shared.theirs.get_transaction()
         self._dialect = dialect
 
     def idle(self) -> None:
         return None
 
     def connect(self) -> Connection:
-        conn = self._connection
-        transaction = None if conn.closed else conn.get_transaction()
+        theirs = self._shared.theirs
+        transaction = None if theirs.closed else theirs.get_transaction()
         if transaction is None or transaction is not self._transaction or not transaction.is_active:
             raise ConfigurationError(
                 "The transaction that this test's jobs are in has ended: something has committed it or rolled it back.",
                 mend=_BIND,
             )
+        self._shared.check_free()
+        conn = self._shared.ours
         self._dialect.enter(conn)
         return conn
 
@@ -158,15 +179,16 @@ class _OneConnection:
 class _JoiningOne(Joining):
     """Joins what goes through the one connection, and refuses what does not: its jobs would stay in the database."""
 
-    def __init__(self, connections: Connections, connection: Connection) -> None:
+    def __init__(self, connections: Connections, shared: SharedConnection) -> None:
         super().__init__(connections)
-        self._connection = connection
+        self._shared = shared
 
     @contextmanager
     def begin(self) -> Generator[Session]:
-        with Session(self._connection, join_transaction_mode="create_savepoint") as session, session.begin():
+        with Session(self._shared.ours, join_transaction_mode="create_savepoint") as session, session.begin():
             yield session
 
     def _check_place(self, conn: Connection) -> None:
-        if conn.connection.dbapi_connection is not self._connection.connection.dbapi_connection:
+        ours = (self._shared.theirs.connection.dbapi_connection, self._shared.ours.connection.dbapi_connection)
+        if not any(conn.connection.dbapi_connection is each for each in ours):
             raise OptionInvalid("The session is on another connection than this test's jobs.", mend=_BIND)

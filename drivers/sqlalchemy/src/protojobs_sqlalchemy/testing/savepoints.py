@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from sqlalchemy import Connection, event
 from sqlalchemy.sql.elements import ReleaseSavepointClause, RollbackToSavepointClause, SavepointClause
@@ -11,13 +11,15 @@ __all__ = ["Savepoints"]
 
 
 class Savepoints:
-    """The open savepoints of one connection, each with whom to call when it is rolled back."""
+    """The open savepoints of one transaction, each with whom to call when it is rolled back."""
 
-    def __init__(self, conn: Connection) -> None:
+    def __init__(self, conns: Iterable[Connection]) -> None:
+        """`conns` are all that send savepoints into this transaction."""
         self._open: list[tuple[str, list[Callable[[], None]]]] = [("", [])]  # first the transaction itself
         # Not the events of savepoints themselves: the one of a new savepoint does not tell its name.
-        event.listen(conn, "before_execute", self._look)
-        event.listen(conn, "rollback", self._ended)
+        for conn in conns:
+            event.listen(conn, "before_execute", self._look)
+            event.listen(conn, "rollback", self._ended)
 
     def when_rolled_back(self, callback: Callable[[], None]) -> None:
         """Call it once if the innermost savepoint that is open now, or one around it, is rolled back."""
@@ -47,7 +49,7 @@ class Savepoints:
         names = [known for known, _ in self._open]
         if name not in names[1:]:
             return []
-        first = names.index(name)
+        first = len(names) - 1 - names[::-1].index(name)  # of two connections' equal names, the inner one
         closed, self._open = self._open[first:], self._open[:first]
         return [callback for _, callbacks in closed for callback in callbacks]
 
