@@ -1,17 +1,19 @@
 """The last release and this one on the same store: old code on new tables, new code on old ones, and both at once.
 
-The last release is that of the last tag; while there is none, a commit stands in for it. Its wheels are built from the
-repository's history and installed in an environment of their own. A clone without that history fails here and says how
-to get it: a test that did not run must not look like one that passed.
+The last release is that of the last tag; while CHANGELOG.md names none, a commit stands in for it. Its wheels are built
+from the repository's history and installed in an environment of their own. A clone without that history, or without its
+tags, fails here and says how to get it: a test that did not run must not look like one that passed.
 """
 
 from __future__ import annotations
 
 import io
 import json
+import re
 import subprocess
 import sys
 import tarfile
+import tomllib
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
@@ -61,20 +63,34 @@ class Release:
         return self.environment.run(self.environment.python, "-c", words, cwd=self.folder).strip()
 
 
-def git(*words: str) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, timeout=60, check=False)
+def git(*words: str, root: Path = ROOT) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(["git", *words], cwd=root, capture_output=True, timeout=60, check=False)
 
 
-def last_release() -> str:
-    tag = git("describe", "--tags", "--abbrev=0", "--match", "v[0-9]*", "HEAD^")
-    name = tag.stdout.decode().strip() if tag.returncode == 0 else STAND_IN
-    if git("cat-file", "-e", f"{name}^{{commit}}").returncode:
+def last_release(root: Path = ROOT) -> str:
+    tag = git("describe", "--tags", "--abbrev=0", "--match", "v[0-9]*", "HEAD^", root=root)
+    if tag.returncode == 0:
+        return tag.stdout.decode().strip()
+    if earlier := releases_before(root):
         pytest.fail(
-            f"The last release ({name}) is not in this clone, so it cannot be tried beside this one. Get the history:"
-            " git fetch --unshallow --tags",
+            f"CHANGELOG.md tells of the release {earlier[0]}, and this clone has no tag of it, so it cannot be tried"
+            " beside this one. Get the tags: git fetch --tags (of a shallow clone: git fetch --unshallow --tags)",
             pytrace=False,
         )
-    return name
+    if git("cat-file", "-e", f"{STAND_IN}^{{commit}}", root=root).returncode:
+        pytest.fail(
+            f"The last release ({STAND_IN}) is not in this clone, so it cannot be tried beside this one. Get the"
+            " history: git fetch --unshallow --tags",
+            pytrace=False,
+        )
+    return STAND_IN
+
+
+def releases_before(root: Path) -> list[str]:
+    """The releases in CHANGELOG.md, newest first, without that of this tree, which gets its tag later."""
+    own = tomllib.loads((root / "core" / "pyproject.toml").read_text())["project"]["version"]
+    headings = re.findall(r"^## \[?v?(\d[^\s\]]*)(.*)$", (root / "CHANGELOG.md").read_text(), re.MULTILINE)
+    return [version for version, rest in headings if version != own and "unreleased" not in rest.lower()]
 
 
 @pytest.fixture(scope="session")
@@ -137,6 +153,43 @@ def take_turns(first: Release, second: Release) -> None:
     done, ended = second("work", "status")
     assert done == {"done": 0, "failed": 1}
     assert ended == seen
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Callable[..., Path]:
+    """`repository(changelog, version, tag=...)`: one of two commits, the first of which may have a tag."""
+
+    def make(changelog: str, version: str, *, tag: str | None = None) -> Path:
+        root = tmp_path / "repository"
+        (root / "core").mkdir(parents=True)
+        (root / "CHANGELOG.md").write_text(f"# Changelog\n\n{changelog}\n")
+        (root / "core" / "pyproject.toml").write_text(f'[project]\nversion = "{version}"\n')
+        commit = ["-c", "user.name=a", "-c", "user.email=a@example.com", "commit", "-q", "--allow-empty", "-m", "step"]
+        for words in (["init", "-q"], commit, *([["tag", tag]] if tag else []), commit):
+            done = git(*words, root=root)
+            assert done.returncode == 0, done.stderr
+        return root
+
+    return make
+
+
+RELEASED = "## 0.2.0 (unreleased)\n\n## 0.1.0 (2027-01-31)"
+
+
+def test_the_last_tag_is_the_last_release(repository) -> None:
+    assert last_release(repository(RELEASED, "0.2.0", tag="v0.1.0")) == "v0.1.0"
+
+
+@pytest.mark.parametrize("changelog", [RELEASED, "## [0.2.0] - Unreleased\n\n## [0.1.0] - 2027-01-31"])
+def test_a_clone_without_the_tag_of_a_release_is_told_to_fetch_it(repository, changelog: str) -> None:
+    with pytest.raises(pytest.fail.Exception, match=r"release 0\.1\.0, and .*git fetch --tags"):
+        last_release(repository(changelog, "0.2.0"))
+
+
+@pytest.mark.parametrize("changelog", ["## 0.1.0 (unreleased)", "## 0.1.0 (2027-01-31)"])
+def test_a_commit_stands_in_while_nothing_was_released(repository, changelog: str) -> None:
+    with pytest.raises(pytest.fail.Exception, match=rf"{STAND_IN}.*--unshallow"):  # which is not in that repository
+        last_release(repository(changelog, "0.1.0"))
 
 
 def test_each_release_works_what_the_other_has_pushed(on, any_store_url: str) -> None:
