@@ -19,6 +19,7 @@ MAY_ASK = {"core/src/protojobs/clock.py", "core/src/protojobs/entropy.py"}
 SQL_DRIVER = "drivers/sqlalchemy/src/protojobs_sqlalchemy/driver.py"
 SQL_JOINING = "drivers/sqlalchemy/src/protojobs_sqlalchemy/sessions/joining.py"
 SQL_OPENING = "drivers/sqlalchemy/src/protojobs_sqlalchemy/opening.py"
+SQL_TESTING = "drivers/sqlalchemy/src/protojobs_sqlalchemy/testing/"
 SQL_DATABASE = "drivers/sqlalchemy/src/protojobs_sqlalchemy/{}/dialect.py"
 SQL_TYPES = "drivers/sqlalchemy/src/protojobs_sqlalchemy/tables/types.py"
 PROMETHEUS = "contrib/prometheus/src/protojobs_prometheus/"
@@ -82,6 +83,10 @@ LATE_IMPORTS: dict[tuple[str, str], str] = {
     (SQL_OPENING, "protojobs_sqlalchemy.sqlite.dialect"): "a program loads the dialect of its own store only",
     (SQL_OPENING, "protojobs_sqlalchemy.postgresql.dialect"): "its DBAPI is an extra",
     (SQL_OPENING, "protojobs_sqlalchemy.mariadb.dialect"): "its DBAPI is an extra",
+    (SQL_TESTING + "inside.py", "protojobs_sqlalchemy.testing.sqlite"): "as in opening.py",
+    (SQL_TESTING + "inside.py", "protojobs_sqlalchemy.testing.postgresql"): "its DBAPI is an extra",
+    (SQL_TESTING + "inside.py", "protojobs_sqlalchemy.testing.mariadb"): "its DBAPI is an extra",
+    (SQL_TESTING + "sharing.py", "protojobs_sqlalchemy.testing"): "postgresql, whose DBAPI is an extra",
     (SQL_DATABASE.format("sqlite"), "protojobs_sqlalchemy.sqlite"): "its looks are the doctor's alone",
     (SQL_DATABASE.format("postgresql"), "protojobs_sqlalchemy.postgresql"): "as above",
     (SQL_DATABASE.format("mariadb"), "protojobs_sqlalchemy.mariadb"): "as above",

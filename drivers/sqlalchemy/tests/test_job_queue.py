@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
@@ -93,7 +95,10 @@ def on_sqlite_file(path: Path) -> Iterator[Application]:
 
 def migrated(url: str) -> Engine:
     """The application's engine on a database that has its own tables and ours."""
-    engine = create_engine(url)
+    address = make_url(url)
+    if address.get_backend_name() == "postgresql":
+        address = address.set(drivername="postgresql+psycopg")  # SQLAlchemy 2.0 would take psycopg2
+    engine = create_engine(address)
     driver = SQLAlchemyDriver(engine)
     driver.setup()
     driver.close()
@@ -785,3 +790,18 @@ def test_notices_still_reach_the_async_connection(engines: Callable[[str], Engin
 
     asyncio.run(test())
     assert heard == ["hello"]
+
+
+def test_sqlite_needs_no_other_database_s_library(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'app.db'}"
+    migrated(url).dispose()
+    program = f"""
+import sys
+sys.modules.update(dict.fromkeys(["psycopg", "pymysql", "asyncpg", "asyncmy"]))  # importing these fails
+from sqlalchemy import create_engine
+from protojobs_sqlalchemy.testing import inside
+with create_engine({url!r}).connect() as connection:
+    print(inside(connection).stats().total)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.stdout.strip(), done.returncode) == ("0", 0), done.stderr

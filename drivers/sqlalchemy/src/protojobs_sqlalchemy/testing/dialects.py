@@ -1,4 +1,4 @@
-"""Each database's way inside a transaction that somebody else has begun: a savepoint for each verb, and no commit."""
+"""The way of all databases inside a transaction that somebody else has begun: a savepoint for each verb, no commit."""
 
 from __future__ import annotations
 
@@ -8,12 +8,8 @@ from sqlalchemy import Connection
 
 from protojobs.errors import NotSupported
 from protojobs_sqlalchemy.dialect import Dialect, Mode
-from protojobs_sqlalchemy.mariadb.dialect import MariaDBDialect
-from protojobs_sqlalchemy.postgresql.dialect import PostgreSQLDialect
-from protojobs_sqlalchemy.sqlite.dialect import SQLiteDialect
-from protojobs_sqlalchemy.sqlite.jobs import raw_of
 
-__all__ = ["Inside", "InsideMariaDB", "InsidePostgreSQL", "InsideSQLite"]
+__all__ = ["Inside"]
 
 _SAVEPOINT = "protojobs_verb"
 
@@ -48,27 +44,3 @@ class Inside(Dialect):
         raise NotSupported(
             "A worker cannot share the one connection of a test with the test.", mend="Run the jobs by drain()."
         )
-
-
-class InsideSQLite(Inside, SQLiteDialect):
-    """SQLite. A savepoint outside of any transaction would be one, and its release a commit, so one is begun."""
-
-    def enter(self, conn: Connection) -> None:
-        raw = raw_of(conn)
-        if not raw.in_transaction:
-            raw.execute("BEGIN")
-        super().enter(conn)
-
-    def begin(self, conn: Connection, mode: Mode) -> None:
-        conn.info.setdefault("text_factory", raw_of(conn).text_factory)  # which a turn changes
-
-
-class InsidePostgreSQL(Inside, PostgreSQLDialect):
-    """PostgreSQL."""
-
-
-class InsideMariaDB(Inside, MariaDBDialect):
-    """MariaDB and MySQL."""
-
-    def _frame(self) -> tuple[Sequence[str], Sequence[str]]:
-        return [], []

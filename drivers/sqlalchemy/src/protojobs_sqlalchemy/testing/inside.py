@@ -25,7 +25,7 @@ from protojobs_sqlalchemy.migrations.version import check
 from protojobs_sqlalchemy.sessions.joining import Joining
 from protojobs_sqlalchemy.tables.naming import names_in
 from protojobs_sqlalchemy.tables.tables import Tables, tables_of
-from protojobs_sqlalchemy.testing.dialects import Inside, InsideMariaDB, InsidePostgreSQL, InsideSQLite
+from protojobs_sqlalchemy.testing.dialects import Inside
 from protojobs_sqlalchemy.testing.savepoints import Savepoints
 from protojobs_sqlalchemy.testing.sharing import SharedConnection, not_busy, shared_connection
 
@@ -123,10 +123,16 @@ class InsideDriver(SQLAlchemyDriver):
 def _dialect(engine: Engine, tables: Tables, time_offset: float) -> Inside:
     match engine.dialect.name:
         case "sqlite":
+            from protojobs_sqlalchemy.testing.sqlite import InsideSQLite
+
             return InsideSQLite(engine, tables, time_offset, is_ours=False)
         case "postgresql":
+            from protojobs_sqlalchemy.testing.postgresql import InsidePostgreSQL  # its DBAPI is an extra
+
             return InsidePostgreSQL(engine, tables, time_offset, timeout=10.0, listen=None)
         case _:
+            from protojobs_sqlalchemy.testing.mariadb import InsideMariaDB  # its DBAPI is an extra
+
             return InsideMariaDB(engine, tables, time_offset, is_ours=False)
 
 

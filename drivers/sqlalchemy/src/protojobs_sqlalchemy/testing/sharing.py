@@ -10,17 +10,17 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable
 from functools import partial
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
-import psycopg
 from msgspec import Struct
-from psycopg.pq import TransactionStatus
-from psycopg.rows import tuple_row
 from sqlalchemy import Connection, Dialect, Engine, StaticPool
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from protojobs.errors import ConfigurationError, OptionInvalid
+from protojobs.errors import OptionInvalid
+
+if TYPE_CHECKING:
+    import psycopg
 
 __all__ = ["SharedConnection", "shared_connection", "not_busy"]
 
@@ -50,53 +50,25 @@ def shared_connection(connection: AsyncConnection) -> SharedConnection:
             "The AsyncConnection has no transaction for this test's jobs.",
             mend="Begin one first: transaction = await connection.begin().",
         )
-    check_free, raw = not_busy, cast("object", theirs.connection.driver_connection)
-    if isinstance(raw, psycopg.AsyncConnection):
+    check_free, dialect = not_busy, connection.engine.dialect
+    raw = cast("object", theirs.connection.driver_connection)
+    if dialect.name == "postgresql" and "psycopg" in dialect.driver:
+        from protojobs_sqlalchemy.testing import postgresql
+
         wire = cast("psycopg.AsyncConnection[object]", raw)
-        check_free = partial(_check_free, wire)
+        check_free = partial(postgresql.check_free, wire)
         check_free()
-        plain: object = _on_the_wire_of(wire)
+        plain: object = postgresql.on_the_wire_of(wire)
     else:
         plain = getattr(raw, "_conn", None)  # of aiosqlite, which has no public name for it
         if not isinstance(plain, sqlite3.Connection):
-            engine = connection.engine
             raise OptionInvalid(
-                f"An AsyncConnection on {engine.url.get_backend_name()}+{engine.dialect.driver} has no plain connection"
-                " inside that the driver could share.",
+                f"An AsyncConnection on {dialect.name}+{dialect.driver} has no plain connection inside that the driver"
+                " could share.",
                 mend="In these tests, make the engine with create_async_engine on postgresql+psycopg or"
                 " sqlite+aiosqlite; or let job_queue_store return the URL of a database of the tests' own.",
             )
     return SharedConnection(theirs, _engine_on(plain, theirs).connect(), check_free)
-
-
-def _check_free(wire: psycopg.AsyncConnection[object]) -> None:
-    if wire.lock.locked() or wire.pgconn.transaction_status is TransactionStatus.ACTIVE:
-        raise ConfigurationError(
-            "Another task waits for an answer on this test's connection.",
-            mend="Let one task at a time use it, and await each statement before the next one.",
-        )
-
-
-class _OnTheirWire(psycopg.Connection[tuple[object, ...]]):
-    """Closes nothing: the wire belongs to the AsyncConnection."""
-
-    def __del__(self, *_warn: object) -> None:  # psycopg warns of connections that nobody has closed
-        pass
-
-
-def _on_the_wire_of(theirs: psycopg.AsyncConnection[object]) -> _OnTheirWire:
-    wire = theirs.pgconn
-    handlers = wire.notice_handler, wire.notify_handler
-    ours = _OnTheirWire(wire, tuple_row)
-    wire.notice_handler, wire.notify_handler = handlers  # which a new connection takes for itself
-    ours.prepare_threshold = None  # both would give their prepared statements the same names
-    if wire.transaction_status is TransactionStatus.IDLE:  # whoever sends the first statement begins
-        ours.isolation_level, ours.read_only, ours.deferrable = (
-            theirs.isolation_level,
-            theirs.read_only,
-            theirs.deferrable,
-        )
-    return ours
 
 
 def _engine_on(plain: object, theirs: Connection) -> Engine:
