@@ -7,12 +7,15 @@ import re
 import uuid
 from collections.abc import Generator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from sentry_sdk.crons import capture_checkin
-from sentry_sdk.types import MonitorConfig
 
 from protojobs import JobContext
 from protojobs.clock import SYSTEM_CLOCK
+
+if TYPE_CHECKING:
+    from sentry_sdk.types import MonitorConfig  # which older releases of the SDK lack
 
 __all__ = ["SLUG_CHARS_MAX", "checked_in", "monitor_slug"]
 

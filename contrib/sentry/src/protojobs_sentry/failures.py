@@ -35,8 +35,12 @@ def event_of(error: BaseException, *, local_variables: bool) -> tuple[Event, Hin
 
 
 def name_scope(scope: Scope, job_name: str, queue: str, facts: dict[str, object]) -> None:
-    """Make the scope that of one run: its name, tags and context, and none of the breadcrumbs before it."""
+    """Make the isolation scope, entered just now, that of one run: with its name, tags and context, without the
+    breadcrumbs before it, and in a trace of its own, or all events of a worker would be one trace.
+    """
     scope.clear_breadcrumbs()
+    sentry_sdk.get_current_scope().clear_breadcrumbs()  # older releases of the SDK note subprocesses there
+    scope.set_new_propagation_context()
     scope.set_transaction_name(job_name, source="task")
     scope.set_tag("job_name", job_name)
     scope.set_tag("queue", queue)

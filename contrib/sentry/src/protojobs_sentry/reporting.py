@@ -11,12 +11,11 @@ import logging
 from collections.abc import Generator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from types import TracebackType
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import msgspec
 import sentry_sdk
 from sentry_sdk.integrations.logging import ignore_logger
-from sentry_sdk.types import MonitorConfig
 
 from protojobs import JobContext, events, hookimpl
 from protojobs.port.records import NewJob
@@ -24,6 +23,9 @@ from protojobs_sentry.carrier import headers_of, with_headers
 from protojobs_sentry.check_ins import checked_in
 from protojobs_sentry.failures import Seen, event_of, name_scope, report
 from protojobs_sentry.settings import SentrySettings
+
+if TYPE_CHECKING:
+    from sentry_sdk.types import MonitorConfig  # which older releases of the SDK lack
 
 __all__ = ["SEEN_MAX", "SentryPlugin"]
 
@@ -110,15 +112,14 @@ class SentryPlugin:
         schedule_id = context.meta.get("schedule")
         if schedule_id is not None and (self._settings.check_ins or schedule_id in self._monitors):
             self._enter_one(leaving, checked_in(context, schedule_id, self._monitors.get(schedule_id)))
-        # Also where tracing is off: a run has a trace of its own, or all events of a worker would be one trace.
-        transaction = sentry_sdk.continue_trace(
-            headers_of(context.meta) if _is_tracing() else {},
-            op="queue.task.protojobs",
-            name=context.job_name,
-            source="task",
-            origin="auto.queue.protojobs",
-        )
         if _is_tracing():
+            transaction = sentry_sdk.continue_trace(
+                headers_of(context.meta),
+                op="queue.task.protojobs",
+                name=context.job_name,
+                source="task",
+                origin="auto.queue.protojobs",
+            )
             transaction.set_data("messaging.system", "protojobs")
             transaction.set_data("messaging.destination.name", context.queue)
             transaction.set_data("messaging.message.id", context.id)
