@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 
-from protojobs import Job, JobQueue, create_driver, job
+from protojobs import Job, JobQueue, Scheduler, create_driver, job
+from protojobs.errors import DataInvalid
 
 
 @job(name="push-calls.invoice")
@@ -61,25 +62,34 @@ def test_what_a_job_of_another_library_can_is_told_in_our_words(name) -> None:
 @pytest.mark.parametrize(
     ("name", "call"),
     [
-        ("enqueue", "push(my_job.bind(...))"),
-        ("enqueue_call", "push(my_job.bind(...))"),
-        ("enqueue_job", "push(my_job.bind(...))"),
-        ("send_task", "push(my_job.bind(...))"),
-        ("apply_async", "push(my_job.bind(...))"),
-        ("delay", "push(my_job.bind(...))"),
-        ("send", "push(my_job.bind(...))"),
-        ("dispatch", "push(my_job.bind(...))"),
-        ("defer", "push(my_job.bind(...))"),
-        ("enqueue_in", "later(60, my_job.bind(...))"),
-        ("enqueue_at", "later(60, my_job.bind(...))"),
-        ("enqueue_many", "push_many([my_job.bind(...), ...])"),
+        ("enqueue", "queue.push(my_job.bind(...))"),
+        ("enqueue_call", "queue.push(my_job.bind(...))"),
+        ("enqueue_job", "queue.push(my_job.bind(...))"),
+        ("send_task", "queue.push(my_job.bind(...))"),
+        ("apply_async", "queue.push(my_job.bind(...))"),
+        ("delay", "queue.push(my_job.bind(...))"),
+        ("send", "queue.push(my_job.bind(...))"),
+        ("dispatch", "queue.push(my_job.bind(...))"),
+        ("defer", "queue.push(my_job.bind(...))"),
+        ("enqueue_in", "queue.later(60, my_job.bind(...))"),
+        ("enqueue_at", "queue.later(60, my_job.bind(...))"),
+        ("enqueue_many", "queue.push_many([my_job.bind(...), ...])"),
+        ("add_periodic_task", "Scheduler(queue).every(my_job, 60)"),
+        ("every", "Scheduler(queue).every(my_job, 60)"),
+        ("hourly", "Scheduler(queue).hourly(my_job)"),
+        ("daily", 'Scheduler(queue).daily(my_job, at="02:30")'),
+        ("weekly", 'Scheduler(queue).weekly(my_job, day="monday")'),
+        ("cron", 'Scheduler(queue).cron(my_job, "0 7 * * *")'),
     ],
 )
 def test_what_a_queue_of_another_library_can_is_told_in_our_words(queue, name, call) -> None:
     with pytest.raises(AttributeError) as raised:
         getattr(queue, name)
-    assert str(raised.value) == f"A JobQueue has no {name}(). Write queue.{call}."
-    assert callable(getattr(queue, call.partition("(")[0]))
+    assert str(raised.value) == f"A JobQueue has no {name}(). Write {call}."
+    owner = Scheduler(queue) if call.startswith("Scheduler") else queue
+    assert callable(
+        getattr(owner, call.removeprefix("Scheduler(queue)").removeprefix("queue").strip(".").partition("(")[0])
+    )
 
 
 def test_another_name_that_a_queue_has_not_is_an_ordinary_attribute_error(queue) -> None:
@@ -101,5 +111,9 @@ def test_all_ways_to_push_tell_it(queue) -> None:
 
 
 def test_a_value_where_a_function_wants_arguments_is_told_how_to_bind(queue) -> None:
-    with pytest.raises(Exception, match=r"takes its arguments by name, and got 7\. Bind them: push\(invoice\.bind"):
+    with pytest.raises(DataInvalid) as raised:
         queue.push(invoice, 7)
+    assert str(raised.value) == (
+        'job "push-calls.invoice" takes its arguments by name, and got 7. Bind them: push(invoice.bind(...)). '
+        'Or name each: {"number": ...}.'
+    )

@@ -156,6 +156,13 @@ class TestCreateDriver:
             ("postgresql:///jo:secret@db/app", "postgresql:///jo:***@db/app"),
             ("mysql://db/app?passwd=secret", "mysql://db/app?passwd=***"),
             ("rediss://db/0?ssl_password=secret&x=1", "rediss://db/0?ssl_password=***&x=1"),
+            ("redis://db:1/0?client_name=me@other", "redis://db:1/0?client_name=me@other"),
+            ("valkeys+sentinel://a:1,[::1]:2/s/0?x=y@z", "valkeys+sentinel://a:1,[::1]:2/s/0?x=y@z"),
+            ("redis://db:1/0?password=a@b&x=y@z", "redis://db:1/0?password=***&x=y@z"),
+            ("redis://jo:se?cret=x@db", "redis://jo:***@db"),
+            ("redis://:1?a=b@db:1/0?client_name=me@other", "redis://:***@other"),
+            ("redis://jo:secret@db:1/0?client_name=me@other", "redis://jo:***@other"),
+            ("postgresql://jo:1/0?a=b@db", "postgresql://jo:***@db"),  # to its library a password
         ],
     )
     def test_passwords_are_masked_wherever_a_url_is_shown(self, url: str, shown: str) -> None:

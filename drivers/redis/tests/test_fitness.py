@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
+import traceback
 from collections.abc import Callable, Iterator
 from functools import partial
 from urllib.parse import urlsplit
@@ -78,9 +79,26 @@ def test_a_wrong_password_is_an_error_of_configuration_that_shows_no_password(st
     with pytest.raises(ConfigurationError, match="password") as caught:
         driver.stats()
     assert "wrong-one" not in f"{caught.value}{driver!r}"
+    assert str(caught.value).startswith(f"{url.replace(':wrong-one@', ':***@')} does not let us in: ")
+    assert str(caught.value).endswith(
+        ". Check the user and the password in the URL, and the user's permissions (ACL) on the server."
+    )
+    assert "wrong-one" not in "".join(traceback.format_exception(caught.value))
     good = RedisDriver(server.url)
     assert len(push(good)) == 1
     assert "right-one" not in repr(good)
+
+
+def test_a_password_for_a_server_that_has_none_is_told_with_the_server_s_own_words(start: Start) -> None:
+    """They ask a question, which takes no full stop."""
+    url = start().url.replace("//", "//:wrong-one@")
+    with pytest.raises(ConfigurationError) as caught:
+        RedisDriver(url).stats()
+    assert str(caught.value) == (
+        f"{url.replace('wrong-one', '***')} does not let us in: AUTH <password> called without any password configured "
+        "for the default user. Are you sure your configuration is correct. Check the user and the password in the URL, "
+        "and the user's permissions (ACL) on the server."
+    )
 
 
 def test_a_replica_is_refused_and_its_primary_is_named(start: Start) -> None:

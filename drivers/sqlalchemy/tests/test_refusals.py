@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+import re
+import subprocess
+import sys
+import traceback
 from collections.abc import Callable, Iterator
 
 import pytest
 from sqlalchemy import URL, create_engine, text
 
+import servers
 from protojobs import Job, JobQueue
 from protojobs.entropy import fresh_id
 from protojobs.errors import ConfigurationError, ContractBroken, StoreUnavailable
@@ -67,6 +73,85 @@ def test_a_wrong_password_is_told_at_once(make_store_url: Callable[[str], str]) 
     with refused(r"Access denied.*Check the user and the password"):
         JobQueue(driver).push(Nothing)
     driver.close()
+
+
+PASSWORD = "le%41ft@ri:gh/t?x#y"  # each sign that a URL reserves
+PIECES = ("le%", "leAft", "left", "ri:gh", "ri%3Agh", "gh/t", "gh%2Ft", "t?x", "x#y", "x%23y")
+
+
+def told_of_a_wrong_password(url: URL, caplog: pytest.LogCaptureFixture) -> str:
+    """The message for a role `shop` with PASSWORD, of which nothing may stand in the traceback, logs and `doctor`."""
+    wrong = url.set(username="shop", password=PASSWORD, drivername=url.get_backend_name())
+    written = wrong.render_as_string(hide_password=False)
+    driver = SQLAlchemyDriver(written)
+    with caplog.at_level(logging.DEBUG), pytest.raises(ConfigurationError) as refusal:
+        JobQueue(driver).push(Nothing)
+    command = [sys.executable, "-m", "protojobs", "doctor", "--url", written]
+    doctor = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert doctor.returncode == 1
+    shown = (
+        "".join(traceback.format_exception(refusal.value)) + repr(driver) + caplog.text + doctor.stdout + doctor.stderr
+    )
+    driver.close()
+    assert [piece for piece in PIECES if piece in shown] == []
+    assert f"//shop:***@{url.host}:{url.port}/" in shown
+    return str(refusal.value).partition(" does not let us in: ")[2]
+
+
+def test_mariadb_s_refusal_of_a_password_shows_nothing_of_it(
+    make_store_url: Callable[[str], str], caplog: pytest.LogCaptureFixture
+) -> None:
+    told = told_of_a_wrong_password(parse(make_store_url("mariadb")), caplog)
+    assert re.sub(r"@'[^']*'", "@'HERE'", told) == (
+        "Access denied for user 'shop'@'HERE' (using password: YES). Check the user and the password in the URL."
+    )
+
+
+@pytest.mark.slow  # a server of its own, which asks for passwords
+def test_postgresql_s_refusal_of_a_password_shows_nothing_of_it(caplog: pytest.LogCaptureFixture) -> None:
+    with servers.started("postgresql") as server:
+        url = parse(server.url)
+        execute(url, "CREATE ROLE shop LOGIN PASSWORD 'right'")
+        engine = create_engine(url)
+        with engine.connect() as conn:
+            rules = conn.scalar(text("SHOW hba_file"))
+        engine.dispose()
+        lines = "('host all shop all scram-sha-256'), ('host all all all trust'), ('local all all trust')"
+        execute(url, f"COPY (SELECT line FROM (VALUES {lines}) AS rules(line)) TO '{rules}'")
+        server.restart()
+        assert told_of_a_wrong_password(url, caplog) == (
+            'password authentication failed for user "shop". Check the user and the password in the URL.'
+        )
+
+
+@pytest.mark.parametrize("password", ["does", "role", "o", "exist"])
+def test_a_word_of_a_message_stays_though_it_is_the_password(
+    make_store_url: Callable[[str], str], password: str
+) -> None:
+    url = parse(make_store_url("postgresql")).set(username="nobody", password=password)
+    driver = SQLAlchemyDriver(url)
+    with pytest.raises(ConfigurationError) as refusal:
+        JobQueue(driver).push(Nothing)
+    driver.close()
+    assert str(refusal.value) == (
+        f'postgresql://nobody:***@{url.host}:{url.port}/{url.database} does not let us in: role "nobody" does not '
+        "exist. Check the user and the password in the URL."
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [("postgresql", 'database "nowhere" does not exist'), ("mariadb", "Unknown database 'nowhere'")],
+)
+def test_the_whole_text_for_a_database_that_does_not_exist(
+    make_store_url: Callable[[str], str], kind: str, said: str
+) -> None:
+    driver = SQLAlchemyDriver(parse(make_store_url(kind)).set(database="nowhere"))
+    with pytest.raises(ConfigurationError) as refusal:
+        JobQueue(driver).push(Nothing)
+    driver.close()
+    place = repr(driver).partition(" ")[2].rstrip(">")
+    assert str(refusal.value) == (f"{place} does not let us in: {said}. Create it, or correct its name in the URL.")
 
 
 def test_an_application_s_engine_is_refused_in_the_same_way(make_store_url: Callable[[str], str]) -> None:

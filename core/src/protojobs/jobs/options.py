@@ -35,6 +35,7 @@ Where: TypeAlias = Literal["thread", "process"]
 PRIORITY_MAX = 100
 RETRIES_MAX = 10_000
 OPTIONS = ("queue", "max_retries", "retry_delay", "backoff", "timeout", "priority")
+_AT_DEFINITION = ("name", "aliases", "retry_on", "discard_on", "executor", "exclusive", "soft_timeout", "cron")
 _BACKOFF = OPTIONS.index("backoff")
 _values_of = attrgetter(*OPTIONS)
 
@@ -54,7 +55,9 @@ def checked_options(**given: object) -> JobOptions:
     """JobOptions from what a user wrote. Raises OptionInvalid, and for a misspelt option says which was meant."""
     for name in given:
         if name not in OPTIONS:
-            raise OptionInvalid(f'There is no job option "{one_line(name)}".', mend=did_you_mean(name, OPTIONS))
+            known = (*OPTIONS, *_AT_DEFINITION)
+            mend = did_you_mean(name, known) or f"There are {', '.join(known)}."
+            raise OptionInvalid(f'There is no job option "{one_line(name)}".', mend=mend)
     return _options(tuple(given.get(name, 0 if name == "priority" else None) for name in OPTIONS))
 
 

@@ -23,6 +23,11 @@ _GROUP = "protojobs.drivers"
 _SECRET = r"[\w.-]*(?:passw|passphrase|pwd|secret|token|api_?key|credential)[\w.-]*"
 _OPTIONS = re.compile(rf"(?i)([?&;]{_SECRET}=)[^&]*")
 _URLS = re.compile(r"(?i)\b[a-z][a-z0-9+.-]*://\S+")
+# In a Redis URL without a user, an @ among the options is part of a value. Of a database's URL, its library takes all
+# before an @ for a user and a password, so there it stays masked.
+_REDIS_OPTIONS = re.compile(
+    r"(?i)(?:rediss?|valkeys?)(?:\+\w+)?://(?:[\w.,-]|:\d+|\[[\da-f:]+\])*(?:/[\w/-]*)?\?\w+=[^@]*@[^?#/:]*"
+)
 _DSN = re.compile(rf"(?i)\b({_SECRET}\s*=\s*)('(?:[^'\\]|\\.)*'|\"[^\"]*\"|[^\s&,;]+)")
 
 
@@ -32,7 +37,10 @@ def masked(url: str) -> str:
     All before the last @ may be a user and a password, whatever stands in there that should have been encoded.
     """
     scheme, separator, rest = url.partition("://") if "://" in url else ("", "", url)
-    credentials, at, place = _OPTIONS.sub(r"\1***", rest).rpartition("@")
+    rest = _OPTIONS.sub(r"\1***", rest)
+    if _REDIS_OPTIONS.fullmatch(f"{scheme}{separator}{rest}"):
+        return f"{scheme}{separator}{rest}"
+    credentials, at, place = rest.rpartition("@")
     user, colon, _ = credentials.partition(":")
     return f"{scheme}{separator}{user}{':***' if colon else ''}{at}{place}"
 

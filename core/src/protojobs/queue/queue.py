@@ -49,8 +49,8 @@ if TYPE_CHECKING:
 
 __all__ = ["JobQueue", "push_made"]
 
-_PUSH, _LATER = "push(my_job.bind(...))", "later(60, my_job.bind(...))"
-_ELSEWHERE = {  # RQ, Celery, Dramatiq, arq, Laravel, Procrastinate -> what it is called here
+_PUSH, _LATER = "queue.push(my_job.bind(...))", "queue.later(60, my_job.bind(...))"
+_ELSEWHERE = {  # in RQ, Celery, Dramatiq, arq, Laravel, Procrastinate, or our Scheduler -> what to write
     "enqueue": _PUSH,
     "enqueue_call": _PUSH,
     "enqueue_job": _PUSH,
@@ -62,7 +62,13 @@ _ELSEWHERE = {  # RQ, Celery, Dramatiq, arq, Laravel, Procrastinate -> what it i
     "defer": _PUSH,
     "enqueue_in": _LATER,
     "enqueue_at": _LATER,
-    "enqueue_many": "push_many([my_job.bind(...), ...])",
+    "enqueue_many": "queue.push_many([my_job.bind(...), ...])",
+    "add_periodic_task": "Scheduler(queue).every(my_job, 60)",
+    "every": "Scheduler(queue).every(my_job, 60)",
+    "hourly": "Scheduler(queue).hourly(my_job)",
+    "daily": 'Scheduler(queue).daily(my_job, at="02:30")',
+    "weekly": 'Scheduler(queue).weekly(my_job, day="monday")',
+    "cron": 'Scheduler(queue).cron(my_job, "0 7 * * *")',
 }
 
 
@@ -136,7 +142,7 @@ class JobQueue:
         def __getattr__(self, name: str) -> object:
             """Only what is not there is asked for here: say what it is called here, if another library has it."""
             if (call := _ELSEWHERE.get(name)) is not None:
-                raise AttributeError(f"A JobQueue has no {name}(). Write queue.{call}.")
+                raise AttributeError(f"A JobQueue has no {name}(). Write {call}.")
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
 
     def __repr__(self) -> str:

@@ -93,7 +93,9 @@ def check_cron(expression: object) -> str:
     Raises OptionInvalid that names the field, the term in it, and what is wrong with it.
     """
     if not isinstance(expression, str):
-        raise OptionInvalid(f"A cron expression is text, not {type(expression).__name__}.")
+        raise OptionInvalid(
+            f"A cron expression is text, not {type(expression).__name__}.", mend='Write it like "0 7 * * mon-fri".'
+        )
     written = expression.strip()
     if len(written) > CRON_CHARS_MAX:
         raise OptionInvalid(f"The cron expression {shown(written, 30)} is too long.", mend=f"{CRON_CHARS_MAX} at most.")

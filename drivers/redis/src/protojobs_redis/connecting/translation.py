@@ -72,7 +72,7 @@ def translated(error: Exception, shown: str) -> ProtojobsError | None:
         )
     if not isinstance(error, RedisError | RedisClusterException | OSError):
         return None
-    text = scrubbed(str(error) or type(error).__name__).rstrip(".")
+    text = scrubbed(str(error) or type(error).__name__).rstrip(".?")
     return _refusal(error, text, shown) or _broken(text, shown, is_refusal=isinstance(error, ResponseError))
 
 
