@@ -89,7 +89,7 @@ class Capabilities(Struct, frozen=True, kw_only=True):
     limits: bool = False
     """Reserved: `NewJob.limit_keys` and `partition` are obeyed. As `unique_keys`."""
     results: bool = False
-    """Reserved: `Settlement.result` and `Settlement.then` are stored. As `unique_keys`."""
+    """`Settlement.result` and `Settlement.then` are stored, and shown by `protojobs.port.results.Results`."""
 
 
 class NewJob(Struct, frozen=True, kw_only=True):
@@ -200,9 +200,9 @@ class Settlement(Struct, frozen=True, kw_only=True):
     counts_crash: bool = False
     """retry, fail: one more in `crashes`."""
     result: str | None = None
-    """Reserved, see Capabilities.results: ignore it."""
+    """complete: JSON text of what the run returned, at most RESULT_BYTES_MAX. Sent where `results` is claimed only."""
     then: tuple[NewJob, ...] = ()
-    """Reserved, see Capabilities.results: ignore it."""
+    """complete: jobs that are enqueued in the step that completes this one. Sent where `results` is claimed only."""
 
 
 class SettleStatus(StrEnum):

@@ -39,6 +39,7 @@ from protojobs.port.records import (
     WorkerRecord,
     payload_bytes,
 )
+from protojobs.port.results import RESULT_BYTES_MAX
 from protojobs.port.schedules import SCHEDULE_ID_BYTES_MAX, FireStatus, Firing, Overlap, Schedule
 
 __all__ = [
@@ -51,6 +52,7 @@ __all__ = [
     "after_settling",
     "as_claimed",
     "cancel",
+    "carries",
     "check_batch",
     "check_cursor",
     "check_firings",
@@ -148,11 +150,33 @@ def check_jobs(jobs: Sequence[NewJob]) -> None:
 
 
 def check_settlements(settlements: Sequence[Settlement]) -> None:
-    """Raise `OptionInvalid` for too many, or for a verb that settles nothing. Ask before any of them is applied."""
+    """Raise `OptionInvalid` for too many, or for a verb that settles nothing. Ask before any of them is applied.
+
+    Likewise for what they carry: a result and `then` go with `complete` only, and all `then` together are bounded as
+    one enqueue is, all results by BATCH_BYTES_MAX.
+    """
     check_batch(settlements)
     for verb in [settlement.verb for settlement in settlements]:
         if verb not in SETTLES_TO:
             raise OptionInvalid(f"{shown(verb)} does not settle a claim.", mend="Use one of the six that do.")
+    if carrying := [settlement for settlement in settlements if carries(settlement)]:
+        _check_carried(carrying)
+
+
+def carries(settlement: Settlement) -> bool:
+    """Whether it brings a result, or jobs that come next: most do not, and a driver settles those in a shorter way."""
+    return settlement.result is not None or bool(settlement.then)
+
+
+def _check_carried(settlements: Sequence[Settlement]) -> None:
+    if verbs := {settlement.verb for settlement in settlements} - {Verb.COMPLETE}:
+        raise OptionInvalid(f"{shown(min(verbs))} takes neither a result nor jobs that come next: complete does.")
+    sizes = [payload_bytes(settlement.result or "") for settlement in settlements]
+    if max(sizes) > RESULT_BYTES_MAX:
+        raise OptionInvalid(f"A result of {max(sizes)} bytes is too long.", mend=f"It has at most {RESULT_BYTES_MAX}.")
+    if sum(sizes) > BATCH_BYTES_MAX:
+        raise OptionInvalid(f"{sum(sizes)} bytes of results are too many.", mend=f"Send at most {BATCH_BYTES_MAX}.")
+    check_jobs([job for settlement in settlements for job in settlement.then])
 
 
 def new_row(job: NewJob, now: datetime) -> ExportedJob:

@@ -76,6 +76,7 @@ def _settle_one(state: State, now: datetime, settlement: Settlement) -> Settled:
         row = state.current(settlement)
         if row is not None:
             state.move(row, _COMPLETE, _COMPLETED, now)
+            _keep_carried(state, now, row, settlement)
             return Settled(settlement.id, _APPLIED, _COMPLETED, row.available_at)
     row = state.rows.get(settlement.id)
     job = exported(state, row) if row is not None else None
@@ -83,7 +84,15 @@ def _settle_one(state: State, now: datetime, settlement: Settlement) -> Settled:
     job, settled = rules.settle(job, settlement, now, failed_id=failed_id)
     if row is not None and job is not None and settled.status is _APPLIED:
         state.replace(row, job)
+        _keep_carried(state, now, row, settlement)
     return settled
+
+
+def _keep_carried(state: State, now: datetime, row: Row, settlement: Settlement) -> None:
+    """Store what the settlement that completed this job has brought along."""
+    row.result = settlement.result
+    if settlement.then:
+        enqueue(state, now, settlement.then)
 
 
 def held(state: State, worker: str) -> list[ClaimedJob]:

@@ -55,6 +55,7 @@ from protojobs.port.records import (
     WorkerInfo,
     WorkerRecord,
 )
+from protojobs.port.results import JobResult
 from protojobs.port.schedules import DueCursor, DueSchedules, Fired, Firing, Schedule, SchedulePage
 from protojobs_memory import (
     administration,
@@ -80,7 +81,7 @@ class MemoryDriver:
     """
 
     port_version = PORT_VERSION
-    capabilities = Capabilities(cross_process=False, server_time=False, durable=False, observing=True)
+    capabilities = Capabilities(cross_process=False, server_time=False, durable=False, observing=True, results=True)
 
     def __init__(self, url: str = "memory://", *, time_offset: float = 0.0, clock: Clock = SYSTEM_CLOCK) -> None:
         self.state = _state_of(url)
@@ -163,6 +164,11 @@ class MemoryDriver:
         rules.check_batch(ids)
         with self.state.lock:
             return inspection.get(self.state, ids)
+
+    def get_results(self, ids: Sequence[str]) -> list[JobResult]:
+        rules.check_batch(ids)
+        with self.state.lock:
+            return inspection.get_results(self.state, ids)
 
     def find(
         self, which: JobFilter, *, limit: int = 50, cursor: str | None = None, chars_max: int | None = None

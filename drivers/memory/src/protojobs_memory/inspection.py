@@ -20,12 +20,13 @@ from protojobs.port.records import (
     Stats,
     WorkerRecord,
 )
+from protojobs.port.results import JobResult, last_line
 from protojobs.port.rules import shortened
 from protojobs_memory.sorted_keys import SortedKeys, TimeKey
 from protojobs_memory.state import Queue, Row, State, after
 from protojobs_memory.views import record
 
-__all__ = ["count", "failed_page", "find", "get", "get_failed", "queues", "stats", "workers"]
+__all__ = ["count", "failed_page", "find", "get", "get_failed", "get_results", "queues", "stats", "workers"]
 
 EXAMINED_MAX = 10_000  # rows that one call of `find` or `failed` looks at, however few it shows
 LISTED_MAX = 10_000  # workers in one list
@@ -34,6 +35,22 @@ LISTED_MAX = 10_000  # workers in one list
 def get(state: State, ids: Sequence[str]) -> list[JobRecord]:
     """The jobs that exist among the ids."""
     return [record(row) for job_id in dict.fromkeys(ids) if (row := state.rows.get(job_id))]
+
+
+def get_results(state: State, ids: Sequence[str]) -> list[JobResult]:
+    """How the jobs stand that exist among the ids, and what came of them."""
+    return [_result(state, row) for job_id in dict.fromkeys(ids) if (row := state.rows.get(job_id))]
+
+
+def _result(state: State, row: Row) -> JobResult:
+    return JobResult(
+        id=row.job.id,
+        state=row.state,
+        result=row.result,
+        error=last_line(state.failed[row.failed_id].exception) if row.failed_id else "",
+        reason=row.reason,
+        ended_at=row.processed_at,
+    )
 
 
 def find(state: State, which: JobFilter, limit: int, cursor: str | None, chars_max: int | None) -> JobPage:

@@ -51,6 +51,7 @@ class Row(Struct, eq=False, gc=False):
     progress: float | None = None
     cancel_requested_at: datetime | None = None
     reason: str | None = None
+    result: str | None = None  # what its run returned, of a completed job
     failed_id: str | None = None  # its row in failed_jobs
     moving_from: JobState | None = None  # while moving: the state that it had ...
     export_key: str = ""  # ... and its place in the order of its export

@@ -6,19 +6,19 @@ from msgspec.structs import asdict, replace
 
 from protojobs.entropy import fresh_id
 from protojobs.port.driver import PORT_VERSION, Store
-from protojobs.port.lifecycle import JobState, Verb
 from protojobs.port.observing import Observes
 from protojobs.port.records import Capabilities
+from protojobs.port.results import Results
 from protojobs.port.transactions import SupportsAsyncTransaction, SupportsTransaction
 from protojobs.testing.conformance.children import children_on
 from protojobs.testing.conformance.fixtures import Fixtures
 from protojobs.testing.conformance.levels import concern
-from protojobs.testing.conformance.steps import all_jobs, join, lend, new_job, push, settlement, their_ids
+from protojobs.testing.conformance.steps import join, lend, new_job, push, their_ids
 
 __all__ = ["Honesty"]
 
 KIT = __name__.rpartition(".")[0]
-RESERVED = ("unique_keys", "limits", "results")
+RESERVED = ("unique_keys", "limits")
 
 
 @concern("honesty")
@@ -43,6 +43,9 @@ class Honesty(Fixtures):
     def test_observing_is_claimed_exactly_when_the_verbs_are_there(self, driver: Store) -> None:
         assert driver.capabilities.observing is isinstance(driver, Observes)
 
+    def test_results_are_claimed_exactly_when_they_can_be_asked_for(self, driver: Store) -> None:
+        assert driver.capabilities.results is isinstance(driver, Results)
+
     def test_cross_process_is_claimed_exactly_when_another_process_sees_the_jobs(
         self, driver: Store, store_url: str | None
     ) -> None:
@@ -61,11 +64,7 @@ class Honesty(Fixtures):
     def test_what_is_reserved_has_no_effect_yet(self, driver: Store) -> None:
         alike = replace(new_job(), unique_key="one", limit_keys=("one",), partition="one")
         ids = push(driver, alike, replace(alike, id=fresh_id()))
-        claims = lend(driver, join(driver))
-        assert sorted(their_ids(claims)) == sorted(ids)
-        said = replace(settlement(claims[0], Verb.COMPLETE), result="1", then=(new_job(),))
-        assert [answer.state for answer in driver.settle([said])] == [JobState.COMPLETED]
-        assert sorted(their_ids(all_jobs(driver))) == sorted(ids)
+        assert sorted(their_ids(lend(driver, join(driver)))) == sorted(ids)
 
     def test_no_test_of_the_kit_is_overridden_without_a_reason(self) -> None:
         tests = [name for name in dir(type(self)) if name.startswith("test_")]

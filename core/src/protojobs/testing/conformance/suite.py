@@ -19,6 +19,7 @@ from protojobs.testing.conformance.machine import Comparing
 from protojobs.testing.conformance.naming import Naming
 from protojobs.testing.conformance.observing import Observing
 from protojobs.testing.conformance.racing import Racing
+from protojobs.testing.conformance.results import KeepingResults
 from protojobs.testing.conformance.ruling import Ruling
 from protojobs.testing.conformance.scheduling import Scheduling
 from protojobs.testing.conformance.settling import Settling
@@ -51,6 +52,7 @@ class DriverConformance(
     FiringOnce,
     Observing,
     Grouping,
+    KeepingResults,
     Waiting,
     Comparing,
     Transactions,

@@ -10,6 +10,7 @@ from protojobs.errors import LeaseLost
 from protojobs.port.driver import Store
 from protojobs.port.lifecycle import Verb
 from protojobs.port.records import Fence, JobFilter, Settlement
+from protojobs.port.results import Results
 from protojobs.port.rules import new_row
 from protojobs.testing.conformance.plans import MINUTE, firing_of, new_schedule
 from protojobs.testing.conformance.steps import fresh_ids, join, new_job
@@ -46,6 +47,7 @@ VERBS: dict[str, Call] = {
     "get": lambda store: store.get(fresh_ids(1)),
     "find": lambda store: store.find(JobFilter(queue="q")),
     "failed": lambda store: store.failed(),
+    "get_results": lambda store: store.get_results(fresh_ids(1)) if isinstance(store, Results) else [],
     "get_failed": lambda store: store.get_failed(fresh_ids(1)),
     "stats": lambda store: store.stats(),
     "queues": lambda store: store.queues(),
