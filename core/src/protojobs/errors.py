@@ -186,7 +186,9 @@ class JobTimeout(JobError, TimeoutError):
 
 
 class ResultInvalid(JobError, TypeError):
-    """What the job returned shows that its work is not done, such as a coroutine. It counts as a failed attempt."""
+    """What the job returned shows that its work is not done, such as a coroutine: that counts as a failed attempt. Or,
+    with `store_result`, that it cannot be kept: that fails the job at once.
+    """
 
 
 class JobCrashed(JobError):

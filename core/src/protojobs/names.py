@@ -8,13 +8,14 @@ import unicodedata
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from protojobs.errors import OptionInvalid, shown
 
 __all__ = [
     "DELAY_MAX_S",
+    "Delay",
     "NAME_BYTES_MAX",
     "QUEUES_MAX",
     "ServedQueue",
@@ -32,6 +33,8 @@ __all__ = [
     "served_queue",
 ]
 
+Delay: TypeAlias = float | timedelta | datetime | str
+"""When a job is due: in so many seconds, or at a moment, as `parse_when` reads it."""
 NAME_BYTES_MAX = 100  # fits an indexed column of every store, four-byte characters included
 QUEUES_MAX = 100  # of one worker: each costs an index probe or two in every claim
 WEIGHT_MAX = 1_000  # of a queue beside others

@@ -6,13 +6,18 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from types import MappingProxyType
-from typing import TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar, cast, overload
 
 from protojobs.clock import Clock
 from protojobs.errors import NotSupported, OptionInvalid, shown
 from protojobs.jobs.resources import Resource
-from protojobs.port.records import Fence
+from protojobs.names import Delay
+from protojobs.port.records import BATCH_BYTES_MAX, BATCH_JOBS_MAX, Fence, NewJob, payload_bytes
 from protojobs.port.sessions import AsyncSession, SyncSession
+
+if TYPE_CHECKING:
+    from protojobs.jobs.accepted import DataOf, Fields, JobOf, PushedData, Ready
+    from protojobs.jobs.job_class import FunctionJob
 
 __all__ = ["NO_RESOURCES", "JobContext"]
 
@@ -45,8 +50,10 @@ class JobContext:
         "is_out_of_place",
         "job_name",
         "log",
+        "maker",
         "max_retries",
         "meta",
+        "next_jobs",
         "queue",
         "resources",
     )
@@ -73,6 +80,8 @@ class JobContext:
         self.meta = meta
         self.effect_probe: Callable[[str], AbstractContextManager[None]] | None = None  # set by assert_idempotent only
         self.completer: Callable[[object, Fence], None] | None = None  # set by the worker where its driver has it
+        self.maker: Callable[[object, object, Delay], NewJob] | None = None  # set by the worker where results are kept
+        self.next_jobs: list[NewJob] = []  # what `then` was asked for
         self.resources = NO_RESOURCES  # that are open in this process; set by the worker
         self.is_async = False  # whether the run is on the event loop; set by the worker
         self.is_completed = False  # in a transaction of the job's own, which may still be rolled back
@@ -128,9 +137,12 @@ class JobContext:
         the run counts as a failed attempt, whatever it returns. So the effects in that database happen exactly once.
 
         Raises LeaseLost when another worker has the job by now: let it pass, so that your transaction rolls back.
+        Raises OptionInvalid after `then`: what comes next would not be part of your transaction.
         Raises NotSupported on a store without transactions, and in a child process. (A job that is in one only since it
         died with two workers is run by the worker instead.)
         """
+        if self.next_jobs:
+            raise _both_ways()
         if self.completer is None:
             self.is_out_of_place = True
             raise NotSupported(
@@ -146,6 +158,41 @@ class JobContext:
         if run_sync is None:
             raise OptionInvalid(f"{shown(session)} is no AsyncSession or AsyncConnection.", mend="Or call complete_in.")
         await cast("Callable[[Callable[[SyncSession], None]], Awaitable[None]]", run_sync)(self.complete_in)
+
+    @overload
+    def then(self, job: Ready, *, delay: Delay = 0.0) -> str: ...
+    @overload
+    def then(self, job: JobOf[PushedData] | str, data: DataOf[PushedData], *, delay: Delay = 0.0) -> str: ...
+    @overload
+    def then(
+        self, job: JobOf[Fields] | FunctionJob[..., object], data: Mapping[str, object], *, delay: Delay = 0.0
+    ) -> str: ...
+    def then(self, job: object, data: object = None, *, delay: Delay = 0.0) -> str:
+        """Ask for another job that is stored if and only if this run completes its own; returns the other's id.
+
+        Both happen in one step of the store: whatever crashes, a completed job's next one is there, once, and a run
+        that fails, snoozes, is cancelled or has lost its lease leaves none. `job` and `data` as for `push`; `delay` as
+        for `later`, counted from the end of this run. A run may ask for 1,000 jobs, or 8 MiB of their data.
+
+        Raises a PayloadError or OptionInvalid as `push` does, and OptionInvalid after `complete_in`. Raises
+        NotSupported on a store that keeps no results.
+        """
+        if self.is_completed:
+            raise _both_ways()
+        if self.maker is None:
+            raise NotSupported(
+                "This store cannot store what comes next together with the end of a run.",
+                mend="Push it instead, as the last thing that the run does: after a crash it may be there twice.",
+            )
+        new = self.maker(job, data, delay)
+        size = sum([payload_bytes(other.data) for other in self.next_jobs]) + payload_bytes(new.data)
+        if len(self.next_jobs) >= BATCH_JOBS_MAX or size > BATCH_BYTES_MAX:
+            raise OptionInvalid(
+                f"A run may ask for {BATCH_JOBS_MAX:,} jobs that come next, with {BATCH_BYTES_MAX:,} bytes of data.",
+                mend="Ask for one that pushes the others.",
+            )
+        self.next_jobs.append(new)
+        return new.id
 
     def effect(self, name: str) -> AbstractContextManager[None]:
         """Say that what is done inside changes the world outside: `with context.effect("charge the card"): ...`.
@@ -185,3 +232,11 @@ class JobContext:
     def request_cancel(self) -> None:
         """Make `cancelled()` true. Called by the worker."""
         self._cancelled = True
+
+
+def _both_ways() -> OptionInvalid:
+    return OptionInvalid(
+        "A run either completes its job in your transaction or asks for what comes next by `then`: both cannot be one"
+        " step.",
+        mend="Beside complete_in push the next job into the same transaction: queue.push(..., session=session).",
+    )

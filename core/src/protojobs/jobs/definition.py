@@ -27,9 +27,11 @@ from protojobs.jobs.options import (
     check_exclusive,
     check_executor,
     check_soft_timeout,
+    check_store_result,
     exception_types,
 )
 from protojobs.jobs.resources import DECLARED, Resource
+from protojobs.jobs.returns import Discard, Retry, Snooze
 from protojobs.names import check_name, check_seconds
 
 __all__ = ["REGISTRY", "JobClass", "JobDefinition", "Registry", "name_of"]
@@ -43,6 +45,7 @@ class JobClass(Protocol):
     executor: ClassVar[Where | None]
     exclusive: ClassVar[bool]
     soft_timeout: ClassVar[float | timedelta | None]
+    store_result: ClassVar[bool]
     cron: ClassVar[str | Cron | None]
 
     def handle(self, data: object, *args: Any, **kwargs: Any) -> object:  # noqa: ANN401  (as Job has it)
@@ -78,6 +81,7 @@ class JobDefinition:
         self.executor: Where | None = None  # of this worker's settings
         self.exclusive = False  # whether a run is ended before the job could be lent to somebody else
         self.soft_timeout = 0.0  # seconds after which JobTimeout is raised in the run; 0 = none
+        self.store_result = False  # whether what it returns is kept with the job
         self.cron: Cron | None = None  # the schedule that it carries with it
         self.job_class = _place_of(source)
         self.retry_on: tuple[type[BaseException], ...] = ()
@@ -90,6 +94,7 @@ class JobDefinition:
             self.executor = check_executor(self._type.executor)
             self.exclusive = check_exclusive(self._type.exclusive)
             self.soft_timeout = check_soft_timeout(self._type.soft_timeout, options.timeout)
+            self.store_result = check_store_result(self._type.store_result)
             self.cron = check_schedule(self._type.cron)
 
     @property
@@ -113,10 +118,22 @@ class JobDefinition:
 
     @cached_property
     def _hints(self) -> dict[str, object]:
-        # Read late, on first use, when the names that they speak of exist. What it returns is nobody's business here.
+        # What it returns is nobody's business here.
+        return self._read_hints(lambda name: name != "return")
+
+    @cached_property
+    def result_type(self) -> object:
+        """What it says that it returns, beside Snooze, Retry and Discard; None where that is any JSON value."""
+        hint = self._read_hints(lambda name: name == "return").get("return")
+        parts = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, UnionType) else (hint,)
+        kept = tuple(part for part in parts if part not in (Snooze, Retry, Discard))
+        return _typed(hint if len(kept) == len(parts) else typing.Union[kept] if kept else None)  # noqa: UP007
+
+    def _read_hints(self, is_wanted: Callable[[str], bool]) -> dict[str, object]:
+        # Read late, on first use, when the names that they speak of exist.
         code = inspect.unwrap(self._code)
-        parameters = {name: hint for name, hint in code.__annotations__.items() if name != "return"}
-        carrier = type(self.name, (), {"__annotations__": parameters})
+        wanted = {name: hint for name, hint in code.__annotations__.items() if is_wanted(name)}
+        carrier = type(self.name, (), {"__annotations__": wanted})
         try:
             return typing.get_type_hints(carrier, getattr(code, "__globals__", {}), include_extras=True)
         except (NameError, AttributeError, TypeError, SyntaxError) as error:

@@ -27,6 +27,7 @@ from protojobs.jobs.options import (
     check_exclusive,
     check_executor,
     check_soft_timeout,
+    check_store_result,
     checked_options,
     exception_types,
     options_of,
@@ -79,6 +80,9 @@ class Job(Fluent, Generic[D]):
     """Whether a run is ended while its worker cannot reach the store, before another worker could have the job."""
     soft_timeout: ClassVar[float | timedelta | None] = None
     """Seconds after which JobTimeout is raised in the run, so that it cleans up before its `timeout` ends it."""
+    store_result: ClassVar[bool] = False
+    """Whether what `handle` returns is kept with the job, for `queue.result` and `queue.wait`: as JSON by its return
+    annotation, at most 64 KiB, and as long as the job itself."""
     cron: ClassVar[str | Cron | None] = None
     """When it runs by itself, with `{}` as data: a cron expression, or a `Cron` with a zone and other options."""
 
@@ -219,6 +223,7 @@ def job(
     executor: Where | None = None,
     exclusive: bool = False,
     soft_timeout: float | timedelta | None = None,
+    store_result: bool = False,
     cron: str | Cron | None = None,
 ) -> Decorator: ...
 def job(  # noqa: PLR0913  (the options of a job, all by keyword)
@@ -232,6 +237,7 @@ def job(  # noqa: PLR0913  (the options of a job, all by keyword)
     executor: Where | None = None,
     exclusive: bool = False,
     soft_timeout: float | timedelta | None = None,
+    store_result: bool = False,
     cron: str | Cron | None = None,
     **options: object,
 ) -> object:
@@ -250,6 +256,7 @@ def job(  # noqa: PLR0913  (the options of a job, all by keyword)
         definition.executor = check_executor(executor)
         definition.exclusive = check_exclusive(exclusive)
         definition.soft_timeout = check_soft_timeout(soft_timeout, checked.timeout)
+        definition.store_result = check_store_result(store_result)
         definition.cron = check_schedule(cron)
         REGISTRY.add(definition, aliases)
         return FunctionJob(function, definition, checked)

@@ -25,6 +25,7 @@ __all__ = [
     "check_exclusive",
     "check_executor",
     "check_soft_timeout",
+    "check_store_result",
     "checked_options",
     "exception_types",
     "options_of",
@@ -117,6 +118,13 @@ def check_exclusive(value: object) -> bool:
     if isinstance(value, bool):
         return value
     raise OptionInvalid(f"exclusive is {shown(value)}.", mend="It is True or False.")
+
+
+def check_store_result(value: object) -> bool:
+    """What a user wrote for `store_result`. It does not travel with the job."""
+    if isinstance(value, bool):
+        return value
+    raise OptionInvalid(f"store_result is {shown(value)}.", mend="It is True or False.")
 
 
 def check_soft_timeout(value: object, timeout: float | None) -> float:

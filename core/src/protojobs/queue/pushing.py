@@ -1,16 +1,10 @@
-"""How a push reaches the store: a NewJob is made and encoded, then sent, again and again while the store is away.
-
-The caller's own stack makes the job, so that what is wrong with it is raised there and nothing is stored. The id is
-made here too, not by the store: sending a job again after an unknown outcome stores it once.
-"""
+"""How a push reaches the store: the jobs that `protojobs.new_jobs` makes are sent, again and again while it is away."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, TypeAlias, TypeVar, cast
-from uuid import UUID
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from msgspec import convert
 from msgspec.structs import replace
@@ -18,18 +12,17 @@ from msgspec.structs import replace
 from protojobs.clock import Clock, within
 from protojobs.config import Settings
 from protojobs.entropy import fresh_id, jittered
-from protojobs.errors import NotSupported, OptionInvalid, StoreUnavailable, shown
+from protojobs.errors import NotSupported, OptionInvalid, StoreUnavailable
 from protojobs.events import JobQueued, JobQueuing, about
-from protojobs.jobs import codec
-from protojobs.jobs.backoff import to_policy
 from protojobs.jobs.definition import Registry
 from protojobs.jobs.job_class import BoundJob, as_bound
-from protojobs.names import check_seconds, parse_when
+from protojobs.new_jobs import encoded, new_job
 from protojobs.port.driver import Store
 from protojobs.port.records import (
     BATCH_BYTES_MAX,
     BATCH_JOBS_MAX,
     JOB_FIELDS,
+    Capabilities,
     Enqueued,
     JobRecord,
     NewJob,
@@ -42,48 +35,13 @@ from protojobs.queue.coroutines import offload
 if TYPE_CHECKING:
     from protojobs.hooks.hooks import Hooks
 
-__all__ = ["AT_ONCE", "CHUNK_JOBS", "Delay", "Pusher", "in_chunks", "job_like", "new_job", "until_answered"]
+__all__ = ["CHUNK_JOBS", "Pusher", "in_chunks", "job_like", "until_answered"]
 
-Delay: TypeAlias = float | timedelta | datetime | str
 T = TypeVar("T")
 
 CHUNK_JOBS = BATCH_JOBS_MAX  # push_many is never further ahead of the store than that: memory stays bounded
-AT_ONCE = 0.0  # the delay of a push, which need not be looked at
 TRY_S = 1.0  # the first try may take so long, however short `push_timeout` is
 FIRST_PAUSE_S, PAUSE_MAX_S = 0.05, 2.0  # between two tries
-
-
-def new_job(bound: BoundJob, settings: Settings, *, id: str | None = None, delay: Delay = AT_ONCE) -> NewJob:
-    """Check and encode one job. Options that the job leaves open are those of the settings.
-
-    Raises a PayloadError or OptionInvalid.
-    """
-    if id is not None and not _is_id(id):
-        raise OptionInvalid(
-            f"id {shown(id, 60)} is not one that push made.", mend="Send again the id of StoreUnavailable."
-        )
-    definition, options = bound.definition, bound.options
-    moment, delay_s = (None, AT_ONCE) if delay is AT_ONCE else _when(delay, settings.timezone)
-    data = _encoded(bound, settings)
-    return NewJob(
-        id=id or fresh_id(),
-        queue=options.queue or settings.default_queue,
-        job_name=definition.name,
-        job_class=definition.job_class,
-        data=data,
-        priority=options.priority,
-        max_retries=settings.max_retries if options.max_retries is None else options.max_retries,
-        retry_delay=settings.retry_delay if options.retry_delay is None else options.retry_delay,
-        retry_policy=None if options.backoff is None else to_policy(options.backoff),
-        timeout=settings.timeout if options.timeout is None else options.timeout,
-        delay=delay_s,
-        available_at=moment,
-    )
-
-
-def _encoded(bound: BoundJob, settings: Settings) -> str:
-    definition, bytes_max = bound.definition, settings.payload_bytes_max
-    return codec.encode(bound.data, definition.data_type, what=f'job "{definition.name}"', bytes_max=bytes_max)
 
 
 def job_like(source: JobRecord | Schedule, job_id: str, **changes: object) -> NewJob:
@@ -154,7 +112,9 @@ class Pusher:
         return TRY_S  # the store answers, there are just a great many of them
 
 
-def in_chunks(jobs: Iterable[object], registry: Registry, settings: Settings, hooks: Hooks) -> Iterator[list[NewJob]]:
+def in_chunks(
+    jobs: Iterable[object], registry: Registry, settings: Settings, store: Capabilities, hooks: Hooks
+) -> Iterator[list[NewJob]]:
     """As much as one enqueue takes, in jobs and in bytes. Each job is encoded as it comes, for it may change."""
     chunk: list[NewJob] = []
     size = 0
@@ -162,9 +122,9 @@ def in_chunks(jobs: Iterable[object], registry: Registry, settings: Settings, ho
     for item in jobs:
         bound = _bound(item, registry)
         if like is not None and bound.definition is like[0].definition and bound.options is like[0].options:
-            job = replace(like[1], id=fresh_id(), data=_encoded(bound, settings))
+            job = replace(like[1], id=fresh_id(), data=encoded(bound, settings))
         else:
-            job = new_job(bound, settings)
+            job = new_job(bound, settings, store)
             like = bound, job
         if hooks.has_before_push:
             job = hooks.before_push(job)
@@ -199,13 +159,6 @@ def until_answered(call: Callable[[], T], within_s: float, clock: Clock) -> T:
             pause = min(2 * pause, PAUSE_MAX_S)
 
 
-def _when(delay: Delay, zone: str) -> tuple[datetime | None, float]:
-    """The moment, or else the seconds, that are meant by a delay."""
-    if isinstance(delay, datetime | str):
-        return parse_when("delay", delay, zone), AT_ONCE
-    return None, check_seconds("delay", delay)
-
-
 def _bound(item: object, registry: Registry) -> BoundJob:
     """One item of `push_many`: a job, or a pair of a job and its data."""
     if not isinstance(item, tuple):
@@ -214,13 +167,6 @@ def _bound(item: object, registry: Registry) -> BoundJob:
     if len(pair) != 2:
         raise OptionInvalid(f"push_many got a tuple of {len(pair)}.", mend="Write (job, data), or a bound job.")
     return as_bound(pair[0], pair[1], registry)
-
-
-def _is_id(text: object) -> bool:
-    try:
-        return isinstance(text, str) and str(UUID(text)) == text  # some stores keep ids as native UUIDs
-    except ValueError:
-        return False
 
 
 def _tell_queuing(jobs: Sequence[NewJob], hooks: Hooks) -> None:

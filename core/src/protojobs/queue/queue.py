@@ -14,7 +14,8 @@ from protojobs.errors import ConfigurationError, OptionInvalid, StoreUnavailable
 from protojobs.events import QueuePaused, QueueResumed
 from protojobs.jobs.definition import REGISTRY, Registry
 from protojobs.jobs.job_class import FunctionJob, as_bound
-from protojobs.names import check_name, check_seconds, check_text
+from protojobs.names import Delay, check_name, check_seconds, check_text
+from protojobs.new_jobs import new_job
 from protojobs.port.driver import Store
 from protojobs.port.installed_drivers import create_driver
 from protojobs.port.records import (
@@ -33,7 +34,7 @@ from protojobs.port.records import (
 )
 from protojobs.queue import administration
 from protojobs.queue.coroutines import in_thread, offload, on_own_thread
-from protojobs.queue.pushing import Delay, Pusher, in_chunks, new_job
+from protojobs.queue.pushing import Pusher, in_chunks
 from protojobs.stopping import StopToken
 
 if TYPE_CHECKING:
@@ -190,7 +191,7 @@ class JobQueue:
         if more or unknown:
             raise _misread("push", job, more, unknown)
         hooks = self.hooks
-        new = new_job(as_bound(job, data, self.registry), self.settings, id=id)
+        new = new_job(as_bound(job, data, self.registry), self.settings, self.driver.capabilities, id=id)
         new = hooks.before_push(new) if hooks.has_before_push else new
         return self._pusher.send([new], hooks, session)[0].id
 
@@ -227,7 +228,7 @@ class JobQueue:
         if more or unknown:
             raise _misread("apush", job, more, unknown)
         hooks = self.hooks
-        new = new_job(as_bound(job, data, self.registry), self.settings, id=id)
+        new = new_job(as_bound(job, data, self.registry), self.settings, self.driver.capabilities, id=id)
         new = hooks.before_push(new) if hooks.has_before_push else new
         return (await self._pusher.asend([new], hooks, session))[0].id
 
@@ -269,7 +270,9 @@ class JobQueue:
         if more or unknown:
             raise _misread("later", job, more, unknown)
         hooks = self.hooks
-        new = hooks.before_push(new_job(as_bound(job, data, self.registry), self.settings, id=id, delay=delay))
+        new = hooks.before_push(
+            new_job(as_bound(job, data, self.registry), self.settings, self.driver.capabilities, id=id, delay=delay)
+        )
         return self._pusher.send([new], hooks, session)[0].id
 
     @overload
@@ -310,7 +313,9 @@ class JobQueue:
         if more or unknown:
             raise _misread("alater", job, more, unknown)
         hooks = self.hooks
-        new = hooks.before_push(new_job(as_bound(job, data, self.registry), self.settings, id=id, delay=delay))
+        new = hooks.before_push(
+            new_job(as_bound(job, data, self.registry), self.settings, self.driver.capabilities, id=id, delay=delay)
+        )
         return (await self._pusher.asend([new], hooks, session))[0].id
 
     def push_many(
@@ -323,7 +328,7 @@ class JobQueue:
         `error.stored_ids` are stored and `error.job_ids` may be.
         """
         hooks, ids = self.hooks, list[str]()
-        for chunk in in_chunks(jobs, self.registry, self.settings, hooks):
+        for chunk in in_chunks(jobs, self.registry, self.settings, self.driver.capabilities, hooks):
             try:
                 ids += [stored.id for stored in self._pusher.send(chunk, hooks, session)]
             except StoreUnavailable as error:
@@ -336,7 +341,7 @@ class JobQueue:
     ) -> list[str]:
         """`push_many` for coroutines."""
         hooks, ids = self.hooks, list[str]()
-        for chunk in in_chunks(jobs, self.registry, self.settings, hooks):
+        for chunk in in_chunks(jobs, self.registry, self.settings, self.driver.capabilities, hooks):
             try:
                 ids += [stored.id for stored in await self._pusher.asend(chunk, hooks, session)]
             except StoreUnavailable as error:

@@ -17,9 +17,9 @@ from protojobs.jobs.cron_option import CATCH_UP_MAX_S, Cron, ScheduleOptions, Sc
 from protojobs.jobs.definition import Registry
 from protojobs.jobs.job_class import as_bound
 from protojobs.names import check_name, check_seconds, check_text_choice, check_zone, parse_when
-from protojobs.port.records import JOB_FIELDS, payload_bytes
+from protojobs.new_jobs import new_job
+from protojobs.port.records import JOB_FIELDS, Capabilities, payload_bytes
 from protojobs.port.schedules import SCHEDULE_BYTES_MAX, SCHEDULE_ID_BYTES_MAX, Misfire, Overlap, Schedule
-from protojobs.queue.pushing import new_job
 from protojobs.timetable.cron import check_cron
 from protojobs.timetable.timetable import interval_spec
 
@@ -33,15 +33,16 @@ _log = logging.getLogger("protojobs.scheduler")
 class Registering:
     """Makes schedules of the jobs in one registry. Options that are left open are those of the settings."""
 
-    def __init__(self, registry: Registry, settings: Settings) -> None:
+    def __init__(self, registry: Registry, settings: Settings, store: Capabilities) -> None:
         self._registry = registry
+        self._store = store
         self._settings = settings
 
     def schedule(self, job: object, spec: str, data: object, options: ScheduleOptions) -> Schedule:
         """The schedule that a user asks for, without history. Raises OptionInvalid or a PayloadError."""
         _check_known(options)
         settings = self._settings
-        template = new_job(as_bound(job, data, self._registry), settings)
+        template = new_job(as_bound(job, data, self._registry), settings, self._store)
         if (size := payload_bytes(template.data)) > SCHEDULE_BYTES_MAX:
             raise OptionInvalid(
                 f"The data of a schedule takes {size:,} bytes.", mend=f"At most {SCHEDULE_BYTES_MAX:,} are allowed."

@@ -17,10 +17,10 @@ from protojobs.errors import ConfigurationError, OptionInvalid, PayloadError, Sc
 from protojobs.hooks.dispatcher import Dispatcher
 from protojobs.jobs.cron_option import ScheduleOptions
 from protojobs.jobs.job_class import as_bound
-from protojobs.names import check_seconds
+from protojobs.names import Delay, check_seconds
+from protojobs.new_jobs import new_job
 from protojobs.port.schedules import Schedule, SchedulePage
 from protojobs.queue.coroutines import in_thread
-from protojobs.queue.pushing import Delay, new_job
 from protojobs.queue.queue import JobQueue, push_made
 from protojobs.scheduler.planning import due_times, job_of
 from protojobs.scheduler.registering import Registering, clock_fields, day_field
@@ -63,7 +63,7 @@ class Scheduler:
     def __init__(self, queue: JobQueue) -> None:
         self.queue = queue
         self.has_declared = False
-        self._registering = Registering(queue.registry, queue.settings)
+        self._registering = Registering(queue.registry, queue.settings, queue.driver.capabilities)
         self._stored = StoredSchedules(queue.driver, queue.settings.push_timeout, queue.clock)
         self._ticker = Ticker(queue, lambda event: queue.hooks.notify(event))
         self._turn = threading.RLock()  # a listener may tick
@@ -277,7 +277,7 @@ class Scheduler:
 
     def _once(self, job: object, delay: Delay, data: object) -> str:
         bound = as_bound(job, data, self.queue.registry)
-        return push_made(self.queue, new_job(bound, self.queue.settings, delay=delay))
+        return push_made(self.queue, new_job(bound, self.queue.settings, self.queue.driver.capabilities, delay=delay))
 
     def _tick(self, ticker: Ticker, is_over: Callable[[], bool]) -> TickReport:
         if not self.has_declared:

@@ -18,6 +18,7 @@ from protojobs.errors import JobError, JobUnknown
 from protojobs.jobs.context import NO_RESOURCES
 from protojobs.jobs.definition import JobDefinition
 from protojobs.jobs.resources import Resource
+from protojobs.new_jobs import job_maker
 from protojobs.port.lifecycle import JobState, Verb
 from protojobs.port.records import ClaimedJob, Fence, Settled, WorkerInfo
 from protojobs.port.transactions import SupportsTransaction
@@ -59,6 +60,7 @@ class LocalWorker:
         self._queue = queue
         self._driver = driver = queue.driver
         self._complete_in = driver.complete_in if isinstance(driver, SupportsTransaction) else None
+        self._maker = job_maker(queue.registry, queue.settings, driver.capabilities, queue.hooks)
         self._watch = watch
         self._replaced = replaced
         self._opened: OpenResources | None = None
@@ -139,7 +141,7 @@ class LocalWorker:
         queue = self._queue
         begun = prepare(claimed, queue.registry, queue.hooks, queue.clock, _no_progress)
         if isinstance(begun, Run):
-            begun.completer = self._complete_in
+            begun.completer, begun.maker = self._complete_in, self._maker
             if self._watch is not None:
                 self._watch(begun)
             if queue.hooks.listens("job.processing"):

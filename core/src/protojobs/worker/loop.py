@@ -18,7 +18,7 @@ from protojobs import events
 from protojobs.clock import within
 from protojobs.entropy import jittered
 from protojobs.errors import ContractBroken, DriverError, ProtojobsError
-from protojobs.events import Event, JobProcessed
+from protojobs.events import Event, JobProcessed, JobQueued, about
 from protojobs.hooks.dispatcher import Dispatcher
 from protojobs.port.lifecycle import JobState, Verb
 from protojobs.port.records import ClaimReply, Settled, SettleStatus
@@ -280,7 +280,8 @@ class Worker:
         if plan.settle:
             tells_all = self._unsure or is_told(self._hooks, JobProcessed)
             for answer, outcome in zip(reply.settled, plan.settle, strict=True):
-                if tells_all or answer.state is not JobState.COMPLETED or answer.status is SettleStatus.STALE:
+                is_done = answer.state is JobState.COMPLETED and answer.status is not SettleStatus.STALE
+                if tells_all or not is_done or outcome.settlement.then:
                     self._tell_result(answer, outcome)
                 else:
                     self._done += 1
@@ -325,6 +326,9 @@ class Worker:
         event = announcement(outcome, answer, late_s=late_s)
         log_event(event)
         self._send(event)
+        if outcome.settlement.then and event.event_name == JobProcessed.event_name:
+            for job in outcome.settlement.then:
+                self._send(about(JobQueued, job))
 
     def _wait(self, wait_s: float, gather: int) -> None:
         """Take in all that has happened; with nothing wait up to `wait_s`, or for so many ends of runs."""

@@ -6,9 +6,9 @@ at once, another may settle beside it: results of different claims have no order
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
-from protojobs.port.records import BATCH_JOBS_MAX
+from protojobs.port.records import BATCH_BYTES_MAX, BATCH_JOBS_MAX, payload_bytes
 from protojobs.worker.outcome import Outcome
 from protojobs.worker.plan import Plan
 
@@ -58,7 +58,23 @@ class Trips:
 
     def others(self, unsettled: Mapping[Key, Outcome]) -> tuple[Outcome, ...]:
         """The first of these results that are not on their way, as many as one trip takes."""
-        if not self._results:
-            return tuple(unsettled.values())[:BATCH_JOBS_MAX]
-        left = [outcome for key, outcome in unsettled.items() if key not in self._results]
-        return tuple(left[:BATCH_JOBS_MAX])
+        left = list(unsettled.values())
+        if self._results:
+            left = [outcome for key, outcome in unsettled.items() if key not in self._results]
+        left = left[:BATCH_JOBS_MAX]
+        if any([outcome.settlement.then or outcome.settlement.result is not None for outcome in left]):
+            return tuple(_within_bounds(left))
+        return tuple(left)
+
+
+def _within_bounds(outcomes: Sequence[Outcome]) -> Iterator[Outcome]:
+    """The first of them, at least one, as long as what they carry fits into one call of `settle`."""
+    jobs = job_bytes = result_bytes = 0
+    for place, outcome in enumerate(outcomes):
+        said = outcome.settlement
+        jobs += len(said.then)
+        job_bytes += sum([payload_bytes(job.data) for job in said.then])
+        result_bytes += payload_bytes(said.result or "")
+        if place and (jobs > BATCH_JOBS_MAX or max(job_bytes, result_bytes) > BATCH_BYTES_MAX):
+            return
+        yield outcome

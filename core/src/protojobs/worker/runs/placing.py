@@ -35,7 +35,7 @@ class Executors:
     ) -> None:
         """`report`: hears the end of each run. `give_back`: hears of runs that no child can do."""
         self._size = size
-        self._settings, self._registry, self._clock = runtime.settings, runtime.registry, runtime.clock
+        self._runtime, self._registry, self._clock = runtime, runtime.registry, runtime.clock
         self._default = runtime.settings.executor
         self._report = report
         self._give_back = give_back
@@ -91,9 +91,7 @@ class Executors:
 
             self._children = ProcessExecutor(
                 self._size,
-                self._settings,
-                self._registry,
-                clock=self._clock,
+                self._runtime,
                 report=self._report,
                 give_back=self._give_back,
             )

@@ -18,7 +18,7 @@ from typing import Unpack, cast
 import msgspec
 
 from protojobs.clock import Clock
-from protojobs.errors import JobCrashed, JobError, JobLost, JobTimeout, PayloadNotDecodable
+from protojobs.errors import JobCrashed, JobError, JobLost, JobTimeout, PayloadNotDecodable, ResultInvalid
 from protojobs.forks import end_if_copied, this_process
 from protojobs.hooks.hooks import Hooks
 from protojobs.interrupts import Interrupted
@@ -27,8 +27,10 @@ from protojobs.jobs.backoff import from_policy
 from protojobs.jobs.context import NO_RESOURCES, JobContext
 from protojobs.jobs.definition import JobDefinition, Registry
 from protojobs.jobs.fingerprints import title
+from protojobs.jobs.results import result_text
 from protojobs.jobs.returns import Discard, Retry, Snooze, undone
 from protojobs.names import check_seconds
+from protojobs.new_jobs import JobMaker
 from protojobs.port.lifecycle import CRASHES_MAX, RETURNS_FREE, Verb
 from protojobs.port.records import ClaimedJob, Fence, Settlement
 from protojobs.worker.outcome import Details, Outcome, settlement
@@ -60,7 +62,7 @@ class Run:
     __slots__ = (
         *("_clock", "_context", "_end", "_hooks", "_is_cancelled", "_is_opening", "_is_stopping", "_process"),
         *("_report", "began_at", "begins_by", "claimed", "completer", "cut_by", "definition", "is_open", "key"),
-        "resources",
+        *("maker", "resources"),
     )
 
     def __init__(
@@ -79,6 +81,7 @@ class Run:
         self.began_at = -math.inf  # on the monotonic clock; until it begins
         self.is_open = False  # whether the transforms have been undone
         self.completer: Callable[[object, Fence], None] | None = None  # of the driver, where it has transactions
+        self.maker: JobMaker | None = None  # where the store keeps results, and what comes next
         self.resources = NO_RESOURCES
         self._hooks = hooks
         self._clock = clock
@@ -106,6 +109,7 @@ class Run:
                 report=self._report,
             )
             context.completer = self.completer
+            context.maker = None if self.maker is None else self.maker.make
             context.resources, context.is_async = self.resources, self.is_async
             self._context = context
             if self._is_cancelled:  # said before anybody could hear it, or just now
@@ -326,11 +330,31 @@ class Run:
         """The way of nearly every job: what `_outcome` would say, in one step."""
         if self._context is not None and self._context.has_heard_cancel:  # it was told, and returned: it stopped early
             return self._outcome(Verb.CANCEL, reason=CANCELLED_RUNNING)
+        if self.definition.store_result or (self._context is not None and self._context.next_jobs):
+            return self._complete_carrying(result)
         claimed = self.claimed
         said = Settlement(
             id=claimed.id, claim_seq=claimed.claim_seq, reserved_by=claimed.reserved_by, verb=Verb.COMPLETE
         )
         return Outcome(claimed=claimed, settlement=said, result=result, duration_s=self._duration_s)
+
+    def _complete_carrying(self, result: object) -> Outcome:
+        """Complete with what the run has returned and what it has asked for next: the store keeps all in one step.
+
+        A result that cannot be kept fails the job at once: another run would return the like.
+        """
+        text: str | None = None
+        if self.definition.store_result and self.maker is not None:
+            try:
+                text = result_text(result, self.definition)
+            except ResultInvalid as error:
+                forget_locals(error)
+                return self._outcome(Verb.FAIL, exception=error)
+        next_jobs = () if self._context is None else tuple(self._context.next_jobs)
+        done = self._outcome(Verb.COMPLETE, result=result)
+        return msgspec.structs.replace(
+            done, settlement=msgspec.structs.replace(done.settlement, result=text, then=next_jobs)
+        )
 
     @property
     def _duration_s(self) -> float:

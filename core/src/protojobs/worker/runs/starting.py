@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 from protojobs.errors import JobCrashed
 from protojobs.events import Event, JobProcessing
+from protojobs.new_jobs import job_maker
 from protojobs.port.lifecycle import CRASHES_MAX, SUSPECT_RECLAIMS, Verb
 from protojobs.port.records import ClaimedJob
 from protojobs.port.transactions import SupportsTransaction
@@ -59,6 +60,7 @@ class RunStarter:
         self._send = send
         driver = runtime.driver
         self._complete_in = driver.complete_in if isinstance(driver, SupportsTransaction) else None
+        self._maker = job_maker(runtime.registry, runtime.settings, driver.capabilities, runtime.hooks)
         self.failed_calls: deque[FailedCall] = deque()  # waiting for a slot
 
     def start(self, plan: Plan) -> None:
@@ -72,7 +74,7 @@ class RunStarter:
             if isinstance(run, Outcome):
                 self._planner.finished(self._clock.monotonic(), (claimed.id, claimed.claim_seq), run, was_run=False)
                 continue
-            run.completer, run.resources = self._complete_in, self._executors.resources
+            run.completer, run.resources, run.maker = self._complete_in, self._executors.resources, self._maker
             if tells_begin:
                 event = beginning(claimed)
                 log_event(event)

@@ -29,6 +29,7 @@ from protojobs.hooks.installed_plugins import load_hooks
 from protojobs.interrupts import Interrupted
 from protojobs.jobs.definition import REGISTRY
 from protojobs.logs import RUNNING
+from protojobs.new_jobs import JobMaker, job_maker
 from protojobs.port.records import Fence
 from protojobs.worker.outcome import Outcome
 from protojobs.worker.runs.children.child_resources import ChildResources
@@ -77,6 +78,7 @@ class Child:
         self._is_ending = False
         self._warned: Run | None = None  # its soft limit is over, and the main thread has not heard of it
         self._hooks = Hooks()
+        self._maker: JobMaker | None = None
         self._resources = ChildResources()
         self._process = this_process()
         os.register_at_fork(after_in_child=_end_by_sigterm)
@@ -103,7 +105,9 @@ class Child:
     def _begin(self, message: Begin) -> None:
         sys.path[:] = message.path
         _import_all(message.modules)
-        self._hooks = load_hooks(message.plugins, message.plugins_disabled)
+        settings = message.settings
+        self._hooks = load_hooks(settings.plugins, settings.plugins_disabled)
+        self._maker = job_maker(REGISTRY, settings, message.store, self._hooks)
         root, ours = logging.getLogger(), logging.getLogger("protojobs")
         if not root.handlers:  # the application has set up none
             root.addHandler(_Relay(self._say, self._process))
@@ -127,7 +131,7 @@ class Child:
             return
         run = self._run = Run(claimed, definition, self._hooks, SYSTEM_CLOCK, self._report)
         run.is_open = True  # by the worker
-        run.resources = self._resources.values
+        run.resources, run.maker = self._resources.values, self._maker
         if self._cancelled == run.context.fence:
             run.tell_cancelled()
         if self._stopping == run.context.fence:

@@ -7,7 +7,8 @@ from typing import TypeAlias
 import msgspec
 from msgspec import Struct
 
-from protojobs.port.records import ClaimedJob, Fence, Settlement
+from protojobs.config import Settings
+from protojobs.port.records import Capabilities, ClaimedJob, Fence, Settlement
 
 __all__ = [
     "Begin",
@@ -45,8 +46,9 @@ class Begin(Struct, frozen=True, tag=True, kw_only=True):
 
     path: tuple[str, ...]
     modules: tuple[str, ...]
-    plugins: tuple[str, ...]
-    plugins_disabled: tuple[str, ...]
+    settings: Settings
+    """Without what concerns the store or schedules."""
+    store: Capabilities
     log_levels: tuple[int, int]  # of the root logger, and of ours
 
 

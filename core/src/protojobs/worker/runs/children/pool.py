@@ -18,12 +18,10 @@ from typing import Generic, TypeVar, cast
 
 import msgspec
 
-from protojobs.clock import Clock
-from protojobs.config import Settings
 from protojobs.errors import JobCrashed, JobRaised, JobTimeout
-from protojobs.jobs.definition import Registry
 from protojobs.logs import RUNNING
 from protojobs.port.lifecycle import Verb
+from protojobs.runtime import Runtime
 from protojobs.worker.outcome import Outcome
 from protojobs.worker.runs.children.frames import (
     Begin,
@@ -73,18 +71,16 @@ class ProcessExecutor:
     def __init__(
         self,
         size: int,
-        settings: Settings,
-        registry: Registry,
+        runtime: Runtime,
         *,
-        clock: Clock,
         report: Report,
         give_back: Callable[[Unplaced], None],
     ) -> None:
-        self.clock = clock
+        self.clock = runtime.clock
         self.is_closed = False
         self._size = size
-        self._settings = settings
-        self._registry = registry
+        self._settings, self._registry = runtime.settings, runtime.registry
+        self._store = runtime.driver.capabilities
         self._report = report
         self._give_back = give_back
         self._inbox: SimpleQueue[Run | None] = SimpleQueue()
@@ -130,8 +126,8 @@ class ProcessExecutor:
         return Begin(
             path=tuple(sys.path),
             modules=tuple(modules),
-            plugins=settings.plugins,
-            plugins_disabled=settings.plugins_disabled,
+            settings=msgspec.structs.replace(settings, url=None, app=(), schedules={}),
+            store=self._store,
             log_levels=(logging.getLogger().level, logging.getLogger("protojobs").level),
         )
 
