@@ -27,7 +27,7 @@ from protojobs.hooks import Hooks
 from protojobs.jobs.definition import JobDefinition, Registry
 from protojobs.jobs.options import JobOptions
 from protojobs.port.lifecycle import Verb
-from protojobs.port.records import ClaimedJob, Fence, WorkerInfo
+from protojobs.port.records import Capabilities, ClaimedJob, Fence, WorkerInfo
 from protojobs.testing import ManualClock
 from protojobs.worker.runs.children import pool
 from protojobs.worker.runs.children.frames import Begin, Begun, Cancel, Ended, Progress, Ready, Work
@@ -374,7 +374,7 @@ class TestEnding:
         fence = Fence(id="1", claim_seq=1, reserved_by="w")
         path = tuple(sys.path)
         child = ChildHandle(
-            Begin(path=path, modules=("process_jobs",), plugins=(), plugins_disabled=(), log_levels=(0, 0))
+            Begin(path=path, modules=("process_jobs",), settings=Settings(), store=Capabilities(), log_levels=(0, 0))
         )
         try:
             job_class = jobs.reports_and_waits.definition.job_class

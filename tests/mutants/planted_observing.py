@@ -66,7 +66,7 @@ OBSERVING_MUTANTS = (
     mutant(
         "observing is there and not claimed",
         "honesty",
-        ("driver.py", "durable=False, observing=True)", "durable=False)"),
+        ("driver.py", "durable=False, observing=True", "durable=False"),
     ),
     mutant(
         "any text is a cursor",
