@@ -211,6 +211,46 @@ class JobLost(JobError):
     """No result came of the job's last attempt, as when its worker died in it. It is given up, and not run again."""
 
 
+class NoResult(ProtojobsError):
+    """A job that was asked for has no result to give: the subclass says why."""
+
+
+class JobUnfinished(NoResult):
+    """It has not ended yet: `queue.wait_for` waits for it."""
+
+
+class JobHasFailed(NoResult):
+    """It has failed for good. `error` is the last line of its traceback; the whole is in `failed_jobs`."""
+
+    def __init__(self, message: str, *, error: str) -> None:
+        super().__init__(message)
+        self.error = error
+
+
+class JobWasCancelled(NoResult):
+    """It was cancelled, by a person or by its own wish; `reason` may be empty."""
+
+    def __init__(self, message: str, *, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class ResultNotKept(NoResult):
+    """It has completed, and what it returned was not kept: the job does not say `store_result=True`."""
+
+
+class JobMissing(NoResult, LookupError):
+    """The store has no such job: it was pruned or cleared, or its push is not committed yet."""
+
+
+class WaitTimeout(ProtojobsError, TimeoutError):
+    """The job has not ended within the time that the caller had. It goes on all the same."""
+
+
+class WaitInsideJob(ConfigurationError):
+    """A running job wanted to wait for another one: with all slots waiting so, nobody would run what they wait for."""
+
+
 def did_you_mean(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> str:
     """`Did you mean "x"?` for the closest known word, or an empty string. `cutoff`: how alike, from 0 to 1."""
     close = closest(word, known, cutoff=cutoff)

@@ -26,6 +26,7 @@ class JobResult(Struct, frozen=True, kw_only=True):
     """How a job stands, and what came of it."""
 
     id: str
+    job_name: str
     state: JobState
     result: str | None = None
     """Of a completed job: the JSON text that its run's settlement brought. None: it brought none."""

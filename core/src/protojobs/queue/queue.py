@@ -35,6 +35,7 @@ from protojobs.port.records import (
 from protojobs.queue import administration
 from protojobs.queue.coroutines import in_thread, offload, on_own_thread
 from protojobs.queue.pushing import Pusher, in_chunks
+from protojobs.queue.waiting import Waiting, achanges, changes
 from protojobs.stopping import StopToken
 
 if TYPE_CHECKING:
@@ -99,6 +100,7 @@ class JobQueue:
         self.registry = registry
         self.clock = clock
         self._pusher = Pusher(driver, self.settings, clock)
+        self._waiting = Waiting(driver, registry)
         self._resting: RestingLeases | None = None  # made by the first `work`
         self._kept: KeptResources | None = None  # likewise
         self._hooks: Hooks | None = None
@@ -405,6 +407,38 @@ class JobQueue:
         """The job as it stands in the store, or None."""
         return next(iter(self.driver.get([job_id])), None)
 
+    def result(self, job_id: str) -> object:
+        """What the job has returned, if it has completed and says `store_result=True`.
+
+        Raises a NoResult else, which says why: JobUnfinished, JobHasFailed, JobWasCancelled, ResultNotKept, JobMissing.
+        """
+        return self._waiting.result(job_id)
+
+    def wait_for(self, job_id: str, timeout: float) -> object:
+        """Wait until the job has ended, and answer as `result` does; None where no result is kept.
+
+        The answer comes a millisecond after the end, or at most a tenth of the time waited. Raises WaitTimeout (a
+        TimeoutError) after `timeout` seconds, at most a day, also while the store is away; the job goes on all the
+        same. Raises WaitInsideJob in a running job.
+        """
+        return self._waiting.wait_for(job_id, timeout)
+
+    async def await_for(self, job_id: str, timeout: float) -> object:
+        """`wait_for` for coroutines: any number of them may wait, and hold no thread meanwhile."""
+        return await self._waiting.await_for(job_id, timeout)
+
+    def watch(self, job_id: str, timeout: float | None = None) -> Iterator[JobRecord]:
+        """The job as it stands, and again after each change (its state, its progress), until it has ended.
+
+        Or until `timeout` seconds are over. A change is seen within a second; an outage is sat out. Raises JobMissing
+        for a job that the store does not have.
+        """
+        return changes(self.driver, job_id, timeout)
+
+    def awatch(self, job_id: str, timeout: float | None = None) -> AsyncIterator[JobRecord]:
+        """`watch` for coroutines: `async for`."""
+        return achanges(self.driver, job_id, timeout)
+
     def find(self, which: JobFilter | None = None, *, limit: int = 50, cursor: str | None = None) -> JobPage:
         """A page of jobs, newest first."""
         if not isinstance(which, JobFilter | None):
@@ -497,6 +531,7 @@ class JobQueue:
 
     astats = in_thread(stats)
     aget = in_thread(get)
+    aresult = in_thread(result)
     afind = in_thread(find)
     aqueues = in_thread(queues)
     aworkers = in_thread(workers)

@@ -45,6 +45,7 @@ def get_results(state: State, ids: Sequence[str]) -> list[JobResult]:
 def _result(state: State, row: Row) -> JobResult:
     return JobResult(
         id=row.job.id,
+        job_name=row.job.job_name,
         state=row.state,
         result=row.result,
         error=last_line(state.failed[row.failed_id].exception) if row.failed_id else "",

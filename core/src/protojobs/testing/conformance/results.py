@@ -68,7 +68,8 @@ class KeepingResults(Fixtures):
         before = driver.now()
         complete(driver, claim, result='{"total":7}')
         shown = only(result_store.get_results([claim.id]))
-        assert (shown.id, shown.state, shown.result) == (claim.id, JobState.COMPLETED, '{"total":7}')
+        assert (shown.id, shown.job_name) == (claim.id, "tests.job")
+        assert (shown.state, shown.result) == (JobState.COMPLETED, '{"total":7}')
         assert (shown.error, shown.reason) == ("", None)
         assert shown.ended_at is not None
         assert before <= shown.ended_at <= driver.now()
@@ -246,7 +247,9 @@ class KeepingResults(Fixtures):
         wrong = {"claim_seq": claim.claim_seq + 1} if mark == "claim_seq" else {"reserved_by": fresh_id()}
         said = replace(carrying(claim, result='"stale"', then=(new_job("next"),)), **wrong)
         assert only(driver.settle([said])).status is SettleStatus.STALE
-        assert only(result_store.get_results([claim.id])) == JobResult(id=claim.id, state=JobState.PROCESSING)
+        assert only(result_store.get_results([claim.id])) == JobResult(
+            id=claim.id, job_name="tests.job", state=JobState.PROCESSING
+        )
         complete(driver, claim, result='"current"')
         after = SettleStatus.STALE if mark == "claim_seq" else SettleStatus.REPEATED  # a settled claim has no holder
         assert only(driver.settle([said])).status is after
@@ -288,7 +291,9 @@ class KeepingResults(Fixtures):
         assert (
             only(driver.settle([carrying(claim, result="1", then=(new_job("next"),))])).status is SettleStatus.REPEATED
         )
-        assert only(result_store.get_results([claim.id])) == JobResult(id=claim.id, state=JobState.PENDING)
+        assert only(result_store.get_results([claim.id])) == JobResult(
+            id=claim.id, job_name="tests.job", state=JobState.PENDING
+        )
         assert driver.stats("next").total == 0
 
     def test_work_that_was_done_although_a_person_wished_it_cancelled_keeps_all(
@@ -364,7 +369,9 @@ class KeepingResults(Fixtures):
         claim = lent(driver)
         settle(driver, claim, Verb.FAIL)
         driver.retry_failed([only(driver.get_failed([claim.id])).id])
-        assert only(result_store.get_results([claim.id])) == JobResult(id=claim.id, state=JobState.PENDING)
+        assert only(result_store.get_results([claim.id])) == JobResult(
+            id=claim.id, job_name="tests.job", state=JobState.PENDING
+        )
         complete(driver, only(lend(driver, join(driver))), result="1")
         assert only(result_store.get_results([claim.id])).result == "1"
 
@@ -399,6 +406,11 @@ def complete(driver: Store, claim: ClaimedJob, *, result: str | None = None, the
     answer = only(driver.settle([carrying(claim, result=result, then=then)]))
     assert answer.status is SettleStatus.APPLIED
     return answer
+
+
+def unended(claim: ClaimedJob, state: JobState) -> JobResult:
+    """What is shown of a job that has not ended."""
+    return JobResult(id=claim.id, job_name=claim.job_name, state=state)
 
 
 def again(driver: Store, claim: ClaimedJob) -> None:
