@@ -385,7 +385,7 @@ class TestCoroutines:
     def test_every_method_that_waits_has_a_twin(self) -> None:
         waits = ["push", "push_many", "later", "work", "stats", "get", "find", "failed_jobs", "queues", "workers",
                  "cancel", "cancel_many", "retry_failed", "forget_failed", "pause", "resume", "clear",
-                 "prune"]  # fmt: skip
+                 "prune", "result", "wait_for", "watch"]  # fmt: skip
         public = {name for name in dir(JobQueue) if not name.startswith("_") and callable(getattr(JobQueue, name))}
         assert {f"a{name}" for name in waits} <= public
         assert public - {f"a{name}" for name in waits} - set(waits) <= {"from_config", "close", "leave"}

@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
 from sqlalchemy.orm import Session, scoped_session
 
-from protojobs import Backoff, BoundJob, Cron, Discard, Job, JobContext, JobQueue, Retry, Scheduler, Snooze, job
+from protojobs import Backoff, BoundJob, Cron, Discard, Job, JobContext, JobId, JobQueue, Retry, Scheduler, Snooze, job
 
 
 class Mail(TypedDict):
@@ -109,7 +109,7 @@ def whatever(value: object, other: int) -> None: ...
 
 def push(queue: JobQueue, session: Session, connection: Connection, scoped: scoped_session[Session]) -> list[str]:
     bound: BoundJob = add.bind(1, b=3)
-    ids = [
+    ids: list[str] = [
         queue.push(SendMail, {"to": "jo@example.com"}),
         queue.push(SendMail(), {"to": "jo@example.com"}, session=session),
         queue.push(SendMail().on_queue("fast").retries(2), Mail(to="jo@example.com"), id="..."),
@@ -148,6 +148,29 @@ def push(queue: JobQueue, session: Session, connection: Connection, scoped: scop
     )
     ids += queue.push_many([(Lines(), ["a"]), (add, {"a": 1})])
     return ids
+
+
+def results(queue: JobQueue) -> int:
+    total: int = queue.wait_for(queue.push(add.bind(1)), timeout=30)
+    pages: int = queue.result(queue.later(5, areport.bind(3)))
+    nothing: None = queue.wait_for(queue.push(tidy), timeout=30)
+    print(nothing, queue.wait_for(queue.push("mail.send"), 30), queue.result("some id"))
+    return total + pages
+
+
+async def aresults(queue: JobQueue) -> str:
+    job_id: JobId[str] = await queue.apush(report.bind(3))
+    print(await queue.aresult(job_id), [one.progress async for one in queue.awatch(job_id)])
+    return await queue.await_for(job_id, timeout=30)
+
+
+def what_comes_next(context: JobContext) -> list[str]:
+    return [
+        context.then(add.bind(1)),
+        context.then(tidy, delay=timedelta(hours=1)),
+        context.then(SendMail, {"to": "jo@example.com"}, delay=60),
+        context.then("mail.send", ["anything"]),
+    ]
 
 
 async def apush(

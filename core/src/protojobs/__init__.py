@@ -25,6 +25,7 @@ from protojobs.jobs.backoff import Backoff
 from protojobs.jobs.context import JobContext
 from protojobs.jobs.cron_option import Cron
 from protojobs.jobs.job_class import BoundJob, FunctionJob, Job, job
+from protojobs.jobs.job_ids import JobId
 from protojobs.jobs.resources import Resource, resource
 from protojobs.jobs.returns import Discard, Retry, Snooze
 from protojobs.port.installed_drivers import create_driver
@@ -44,6 +45,7 @@ __all__ = [
     "FunctionJob",
     "Job",
     "JobContext",
+    "JobId",
     "JobQueue",
     "ProtojobsError",
     "Resource",

@@ -18,10 +18,22 @@ if TYPE_CHECKING:
 
     from protojobs.jobs.job_class import BoundJob, FunctionJob, Job
 
-__all__ = ["AnyJob", "DataOf", "Fields", "JobOf", "PushedData", "Ready", "ScheduledJob"]
+__all__ = [
+    "AnyJob",
+    "DataOf",
+    "Fields",
+    "JobOf",
+    "PushedData",
+    "Ready",
+    "ReadyOther",
+    "Returned",
+    "Returning",
+    "ScheduledJob",
+]
 
 DataHandled = TypeVar("DataHandled", contravariant=True)
 DataSolved = TypeVar("DataSolved")
+Returned = TypeVar("Returned", covariant=True)  # what the job returns
 PushedData = TypeVar("PushedData")  # the data type of the job that is pushed
 # A TypedDict is none of these: a dict for it is compared with it key by key.
 Fields = TypeVar(
@@ -41,10 +53,10 @@ class Handles(Protocol[DataHandled]):
         ...
 
 
-class WithoutArguments(Protocol):
+class WithoutArguments(Protocol[Returned]):
     """A function job that can be called without arguments."""
 
-    def bind(self) -> BoundJob:
+    def bind(self) -> BoundJob[Returned]:
         """It with no data."""
         ...
 
@@ -57,8 +69,11 @@ JobOf: TypeAlias = "type[Job[PushedData]] | Job[PushedData]"
 # mypy looks at a dict before it knows the type that is wanted, and then takes it for no TypedDict. An argument whose
 # type has a callable in it is looked at last, when the job has told the type. So there is one, which nobody can give.
 DataOf: TypeAlias = "PushedData | SolvedSecond[Callable[[], PushedData]]"
+# A job whose result type is known.
+Returning: TypeAlias = "BoundJob[Returned] | WithoutArguments[Returned]"
 # A job that can be pushed without data: it gets {}. `dict[str, Any]` fits a `handle` that takes any kind of dict.
-Ready: TypeAlias = "BoundJob | WithoutArguments | type[Handles[dict[str, Any]]] | Handles[dict[str, Any]] | str"
+ReadyOther: TypeAlias = "type[Handles[dict[str, Any]]] | Handles[dict[str, Any]] | str"
+Ready: TypeAlias = "Returning[object] | ReadyOther"
 # Whatever can be given data. Every `handle` takes Never.
 AnyJob: TypeAlias = "type[Handles[Never]] | Handles[Never] | FunctionJob[..., object] | str"
 ScheduledJob: TypeAlias = "type[Job[PushedData]] | Job[PushedData] | FunctionJob[..., object] | BoundJob | str"

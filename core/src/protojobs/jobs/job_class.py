@@ -130,7 +130,7 @@ class Job(Fluent, Generic[D]):
         return changed
 
 
-class BoundJob(Fluent):
+class BoundJob(Fluent, Generic[R]):
     """A job together with its data and options, ready to be pushed."""
 
     __slots__ = ("data", "definition", "options")
@@ -160,7 +160,11 @@ class FunctionJob(Fluent, Generic[P, R]):
         """Run the function, here and now."""
         return self._function(*args, **kwargs)
 
-    def bind(self, *args: P.args, **kwargs: P.kwargs) -> BoundJob:
+    @overload
+    def bind(self: FunctionJob[P, Coroutine[object, object, T]], *args: P.args, **kwargs: P.kwargs) -> BoundJob[T]: ...
+    @overload
+    def bind(self, *args: P.args, **kwargs: P.kwargs) -> BoundJob[R]: ...
+    def bind(self, *args: P.args, **kwargs: P.kwargs) -> BoundJob[object]:
         """This job with its arguments, for `push`. Raises DataInvalid when they do not fit the signature."""
         return BoundJob(self.definition, self.options, self.definition.arguments(args, kwargs))
 
@@ -269,7 +273,7 @@ def as_bound(what: object, data: object, registry: Registry) -> BoundJob:
     if isinstance(what, BoundJob):
         if data is not None:
             raise OptionInvalid("This job has its data bound already.", mend="Push it without further data.")
-        return what
+        return cast("BoundJob[object]", what)
     return _bound(what, {} if data is None else data, registry)
 
 

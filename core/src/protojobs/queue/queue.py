@@ -6,7 +6,7 @@ import threading
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, TypeVar, overload
 
 from protojobs.clock import SYSTEM_CLOCK, Clock
 from protojobs.config import Settings, load_settings
@@ -14,6 +14,7 @@ from protojobs.errors import ConfigurationError, OptionInvalid, StoreUnavailable
 from protojobs.events import QueuePaused, QueueResumed
 from protojobs.jobs.definition import REGISTRY, Registry
 from protojobs.jobs.job_class import FunctionJob, as_bound
+from protojobs.jobs.job_ids import JobId
 from protojobs.names import Delay, check_name, check_seconds, check_text
 from protojobs.new_jobs import new_job
 from protojobs.port.driver import Store
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from protojobs.hooks.hooks import Hooks
-    from protojobs.jobs.accepted import AnyJob, DataOf, Fields, JobOf, PushedData, Ready
+    from protojobs.jobs.accepted import AnyJob, DataOf, Fields, JobOf, PushedData, Ready, ReadyOther, Returning
     from protojobs.port.sessions import AsyncSession, SyncSession
     from protojobs.runtime import Runtime
     from protojobs.worker.kept_resources import KeptResources
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 
 __all__ = ["JobQueue", "push_made"]
 
+T = TypeVar("T")
 _PUSH, _LATER = "queue.push(my_job.bind(...))", "queue.later(60, my_job.bind(...))"
 _ELSEWHERE = {  # in RQ, Celery, Dramatiq, arq, Laravel, Procrastinate, or our Scheduler -> what to write
     "enqueue": _PUSH,
@@ -153,7 +155,9 @@ class JobQueue:
         return f"<JobQueue on {self.driver!r}, default queue {self.settings.default_queue!r}>"
 
     @overload
-    def push(self, job: Ready, *, id: str | None = None, session: SyncSession | None = None) -> str: ...
+    def push(self, job: Returning[T], *, id: str | None = None, session: SyncSession | None = None) -> JobId[T]: ...
+    @overload
+    def push(self, job: ReadyOther, *, id: str | None = None, session: SyncSession | None = None) -> JobId[object]: ...
     @overload
     def push(
         self,
@@ -162,7 +166,7 @@ class JobQueue:
         *,
         id: str | None = None,
         session: SyncSession | None = None,
-    ) -> str: ...
+    ) -> JobId[object]: ...
     @overload
     def push(
         self,
@@ -171,7 +175,7 @@ class JobQueue:
         *,
         id: str | None = None,
         session: SyncSession | None = None,
-    ) -> str: ...
+    ) -> JobId[object]: ...
     def push(
         self,
         job: object,
@@ -198,7 +202,13 @@ class JobQueue:
         return self._pusher.send([new], hooks, session)[0].id
 
     @overload
-    async def apush(self, job: Ready, *, id: str | None = None, session: AsyncSession | None = None) -> str: ...
+    async def apush(
+        self, job: Returning[T], *, id: str | None = None, session: AsyncSession | None = None
+    ) -> JobId[T]: ...
+    @overload
+    async def apush(
+        self, job: ReadyOther, *, id: str | None = None, session: AsyncSession | None = None
+    ) -> JobId[object]: ...
     @overload
     async def apush(
         self,
@@ -207,7 +217,7 @@ class JobQueue:
         *,
         id: str | None = None,
         session: AsyncSession | None = None,
-    ) -> str: ...
+    ) -> JobId[object]: ...
     @overload
     async def apush(
         self,
@@ -216,7 +226,7 @@ class JobQueue:
         *,
         id: str | None = None,
         session: AsyncSession | None = None,
-    ) -> str: ...
+    ) -> JobId[object]: ...
     async def apush(
         self,
         job: object,
@@ -235,7 +245,13 @@ class JobQueue:
         return (await self._pusher.asend([new], hooks, session))[0].id
 
     @overload
-    def later(self, delay: Delay, job: Ready, *, id: str | None = None, session: SyncSession | None = None) -> str: ...
+    def later(
+        self, delay: Delay, job: Returning[T], *, id: str | None = None, session: SyncSession | None = None
+    ) -> JobId[T]: ...
+    @overload
+    def later(
+        self, delay: Delay, job: ReadyOther, *, id: str | None = None, session: SyncSession | None = None
+    ) -> JobId[object]: ...
     @overload
     def later(
         self,
@@ -245,7 +261,7 @@ class JobQueue:
         *,
         id: str | None = None,
         session: SyncSession | None = None,
-    ) -> str: ...
+    ) -> JobId[object]: ...
     @overload
     def later(
         self,
@@ -255,7 +271,7 @@ class JobQueue:
         *,
         id: str | None = None,
         session: SyncSession | None = None,
-    ) -> str: ...
+    ) -> JobId[object]: ...
     def later(
         self,
         delay: Delay,
@@ -279,8 +295,12 @@ class JobQueue:
 
     @overload
     async def alater(
-        self, delay: Delay, job: Ready, *, id: str | None = None, session: AsyncSession | None = None
-    ) -> str: ...
+        self, delay: Delay, job: Returning[T], *, id: str | None = None, session: AsyncSession | None = None
+    ) -> JobId[T]: ...
+    @overload
+    async def alater(
+        self, delay: Delay, job: ReadyOther, *, id: str | None = None, session: AsyncSession | None = None
+    ) -> JobId[object]: ...
     @overload
     async def alater(
         self,
@@ -290,7 +310,7 @@ class JobQueue:
         *,
         id: str | None = None,
         session: AsyncSession | None = None,
-    ) -> str: ...
+    ) -> JobId[object]: ...
     @overload
     async def alater(
         self,
@@ -300,7 +320,7 @@ class JobQueue:
         *,
         id: str | None = None,
         session: AsyncSession | None = None,
-    ) -> str: ...
+    ) -> JobId[object]: ...
     async def alater(
         self,
         delay: Delay,
@@ -407,6 +427,10 @@ class JobQueue:
         """The job as it stands in the store, or None."""
         return next(iter(self.driver.get([job_id])), None)
 
+    @overload
+    def result(self, job_id: JobId[T]) -> T: ...
+    @overload
+    def result(self, job_id: str) -> object: ...
     def result(self, job_id: str) -> object:
         """What the job has returned, if it has completed and says `store_result=True`.
 
@@ -414,6 +438,10 @@ class JobQueue:
         """
         return self._waiting.result(job_id)
 
+    @overload
+    def wait_for(self, job_id: JobId[T], timeout: float) -> T: ...
+    @overload
+    def wait_for(self, job_id: str, timeout: float) -> object: ...
     def wait_for(self, job_id: str, timeout: float) -> object:
         """Wait until the job has ended, and answer as `result` does; None where no result is kept.
 
@@ -423,6 +451,10 @@ class JobQueue:
         """
         return self._waiting.wait_for(job_id, timeout)
 
+    @overload
+    async def await_for(self, job_id: JobId[T], timeout: float) -> T: ...
+    @overload
+    async def await_for(self, job_id: str, timeout: float) -> object: ...
     async def await_for(self, job_id: str, timeout: float) -> object:
         """`wait_for` for coroutines: any number of them may wait, and hold no thread meanwhile."""
         return await self._waiting.await_for(job_id, timeout)
@@ -531,7 +563,15 @@ class JobQueue:
 
     astats = in_thread(stats)
     aget = in_thread(get)
-    aresult = in_thread(result)
+
+    @overload
+    async def aresult(self, job_id: JobId[T]) -> T: ...
+    @overload
+    async def aresult(self, job_id: str) -> object: ...
+    async def aresult(self, job_id: str) -> object:
+        """`result` for coroutines."""
+        return await offload(self._waiting.result, job_id)
+
     afind = in_thread(find)
     aqueues = in_thread(queues)
     aworkers = in_thread(workers)

@@ -13,7 +13,7 @@ from protojobs.config import Settings
 from protojobs.errors import ConfigurationError
 from protojobs.hooks.hooks import Hooks
 from protojobs.jobs.definition import REGISTRY, Registry
-from protojobs.jobs.job_class import BoundJob, as_bound
+from protojobs.jobs.job_class import as_bound
 from protojobs.jobs.resources import Resource
 from protojobs.port.driver import Store
 from protojobs.port.installed_drivers import create_driver
@@ -120,7 +120,7 @@ class TestQueue(JobQueue):
         pushed = [push for push in self._pushed if push.id not in self._unconfirmed]
         if job is None:
             return pushed
-        bound = job if isinstance(job, BoundJob) else as_bound(job, None, self.registry)
+        bound = as_bound(job, None, self.registry)
         return [push for push in pushed if push.job_name == bound.definition.name]
 
     def drain(self, queues: str | Sequence[str] | None = None, *, raises: bool = True) -> DrainReport:
