@@ -178,3 +178,7 @@ class TestOddData:
     def test_an_argument_that_is_no_text_is_refused(self, type_, url, words: tuple[str, ...]) -> None:
         typed = type_(*words, "\udcff")
         assert (typed.code, "is no UTF-8 text" in typed.err) == (2, True)
+
+
+class TestResults:
+    """On SQLite once its driver keeps results: until then the memory store of a queue in code."""

@@ -7,13 +7,16 @@ from enum import IntEnum
 
 from protojobs.errors import (
     ConfigurationError,
+    JobMissing,
     JobUnknown,
+    NoResult,
     NotSupported,
     PayloadError,
     ProtojobsError,
     ScheduleUnknown,
     SchemaOutdated,
     StoreUnavailable,
+    WaitTimeout,
 )
 
 __all__ = ["MEANINGS", "CommandFailed", "Exit", "exit_of", "exit_of_many"]
@@ -55,6 +58,9 @@ _CODES: tuple[tuple[type[ProtojobsError], Exit], ...] = (  # the first that fits
     (NotSupported, Exit.NOT_SUPPORTED),
     (JobUnknown, Exit.NOT_FOUND),
     (ScheduleUnknown, Exit.NOT_FOUND),
+    (JobMissing, Exit.NOT_FOUND),
+    (NoResult, Exit.CONFLICT),
+    (WaitTimeout, Exit.CONFLICT),
     (ConfigurationError, Exit.USAGE),
     (PayloadError, Exit.USAGE),
     (StoreUnavailable, Exit.UNREACHABLE),

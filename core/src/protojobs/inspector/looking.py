@@ -21,6 +21,7 @@ from protojobs.port.observing import HOUR, ActionPage, FailureGroup, Result
 from protojobs.port.records import FailedJob, JobFilter, JobRecord, QueueInfo, Stats, WorkerRecord
 from protojobs.port.schedules import Schedule, SchedulePage, only
 from protojobs.querying.query import Query, parse
+from protojobs.queue.waiting import look
 from protojobs.scheduler.planning import due_times
 from protojobs.worker.reports.unserved import unserved
 
@@ -142,7 +143,7 @@ def count(scope: Scope, query: str = "", *, cap: int = COUNTED_MAX) -> Count:
 
 
 def job(scope: Scope, job_id: str) -> JobView | None:
-    """All there is to know of one job; None when there is none. At most four round trips."""
+    """All there is to know of one job; None when there is none. At most five round trips."""
     with scope.looking():
         job = next(iter(scope.driver.get([job_id])), None)
         if job is None:
@@ -150,12 +151,14 @@ def job(scope: Scope, job_id: str) -> JobView | None:
         is_failed = job.status is JobState.FAILED
         failure = next(iter(scope.driver.get_failed([job_id])), None) if is_failed else None
         attempts = tuple(scope.observer().attempts(job_id)) if scope.is_observing else ()
+        kept = look(scope.driver, [job_id]).get(job_id) if job.status is JobState.COMPLETED else None
         now = scope.driver.now()
     return JobView(
         job=scope.redaction.of(job),
         failure=None if failure is None else scope.redaction.of(failure),
         attempts=attempts,
         timeline=timeline(job, attempts, now),
+        result=None if kept is None or kept.result is None else scope.redaction.text(kept.result),
         is_known=scope.queue.registry.find(job.job_name) is not None,
     )
 

@@ -84,6 +84,7 @@ class JobView(Struct, frozen=True, kw_only=True):
     failure: FailedJob | None = None
     attempts: tuple[AttemptNote, ...] = ()
     timeline: tuple[Moment, ...] = ()
+    result: str | None = None  # as JSON; None: it has none, or it is not kept
     is_known: bool = False
 
 

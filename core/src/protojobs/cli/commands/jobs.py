@@ -1,8 +1,10 @@
-"""`protojobs jobs`: list, show and cancel jobs."""
+"""`protojobs jobs`: list, show, watch and cancel jobs, and print their results."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from typing import cast
 
 import click
 
@@ -19,12 +21,14 @@ from protojobs.cli.acting.selection import (
     query_of,
 )
 from protojobs.cli.exits import CommandFailed, Exit, exit_of_many
+from protojobs.cli.option_types import duration
 from protojobs.cli.options import StoreCommand
 from protojobs.cli.other_tools import ForeignNamesGroup
 from protojobs.cli.session import Session
-from protojobs.cli.showing.output import plain_values
-from protojobs.cli.showing.tables import Cell, Column
-from protojobs.cli.showing.text import iso, pretty_json
+from protojobs.cli.showing.output import decoded, plain_values
+from protojobs.cli.showing.tables import Cell, Column, plain
+from protojobs.cli.showing.text import escaped_lines, iso, pretty_json
+from protojobs.clock import SYSTEM_CLOCK
 from protojobs.jobs.fingerprints import last_line
 from protojobs.port.lifecycle import FINISHED, JobState
 from protojobs.port.observing import AttemptNote
@@ -114,6 +118,8 @@ def show(session: Session, job_id: str) -> None:
         raise CommandFailed(Exit.NOT_FOUND, f'There is no job "{job_id}".', mend="protojobs jobs list")
     job, failure = view.job, view.failure
     blocks = [("data", pretty_json(job.data))]
+    if view.result is not None:
+        blocks.append(("result", pretty_json(view.result)))
     if job.meta:
         blocks.append(("meta", pretty_json(job.meta)))
     if view.attempts:
@@ -121,9 +127,54 @@ def show(session: Session, job_id: str) -> None:
     if failure is not None:
         blocks.append(("exception", failure.exception))
     more: dict[str, object] = {"attempts_noted": [plain_values(note) for note in view.attempts]}
+    more |= {"result": decoded(view.result)} if view.result is not None else {}
     more |= {"failed_id": failure.id, "exception": failure.exception} if failure else {}
     fields = [*_fields(job), ("failed id", failure.id if failure else None)]
     session.out.item("jobs.show@1", job, fields, blocks=blocks, now=inspector.now, more=more)
+
+
+@command.command("result", cls=StoreCommand, short_help="Print what a job has returned.")
+@click.argument("job_id", metavar="ID")
+@click.option("--wait", type=duration, metavar="TIME", help="Wait until the job has ended, at most so long: 30s, 5m.")
+@click.pass_obj
+def result(session: Session, job_id: str, wait: float | None) -> None:
+    """Print what a job has returned, as JSON. The job must say `store_result=True`.
+
+    Exit code 4 and the reason on stderr where there is no result: it has not ended, has failed or was cancelled, or
+    keeps none; 3 where there is no such job.
+    """
+    inspector, queue = inspector_of(session), session.queue()
+    if wait is not None:
+        queue.wait_for(job_id, wait)
+    queue.result(job_id)  # raises, and says why, where there is none
+    view = inspector.job(job_id)
+    text = "null" if view is None or view.result is None else view.result
+    if session.is_json:
+        session.out.item("jobs.result@1", {"id": job_id}, (), more={"result": decoded(text)})
+    else:
+        for line in escaped_lines(pretty_json(text)):
+            click.echo(line)
+
+
+@command.command("watch", cls=StoreCommand, short_help="Show a job's state and progress until it has ended.")
+@click.argument("job_id", metavar="ID")
+@click.option("--for", "within", type=duration, metavar="TIME", help="Stop watching after so long: 30s, 5m.")
+@click.pass_obj
+def watch(session: Session, job_id: str, within: float | None) -> Exit:
+    """Show a job's state and progress, a line for each change, until it has ended.
+
+    Columns: time, state, attempt, progress, reason. Exit code 0 once it has completed, else 4.
+    """
+    state = JobState.PENDING
+    for job in session.queue().watch(job_id, within):
+        state = job.status
+        if session.is_json:
+            click.echo(json.dumps({"at": iso(SYSTEM_CLOCK.now()), **cast("dict[str, object]", plain_values(job))}))
+            continue
+        done = "" if job.progress is None else f"{job.progress:.0%}"
+        row: list[Cell] = [SYSTEM_CLOCK.now(), state.value, f"attempt {job.attempts}", done, job.reason or ""]
+        click.echo("\t".join(plain(cell) for cell in row).rstrip())
+    return Exit.OK if state is JobState.COMPLETED else Exit.CONFLICT
 
 
 @command.command("cancel", cls=StoreCommand, short_help="Cancel pending or running jobs.")

@@ -14,7 +14,7 @@ import msgspec
 from protojobs.cli.showing.tables import Cell, Column, plain, print_table, readable
 from protojobs.cli.showing.text import age, escaped, escaped_lines
 
-__all__ = ["Output", "plain_values"]
+__all__ = ["Output", "decoded", "plain_values"]
 
 _JSON_TEXTS = ("data", "retry_policy", "meta")  # columns that hold JSON as text: shown as what they hold
 
@@ -95,11 +95,12 @@ def plain_values(record: object) -> object:
     values = cast("object", msgspec.to_builtins(record))
     if isinstance(values, dict):
         named = cast("dict[str, object]", values)
-        return {name: _decoded(value) if name in _JSON_TEXTS else value for name, value in named.items()}
+        return {name: decoded(value) if name in _JSON_TEXTS else value for name, value in named.items()}
     return values
 
 
-def _decoded(value: object) -> object:
+def decoded(value: object) -> object:
+    """What a text of JSON holds; what is no such text as it is."""
     try:
         return msgspec.json.decode(value) if isinstance(value, str) else value
     except (msgspec.DecodeError, UnicodeError, RecursionError):  # encrypted by a plugin, or spoilt: then as it is
