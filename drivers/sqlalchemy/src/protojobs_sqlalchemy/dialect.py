@@ -220,11 +220,11 @@ class Dialect(ABC):
         return is_job_id(job_id) is not None
 
     def columns(self, table: FromClause, chars_max: int | None) -> list[ColumnElement[Any]]:
-        """The table's columns; with a bound, no more than so many of its long texts' characters leave the database.
-
-        Of `data` the first, of `exception` the last.
+        """The table's columns but for results; with a bound, no more than so many characters of its long texts leave
+        the database: of `data` the first, of `exception` the last.
         """
         columns: dict[str, ColumnElement[Any]] = dict(table.c.items())
+        columns.pop("result", None)  # for `get_results` only: it may be long
         if chars_max is not None:
             columns["data"] = self.first_chars(table.c.data, chars_max).label("data")
             if "exception" in columns:

@@ -19,11 +19,12 @@ from protojobs.port.diagnosis import IN_FRONT_MAX, Finding
 from protojobs.port.driver import PORT_VERSION
 from protojobs.port.lifecycle import JobState
 from protojobs.port.records import COUNTED_MAX, ClaimedJob, ClaimReply, Enqueued, Fence, NewJob, Settled, Settlement
+from protojobs.port.results import JobResult
 from protojobs_sqlalchemy import diagnosing, transfer
 from protojobs_sqlalchemy.connecting.connections import Connections
 from protojobs_sqlalchemy.connecting.urls import masked
 from protojobs_sqlalchemy.dialect import Mode, TurnReply, TurnRequest, Use
-from protojobs_sqlalchemy.inspecting import failures, finding, stats
+from protojobs_sqlalchemy.inspecting import failures, finding, results, stats
 from protojobs_sqlalchemy.inspecting.finding import check_names
 from protojobs_sqlalchemy.migrations import version
 from protojobs_sqlalchemy.observing import actions, depths, runs
@@ -98,6 +99,7 @@ class SQLAlchemyDriver:
             server_time=self._dialect.is_server,
             concurrent_calls=self._dialect.is_server,
             observing=True,
+            results=True,
         )
 
     @classmethod
@@ -203,7 +205,11 @@ class SQLAlchemyDriver:
 
     def _turn(self, request: TurnRequest, *, rounds_left: int = _SET_ASIDE_ROUNDS) -> ClaimReply:
         rules.check_settlements(request.settlements)
+        if next_jobs := [job for settlement in request.settlements for job in settlement.then]:
+            check_new(next_jobs)
         reply = self._run(lambda conn: self._dialect.turn(conn, request), self._dialect.turn_mode, use=Use.WORK)
+        if next_jobs:
+            self._dialect.wake(due_queues(next_jobs))
         if isinstance(reply, TurnReply):
             leases.set_aside(self._connections, reply.unreadable)
             if not reply.claimed and rounds_left:  # only such jobs stood in front: the queues are not empty
@@ -264,6 +270,10 @@ class SQLAlchemyDriver:
     def get_failed(self, ids: Sequence[str]) -> list[records.FailedJob]:
         rules.check_batch(ids)
         return self._run(lambda conn: failures.get_failed(conn, self._dialect, ids), Mode.READ)
+
+    def get_results(self, ids: Sequence[str]) -> list[JobResult]:
+        rules.check_batch(ids)
+        return self._run(lambda conn: results.get_results(conn, self._dialect, ids), Mode.READ)
 
     def stats(self, queue: str | None = None, *, counted_max: int = COUNTED_MAX) -> records.Stats:
         check_names(queue)

@@ -41,7 +41,8 @@ def check_names(*names: str | None) -> None:
 def get(conn: Connection, dialect: Dialect, ids: Sequence[str]) -> list[JobRecord]:
     """The jobs that exist among `ids`."""
     table = dialect.archive.all_jobs
-    return [job_record(row) for row in conn.execute(select(table).where(table.c.id.in_(job_ids(ids))))]
+    query = select(*dialect.columns(table, None)).where(table.c.id.in_(job_ids(ids)))
+    return [job_record(row) for row in conn.execute(query)]
 
 
 def find(

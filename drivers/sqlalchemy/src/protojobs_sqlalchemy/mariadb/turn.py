@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from pymysql.connections import Connection as Raw
 from sqlalchemy import Connection
 
-from protojobs.port.lifecycle import JobState, Verb
+from protojobs.port.lifecycle import JobState
 from protojobs.port.records import BATCH_BYTES_MAX, ClaimedJob, ClaimReply, Fence, Settled, Settlement, SettleStatus
 from protojobs.port.rules import DELAY_MAX_S, PASSED_OVER_MAX
 from protojobs.port.unreadable_rows import set_aside, why_unreadable
@@ -120,8 +120,7 @@ class Turn:
     def run(self) -> ClaimReply:
         """Settle, then claim."""
         done = self._request.settlements
-        is_plain = all(s.verb is Verb.COMPLETE and is_job_id(s.id) for s in done)
-        if is_plain and len({s.id for s in done}) == len(done):
+        if settling.are_plain(done) and all(is_job_id(s.id) for s in done):
             reply = self._plain()
             if reply is not None:
                 return reply

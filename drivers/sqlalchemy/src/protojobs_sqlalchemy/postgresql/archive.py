@@ -37,7 +37,7 @@ _NOT_MADE = {"23514", "42P07"}  # jobs of that day came into the rest meanwhile;
 _DENIED = "42501"
 _log = logging.getLogger("protojobs.postgresql")
 
-# What a completed job keeps, apart from status and processed_at.
+# What a completed job keeps, apart from status and processed_at; those with a result keep that too.
 COLUMNS: LiteralString = (
     "id, queue, job_class, job_name, data, attempts, max_retries, timeout, created_at, available_at, reserved_at,"
     " priority, retry_delay, retry_policy, claim_seq, crashes, returns, reclaims, cancel_requested_at, reason,"
@@ -53,7 +53,8 @@ _IN_REST = "SELECT EXISTS (SELECT FROM @jobs_archive_rest WHERE processed_at >= 
 
 _MOVE = f"""
     WITH done AS (DELETE FROM @jobs WHERE id = ANY (CAST(:ids AS uuid[])) RETURNING *)
-    INSERT INTO @jobs_archive ({COLUMNS}, status, processed_at) SELECT {COLUMNS}, status, processed_at FROM done
+    INSERT INTO @jobs_archive ({COLUMNS}, result, status, processed_at)
+    SELECT {COLUMNS}, result, status, processed_at FROM done
 """
 _COMPLETE = f"""
     WITH done AS (

@@ -17,7 +17,7 @@ from typing import Annotated, Any, TypeAlias
 from msgspec import Meta, ValidationError, convert
 from sqlalchemy import Connection
 
-from protojobs.port.lifecycle import JobState, Verb
+from protojobs.port.lifecycle import JobState
 from protojobs.port.records import (
     BATCH_BYTES_MAX,
     ClaimedJob,
@@ -48,7 +48,6 @@ __all__ = ["enqueue", "next_due", "raw_of", "turn"]
 
 _ROWS = 100  # 1,300 values of the 32,766 that a statement may have; with 500 it is no faster
 _SHARD = 0  # of the counters: whoever writes has the file to itself
-_COMPLETE_VERB = Verb.COMPLETE  # an enum's members are slow to find
 
 
 def _insert(rows: int) -> str:
@@ -182,7 +181,7 @@ def _settle(
     conn: Connection, dialect: Dialect, cursor: sqlite3.Cursor, settlements: Sequence[Settlement], now: datetime
 ) -> list[Settled]:
     """Completions of different jobs, which are nearly all, by statements of their own; the others as everywhere."""
-    if len({s.id for s in settlements if s.verb is _COMPLETE_VERB}) == len(settlements):
+    if settling.are_plain(settlements):
         return _complete(conn, dialect, cursor, settlements, now) if settlements else []
 
     def settle_round(settlements: Sequence[Settlement]) -> list[Settled]:

@@ -50,6 +50,7 @@ class JobModel(Base):
     reason: Mapped[str | None]
     progress: Mapped[float | None]
     meta: Mapped[str | None]
+    result: Mapped[str | None]
 
     def __repr__(self) -> str:
         return f"<JobModel {self.id} {self.job_class} {self.status} in {self.queue!r}>"

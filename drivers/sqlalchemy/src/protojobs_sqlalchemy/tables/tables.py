@@ -72,6 +72,7 @@ class Tables:
             Column("progress", Number),
             Column("meta", LongText),
             Column("unique_key", Name(255)),  # reserved
+            Column("result", LongText),  # of a completed job, where it keeps one
             Column("moving_token", Name),  # the export that holds the job while its status is `moving` ...
             Column("moved_from", Name(12)),  # ... and the status that it had
         )

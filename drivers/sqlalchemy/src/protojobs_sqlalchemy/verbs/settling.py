@@ -47,6 +47,11 @@ class _Statements:
             .values({name: bindparam(f"b_{name}", type_=jobs.c[name].type) for name in _COLUMNS})
             .values(reserved_by=None)
         )
+        self.keep_result = (
+            update(jobs)
+            .where(jobs.c.id == bindparam("b_id"))
+            .values(result=bindparam("b_result", type_=jobs.c.result.type))
+        )
         own = {
             "id": "b_failed_id",
             "exception": "b_exception",
@@ -63,13 +68,15 @@ _statements = lru_cache(maxsize=STORES_MAX)(_Statements)
 
 
 def are_plain(settlements: Sequence[Settlement]) -> bool:
-    """Whether all of them are completions, of different jobs: the usual case."""
-    return len({s.id for s in settlements if s.verb is _COMPLETE}) == len(settlements)
+    """Whether all of them are completions of different jobs that carry nothing: the usual case."""
+    ids = {s.id for s in settlements if s.verb is _COMPLETE and s.result is None and not s.then}
+    return len(ids) == len(settlements)
 
 
 def split(settlements: Sequence[Settlement]) -> tuple[list[Settlement], list[Settlement]]:
-    """The completions, which are many and alike, and the others."""
-    return [s for s in settlements if s.verb is _COMPLETE], [s for s in settlements if s.verb is not _COMPLETE]
+    """The completions that carry nothing, which are many and alike, and the others."""
+    plain = [s for s in settlements if s.verb is _COMPLETE and s.result is None and not s.then]
+    return plain, [s for s in settlements if s.verb is not _COMPLETE or rules.carries(s)]
 
 
 def in_rounds(
@@ -109,6 +116,7 @@ def settle(
         after = {s.id: _values_after(rows[s.id], s, now) for s in current}
         failures = [_failure(s, now) for s in current if after[s.id]["status"] == JobState.FAILED]
         dialect.write_settled(conn, list(after.values()), failures)
+        _keep_carried(conn, dialect, [s for s in current if rules.carries(s)])
         states = {i: JobState(str(values["status"])) for i, values in after.items()}
         if archived := _to_be_archived(dialect, rows, states):
             dialect.archive.move(conn, archived, now, shard)
@@ -120,6 +128,14 @@ def settle(
         }
     unmatched = settle_unmatched(conn, dialect, [s for s in settlements if s.id not in rows])
     return [applied.get(s.id) or unmatched.get(s.id) or _unmatched(rows.get(s.id), s) for s in settlements]
+
+
+def _keep_carried(conn: Connection, dialect: Dialect, carrying: Sequence[Settlement]) -> None:
+    """Store the results of completed jobs that this step holds, and what comes next. The driver wakes who waits."""
+    if results := [{"b_id": s.id, "b_result": s.result} for s in carrying if s.result is not None]:
+        conn.execute(_statements(dialect.tables).keep_result, results)
+    if jobs := [job for s in carrying for job in s.then]:
+        dialect.enqueue(conn, jobs)
 
 
 def _to_be_archived(dialect: Dialect, rows: dict[str, AnyRow], states: dict[str, JobState]) -> dict[str, str]:
