@@ -37,6 +37,9 @@ class Welcome(Job):
 @job(name="add", queue="math")
 def add(a: int, b: int) -> int: return a + b
 
+@job(name="sum", queue="math", store_result=True)
+def sum_(a: int, b: int) -> dict[str, int]: return {"sum": a + b}
+
 @job(name="broken", max_retries=0)
 def broken(text: str = "no luck"): raise ValueError(text)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from protojobs.port.lifecycle import JobState
@@ -181,4 +183,68 @@ class TestOddData:
 
 
 class TestResults:
-    """On SQLite once its driver keeps results: until then the memory store of a queue in code."""
+    @pytest.fixture
+    def sums(self, push, type_) -> dict[str, str]:
+        """One that keeps its result, one that fails, one that is not run."""
+        made = {
+            "completed": push("sum", '{"a": 1, "b": 2}'),
+            "failed": push("broken"),
+            "plain": push("add", '{"a":1,"b":1}'),
+        }
+        assert type_("worker", "math", "default", "--app", "shop", "--stop-when-empty").code == 0
+        return {**made, "pending": push("sum", '{"a": 1, "b": 2}')}
+
+    def test_it_is_printed_as_json(self, type_, sums) -> None:
+        typed = type_("jobs", "result", sums["completed"])
+        assert (typed.code, typed.out) == (0, '{\n  "sum": 3\n}\n')
+        document = type_("jobs", "result", sums["completed"], "--json").document
+        assert document == {
+            "schema": "protojobs/jobs.result@1",
+            "item": {"id": sums["completed"], "result": {"sum": 3}},
+        }
+
+    @pytest.mark.parametrize(
+        ("which", "code", "said"),
+        [
+            ("failed", 4, "has failed: ValueError: no luck"),
+            ("plain", 4, "has completed, and its result was not kept."),
+            ("pending", 4, "has not ended: it is pending."),
+            ("missing", 3, "The store has no job missing."),
+        ],
+    )
+    def test_where_there_is_none_it_says_why(self, type_, sums, which: str, code: int, said: str) -> None:
+        typed = type_("jobs", "result", sums.get(which, which))
+        assert (typed.code, typed.out) == (code, "")
+        assert said in typed.err
+
+    def test_it_waits_with_a_bound(self, type_, sums) -> None:
+        typed = type_("jobs", "result", sums["pending"], "--wait", "0.1s")
+        assert typed.code == 4
+        assert "has not ended within 0.1 s: it is pending." in typed.err
+        assert type_("jobs", "result", sums["completed"], "--wait", "30s").code == 0
+
+    def test_the_job_shows_it_too(self, type_, sums) -> None:
+        assert 'result:\n  {\n    "sum": 3\n  }\n' in type_("jobs", "show", sums["completed"]).out
+        assert type_("jobs", "show", sums["completed"], "--json").document["item"]["result"] == {"sum": 3}
+        assert "result:" not in type_("jobs", "show", sums["plain"]).out
+
+
+class TestWatch:
+    def test_it_shows_each_change_until_the_end(self, type_, three) -> None:
+        typed = type_("jobs", "watch", three["completed"])
+        ((at, *others),) = typed.lines
+        assert (typed.code, others) == (0, ["completed", "attempt 1"])
+        assert at.startswith("20")
+        assert type_("jobs", "watch", three["failed"]).code == 4
+
+    def test_it_ends_in_time(self, type_, three) -> None:
+        typed = type_("jobs", "watch", three["pending"], "--for", "0.1s")
+        assert typed.code == 4
+        assert [line[1] for line in typed.lines] == ["pending"]
+
+    def test_it_is_a_line_of_json_for_each_change(self, type_, three) -> None:
+        (line,) = type_("jobs", "watch", three["completed"], "--json").out.splitlines()
+        assert json.loads(line)["status"] == "completed"
+
+    def test_an_unknown_job_is_told(self, type_, three) -> None:
+        assert type_("jobs", "watch", "missing").code == 3
