@@ -156,8 +156,8 @@ class Driver(Protocol):
         `processed_at`.
 
         With `complete` an applied settlement also stores its `result`, and enqueues its `then` as `enqueue` would (a
-        known id changes nothing, delays count from now, waiters are woken), in the same step. Only drivers that claim
-        `results` are sent these.
+        known id changes nothing, delays count from now, waiters are woken), in the same step; `settle_and_claim` may
+        lend them at once. Only drivers that claim `results` are sent these.
 
         A settlement that does not match is read again: same claim_seq and no holder is `repeated`, all else `stale`.
         Neither stores anything of what it carries.

@@ -169,6 +169,8 @@ def turn(
             standing = cursor.execute(dialect.names.sql(_STANDS), (request.worker,))
             is_standing = standing.fetchone() is not None
         settled = _settle(conn, dialect, cursor, request.settlements, now)
+        if any([s.then for s in request.settlements]):  # what has come just now is due for this very claim
+            moment = to_microseconds(dialect.now(conn))
         if request.limit and is_standing:
             lent = _claim(cursor, dialect.names, request, moment)
     dialect.end(conn, Mode.WORK)
