@@ -12,13 +12,14 @@ from urllib.parse import urlsplit
 
 import pytest
 import redis
+from msgspec.structs import replace
 
 import servers
 from protojobs import create_driver
 from protojobs.errors import ConfigurationError, ContractBroken, SchemaOutdated, StoreUnavailable
-from protojobs.port.lifecycle import Verb
-from protojobs.port.records import CancelAnswer
-from protojobs.testing.conformance.steps import fence_of, job_of, join, lend, new_job, push, settle
+from protojobs.port.lifecycle import JobState, Verb
+from protojobs.port.records import CancelAnswer, SettleStatus
+from protojobs.testing.conformance.steps import fence_of, job_of, join, lend, new_job, push, settle, settlement
 from protojobs_redis import RedisDriver
 
 Start = Callable[..., servers.Server]
@@ -137,6 +138,20 @@ def test_a_full_server_takes_no_jobs_but_lets_running_ones_end(start: Start) -> 
         client.config_set("maxmemory", 0)
     assert driver.stats().total == 20
     assert len(push(driver)) == 1
+
+
+def test_on_a_full_server_a_result_and_what_comes_next_are_stored_with_their_completion(
+    full: Callable[[], None], server: servers.Server
+) -> None:
+    driver = RedisDriver(server.url)
+    push(driver)
+    (claim,) = lend(driver, join(driver))
+    full()
+    following = new_job("next")
+    said = replace(settlement(claim, Verb.COMPLETE), result='"kept"', then=(following,))
+    assert [answer.status for answer in driver.settle([said])] == [SettleStatus.APPLIED]
+    assert [each.result for each in driver.get_results([claim.id])] == ['"kept"']
+    assert job_of(driver, following.id).status is JobState.PENDING
 
 
 def test_on_a_full_server_workers_keep_their_leases_and_new_ones_come(

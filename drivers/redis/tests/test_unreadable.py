@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterator
 import pytest
 import redis
 from msgspec.msgpack import encode
+from msgspec.structs import replace
 
 from protojobs.errors import ContractBroken
 from protojobs.port.lifecycle import JobState, Verb
-from protojobs.port.records import CancelAnswer, JobFilter, RetryAnswer
+from protojobs.port.records import CancelAnswer, JobFilter, RetryAnswer, SettleStatus
 from protojobs.port.unreadable_rows import UNREADABLE, is_unreadable
 from protojobs.testing.conformance.steps import (
     all_failed,
@@ -91,7 +92,9 @@ def later(valkey_url: str) -> Iterator[RedisDriver]:
 def look_at_all(driver: RedisDriver) -> None:
     """Every verb that looks."""
     ids = [job.id for job in driver.find(JobFilter()).jobs]
-    driver.get(ids)
+    jobs = driver.get(ids)
+    shown = {each.id: each.state for each in driver.get_results(ids)}
+    assert shown == {job.id: job.status for job in jobs}
     for state in JobState:
         driver.find(JobFilter(states=(state,)), chars_max=5)
     failed = driver.failed(chars_max=5).jobs
@@ -269,6 +272,48 @@ def test_a_key_of_another_type_spoils_its_own_queue_alone(driver: RedisDriver, h
     driver.prune(completed_older_than=0.0)
     found = {finding.code: finding for finding in driver.diagnose()}["keys"]
     assert f"{{spoilt}}:{key}" in found.what
+
+
+@pytest.mark.parametrize("key", ["lane:0:next", "lanes:next", "bell:next"])
+def test_what_comes_next_in_a_queue_that_is_spoilt_keeps_no_result_from_being_stored(
+    driver: RedisDriver, hand: Hand, key: str
+) -> None:
+    push(driver, new_job(), new_job())
+    first, second = lend(driver, join(driver), limit=2)
+    hand.client.set(hand.key(key), "mine")
+    following = new_job("next")
+    said = [replace(settlement(first, Verb.COMPLETE), result="1", then=(following,)), settlement(second, Verb.COMPLETE)]
+    assert [answer.status for answer in driver.settle(said)] == [SettleStatus.APPLIED] * 2
+    assert [each.result for each in driver.get_results([first.id, second.id])] == ["1", None]
+    assert driver.stats("q").completed == 2
+    is_lost = key.startswith("lane:")
+    assert job_of(driver, following.id).status is (JobState.UNREADABLE if is_lost else JobState.PENDING)
+
+
+def test_a_result_whose_row_is_spoilt_goes_with_its_job(driver: RedisDriver, later: RedisDriver, hand: Hand) -> None:
+    for end in (lambda: later.prune(completed_older_than=1.0), lambda: driver.clear("q")):
+        push(driver)
+        (claim,) = lend(driver, join(driver))
+        driver.settle([replace(settlement(claim, Verb.COMPLETE), result="1")])
+        hand.client.hset(hand.key("rows"), claim.id, "gone")
+        (shown,) = driver.get_results([claim.id])
+        assert (shown.state, shown.result) == (JobState.UNREADABLE, None)
+        assert "cannot be read" in (shown.reason or "")
+        end()
+        assert not hand.client.exists(hand.key("results"))
+
+
+def test_a_result_that_is_no_text_spoils_no_other(driver: RedisDriver, hand: Hand) -> None:
+    push(driver, new_job(), new_job())
+    claims = lend(driver, join(driver), limit=2)
+    driver.settle([replace(settlement(claim, Verb.COMPLETE), result="1") for claim in claims])
+    hand.client.hset(hand.key("results"), claims[0].id, b"\xff")
+    assert {each.id: each.result for each in driver.get_results(their_ids(claims))} == {
+        claims[0].id: "\\xff",
+        claims[1].id: "1",
+    }
+    hand.client.hdel(hand.key("results"), claims[0].id)
+    assert [each.result for each in driver.get_results([claims[0].id])] == [None]
 
 
 def test_a_push_into_a_lane_of_another_type_is_refused_whole(driver: RedisDriver, hand: Hand) -> None:

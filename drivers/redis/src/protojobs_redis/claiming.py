@@ -99,6 +99,7 @@ def take_turn(
         texts(dict.fromkeys(queues)),
         slots,
         limit,
+        *packed.blobs,
         is_kept=bool(settlements),
     )
     ends = _LENGTH_BYTES + int.from_bytes(reply[:_LENGTH_BYTES])

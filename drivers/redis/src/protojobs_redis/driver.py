@@ -50,6 +50,7 @@ from protojobs.port.records import (
     WorkerInfo,
     WorkerRecord,
 )
+from protojobs.port.results import JobResult
 from protojobs.port.schedules import DueCursor, DueSchedules, Fired, Firing, Schedule, SchedulePage
 from protojobs_redis import administration, claiming, diagnosing, inspection, leases, observing, schedules, transfer
 from protojobs_redis.connecting.connections import Connections
@@ -83,7 +84,7 @@ class RedisDriver:
     """
 
     port_version = PORT_VERSION
-    capabilities = Capabilities(concurrent_calls=True, observing=True)
+    capabilities = Capabilities(concurrent_calls=True, observing=True, results=True)
 
     def __init__(
         self,
@@ -166,6 +167,9 @@ class RedisDriver:
 
     def get(self, ids: Sequence[str]) -> list[JobRecord]:
         return inspection.get(self._scripts, ids)
+
+    def get_results(self, ids: Sequence[str]) -> list[JobResult]:
+        return inspection.get_results(self._scripts, ids)
 
     def find(
         self, which: JobFilter, *, limit: int = 50, cursor: str | None = None, chars_max: int | None = None

@@ -22,8 +22,9 @@ from protojobs.port.records import (
     Stats,
     WorkerRecord,
 )
+from protojobs.port.results import JobResult
 from protojobs.port.rules import check_batch, check_cursor
-from protojobs_redis.packing import LETTERS, Entry, failed_job, is_number, moment, record, texts
+from protojobs_redis.packing import LETTERS, Entry, failed_job, is_number, job_result, moment, record, texts
 from protojobs_redis.runner import ScriptRunner
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "find",
     "get",
     "get_failed",
+    "get_results",
     "queues",
     "stats",
     "workers",
@@ -87,6 +89,7 @@ class _FailedStep(Struct, array_like=True):
 
 _read = Decoder(tuple[int, list[Entry]])
 _read_failed = Decoder(tuple[int, list[FailedEntry]])
+_read_results = Decoder(tuple[int, list[tuple[Entry, bytes | None, bytes]]])
 _steps, _failed_steps = Decoder(_Step), Decoder(_FailedStep)
 _counts, _queues = Decoder(_Counts), Decoder(list[_Counts])
 _workers = Decoder(list[tuple[str, _Worker, int, int]])
@@ -176,6 +179,18 @@ def get_failed(scripts: ScriptRunner, ids: Sequence[str]) -> list[FailedJob]:
         jobs |= {entry[0]: failed_job(*entry) for entry in entries}
         first += read
     return list(jobs.values())
+
+
+def get_results(scripts: ScriptRunner, ids: Sequence[str]) -> list[JobResult]:
+    """How the jobs stand that exist among the ids, and what came of them; a few megabytes at a time."""
+    check_batch(ids)
+    ids, first = list(dict.fromkeys(ids)), 0
+    results: list[JobResult] = []
+    while first < len(ids):
+        read, entries = scripts.decoded(_read_results, "get_results", texts(ids[first:]))
+        results += [job_result(*entry) for entry in entries]
+        first += read
+    return results
 
 
 def stats(scripts: ScriptRunner, queue: str | None) -> Stats:

@@ -23,6 +23,7 @@ from protojobs.port.records import (
     SettleStatus,
     payload_bytes,
 )
+from protojobs.port.results import JobResult
 from protojobs.port.rules import as_claimed
 from protojobs.port.unreadable_rows import is_unreadable, read, why_unreadable
 
@@ -46,6 +47,7 @@ __all__ = [
     "held_by",
     "imported_row",
     "is_number",
+    "job_result",
     "micros",
     "moment",
     "moment_text",
@@ -113,6 +115,7 @@ class Row(Struct, array_like=True, gc=False):
     failed_id: str = ""
     moved_from: str = ""
     fingerprint: str = ""  # of its failure
+    has_result: int = 0
 
 
 class Blob(Struct, array_like=True, gc=False):
@@ -164,6 +167,7 @@ class Failure(Struct, array_like=True, gc=False):
 SPOILT = (ValueError, OverflowError)  # what comes of reading what no driver of ours has written
 _rows, _blobs, _failures, _raws = Decoder(Row), Decoder(Blob), Decoder(Failure), Decoder(list[Raw])
 _TIMES_OR_NONE = ("reserved_at", "processed_at", "cancel_requested_at")
+_NO_BLOB = dict.fromkeys(("job_name", "job_class", "data"), "") | dict.fromkeys(("retry_delay", "timeout"), 0.0)
 _NO_ROW: dict[str, object] = {
     "queue": "",
     "priority": 0,
@@ -300,6 +304,27 @@ def failed_job(failed_id: str, packed: bytes, entry: Entry) -> FailedJob:
                 "fingerprint": _values_of(Row, entry.row).get("fingerprint", ""),
             },
         )
+
+
+def job_result(entry: Entry, result: bytes | None, error: bytes) -> JobResult:
+    """How the job stands, and what came of it. The entry is without its blob, which says nothing of that."""
+    try:
+        row = _rows.decode(entry.row)
+        state = JobState.UNREADABLE if entry.is_misplaced else STATES.get(row.state, JobState.UNREADABLE)
+        reason, ended_at = row.reason or None, moment(row.processed_at) if row.processed_at else None
+    except SPOILT:
+        state = JobState.UNREADABLE
+    if state is JobState.UNREADABLE:
+        job = read(JobRecord, _as_record(entry, _NO_BLOB | _NO_ROW | _values_of(Row, entry.row)))
+        state, reason, ended_at = job.status, job.reason, job.processed_at
+    return JobResult(
+        id=entry.id,
+        state=state,
+        result=None if result is None else result.decode(errors="backslashreplace"),
+        error=error.decode(errors="backslashreplace"),
+        reason=reason,
+        ended_at=ended_at,
+    )
 
 
 def _readable_values(entry: Entry) -> dict[str, object]:

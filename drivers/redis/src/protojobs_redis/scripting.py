@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from protojobs.port.lifecycle import RETURNS_FREE, SUSPECT_RECLAIMS
 from protojobs.port.records import BATCH_BYTES_MAX
+from protojobs.port.results import ERROR_CHARS_MAX
 from protojobs.port.rules import PASSED_OVER_MAX, SETTLES_TO
 from protojobs_redis.packing import LETTERS
 
@@ -23,7 +24,10 @@ _CONSTANTS = {
     "SUSPECT_RECLAIMS": SUSPECT_RECLAIMS,
 }
 _SETTLES_TO = ", ".join(f"{verb.value} = '{LETTERS[state]}'" for verb, state in SETTLES_TO.items())
-_IN_FRONT_OF = {"settling": f"local SETTLES_TO = {{{_SETTLES_TO}}}\n"}  # of one part alone: a table costs each call
+_IN_FRONT_OF = {  # of one part alone: each costs each call
+    "settling": f"local SETTLES_TO = {{{_SETTLES_TO}}}\n",
+    "get_results": f"local ERROR_CHARS_MAX = {ERROR_CHARS_MAX}\n",
+}
 # What a script consists of. What every job goes through takes as little as it can: the server runs all of it anew for
 # each call.
 _LEAN = {
@@ -44,6 +48,7 @@ _PARTS = {
     "find": ("cutting",),
     "failed": ("cutting", "showing"),
     "get_failed": ("cutting", "showing"),
+    "get_results": ("cutting", "showing"),
     "failure_groups": ("cutting", "showing"),
     **dict.fromkeys(
         ("record", "rollups", "begin_sample", "keep_sample", "depths", "attempts", "note_action", "actions"),

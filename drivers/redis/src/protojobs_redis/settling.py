@@ -9,8 +9,8 @@ from msgspec import Struct
 from protojobs.entropy import fresh_id
 from protojobs.port.lifecycle import Verb
 from protojobs.port.records import Settlement
-from protojobs.port.rules import check_batch, check_settlements
-from protojobs_redis.packing import PackedSettled, due_of
+from protojobs.port.rules import carries, check_batch, check_settlements
+from protojobs_redis.packing import PackedSettled, blob_of, due_of, pushed
 
 __all__ = ["PackedSettlements", "in_order", "pack_settlements"]
 
@@ -24,6 +24,7 @@ class PackedSettlements(Struct):
     completed: list[str | int]  # of each its id and its claim_seq
     others: list[tuple[object, ...]]  # as scripts/settling.lua reads them
     is_completed: Sequence[bool] = ()  # of each settlement, in the order of the call; if there are others
+    blobs: Sequence[bytes] = ()  # of the jobs that come next, one after the other
 
 
 def pack_settlements(settlements: Sequence[Settlement]) -> PackedSettlements:
@@ -33,6 +34,8 @@ def pack_settlements(settlements: Sequence[Settlement]) -> PackedSettlements:
     completed: list[str | int] = []
     for each in settlements:
         if each.verb is not _COMPLETE or each.reserved_by != holder or each.counts_crash or each.reason:  # a rare one
+            return _pack_apart(settlements, holder)
+        if each.result is not None or each.then:  # as `carries` has it, and a call of it for each job would cost more
             return _pack_apart(settlements, holder)
         completed += (each.id, each.claim_seq)
     return PackedSettlements(holder, completed, [])
@@ -50,7 +53,8 @@ def _pack_apart(settlements: Sequence[Settlement], holder: str) -> PackedSettlem
             completed += (each.id, each.claim_seq)
         else:
             others.append(_other(each))
-    return PackedSettlements(holder, completed, others, is_completed)
+    blobs = [blob_of(job) for each in settlements for job in each.then]
+    return PackedSettlements(holder, completed, others, is_completed, blobs)
 
 
 def in_order(
@@ -63,11 +67,12 @@ def in_order(
 
 def _is_plain(settlement: Settlement, holder: str) -> bool:
     is_complete = settlement.verb is _COMPLETE and settlement.reserved_by == holder
-    return is_complete and not settlement.counts_crash and not settlement.reason
+    return is_complete and not settlement.counts_crash and not settlement.reason and not carries(settlement)
 
 
 def _other(settlement: Settlement) -> tuple[object, ...]:
     """As scripts/settling.lua reads it. The id of a row in failed_jobs is made here, as all ids are."""
+    carried = (settlement.result, [value for job in settlement.then for value in pushed(job)])
     return (
         settlement.id,
         settlement.claim_seq,
@@ -80,4 +85,5 @@ def _other(settlement: Settlement) -> tuple[object, ...]:
         settlement.counts_crash,
         fresh_id() if settlement.verb is Verb.FAIL else "",
         settlement.fingerprint,
+        *(carried if carries(settlement) else ()),
     )

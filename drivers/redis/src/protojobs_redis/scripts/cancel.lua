@@ -4,6 +4,7 @@
 -- A row in place of one that cannot be read. Its queue is that of the blob, if that can be read.
 local function anew(id)
   local blob = call('HGET', DATA, id) or ''
+  put(to_hdel, RESULTS, id)
   local is_read, _, queue = pcall(cmsgpack.unpack_one, blob, 0)
   return opened({is_read and type(queue) == 'string' and queue or 'unreadable', 0, 0, #blob, now, now, NO_STATE})
 end

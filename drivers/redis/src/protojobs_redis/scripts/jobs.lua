@@ -4,13 +4,14 @@
 local FAILED, FAILURES = PREFIX .. 'failed', PREFIX .. 'failures'
 local ALIKE, CAUSES = PREFIX .. 'alike:', PREFIX .. 'causes'  -- failures by fingerprint; fingerprints by last failure
 local WORKERS, GONE = PREFIX .. 'workers', PREFIX .. 'gone'
+local RESULTS = PREFIX .. 'results'  -- by job; of those whose rows say that they have one
 
 -- As a table a row has these fields; packing.Row has the same list. Fields that are missing are what NOTHING says.
 
 local QUEUE, PRIORITY, MAX_RETRIES, SIZE, CREATED_AT, AVAILABLE_AT, STATE, ATTEMPTS, SEQ, BY = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
 local RESERVED_AT, PROCESSED_AT, CRASHES, RETURNS, RECLAIMS, PROGRESS = 11, 12, 13, 14, 15, 16
-local CANCEL_AT, REASON, FAILED_ID, MOVED_FROM, FINGERPRINT, FIELDS = 17, 18, 19, 20, 21, 21
-local NOTHING = {false, false, false, false, false, false, PENDING, 0, 0, '', 0, 0, 0, 0, 0, -1, 0, '', '', '', ''}
+local CANCEL_AT, REASON, FAILED_ID, MOVED_FROM, FINGERPRINT, HAS_RESULT, FIELDS = 17, 18, 19, 20, 21, 22, 22
+local NOTHING = {false, false, false, false, false, false, PENDING, 0, 0, '', 0, 0, 0, 0, 0, -1, 0, '', '', '', '', 0}
 local DEFAULTS = {__index = NOTHING}  -- filling each row up would cost as much as reading it
 
 local function opened(row)

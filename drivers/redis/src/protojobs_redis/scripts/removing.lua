@@ -1,10 +1,11 @@
--- Part of the scripts that delete jobs: with a job go its row of failed_jobs and the notes of its runs.
+-- Part of the scripts that delete jobs: with a job go its row of failed_jobs, its result and the notes of its runs.
 
 local removed_ids = {}
 
 local function remove(id, row)
   leave(id, row)
   drop_failure(row)
+  if row[HAS_RESULT] ~= 0 then put(to_hdel, RESULTS, id) end
   put(to_hdel, ROWS, id)
   put(to_hdel, DATA, id)
   put(to_zrem, IDS, id)
@@ -17,6 +18,7 @@ local function erase(id, key)
   put(to_zrem, key, id)
   put(to_hdel, ROWS, id)
   put(to_hdel, DATA, id)
+  put(to_hdel, RESULTS, id)
   put(to_zrem, IDS, id)
 end
 
