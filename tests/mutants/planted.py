@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from mutants.mutant import mutant
 from mutants.planted_observing import OBSERVING_MUTANTS
+from mutants.planted_results_redis import RESULTS_ON_REDIS
 from mutants.planted_rules import RULE_MUTANTS
 from mutants.planted_schedules import SCHEDULE_MUTANTS
 
@@ -564,4 +565,6 @@ MUTANTS = (
     *OBSERVING_MUTANTS,
     # schedules
     *SCHEDULE_MUTANTS,
+    # results
+    *RESULTS_ON_REDIS,
 )

@@ -318,9 +318,10 @@ class KeepingResults(Fixtures):
         verbs = [Verb.COMPLETE, Verb.COMPLETE, Verb.FAIL, Verb.COMPLETE, Verb.RETRY, Verb.COMPLETE, Verb.CANCEL]
         said = [settlement(claim, verb) for claim, verb in zip(claims, verbs, strict=False)]
         said[1] = carrying(claims[1], result='"one"')
-        said[3] = carrying(claims[3], result='"three"', then=(new_job("next"), new_job("next")))
+        one, two, three = (new_job("next", data=f'{{"n":{number}}}') for number in (1, 2, 3))
+        said[3] = carrying(claims[3], result='"three"', then=(one, two))
         said[5] = replace(carrying(claims[5], result='"stale"', then=(new_job("next"),)), claim_seq=9)
-        said += [carrying(claims[7], then=(new_job("next"),)), carrying(claims[1], result='"again"')]
+        said += [carrying(claims[7], then=(three,)), carrying(claims[1], result='"again"')]
         answers = driver.settle(said)
         expected = [SettleStatus.APPLIED] * 9
         expected[5], expected[8] = SettleStatus.STALE, SettleStatus.REPEATED
@@ -330,6 +331,7 @@ class KeepingResults(Fixtures):
         shown = {each.id: each.result for each in result_store.get_results([claim.id for claim in claims])}
         assert [shown[claim.id] for claim in claims] == [None, '"one"', None, '"three"', None, None, None, None]
         assert driver.stats("next").pending == 3
+        assert [job_of(driver, each.id).data for each in (one, two, three)] == [one.data, two.data, three.data]
         stats = driver.stats("q")
         assert (stats.completed, stats.failed, stats.pending, stats.cancelled, stats.processing) == (4, 1, 1, 1, 1)
 
