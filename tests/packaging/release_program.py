@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
-from protojobs import JobQueue, Scheduler, create_driver, job
+from protojobs import JobContext, JobQueue, Scheduler, create_driver, job
 from protojobs.errors import SchemaOutdated
 
 
@@ -23,6 +23,11 @@ def note(by: str) -> None:
 @job(name="release.break", queue="released", max_retries=0)
 def break_(by: str) -> None:
     raise RuntimeError(f"{by} on purpose")
+
+
+def ask_for_one(context: JobContext) -> str:
+    context.then(note.bind("next"))
+    return "kept"
 
 
 def push(queue: JobQueue, by: str) -> object:
@@ -76,6 +81,24 @@ def retry(queue: JobQueue) -> object:
     return queue.get(waiting).status.value
 
 
+def keep(queue: JobQueue) -> object:
+    """Run a job that keeps its result and asks for one that comes next; of a release that knows both."""
+    kept = queue.push(job(name="release.keep", queue="released", store_result=True)(ask_for_one))
+    queue.work("released", 1)
+    return str(kept)
+
+
+def results(queue: JobQueue, *ids: str) -> object:
+    """What is kept of these jobs, by the ids of those that are there."""
+    return {each.id: each.result for each in queue.driver.get_results(ids)}
+
+
+def clear(queue: JobQueue) -> object:
+    """Delete all that can be deleted, and count the rest."""
+    queue.clear("released")
+    return queue.stats("released").total
+
+
 def setup(queue: JobQueue) -> object:
     """What `protojobs migrate` does."""
     queue.driver.setup()
@@ -83,6 +106,7 @@ def setup(queue: JobQueue) -> object:
 
 
 VERBS = {"setup": setup, "push": push, "fire": fire, "work": work, "status": status, "retry": retry}
+VERBS |= {"keep": keep, "results": results, "clear": clear}
 
 
 def main(url: str, steps: Sequence[str]) -> list[object]:

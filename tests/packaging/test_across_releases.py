@@ -208,6 +208,18 @@ def test_the_last_release_s_jobs_go_through_an_upgrade_and_a_rollback(on, any_st
     assert old("fire", "work") == [1, DONE]
 
 
+def test_the_last_release_goes_on_with_jobs_that_have_results(on, make_store_url: Callable[[str], str]) -> None:
+    """On Valkey, where a row says that there is one: it is read, shown and deleted as any other."""
+    old, new = on(make_store_url("valkey"))
+    _, kept = new("setup", "keep")
+    before, done, after = old("status", "work", "status")
+    assert (before["completed"], before["pending"], done) == (1, 1, {"done": 1, "failed": 0})
+    assert (after["completed"], after["pending"]) == (2, 0)
+    assert new(f"results:{kept}") == [{kept: '"kept"'}]
+    assert old("clear") == [0]
+    assert new(f"results:{kept}") == [{}]
+
+
 def test_this_release_asks_for_its_migration_first(on, store_url: str) -> None:
     old, new = on(store_url)
     old("setup", "push:before")

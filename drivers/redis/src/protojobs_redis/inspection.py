@@ -89,7 +89,7 @@ class _FailedStep(Struct, array_like=True):
 
 _read = Decoder(tuple[int, list[Entry]])
 _read_failed = Decoder(tuple[int, list[FailedEntry]])
-_read_results = Decoder(tuple[int, list[tuple[Entry, bytes | None, bytes]]])
+_read_results = Decoder(tuple[int, list[tuple[Entry, bytes, bytes | None, bytes]]])
 _steps, _failed_steps = Decoder(_Step), Decoder(_FailedStep)
 _counts, _queues = Decoder(_Counts), Decoder(list[_Counts])
 _workers = Decoder(list[tuple[str, _Worker, int, int]])

@@ -306,8 +306,10 @@ def failed_job(failed_id: str, packed: bytes, entry: Entry) -> FailedJob:
         )
 
 
-def job_result(entry: Entry, result: bytes | None, error: bytes) -> JobResult:
-    """How the job stands, and what came of it. The entry is without its blob, which says nothing of that."""
+def job_result(entry: Entry, job_name: bytes, result: bytes | None, error: bytes) -> JobResult:
+    """How the job stands, and what came of it. The entry is without its blob."""
+    reason: str | None = None
+    ended_at: datetime | None = None
     try:
         row = _rows.decode(entry.row)
         state = JobState.UNREADABLE if entry.is_misplaced else STATES.get(row.state, JobState.UNREADABLE)
@@ -319,6 +321,7 @@ def job_result(entry: Entry, result: bytes | None, error: bytes) -> JobResult:
         state, reason, ended_at = job.status, job.reason, job.processed_at
     return JobResult(
         id=entry.id,
+        job_name=job_name.decode(errors="backslashreplace"),
         state=state,
         result=None if result is None else result.decode(errors="backslashreplace"),
         error=error.decode(errors="backslashreplace"),

@@ -1,5 +1,6 @@
 -- How the jobs stand that exist among the ids in ARGV[2], and what came of them, until the reply is full. Returns {how many
--- ids were read, jobs as {entry without its blob, result or nil, last line of the error}}. No payload is read.
+-- ids were read, jobs as {entry without its blob, name, result or nil, last line of the error}}. A job's name and payload
+-- are one value, so both are read here; but no payload goes into the reply.
 
 -- What protojobs.port.results has by Python's means: what ends a line, and what is blank, beyond one byte.
 local LONG_ENDS = {'\194\133', '\226\128\168', '\226\128\169'}
@@ -32,20 +33,29 @@ local function last_line(said)
   return ''
 end
 
+-- The name of a job, the second of its blob's values; '' where it cannot be read.
+local function name_of(blob)
+  local is_read, name = pcall(function()
+    local _, value = cmsgpack.unpack_one(blob, (cmsgpack.unpack_one(blob, 0)))
+    return value
+  end)
+  return is_read and type(name) == 'string' and name or ''
+end
+
 local ids, jobs, bytes, read = unpacked(ARGV[2]), {}, 0, 0
 local rows = values_of(ROWS, ids)
 for i, id in ipairs(ids) do
   if bytes > BATCH_BYTES_MAX then break end
   if rows[i] then
-    local row, result, said = readable(rows[i]), false, ''
+    local row, blob, result, said = readable(rows[i]), call('HGET', DATA, id) or '', false, ''
     if row and row[STATE] == COMPLETED and row[HAS_RESULT] ~= 0 then result = call('HGET', RESULTS, id) end
     if row and row[FAILED_ID] ~= '' then
       local job_id, failure = failure_of(row[FAILED_ID])  -- one by one: see failed.lua
       if job_id then said, bytes = unpacked(failure)[4], bytes + #failure end
     end
-    jobs[#jobs + 1] = '\147' .. entry(id, rows[i]) .. (result and binary(result) or '\192')
+    jobs[#jobs + 1] = '\148' .. entry(id, rows[i]) .. binary(name_of(blob)) .. (result and binary(result) or '\192')
       .. binary(type(said) == 'string' and last_line(said) or '')
-    bytes = bytes + #(result or '')
+    bytes = bytes + #blob + #(result or '')
   end
   read = i
 end
