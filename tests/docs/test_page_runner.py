@@ -27,6 +27,7 @@ revision
 0004 up
 0005 up
 0006 up
+0007 up
 sqlite:///jobs.db: ready.
 $ protojobs push math.add '{"a": 1, "b": 2}'
 01a20dda-e010-7472-a530-157e4f4077e8

@@ -342,6 +342,18 @@ def test_a_step_back_that_would_lose_something_is_refused_before_anything_is_don
     assert works(driver)
 
 
+def test_a_step_back_loses_results_only_where_there_are_some(driver: SQLAlchemyDriver) -> None:
+    driver.setup()
+    assert works(driver)
+    with driver.engine.begin() as conn:
+        conn.execute(text("UPDATE jobs SET result = '1'"))
+    with pytest.raises(ConfigurationError, match=r"from 0007 to 0006 would lose the results of completed jobs"):
+        driver.migrate(to="0006")
+    with driver.engine.begin() as conn:
+        conn.execute(text("UPDATE jobs SET result = NULL"))
+    assert driver.migrate(to="0006") == ["0007"]
+
+
 def test_tables_of_a_newer_release_are_taken_back_by_that_release_only(driver: SQLAlchemyDriver) -> None:
     driver.setup()
     become_newer(driver, readable_from=HEAD)

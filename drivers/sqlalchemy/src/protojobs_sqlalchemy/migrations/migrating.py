@@ -96,7 +96,7 @@ class Schema:
             if target == "base":
                 command.downgrade(config, target)
             elif version is not None and REVISIONS.index(target) < REVISIONS.index(version):
-                _check_nothing_is_lost(config, version, target)
+                _check_nothing_is_lost(conn, self._names, config, version, target)
                 command.downgrade(config, target)
                 _note_readable_from_of(conn, self._names, config, target)
             else:
@@ -114,10 +114,12 @@ def _to_come(config: Config, version: str | None, target: str) -> Iterator[tuple
         yield from made.items()
 
 
-def _check_nothing_is_lost(config: Config, version: str, target: str) -> None:
+def _check_nothing_is_lost(conn: Connection, names: Names, config: Config, version: str, target: str) -> None:
     """Raise where a step back on the way from this version to `target` throws something away, before any is run."""
     for script in ScriptDirectory.from_config(config).iterate_revisions(version, target):
-        if lost := script.module.step_back_loses:
+        query: str = getattr(script.module, "losing", "")  # without a row of it there is nothing to lose yet
+        lost = script.module.step_back_loses
+        if lost and (not query or conn.exec_driver_sql(names.sql(query)).first() is not None):
             raise ConfigurationError(
                 f"The step back from {script.revision} to {script.down_revision} would lose {lost}. Nothing was done.",
                 mend=f"Go back to {script.revision} at most. To remove all tables with all jobs, there is"

@@ -7,10 +7,11 @@ import sqlalchemy as sa
 from protojobs_sqlalchemy.migrations.making import drop_column, is_on, make_column, note_readable_from
 from protojobs_sqlalchemy.tables.types import LongText
 
-revision = "0008"
+revision = "0007"
 down_revision = "0006"
 readable_from = "0005"
 step_back_loses = "the results of completed jobs"
+losing = "SELECT 1 FROM @jobs WHERE result IS NOT NULL LIMIT 1"
 
 
 def upgrade() -> None:
