@@ -89,6 +89,26 @@ class TestManage:
         assert "1 done, 0 failed" in ran.stderr
 
     @SQLITE_ALONE
+    def test_hints_are_commands_of_manage_py(self, manage, store_url: str) -> None:
+        site = f"python {SITE / 'manage.py'}"
+        assert manage("protojobs", "jobs", "list", code=8).stderr == (
+            f"error: There is no database {store_url} yet.\n  try: {site} protojobs migrate\n"
+        )
+        assert manage("protojobs", "worker", "-q", "orders", code=2).stderr == (
+            'error: There is no option "-q".\n'
+            f"  Queues are named without an option: {site} protojobs worker emails default.\n"
+            f"  try: {site} protojobs worker --help\n"
+        )
+        assert manage("protojobs", "--help").stdout.startswith(f"Usage: {site} protojobs ")
+        manage("migrate", "-v0")
+        manage("protojobs", "push", "order.send", '{"number": 5}')
+        doctor = manage("protojobs", "doctor", code=1).stdout
+        assert [line.split("\t")[3] for line in doctor.splitlines()] == [
+            f"{site} protojobs worker orders",
+            f"{site} protojobs worker",
+        ]
+
+    @SQLITE_ALONE
     def test_exit_codes_are_those_of_protojobs(self, manage) -> None:
         assert "migrate" in manage("protojobs", "push", "order.send", '{"number": 5}', code=8).stderr
         assert "no command" in manage("protojobs", "wrok", code=2).stderr

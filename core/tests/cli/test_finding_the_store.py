@@ -195,6 +195,26 @@ def test_a_command_to_type_next_names_the_same_store(mend, typed) -> None:
     assert session.to_type(mend) == typed
 
 
+@pytest.mark.parametrize(
+    ("mend", "typed"),
+    [
+        ("protojobs jobs list", "python manage.py protojobs jobs list"),
+        ("protojobs worker q --app your.module", "python manage.py protojobs worker q"),
+        ("protojobs worker q --app site", "python manage.py protojobs worker q"),
+        ("protojobs worker q --app site --app mail", "python manage.py protojobs worker q --app mail"),
+        ("Start one: protojobs worker q", "Start one: python manage.py protojobs worker q"),
+        ("Lower it, or `protojobs prune`.", "Lower it, or `python manage.py protojobs prune`."),
+        ("Upgrade protojobs and its driver.", "Upgrade protojobs and its driver."),
+    ],
+)
+def test_a_command_to_type_in_another_program_has_its_name_and_no_app_that_it_gives(mend, typed) -> None:
+    session = Session("python manage.py protojobs")
+    session.apps = ["site:queue", "mail"]
+    assert session.to_type(mend) == typed
+    session.url = "sqlite:///other.db"
+    assert session.to_type("protojobs jobs list") == "python manage.py protojobs jobs list --url sqlite:///other.db"
+
+
 def test_two_queues_of_applications_are_one_too_many(type_, folder) -> None:
     (folder / "second.py").write_text("from protojobs import *\nq = JobQueue(create_driver('memory://'))\n")
     typed = type_("stats", "--app", "shop:queue", "--app", "second:q")

@@ -16,7 +16,7 @@ from protojobs.cli.command_table import CommandTable
 from protojobs.cli.error_messages import print_error
 from protojobs.cli.exits import MEANINGS, Exit
 from protojobs.cli.options import NAMES
-from protojobs.cli.session import Session
+from protojobs.cli.session import PROGRAM, Session
 from protojobs.errors import shown
 
 __all__ = ["main", "root"]
@@ -80,16 +80,19 @@ def _check_text(arguments: Sequence[str]) -> None:
             raise click.UsageError(f"{shown(argument)} is no UTF-8 text.") from None
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line (by default with `sys.argv`), and return its exit code. Raises nothing but SystemExit."""
+def main(arguments: Sequence[str] | None = None, *, program: str = PROGRAM) -> int:
+    """Run the command line (by default with `sys.argv`), and return its exit code. Raises nothing but SystemExit.
+
+    `program` is what people type before a command. One that is not `protojobs` gives `--app` by itself.
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a letter that the locale does not have is no reason to fail
             stream.reconfigure(errors="backslashreplace")
-    session = Session()
+    session = Session(program)
     session.arguments = tuple(sys.argv[1:] if arguments is None else arguments)
     try:
         _check_text(session.arguments)
-        result: object = root.main(arguments, prog_name="protojobs", standalone_mode=False, obj=session)
+        result: object = root.main(arguments, prog_name=program, standalone_mode=False, obj=session)
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 (the edge: the person gets words and a code)
         return print_error(error, session)
     finally:

@@ -28,7 +28,7 @@ def print_error(error: BaseException, session: Session) -> int:
         click.echo("".join(traceback.format_exception(error)), err=True)
     match error:
         case click.UsageError():
-            return _usage(error)
+            return _usage(error, session)
         case click.ClickException():
             _print(error.format_message(), "", "")
             return Exit.USAGE
@@ -49,15 +49,15 @@ def print_error(error: BaseException, session: Session) -> int:
             return Exit.BAD
 
 
-def _usage(error: click.UsageError) -> int:
-    path = error.ctx.command_path if error.ctx else "protojobs"
+def _usage(error: click.UsageError, session: Session) -> int:
+    path = error.ctx.command_path if error.ctx else session.program
     if isinstance(error, click.NoSuchOption):
         params = error.ctx.command.get_params(error.ctx) if error.ctx else []
         options = [name for param in params if isinstance(param, click.Option) for name in param.opts]
         meant = did_you_mean(error.option_name, options, cutoff=0.75)  # the dashes alone make any two alike
         what, why = f'There is no option "{error.option_name}".', meant
     else:
-        what, why = _split(error.format_message())
+        what, why = _split(session.named(error.format_message()))
     _print(what, why, f"{path} --help")
     return Exit.USAGE
 

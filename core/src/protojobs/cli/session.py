@@ -20,7 +20,9 @@ from protojobs.port.installed_drivers import create_driver
 from protojobs.port.urls import masked
 from protojobs.queue.queue import JobQueue
 
-__all__ = ["NO_STORE_MEND", "Session", "queue_of"]
+__all__ = ["NO_STORE_MEND", "PROGRAM", "Session", "queue_of"]
+
+PROGRAM = "protojobs"
 
 NO_STORE_MEND = (
     'Add --url sqlite:///jobs.db, or set PROTOJOBS_URL, or url = "sqlite:///jobs.db" in protojobs.toml;'
@@ -29,12 +31,15 @@ NO_STORE_MEND = (
 # What may be copied into a shell: `protojobs ...`, or `When ...: protojobs ...`. What is quoted is not looked into.
 _COMMAND = re.compile(r"""((?:[^'":]*: )?)(?P<command>protojobs [^'";(]+?|protojobs .+)(  \(.*\)|; .*|)""")
 _ANY_APP = " --app your.module"  # in a command that core writes where it knows of no application
+# Our commands in a sentence: at its begin, in backticks, or after a colon, a semicolon or a comma.
+_IN_TEXT = re.compile(r"(^|`|[:;,] )protojobs (?=[a-z])")
 
 
 class Session:
     """One run of the command line. Options fill it while they are parsed; commands ask it for what they need."""
 
-    def __init__(self) -> None:
+    def __init__(self, program: str = PROGRAM) -> None:
+        self.program = program
         self.arguments: tuple[str, ...] = ()
         self.url: str | None = None
         self.apps: list[str] = []
@@ -104,12 +109,24 @@ class Session:
         """How to mend something: where that is a command of ours, with the options that picked the store this time."""
         match = _COMMAND.fullmatch(mend)
         if match is None or match["command"].endswith("."):  # a sentence
-            return mend
+            return self.named(mend)
         before, command, after = match.groups()
         picked = ["--url", masked(self.url)] if self.url else self._own_queues()
-        if picked and picked[0] == "--app":
+        if self.program != PROGRAM:
+            command = self._without_app(command.removesuffix(_ANY_APP))
+            picked = picked if self.url else []
+        elif picked and picked[0] == "--app":
             command = command.removesuffix(_ANY_APP)
-        return before + " ".join([command, *map(shlex.quote, picked)]) + after
+        return before + self.named(" ".join([command, *map(shlex.quote, picked)])) + after
+
+    def named(self, text: str) -> str:
+        """The same text, in which our commands begin as people type them in this program."""
+        return _IN_TEXT.sub(lambda match: f"{match[1]}{self.program} ", text)
+
+    def _without_app(self, command: str) -> str:
+        """The command without the application that a program of another gives by itself."""
+        given = {name for app in self.apps if ":" in app for name in (app, app.partition(":")[0])}
+        return re.sub(r" --app (\S+)", lambda match: "" if match[1] in given else match[0], command)
 
     def _own_queues(self) -> list[str]:
         return [word for app in self.apps if ":" in app for word in ("--app", app)]

@@ -303,7 +303,7 @@ def _warnings(session: Session, jobs: JobQueue, order: QueueOrder, stored: Seque
     for name in order.told:
         if "," in name and all(info.name != name for info in stored):
             apart = shlex.join(part for part in map(str.strip, name.split(",")) if part)
-            yield f'"{name}" is taken for one queue; did you mean: protojobs worker {apart}'
+            yield f'"{name}" is taken for one queue; did you mean: {session.program} worker {apart}'
         if name.isdigit():
             yield f'"{name}" is taken for a queue; did you mean --max-jobs {name}?'
     if not list(jobs.registry):

@@ -117,9 +117,11 @@ def _to_come(config: Config, version: str | None, target: str) -> Iterator[tuple
 def _check_nothing_is_lost(conn: Connection, names: Names, config: Config, version: str, target: str) -> None:
     """Raise where a step back on the way from this version to `target` throws something away, before any is run."""
     for script in ScriptDirectory.from_config(config).iterate_revisions(version, target):
-        query: str = getattr(script.module, "losing", "")  # without a row of it there is nothing to lose yet
-        lost = script.module.step_back_loses
-        if lost and (not query or conn.exec_driver_sql(names.sql(query)).first() is not None):
+        queries: Sequence[str] = getattr(
+            script.module, f"losing_on_{conn.dialect.name}", getattr(script.module, "losing", ())
+        )  # without a row of these there is nothing to lose yet
+        is_there = not queries or any(conn.exec_driver_sql(names.sql(query)).first() for query in queries)
+        if (lost := script.module.step_back_loses) and is_there:
             raise ConfigurationError(
                 f"The step back from {script.revision} to {script.down_revision} would lose {lost}. Nothing was done.",
                 mend=f"Go back to {script.revision} at most. To remove all tables with all jobs, there is"

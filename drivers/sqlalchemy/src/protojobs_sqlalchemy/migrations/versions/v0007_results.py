@@ -11,7 +11,8 @@ revision = "0007"
 down_revision = "0006"
 readable_from = "0005"
 step_back_loses = "the results of completed jobs"
-losing = "SELECT 1 FROM @jobs WHERE result IS NOT NULL LIMIT 1"
+losing = ("SELECT 1 FROM @jobs WHERE result IS NOT NULL LIMIT 1",)
+losing_on_postgresql = (*losing, "SELECT 1 FROM @jobs_archive WHERE result IS NOT NULL LIMIT 1")
 
 
 def upgrade() -> None:
