@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from mutants.mutant import mutant
 from mutants.planted_observing import OBSERVING_MUTANTS
-from mutants.planted_results_redis import RESULTS_ON_REDIS
+from mutants.planted_results import RESULT_MUTANTS
 from mutants.planted_rules import RULE_MUTANTS
 from mutants.planted_schedules import SCHEDULE_MUTANTS
 
@@ -566,5 +566,5 @@ MUTANTS = (
     # schedules
     *SCHEDULE_MUTANTS,
     # results
-    *RESULTS_ON_REDIS,
+    *RESULT_MUTANTS,
 )
