@@ -5,9 +5,9 @@ On SQLite, by a worker that is warm: it has run jobs before, and waits for the n
 that lie ready, and what many pushes have in common. One line more, and 16 of these files, are for the resources of a
 worker; 1 function and 17 lines, since each claim asks for its order of queues; 10 of these files tell runs of a stop;
 a file, a function and 13 lines, and 43 of these files, are for the names of a store (its schema, its prefix). Two lines
-are for datetimes without a zone and for Pydantic's models, one tells a run its `max_retries`. A file, and 89 lines of
-whole files, are for results and what comes next (new_jobs.py makes jobs for a push and for `then`); a function and 6
-lines too, of which it depends on the moment whether they are called.
+are for datetimes without a zone and for Pydantic's models, one tells a run its `max_retries`. Two
+files, two functions and 15 lines, and 104 lines of whole files, are for results and what comes next: new_jobs.py makes
+jobs for a push and for `then`, and completions that carry something are told from plain ones in one place.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ THE_WALK = (
     CORE / "worker" / "runs" / "threads.py",  # where it runs
     CORE / "worker" / "runs" / "run.py",  # one run, and what its end means
 )
-WALK_LINES_MAX = 3_232  # counted whole; 28 of them the types of `@job`
-FILES_MAX = 40
-FUNCTIONS_MAX = 169  # a comprehension or a lambda is part of the function that it stands in
-LINES_MAX = 1_331  # of these functions, without blank lines, comments and docstrings
+WALK_LINES_MAX = 3_247  # counted whole; 28 of them the types of `@job`
+FILES_MAX = 41
+FUNCTIONS_MAX = 170  # a comprehension or a lambda is part of the function that it stands in
+LINES_MAX = 1_340  # of these functions, without blank lines, comments and docstrings
 
 WATCHED = """
 import json, sys, tempfile, threading, time

@@ -35,6 +35,8 @@ LATE_IMPORTS: dict[tuple[str, str], str] = {
     ("core/src/protojobs/jobs/cron_option.py", "protojobs.timetable.cron"): "cronsim is for jobs with a schedule",
     ("core/src/protojobs/queue/queue.py", "protojobs.hooks.hooks"): "pluggy is a sixth of the import time",
     ("core/src/protojobs/queue/queue.py", "protojobs.runtime"): "its types are pluggy's",
+    ("core/src/protojobs/queue/queue.py", "protojobs.queue.waiting"): "a process that only pushes never waits",
+    ("core/src/protojobs/queue/waiting.py", "asyncio"): "where a coroutine runs it is loaded",
     ("core/src/protojobs/queue/queue.py", "protojobs.worker.lease.between_calls"): "for processes that work",
     ("core/src/protojobs/queue/queue.py", "protojobs.hooks.installed_plugins"): "pluggy again",
     ("core/src/protojobs/config.py", "tomllib"): "many programs have no file to read",

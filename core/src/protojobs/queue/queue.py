@@ -36,7 +36,6 @@ from protojobs.port.records import (
 from protojobs.queue import administration
 from protojobs.queue.coroutines import in_thread, offload, on_own_thread
 from protojobs.queue.pushing import Pusher, in_chunks
-from protojobs.queue.waiting import Waiting, achanges, changes
 from protojobs.stopping import StopToken
 
 if TYPE_CHECKING:
@@ -45,6 +44,7 @@ if TYPE_CHECKING:
     from protojobs.hooks.hooks import Hooks
     from protojobs.jobs.accepted import AnyJob, DataOf, Fields, JobOf, PushedData, Ready, ReadyOther, Returning
     from protojobs.port.sessions import AsyncSession, SyncSession
+    from protojobs.queue.waiting import Waiting
     from protojobs.runtime import Runtime
     from protojobs.worker.kept_resources import KeptResources
     from protojobs.worker.lease.between_calls import RestingLeases
@@ -102,7 +102,7 @@ class JobQueue:
         self.registry = registry
         self.clock = clock
         self._pusher = Pusher(driver, self.settings, clock)
-        self._waiting = Waiting(driver, registry)
+        self._waits: Waiting | None = None  # made by the first wait
         self._resting: RestingLeases | None = None  # made by the first `work`
         self._kept: KeptResources | None = None  # likewise
         self._hooks: Hooks | None = None
@@ -465,10 +465,14 @@ class JobQueue:
         Or until `timeout` seconds are over. A change is seen within a second; an outage is sat out. Raises JobMissing
         for a job that the store does not have.
         """
+        from protojobs.queue.waiting import changes  # as `_waiting`
+
         return changes(self.driver, job_id, timeout)
 
     def awatch(self, job_id: str, timeout: float | None = None) -> AsyncIterator[JobRecord]:
         """`watch` for coroutines: `async for`."""
+        from protojobs.queue.waiting import achanges  # as `_waiting`
+
         return achanges(self.driver, job_id, timeout)
 
     def find(self, which: JobFilter | None = None, *, limit: int = 50, cursor: str | None = None) -> JobPage:
@@ -583,6 +587,15 @@ class JobQueue:
     aresume = in_thread(resume)
     aclear = in_thread(clear)
     aprune = in_thread(prune)
+
+    @property
+    def _waiting(self) -> Waiting:
+        if self._waits is None:
+            from protojobs.queue.waiting import Waiting  # processes that only push load nothing of it
+
+            with self._loading:
+                self._waits = self._waits or Waiting(self.driver, self.registry)
+        return self._waits
 
     @property
     def hooks(self) -> Hooks:

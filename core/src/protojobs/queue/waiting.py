@@ -236,7 +236,7 @@ class _Looker:
         except ProtojobsError as raised:
             error = raised
         except Exception as raised:  # noqa: BLE001  (a driver that lets a foreign exception out: it must not end the thread)
-            error = ProtojobsError(f"The store could not be asked: {raised!r}")
+            error = ProtojobsError(f"The store could not be asked: {type(raised).__name__}: {one_line(str(raised))}")
         now = SYSTEM_CLOCK.monotonic()
         with self._changed:
             for waiter in waiters:
